@@ -1,0 +1,19 @@
+//! Compiles the contract without `protoc` and keeps its descriptor set for reflection.
+
+use std::{env, error::Error, fs, path::PathBuf};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    let mut compiler = protox::Compiler::new(["proto"])?;
+    compiler.include_imports(true).include_source_info(true);
+    compiler.open_files(["codex/v1/codex.proto"])?;
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    fs::write(out.join("descriptor.bin"), compiler.encode_file_descriptor_set())?;
+    // The client is for the tests and for whoever embeds this crate.
+    tonic_prost_build::configure()
+        .build_client(true)
+        .build_transport(false)
+        .bytes(".codex.v1.Image.data")
+        .compile_fds(compiler.file_descriptor_set())?;
+    Ok(())
+}

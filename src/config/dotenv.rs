@@ -1,0 +1,93 @@
+//! The `.env` file: `NAME=value` lines, `#` comments, an optional `export`, single or double quotes.
+//! Does not expand variables: a token may hold a `$`.
+
+use std::collections::BTreeMap;
+
+/// Parses a `.env` file; the error names the line.
+pub(super) fn parse(text: &str) -> Result<BTreeMap<String, String>, String> {
+    let mut found = BTreeMap::new();
+    for (index, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let assignment = line.strip_prefix("export ").unwrap_or(line);
+        let Some((name, value)) = assignment.split_once('=') else {
+            return Err(format!("line {}: expected NAME=value", index + 1));
+        };
+        let name = name.trim();
+        if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+            return Err(format!("line {}: {name:?} is not a variable's name", index + 1));
+        }
+        let value = unquote(value.trim()).map_err(|e| format!("line {}: {e}", index + 1))?;
+        found.insert(name.to_owned(), value);
+    }
+    Ok(found)
+}
+
+fn unquote(value: &str) -> Result<String, &'static str> {
+    if let Some(rest) = value.strip_prefix('\'') {
+        let (inside, after) = rest.split_once('\'').ok_or("a quote is not closed")?;
+        only_comment(after)?;
+        return Ok(inside.to_owned());
+    }
+    if let Some(rest) = value.strip_prefix('"') {
+        return double_quoted(rest);
+    }
+    // A comment needs white space before it: `#` is common within tokens and colours.
+    let end = value.find(" #").or_else(|| value.find("\t#")).unwrap_or(value.len());
+    Ok(if value.starts_with('#') { String::new() } else { value[..end].trim_end().to_owned() })
+}
+
+fn double_quoted(rest: &str) -> Result<String, &'static str> {
+    let mut text = String::new();
+    let mut chars = rest.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '"' => {
+                only_comment(chars.as_str())?;
+                return Ok(text);
+            }
+            '\\' => match chars.next() {
+                Some('n') => text.push('\n'),
+                Some(c @ ('"' | '\\' | '$')) => text.push(c),
+                Some(other) => text.extend(['\\', other]),
+                None => break,
+            },
+            other => text.push(other),
+        }
+    }
+    Err("a quote is not closed")
+}
+
+fn only_comment(after: &str) -> Result<(), &'static str> {
+    let after = after.trim();
+    if after.is_empty() || after.starts_with('#') { Ok(()) } else { Err("text after a closed quote") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_usual_forms() {
+        let text =
+            "# c\n\nA=1\nexport B = two words # c\nC='a # b' # c\nD=\"x\\n\\\"y\\\"\"\nE=#nothing\nF=a#b\nG=";
+        let map = parse(text).unwrap();
+        let get = |k: &str| map.get(k).map(String::as_str);
+        assert_eq!(get("A"), Some("1"));
+        assert_eq!(get("B"), Some("two words"));
+        assert_eq!(get("C"), Some("a # b"));
+        assert_eq!(get("D"), Some("x\n\"y\""));
+        assert_eq!(get("E"), Some(""));
+        assert_eq!(get("F"), Some("a#b"));
+        assert_eq!(get("G"), Some(""));
+    }
+
+    #[test]
+    fn errors_name_the_line() {
+        assert_eq!(parse("A=1\noops").unwrap_err(), "line 2: expected NAME=value");
+        assert_eq!(parse("A='x").unwrap_err(), "line 1: a quote is not closed");
+        assert!(parse("A=\"x\" y").unwrap_err().contains("after a closed quote"));
+    }
+}

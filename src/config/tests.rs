@@ -1,0 +1,78 @@
+use super::*;
+
+fn load(env: &[(&str, &str)], dotenv: &str, flags: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    Config::load(Sources {
+        flags: flags.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
+        env: env.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
+        dotenv: (!dotenv.is_empty()).then(|| dotenv.to_owned()),
+        current_dir: "/here".into(),
+    })
+}
+
+#[test]
+fn defaults_are_those_of_the_first_system() {
+    let config = load(&[], "", &[]).unwrap();
+    assert_eq!(config.doors.listen.to_string(), "127.0.0.1:8000");
+    assert_eq!(config.models.default, "gpt-5-codex");
+    assert_eq!(config.models.advertised, ["gpt-5-codex"]);
+    assert_eq!(config.models.reasoning_effort, "high");
+    assert_eq!(config.codex.sandbox, Sandbox::ReadOnly);
+    assert_eq!(config.codex.approval_policy, "never");
+    assert_eq!(config.codex.workspace, PathBuf::from("/here"));
+    assert!(config.codex.skip_git_repo_check);
+    assert!(!config.codex.search);
+    assert_eq!(config.codex.line_limit, 8_388_608);
+    assert_eq!(config.limits.timeout, Duration::from_secs(600));
+    assert_eq!(config.limits.max_concurrency, 2);
+    assert_eq!(config.limits.max_prompt_chars, 200_000);
+    assert_eq!(config.log.max_chars, 4000);
+    assert!(config.doors.token.is_none());
+}
+
+#[test]
+fn flags_beat_the_environment_and_the_environment_beats_the_file() {
+    let env = [("CODEX_MODEL", "env"), ("CODEX_GATEWAY_PORT", "1")];
+    let file = "CODEX_MODEL=file\nCODEX_GATEWAY_PORT=2\nCODEX_MAX_QUEUE=7\n";
+    let config = load(&env, file, &[("CODEX_MODEL", "flag")]).unwrap();
+    assert_eq!(config.models.default, "flag");
+    assert_eq!(config.doors.listen.port(), 1);
+    assert_eq!(config.limits.max_queue, 7);
+}
+
+#[test]
+fn every_mistake_is_reported_at_once() {
+    let env = [
+        ("CODEX_GATEWAY_PORT", "eighty"),
+        ("CODEX_SANDBOX", "none"),
+        ("CODEX_MODEL_ALIASES", "[1]"),
+        ("CODEX_ENABLE_SEARCH", "maybe"),
+        ("CODEX_GATEWAY_HOST", "0.0.0.0"),
+    ];
+    let ConfigError(mistakes) = load(&env, "", &[]).unwrap_err();
+    for name in [
+        "CODEX_GATEWAY_PORT",
+        "CODEX_SANDBOX",
+        "CODEX_MODEL_ALIASES",
+        "CODEX_ENABLE_SEARCH",
+        "CODEX_GATEWAY_TOKEN",
+    ] {
+        assert!(mistakes.iter().any(|m| m.starts_with(name)), "{name} in {mistakes:?}");
+    }
+    assert_eq!(mistakes.len(), 5);
+}
+
+#[test]
+fn secrets_neither_print_nor_reach_the_child() {
+    let env = [
+        ("CODEX_GATEWAY_TOKEN", "swordfish"),
+        ("CODEX_GATEWAY_TOKNE", "swordfish"),
+        ("CODEX_MODEL", "m"),
+        ("CODEX_HOME", "/c"),
+        ("PATH", "/bin"),
+    ];
+    let config = load(&env, "OPENAI_API_KEY=k", &[]).unwrap();
+    assert!(!format!("{config:?}").contains("swordfish"));
+    let names: Vec<_> = config.codex.env.keys().map(|k| k.to_string_lossy()).collect();
+    assert_eq!(names, ["CODEX_HOME", "OPENAI_API_KEY", "PATH"]);
+    assert_eq!(config.warnings, ["CODEX_GATEWAY_TOKNE is not a setting; did you mean CODEX_GATEWAY_TOKEN?"]);
+}

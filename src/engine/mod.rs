@@ -1,0 +1,207 @@
+//! How a turn is executed: the trait that the core calls, and what it gives and gets.
+//! Engines speak the contract's own events; they know neither the service nor the doors.
+
+pub mod binary;
+pub mod containment;
+pub mod exec;
+mod jsonl;
+mod process;
+
+use std::{any::Any, fmt, pin::Pin};
+
+use bytes::Bytes;
+use futures_util::Stream;
+
+use crate::{config::Sandbox, error::Error, pb};
+
+/// Executes turns.
+#[tonic::async_trait]
+pub trait Engine: fmt::Debug + Send + Sync + 'static {
+    /// Starts a turn. Dropping the returned events cancels it; `slot` is dropped when the last of its work is gone.
+    ///
+    /// The stream ends with exactly one [`Event::Finished`](TurnEvent::Finished) or one error.
+    async fn run(&self, turn: Turn, slot: Slot) -> Result<Events, Error>;
+
+    /// Whether a turn can run now. Cheap: a good answer is remembered, a bad one is checked again.
+    async fn status(&self) -> EngineStatus;
+
+    /// Refuses what this engine cannot do, before the turn is admitted.
+    fn check(&self, turn: &Turn) -> Result<(), Error>;
+
+    /// Waits until nothing of any turn is alive. The turns themselves have been cancelled before.
+    async fn drain(&self);
+}
+
+/// What one turn needs, already validated: no question is left that an engine would have to ask.
+#[derive(Debug, Clone, Default)]
+pub struct Turn {
+    /// Names the turn in logs and temporary files.
+    pub id: String,
+    /// The model's real name, aliases resolved.
+    pub model: String,
+    /// The conversation, oldest first, never empty.
+    pub messages: Vec<Message>,
+    /// Functions of the client.
+    pub tools: Vec<pb::Tool>,
+    /// Effort, a word the model knows.
+    pub reasoning_effort: String,
+    /// Verbosity, or the model's default.
+    pub verbosity: Option<String>,
+    /// Form of the answer.
+    pub format: Format,
+    /// Sandbox of the agent's commands, already narrowed.
+    pub sandbox: Sandbox,
+    /// Live web search, already narrowed.
+    pub web_search: bool,
+}
+
+/// One message of a turn.
+#[derive(Debug, Clone)]
+pub struct Message {
+    /// Who speaks.
+    pub role: Role,
+    /// The speaker's name.
+    pub name: Option<String>,
+    /// What is said.
+    pub parts: Vec<Part>,
+    /// Calls made in it (assistant only).
+    pub tool_calls: Vec<pb::ToolCall>,
+    /// The call it answers (tool only).
+    pub tool_call_id: Option<String>,
+}
+
+/// Who speaks. The contract's enum without its zero value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Operator.
+    System,
+    /// Application.
+    Developer,
+    /// Person.
+    User,
+    /// Model.
+    Assistant,
+    /// Result of a tool.
+    Tool,
+}
+
+/// One part of a message.
+#[derive(Debug, Clone)]
+pub enum Part {
+    /// Text.
+    Text(String),
+    /// A picture, checked by content.
+    Image(Image),
+}
+
+/// A picture.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// The file's bytes.
+    pub data: Bytes,
+    /// What they are.
+    pub kind: ImageKind,
+}
+
+/// Formats of pictures that Codex takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImageKind {
+    /// image/png
+    Png,
+    /// image/jpeg
+    Jpeg,
+    /// image/webp
+    Webp,
+    /// image/gif
+    Gif,
+}
+
+impl ImageKind {
+    /// Tells the format by content.
+    pub fn of(data: &[u8]) -> Option<Self> {
+        // The list is an allow list: whatever else the library may know stays refused.
+        match imagesize::image_type(data) {
+            Ok(imagesize::ImageType::Png) => Some(Self::Png),
+            Ok(imagesize::ImageType::Jpeg) => Some(Self::Jpeg),
+            Ok(imagesize::ImageType::Webp) => Some(Self::Webp),
+            Ok(imagesize::ImageType::Gif) => Some(Self::Gif),
+            Ok(_) | Err(_) => None,
+        }
+    }
+
+    /// The file extension.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Self::Png => "png",
+            Self::Jpeg => "jpg",
+            Self::Webp => "webp",
+            Self::Gif => "gif",
+        }
+    }
+}
+
+/// Form of the answer.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub enum Format {
+    /// Plain text.
+    #[default]
+    Text,
+    /// A JSON object, by instruction.
+    JsonObject,
+    /// JSON by a schema (JSON text of an object), enforced upstream.
+    JsonSchema(String),
+}
+
+/// Held as long as anything of a turn is alive, then dropped: the admission permit, opaque to the engine.
+pub struct Slot(#[expect(dead_code, reason = "held for its destructor")] Box<dyn Any + Send>);
+
+impl Slot {
+    /// Wraps whatever must live as long as the turn's work.
+    pub fn new(permit: impl Any + Send) -> Self {
+        Self(Box::new(permit))
+    }
+}
+
+impl fmt::Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Slot")
+    }
+}
+
+/// What happens in a turn.
+pub type Events = Pin<Box<dyn Stream<Item = Result<TurnEvent, Error>> + Send>>;
+
+/// One thing that happens in a turn: the contract's own messages, before the service numbers them.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TurnEvent {
+    /// A whole message of the agent begins; its text follows in deltas.
+    MessageStarted,
+    /// Text of the current message.
+    Text(String),
+    /// Thoughts.
+    Reasoning(String),
+    /// A call of a client's tool.
+    ToolCall(pb::ToolCall),
+    /// What the agent does.
+    Item(pb::Item),
+    /// A warning or a retry.
+    Notice(pb::Notice),
+    /// The end, once.
+    Finished {
+        /// Why it ended.
+        reason: pb::FinishReason,
+        /// Tokens of this turn, if Codex told them.
+        usage: Option<pb::Usage>,
+    },
+}
+
+/// Whether an engine can run a turn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineStatus {
+    /// `exec` or `app-server`.
+    pub kind: &'static str,
+    /// Version of the CLI, empty when it could not be asked.
+    pub version: String,
+    /// Why no turn can run, and what to do about it.
+    pub trouble: Option<String>,
+}
