@@ -1,7 +1,9 @@
 //! draft
 pub mod config;
+pub mod deadline;
 pub mod engine;
 pub mod error;
+pub mod service;
 
 /// The contract's generated types and traits.
 pub mod pb {

@@ -28,7 +28,7 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
     /// Refuses what this engine cannot do, before the turn is admitted.
     fn check(&self, turn: &Turn) -> Result<(), Error>;
 
-    /// Waits until nothing of any turn is alive. The turns themselves have been cancelled before.
+    /// Ends what is left of all turns, read or not, and waits until nothing of them is alive.
     async fn drain(&self);
 }
 
@@ -53,6 +53,8 @@ pub struct Turn {
     pub sandbox: Sandbox,
     /// Live web search, already narrowed.
     pub web_search: bool,
+    /// When its work must end, whether or not somebody reads its events.
+    pub deadline: Option<tokio::time::Instant>,
 }
 
 /// One message of a turn.

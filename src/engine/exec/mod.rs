@@ -1,1 +1,161 @@
-//! draft
+//! One `codex exec --json` per turn: the engine of the first system. The most isolated one, and the one that works
+//! with every CLI since 0.110; its text comes in whole messages, as the CLI prints it.
+
+mod command;
+mod events;
+mod failure;
+pub mod home;
+mod item;
+mod probe;
+mod prompt;
+
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::{Duration, Instant},
+};
+
+use async_stream::try_stream;
+use tokio::process::ChildStdout;
+
+use self::{command::Installed, events::Translator};
+use super::{
+    Engine, EngineStatus, Events, Slot, Turn, TurnEvent,
+    jsonl::{LineError, Lines},
+    process::{Launcher, ProcessGroup},
+};
+use crate::{
+    config::{Codex, Log},
+    error::Error,
+};
+
+/// How long a bad finding about the CLI is believed before it is looked at again.
+const DOUBT: Duration = Duration::from_secs(2);
+
+/// The engine.
+#[derive(Debug)]
+pub struct Exec {
+    codex: Codex,
+    log: Log,
+    launcher: Launcher,
+    found: RwLock<Option<(Instant, Finding)>>,
+    probing: tokio::sync::Mutex<()>,
+}
+
+type Finding = Result<Arc<Installed>, String>;
+
+impl Exec {
+    /// An engine that has not looked for its CLI yet.
+    pub fn new(codex: Codex, log: Log, launcher: Launcher) -> Self {
+        Self { codex, log, launcher, found: RwLock::new(None), probing: tokio::sync::Mutex::new(()) }
+    }
+
+    /// The installed CLI. A good finding is kept, a bad one is doubted after a while.
+    async fn installed(&self) -> Finding {
+        if let Some(finding) = self.remembered() {
+            return finding;
+        }
+        let _one_at_a_time = self.probing.lock().await;
+        if let Some(finding) = self.remembered() {
+            return finding;
+        }
+        let finding = probe::installed(&self.codex, &self.launcher).await.map(Arc::new);
+        if let Err(trouble) = &finding {
+            tracing::error!(%trouble, "no turn can run");
+        }
+        *self.found.write().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), finding.clone()));
+        finding
+    }
+
+    fn remembered(&self) -> Option<Finding> {
+        let found = self.found.read().unwrap_or_else(PoisonError::into_inner);
+        let (when, finding) = found.as_ref()?;
+        (finding.is_ok() || when.elapsed() < DOUBT).then(|| finding.clone())
+    }
+}
+
+#[tonic::async_trait]
+impl Engine for Exec {
+    async fn run(&self, turn: Turn, slot: Slot) -> Result<Events, Error> {
+        let installed = self.installed().await.map_err(|message| Error::EngineUnavailable { message })?;
+        let launch = command::of(&turn, &self.codex, &installed)?;
+        if self.log.debug {
+            let prompt = String::from_utf8_lossy(&launch.stdin);
+            let prompt = clip(&prompt, self.log.max_chars);
+            tracing::info!(turn.id = %turn.id, arguments = ?launch.arguments, %prompt, "codex starts");
+        }
+        let (stdout, process) = self.launcher.start(launch, slot).map_err(|error| {
+            Error::EngineUnavailable { message: format!("the Codex CLI cannot be started: {error}") }
+        })?;
+        let debug = self.log.debug.then_some(self.log.max_chars);
+        let lines = Lines::new(stdout, self.codex.line_limit);
+        Ok(events(Output { process, lines, debug }, Translator::new(self.codex.upstream_retries)))
+    }
+
+    async fn status(&self) -> EngineStatus {
+        let (version, trouble) = match self.installed().await {
+            Ok(installed) => (installed.version.clone(), None),
+            Err(trouble) => (String::new(), Some(trouble)),
+        };
+        EngineStatus { kind: "exec", version, trouble }
+    }
+
+    fn check(&self, turn: &Turn) -> Result<(), Error> {
+        if turn.tools.is_empty() {
+            return Ok(());
+        }
+        Err(Error::unsupported(
+            "tools",
+            "the exec engine cannot call the client's functions; leave `tools` out",
+        ))
+    }
+
+    async fn drain(&self) {
+        self.launcher.drain().await;
+    }
+}
+
+/// A process, what it prints, and how much of that is logged.
+struct Output {
+    process: ProcessGroup,
+    lines: Lines<ChildStdout>,
+    debug: Option<usize>,
+}
+
+/// The events of one process. Dropped, the process ends with them.
+fn events(output: Output, mut translator: Translator) -> Events {
+    let events = try_stream! {
+        // Moved in whole: a stream captures single fields, and a guard left behind would end the turn at once.
+        let Output { mut process, mut lines, debug } = output;
+        loop {
+            let line = match lines.next().await {
+                Ok(Some(line)) => line,
+                Ok(None) => break,
+                Err(LineError::TooLong { limit }) => Err(Error::TurnFailed {
+                    message: format!("the Codex CLI printed a line of more than {limit} bytes (CODEX_SUBPROCESS_STREAM_LIMIT)"),
+                })?,
+                Err(LineError::Io(error)) => Err(Error::internal(error))?,
+            };
+            if let Some(most) = debug {
+                tracing::info!(line = %clip(&String::from_utf8_lossy(line), most), "codex says");
+            }
+            for event in translator.push(line)? {
+                let over = matches!(event, TurnEvent::Finished { .. });
+                if over {
+                    process.leave();
+                }
+                yield event;
+                if over {
+                    return;
+                }
+            }
+        }
+        let status = process.exit().await;
+        Err(translator.cut_off(status.and_then(|status| status.code()), &process.stderr()))?;
+    };
+    Box::pin(events)
+}
+
+/// The beginning of a text, at most `most` characters.
+fn clip(text: &str, most: usize) -> &str {
+    text.char_indices().nth(most).map_or(text, |(end, _)| &text[..end])
+}

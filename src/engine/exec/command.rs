@@ -1,0 +1,152 @@
+//! A turn → the command line, environment, files and input of one `codex exec`.
+
+use std::{
+    collections::BTreeSet,
+    ffi::OsString,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use tempfile::TempDir;
+
+use super::{home, prompt::Prompt};
+use crate::{
+    config::{Codex, Sandbox},
+    engine::{Format, Turn, process::Launch},
+    error::Error,
+};
+
+/// Features of the CLI that we switch off, where the installed one has them: endless retries; files with the
+/// environment's secrets; a clone of the plugin marketplace for each run.
+const SWITCHED_OFF: &[&str] = &["unbounded_connection_retries", "shell_snapshot", "plugins"];
+
+/// Id of the provider that the scripted upstream goes by.
+const SCRIPTED: &str = "codex-api-scripted";
+
+/// What the installed CLI is and has; asked once.
+#[derive(Debug, Clone)]
+pub(super) struct Installed {
+    pub(super) program: PathBuf,
+    pub(super) version: String,
+    pub(super) features: BTreeSet<String>,
+}
+
+/// The command of one turn.
+pub(super) fn of(turn: &Turn, codex: &Codex, installed: &Installed) -> Result<Launch, Error> {
+    let prompt = Prompt::of(turn);
+    let mut arguments = Arguments::default();
+    arguments.many(["-a", &codex.approval_policy, "exec", "--json", "--ephemeral"]);
+    if codex.skip_git_repo_check {
+        arguments.one("--skip-git-repo-check");
+    }
+    arguments.many(["--sandbox", turn.sandbox.as_str()]);
+    // With `=`, for a name or folder that begins with a dash.
+    arguments.one(format!("--model={}", turn.model));
+    arguments.path("--cd=", &codex.workspace);
+    if turn.sandbox != Sandbox::ReadOnly {
+        for folder in &codex.add_dirs {
+            arguments.path("--add-dir=", folder);
+        }
+    }
+    arguments.set("model_reasoning_effort", &turn.reasoning_effort);
+    if let Some(verbosity) = &turn.verbosity {
+        arguments.set("model_verbosity", verbosity);
+    }
+    // `--search` is accepted before `exec` and does nothing there; this is what it means.
+    arguments.set("web_search", if turn.web_search { "live" } else { "disabled" });
+    // By default a command of the agent sees everything that Codex sees, its upstream's key included.
+    arguments.set("shell_environment_policy.inherit", "core");
+    for feature in SWITCHED_OFF.iter().filter(|feature| installed.features.contains(**feature)) {
+        arguments.raw(&format!("features.{feature}"), "false");
+    }
+    provider(&mut arguments, codex);
+
+    let scratch = files(turn, &prompt, &mut arguments).map_err(Error::internal)?;
+    arguments.one("-");
+    Ok(Launch {
+        program: installed.program.clone(),
+        arguments: arguments.0,
+        env: home::environment(codex),
+        folder: codex.workspace.clone(),
+        stdin: prompt.text.into_bytes(),
+        scratch,
+        deadline: turn.deadline,
+    })
+}
+
+/// Which upstream, and how patiently it is asked.
+fn provider(arguments: &mut Arguments, codex: &Codex) {
+    let configured = home::provider(codex);
+    if let Some(upstream) = &codex.scripted_upstream {
+        arguments.set("model_provider", SCRIPTED);
+        let key = |name: &str| format!("model_providers.{SCRIPTED}.{name}");
+        arguments.set(&key("name"), "scripted upstream");
+        arguments.set(&key("base_url"), &upstream.base_url);
+        arguments.set(&key("wire_api"), "responses");
+        arguments.set(&key("experimental_bearer_token"), "scripted");
+    }
+    let id = if codex.scripted_upstream.is_some() { Some(SCRIPTED.to_owned()) } else { configured };
+    // The built-in providers cannot be changed; there, the translator counts the retries.
+    if let Some(id) = id {
+        let retries = codex.upstream_retries.to_string();
+        arguments.raw(&format!("model_providers.{id}.request_max_retries"), &retries);
+        // A stream that breaks is not asked for again: the model would repeat what the client already has.
+        arguments.raw(&format!("model_providers.{id}.stream_max_retries"), "0");
+    }
+}
+
+/// Writes images and schema, and names them to the CLI.
+fn files(turn: &Turn, prompt: &Prompt, arguments: &mut Arguments) -> io::Result<Option<TempDir>> {
+    let schema = match &turn.format {
+        Format::Text | Format::JsonObject => None,
+        Format::JsonSchema(schema) => Some(schema),
+    };
+    if schema.is_none() && prompt.images.is_empty() {
+        return Ok(None);
+    }
+    let scratch = tempfile::Builder::new().prefix("codex-api-").tempdir()?;
+    if let Some(schema) = schema {
+        let file = scratch.path().join("schema.json");
+        fs::write(&file, schema)?;
+        arguments.path("--output-schema=", &file);
+    }
+    for (index, image) in prompt.images.iter().enumerate() {
+        let file = scratch.path().join(format!("image-{}.{}", index + 1, image.kind.extension()));
+        fs::write(&file, &image.data)?;
+        // One flag for each: the flag is greedy and would eat the `-` that follows a list.
+        arguments.path("--image=", &file);
+    }
+    Ok(Some(scratch))
+}
+
+#[derive(Debug, Default)]
+struct Arguments(Vec<OsString>);
+
+impl Arguments {
+    fn one(&mut self, argument: impl Into<OsString>) {
+        self.0.push(argument.into());
+    }
+
+    fn many<'a>(&mut self, arguments: impl IntoIterator<Item = &'a str>) {
+        self.0.extend(arguments.into_iter().map(OsString::from));
+    }
+
+    fn path(&mut self, flag: &str, path: &Path) {
+        let mut argument = OsString::from(flag);
+        argument.push(path);
+        self.0.push(argument);
+    }
+
+    /// A configuration value that is a text.
+    fn set(&mut self, key: &str, text: &str) {
+        self.raw(key, &toml::Value::from(text).to_string());
+    }
+
+    fn raw(&mut self, key: &str, value: &str) {
+        self.many(["-c", &format!("{key}={value}")]);
+    }
+}
+
+#[cfg(test)]
+#[path = "command_tests.rs"]
+mod tests;

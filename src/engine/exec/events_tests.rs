@@ -1,0 +1,120 @@
+use super::*;
+use crate::pb::item::Kind;
+
+fn push(translator: &mut Translator, line: &Value) -> Vec<TurnEvent> {
+    translator.push(line.to_string().as_bytes()).unwrap()
+}
+
+fn one(line: &str) -> TurnEvent {
+    let mut events = Translator::new(2).push(line.as_bytes()).unwrap();
+    assert_eq!(events.len(), 1, "{line}");
+    events.remove(0)
+}
+
+#[test]
+fn a_message_and_the_end() {
+    let mut translator = Translator::new(2);
+    let line = serde_json::json!({"type":"item.completed","item":{"id":"item_1","type":"agent_message","text":"hi ü"}});
+    assert_eq!(push(&mut translator, &line), [TurnEvent::MessageStarted, TurnEvent::Text("hi ü".into())]);
+    let line = serde_json::json!({"type":"turn.completed","usage":{"input_tokens":21,"cached_input_tokens":9,
+        "cache_write_input_tokens":0,"output_tokens":12,"reasoning_output_tokens":3}});
+    let usage =
+        pb::Usage { input_tokens: 21, cached_input_tokens: 9, output_tokens: 12, reasoning_output_tokens: 3 };
+    assert_eq!(
+        push(&mut translator, &line),
+        [TurnEvent::Finished { reason: pb::FinishReason::Stop, usage: Some(usage) }]
+    );
+}
+
+#[test]
+fn doubled_keys_unknown_events_and_garbage_are_no_obstacle() {
+    let twice =
+        r#"{"type":"item.completed","item":{"id":"item_5","type":"web_search","id":"ws_74","query":"q"}}"#;
+    let TurnEvent::Item(item) = one(twice) else { panic!("an item") };
+    assert_eq!(item.kind, Some(Kind::WebSearch(pb::WebSearch { query: "q".into() })));
+    let hologram = r#"{"type":"item.completed","item":{"id":"item_6","type":"hologram"}}"#;
+    let TurnEvent::Item(item) = one(hologram) else { panic!("an item") };
+    assert_eq!((item.status(), item.kind), (pb::ItemStatus::Completed, None));
+
+    let mut translator = Translator::new(2);
+    for line in
+        ["{\"type\":\"thread.started\"}", "not json", "", "[]", "3", "{\"type\":\"new.thing\"}", "\u{fffd}"]
+    {
+        assert!(translator.push(line.as_bytes()).unwrap().is_empty(), "{line}");
+    }
+    assert!(
+        translator.push(b"{\"type\":\"item.completed\",\"item\":{\"text\":\"\xff\"}}").unwrap().is_empty()
+    );
+}
+
+#[test]
+fn what_the_agent_does_becomes_items() {
+    let line = r#"{"type":"item.completed","item":{"id":"item_2","type":"command_execution",
+        "command":"ls","aggregated_output":"x\n","exit_code":3,"status":"failed"}}"#;
+    let TurnEvent::Item(item) = one(line) else { panic!("an item") };
+    assert_eq!(item.status(), pb::ItemStatus::Failed);
+    let command =
+        pb::CommandExecution { command: "ls".into(), aggregated_output: "x\n".into(), exit_code: Some(3) };
+    assert_eq!(item.kind, Some(Kind::CommandExecution(command)));
+
+    let line = r#"{"type":"item.started","item":{"id":"item_3","type":"todo_list",
+        "items":[{"text":"a","completed":true}]}}"#;
+    let TurnEvent::Item(item) = one(line) else { panic!("an item") };
+    assert_eq!(item.status(), pb::ItemStatus::InProgress);
+    let steps = vec![pb::todo_list::Step { text: "a".into(), completed: true }];
+    assert_eq!(item.kind, Some(Kind::TodoList(pb::TodoList { steps })));
+
+    let line = r#"{"type":"item.completed","item":{"id":"item_4","type":"mcp_tool_call","server":"t","tool":"e",
+        "arguments":{"x":1},"result":null,"error":{"message":"no"},"status":"failed"}}"#;
+    let TurnEvent::Item(item) = one(line) else { panic!("an item") };
+    let Some(Kind::McpToolCall(call)) = item.kind else { panic!("a call") };
+    assert_eq!(
+        (call.arguments.as_str(), call.result.as_str(), call.error.as_str()),
+        (r#"{"x":1}"#, "", "no")
+    );
+}
+
+fn reconnecting(n: u32, why: &str) -> String {
+    serde_json::json!({"type":"error","message":format!("Reconnecting... {n}/5 ({why})")}).to_string()
+}
+
+#[test]
+fn retries_are_notices_until_there_are_too_many() {
+    let mut translator = Translator::new(2);
+    for n in 1..=2 {
+        let events =
+            translator.push(reconnecting(n, "stream disconnected before completion: x").as_bytes()).unwrap();
+        let [TurnEvent::Notice(notice)] = events.as_slice() else { panic!("a notice") };
+        assert_eq!(notice.kind(), pb::notice::Kind::Retry);
+    }
+    let error =
+        translator.push(reconnecting(3, "stream disconnected before completion: x").as_bytes()).unwrap_err();
+    assert_eq!(error.reason(), "UPSTREAM_UNAVAILABLE");
+}
+
+#[test]
+fn websocket_attempts_do_not_count() {
+    let mut translator = Translator::new(0);
+    let why = "unexpected status 404 Not Found: x, url: ws://127.0.0.1:1/v1/responses";
+    for n in 2..=5 {
+        assert_eq!(translator.push(reconnecting(n, why).as_bytes()).unwrap().len(), 1);
+    }
+    assert!(translator.push(reconnecting(1, "We’re currently experiencing high demand").as_bytes()).is_err());
+}
+
+#[test]
+fn a_retry_never_repeats_what_was_cut_by_the_filter() {
+    let mut translator = Translator::new(5);
+    let events = translator
+        .push(reconnecting(1, "Incomplete response returned, reason: content_filter").as_bytes())
+        .unwrap();
+    assert_eq!(events, [TurnEvent::Finished { reason: pb::FinishReason::ContentFilter, usage: None }]);
+}
+
+#[test]
+fn a_process_that_dies_while_it_retries_failed_for_the_reason_of_the_retry() {
+    let mut translator = Translator::new(5);
+    translator.push(reconnecting(1, "unexpected status 401 Unauthorized: no").as_bytes()).unwrap();
+    assert_eq!(translator.cut_off(Some(1), "").reason(), "ENGINE_UNAVAILABLE");
+    assert_eq!(Translator::new(5).cut_off(Some(0), "").reason(), "TURN_FAILED");
+}

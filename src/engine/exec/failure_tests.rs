@@ -1,0 +1,95 @@
+use super::*;
+
+fn reason(message: &str) -> &'static str {
+    match of_message(message) {
+        End::Failed(error) => error.reason(),
+        End::Cut(pb::FinishReason::Length) => "cut: length",
+        End::Cut(_) => "cut: other",
+    }
+}
+
+#[test]
+fn every_failure_of_the_field_guide_has_its_row() {
+    let quota = r#"{"error":{"message":"no","type":"x","code":"insufficient_quota"}}"#;
+    let table = [
+        (
+            r#"{"error":{"message":"bad thing","type":"invalid_request_error","code":"bad_param"}}"#,
+            "UPSTREAM_REJECTED",
+        ),
+        (r#"{"error":{"message":"gone","code":"model_not_found"}}"#, "MODEL_NOT_FOUND"),
+        (r#"{"detail":"The 'x' model is not found here"}"#, "MODEL_NOT_FOUND"),
+        (r#"{"error":{"message":"long","code":"context_length_exceeded"}}"#, "CONTEXT_LENGTH_EXCEEDED"),
+        (quota, "INSUFFICIENT_QUOTA"),
+        ("The requested model 'x' does not exist.", "MODEL_NOT_FOUND"),
+        ("unexpected status 401 Unauthorized: Incorrect API key, url: http://u", "ENGINE_UNAVAILABLE"),
+        ("unexpected status 403 Forbidden: no, url: http://u", "ENGINE_UNAVAILABLE"),
+        ("unexpected status 402 Payment Required: pay, url: http://u", "INSUFFICIENT_QUOTA"),
+        ("unexpected status 404 Not Found: model not found, url: http://u", "MODEL_NOT_FOUND"),
+        ("unexpected status 404 Not Found: nothing here, url: http://u", "TURN_FAILED"),
+        ("unexpected status 413 Payload Too Large: big, url: http://u", "CONTEXT_LENGTH_EXCEEDED"),
+        ("unexpected status 422 Unprocessable: odd, url: http://u", "UPSTREAM_REJECTED"),
+        ("unexpected status 503 Service Unavailable: <html>", "UPSTREAM_UNAVAILABLE"),
+        ("exceeded retry limit, last status: 429 Too Many Requests", "RATE_LIMIT_EXCEEDED"),
+        ("rate limit exceeded: Rate limit reached. Please try again in 1.5s.", "RATE_LIMIT_EXCEEDED"),
+        ("Quota exceeded. Check your plan and billing details.", "INSUFFICIENT_QUOTA"),
+        ("You've hit your usage limit. Try again at 4:27 PM.", "INSUFFICIENT_QUOTA"),
+        (
+            "We're currently experiencing high demand, which may cause temporary errors.",
+            "UPSTREAM_UNAVAILABLE",
+        ),
+        ("Selected model is at capacity. Please try a different model.", "UPSTREAM_UNAVAILABLE"),
+        (
+            "Codex ran out of room in the model's context window. Start a new thread",
+            "CONTEXT_LENGTH_EXCEEDED",
+        ),
+        ("stream disconnected before completion: stream closed", "UPSTREAM_UNAVAILABLE"),
+        ("Incomplete response returned, reason: max_output_tokens", "cut: length"),
+        ("Incomplete response returned, reason: content_filter", "cut: other"),
+        ("idle timeout waiting for SSE", "UPSTREAM_UNAVAILABLE"),
+        ("Missing environment variable: `MOCK_KEY`.", "ENGINE_UNAVAILABLE"),
+        ("something nobody has seen", "TURN_FAILED"),
+    ];
+    for (message, expected) in table {
+        assert_eq!(reason(message), expected, "{message}");
+    }
+}
+
+#[test]
+fn the_delay_is_read_and_the_url_is_kept_from_the_caller() {
+    let End::Failed(Error::RateLimited { retry_after, .. }) =
+        of_message("rate limit exceeded: Please try again in 1.5s.")
+    else {
+        panic!("a rate limit");
+    };
+    assert_eq!(retry_after, Some(Duration::from_millis(1500)));
+    assert_eq!(delay("try again in 250ms"), Some(Duration::from_millis(250)));
+    assert_eq!(delay("try again in 2m"), Some(Duration::from_secs(120)));
+    assert_eq!(delay("try again at 4 PM"), None);
+
+    let End::Failed(error) = of_message("unexpected status 503 Busy: come back, url: http://10.1.2.3/v1")
+    else {
+        panic!("a failure");
+    };
+    assert_eq!(error.to_string(), "the upstream answered 503: come back");
+}
+
+#[test]
+fn exits_without_an_end_are_told_apart() {
+    let table = [
+        (Some(0), "", "TURN_FAILED"),
+        (Some(101), "thread 'main' panicked", "TURN_FAILED"),
+        (None, "", "TURN_FAILED"),
+        (Some(1), "Not logged in. Run `codex login`", "ENGINE_UNAVAILABLE"),
+        (Some(2), "error: unexpected argument '--ephemeral' found", "ENGINE_UNAVAILABLE"),
+        (Some(1), "Error loading config.toml: bad", "ENGINE_UNAVAILABLE"),
+        (
+            Some(1),
+            "turn/start failed: Input exceeds the maximum length of 1048576 characters.",
+            "PROMPT_TOO_LARGE",
+        ),
+        (Some(127), "codex-api contain: No such file or directory", "ENGINE_UNAVAILABLE"),
+    ];
+    for (code, stderr, expected) in table {
+        assert_eq!(of_exit(code, stderr).reason(), expected, "{stderr}");
+    }
+}

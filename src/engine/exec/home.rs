@@ -1,0 +1,70 @@
+//! Where the CLI lives: its environment, its home, and what its configuration says of the provider.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fs, io,
+    os::unix::fs::{DirBuilderExt, symlink},
+    path::{Path, PathBuf},
+};
+
+use crate::config::Codex;
+
+/// What a home of ours holds at first: nothing that costs time or tokens.
+const MINIMAL_CONFIG: &str = "\
+# Made by codex-api for CODEX_CLI_HOME. It is yours: what you write here stays.
+# MCP servers, skills and profiles that you configure here cost time and tokens in every turn.
+";
+
+/// The environment of the CLI.
+pub(super) fn environment(codex: &Codex) -> BTreeMap<OsString, OsString> {
+    let mut env = codex.env.clone();
+    if let Some(home) = &codex.cli_home {
+        env.insert("HOME".into(), home.clone().into());
+        // Inherited, it would win over HOME and the setting would do nothing.
+        env.remove(&OsString::from("CODEX_HOME"));
+    }
+    if let Some(upstream) = &codex.scripted_upstream {
+        env.insert("CODEX_HOME".into(), upstream.codex_home.clone().into());
+        env.remove(&OsString::from("CODEX_API_KEY"));
+    }
+    env
+}
+
+/// Makes the home of `CODEX_CLI_HOME` usable: the folder, a minimal configuration, the user's login by reference.
+/// What is there already is left alone.
+pub fn prepare(codex: &Codex) -> io::Result<()> {
+    let Some(home) = &codex.cli_home else { return Ok(()) };
+    let folder = home.join(".codex");
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+    let config = folder.join("config.toml");
+    if !config.try_exists()? {
+        fs::write(&config, MINIMAL_CONFIG)?;
+    }
+    let login = folder.join("auth.json");
+    let users = codex_home(&codex.env).map(|home| home.join("auth.json"));
+    if let Some(users) = users.filter(|users| users.exists() && *users != login)
+        && login.symlink_metadata().is_err()
+    {
+        // A link, not a copy: two copies of a login break each other when one is refreshed.
+        symlink(users, login)?;
+    }
+    Ok(())
+}
+
+/// The provider that the user's configuration chooses, if it is one that can be changed by options.
+pub(super) fn provider(codex: &Codex) -> Option<String> {
+    let config = fs::read_to_string(codex_home(&environment(codex))?.join("config.toml")).ok()?;
+    let config: toml::Table = config.parse().ok()?;
+    let id = config.get("model_provider")?.as_str()?;
+    let own = config.get("model_providers")?.as_table()?.contains_key(id);
+    // Only ids that can stand in a dotted key as they are.
+    let plain = id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    (own && plain).then(|| id.to_owned())
+}
+
+/// `CODEX_HOME` as the CLI would find it.
+pub fn codex_home(env: &BTreeMap<OsString, OsString>) -> Option<PathBuf> {
+    let of = |name: &str| env.get(&OsString::from(name)).filter(|value| !value.is_empty());
+    of("CODEX_HOME").map(PathBuf::from).or_else(|| of("HOME").map(|home| Path::new(home).join(".codex")))
+}

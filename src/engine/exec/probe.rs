@@ -1,0 +1,92 @@
+//! Asks the installed CLI what it is, before the first turn: version, features, whether it takes our settings.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use super::{command::Installed, home};
+use crate::{
+    config::Codex,
+    engine::{
+        binary,
+        process::{Answer, Launch, Launcher},
+    },
+};
+
+/// The oldest CLI that has what every turn needs (`--ephemeral`).
+const OLDEST: (u64, u64) = (0, 110);
+
+/// Time for one question; the CLI needs some 20 ms.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Looks at the CLI; the error tells the operator what to do.
+pub(super) async fn installed(codex: &Codex, launcher: &Launcher) -> Result<Installed, String> {
+    let program = binary::find(codex.bin.as_deref(), &codex.env)?;
+    if !codex.workspace.is_dir() {
+        return Err(format!("CODEX_WORKSPACE names {}, which is not a folder", codex.workspace.display()));
+    }
+    let ask = async |arguments: &[&str]| {
+        let launch = Launch {
+            program: program.clone(),
+            arguments: arguments.iter().map(Into::into).collect(),
+            env: home::environment(codex),
+            folder: codex.workspace.clone(),
+            ..Launch::default()
+        };
+        let question = arguments.join(" ");
+        match tokio::time::timeout(PATIENCE, launcher.ask(launch)).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(format!("{} cannot be started: {error}", program.display())),
+            Err(_) => Err(format!("`codex {question}` did not answer within {} s", PATIENCE.as_secs())),
+        }
+    };
+
+    let answer = ask(&["--version"]).await?;
+    let version = version(&answer).ok_or_else(|| {
+        format!("{} does not answer --version as the Codex CLI does: {}", program.display(), answer.words())
+    })?;
+    if numbers(&version) < OLDEST {
+        return Err(format!(
+            "the installed Codex CLI is {version}; at least {}.{}.0 is needed (npm install -g @openai/codex)",
+            OLDEST.0, OLDEST.1
+        ));
+    }
+    let answer = ask(&["-a", &codex.approval_policy, "features", "list"]).await?;
+    if answer.code == Some(2) && answer.stderr.contains("--ask-for-approval") {
+        return Err(format!(
+            "Codex {version} no longer knows CODEX_APPROVAL_POLICY={}; use never: nobody is there to be asked",
+            codex.approval_policy
+        ));
+    }
+    if answer.code != Some(0) {
+        return Err(format!("the Codex CLI refuses its configuration: {}", answer.words()));
+    }
+    Ok(Installed { program, version, features: features(&answer.stdout) })
+}
+
+/// `codex-cli 0.169.0` → `0.169.0`
+fn version(answer: &Answer) -> Option<String> {
+    let version = answer.stdout.trim().strip_prefix("codex-cli ")?;
+    version.starts_with(|c: char| c.is_ascii_digit()).then(|| version.to_owned())
+}
+
+fn numbers(version: &str) -> (u64, u64) {
+    let mut parts = version.split(['.', '-']).map(|part| part.parse().unwrap_or_default());
+    (parts.next().unwrap_or_default(), parts.next().unwrap_or_default())
+}
+
+/// The first word of each line.
+fn features(list: &str) -> BTreeSet<String> {
+    list.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_compare_by_number() {
+        assert!(numbers("0.77.0") < OLDEST);
+        assert!(numbers("0.110.0") >= OLDEST);
+        assert!(numbers("0.169.0-alpha.1") >= OLDEST);
+        assert!(numbers("1.0.0") >= OLDEST);
+    }
+}

@@ -1,0 +1,87 @@
+//! The stream of a request, folded into one answer: what `Chat` says is what `StreamChat` would have said.
+
+use futures_util::{Stream, TryStreamExt};
+use tonic::Status;
+
+use crate::pb::{self, ChatEvent, ChatResponse, Choice, chat_event::Event};
+
+/// Reads the stream to its end.
+pub(super) async fn response<S>(mut events: S) -> Result<ChatResponse, Status>
+where
+    S: Stream<Item = Result<ChatEvent, Status>> + Unpin,
+{
+    let mut response = ChatResponse::default();
+    while let Some(event) = events.try_next().await? {
+        add(&mut response, event);
+    }
+    Ok(response)
+}
+
+fn add(response: &mut ChatResponse, event: ChatEvent) {
+    let index = event.choice_index;
+    let Some(what) = event.event else { return };
+    match what {
+        Event::Started(started) => {
+            response.id = event.id;
+            response.created_unix_seconds = started.created_unix_seconds;
+            response.model = started.model;
+            response.system_fingerprint = started.system_fingerprint;
+        }
+        Event::TextDelta(delta) => choice(response, index).text.push_str(&delta.text),
+        Event::ReasoningDelta(delta) => choice(response, index).reasoning.push_str(&delta.text),
+        Event::ToolCall(call) => choice(response, index).tool_calls.push(call),
+        Event::Item(item) if item.status() == pb::ItemStatus::InProgress => {}
+        Event::Item(item) => response.items.push(item),
+        Event::Notice(notice) => response.notices.push(notice),
+        Event::ChoiceFinished(finished) => choice(response, index).finish_reason = finished.finish_reason,
+        Event::Completed(completed) => response.usage = completed.usage,
+    }
+}
+
+/// The choice of an index; choices may begin in any order.
+fn choice(response: &mut ChatResponse, index: u32) -> &mut Choice {
+    let at = response.choices.partition_point(|choice| choice.index < index);
+    if response.choices.get(at).is_none_or(|choice| choice.index != index) {
+        response.choices.insert(at, Choice { index, ..Choice::default() });
+    }
+    &mut response.choices[at]
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+
+    use super::*;
+
+    fn event(choice_index: u32, event: Event) -> Result<ChatEvent, Status> {
+        Ok(ChatEvent { id: "chatcmpl-1".into(), sequence_number: 0, choice_index, event: Some(event) })
+    }
+
+    #[tokio::test]
+    async fn choices_come_in_the_order_of_their_index() {
+        let text = |text: &str| Event::TextDelta(pb::TextDelta { text: text.into() });
+        let started =
+            pb::Started { created_unix_seconds: 7, model: "m".into(), system_fingerprint: "f".into() };
+        let done = pb::ChoiceFinished { finish_reason: pb::FinishReason::Length.into() };
+        let usage = Some(pb::Usage { input_tokens: 3, ..Default::default() });
+        let events = vec![
+            event(0, Event::Started(started)),
+            event(1, text("b")),
+            event(0, text("a")),
+            event(1, text("c")),
+            event(1, Event::ChoiceFinished(done)),
+            event(0, Event::Completed(pb::Completed { usage })),
+        ];
+        let response = response(stream::iter(events)).await.unwrap();
+        let texts: Vec<_> = response.choices.iter().map(|c| (c.index, c.text.as_str())).collect();
+        assert_eq!(texts, [(0, "a"), (1, "bc")]);
+        assert_eq!(response.choices[1].finish_reason(), pb::FinishReason::Length);
+        assert_eq!((response.id.as_str(), response.usage), ("chatcmpl-1", usage));
+    }
+
+    #[tokio::test]
+    async fn an_error_is_the_answer() {
+        let events = vec![Err(Status::aborted("no"))];
+        assert_eq!(response(stream::iter(events)).await.unwrap_err().message(), "no");
+    }
+}

@@ -1,0 +1,188 @@
+//! A request under way: its turns merged into one numbered stream of the contract's events, with one deadline,
+//! exactly one end, and an account. Dropping the stream drops the turns.
+
+use std::{pin::Pin, time::Duration};
+
+use async_stream::try_stream;
+use futures_util::{Stream, StreamExt, TryStreamExt, stream, stream::SelectAll};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
+use tonic::Status;
+
+use super::{
+    account::Account,
+    answer::{Answer, State},
+};
+use crate::{
+    deadline::Deadline,
+    engine::Events,
+    error::Error,
+    pb::{self, chat_event::Event},
+};
+
+/// How long `started` is held back for a first sign of the model, so that a turn that fails at once fails as a call
+/// and not as a broken stream. After that, the stream begins: proxies do not wait for ever for a response's head.
+const HELD_BACK: Duration = Duration::from_secs(10);
+
+/// How long a turn whose answer was cut may take to tell its usage.
+const LINGER: Duration = Duration::from_millis(250);
+
+/// What the service gives to both doors.
+pub(super) type Running = Pin<Box<dyn Stream<Item = Result<pb::ChatEvent, Status>> + Send>>;
+
+/// A request whose first turn has begun.
+pub(super) struct Begun {
+    pub(super) account: Account,
+    pub(super) deadline: Deadline,
+    pub(super) started: pb::Started,
+    pub(super) choices: Vec<Choice>,
+    /// Cancelled when the server waits no longer for running turns.
+    pub(super) stop: CancellationToken,
+    /// Tells the drain that we are here.
+    pub(super) presence: TaskTrackerToken,
+}
+
+/// One of its answers.
+pub(super) struct Choice {
+    /// The turn; it may still have to wait for its slot.
+    pub(super) events: Events,
+    pub(super) answer: Answer,
+}
+
+/// What a choice says.
+enum Said {
+    Event(Event),
+    Over(Option<pb::Usage>),
+}
+
+impl Begun {
+    /// The stream for the caller.
+    pub(super) fn run(self) -> Running {
+        let stream = try_stream! {
+            // Moved in whole, or parts of it would be dropped before the stream begins.
+            let Self { mut account, deadline, started, choices, stop, presence } = self;
+            let _here_until_the_end = presence;
+            let mut left = choices.len();
+            let mut merged = merge(choices);
+            let mut numbers = Numbers { id: account.id.clone(), next: 0 };
+            let mut usage = Some(pb::Usage::default());
+            let mut held = Some((started, Vec::new()));
+            let hold_until = Instant::now() + HELD_BACK;
+
+            while left > 0 {
+                let until = if held.is_some() { hold_until.min(deadline.at()) } else { deadline.at() };
+                let next = tokio::select! {
+                    // The end of the server's patience is no race: it wins.
+                    biased;
+                    () = stop.cancelled() => Some(Err(Error::Draining)),
+                    next = timeout_at(until, merged.next()) => match next {
+                        Ok(Some((index, said))) => Some(said.map(|said| (index, said))),
+                        Ok(None) => Some(Err(Error::internal("an engine's stream ended without its end"))),
+                        Err(_) if until == deadline.at() => Some(Err(deadline.exceeded())),
+                        Err(_) => None,
+                    },
+                };
+                let said = next.transpose().inspect_err(|error| account.failed(error))?;
+                let (index, event) = match said {
+                    Some((index, Said::Event(event))) => (index, Some(event)),
+                    Some((index, Said::Over(told))) => {
+                        left -= 1;
+                        usage = sum(usage, told);
+                        (index, None)
+                    }
+                    None => (0, None),
+                };
+                if let (Some((_, early)), Some(Event::Notice(_))) = (&mut held, &event) {
+                    early.extend(event);
+                    continue;
+                }
+                if let Some((started, early)) = held.take() {
+                    yield numbers.number(0, Event::Started(started));
+                    for notice in early {
+                        yield numbers.number(0, notice);
+                    }
+                }
+                if let Some(event) = event {
+                    account.saw(&event);
+                    yield numbers.number(index, event);
+                }
+            }
+            account.completed(usage);
+            yield numbers.number(0, Event::Completed(pb::Completed { usage }));
+        };
+        Box::pin(stream.map_err(|error: Error| Status::from(error)))
+    }
+}
+
+type Merged = SelectAll<Pin<Box<dyn Stream<Item = (u32, Result<Said, Error>)> + Send>>>;
+
+fn merge(choices: Vec<Choice>) -> Merged {
+    let numbered = (0u32..).zip(choices).map(|(index, choice)| {
+        let said = say(choice).map(move |said| (index, said));
+        Box::pin(said) as Pin<Box<dyn Stream<Item = _> + Send>>
+    });
+    stream::select_all(numbered)
+}
+
+/// One choice from its first event to its end.
+fn say(choice: Choice) -> impl Stream<Item = Result<Said, Error>> + Send {
+    try_stream! {
+        let Choice { mut events, mut answer } = choice;
+        let mut cut = false;
+        loop {
+            let next = if cut { timeout(LINGER, events.next()).await.ok().flatten() } else { events.next().await };
+            let event = match next {
+                Some(Ok(event)) => event,
+                Some(Err(error)) if !cut => Err(error)?,
+                None if !cut => Err(Error::internal("an engine's stream ended without its end"))?,
+                // The answer was whole before the turn failed, fell silent or went on: it stands.
+                Some(Err(_)) | None => {
+                    if let Some(event) = answer.abandoned() {
+                        yield Said::Event(event);
+                    }
+                    yield Said::Over(None);
+                    return;
+                }
+            };
+            let step = answer.push(event);
+            for event in step.events {
+                yield Said::Event(event);
+            }
+            match step.state {
+                State::Open => {}
+                State::Cut => cut = true,
+                State::Over(usage) => {
+                    // Ended before the usage is told on: nobody needs the process any more.
+                    drop(events);
+                    yield Said::Over(usage);
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// The sum of what all choices told; unknown as soon as one of them did not.
+fn sum(so_far: Option<pb::Usage>, told: Option<pb::Usage>) -> Option<pb::Usage> {
+    let (a, b) = (so_far?, told?);
+    Some(pb::Usage {
+        input_tokens: a.input_tokens + b.input_tokens,
+        cached_input_tokens: a.cached_input_tokens + b.cached_input_tokens,
+        output_tokens: a.output_tokens + b.output_tokens,
+        reasoning_output_tokens: a.reasoning_output_tokens + b.reasoning_output_tokens,
+    })
+}
+
+/// Gives each event its number.
+struct Numbers {
+    id: String,
+    next: u64,
+}
+
+impl Numbers {
+    fn number(&mut self, choice_index: u32, event: Event) -> pb::ChatEvent {
+        let sequence_number = self.next;
+        self.next += 1;
+        pb::ChatEvent { id: self.id.clone(), sequence_number, choice_index, event: Some(event) }
+    }
+}
