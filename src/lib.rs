@@ -1,5 +1,6 @@
 //! draft
 pub mod config;
+pub mod demo;
 pub mod engine;
 pub mod error;
 
