@@ -1,9 +1,45 @@
-//! draft
+//! The OpenAI Codex CLI behind two doors: a typed gRPC contract and the OpenAI HTTP API.
+//!
+//! # The parts, in reading order
+//! - [`pb`]: the contract, generated from `proto/codex/v1/codex.proto`.
+//! - [`service`]: the core; implements the contract: validation, admission, deadline, cancellation, accounts.
+//! - [`engine`]: how a turn is executed; [`engine::exec`] runs one `codex exec` for each.
+//! - [`grpc`] and [`http`]: the doors. [`auth`] tells both who may come in.
+//! - [`listen`], [`access`], [`panics`], [`shutdown`], [`deadline`]: what holds the doors.
+//! - [`config`], [`cli`], [`app`], [`doctor`], [`telemetry`]: putting it together.
+//! - [`demo`]: a scripted upstream for the real CLI, to try the service and to test it.
+//! - [`error`]: what can go wrong, and the only way from there to a status.
+//!
+//! # The way of a streaming HTTP request
+//! `http::chat` JSON → [`pb::ChatRequest`] → the generated trait → `service::parse` → `service::admission` →
+//! [`engine::Engine::run`] → `service::running` (deadline, account, exactly one end) → [`pb::ChatEvent`] →
+//! `http::chat::stream` (pure) → a frame of the response. A gRPC request enters at the second station and leaves at
+//! the last but two. A unary one is the fold of the same stream.
+//!
+//! # What is never the case
+//! - The doors do not know that engines exist; engines do not know that doors exist.
+//! - No state of a conversation is kept between requests.
+//! - A turn's slot is not free before its last process is gone; dropping a stream is the only way to cancel.
+//! - No child is started but by `engine::process`; nothing but [`config`] reads the environment.
+//! - An error is a status, never an event and never text of the assistant.
+
+pub mod access;
+pub mod app;
+pub mod auth;
+pub mod cli;
 pub mod config;
 pub mod deadline;
+pub mod demo;
+pub mod doctor;
 pub mod engine;
 pub mod error;
+pub mod grpc;
+pub mod http;
+pub mod listen;
+pub mod panics;
 pub mod service;
+pub mod shutdown;
+pub mod telemetry;
 
 /// The contract's generated types and traits.
 pub mod pb {

@@ -1,0 +1,270 @@
+//! What a step does, as a list of acts: events, pauses, an early end. Pure: whoever plays it has the clock and
+//! the socket. The list is lazy, since a step may ask for a million tokens.
+
+use std::{iter, time::Duration};
+
+use serde_json::{Value, json};
+
+use super::{
+    content::{Spoken, messages},
+    request::Seen,
+    script::{Call, Step},
+};
+
+const DELTA: &str = "response.output_text.delta";
+const ADDED: &str = "response.output_item.added";
+const DONE: &str = "response.output_item.done";
+/// Output tokens that a call of a tool counts.
+const CALL_TOKENS: u64 = 10;
+
+/// One thing to do.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Act {
+    /// Send an event.
+    Event(&'static str, Value),
+    /// Wait.
+    Pause(Duration),
+    /// Close the socket in the middle of the response.
+    Cut,
+}
+
+/// What to do, in order. The stream ends where they end.
+pub(super) type Acts = Box<dyn Iterator<Item = Act> + Send>;
+
+/// The acts of a step; an error if the step asks for what cannot be made. `number` makes ids unique.
+pub(super) fn acts(step: &Step, seen: &Seen, number: u64) -> Result<Acts, String> {
+    let messages = messages(step, seen)?;
+    let ids = Ids { number, round: seen.round };
+    let usage = usage(step, seen, &messages);
+    // A stream that breaks off in its last message never completes that message.
+    let breaks_off = (step.eof || step.failed.is_some()) && step.calls.is_empty();
+
+    let mut acts: Acts = Box::new(iter::once(created(ids, seen)).chain(pause(step.hang_after_ms)));
+    let mut index = 0;
+    let mut add = |more: Box<dyn FnOnce(usize) -> Acts>| {
+        let next = more(index);
+        index += 1;
+        let so_far = std::mem::replace(&mut acts, Box::new(iter::empty()));
+        acts = Box::new(so_far.chain(next));
+    };
+    if step.reasoning.is_some() || step.raw_reasoning.is_some() {
+        let (summary, raw, delay) = (step.reasoning.clone(), step.raw_reasoning.clone(), step.delay_ms);
+        add(Box::new(move |index| reasoning(ids, index, summary, raw, delay)));
+    }
+    if let Some(query) = step.search.clone() {
+        add(Box::new(move |index| search(ids, index, &query)));
+    }
+    let last = messages.len();
+    for (i, spoken) in messages.into_iter().enumerate() {
+        let open = breaks_off && i + 1 == last;
+        add(Box::new(move |index| message(ids, index, spoken, open)));
+    }
+    for (i, call) in step.calls.clone().into_iter().enumerate() {
+        add(Box::new(move |index| tool_call(ids, index, i, &call)));
+    }
+    let acts: Acts = Box::new(acts.chain(end(step, seen, ids, &usage)));
+    Ok(match step.cut_after {
+        Some(deltas) => Box::new(cut(acts, deltas)),
+        None => acts,
+    })
+}
+
+/// What makes the ids of a response.
+#[derive(Debug, Clone, Copy)]
+struct Ids {
+    number: u64,
+    round: usize,
+}
+
+impl Ids {
+    fn of(self, prefix: &str, index: usize) -> String {
+        format!("{prefix}_{}_{index}", self.number)
+    }
+}
+
+fn created(ids: Ids, seen: &Seen) -> Act {
+    Act::Event("response.created", json!({"response": response(ids, seen, "in_progress")}))
+}
+
+fn response(ids: Ids, seen: &Seen, status: &str) -> Value {
+    json!({"id": format!("resp_{}", ids.number), "object": "response", "status": status,
+        "model": seen.model, "output": []})
+}
+
+fn pause(ms: u64) -> Option<Act> {
+    (ms > 0).then(|| Act::Pause(Duration::from_millis(ms)))
+}
+
+fn reasoning(ids: Ids, index: usize, summary: Option<String>, raw: Option<String>, delay_ms: u64) -> Acts {
+    let id = ids.of("rs", index);
+    let parts = |kind: &str, text: &Option<String>| {
+        text.iter().map(|text| json!({"type": kind, "text": text})).collect::<Vec<_>>()
+    };
+    let mut done = json!({"id": id, "type": "reasoning", "summary": parts("summary_text", &summary),
+        "encrypted_content": format!("demo-encrypted-{}", ids.number)});
+    if raw.is_some() {
+        done["content"] = parts("reasoning_text", &raw).into();
+    }
+    let added = event(ADDED, index, json!({"item": {"id": id, "type": "reasoning", "summary": []}}));
+    let part = summary.as_ref().map(|_| {
+        let part = json!({"item_id": id, "summary_index": 0, "part": {"type": "summary_text", "text": ""}});
+        event("response.reasoning_summary_part.added", index, part)
+    });
+    let summary_id = id.clone();
+    let summary = words(summary).flat_map(move |word| {
+        let delta = json!({"item_id": summary_id, "summary_index": 0, "delta": word});
+        paced(event("response.reasoning_summary_text.delta", index, delta), delay_ms)
+    });
+    let raw = words(raw).flat_map(move |word| {
+        let delta = json!({"item_id": id, "content_index": 0, "delta": word});
+        paced(event("response.reasoning_text.delta", index, delta), delay_ms)
+    });
+    let done = event(DONE, index, json!({"item": done}));
+    Box::new(iter::once(added).chain(part).chain(summary).chain(raw).chain(iter::once(done)))
+}
+
+fn search(ids: Ids, index: usize, query: &str) -> Acts {
+    let id = ids.of("ws", index);
+    let item = |status: &str| json!({"id": id, "type": "web_search_call", "status": status});
+    let mut done = item("completed");
+    done["action"] = json!({"type": "search", "query": query});
+    let added = event(ADDED, index, json!({"item": item("in_progress")}));
+    Box::new([added, event(DONE, index, json!({"item": done}))].into_iter())
+}
+
+fn message(ids: Ids, index: usize, spoken: Spoken, open: bool) -> Acts {
+    let Spoken { pieces, phase, delay_ms } = spoken;
+    let id = ids.of("msg", index);
+    let message_id = id.clone();
+    let item = move |status: &str, content: Value| {
+        let mut item = json!({"id": message_id, "type": "message", "role": "assistant", "status": status,
+            "content": content});
+        if let Some(phase) = &phase {
+            item["phase"] = json!(phase);
+        }
+        json!({"item": item})
+    };
+    let added = event(ADDED, index, item("in_progress", json!([])));
+    let whole = (!open).then(|| pieces.clone());
+    let deltas = pieces.iter().flat_map(move |piece| {
+        paced(event(DELTA, index, json!({"item_id": id, "content_index": 0, "delta": piece})), delay_ms)
+    });
+    let done = whole.into_iter().map(move |pieces| {
+        let text = json!([{"type": "output_text", "text": pieces.text(), "annotations": []}]);
+        event(DONE, index, item("completed", text))
+    });
+    Box::new(iter::once(added).chain(deltas).chain(done))
+}
+
+fn tool_call(ids: Ids, index: usize, i: usize, call: &Call) -> Acts {
+    let call_id = format!("call_s{}_{}_{i}", ids.round, ids.number);
+    let (kind, field, prefix, input) = match &call.custom {
+        Some(input) => ("custom_tool_call", "input", "ctc", input.clone()),
+        None => ("function_call", "arguments", "fc", call.arguments()),
+    };
+    let id = ids.of(prefix, index);
+    let item = |status: &str, input: &str| {
+        let mut item = json!({"id": id, "type": kind, "status": status, "call_id": call_id, "name": call.name, field: input});
+        if let Some(namespace) = &call.namespace {
+            item["namespace"] = json!(namespace);
+        }
+        json!({"item": item})
+    };
+    let (delta, done) = match &call.custom {
+        Some(_) => ("response.custom_tool_call_input.delta", "response.custom_tool_call_input.done"),
+        None => ("response.function_call_arguments.delta", "response.function_call_arguments.done"),
+    };
+    let mut acts = vec![event(ADDED, index, item("in_progress", ""))];
+    for piece in halves(&input) {
+        acts.push(event(delta, index, json!({"item_id": id, "call_id": call_id, "delta": piece})));
+    }
+    acts.push(event(done, index, json!({"item_id": id, "call_id": call_id, field: input})));
+    acts.push(event(DONE, index, item("completed", &input)));
+    Box::new(acts.into_iter())
+}
+
+/// How the response ends; `eof` has no such event.
+fn end(step: &Step, seen: &Seen, ids: Ids, usage: &Value) -> Option<Act> {
+    if let Some(failed) = &step.failed {
+        let mut failure = response(ids, seen, "failed");
+        failure["error"] = json!({"code": failed.code, "message": failed.message});
+        return Some(Act::Event("response.failed", json!({"response": failure})));
+    }
+    if step.eof {
+        return None;
+    }
+    let (name, status) = match step.incomplete {
+        Some(_) => ("response.incomplete", "incomplete"),
+        None => ("response.completed", "completed"),
+    };
+    let mut ended = response(ids, seen, status);
+    ended["usage"] = usage.clone();
+    if let Some(reason) = step.incomplete {
+        ended["incomplete_details"] = json!({"reason": reason.as_str()});
+    }
+    Some(Act::Event(name, json!({"response": ended})))
+}
+
+fn usage(step: &Step, seen: &Seen, messages: &[Spoken]) -> Value {
+    let thoughts = [&step.reasoning, &step.raw_reasoning];
+    let thoughts =
+        thoughts.iter().filter_map(|t| t.as_deref()).map(|t| t.split_inclusive(' ').count()).sum::<usize>();
+    let words = messages.iter().map(|message| message.pieces.len()).sum::<usize>();
+    let reasoning = step.usage.reasoning.unwrap_or(thoughts as u64);
+    let counted = words as u64 + reasoning + CALL_TOKENS * step.calls.len() as u64;
+    let output = step.usage.output.unwrap_or(counted);
+    let input = step.usage.input.unwrap_or(seen.chars.div_ceil(4));
+    json!({
+        "input_tokens": input,
+        "input_tokens_details": {"cached_tokens": step.usage.cached.unwrap_or(0)},
+        "output_tokens": output,
+        "output_tokens_details": {"reasoning_tokens": reasoning},
+        "total_tokens": input.saturating_add(output),
+    })
+}
+
+/// Cuts behind so many deltas of text; in place of the first for 0; in place of the end if there are too few.
+fn cut(mut acts: Acts, mut left: usize) -> impl Iterator<Item = Act> + Send {
+    let (mut due, mut over) = (false, false);
+    iter::from_fn(move || {
+        if over {
+            return None;
+        }
+        let act = if due { None } else { acts.next() };
+        match act {
+            Some(Act::Event(DELTA, _)) if left == 0 => {}
+            Some(Act::Event("response.completed" | "response.incomplete" | "response.failed", _)) | None => {}
+            Some(Act::Event(name, data)) => {
+                if name == DELTA {
+                    left -= 1;
+                    due = left == 0;
+                }
+                return Some(Act::Event(name, data));
+            }
+            Some(act @ (Act::Pause(_) | Act::Cut)) => return Some(act),
+        }
+        over = true;
+        Some(Act::Cut)
+    })
+}
+
+fn event(name: &'static str, index: usize, mut data: Value) -> Act {
+    data["output_index"] = json!(index);
+    Act::Event(name, data)
+}
+
+fn paced(event: Act, delay_ms: u64) -> impl Iterator<Item = Act> {
+    iter::once(event).chain(pause(delay_ms))
+}
+
+fn words(text: Option<String>) -> impl Iterator<Item = String> + Send {
+    let words: Vec<String> =
+        text.iter().flat_map(|text| text.split_inclusive(' ')).map(str::to_owned).collect();
+    words.into_iter()
+}
+
+/// Arguments arrive in pieces, as they do from a model.
+fn halves(text: &str) -> impl Iterator<Item = &str> {
+    let (first, second) = text.split_at(text.floor_char_boundary(text.len() / 2));
+    [first, second].into_iter().filter(|piece| !piece.is_empty())
+}

@@ -1,0 +1,182 @@
+//! What the scripted upstream remembers: the last requests, how often a `times` step was used, what is open.
+//! Everything here is bounded.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use http::HeaderMap;
+use serde_json::Value;
+
+/// Requests kept.
+const MAX_REQUESTS: usize = 256;
+/// Bytes of request bodies kept; the newest request stays even if it alone is larger.
+const MAX_BYTES: usize = 64 << 20;
+/// `times` counters kept.
+const MAX_COUNTERS: usize = 1024;
+/// Headers that tell something about how Codex was set up.
+const HEADERS: &[&str] = &[
+    "accept",
+    "authorization",
+    "content-encoding",
+    "content-type",
+    "openai-organization",
+    "openai-project",
+    "originator",
+    "session-id",
+    "thread-id",
+    "user-agent",
+    "version",
+    "x-codex-turn-metadata",
+    "x-openai-internal-codex-responses-lite",
+];
+
+/// One request that Codex sent.
+#[derive(Debug, Clone)]
+pub struct Recorded {
+    /// Counts the requests of this upstream from 1; also part of the ids in its answer.
+    pub number: u64,
+    /// Which model call of its turn it was taken for, from 0.
+    pub round: usize,
+    /// The headers that matter, by lower-case name.
+    pub headers: BTreeMap<String, String>,
+    /// The body.
+    pub body: Arc<Value>,
+}
+
+impl Recorded {
+    /// Keeps what matters of a request.
+    pub(super) fn new(number: u64, round: usize, headers: &HeaderMap, body: Arc<Value>) -> Self {
+        let headers = HEADERS
+            .iter()
+            .filter_map(|&name| {
+                let value = String::from_utf8_lossy(headers.get(name)?.as_bytes()).into_owned();
+                Some((name.to_owned(), value))
+            })
+            .collect();
+        Self { number, round, headers, body }
+    }
+}
+
+/// The memory of one upstream.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    memory: Mutex<Memory>,
+    numbers: AtomicU64,
+    open: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct Memory {
+    requests: VecDeque<(usize, Recorded)>,
+    bytes: usize,
+    counters: VecDeque<(String, u64)>,
+}
+
+impl State {
+    pub(super) fn next_number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(super) fn record(&self, size: usize, request: Recorded) {
+        let mut memory = self.memory();
+        memory.bytes += size;
+        memory.requests.push_back((size, request));
+        while memory.requests.len() > MAX_REQUESTS || (memory.bytes > MAX_BYTES && memory.requests.len() > 1)
+        {
+            let Some((size, _)) = memory.requests.pop_front() else { break };
+            memory.bytes -= size;
+        }
+    }
+
+    pub(super) fn recorded(&self) -> Vec<Recorded> {
+        self.memory().requests.iter().map(|(_, request)| request.clone()).collect()
+    }
+
+    /// How often this was called with `key`, this call included.
+    pub(super) fn count(&self, key: &str) -> u64 {
+        let mut memory = self.memory();
+        if let Some((_, count)) = memory.counters.iter_mut().find(|(known, _)| known == key) {
+            *count += 1;
+            return *count;
+        }
+        if memory.counters.len() == MAX_COUNTERS {
+            memory.counters.pop_front();
+        }
+        memory.counters.push_back((key.to_owned(), 1));
+        1
+    }
+
+    pub(super) fn clear(&self) {
+        *self.memory() = Memory::default();
+    }
+
+    pub(super) fn open(&self) -> usize {
+        self.open.load(Ordering::SeqCst)
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        // Nothing in here can be half done, so the memory is good even after a panic.
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Counts as an open response until it is dropped.
+#[derive(Debug)]
+pub(super) struct Open(Arc<State>);
+
+impl Open {
+    pub(super) fn new(state: Arc<State>) -> Self {
+        state.open.fetch_add(1, Ordering::SeqCst);
+        Self(state)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn request(number: u64) -> Recorded {
+        Recorded::new(number, 0, &HeaderMap::new(), Arc::new(json!({})))
+    }
+
+    #[test]
+    fn the_ring_is_bounded_in_number_and_bytes() {
+        let state = State::default();
+        for number in 0..300 {
+            state.record(10, request(number));
+        }
+        let kept = state.recorded();
+        assert_eq!((kept.len(), kept[0].number, kept[255].number), (256, 44, 299));
+
+        state.record(MAX_BYTES + 1, request(300));
+        assert_eq!(state.recorded().iter().map(|r| r.number).collect::<Vec<_>>(), [300]);
+        state.record(1, request(301));
+        assert_eq!(state.recorded().iter().map(|r| r.number).collect::<Vec<_>>(), [301]);
+        state.clear();
+        assert!(state.recorded().is_empty());
+    }
+
+    #[test]
+    fn counters_are_by_key_and_bounded() {
+        let state = State::default();
+        assert_eq!((state.count("a"), state.count("b"), state.count("a")), (1, 1, 2));
+        for i in 0..MAX_COUNTERS {
+            state.count(&i.to_string());
+        }
+        assert_eq!(state.memory().counters.len(), MAX_COUNTERS);
+        assert_eq!(state.count("a"), 1, "the oldest is forgotten first");
+    }
+}

@@ -1,0 +1,350 @@
+//! The directive: `@@ [step, step, …] @@` in a user's text. Finds it, reads it and checks its bounds; what a
+//! step makes of it is `plan`'s work.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+/// Longest hang and pause.
+pub(super) const MAX_MS: u64 = 600_000;
+/// Most made-up tokens of one message.
+pub(super) const MAX_TOKENS: usize = 1_000_000;
+/// Opens and closes a directive.
+const MARK: &str = "@@";
+
+/// A directive and its source text, which is its identity for `times`.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Directive<'a> {
+    pub(super) source: &'a str,
+    pub(super) steps: Vec<Step>,
+}
+
+/// What to answer to one model call. `docs/scripted-upstream.md` explains each key.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Step {
+    pub(super) note: String,
+    pub(super) text: Option<String>,
+    pub(super) tokens: Option<usize>,
+    pub(super) pieces: Option<Vec<String>>,
+    pub(super) messages: Option<Vec<Message>>,
+    pub(super) echo: bool,
+    pub(super) schema_answer: bool,
+    pub(super) phase: Option<String>,
+    pub(super) delay_ms: u64,
+    pub(super) reasoning: Option<String>,
+    pub(super) raw_reasoning: Option<String>,
+    pub(super) search: Option<String>,
+    pub(super) calls: Vec<Call>,
+    pub(super) usage: Usage,
+    pub(super) status: Option<u16>,
+    pub(super) body: Option<Value>,
+    pub(super) headers: BTreeMap<String, String>,
+    pub(super) hang_before_ms: u64,
+    pub(super) hang_after_ms: u64,
+    pub(super) cut_after: Option<usize>,
+    pub(super) eof: bool,
+    pub(super) failed: Option<Failed>,
+    pub(super) incomplete: Option<Incomplete>,
+    pub(super) times: Option<u64>,
+    pub(super) then: Option<Box<Step>>,
+}
+
+/// One of several messages of a response.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Message {
+    pub(super) text: Option<String>,
+    pub(super) tokens: Option<usize>,
+    pub(super) pieces: Option<Vec<String>>,
+    pub(super) phase: Option<String>,
+    pub(super) delay_ms: Option<u64>,
+}
+
+/// A call of a tool.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Call {
+    pub(super) name: String,
+    #[serde(default)]
+    pub(super) namespace: Option<String>,
+    /// An object, or a string that is sent as it is.
+    #[serde(default)]
+    pub(super) arguments: Option<Value>,
+    /// Input of a free-form tool, in place of arguments.
+    #[serde(default)]
+    pub(super) custom: Option<String>,
+}
+
+/// Tokens to report in place of the counted ones.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Usage {
+    pub(super) input: Option<u64>,
+    pub(super) cached: Option<u64>,
+    pub(super) output: Option<u64>,
+    pub(super) reasoning: Option<u64>,
+}
+
+/// The error of `response.failed`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Failed {
+    pub(super) code: String,
+    pub(super) message: String,
+}
+
+/// Why a response is incomplete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Incomplete {
+    MaxOutputTokens,
+    ContentFilter,
+}
+
+impl Incomplete {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::MaxOutputTokens => "max_output_tokens",
+            Self::ContentFilter => "content_filter",
+        }
+    }
+}
+
+impl<'a> Directive<'a> {
+    /// The last directive of a text. An error says what is wrong with it.
+    ///
+    /// Marks that are followed by neither `[` nor `{` are none of ours: a user may show us a diff.
+    pub(super) fn find(text: &'a str) -> Result<Option<Self>, String> {
+        let mut last = Ok(None);
+        let mut rest = text;
+        while let Some((_, inner)) = rest.split_once(MARK) {
+            let inner = inner.trim_start();
+            if inner.starts_with(['[', '{']) {
+                match Self::read(inner) {
+                    Ok((directive, after)) => {
+                        last = Ok(Some(directive));
+                        rest = after;
+                    }
+                    Err(error) => {
+                        last = Err(error);
+                        // What looks like its end must not be taken for a beginning.
+                        rest = inner.split_once(MARK).map_or("", |(_, after)| after);
+                    }
+                }
+            } else {
+                // The head of a diff hunk has two marks on one line, and its tail may well be `[section]`.
+                let line = inner.lines().next().unwrap_or_default();
+                rest = line.find(MARK).map_or(inner, |at| &inner[at + MARK.len()..]);
+            }
+        }
+        last
+    }
+
+    /// Reads a directive from behind its opening mark; also returns what follows its closing mark.
+    fn read(inner: &'a str) -> Result<(Self, &'a str), String> {
+        let mut values = serde_json::Deserializer::from_str(inner).into_iter::<Value>();
+        let value = match values.next() {
+            Some(Ok(value)) => value,
+            Some(Err(error)) => return Err(format!("the directive is not JSON: {error}")),
+            None => return Err("the directive is empty".to_owned()),
+        };
+        let (source, after) = inner.split_at(values.byte_offset());
+        let Some(after) = after.trim_start().strip_prefix(MARK) else {
+            return Err("the directive does not end with @@ behind its JSON value".to_owned());
+        };
+        let value = if value.is_array() { value } else { Value::Array(vec![value]) };
+        let steps: Vec<Step> = serde_path_to_error::deserialize(value)
+            .map_err(|error| format!("the directive has a mistake at {}: {}", error.path(), error.inner()))?;
+        if steps.is_empty() {
+            return Err("the directive has no step".to_owned());
+        }
+        for (i, step) in steps.iter().enumerate() {
+            step.check().map_err(|error| format!("step {i} of the directive: {error}"))?;
+        }
+        Ok((Self { source, steps }, after))
+    }
+}
+
+impl Step {
+    /// The step that holds for the `count`th use of this one.
+    pub(super) fn for_use(&self, count: u64) -> Self {
+        let mut step = self;
+        let mut left = count;
+        while let Some(times) = step.times {
+            if left <= times {
+                break;
+            }
+            left -= times;
+            match &step.then {
+                Some(then) => step = then,
+                None => return Self { text: Some("recovered".to_owned()), ..Self::default() },
+            }
+        }
+        step.clone()
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let Self { text, tokens, pieces, messages, echo, schema_answer, .. } = self;
+        let sources =
+            [text.is_some(), tokens.is_some(), pieces.is_some(), messages.is_some(), *echo, *schema_answer];
+        if sources.iter().filter(|given| **given).count() > 1 {
+            return Err("give one of text, tokens, pieces, messages, echo, schema_answer".to_owned());
+        }
+        let messages = messages.as_deref().unwrap_or_default();
+        for message in messages {
+            message.check()?;
+        }
+        let all =
+            tokens.unwrap_or(0) as u64 + messages.iter().map(|m| m.tokens.unwrap_or(0) as u64).sum::<u64>();
+        if all > MAX_TOKENS as u64 {
+            return Err(format!("at most {MAX_TOKENS} tokens"));
+        }
+        for (name, ms) in [
+            ("delay_ms", self.delay_ms),
+            ("hang_before_ms", self.hang_before_ms),
+            ("hang_after_ms", self.hang_after_ms),
+        ] {
+            at_most_max_ms(name, ms)?;
+        }
+        for call in &self.calls {
+            call.check()?;
+        }
+        if self.status.is_some_and(|status| !(200..=599).contains(&status)) {
+            return Err("status must be between 200 and 599".to_owned());
+        }
+        if self.body.is_some() && self.status.is_none() {
+            return Err("body needs status".to_owned());
+        }
+        for (name, value) in &self.headers {
+            if http::HeaderName::try_from(name).is_err() || http::HeaderValue::try_from(value).is_err() {
+                return Err(format!("the header {name:?} cannot be sent"));
+            }
+        }
+        match (&self.then, self.times) {
+            (Some(_), None) => Err("then needs times".to_owned()),
+            (Some(then), Some(_)) => then.check().map_err(|error| format!("then: {error}")),
+            (None, _) => Ok(()),
+        }
+    }
+}
+
+impl Message {
+    fn check(&self) -> Result<(), String> {
+        let sources = [self.text.is_some(), self.tokens.is_some(), self.pieces.is_some()];
+        if sources.iter().filter(|given| **given).count() != 1 {
+            return Err("a message has exactly one of text, tokens, pieces".to_owned());
+        }
+        at_most_max_ms("delay_ms", self.delay_ms.unwrap_or(0))
+    }
+}
+
+impl Call {
+    fn check(&self) -> Result<(), String> {
+        match (&self.arguments, &self.custom) {
+            (Some(_), Some(_)) => Err("a call has arguments or custom, not both".to_owned()),
+            (None | Some(Value::Object(_) | Value::String(_)), _) => Ok(()),
+            (Some(_), None) => Err("arguments is an object, or a string to be sent as it is".to_owned()),
+        }
+    }
+
+    /// The arguments as they travel.
+    pub(super) fn arguments(&self) -> String {
+        match &self.arguments {
+            None => "{}".to_owned(),
+            Some(Value::String(raw)) => raw.clone(),
+            Some(value) => value.to_string(),
+        }
+    }
+}
+
+fn at_most_max_ms(name: &str, ms: u64) -> Result<(), String> {
+    if ms > MAX_MS { Err(format!("{name} is at most {MAX_MS}")) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn steps(text: &str) -> Vec<Step> {
+        Directive::find(text).expect("well formed").expect("a directive").steps
+    }
+
+    fn texts(text: &str) -> Vec<String> {
+        steps(text).into_iter().map(|step| step.text.unwrap_or_default()).collect()
+    }
+
+    fn wrong(text: &str) -> String {
+        Directive::find(text).expect_err("malformed")
+    }
+
+    #[test]
+    fn a_directive_is_an_array_or_one_object() {
+        assert_eq!(texts(r#"go @@ [{"text":"a"},{"text":"b"}] @@ now"#), ["a", "b"]);
+        assert_eq!(texts(r#"@@{"text":"with @@ and \n inside"}@@"#), ["with @@ and \n inside"]);
+        assert_eq!(texts("@@\n[\n{\"text\":\n\"a\"}\n]\n@@"), ["a"]);
+        assert_eq!(Directive::find("no directive"), Ok(None));
+        let found = Directive::find(r#"x @@ [{"text":"a"}] @@"#).expect("good").expect("found");
+        assert_eq!(found.source, r#"[{"text":"a"}]"#);
+    }
+
+    #[test]
+    fn the_last_directive_wins() {
+        assert_eq!(texts(r#"@@ {"text":"a"} @@ [x] @@ {"text":"b"} @@"#), ["b"]);
+        assert_eq!(texts(r#"@@ [oops] @@ then @@ {"text":"b"} @@"#), ["b"]);
+        assert!(wrong(r#"@@ {"text":"b"} @@ then @@ [oops] @@"#).contains("not JSON"));
+    }
+
+    #[test]
+    fn a_diff_is_no_directive() {
+        let diff = "@@ -1,3 +1,4 @@ [dependencies]\n-a\n+b\n@@ -9 +10 @@ {\n c";
+        assert_eq!(Directive::find(diff), Ok(None));
+        assert_eq!(texts(&format!("{diff}\n@@ {{\"text\":\"a\"}} @@")), ["a"]);
+    }
+
+    #[test]
+    fn a_mistake_is_named() {
+        for (text, part) in [
+            ("@@ [] @@", "no step"),
+            (r#"@@ [{"text":"a"}]"#, "does not end"),
+            (r#"@@ [{"txt":"a"}] @@"#, "unknown field `txt`"),
+            (r#"@@ [{},{"calls":[{}]}] @@"#, "at [1].calls[0]: missing field `name`"),
+            (r#"@@ [{"text":"a","tokens":3}] @@"#, "give one of"),
+            (r#"@@ [{"tokens":1000001}] @@"#, "at most 1000000 tokens"),
+            (r#"@@ [{"messages":[{"tokens":600000},{"tokens":600000}]}] @@"#, "at most 1000000 tokens"),
+            (r#"@@ [{"messages":[{}]}] @@"#, "exactly one of"),
+            (r#"@@ [{"hang_before_ms":600001}] @@"#, "hang_before_ms is at most"),
+            (r#"@@ [{"status":42}] @@"#, "between 200 and 599"),
+            (r#"@@ [{"body":{}}] @@"#, "body needs status"),
+            (r#"@@ [{"headers":{"a b":"c"}}] @@"#, "cannot be sent"),
+            (r#"@@ [{"incomplete":"why"}] @@"#, "unknown variant"),
+            (r#"@@ [{"then":{}}] @@"#, "then needs times"),
+            (r#"@@ [{"times":1,"then":{"status":1}}] @@"#, "then: status"),
+            (r#"@@ [{"calls":[{"name":"f","arguments":3}]}] @@"#, "arguments is an object"),
+            (r#"@@ [{"calls":[{"name":"f","arguments":{},"custom":""}]}] @@"#, "not both"),
+        ] {
+            let error = wrong(text);
+            assert!(error.contains(part), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_step_with_times_gives_way_to_the_next() {
+        let step = &steps(r#"@@ {"status":500,"times":2,"then":{"status":429,"times":1}} @@"#)[0];
+        let status = |count| (step.for_use(count).status, step.for_use(count).text);
+        assert_eq!(status(1), (Some(500), None));
+        assert_eq!(status(2), (Some(500), None));
+        assert_eq!(status(3), (Some(429), None));
+        assert_eq!(status(4), (None, Some("recovered".to_owned())));
+    }
+
+    #[test]
+    fn arguments_travel_as_json_or_as_they_are() {
+        let step = &steps(
+            r#"@@ {"calls":[{"name":"f","arguments":{"a":1}},{"name":"f","arguments":"{bad"},{"name":"f"}]} @@"#,
+        )[0];
+        let sent: Vec<_> = step.calls.iter().map(Call::arguments).collect();
+        assert_eq!(sent, [r#"{"a":1}"#, "{bad", "{}"]);
+    }
+}

@@ -1,0 +1,73 @@
+//! Plays acts: numbers the events, writes them as server-sent events, keeps their pace.
+
+use std::io;
+
+use axum::body::Body;
+use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::stream;
+use serde_json::{Value, json};
+
+use super::{
+    plan::{Act, Acts},
+    record::Open,
+};
+
+/// Events without a pause between them are sent together up to about this size.
+const CHUNK_BYTES: usize = 8 << 10;
+
+/// The body of a response that plays `acts`. Dropping it stops the play.
+pub(super) fn body(acts: Acts, open: Open) -> Body {
+    let player = Player { acts, sequence: 0, pending: BytesMut::new(), waiting: None, _open: open };
+    Body::from_stream(stream::unfold(player, |mut player| async move {
+        let chunk = player.next().await?;
+        Some((chunk, player))
+    }))
+}
+
+struct Player {
+    acts: Acts,
+    sequence: u64,
+    pending: BytesMut,
+    // An act that must wait until what was written before it has been sent.
+    waiting: Option<Act>,
+    _open: Open,
+}
+
+impl Player {
+    async fn next(&mut self) -> Option<io::Result<Bytes>> {
+        loop {
+            let act = self.waiting.take().or_else(|| self.acts.next());
+            match act {
+                Some(Act::Event(name, data)) => {
+                    self.write(name, data);
+                    if self.pending.len() >= CHUNK_BYTES {
+                        return self.flush();
+                    }
+                }
+                act if !self.pending.is_empty() => {
+                    self.waiting = act;
+                    return self.flush();
+                }
+                Some(Act::Pause(time)) => tokio::time::sleep(time).await,
+                Some(Act::Cut) => {
+                    // hyper sends what it holds when the body makes it wait; an error at once would lose it.
+                    tokio::task::yield_now().await;
+                    self.acts = Box::new(std::iter::empty());
+                    return Some(Err(io::Error::other("cut by the script")));
+                }
+                None => return None,
+            }
+        }
+    }
+
+    fn write(&mut self, name: &str, mut data: Value) {
+        data["type"] = json!(name);
+        data["sequence_number"] = json!(self.sequence);
+        self.sequence += 1;
+        self.pending.put_slice(format!("event: {name}\ndata: {data}\n\n").as_bytes());
+    }
+
+    fn flush(&mut self) -> Option<io::Result<Bytes>> {
+        Some(Ok(self.pending.split().freeze()))
+    }
+}

@@ -1,0 +1,400 @@
+//! The event sequences of the steps, and the server over a real connection.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::body::Body;
+use futures_util::StreamExt;
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+use super::{
+    Upstream,
+    plan::{Act, acts},
+    request::Seen,
+    routes,
+    script::Directive,
+};
+
+/// The acts of the only step of a directive.
+fn plan(step: Value) -> Vec<Act> {
+    let text = format!("@@ {step} @@");
+    let directive = Directive::find(&text).expect("well formed").expect("a directive");
+    let seen = Seen { model: "m".into(), round: 2, chars: 9, ..Seen::default() };
+    acts(&directive.steps[0], &seen, 7).expect("can be made").collect()
+}
+
+/// The acts in short: event names without `response.`, deltas with their text.
+fn outline(acts: &[Act]) -> Vec<String> {
+    let one = |act: &Act| match act {
+        Act::Event(name, data) => {
+            let name = name.trim_start_matches("response.");
+            let shown = data["delta"].as_str().or(data["item"]["type"].as_str());
+            shown.map_or_else(|| name.to_owned(), |shown| format!("{name} {shown}"))
+        }
+        Act::Pause(time) => format!("pause {}", time.as_millis()),
+        Act::Cut => "cut".to_owned(),
+    };
+    acts.iter().map(one).collect()
+}
+
+fn event<'a>(acts: &'a [Act], wanted: &str) -> &'a Value {
+    let found = acts.iter().rev().find_map(|act| match act {
+        Act::Event(name, data) if *name == format!("response.{wanted}") => Some(data),
+        Act::Event(..) | Act::Pause(_) | Act::Cut => None,
+    });
+    found.unwrap_or_else(|| panic!("no {wanted} in {acts:?}"))
+}
+
+#[test]
+fn a_text_is_streamed_and_completed() {
+    let acts = plan(json!({"text": "a b", "delay_ms": 5, "phase": "final_answer"}));
+    assert_eq!(
+        outline(&acts),
+        [
+            "created",
+            "output_item.added message",
+            "output_text.delta a ",
+            "pause 5",
+            "output_text.delta b",
+            "pause 5",
+            "output_item.done message",
+            "completed"
+        ]
+    );
+    let item = &event(&acts, "output_item.done")["item"];
+    assert_eq!((&item["id"], &item["phase"]), (&json!("msg_7_0"), &json!("final_answer")));
+    assert_eq!(item["content"], json!([{"type": "output_text", "text": "a b", "annotations": []}]));
+    let response = &event(&acts, "completed")["response"];
+    assert_eq!((&response["id"], &response["model"]), (&json!("resp_7"), &json!("m")));
+    assert_eq!(
+        response["usage"],
+        json!({"input_tokens": 3, "input_tokens_details": {"cached_tokens": 0}, "output_tokens": 2,
+            "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": 5})
+    );
+}
+
+#[test]
+fn everything_comes_in_the_order_of_a_real_response() {
+    let acts = plan(json!({
+        "reasoning": "so it is", "raw_reasoning": "raw", "search": "q", "messages": [{"pieces": ["x", "y"]}, {"tokens": 1}],
+        "calls": [{"name": "f", "arguments": {"a": 1}}, {"name": "g", "custom": "in", "namespace": "n"}],
+        "usage": {"input": 10, "cached": 4, "reasoning": 2}, "hang_after_ms": 9,
+    }));
+    assert_eq!(
+        outline(&acts),
+        [
+            "created",
+            "pause 9",
+            "output_item.added reasoning",
+            "reasoning_summary_part.added",
+            "reasoning_summary_text.delta so ",
+            "reasoning_summary_text.delta it ",
+            "reasoning_summary_text.delta is",
+            "reasoning_text.delta raw",
+            "output_item.done reasoning",
+            "output_item.added web_search_call",
+            "output_item.done web_search_call",
+            "output_item.added message",
+            "output_text.delta x",
+            "output_text.delta y",
+            "output_item.done message",
+            "output_item.added message",
+            "output_text.delta tok0",
+            "output_item.done message",
+            "output_item.added function_call",
+            "function_call_arguments.delta {\"a",
+            "function_call_arguments.delta \":1}",
+            "function_call_arguments.done",
+            "output_item.done function_call",
+            "output_item.added custom_tool_call",
+            "custom_tool_call_input.delta i",
+            "custom_tool_call_input.delta n",
+            "custom_tool_call_input.done",
+            "output_item.done custom_tool_call",
+            "completed",
+        ]
+    );
+    assert_eq!(event(&acts, "function_call_arguments.done")["call_id"], "call_s2_7_0");
+    let custom = &event(&acts, "output_item.done")["item"];
+    assert_eq!(
+        (&custom["call_id"], &custom["input"], &custom["namespace"]),
+        (&json!("call_s2_7_1"), &json!("in"), &json!("n"))
+    );
+    assert_eq!(event(&acts, "output_item.done")["output_index"], 5);
+    let usage = &event(&acts, "completed")["response"]["usage"];
+    // Three deltas, two thoughts, twice ten for the calls.
+    assert_eq!((&usage["input_tokens"], &usage["output_tokens"]), (&json!(10), &json!(25)));
+}
+
+#[test]
+fn a_step_of_calls_alone_says_nothing() {
+    let acts = plan(json!({"calls": [{"name": "f", "arguments": ""}]}));
+    let expected = [
+        "created",
+        "output_item.added function_call",
+        "function_call_arguments.done",
+        "output_item.done function_call",
+        "completed",
+    ];
+    assert_eq!(outline(&acts), expected);
+}
+
+#[test]
+fn a_cut_falls_behind_its_delta_or_before_the_end() {
+    let cut_after = |n: usize| outline(&plan(json!({"text": "a b", "cut_after": n})));
+    assert_eq!(cut_after(0), ["created", "output_item.added message", "cut"]);
+    assert_eq!(cut_after(1), ["created", "output_item.added message", "output_text.delta a ", "cut"]);
+    assert_eq!(cut_after(2).last().map(String::as_str), Some("cut"));
+    assert!(!cut_after(2).contains(&"output_item.done message".to_owned()));
+    assert_eq!(cut_after(9)[4..], ["output_item.done message", "cut"]);
+    let call = outline(&plan(json!({"calls": [{"name": "f"}], "cut_after": 1})));
+    assert_eq!(call[call.len() - 2..], ["output_item.done function_call", "cut"]);
+}
+
+#[test]
+fn other_ends_than_completed() {
+    let eof = outline(&plan(json!({"text": "a", "eof": true})));
+    assert_eq!(eof, ["created", "output_item.added message", "output_text.delta a"]);
+
+    let failed = plan(json!({"text": "a", "failed": {"code": "server_error", "message": "no"}}));
+    assert_eq!(outline(&failed), ["created", "output_item.added message", "output_text.delta a", "failed"]);
+    let error = &event(&failed, "failed")["response"]["error"];
+    assert_eq!(*error, json!({"code": "server_error", "message": "no"}));
+
+    let incomplete = plan(json!({"text": "a", "incomplete": "max_output_tokens"}));
+    assert_eq!(outline(&incomplete)[3..], ["output_item.done message", "incomplete"]);
+    let response = &event(&incomplete, "incomplete")["response"];
+    assert_eq!(response["incomplete_details"], json!({"reason": "max_output_tokens"}));
+    assert_eq!(response["usage"]["output_tokens"], 1);
+}
+
+#[test]
+fn a_million_tokens_are_not_made_before_they_are_sent() {
+    let directive =
+        Directive::find(r#"@@ {"tokens": 1000000, "delay_ms": 1} @@"#).expect("good").expect("one");
+    let acts = acts(&directive.steps[0], &Seen::default(), 1).expect("can be made");
+    assert_eq!(outline(&acts.take(3).collect::<Vec<_>>())[2], "output_text.delta tok0 ");
+}
+
+/// A client of a running upstream; everything it does is bounded in time.
+struct Client {
+    upstream: Upstream,
+    http: reqwest::Client,
+}
+
+impl Client {
+    async fn start() -> Self {
+        let http = reqwest::Client::builder().timeout(Duration::from_secs(20)).build().expect("a client");
+        Self { upstream: Upstream::start().await.expect("listens"), http }
+    }
+
+    async fn ask(&self, text: &str) -> reqwest::Response {
+        let input =
+            json!([{"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}]);
+        self.post(json!({"model": "m", "stream": true, "input": input})).await
+    }
+
+    async fn post(&self, body: Value) -> reqwest::Response {
+        let url = format!("{}/responses", self.upstream.base_url());
+        self.http.post(url).bearer_auth("any").json(&body).send().await.expect("an answer")
+    }
+
+    /// The events of an answer, and whether the stream ended properly.
+    async fn events(&self, text: &str) -> (Vec<Value>, bool) {
+        read(self.ask(text).await).await
+    }
+
+    /// Waits until no response is open. Yields, so that what is observed can happen.
+    async fn all_closed(&self) {
+        let closed = async {
+            while self.upstream.open_responses() > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), closed).await.expect("all responses are closed");
+    }
+}
+
+async fn read(response: reqwest::Response) -> (Vec<Value>, bool) {
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    let (mut text, mut proper) = (String::new(), true);
+    let mut chunks = response.bytes_stream();
+    while let Some(chunk) = chunks.next().await {
+        match chunk {
+            Ok(chunk) => text.push_str(std::str::from_utf8(&chunk).expect("UTF-8")),
+            Err(_) => proper = false,
+        }
+    }
+    (events_of(&text), proper)
+}
+
+fn events_of(text: &str) -> Vec<Value> {
+    let data = text.lines().filter_map(|line| line.strip_prefix("data: "));
+    data.map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+fn text_of(events: &[Value]) -> String {
+    let deltas = events.iter().filter(|event| event["type"] == "response.output_text.delta");
+    deltas.filter_map(|event| event["delta"].as_str()).collect()
+}
+
+#[tokio::test]
+async fn events_are_numbered_and_the_request_is_recorded() {
+    let client = Client::start().await;
+    let (events, proper) = client.events(r#"@@ [{"text":"a b"}] @@"#).await;
+    assert!(proper);
+    assert_eq!(text_of(&events), "a b");
+    let numbers: Vec<_> = events.iter().map(|event| event["sequence_number"].as_u64()).collect();
+    assert_eq!(numbers, (0..events.len() as u64).map(Some).collect::<Vec<_>>());
+    assert_eq!(events.last().expect("an end")["type"], "response.completed");
+
+    let requests = client.upstream.requests();
+    assert_eq!((requests.len(), requests[0].round), (1, 0));
+    assert_eq!(requests[0].headers["authorization"], "Bearer any");
+    assert_eq!(requests[0].body["model"], "m");
+    client.upstream.clear();
+    assert!(client.upstream.requests().is_empty());
+}
+
+// Without sockets, so that the paused clock only moves from word to word.
+#[tokio::test(start_paused = true)]
+async fn an_unscripted_text_gets_the_canned_answer_at_a_human_pace() {
+    let body = json!({"model": "m", "stream": true, "input": "hello there"}).to_string();
+    let request = http::Request::post("/v1/responses").body(Body::from(body)).expect("a request");
+    let began = tokio::time::Instant::now();
+    let response = routes::router(Arc::default()).oneshot(request).await.expect("an answer");
+    let body = response.into_body().collect().await.expect("a body").to_bytes();
+    let text = text_of(&events_of(std::str::from_utf8(&body).expect("UTF-8")));
+    assert!(text.contains("“hello there”"), "{text}");
+    let words = u32::try_from(text.split_inclusive(' ').count()).expect("few words");
+    assert_eq!(began.elapsed(), Duration::from_millis(20) * words);
+}
+
+#[tokio::test]
+async fn a_schema_is_answered_with_an_instance() {
+    let client = Client::start().await;
+    let schema = json!({"type": "object", "required": ["n"], "properties": {"n": {"type": "integer"}}});
+    let format = json!({"format": {"type": "json_schema", "name": "x", "schema": schema, "strict": true}});
+    let (events, _) =
+        read(client.post(json!({"model": "m", "stream": true, "input": "hi", "text": format})).await).await;
+    assert_eq!(text_of(&events), r#"{"n":1}"#);
+
+    let (events, _) = client.events(r#"@@ {"echo":true} @@"#).await;
+    let echo: Value = serde_json::from_str(&text_of(&events)).expect("JSON");
+    assert_eq!((&echo["model"], &echo["input_items"], &echo["round"]), (&json!("m"), &json!(1), &json!(0)));
+}
+
+#[tokio::test]
+async fn later_rounds_get_later_steps() {
+    let client = Client::start().await;
+    let user = json!({"role": "user", "content": r#"@@ [{"calls":[{"name":"f"}]},{"text":"two"}] @@"#});
+    let round = |calls: &[&str]| {
+        let outputs =
+            calls.iter().map(|id| json!({"type": "function_call_output", "call_id": id, "output": "x"}));
+        let input: Vec<_> = std::iter::once(user.clone()).chain(outputs).collect();
+        client.post(json!({"model": "m", "stream": true, "input": input}))
+    };
+    let (events, _) = read(round(&[]).await).await;
+    let done = events.iter().find(|event| event["type"] == "response.output_item.done").expect("a call");
+    assert_eq!(done["item"]["call_id"], "call_s0_1_0");
+    let (events, _) = read(round(&["call_s0_1_0"]).await).await;
+    assert_eq!(text_of(&events), "two");
+    let (events, _) = read(round(&["call_s0_1_0", "call_s1_2_0"]).await).await;
+    assert_eq!(text_of(&events), "(script over)");
+}
+
+#[tokio::test]
+async fn a_cut_is_a_broken_stream_that_delivers_what_came_before() {
+    let client = Client::start().await;
+    let (events, proper) = client.events(r#"@@ {"text":"a b c","cut_after":2} @@"#).await;
+    assert!(!proper, "the transfer must not end properly");
+    assert_eq!(text_of(&events), "a b ");
+    let (events, proper) = client.events(r#"@@ {"text":"a b c","eof":true} @@"#).await;
+    assert!(proper);
+    assert_eq!(text_of(&events), "a b c");
+}
+
+#[tokio::test]
+async fn errors_are_as_scripted_and_give_way_after_times() {
+    let client = Client::start().await;
+    let text =
+        r#"@@ {"status":429,"headers":{"retry-after":"2"},"body":{"a":1},"times":1,"then":{"text":"ok"}} @@"#;
+    let response = client.ask(text).await;
+    assert_eq!(
+        (response.status().as_u16(), &response.headers()["retry-after"]),
+        (429, &"2".parse().unwrap())
+    );
+    assert_eq!(response.json::<Value>().await.expect("JSON"), json!({"a": 1}));
+    assert_eq!(text_of(&client.events(text).await.0), "ok");
+
+    let plain = client.ask(r#"@@ {"status":503,"body":"busy"} @@"#).await;
+    assert_eq!((plain.status().as_u16(), plain.text().await.expect("a text")), (503, "busy".to_owned()));
+    client.all_closed().await;
+}
+
+#[tokio::test]
+async fn mistakes_and_unknown_paths_are_errors_in_openais_shape() {
+    let client = Client::start().await;
+    let bad = client.ask("@@ [oops @@").await;
+    assert_eq!(bad.status(), 400);
+    let bad: Value = bad.json().await.expect("JSON");
+    assert_eq!(bad["error"]["code"], "invalid_directive");
+    assert!(bad["error"]["message"].as_str().is_some_and(|m| m.contains("not JSON")), "{bad}");
+
+    let unary = client.post(json!({"model": "m", "input": "hi"})).await;
+    assert_eq!(unary.status(), 400);
+    let base = client.upstream.base_url();
+    for path in ["/nothing", "/responses"] {
+        let missing = client.http.get(format!("{base}{path}")).send().await.expect("an answer");
+        assert_eq!(missing.status(), 404);
+        assert_eq!(missing.json::<Value>().await.expect("JSON")["error"]["code"], "unknown_url");
+    }
+    let models: Value = client
+        .http
+        .get(format!("{base}/models"))
+        .send()
+        .await
+        .expect("an answer")
+        .json()
+        .await
+        .expect("JSON");
+    assert_eq!((&models["object"], models["data"].as_array().map(Vec::len)), (&json!("list"), Some(3)));
+}
+
+#[tokio::test]
+async fn a_dropped_connection_ends_the_work() {
+    let client = Client::start().await;
+    let mut response = client.ask(r#"@@ {"tokens":1000000,"delay_ms":1} @@"#).await;
+    response.chunk().await.expect("a chunk");
+    assert_eq!(client.upstream.open_responses(), 1);
+    drop(response);
+    client.all_closed().await;
+
+    // Also while nothing has been sent yet.
+    let hanging = client.ask(r#"@@ {"hang_before_ms":600000} @@"#);
+    let arrived = async {
+        while client.upstream.open_responses() == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        _ = hanging => panic!("it must hang"),
+        arrived = tokio::time::timeout(Duration::from_secs(10), arrived) => arrived.expect("the request arrives"),
+    }
+    client.all_closed().await;
+}
+
+#[tokio::test]
+async fn dropping_the_upstream_closes_port_and_streams() {
+    let Client { upstream, http } = Client::start().await;
+    let url = format!("{}/responses", upstream.base_url());
+    let body = json!({"stream": true, "input": r#"@@ {"text":"a","hang_after_ms":600000} @@"#});
+    let mut response = http.post(&url).json(&body).send().await.expect("an answer");
+    response.chunk().await.expect("response.created");
+    drop(upstream);
+    assert!(response.chunk().await.is_err(), "the stream must break");
+    let refused = http.post(&url).json(&body).send().await.expect_err("nobody listens");
+    assert!(refused.is_connect(), "{refused}");
+}
