@@ -1,7 +1,11 @@
 //! draft
+pub mod access;
 pub mod config;
 pub mod engine;
 pub mod error;
+pub mod listen;
+pub mod panics;
+pub mod shutdown;
 
 /// The contract's generated types and traits.
 pub mod pb {
