@@ -1,1 +1,93 @@
-fn main() {}
+//! A `codex` 0.169 in miniature, for tests of what the real one does rarely: it reads the same command line,
+//! writes the same JSONL, and plays the scenario that the model's name chooses (`-m fake:hang`).
+//! It asks no model and starts no shell. Whatever happens, it and what it starts end after `watch::LIFETIME`.
+//!
+//! Environment: `FAKE_CODEX_SCENARIO` (overrides the model), `FAKE_CODEX_VERSION`, `FAKE_CODEX_LOGIN` (`0` for
+//! nobody, `chatgpt`), `FAKE_CODEX_PID_FILE` (gets the process ids of `exec` and its grandchildren, one a line).
+
+mod args;
+mod failures;
+mod items;
+mod lines;
+mod play;
+mod prompt;
+mod report;
+mod scenario;
+mod watch;
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use args::{Command, Usage};
+
+/// Exit code for what only the fake refuses, so that no test takes it for the real one's.
+const FAKE_ONLY: u8 = 70;
+
+/// The version that is played unless the environment names another.
+const VERSION: &str = "0.169.0";
+
+/// What `codex features list` prints, recorded.
+const FEATURES: &str = include_str!("features.txt");
+
+/// What `codex debug models` prints, cut down to three models and the members that name and limit them.
+const MODELS: &str = include_str!("models.json");
+
+fn main() -> ExitCode {
+    let argv: Vec<String> = std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
+    if argv == [watch::GRANDCHILD] {
+        return watch::grandchild();
+    }
+    match run(&argv) {
+        Ok(code) => ExitCode::from(code),
+        Err(e) => {
+            // The real one panics when the reader of its output has gone.
+            let text = format!("thread 'main' panicked: failed printing to stdout: {e}\n");
+            let _ = io::stderr().write_all(text.as_bytes());
+            ExitCode::from(101)
+        }
+    }
+}
+
+fn run(argv: &[String]) -> io::Result<u8> {
+    let command = match args::parse(argv) {
+        Ok(command) => command,
+        Err(Usage { code, text }) => return say(code, &text),
+    };
+    match command {
+        Command::Version { name } => {
+            let version = env("FAKE_CODEX_VERSION").unwrap_or_else(|| VERSION.to_owned());
+            print(&format!("{name} {version}\n"))
+        }
+        Command::Help => print(args::HELP),
+        Command::LoginStatus => match env("FAKE_CODEX_LOGIN").as_deref() {
+            Some("0") => say(1, "Not logged in\n"),
+            Some("chatgpt") => say(0, "Logged in using ChatGPT\n"),
+            _ => say(
+                0,
+                "API key configured - sk-fakex***00000\nAuthentication is checked when you send a request.\n",
+            ),
+        },
+        Command::FeaturesList => print(FEATURES),
+        Command::DebugModels => print(MODELS),
+        Command::Exec(exec) => play::play(&exec),
+    }
+}
+
+/// The text of an environment variable.
+fn env(name: &str) -> Option<String> {
+    std::env::var_os(name).map(|v| v.to_string_lossy().into_owned())
+}
+
+/// Prints to stdout and ends well.
+fn print(text: &str) -> io::Result<u8> {
+    io::stdout().write_all(text.as_bytes())?;
+    Ok(0)
+}
+
+/// Says something on stderr and ends with a code. That nobody reads it changes nothing.
+fn say(code: u8, text: &str) -> io::Result<u8> {
+    let _ = io::stderr().write_all(text.as_bytes());
+    Ok(code)
+}

@@ -1,0 +1,86 @@
+use super::{Command, Exec, Usage, parse};
+
+fn of(line: &[&str]) -> Result<Command, Usage> {
+    parse(&line.iter().map(|a| (*a).to_owned()).collect::<Vec<_>>())
+}
+
+fn exec(line: &[&str]) -> Exec {
+    let mut all = vec!["exec", "--json"];
+    all.extend(line);
+    match of(&all) {
+        Ok(Command::Exec(exec)) => exec,
+        other => panic!("{line:?}: {other:?}"),
+    }
+}
+
+fn refused(line: &[&str], code: u8, text: &str) {
+    let usage = of(line).expect_err("a refusal");
+    assert_eq!(usage.code, code, "{line:?}: {}", usage.text);
+    assert!(usage.text.contains(text), "{line:?}: {}", usage.text);
+}
+
+#[test]
+fn options_may_be_written_in_every_way() {
+    for line in [
+        ["-m", "x"].as_slice(),
+        &["-mx"],
+        &["-m=x"],
+        &["--model", "x"],
+        &["--model=x"],
+        &["-c", "model=\"x\""],
+    ] {
+        assert_eq!(exec(line).model.as_deref(), Some("x"), "{line:?}");
+    }
+}
+
+#[test]
+fn options_before_exec_count_and_those_after_it_win() {
+    let Ok(Command::Exec(got)) = of(&["-a", "never", "-m", "a", "exec", "--json", "-m", "b", "-"]) else {
+        panic!("refused")
+    };
+    assert_eq!((got.model.as_deref(), got.prompt.as_deref()), (Some("b"), Some("-")));
+}
+
+#[test]
+fn images_take_all_that_follows() {
+    let got = exec(&["-i", "a.png,b.png", "c.png", "-", "--ephemeral"]);
+    assert_eq!(
+        (got.images, got.prompt),
+        (["a.png", "b.png", "c.png", "-"].map(str::to_owned).to_vec(), None)
+    );
+    let got = exec(&["--image=a.png", "-"]);
+    assert_eq!((got.images, got.prompt.as_deref()), (vec!["a.png".to_owned()], Some("-")));
+    let got = exec(&["-i", "a.png", "-i", "b.png", "--", "-"]);
+    assert_eq!((got.images.len(), got.prompt.as_deref()), (2, Some("-")));
+}
+
+#[test]
+fn an_assignment_within_a_value_is_left_alone() {
+    let got = exec(&["--config=model=x", "--add-dir", "/", "--add-dir", "/"]);
+    assert_eq!(got.model.as_deref(), Some("x"));
+}
+
+#[test]
+fn what_the_real_one_refuses_is_refused() {
+    refused(&["-a", "untrusted", "exec"], 2, "[possible values: on-request, never]");
+    refused(&["exec", "-a", "never"], 2, "unexpected argument '-a' found");
+    refused(&["exec", "-s", "read-only", "-s", "read-only"], 2, "cannot be used multiple times");
+    refused(&["exec", "-s", "full"], 2, "invalid value 'full' for '--sandbox <SANDBOX_MODE>'");
+    refused(&["exec", "--json", "--json"], 2, "'--json' cannot be used multiple times");
+    refused(&["exec", "--full-auto"], 2, "tip: to pass '--full-auto' as a value, use '-- --full-auto'");
+    refused(&["exec", "a", "b"], 2, "unexpected argument 'b' found");
+    refused(&["exec", "-m"], 2, "a value is required for '--model <MODEL>' but none was supplied");
+    refused(&["exec", "--json", "-c", "x"], 1, "missing '='");
+    refused(&["exec", "--json", "--disable", "nope"], 1, "Unknown feature flag: nope");
+    refused(&["exec", "--json", "-C", "/nonexistent"], 1, "No such file or directory");
+    refused(&["app-server"], 1, "stdin is not a terminal");
+}
+
+#[test]
+fn the_small_commands_are_known() {
+    assert_eq!(of(&["--version"]), Ok(Command::Version { name: "codex-cli" }));
+    assert_eq!(of(&["exec", "--version"]), Ok(Command::Version { name: "codex-cli-exec" }));
+    assert_eq!(of(&["login", "status"]), Ok(Command::LoginStatus));
+    assert_eq!(of(&["features", "list", "--disable", "plugins"]), Ok(Command::FeaturesList));
+    assert_eq!(of(&["debug", "models", "--bundled"]), Ok(Command::DebugModels));
+}

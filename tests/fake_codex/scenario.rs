@@ -1,0 +1,131 @@
+//! Which play is given: read from a model's name such as `fake:failed:401`.
+
+use crate::failures::{self, Failure};
+
+/// One play; see the README beside this file for what each does.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Scenario {
+    Echo,
+    Report,
+    Text(usize),
+    Commentary,
+    Items,
+    Reasoning,
+    Usage,
+    UnknownModel,
+    Hang,
+    Silent,
+    Stubborn,
+    Grandchild,
+    Orphan,
+    Crash,
+    Exit0,
+    Garbage,
+    BadUtf8,
+    LongLine(usize),
+    Stderr(usize),
+    Slow(u64),
+    AfterEnd,
+    Failed(Failure),
+    Reconnect(usize, Option<Failure>),
+    ReconnectForever,
+    Old,
+    ConfigError,
+    PromptTooLarge,
+    NoRead,
+}
+
+/// What marks a scenario in a model's name, whatever stands before it.
+const MARK: &str = "fake:";
+
+/// The scenario of a model's name. A name without the mark echoes; a marked one that is not known is an error,
+/// so that a slip in a test does not pass for an echo.
+pub(crate) fn of_model(model: &str) -> Result<Scenario, String> {
+    match model.find(MARK) {
+        Some(at) => named(&model[at + MARK.len()..]),
+        None => Ok(Scenario::Echo),
+    }
+}
+
+/// The scenario of a name after the mark.
+pub(crate) fn named(name: &str) -> Result<Scenario, String> {
+    let name = name.strip_prefix(MARK).unwrap_or(name);
+    let (head, rest) = name.split_once(':').unwrap_or((name, ""));
+    let number = || rest.parse::<usize>().map_err(|e| format!("fake codex: `{name}`: {e}"));
+    let failure = |kind: &str| failures::of(kind).ok_or(format!("fake codex: no failure `{kind}`"));
+    Ok(match head {
+        "text" => Scenario::Text(number()?),
+        "longline" => Scenario::LongLine(number()?),
+        "stderr" => Scenario::Stderr(number()?),
+        "slow" => Scenario::Slow(u64::try_from(number()?).unwrap_or(u64::MAX)),
+        "failed" => Scenario::Failed(failure(rest)?),
+        "reconnect" => {
+            let (times, kind) = rest.split_once(':').unwrap_or((rest, "ok"));
+            let times = times.parse().map_err(|e| format!("fake codex: `{name}`: {e}"))?;
+            Scenario::Reconnect(times, if kind == "ok" { None } else { Some(failure(kind)?) })
+        }
+        _ if !rest.is_empty() => return Err(format!("fake codex: `{head}` takes nothing after it")),
+        "echo" => Scenario::Echo,
+        "report" => Scenario::Report,
+        "commentary" => Scenario::Commentary,
+        "items" => Scenario::Items,
+        "reasoning" => Scenario::Reasoning,
+        "usage" => Scenario::Usage,
+        "unknown-model" => Scenario::UnknownModel,
+        "hang" => Scenario::Hang,
+        "silent" => Scenario::Silent,
+        "stubborn" => Scenario::Stubborn,
+        "grandchild" => Scenario::Grandchild,
+        "orphan" => Scenario::Orphan,
+        "crash" => Scenario::Crash,
+        "exit0" => Scenario::Exit0,
+        "garbage" => Scenario::Garbage,
+        "badutf8" => Scenario::BadUtf8,
+        "after-end" => Scenario::AfterEnd,
+        "reconnect-forever" => Scenario::ReconnectForever,
+        "not-logged-in" => Scenario::Failed(failure("not-logged-in")?),
+        "old" => Scenario::Old,
+        "config-error" => Scenario::ConfigError,
+        "prompt-too-large" => Scenario::PromptTooLarge,
+        "noread" => Scenario::NoRead,
+        _ => return Err(format!("fake codex: no scenario `{head}`")),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Scenario, named, of_model};
+
+    #[test]
+    fn names_may_have_any_prefix() {
+        assert_eq!(of_model("fake:hang"), Ok(Scenario::Hang));
+        assert_eq!(of_model("openai/fake:text:12"), Ok(Scenario::Text(12)));
+        assert_eq!(named("hang"), Ok(Scenario::Hang));
+        assert_eq!(named("fake:hang"), Ok(Scenario::Hang));
+        assert_eq!(of_model("gpt-5.5"), Ok(Scenario::Echo));
+    }
+
+    #[test]
+    fn a_slip_is_no_echo() {
+        for name in
+            ["fake:hnag", "fake:text", "fake:text:many", "fake:failed:418", "fake:hang:1", "fake:reconnect:x"]
+        {
+            assert!(of_model(name).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn every_failure_of_the_field_guide_has_words() {
+        let kinds = "400 400-model 400-context-json 401 403 404 404-model 413 422 429 429-quota 429-usage-limit \
+                     500 502 503 503-capacity sse-rate-limit sse-context sse-server-error cut incomplete-length \
+                     incomplete-filter idle connection missing-env-key";
+        for kind in kinds.split_whitespace() {
+            assert!(matches!(named(&format!("failed:{kind}")), Ok(Scenario::Failed(_))), "{kind}");
+            assert!(
+                matches!(named(&format!("reconnect:2:{kind}")), Ok(Scenario::Reconnect(2, Some(_)))),
+                "{kind}"
+            );
+        }
+        assert_eq!(named("reconnect:3:ok"), Ok(Scenario::Reconnect(3, None)));
+    }
+}

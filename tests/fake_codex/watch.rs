@@ -1,0 +1,110 @@
+//! Signals, the bound of every life, and the grandchild that wants to stay.
+
+use std::{
+    fs::OpenOptions,
+    io::{self, BufRead, BufReader, Write},
+    process::{Command, ExitCode, Stdio},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+use tokio::signal::unix::{SignalKind, signal};
+
+/// No scenario and no grandchild lives longer, so that a failed test leaves nothing behind.
+pub(crate) const LIFETIME: Duration = Duration::from_secs(120);
+
+/// The argument that makes this program its own grandchild.
+pub(crate) const GRANDCHILD: &str = "__fake-codex-grandchild";
+
+/// What SIGINT, SIGTERM and SIGHUP do.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Signals {
+    /// As with the real one: SIGINT ends it with code 1, the others kill.
+    Heeded,
+    /// Nothing.
+    Ignored,
+}
+
+/// Starts the thread that receives signals and ends the process when its time is over. Signals are in force
+/// when this returns.
+pub(crate) fn start(signals: Signals) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (ready, is_ready) = mpsc::sync_channel(1);
+    thread::spawn(move || {
+        let code = runtime.block_on(async { tokio::time::timeout(LIFETIME, receive(signals, &ready)).await });
+        leave(if code.is_ok() { 1 } else { 124 });
+    });
+    is_ready.recv().unwrap_or_else(|e| Err(io::Error::other(e)))
+}
+
+/// Ends when a signal does, and reports when signals are in force.
+async fn receive(signals: Signals, ready: &mpsc::SyncSender<io::Result<()>>) {
+    let installed = match signals {
+        Signals::Heeded => signal(SignalKind::interrupt()).map(|s| vec![s]),
+        Signals::Ignored => [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()]
+            .map(signal)
+            .into_iter()
+            .collect(),
+    };
+    match installed {
+        Err(e) => drop(ready.send(Err(e))),
+        Ok(mut received) => {
+            drop(ready.send(Ok(())));
+            match (signals, received.first_mut()) {
+                (Signals::Heeded, Some(interrupt)) => drop(interrupt.recv().await),
+                (Signals::Heeded, None) | (Signals::Ignored, _) => std::future::pending().await,
+            }
+        }
+    }
+}
+
+/// Waits for what the watching thread does.
+pub(crate) fn forever() -> ! {
+    loop {
+        thread::park();
+    }
+}
+
+/// Notes a process id where the test looks for it.
+pub(crate) fn note_pid(pid: u32) -> io::Result<()> {
+    let Some(path) = std::env::var_os("FAKE_CODEX_PID_FILE") else { return Ok(()) };
+    OpenOptions::new().create(true).append(true).open(path)?.write_all(format!("{pid}\n").as_bytes())
+}
+
+/// Starts the grandchild. When this returns it is in its own session, deaf, and its id is noted.
+pub(crate) fn start_grandchild() -> io::Result<()> {
+    let (reader, writer) = io::pipe()?;
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg(GRANDCHILD).stdin(Stdio::from(writer)).stdout(Stdio::inherit()).stderr(Stdio::inherit());
+    let child = command.spawn()?;
+    // The command holds the writer: without it gone, a grandchild that dies at once would never be noticed.
+    drop(command);
+    let mut line = String::new();
+    if BufReader::new(reader).read_line(&mut line)? == 0 {
+        return Err(io::Error::other("the grandchild died before it was ready"));
+    }
+    note_pid(child.id())
+}
+
+/// The grandchild: its own session and group, deaf to signals, holding stdout and stderr.
+pub(crate) fn grandchild() -> ExitCode {
+    let ready = || -> io::Result<()> {
+        rustix::process::setsid()?;
+        start(Signals::Ignored)?;
+        // Its stdin is the writing end of the pipe that the parent waits at.
+        OpenOptions::new().write(true).open("/proc/self/fd/0")?.write_all(b"ready\n")
+    };
+    match ready() {
+        Ok(()) => forever(),
+        Err(e) => {
+            let _ = writeln!(io::stderr(), "fake codex: grandchild: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(clippy::exit, clippy::disallowed_methods, reason = "a signal ends the fake wherever it is")]
+fn leave(code: i32) -> ! {
+    std::process::exit(code)
+}
