@@ -1,1 +1,88 @@
-fn main() {}
+//! Parses the command line, runs one command, maps the outcome to an exit code: 0, 1 (failed), 64 (usage or
+//! configuration).
+
+use std::{collections::BTreeMap, io::Write, process::ExitCode};
+
+use codex_api::{
+    app::{App, Options, StartError},
+    cli::{self, Order},
+    config::{Config, Sources},
+    doctor,
+    engine::containment,
+    shutdown::{Shutdown, Signals},
+    telemetry,
+};
+
+/// `EX_USAGE` of sysexits.
+const USAGE: u8 = 64;
+
+fn main() -> ExitCode {
+    match cli::parse(std::env::args_os()) {
+        Ok(Order::Serve { demo, flags }) => with_config(flags, |config| serve(config, demo)),
+        Ok(Order::Doctor { json, turn, flags }) => {
+            with_config(flags, |config| run(doctor::run(config, doctor::Request { json, turn })))
+        }
+        // Before any thread is started: the kernel ties its life to the one thread it has.
+        Ok(Order::Contain(contained)) => containment::run(&contained),
+        Err(error) => {
+            let usage = error.use_stderr();
+            // If it cannot be printed, nobody is there to be told.
+            drop(error.print());
+            ExitCode::from(if usage { USAGE } else { 0 })
+        }
+    }
+}
+
+fn with_config(flags: BTreeMap<String, String>, then: impl FnOnce(Config) -> ExitCode) -> ExitCode {
+    match Sources::of_process(flags).and_then(Config::load) {
+        Ok(config) => match telemetry::start(&config.log) {
+            Ok(()) => then(config),
+            Err(mistake) => complain(&mistake, USAGE),
+        },
+        Err(mistakes) => complain(&mistakes.to_string(), USAGE),
+    }
+}
+
+fn serve(config: Config, demo: bool) -> ExitCode {
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    run(async {
+        let signals = match Signals::take() {
+            Ok(signals) => signals,
+            Err(error) => return complain(&error.to_string(), 1),
+        };
+        let app = match App::start(config, Options { demo, ..Options::default() }).await {
+            Ok(app) => app,
+            Err(error @ StartError::Engine(_)) => return complain(&error.to_string(), USAGE),
+            Err(error) => return complain(&error.to_string(), 1),
+        };
+        let shutdown = Shutdown::default();
+        tokio::select! {
+            outcome = app.run(shutdown.clone()) => match outcome {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => complain(&error.to_string(), 1),
+            },
+            () = forever(shutdown.obey(signals)) => ExitCode::FAILURE,
+        }
+    })
+}
+
+/// Obeying ends with the second signal, but the server decides when it is over.
+async fn forever(work: impl Future<Output = ()>) {
+    work.await;
+    std::future::pending().await
+}
+
+fn run(work: impl Future<Output = ExitCode>) -> ExitCode {
+    match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime.block_on(work),
+        Err(error) => complain(&error.to_string(), 1),
+    }
+}
+
+fn complain(text: &str, code: u8) -> ExitCode {
+    let lines = text.lines().map(|line| format!("codex-api: {line}\n")).collect::<String>();
+    drop(std::io::stderr().write_all(lines.as_bytes()));
+    ExitCode::from(code)
+}

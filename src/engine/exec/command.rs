@@ -48,6 +48,8 @@ pub(super) fn of(turn: &Turn, codex: &Codex, installed: &Installed) -> Result<La
             arguments.path("--add-dir=", folder);
         }
     }
+    // Before other options: `--image` is greedy and would eat the `-` that stands for stdin.
+    let scratch = files(turn, &prompt, &mut arguments).map_err(Error::internal)?;
     arguments.set("model_reasoning_effort", &turn.reasoning_effort);
     if let Some(verbosity) = &turn.verbosity {
         arguments.set("model_verbosity", verbosity);
@@ -61,7 +63,6 @@ pub(super) fn of(turn: &Turn, codex: &Codex, installed: &Installed) -> Result<La
     }
     provider(&mut arguments, codex);
 
-    let scratch = files(turn, &prompt, &mut arguments).map_err(Error::internal)?;
     arguments.one("-");
     Ok(Launch {
         program: installed.program.clone(),
@@ -113,7 +114,6 @@ fn files(turn: &Turn, prompt: &Prompt, arguments: &mut Arguments) -> io::Result<
     for (index, image) in prompt.images.iter().enumerate() {
         let file = scratch.path().join(format!("image-{}.{}", index + 1, image.kind.extension()));
         fs::write(&file, &image.data)?;
-        // One flag for each: the flag is greedy and would eat the `-` that follows a list.
         arguments.path("--image=", &file);
     }
     Ok(Some(scratch))

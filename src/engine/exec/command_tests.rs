@@ -99,7 +99,8 @@ fn files_live_in_a_private_folder_with_the_turn() {
     let schema = format!("--output-schema={}/schema.json", folder.display());
     let image = format!("--image={}/image-1.webp", folder.display());
     let found = arguments(&launch);
-    assert_eq!(found[found.len() - 3..], [schema, image, "-".to_owned()]);
+    let at = found.iter().position(|a| *a == schema).unwrap();
+    assert_eq!(found[at..at + 3], [schema, image, "-c".to_owned()]);
     assert_eq!(fs::read(folder.join("image-1.webp")).unwrap(), b"bytes");
     drop(launch);
     assert!(!folder.exists());

@@ -17,7 +17,8 @@ pub(super) enum End {
 /// Reads the message of `turn.failed`, or the reason within a `Reconnecting…` line.
 pub(super) fn of_message(message: &str) -> End {
     let text = message.trim();
-    if let Some(reason) = text.strip_prefix("Incomplete response returned, reason: ") {
+    // Some come with a prefix of their own: `stream disconnected before completion: Incomplete response …`.
+    if let Some((_, reason)) = text.split_once("Incomplete response returned, reason: ") {
         return match reason.trim() {
             "max_output_tokens" => End::Cut(pb::FinishReason::Length),
             "content_filter" => End::Cut(pb::FinishReason::ContentFilter),

@@ -1,6 +1,7 @@
 //! One `codex exec --json` per turn: the engine of the first system. The most isolated one, and the one that works
 //! with every CLI since 0.110; its text comes in whole messages, as the CLI prints it.
 
+mod checks;
 mod command;
 mod events;
 mod failure;

@@ -15,7 +15,7 @@ use crate::{
 const OLDEST: (u64, u64) = (0, 110);
 
 /// Time for one question; the CLI needs some 20 ms.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Looks at the CLI; the error tells the operator what to do.
 pub(super) async fn installed(codex: &Codex, launcher: &Launcher) -> Result<Installed, String> {

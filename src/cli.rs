@@ -1,0 +1,161 @@
+//! The command line: commands, and a flag for each setting of the configuration's table.
+
+use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, time::Duration};
+
+use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
+
+use crate::{
+    config::settings::{SETTINGS, Setting},
+    engine::containment::Contained,
+};
+
+/// What to do.
+#[derive(Debug)]
+pub enum Order {
+    /// Serve until told to stop.
+    Serve {
+        /// Answers come from the scripted upstream.
+        demo: bool,
+        /// Settings given as flags, by their environment names.
+        flags: BTreeMap<String, String>,
+    },
+    /// Check everything that serving needs.
+    Doctor {
+        /// Machine-readable.
+        json: bool,
+        /// Run a real turn as well.
+        turn: bool,
+        /// Settings given as flags.
+        flags: BTreeMap<String, String>,
+    },
+    /// Contain a command; for our own use.
+    Contain(Contained),
+}
+
+/// Reads the command line. The error is to be printed; it is also how `--help` comes out.
+pub fn parse<I>(arguments: I) -> Result<Order, clap::Error>
+where
+    I: IntoIterator<Item = OsString>,
+{
+    let matches = command().try_get_matches_from(arguments)?;
+    Ok(match matches.subcommand() {
+        Some(("doctor", sub)) => Order::Doctor {
+            json: sub.get_flag("json"),
+            turn: sub.get_flag("turn"),
+            flags: flags(&[&matches, sub]),
+        },
+        Some(("contain", sub)) => Order::Contain(contained(sub)),
+        Some((_, sub)) => {
+            Order::Serve { demo: sub.get_flag("demo") || matches.get_flag("demo"), flags: flags(&[&matches, sub]) }
+        }
+        None => Order::Serve { demo: matches.get_flag("demo"), flags: flags(&[&matches]) },
+    })
+}
+
+/// The whole command line, for its help and its tests.
+pub fn command() -> Command {
+    let demo = Arg::new("demo")
+        .long("demo")
+        .action(ArgAction::SetTrue)
+        .help("Answer from a scripted upstream inside this process: the real Codex CLI, no account, no model");
+    let switch = |name: &'static str, help: &'static str| {
+        Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+    };
+    with_settings(Command::new("codex-api"))
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Serves the OpenAI Codex CLI over gRPC and the OpenAI HTTP API")
+        .after_help(
+            "Each setting is also read from the environment and from `.env` in the current directory, under the \
+             name in brackets; flags win over the environment, the environment over `.env` \
+             (CODEX_NO_DOTENV=1 switches `.env` off).\n\n\
+             Try it without an account:\n  codex-api serve --demo\n  \
+             curl -N localhost:8000/v1/chat/completions -H 'content-type: application/json' \\\n    \
+             -d '{\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"Hello!\"}]}'",
+        )
+        .arg(demo.clone())
+        .subcommand(
+            with_settings(Command::new("serve")).about("Serve until SIGTERM or Ctrl-C (this is the default)").arg(demo),
+        )
+        .subcommand(
+            with_settings(Command::new("doctor"))
+                .about("Check everything that serving needs, and say what to do about what is wrong")
+                .arg(switch("json", "Print the findings as JSON"))
+                .arg(switch("turn", "Run a real turn too: this asks the model and costs tokens")),
+        )
+        .subcommand(contain())
+}
+
+fn with_settings(command: Command) -> Command {
+    SETTINGS.iter().fold(command, |command, setting| command.arg(flag(setting)))
+}
+
+fn flag(setting: &Setting) -> Arg {
+    let default = if setting.default.is_empty() { String::new() } else { format!(" (default {})", setting.default) };
+    let arg = Arg::new(setting.env)
+        .long(setting.flag)
+        .value_name(setting.value)
+        .help(format!("{}{default} [{}]", setting.help, setting.env))
+        .help_heading(setting.group);
+    if setting.is_switch() { arg.num_args(0..=1).require_equals(true).default_missing_value("1") } else { arg }
+}
+
+fn flags(matches: &[&ArgMatches]) -> BTreeMap<String, String> {
+    let given = |setting: &&Setting| {
+        let value = matches.iter().rev().find_map(|m| m.get_one::<String>(setting.env))?;
+        Some((setting.env.to_owned(), value.clone()))
+    };
+    SETTINGS.iter().filter_map(|setting| given(&setting)).collect()
+}
+
+fn contain() -> Command {
+    Command::new("contain")
+        .hide(true)
+        .about("Run a command and end everything that it leaves behind (used by codex-api itself)")
+        .arg(Arg::new("parent").long("parent").required(true).value_parser(value_parser!(u32)))
+        .arg(Arg::new("grace-ms").long("grace-ms").required(true).value_parser(value_parser!(u64)))
+        .arg(Arg::new("remove").long("remove").value_parser(value_parser!(PathBuf)).value_hint(ValueHint::DirPath))
+        .arg(Arg::new("command").num_args(1..).last(true).required(true).value_parser(value_parser!(OsString)))
+}
+
+fn contained(matches: &ArgMatches) -> Contained {
+    Contained {
+        parent: matches.get_one("parent").copied().unwrap_or_default(),
+        grace: Duration::from_millis(matches.get_one("grace-ms").copied().unwrap_or_default()),
+        remove: matches.get_one::<PathBuf>("remove").cloned(),
+        command: matches.get_many::<OsString>("command").into_iter().flatten().cloned().collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order(line: &str) -> Order {
+        parse(line.split_whitespace().map(OsString::from)).unwrap()
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn serving_is_the_default_and_flags_may_stand_before_or_after() {
+        let Order::Serve { demo: true, flags } = order("codex-api --port 9 serve --demo --enable-search") else {
+            panic!("serve");
+        };
+        assert_eq!(flags["CODEX_GATEWAY_PORT"], "9");
+        assert_eq!(flags["CODEX_ENABLE_SEARCH"], "1");
+        let Order::Serve { demo: false, flags } = order("codex-api --enable-search=0") else { panic!("serve") };
+        assert_eq!(flags["CODEX_ENABLE_SEARCH"], "0");
+    }
+
+    #[test]
+    fn what_is_contained_comes_after_two_dashes() {
+        let Order::Contain(contained) = order("codex-api contain --parent=7 --grace-ms=5 -- codex --json -x") else {
+            panic!("contain");
+        };
+        assert_eq!((contained.parent, contained.grace), (7, Duration::from_millis(5)));
+        assert_eq!(contained.command, ["codex", "--json", "-x"]);
+    }
+}
