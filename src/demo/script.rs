@@ -372,4 +372,17 @@ mod tests {
         let sent: Vec<_> = step.calls.iter().map(Call::arguments).collect();
         assert_eq!(sent, [r#"{"a":1}"#, "{bad", "{}"]);
     }
+
+    #[test]
+    fn the_guide_is_complete_and_its_examples_work() {
+        let guide = include_str!("../../docs/scripted-upstream.md");
+        let keys = wrong(r#"@@ {"?":0} @@"#);
+        let keys = keys.split_once("expected one of ").expect("a list of keys").1;
+        for key in keys.split(", ") {
+            assert!(guide.contains(key), "{key} is not explained");
+        }
+        let examples = guide.split("`@@ ").skip(1).filter_map(|rest| rest.split_once(" @@`"));
+        let read = examples.map(|(json, _)| steps(&format!("@@ {json} @@")).len()).collect::<Vec<_>>();
+        assert!(read.len() > 5 && read.contains(&2), "{read:?}");
+    }
 }
