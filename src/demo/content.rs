@@ -13,6 +13,9 @@ pub(super) const HUMAN_PACE_MS: u64 = 20;
 /// Characters of the user's text that the canned answer quotes.
 const QUOTE_CHARS: usize = 80;
 
+/// Characters of JSON in one delta.
+const SLICE_CHARS: usize = 8;
+
 /// A message to be streamed.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Spoken {
@@ -34,6 +37,12 @@ impl Pieces {
     /// One delta for each word, its space included.
     pub(super) fn words(text: &str) -> Self {
         Self::Given(text.split_inclusive(' ').map(str::to_owned).collect())
+    }
+
+    /// A few characters in each delta: JSON has no spaces to split at.
+    fn slices(text: &str) -> Self {
+        let letters: Vec<char> = text.chars().collect();
+        Self::Given(letters.chunks(SLICE_CHARS).map(|slice| slice.iter().collect()).collect())
     }
 
     pub(super) fn len(&self) -> usize {
@@ -79,7 +88,7 @@ pub(super) fn messages(step: &Step, seen: &Seen) -> Result<Vec<Spoken>, String> 
         return Ok(vec![spoken(pieces)]);
     }
     if step.echo {
-        return Ok(vec![spoken(Pieces::words(&seen.echo.to_string()))]);
+        return Ok(vec![spoken(Pieces::slices(&seen.echo.to_string()))]);
     }
     if step.schema_answer && seen.schema.is_none() {
         return Err("schema_answer needs a json_schema in text.format".to_owned());
@@ -87,11 +96,10 @@ pub(super) fn messages(step: &Step, seen: &Seen) -> Result<Vec<Spoken>, String> 
     if !step.schema_answer && (!step.calls.is_empty() || step.failed.is_some()) {
         return Ok(Vec::new());
     }
-    let text = match &seen.schema {
-        Some(schema) => instance(schema)?,
-        None => canned(&seen.user),
-    };
-    Ok(vec![spoken(Pieces::words(&text))])
+    Ok(vec![spoken(match &seen.schema {
+        Some(schema) => Pieces::slices(&instance(schema)?),
+        None => Pieces::words(&canned(&seen.user)),
+    })])
 }
 
 fn given(message: &Message) -> Option<Pieces> {
@@ -139,6 +147,7 @@ mod tests {
         assert_eq!(words.clone().iter().collect::<Vec<_>>(), ["a ", " ", "b\nc "]);
         assert_eq!(words.text(), "a  b\nc ");
         assert_eq!(Pieces::words("").len(), 0);
+        assert_eq!(Pieces::slices("äbcdefgh12").iter().collect::<Vec<_>>(), ["äbcdefgh", "12"]);
         assert_eq!(Pieces::Made(3).iter().collect::<Vec<_>>(), ["tok0 ", "tok1 ", "tok2"]);
         assert_eq!(Pieces::Made(0).text(), "");
     }

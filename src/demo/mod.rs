@@ -1,6 +1,6 @@
 //! The scripted upstream: a small OpenAI Responses API in our own process, against which the real Codex CLI runs.
 //! For `serve --demo`, which needs no account, and for tests through the real CLI. It knows nothing of turns,
-//! engines or doors. What a directive can say: [`docs/scripted-upstream.md`](../../../docs/scripted-upstream.md).
+//! engines or doors. What it can be told: `script::Step`, and at length `docs/scripted-upstream.md`.
 
 mod content;
 mod plan;

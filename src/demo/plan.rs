@@ -1,6 +1,9 @@
 //! What a step does, as a list of acts: events, pauses, an early end. Pure: whoever plays it has the clock and
 //! the socket. The list is lazy, since a step may ask for a million tokens.
 
+#[cfg(test)]
+mod tests;
+
 use std::{iter, time::Duration};
 
 use serde_json::{Value, json};
@@ -39,30 +42,23 @@ pub(super) fn acts(step: &Step, seen: &Seen, number: u64) -> Result<Acts, String
     // A stream that breaks off in its last message never completes that message.
     let breaks_off = (step.eof || step.failed.is_some()) && step.calls.is_empty();
 
-    let mut acts: Acts = Box::new(iter::once(created(ids, seen)).chain(pause(step.hang_after_ms)));
-    let mut index = 0;
-    let mut add = |more: Box<dyn FnOnce(usize) -> Acts>| {
-        let next = more(index);
-        index += 1;
-        let so_far = std::mem::replace(&mut acts, Box::new(iter::empty()));
-        acts = Box::new(so_far.chain(next));
-    };
+    // Each part is one item of the output; its place is its index.
+    let mut parts: Vec<Acts> = Vec::new();
     if step.reasoning.is_some() || step.raw_reasoning.is_some() {
-        let (summary, raw, delay) = (step.reasoning.clone(), step.raw_reasoning.clone(), step.delay_ms);
-        add(Box::new(move |index| reasoning(ids, index, summary, raw, delay)));
+        parts.push(reasoning(ids, parts.len(), step));
     }
-    if let Some(query) = step.search.clone() {
-        add(Box::new(move |index| search(ids, index, &query)));
+    if let Some(query) = &step.search {
+        parts.push(search(ids, parts.len(), query));
     }
     let last = messages.len();
     for (i, spoken) in messages.into_iter().enumerate() {
-        let open = breaks_off && i + 1 == last;
-        add(Box::new(move |index| message(ids, index, spoken, open)));
+        parts.push(message(ids, parts.len(), spoken, breaks_off && i + 1 == last));
     }
-    for (i, call) in step.calls.clone().into_iter().enumerate() {
-        add(Box::new(move |index| tool_call(ids, index, i, &call)));
+    for (i, call) in step.calls.iter().enumerate() {
+        parts.push(tool_call(ids, parts.len(), i, call));
     }
-    let acts: Acts = Box::new(acts.chain(end(step, seen, ids, &usage)));
+    let begin = iter::once(created(ids, seen)).chain(pause(step.hang_after_ms));
+    let acts: Acts = Box::new(begin.chain(parts.into_iter().flatten()).chain(end(step, seen, ids, &usage)));
     Ok(match step.cut_after {
         Some(deltas) => Box::new(cut(acts, deltas)),
         None => acts,
@@ -95,15 +91,17 @@ fn pause(ms: u64) -> Option<Act> {
     (ms > 0).then(|| Act::Pause(Duration::from_millis(ms)))
 }
 
-fn reasoning(ids: Ids, index: usize, summary: Option<String>, raw: Option<String>, delay_ms: u64) -> Acts {
+fn reasoning(ids: Ids, index: usize, step: &Step) -> Acts {
+    let Step { reasoning: summary, raw_reasoning: raw, delay_ms, .. } = step;
+    let delay_ms = *delay_ms;
     let id = ids.of("rs", index);
     let parts = |kind: &str, text: &Option<String>| {
         text.iter().map(|text| json!({"type": kind, "text": text})).collect::<Vec<_>>()
     };
-    let mut done = json!({"id": id, "type": "reasoning", "summary": parts("summary_text", &summary),
+    let mut done = json!({"id": id, "type": "reasoning", "summary": parts("summary_text", summary),
         "encrypted_content": format!("demo-encrypted-{}", ids.number)});
     if raw.is_some() {
-        done["content"] = parts("reasoning_text", &raw).into();
+        done["content"] = parts("reasoning_text", raw).into();
     }
     let added = event(ADDED, index, json!({"item": {"id": id, "type": "reasoning", "summary": []}}));
     let part = summary.as_ref().map(|_| {
@@ -111,11 +109,11 @@ fn reasoning(ids: Ids, index: usize, summary: Option<String>, raw: Option<String
         event("response.reasoning_summary_part.added", index, part)
     });
     let summary_id = id.clone();
-    let summary = words(summary).flat_map(move |word| {
+    let summary = words(summary.as_deref()).flat_map(move |word| {
         let delta = json!({"item_id": summary_id, "summary_index": 0, "delta": word});
         paced(event("response.reasoning_summary_text.delta", index, delta), delay_ms)
     });
-    let raw = words(raw).flat_map(move |word| {
+    let raw = words(raw.as_deref()).flat_map(move |word| {
         let delta = json!({"item_id": id, "content_index": 0, "delta": word});
         paced(event("response.reasoning_text.delta", index, delta), delay_ms)
     });
@@ -257,7 +255,7 @@ fn paced(event: Act, delay_ms: u64) -> impl Iterator<Item = Act> {
     iter::once(event).chain(pause(delay_ms))
 }
 
-fn words(text: Option<String>) -> impl Iterator<Item = String> + Send {
+fn words(text: Option<&str>) -> impl Iterator<Item = String> + Send + use<> {
     let words: Vec<String> =
         text.iter().flat_map(|text| text.split_inclusive(' ')).map(str::to_owned).collect();
     words.into_iter()

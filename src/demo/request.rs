@@ -32,14 +32,18 @@ impl Seen {
         let round = items[after..].iter().filter_map(round_of).max().map_or(0, |round| round + 1);
         let format = &body["text"]["format"];
         let schema = (format["type"] == "json_schema").then(|| format["schema"].clone());
-        let tools = body["tools"].as_array().map_or(&[][..], Vec::as_slice);
+        // Some models get their tools as an item of the input.
+        let lists = std::iter::once(&body["tools"]).chain(items.iter().map(|item| &item["tools"]));
+        let tools = lists.filter_map(Value::as_array).flatten();
+        let tools =
+            tools.map(|t| if t["name"].is_null() { &t["type"] } else { &t["name"] }).collect::<Vec<_>>();
         let echo = json!({
             "model": body["model"],
             "effort": body["reasoning"]["effort"],
             "verbosity": body["text"]["verbosity"],
             "format": format,
             "instructions": body["instructions"].as_str().is_some_and(|text| !text.is_empty()),
-            "tools": tools.iter().map(|t| if t["name"].is_null() { &t["type"] } else { &t["name"] }).collect::<Vec<_>>(),
+            "tools": tools,
             "input_items": items.len(),
             "items": items.iter().map(kind).collect::<Vec<_>>(),
             "images": items.iter().map(images).sum::<usize>(),
@@ -61,11 +65,11 @@ impl Seen {
 fn last_words(items: &[Value]) -> (String, usize) {
     let users = || items.iter().enumerate().rev().filter(|(_, item)| item["role"] == "user");
     let own = users().find_map(|(i, item)| {
-        let text = texts(item).into_iter().filter(|text| is_own(text)).collect::<Vec<_>>().concat();
+        let text = texts(item).into_iter().filter(|text| is_own(text)).collect::<Vec<_>>().join("\n");
         (!text.is_empty()).then_some((text, i + 1))
     });
     // Somebody who writes markup and nothing else is still heard.
-    let any = || users().next().map(|(i, item)| (texts(item).concat(), i + 1));
+    let any = || users().next().map(|(i, item)| (texts(item).join("\n"), i + 1));
     own.or_else(any).map_or((String::new(), items.len()), |(text, after)| (last_user_turn(&text), after))
 }
 
@@ -182,5 +186,14 @@ mod tests {
         let image = json!({"role": "user", "content": [{"type": "input_image", "image_url": "data:1234"}]});
         assert_eq!(seen(&[image]).chars, 0);
         assert_eq!(Seen::of(&json!({"instructions": "1234", "input": "äöü"})).chars, 7);
+    }
+
+    #[test]
+    fn tools_are_found_in_both_places() {
+        let body = json!({
+            "input": [{"type": "additional_tools", "role": "developer", "tools": [{"type": "namespace", "name": "n"}]}],
+            "tools": [{"type": "function", "name": "f"}, {"type": "web_search"}],
+        });
+        assert_eq!(Seen::of(&body).echo["tools"], json!(["f", "web_search", "n"]));
     }
 }

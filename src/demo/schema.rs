@@ -186,7 +186,8 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn makes(schema: Value, expected: Value) {
+    fn makes(schema: impl Into<Value>, expected: impl Into<Value>) {
+        let (schema, expected) = (schema.into(), expected.into());
         assert_eq!(instance(&schema), Some(expected), "{schema}");
     }
 

@@ -24,30 +24,55 @@ pub(super) struct Directive<'a> {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Step {
+    /// Ignored; makes a directive different from others.
     pub(super) note: String,
+    /// What is said, a delta for each word.
     pub(super) text: Option<String>,
+    /// So many made-up words are said.
     pub(super) tokens: Option<usize>,
+    /// What is said, delta by delta.
     pub(super) pieces: Option<Vec<String>>,
+    /// Several messages in one response.
     pub(super) messages: Option<Vec<Message>>,
+    /// What is said is what was seen of the request, as compact JSON.
     pub(super) echo: bool,
+    /// What is said is an instance of the request's schema.
     pub(super) schema_answer: bool,
+    /// Phase of the messages: `commentary`, `final_answer`.
     pub(super) phase: Option<String>,
+    /// Pause behind each delta of text and of thoughts.
     pub(super) delay_ms: u64,
+    /// Summary of thoughts, before the messages.
     pub(super) reasoning: Option<String>,
+    /// Thoughts themselves.
     pub(super) raw_reasoning: Option<String>,
+    /// Query of a web search, before the messages.
     pub(super) search: Option<String>,
+    /// Calls of tools, behind the messages.
     pub(super) calls: Vec<Call>,
+    /// Tokens to report in place of the counted ones.
     pub(super) usage: Usage,
+    /// An HTTP answer with this status in place of a stream.
     pub(super) status: Option<u16>,
+    /// Its body: a string is sent as it is, all else as JSON.
     pub(super) body: Option<Value>,
+    /// Headers of the answer, stream or not.
     pub(super) headers: BTreeMap<String, String>,
+    /// Silence before the headers.
     pub(super) hang_before_ms: u64,
+    /// Silence behind `response.created`.
     pub(super) hang_after_ms: u64,
+    /// Close the socket behind so many deltas of text.
     pub(super) cut_after: Option<usize>,
+    /// End the stream properly, but without an end event.
     pub(super) eof: bool,
+    /// End with `response.failed`.
     pub(super) failed: Option<Failed>,
+    /// End with `response.incomplete`.
     pub(super) incomplete: Option<Incomplete>,
+    /// Only the first so many uses of this directive get this step …
     pub(super) times: Option<u64>,
+    /// … and the later ones get this one.
     pub(super) then: Option<Box<Step>>,
 }
 
@@ -346,5 +371,18 @@ mod tests {
         )[0];
         let sent: Vec<_> = step.calls.iter().map(Call::arguments).collect();
         assert_eq!(sent, [r#"{"a":1}"#, "{bad", "{}"]);
+    }
+
+    #[test]
+    fn the_guide_is_complete_and_its_examples_work() {
+        let guide = include_str!("../../docs/scripted-upstream.md");
+        let keys = wrong(r#"@@ {"?":0} @@"#);
+        let keys = keys.split_once("expected one of ").expect("a list of keys").1;
+        for key in keys.split(", ") {
+            assert!(guide.contains(key), "{key} is not explained");
+        }
+        let examples = guide.split("`@@ ").skip(1).filter_map(|rest| rest.split_once(" @@`"));
+        let read = examples.map(|(json, _)| steps(&format!("@@ {json} @@")).len()).collect::<Vec<_>>();
+        assert!(read.len() > 5 && read.contains(&2), "{read:?}");
     }
 }
