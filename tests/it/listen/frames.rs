@@ -58,13 +58,27 @@ impl Connection {
 
 /// A GET without a body.
 pub fn get(stream: u32, path: &str) -> Vec<u8> {
-    // :method GET and :scheme http are in HPACK's static table; path and authority are literals.
-    let mut block = vec![0x82, 0x86];
+    head(0x82, END_STREAM, stream, path)
+}
+
+/// A POST whose body has yet to come.
+pub fn post(stream: u32, path: &str) -> Vec<u8> {
+    head(0x83, 0, stream, path)
+}
+
+/// A part of a body.
+pub fn data(stream: u32, bytes: &[u8]) -> Vec<u8> {
+    frame(DATA, 0, stream, bytes)
+}
+
+fn head(method: u8, flags: u8, stream: u32, path: &str) -> Vec<u8> {
+    // Method and scheme are in HPACK's static table; path and authority are literals.
+    let mut block = vec![method, 0x86];
     for (name, value) in [(0x04, path), (0x01, "localhost")] {
         block.extend([name, u8::try_from(value.len()).unwrap()]);
         block.extend(value.as_bytes());
     }
-    frame(HEADERS, END_STREAM | END_HEADERS, stream, &block)
+    frame(HEADERS, flags | END_HEADERS, stream, &block)
 }
 
 /// "I no longer want this answer."

@@ -61,6 +61,31 @@ async fn a_storm_of_answers_that_nobody_wants_kills_no_other_stream() {
     storm("/hello", 3_000).await;
 }
 
+/// A call that was answered before its body was read (a wrong token, say) may still send the body.
+#[tokio::test]
+async fn bodies_that_come_after_the_answer_kill_no_other_stream() {
+    let server = Server::start(|_| {});
+    let feed = server.feed();
+    let mut connection = Connection::open(server.addr).await;
+    connection.send(&frames::get(1, "/events")).await;
+    for burst in 0..15 {
+        let ids = (0..200).map(|n| 2 * (burst * 200 + n) + 3);
+        connection.send(&ids.clone().flat_map(|id| frames::post(id, "/hello")).collect::<Vec<_>>()).await;
+        for _ in ids.clone() {
+            assert_eq!(connection.next(&[RST_STREAM, GOAWAY]).await.kind, RST_STREAM);
+        }
+        connection.send(&ids.flat_map(|id| frames::data(id, b"late")).collect::<Vec<_>>()).await;
+    }
+    feed.send("still here").await.unwrap();
+    loop {
+        let frame = connection.next(&[DATA, GOAWAY]).await;
+        assert_eq!(frame.kind, DATA, "{frame:?}");
+        if frame.stream == 1 {
+            break;
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_storm_of_deadlines_on_one_channel_kills_no_other_call() {
     let mut server = Server::start(|_| {});
