@@ -77,9 +77,12 @@ impl Shutdown {
 
     /// Obeys signals: the first one begins the drain, the second one kills. Ends after the second.
     pub async fn obey(&self, mut signals: Signals) {
-        tracing::info!(signal = signals.next().await, "draining; a second signal stops at once");
+        // Waited for outside of the macros: they skip what they are given when the line is filtered out.
+        let signal = signals.next().await;
+        tracing::info!(signal, "draining; a second signal stops at once");
         self.begin_drain();
-        tracing::warn!(signal = signals.next().await, "stopping at once");
+        let signal = signals.next().await;
+        tracing::warn!(signal, "stopping at once");
         self.kill();
     }
 

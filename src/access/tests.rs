@@ -1,1 +1,183 @@
+use std::{
+    io,
+    sync::{Arc, Mutex},
+};
 
+use axum::{
+    Router,
+    middleware::from_fn,
+    routing::{any, get, post},
+};
+use futures_util::{FutureExt, StreamExt, stream};
+use http_body_util::BodyExt;
+use serde_json::Value;
+use tower::ServiceExt;
+use tracing::subscriber::DefaultGuard;
+
+use super::*;
+
+/// The lines that this thread logs.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Lines {
+    fn start() -> (Self, DefaultGuard) {
+        let lines = Self::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .json()
+            .with_max_level(tracing::Level::DEBUG)
+            .with_writer(move || writer.clone())
+            .finish();
+        (lines, tracing::subscriber::set_default(subscriber))
+    }
+
+    fn get(&self) -> Vec<Value> {
+        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// The only line: level, request id, fields without the times.
+    fn one(&self) -> (String, String, Value) {
+        let lines = self.get();
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        let mut fields = lines[0]["fields"].clone();
+        let map = fields.as_object_mut().unwrap();
+        assert!(map.remove("duration_ms").unwrap().is_u64());
+        map.remove("head_ms");
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        (text(&lines[0]["level"]), text(&lines[0]["span"]["request.id"]), fields)
+    }
+}
+
+fn endless() -> Body {
+    Body::from_stream(stream::once(async { Ok::<_, io::Error>("first") }).chain(stream::pending()))
+}
+
+fn app() -> Router {
+    let with_trailers = || async {
+        let trailers =
+            HeaderMap::from_iter([("grpc-status".parse().unwrap(), HeaderValue::from_static("9"))]);
+        let frames = [Ok::<_, io::Error>(Frame::data(Bytes::from("x"))), Ok(Frame::trailers(trailers))];
+        Response::new(Body::new(http_body_util::StreamBody::new(stream::iter(frames))))
+    };
+    Router::new()
+        .route("/sized/{name}", get(|| async { "sized" }))
+        .route("/bad", any(|| async { StatusCode::BAD_REQUEST }))
+        .route("/stream", get(|| async { Response::new(endless()) }))
+        .route("/never", get(std::future::pending::<Response>))
+        .route("/echo", get(|headers: HeaderMap| async move { headers[REQUEST_ID].as_bytes().to_vec() }))
+        .route("/a.Service/{*rest}", post(with_trailers))
+        .route(
+            "/b.Service/{*rest}",
+            post(|| async { tonic::Status::unimplemented("").into_http::<String>().map(Body::from) }),
+        )
+        .layer(from_fn(log))
+}
+
+fn request(method: Method, path: &str) -> Request {
+    http::Request::builder().method(method).uri(path).header(REQUEST_ID, "id-1").body(Body::empty()).unwrap()
+}
+
+async fn answer(method: Method, path: &str) -> Response {
+    app().oneshot(request(method, path)).await.unwrap()
+}
+
+#[tokio::test]
+async fn one_line_when_the_body_has_ended() {
+    let (lines, _guard) = Lines::start();
+    let mut response = answer(Method::GET, "/sized/secret").await;
+    assert!(lines.get().is_empty());
+    // As the HTTP library does: no question after the last frame.
+    response.body_mut().frame().await.unwrap().unwrap();
+    let (level, id, fields) = lines.one();
+    assert_eq!((&*level, &*id), ("DEBUG", "id-1"));
+    let expected = serde_json::json!({
+        "message": "request", "method": "GET", "path": "/sized/{name}", "status": 200, "outcome": "ended",
+    });
+    assert_eq!(fields, expected);
+    drop(response);
+    lines.one();
+}
+
+#[tokio::test]
+async fn an_empty_body_and_one_that_is_not_sent_end_with_the_head() {
+    for (method, path, status) in [(Method::POST, "/bad", 400), (Method::HEAD, "/sized/x", 200)] {
+        let (lines, _guard) = Lines::start();
+        let response = answer(method, path).await;
+        let (level, _, fields) = lines.one();
+        assert_eq!(level, if status == 400 { "INFO" } else { "DEBUG" });
+        assert_eq!((&fields["status"], &fields["outcome"]), (&status.into(), &"ended".into()));
+        drop(response);
+        lines.one();
+    }
+}
+
+#[tokio::test]
+async fn hanging_up_is_told_before_and_after_the_head() {
+    let (lines, _guard) = Lines::start();
+    assert!(answer(Method::GET, "/never").now_or_never().is_none());
+    let (_, id, fields) = lines.one();
+    assert_eq!((&*id, &fields["outcome"], &fields["status"]), ("id-1", &"aborted".into(), &Value::Null));
+
+    let (lines, _guard) = Lines::start();
+    let mut response = answer(Method::GET, "/stream").await;
+    response.body_mut().frame().await.unwrap().unwrap();
+    assert!(lines.get().is_empty());
+    drop(response);
+    let (_, id, fields) = lines.one();
+    assert_eq!((&*id, &fields["outcome"], &fields["status"]), ("id-1", &"aborted".into(), &200.into()));
+}
+
+#[tokio::test]
+async fn a_grpc_status_is_read_from_trailers_and_from_the_head() {
+    let (lines, _guard) = Lines::start();
+    answer(Method::POST, "/a.Service/Method").await.into_body().collect().await.unwrap();
+    let (level, _, fields) = lines.one();
+    assert_eq!((&*level, &fields["grpc_status"]), ("INFO", &9.into()));
+    assert_eq!((&fields["path"], &fields["outcome"]), (&"/a.Service/Method".into(), &"ended".into()));
+
+    let (lines, _guard) = Lines::start();
+    answer(Method::POST, "/b.Service/whatever-a-caller-likes").await;
+    let (level, _, fields) = lines.one();
+    assert_eq!((&*level, &fields["grpc_status"]), ("INFO", &12.into()));
+    assert_eq!(fields["path"], "/b.Service/{*rest}");
+}
+
+#[tokio::test]
+async fn an_unknown_path_is_not_told() {
+    let (lines, _guard) = Lines::start();
+    answer(Method::GET, "/whatever-a-caller-likes").await;
+    assert_eq!(lines.one().2["path"], "unmatched");
+}
+
+#[tokio::test]
+async fn the_id_is_kept_if_it_is_fine_and_made_if_not() {
+    let longest = "x".repeat(128);
+    let too_long = "x".repeat(129);
+    let kept =
+        [("a", true), (&*longest, true), (&*too_long, false), ("", false), ("a b", false), ("\u{e9}", false)];
+    for (id, keep) in kept {
+        let value = HeaderValue::from_bytes(id.as_bytes()).unwrap();
+        let mut request = request(Method::GET, "/echo");
+        request.headers_mut().insert(REQUEST_ID, value.clone());
+        let response = app().oneshot(request).await.unwrap();
+        let out = response.headers()[REQUEST_ID].clone();
+        let seen = response.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(out.as_bytes(), &seen, "the handler and the caller see the same");
+        assert_eq!(out == value, keep, "{id:?}");
+        let made = out.to_str().unwrap_or_default().strip_prefix("req_").map(str::len);
+        assert!(keep || made == Some(32), "{out:?}");
+    }
+}

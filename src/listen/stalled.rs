@@ -66,10 +66,16 @@ impl<T> Stalled<T> {
         Self { io, limit, waiting: None, traffic }
     }
 
+    /// Counts what moves. A flush is not counted: it succeeds although there is nothing to send.
+    fn count<R>(&self, result: &Poll<io::Result<R>>) {
+        if result.is_ready() {
+            self.traffic.moves.fetch_add(1, Relaxed);
+        }
+    }
+
     /// Lets a result through and limits how long there may be none.
     fn watch<R>(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
         if result.is_ready() {
-            self.traffic.moves.fetch_add(1, Relaxed);
             if self.waiting.take().is_some() {
                 self.traffic.write_waits.store(false, Relaxed);
             }
@@ -86,6 +92,7 @@ impl<T> Stalled<T> {
 impl<T: AsyncWrite + Unpin> AsyncWrite for Stalled<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.count(&result);
         self.watch(cx, result)
     }
 
@@ -95,6 +102,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Stalled<T> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.count(&result);
         self.watch(cx, result)
     }
 
@@ -120,9 +128,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Stalled<T> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let result = Pin::new(&mut self.io).poll_read(cx, buf);
-        if result.is_ready() {
-            self.traffic.moves.fetch_add(1, Relaxed);
-        }
+        self.count(&result);
         result
     }
 }

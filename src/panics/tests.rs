@@ -1,1 +1,94 @@
+use axum::{Router, middleware::from_fn, routing::get};
+use futures_util::{StreamExt, stream};
+use http_body_util::BodyExt;
+use tonic::Code;
+use tower::ServiceExt;
 
+use super::*;
+
+/// A body of one frame `text`, then a panic.
+fn breaks_off(text: &'static str) -> Body {
+    let frames = stream::iter([text, ""]).map(|text| {
+        assert!(!text.is_empty(), "frame of sorrow");
+        Ok::<_, std::io::Error>(text)
+    });
+    Body::from_stream(frames)
+}
+
+async fn ask(path: &str, content_type: &str) -> Response {
+    let app = Router::new()
+        .route("/now", get(|| async { panic!("handler of sorrow") as Response }))
+        .route("/plain", get(|| async { Response::new(breaks_off("half")) }))
+        .route("/fine", get(|| async { "fine" }))
+        .route(
+            "/events",
+            get(|| async { ([(header::CONTENT_TYPE, "text/event-stream")], breaks_off("data: 1\n\n")) }),
+        )
+        .layer(from_fn(catch));
+    let request = http::Request::get(path).header(header::CONTENT_TYPE, content_type).body(Body::empty());
+    app.oneshot(request.unwrap()).await.unwrap()
+}
+
+fn check_object(text: &[u8]) {
+    let object: serde_json::Value = serde_json::from_slice(text).unwrap();
+    let expected = json!({"error": {
+        "message": INTERNAL_TEXT, "type": "server_error", "param": null, "code": "internal_error",
+    }});
+    assert_eq!(object, expected);
+}
+
+#[tokio::test]
+async fn a_handler_that_panics_is_a_500_without_the_cause() {
+    let response = ask("/now", "application/json").await;
+    assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(response.headers()[header::CONTENT_TYPE], "application/json");
+    assert_eq!(response.headers()["x-should-retry"], "false");
+    check_object(&response.into_body().collect().await.unwrap().to_bytes());
+}
+
+#[tokio::test]
+async fn a_call_that_panics_is_an_internal_status() {
+    for content_type in ["application/grpc", "application/grpc+proto"] {
+        let response = ask("/now", content_type).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        let status = Status::from_header_map(response.headers()).unwrap();
+        assert_eq!((status.code(), status.message()), (Code::Internal, INTERNAL_TEXT));
+        assert!(http_body::Body::is_end_stream(response.body()));
+    }
+}
+
+#[tokio::test]
+async fn a_grpc_stream_that_panics_ends_with_an_internal_status() {
+    let mut body = ask("/plain", "application/grpc").await.into_body();
+    let first = body.frame().await.unwrap().unwrap();
+    assert_eq!(first.data_ref().unwrap(), "half");
+    assert!(!http_body::Body::is_end_stream(&body));
+    let last = body.frame().await.unwrap().unwrap().into_trailers().unwrap();
+    let status = Status::from_header_map(&last).unwrap();
+    assert_eq!((status.code(), status.message()), (Code::Internal, INTERNAL_TEXT));
+    assert!(http_body::Body::is_end_stream(&body));
+    assert!(body.frame().await.is_none());
+}
+
+#[tokio::test]
+async fn an_event_stream_that_panics_ends_with_an_error_event() {
+    let body = ask("/events", "application/json").await.into_body();
+    let text = body.collect().await.unwrap().to_bytes();
+    let rest = text.strip_prefix(b"data: 1\n\ndata: ").unwrap();
+    check_object(rest.strip_suffix(b"\n\n").unwrap());
+}
+
+#[tokio::test]
+async fn another_body_that_panics_is_cut() {
+    let mut body = ask("/plain", "application/json").await.into_body();
+    assert!(body.frame().await.unwrap().is_ok());
+    assert!(body.frame().await.unwrap().is_err());
+    assert!(body.frame().await.is_none());
+}
+
+#[tokio::test]
+async fn what_does_not_panic_passes_with_its_length() {
+    let response = ask("/fine", "application/json").await;
+    assert_eq!(http_body::Body::size_hint(response.body()).exact(), Some(4));
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "fine");
+}

@@ -1,0 +1,95 @@
+//! An HTTP/2 client that sends just the frames it is told to, for what a well-behaved one would not do.
+
+use std::net::SocketAddr;
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use super::toy::soon;
+
+pub const DATA: u8 = 0;
+pub const HEADERS: u8 = 1;
+pub const RST_STREAM: u8 = 3;
+pub const GOAWAY: u8 = 7;
+const SETTINGS: u8 = 4;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+#[derive(Debug)]
+pub struct Frame {
+    pub kind: u8,
+    pub stream: u32,
+    pub is_last: bool,
+    pub payload: Vec<u8>,
+}
+
+pub struct Connection(TcpStream);
+
+impl Connection {
+    pub async fn open(addr: SocketAddr) -> Self {
+        let mut connection = Self(soon(TcpStream::connect(addr)).await.unwrap());
+        connection.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+        connection.send(&frame(SETTINGS, 0, 0, &[])).await;
+        connection
+    }
+
+    pub async fn send(&mut self, bytes: &[u8]) {
+        soon(self.0.write_all(bytes)).await.unwrap();
+    }
+
+    /// The next frame of one of these kinds.
+    pub async fn next(&mut self, kinds: &[u8]) -> Frame {
+        loop {
+            let mut head = [0; 9];
+            soon(self.0.read_exact(&mut head)).await.unwrap();
+            let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+            soon(self.0.read_exact(&mut payload)).await.unwrap();
+            let kind = head[3];
+            let is_last = [DATA, HEADERS].contains(&kind) && head[4] & END_STREAM != 0;
+            let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+            if kinds.contains(&kind) {
+                return Frame { kind, stream, is_last, payload };
+            }
+        }
+    }
+}
+
+/// A GET without a body.
+pub fn get(stream: u32, path: &str) -> Vec<u8> {
+    head(0x82, END_STREAM, stream, path)
+}
+
+/// A POST whose body has yet to come.
+pub fn post(stream: u32, path: &str) -> Vec<u8> {
+    head(0x83, 0, stream, path)
+}
+
+/// A part of a body.
+pub fn data(stream: u32, bytes: &[u8]) -> Vec<u8> {
+    frame(DATA, 0, stream, bytes)
+}
+
+fn head(method: u8, flags: u8, stream: u32, path: &str) -> Vec<u8> {
+    // Method and scheme are in HPACK's static table; path and authority are literals.
+    let mut block = vec![method, 0x86];
+    for (name, value) in [(0x04, path), (0x01, "localhost")] {
+        block.extend([name, u8::try_from(value.len()).unwrap()]);
+        block.extend(value.as_bytes());
+    }
+    frame(HEADERS, flags | END_HEADERS, stream, &block)
+}
+
+/// "I no longer want this answer."
+pub fn cancel(stream: u32) -> Vec<u8> {
+    frame(RST_STREAM, 0, stream, &8u32.to_be_bytes())
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut bytes = vec![length[1], length[2], length[3], kind, flags];
+    bytes.extend(stream.to_be_bytes());
+    bytes.extend(payload);
+    bytes
+}

@@ -1,0 +1,227 @@
+//! What clients do to a server, on purpose or not.
+
+use std::time::Duration;
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    task::JoinSet,
+    time::timeout,
+};
+
+use super::{
+    frames::{self, Connection, DATA, GOAWAY, HEADERS, RST_STREAM},
+    toy::{Seen, Server, chat, soon},
+};
+
+const SHORT: Duration = Duration::from_millis(300);
+
+/// Opens and cancels `calls` calls with one write each hundred, so that many are cancelled before they are accepted.
+/// A stream that was open before must not notice.
+async fn storm(path: &str, calls: u32) {
+    let mut server = Server::start(|_| {});
+    let feed = server.feed();
+    let mut connection = Connection::open(server.addr).await;
+    connection.send(&frames::get(1, "/events")).await;
+    assert_eq!(server.seen().await, Seen::Opened);
+    assert_eq!(connection.next(&[HEADERS, GOAWAY]).await.kind, HEADERS);
+
+    let ids: Vec<u32> = (1..=calls).map(|n| 2 * n + 1).collect();
+    for ids in ids.chunks(100) {
+        let burst: Vec<u8> =
+            ids.iter().flat_map(|&id| [frames::get(id, path), frames::cancel(id)].concat()).collect();
+        connection.send(&burst).await;
+    }
+    feed.send("still here").await.unwrap();
+    let frame = loop {
+        let frame = connection.next(&[DATA, RST_STREAM, GOAWAY]).await;
+        if frame.kind == GOAWAY || frame.stream == 1 {
+            break frame;
+        }
+    };
+    assert_eq!((frame.kind, &*frame.payload), (DATA, &b"data: still here\n\n"[..]), "{frame:?}");
+    drop(feed);
+    let last = connection.next(&[DATA, GOAWAY]).await;
+    assert!(last.kind == DATA && last.is_last, "{last:?}");
+    // And every handler that was started is gone.
+    server.drain.cancel();
+    server.ended().await;
+    let seen = server.seen_already();
+    let count = |what| seen.iter().filter(|seen| **seen == what).count();
+    assert_eq!(count(Seen::Opened) + 1, count(Seen::Dropped));
+}
+
+#[tokio::test]
+async fn a_storm_of_cancelled_calls_kills_no_other_stream() {
+    storm("/hang", 1_000).await;
+}
+
+#[tokio::test]
+async fn a_storm_of_answers_that_nobody_wants_kills_no_other_stream() {
+    storm("/hello", 3_000).await;
+}
+
+/// A call that was answered before its body was read (a wrong token, say) may still send the body.
+#[tokio::test]
+async fn bodies_that_come_after_the_answer_kill_no_other_stream() {
+    let server = Server::start(|_| {});
+    let feed = server.feed();
+    let mut connection = Connection::open(server.addr).await;
+    connection.send(&frames::get(1, "/events")).await;
+    for burst in 0..15 {
+        let ids = (0..200).map(|n| 2 * (burst * 200 + n) + 3);
+        connection.send(&ids.clone().flat_map(|id| frames::post(id, "/hello")).collect::<Vec<_>>()).await;
+        for _ in ids.clone() {
+            assert_eq!(connection.next(&[RST_STREAM, GOAWAY]).await.kind, RST_STREAM);
+        }
+        connection.send(&ids.flat_map(|id| frames::data(id, b"late")).collect::<Vec<_>>()).await;
+    }
+    feed.send("still here").await.unwrap();
+    loop {
+        let frame = connection.next(&[DATA, GOAWAY]).await;
+        assert_eq!(frame.kind, DATA, "{frame:?}");
+        if frame.stream == 1 {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_storm_of_deadlines_on_one_channel_kills_no_other_call() {
+    let mut server = Server::start(|_| {});
+    let feed = server.feed();
+    let client = server.client().await;
+    let mut long = soon(client.clone().stream_chat(chat(""))).await.unwrap().into_inner();
+    assert_eq!(server.seen().await, Seen::Opened);
+    let mut calls = JoinSet::new();
+    for _ in 0..1_000 {
+        let mut client = client.clone();
+        calls.spawn(
+            async move { timeout(Duration::from_millis(1), client.chat(chat("hang"))).await.is_err() },
+        );
+    }
+    assert!(soon(calls.join_all()).await.into_iter().all(|timed_out| timed_out));
+    feed.send("still here").await.unwrap();
+    assert_eq!(soon(long.message()).await.unwrap().unwrap().id, "still here");
+    drop(feed);
+    assert!(soon(long.message()).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn who_does_not_send_a_whole_head_is_cut() {
+    let server = Server::start(|doors| doors.header_timeout = SHORT);
+    for text in ["", "PRI * HTTP/2", "G", "GET /hello HTTP/1.1\r\nhost: x\r\nhalf"] {
+        let mut stream = soon(TcpStream::connect(server.addr)).await.unwrap();
+        soon(stream.write_all(text.as_bytes())).await.unwrap();
+        let mut rest = Vec::new();
+        // Closed, with or without a reset.
+        let _ = soon(stream.read_to_end(&mut rest)).await;
+        assert!(rest.is_empty(), "{text:?}: {}", String::from_utf8_lossy(&rest));
+    }
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_and_a_busy_one_is_not() {
+    let mut server = Server::start(|doors| doors.header_timeout = SHORT);
+    let feed = server.feed();
+    let mut busy = soon(reqwest::get(server.url("/events"))).await.unwrap();
+    let mut idle = soon(TcpStream::connect(server.addr)).await.unwrap();
+    soon(idle.write_all(b"GET /hello HTTP/1.1\r\nhost: x\r\n\r\n")).await.unwrap();
+    let mut answer = String::new();
+    soon(idle.read_to_string(&mut answer)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nhello"), "{answer}");
+    // By now the limit is over for both.
+    feed.send("busy").await.unwrap();
+    assert_eq!(soon(busy.chunk()).await.unwrap().unwrap(), "data: busy\n\n");
+    assert_eq!(server.seen().await, Seen::Opened);
+}
+
+#[tokio::test]
+async fn events_arrive_as_they_are_made() {
+    let server = Server::start(|_| {});
+    let feed = server.feed();
+    let mut response = soon(reqwest::get(server.url("/events"))).await.unwrap();
+    assert_eq!(response.version(), http::Version::HTTP_11);
+    for text in ["one", "two", "three"] {
+        feed.send(text).await.unwrap();
+        assert_eq!(soon(response.chunk()).await.unwrap().unwrap(), format!("data: {text}\n\n"));
+    }
+}
+
+#[tokio::test]
+async fn a_hang_up_drops_the_handler() {
+    let mut server = Server::start(|_| {});
+    let _feeds = [server.feed(), server.feed()];
+    let mut client = server.client().await;
+
+    let events = soon(reqwest::get(server.url("/events"))).await.unwrap();
+    assert_eq!(server.seen().await, Seen::Opened);
+    drop(events);
+    assert_eq!(server.seen().await, Seen::Dropped);
+
+    let stream = soon(client.stream_chat(chat(""))).await.unwrap();
+    assert_eq!(server.seen().await, Seen::Opened);
+    drop(stream);
+    assert_eq!(server.seen().await, Seen::Dropped);
+
+    let mut unary = JoinSet::new();
+    let url = server.url("/hang");
+    unary.spawn(async move { drop(reqwest::get(url).await) });
+    assert_eq!(server.seen().await, Seen::Opened);
+    unary.shutdown().await;
+    assert_eq!(server.seen().await, Seen::Dropped);
+
+    unary.spawn(async move { drop(client.chat(chat("hang")).await) });
+    assert_eq!(server.seen().await, Seen::Opened);
+    unary.shutdown().await;
+    assert_eq!(server.seen().await, Seen::Dropped);
+}
+
+#[tokio::test]
+async fn a_reader_that_has_stopped_is_cut() {
+    let mut server = Server::start(|doors| doors.write_timeout = SHORT);
+    let mut stream = soon(TcpStream::connect(server.addr)).await.unwrap();
+    soon(stream.write_all(b"GET /flood HTTP/1.1\r\nhost: x\r\n\r\n")).await.unwrap();
+    assert_eq!(server.seen().await, Seen::Opened);
+    assert_eq!(server.seen().await, Seen::Dropped);
+}
+
+/// It reads the socket, so that nothing stands still there, but never opens the window of the stream.
+#[tokio::test]
+async fn a_call_whose_window_stays_closed_is_reset_and_its_neighbour_is_not() {
+    let mut server = Server::start(|doors| doors.write_timeout = SHORT);
+    let mut connection = Connection::open(server.addr).await;
+    connection.send(&frames::get(1, "/flood")).await;
+    let reset = connection.next(&[RST_STREAM, GOAWAY]).await;
+    assert_eq!((reset.kind, reset.stream), (RST_STREAM, 1));
+    assert_eq!([server.seen().await, server.seen().await], [Seen::Opened, Seen::Dropped]);
+    connection.send(&frames::get(3, "/hello")).await;
+    let answer = connection.next(&[HEADERS, GOAWAY]).await;
+    assert_eq!((answer.kind, answer.stream), (HEADERS, 3));
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_wait_for_a_seat() {
+    let mut server = Server::start(|doors| doors.max_connections = 1);
+    let feeds = [server.feed(), server.feed()];
+    let mut first = soon(reqwest::get(server.url("/events"))).await.unwrap();
+    let mut second = soon(TcpStream::connect(server.addr)).await.unwrap();
+    soon(second.write_all(b"GET /events HTTP/1.1\r\nhost: x\r\n\r\n")).await.unwrap();
+    // A round trip for the server to serve the second one in, if it did.
+    feeds[1].send("one").await.unwrap();
+    soon(first.chunk()).await.unwrap();
+    drop(first);
+    let seen = [server.seen().await, server.seen().await, server.seen().await];
+    assert_eq!(seen, [Seen::Opened, Seen::Dropped, Seen::Opened]);
+}
+
+#[tokio::test]
+async fn a_head_is_bounded_and_the_peer_is_known() {
+    let server = Server::start(|_| {});
+    let client = reqwest::Client::new();
+    let send = |size: usize| client.get(server.url("/peer")).header("x-large", "x".repeat(size)).send();
+    let fine = soon(send(32 * 1024)).await.unwrap();
+    let peer: std::net::SocketAddr = soon(fine.text()).await.unwrap().parse().unwrap();
+    assert!(peer.ip().is_loopback() && peer != server.addr);
+    assert_eq!(soon(send(100 * 1024)).await.unwrap().status(), 431);
+}

@@ -1,0 +1,134 @@
+//! Request ids, the access line and panics, over the wire.
+
+use std::{
+    io,
+    sync::{Arc, Mutex},
+};
+
+use codex_api::error::INTERNAL_TEXT;
+use serde_json::Value;
+use tonic::{Code, Request};
+
+use super::toy::{Server, chat, request_id, soon};
+
+#[tokio::test]
+async fn a_panic_is_an_error_in_the_callers_protocol() {
+    let server = Server::start(|_| {});
+    let response = soon(reqwest::get(server.url("/panic"))).await.unwrap();
+    assert_eq!(response.status(), 500);
+    let object: Value = soon(response.json()).await.unwrap();
+    assert_eq!(object["error"]["code"], "internal_error");
+
+    let mut client = server.client().await;
+    let status = soon(client.chat(chat("panic"))).await.unwrap_err();
+    assert_eq!((status.code(), status.message()), (Code::Internal, INTERNAL_TEXT));
+    // The connection goes on.
+    soon(client.chat(chat(""))).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_panic_midway_ends_the_stream_with_an_error() {
+    let server = Server::start(|_| {});
+    let feed = server.feed();
+    let mut http = soon(reqwest::get(server.url("/events"))).await.unwrap();
+    feed.send("fine").await.unwrap();
+    assert_eq!(soon(http.chunk()).await.unwrap().unwrap(), "data: fine\n\n");
+    feed.send("panic").await.unwrap();
+    let last = soon(http.text()).await.unwrap();
+    let object: Value = serde_json::from_str(last.strip_prefix("data: ").unwrap()).unwrap();
+    assert_eq!(object["error"]["message"], INTERNAL_TEXT);
+
+    let feed = server.feed();
+    let mut client = server.client().await;
+    let mut grpc = soon(client.stream_chat(chat(""))).await.unwrap().into_inner();
+    feed.send("fine").await.unwrap();
+    assert_eq!(soon(grpc.message()).await.unwrap().unwrap().id, "fine");
+    feed.send("panic").await.unwrap();
+    let status = soon(grpc.message()).await.unwrap_err();
+    assert_eq!((status.code(), status.message()), (Code::Internal, INTERNAL_TEXT));
+}
+
+#[tokio::test]
+async fn an_id_goes_in_and_comes_out_on_both_doors() {
+    let server = Server::start(|_| {});
+    let http = reqwest::Client::new();
+    let response = soon(http.get(server.url("/none")).header("x-request-id", "mine").send()).await.unwrap();
+    assert_eq!(
+        (response.status().as_u16(), &response.headers()["x-request-id"]),
+        (404, &"mine".parse().unwrap())
+    );
+
+    let mut client = server.client().await;
+    let mut request = Request::new(chat(""));
+    request.metadata_mut().insert("x-request-id", "mine".parse().unwrap());
+    let response = soon(client.chat(request)).await.unwrap();
+    assert_eq!((&*response.get_ref().id, &*request_id(response.metadata())), ("mine", "mine"));
+    let made = soon(client.chat(chat(""))).await.unwrap();
+    assert_eq!(request_id(made.metadata()), made.get_ref().id);
+    assert!(made.get_ref().id.starts_with("req_"));
+    let status = soon(client.chat(chat("panic"))).await.unwrap_err();
+    assert!(request_id(status.metadata()).starts_with("req_"));
+}
+
+/// Collects the lines of the thread that the test and its server run on.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The HTTP library asks a body for no more than it needs; the line must not take that for a hang-up.
+#[tokio::test]
+async fn a_response_that_was_sent_is_not_called_aborted() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let logged = tracing_subscriber::fmt()
+        .json()
+        .with_env_filter("codex_api::access=debug")
+        .with_writer(move || writer.clone());
+    let _guard = tracing::subscriber::set_default(logged.finish());
+
+    let mut server = Server::start(|_| {});
+    for client in
+        [reqwest::Client::new(), reqwest::Client::builder().http2_prior_knowledge().build().unwrap()]
+    {
+        soon(async { client.get(server.url("/hello")).send().await?.text().await }).await.unwrap();
+        soon(client.head(server.url("/hello")).send()).await.unwrap();
+        soon(async { client.get(server.url("/none")).send().await?.text().await }).await.unwrap();
+        drop(server.feed());
+        soon(async { client.get(server.url("/events")).send().await?.text().await }).await.unwrap();
+    }
+    let mut client = server.client().await;
+    soon(client.chat(chat(""))).await.unwrap();
+    soon(client.chat(chat("panic"))).await.unwrap_err();
+    server.drain.cancel();
+    server.ended().await;
+
+    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    let told: Vec<String> = text
+        .lines()
+        .map(|line| {
+            let line: Value = serde_json::from_str(line).unwrap();
+            let field = |name: &str| line["fields"][name].to_string().replace('"', "");
+            format!("{} {} {} {}", field("path"), field("status"), field("grpc_status"), field("outcome"))
+        })
+        .collect();
+    let http = [
+        "/hello 200 null ended",
+        "/hello 200 null ended",
+        "unmatched 404 null ended",
+        "/events 200 null ended",
+    ];
+    let chat = "/codex.v1.CodexService/Chat";
+    let grpc = [format!("{chat} 200 0 ended"), format!("{chat} 200 13 ended")];
+    let expected: Vec<String> = http.iter().chain(&http).map(ToString::to_string).chain(grpc).collect();
+    assert_eq!(told, expected);
+}

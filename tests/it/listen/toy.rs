@@ -1,0 +1,221 @@
+//! A small server behind the real listener and layers, whose streams the test feeds and watches.
+
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::ConnectInfo,
+    middleware::from_fn,
+    response::Response,
+    routing::{any, get},
+};
+use codex_api::{
+    access,
+    config::{Config, Doors, Sources},
+    listen, panics,
+    pb::{self, codex_service_server as server},
+};
+use futures_util::{Stream, StreamExt, stream};
+use tokio::{sync::mpsc, task::JoinSet, time::timeout};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Status};
+
+/// Longest wait for anything that must happen.
+const SOON: Duration = Duration::from_secs(20);
+
+/// Waits for what must happen.
+pub async fn soon<T>(what: impl Future<Output = T>) -> T {
+    timeout(SOON, what).await.expect("did not happen in time")
+}
+
+/// What a handler goes through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    Opened,
+    Dropped,
+}
+
+/// Says `Opened` when it is made and `Dropped` when it is dropped.
+struct Guard(mpsc::Sender<Seen>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let _ = self.0.try_send(Seen::Dropped);
+    }
+}
+
+#[derive(Clone)]
+struct Toy {
+    seen: mpsc::Sender<Seen>,
+    feed: Arc<Mutex<Vec<mpsc::Receiver<&'static str>>>>,
+}
+
+impl Toy {
+    fn guard(&self) -> Guard {
+        self.seen.try_send(Seen::Opened).unwrap();
+        Guard(self.seen.clone())
+    }
+
+    /// What the test feeds, then what `after` says.
+    fn fed(&self) -> impl Stream<Item = &'static str> + Send + use<> {
+        let guard = self.guard();
+        let feed = self.feed.lock().unwrap().pop().expect("one feed for each stream");
+        stream::unfold((feed, guard), |(mut feed, guard)| async {
+            let text = feed.recv().await?;
+            assert_ne!(text, "panic", "midway");
+            Some((text, (feed, guard)))
+        })
+    }
+
+    async fn hang(&self) {
+        let _guard = self.guard();
+        std::future::pending::<()>().await;
+    }
+
+    fn router(self) -> Router {
+        let (events, flood, hang) = (self.clone(), self.clone(), self.clone());
+        let http = Router::new()
+            .route("/hello", any(|| async { "hello" }))
+            .route("/peer", get(|ConnectInfo(peer): ConnectInfo<SocketAddr>| async move { peer.to_string() }))
+            .route("/panic", get(|| async { panic!("now") as Response }))
+            .route("/hang", any(|| async move { hang.hang().await }))
+            .route("/flood", get(|| async move { endless(flood.guard()) }))
+            .route("/events", get(|| async move { event_stream(events.fed()) }));
+        let grpc = tonic::service::Routes::new(server::CodexServiceServer::new(self));
+        http.merge(grpc.prepare().into_axum_router())
+            .fallback(|| async { http::StatusCode::NOT_FOUND })
+            .layer(from_fn(panics::catch))
+            .layer(from_fn(access::log))
+    }
+}
+
+fn event_stream(texts: impl Stream<Item = &'static str> + Send + 'static) -> Response {
+    let body = Body::from_stream(texts.map(|text| Ok::<_, io::Error>(format!("data: {text}\n\n"))));
+    Response::builder().header("content-type", "text/event-stream").body(body).unwrap()
+}
+
+fn endless(guard: Guard) -> Body {
+    let chunk = bytes::Bytes::from(vec![b'x'; 16 * 1024]);
+    Body::from_stream(stream::repeat(chunk).map(move |chunk| {
+        let _held = &guard;
+        Ok::<_, io::Error>(chunk)
+    }))
+}
+
+#[tonic::async_trait]
+impl server::CodexService for Toy {
+    type StreamChatStream = Pin<Box<dyn Stream<Item = Result<pb::ChatEvent, Status>> + Send>>;
+
+    /// Answers with the request's id.
+    async fn chat(
+        &self,
+        request: Request<pb::ChatRequest>,
+    ) -> Result<tonic::Response<pb::ChatResponse>, Status> {
+        let id = request_id(request.metadata());
+        match request.get_ref().model.as_str() {
+            "panic" => panic!("now"),
+            "hang" => self.hang().await,
+            _ => {}
+        }
+        Ok(tonic::Response::new(pb::ChatResponse { id, ..Default::default() }))
+    }
+
+    async fn stream_chat(
+        &self,
+        _: Request<pb::ChatRequest>,
+    ) -> Result<tonic::Response<Self::StreamChatStream>, Status> {
+        let events = self.fed().map(|id| Ok(pb::ChatEvent { id: id.to_owned(), ..Default::default() }));
+        Ok(tonic::Response::new(events.boxed()))
+    }
+
+    async fn list_models(
+        &self,
+        _: Request<pb::ListModelsRequest>,
+    ) -> Result<tonic::Response<pb::ListModelsResponse>, Status> {
+        Ok(tonic::Response::new(Default::default()))
+    }
+
+    async fn get_status(
+        &self,
+        _: Request<pb::GetStatusRequest>,
+    ) -> Result<tonic::Response<pb::GetStatusResponse>, Status> {
+        Ok(tonic::Response::new(Default::default()))
+    }
+}
+
+pub type Client = pb::codex_service_client::CodexServiceClient<tonic::transport::Channel>;
+
+/// A running server. Dropping it ends it.
+pub struct Server {
+    pub addr: SocketAddr,
+    pub drain: CancellationToken,
+    pub kill: CancellationToken,
+    serving: JoinSet<()>,
+    seen: mpsc::Receiver<Seen>,
+    feed: Arc<Mutex<Vec<mpsc::Receiver<&'static str>>>>,
+}
+
+impl Server {
+    pub fn start(change: impl FnOnce(&mut Doors)) -> Self {
+        let mut doors = Config::load(Sources::default()).unwrap().doors;
+        change(&mut doors);
+        let (sender, seen) = mpsc::channel(10_000);
+        let toy = Toy { seen: sender, feed: Arc::default() };
+        let feed = Arc::clone(&toy.feed);
+        let (drain, kill) = (CancellationToken::new(), CancellationToken::new());
+        let listener = listen::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let addr = listener.local_addr().unwrap();
+        let mut serving = JoinSet::new();
+        let tokens = (drain.clone(), kill.clone());
+        serving.spawn(async move { listen::serve(listener, toy.router(), &doors, tokens.0, tokens.1).await });
+        Self { addr, drain, kill, serving, seen, feed }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.addr)
+    }
+
+    /// What the next stream will say. It ends when this is dropped.
+    pub fn feed(&self) -> mpsc::Sender<&'static str> {
+        let (sender, receiver) = mpsc::channel(10);
+        self.feed.lock().unwrap().push(receiver);
+        sender
+    }
+
+    /// What the handlers went through next.
+    pub async fn seen(&mut self) -> Seen {
+        soon(self.seen.recv()).await.unwrap()
+    }
+
+    /// What they have gone through up to now.
+    pub fn seen_already(&mut self) -> Vec<Seen> {
+        std::iter::from_fn(|| self.seen.try_recv().ok()).collect()
+    }
+
+    pub async fn client(&self) -> Client {
+        let endpoint = tonic::transport::Endpoint::new(self.url("")).unwrap();
+        Client::new(soon(endpoint.connect()).await.unwrap())
+    }
+
+    /// Waits until the server has ended by itself.
+    pub async fn ended(&mut self) {
+        soon(self.serving.join_next()).await.unwrap().unwrap();
+    }
+}
+
+/// A chat request that makes the toy do what the name says.
+pub fn chat(model: &str) -> pb::ChatRequest {
+    pb::ChatRequest { model: model.to_owned(), ..Default::default() }
+}
+
+/// The request's id, as a handler or a client finds it.
+pub fn request_id(metadata: &tonic::metadata::MetadataMap) -> String {
+    metadata.get("x-request-id").unwrap().to_str().unwrap().to_owned()
+}
