@@ -1,7 +1,9 @@
 //! draft
+pub mod auth;
 pub mod config;
 pub mod engine;
 pub mod error;
+pub mod http;
 
 /// The contract's generated types and traits.
 pub mod pb {
