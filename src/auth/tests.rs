@@ -1,0 +1,143 @@
+use super::*;
+
+/// Doors with nothing set but what a test sets.
+fn doors(change: impl FnOnce(&mut Doors)) -> Doors {
+    let mut doors = crate::config::Config::load(crate::config::Sources {
+        current_dir: "/here".into(),
+        ..crate::config::Sources::default()
+    })
+    .unwrap()
+    .doors;
+    change(&mut doors);
+    doors
+}
+
+fn check(gate: &Gate, headers: &[(&str, &str)]) -> Result<Caller, Error> {
+    let mut map = HeaderMap::new();
+    for (name, value) in headers {
+        map.append(name.parse::<http::HeaderName>().unwrap(), value.parse().unwrap());
+    }
+    gate.check(&map, &Uri::from_static("/v1/models"))
+}
+
+fn reason(gate: &Gate, headers: &[(&str, &str)]) -> &'static str {
+    match check(gate, headers) {
+        Ok(caller) => caller.as_str(),
+        Err(error) => error.reason(),
+    }
+}
+
+#[test]
+fn a_token_is_taken_from_either_header_and_nothing_else_is() {
+    let gate = Gate::new(&doors(|d| d.token = Some(Secret::new("swordfish"))));
+    for (headers, expected) in [
+        (&[("authorization", "Bearer swordfish")][..], "token"),
+        (&[("authorization", "bearer  swordfish ")], "token"),
+        (&[("x-api-key", "swordfish")], "token"),
+        (&[("authorization", "Bearer sk-from-the-sdk"), ("x-api-key", "swordfish")], "token"),
+        (&[("authorization", "Basic swordfish")], "INVALID_API_KEY"),
+        (&[("authorization", "swordfish")], "INVALID_API_KEY"),
+        (&[("authorization", "Bearer swordfis")], "INVALID_API_KEY"),
+        (&[("authorization", "Bearer ")], "INVALID_API_KEY"),
+        (&[("x-api-key", "")], "INVALID_API_KEY"),
+        (&[], "INVALID_API_KEY"),
+        // With a token the name of the host says nothing, that of the origin still does.
+        (&[("host", "elsewhere.test"), ("x-api-key", "swordfish")], "token"),
+        (&[("origin", "https://evil.test"), ("x-api-key", "swordfish")], "ORIGIN_REFUSED"),
+    ] {
+        assert_eq!(reason(&gate, headers), expected, "{headers:?}");
+    }
+}
+
+#[test]
+fn a_refusal_says_how_to_send_a_token_and_does_not_repeat_it() {
+    let gate = Gate::new(&doors(|d| d.token = Some(Secret::new("swordfish"))));
+    let missing = check(&gate, &[]).unwrap_err().to_string();
+    assert!(missing.starts_with("no token was given; send"), "{missing}");
+    let wrong = check(&gate, &[("x-api-key", "guess")]).unwrap_err().to_string();
+    assert!(wrong.contains("Authorization: Bearer") && !wrong.contains("guess"), "{wrong}");
+}
+
+#[test]
+fn without_a_token_only_known_hosts_are_answered() {
+    let gate = Gate::new(&doors(|d| {
+        d.allowed_hosts = vec!["Box.test".into(), "pinned.test:8000".into(), "[fd00::1]".into()];
+    }));
+    for host in [
+        "localhost",
+        "LOCALHOST:8000",
+        "localhost.:8000",
+        "127.0.0.1",
+        "127.1.2.3:9",
+        "[::1]",
+        "[::1]:8000",
+        "[::ffff:127.0.0.1]",
+        "box.test",
+        "box.test:1234",
+        "pinned.test:8000",
+        "[fd00::1]:80",
+    ] {
+        assert_eq!(reason(&gate, &[("host", host)]), "anybody", "{host}");
+    }
+    for host in [
+        "evil.test",
+        "evil.test:8000",
+        "localhost.evil.test",
+        "127.0.0.1.evil.test",
+        "evil@localhost",
+        "localhost:port",
+        "localhost:",
+        "0.0.0.0",
+        "10.0.0.1",
+        "[::]",
+        "pinned.test",
+        "pinned.test:8001",
+        "",
+    ] {
+        assert_eq!(reason(&gate, &[("host", host)]), "HOST_REFUSED", "{host}");
+    }
+    assert_eq!(reason(&gate, &[]), "HOST_REFUSED");
+    assert_eq!(reason(&gate, &[("host", "localhost"), ("host", "evil.test")]), "HOST_REFUSED");
+}
+
+#[test]
+fn the_authority_of_http2_is_a_host_too() {
+    let gate = Gate::new(&doors(|_| {}));
+    let check = |uri: &'static str, host: Option<&'static str>| {
+        let mut headers = HeaderMap::new();
+        if let Some(host) = host {
+            headers.insert(header::HOST, host.parse().unwrap());
+        }
+        gate.check(&headers, &Uri::from_static(uri)).is_ok()
+    };
+    assert!(check("http://127.0.0.1:8000/v1/models", None));
+    assert!(!check("http://evil.test/v1/models", None));
+    assert!(!check("http://localhost/v1/models", Some("evil.test")));
+    assert!(!check("http://evil.test/v1/models", Some("localhost")));
+}
+
+#[test]
+fn an_origin_is_listed_or_the_server_itself() {
+    let gate = Gate::new(&doors(|d| d.cors_origins = vec!["https://app.test/".into()]));
+    for (host, origin, expected) in [
+        ("localhost:8000", "https://app.test", "anybody"),
+        ("localhost:8000", "HTTPS://APP.TEST", "anybody"),
+        ("localhost:8000", "https://app.test:8443", "ORIGIN_REFUSED"),
+        ("localhost:8000", "http://localhost:8000", "anybody"),
+        ("localhost", "http://localhost:80", "anybody"),
+        ("localhost", "https://localhost", "anybody"),
+        ("localhost:8000", "http://localhost:3000", "ORIGIN_REFUSED"),
+        ("localhost:8000", "http://127.0.0.1:8000", "ORIGIN_REFUSED"),
+        ("localhost:8000", "http://localhost", "ORIGIN_REFUSED"),
+        ("localhost:8000", "null", "ORIGIN_REFUSED"),
+        ("localhost:8000", "file://", "ORIGIN_REFUSED"),
+        ("localhost:8000", "", "ORIGIN_REFUSED"),
+        // The host is checked first: under DNS rebinding both are the attacker's.
+        ("evil.test:8000", "http://evil.test:8000", "HOST_REFUSED"),
+    ] {
+        assert_eq!(reason(&gate, &[("host", host), ("origin", origin)]), expected, "{origin} at {host}");
+    }
+    let open = Gate::new(&doors(|d| d.cors_origins = vec!["*".into()]));
+    assert_eq!(reason(&open, &[("host", "localhost"), ("origin", "https://any.test")]), "anybody");
+    assert_eq!(reason(&open, &[("host", "evil.test"), ("origin", "https://any.test")]), "HOST_REFUSED");
+}

@@ -1,0 +1,107 @@
+//! The body of a streamed answer: takes the events that are ready, writes them into one piece of bytes, and ends
+//! with `[DONE]` or with an error. Owns the events: dropping it cancels the turn.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{
+    Stream, StreamExt,
+    stream::{BoxStream, ReadyChunks},
+};
+use tonic::Status;
+
+use super::stream::{Chunk, ChunkMaker};
+use crate::{
+    error::Error,
+    http::{error::ApiError, sse, words::Words},
+    pb::ChatEvent,
+};
+
+/// Most events in one piece.
+const MAX_READY: usize = 64;
+
+/// Pieces of a body, each of whole SSE events.
+pub(super) struct Frames {
+    chunks: ChunkMaker,
+    words: Words,
+    /// `None` once the stream has ended, in whichever way.
+    events: Option<ReadyChunks<BoxStream<'static, Result<ChatEvent, Status>>>>,
+}
+
+impl Frames {
+    /// Writes `events` as the chunks of `chunks`; `words` are the client's, for an error.
+    pub(super) fn new(
+        chunks: ChunkMaker,
+        events: BoxStream<'static, Result<ChatEvent, Status>>,
+        words: Words,
+    ) -> Self {
+        Self { chunks, words, events: Some(events.ready_chunks(MAX_READY)) }
+    }
+
+    fn write(&self, chunks: &[Chunk], out: &mut BytesMut) {
+        for chunk in chunks {
+            sse::write_event(out, &self.chunks.frame(chunk));
+        }
+    }
+
+    /// Writes what is ready and tells whether the stream goes on.
+    fn write_ready(&mut self, ready: Vec<Result<ChatEvent, Status>>, out: &mut BytesMut) -> bool {
+        for event in ready {
+            match event.and_then(|event| self.chunks.push(event)) {
+                Ok(chunks) => self.write(&chunks, out),
+                Err(status) => {
+                    self.write_error(&status, out);
+                    return false;
+                }
+            }
+            if self.chunks.is_complete() {
+                out.extend_from_slice(sse::DONE);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// The last frame of a stream that went wrong. Without `[DONE]`, so that every SDK raises.
+    fn write_error(&self, status: &Status, out: &mut BytesMut) {
+        sse::write_event(out, &ApiError::of(status, &self.words).body());
+    }
+}
+
+impl Stream for Frames {
+    type Item = Bytes;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let frames = &mut *self;
+        let mut out = BytesMut::new();
+        let roles = frames.chunks.roles();
+        frames.write(&roles, &mut out);
+        loop {
+            let Some(events) = &mut frames.events else { return Poll::Ready(None) };
+            let goes_on = match events.poll_next_unpin(cx) {
+                Poll::Ready(Some(ready)) => frames.write_ready(ready, &mut out),
+                Poll::Ready(None) => {
+                    let cut = Error::internal("the stream of events ended without `completed`");
+                    frames.write_error(&cut.into(), &mut out);
+                    false
+                }
+                // The roles may be all there is to say yet. The events have been asked, so they will wake us.
+                Poll::Pending if out.is_empty() => return Poll::Pending,
+                Poll::Pending => return Poll::Ready(Some(out.freeze())),
+            };
+            if !goes_on {
+                // Dropped now and not with the body, which a slow reader may hold for long.
+                frames.events = None;
+            }
+            if !out.is_empty() {
+                return Poll::Ready(Some(out.freeze()));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,110 @@
+//! From `image_url` to bytes. Only `data:` URLs: this server fetches nothing. What the bytes are is checked by the
+//! core.
+
+use base64::{
+    Engine as _, alphabet,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
+
+use super::wire::ImageUrl;
+use crate::{http::error::ApiError, pb};
+
+/// Padding is often forgotten and never needed.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// Reads an image; `param` is its place in the request.
+pub(super) fn image(image_url: ImageUrl, param: &str) -> Result<pb::Image, ApiError> {
+    let ImageUrl { url, detail } = image_url;
+    let invalid = |what: &str| ApiError::invalid(param, format!("{param}: {what}"));
+    let (scheme, rest) =
+        url.split_once(':').ok_or_else(|| invalid("not a URL; send `data:image/png;base64,…`"))?;
+    match scheme.to_ascii_lowercase().as_str() {
+        "data" => {}
+        "http" | "https" => {
+            let why =
+                "this server does not fetch images; send the picture itself as `data:image/png;base64,…`";
+            return Err(ApiError::unsupported(param, format!("{param}: {why}")));
+        }
+        _ => return Err(invalid("only `data:` URLs are taken; send `data:image/png;base64,…`")),
+    }
+    let (kind, text) = rest.split_once(',').ok_or_else(|| invalid("a `data:` URL without a comma"))?;
+    let kind = kind.to_ascii_lowercase();
+    let mut kind = kind.split(';').map(str::trim);
+    match kind.next().unwrap_or_default() {
+        "image/png" | "image/jpeg" | "image/jpg" | "image/webp" | "image/gif" => {}
+        _ => return Err(invalid("only image/png, image/jpeg, image/webp and image/gif are taken")),
+    }
+    if kind.next_back() != Some("base64") {
+        return Err(invalid("the data must be base64: `data:image/png;base64,…`"));
+    }
+    let data = decode(text).map_err(|error| invalid(&format!("the data is not valid base64: {error}")))?;
+    if data.is_empty() {
+        return Err(invalid("the image is empty"));
+    }
+    Ok(pb::Image { data: data.into(), detail: detail.unwrap_or_default() })
+}
+
+fn decode(text: &str) -> Result<Vec<u8>, base64::DecodeError> {
+    // Encoders for mail break lines.
+    if text.bytes().any(|byte| byte.is_ascii_whitespace()) {
+        return BASE64.decode(text.split_ascii_whitespace().collect::<String>());
+    }
+    BASE64.decode(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(url: &str) -> Result<Vec<u8>, serde_json::Value> {
+        let url = ImageUrl { url: url.to_owned(), detail: Some("low".into()) };
+        match image(url, "messages[0].content[1].image_url") {
+            Ok(image) => {
+                assert_eq!(image.detail, "low");
+                Ok(image.data.to_vec())
+            }
+            Err(error) => Err(serde_json::to_value(error.body()).unwrap()["error"].take()),
+        }
+    }
+
+    #[test]
+    fn data_urls_are_decoded_with_and_without_padding_and_line_breaks() {
+        for url in [
+            "data:image/png;base64,AAEC/w==",
+            "data:image/png;base64,AAEC/w",
+            "DATA:Image/PNG;Base64,AAEC/w==",
+            "data:image/jpeg;charset=utf-8;base64,AAEC\r\n/w==\n",
+            "data:image/jpg;base64,AAEC/w==",
+            "data:image/webp;base64,AAEC/w==",
+            "data:image/gif;base64,AAEC/w==",
+        ] {
+            assert_eq!(read(url).unwrap(), [0, 1, 2, 255], "{url}");
+        }
+    }
+
+    #[test]
+    fn everything_else_is_refused_by_its_place() {
+        for (url, code, word) in [
+            ("https://example.test/a.png", "unsupported_parameter", "does not fetch"),
+            ("HTTP://example.test/a.png", "unsupported_parameter", "does not fetch"),
+            ("file:///etc/passwd", "invalid_value", "only `data:`"),
+            ("/etc/passwd", "invalid_value", "not a URL"),
+            ("", "invalid_value", "not a URL"),
+            ("data:image/png;base64", "invalid_value", "comma"),
+            ("data:image/png,abc", "invalid_value", "must be base64"),
+            ("data:image/svg+xml;base64,AAAA", "invalid_value", "image/webp"),
+            ("data:;base64,AAAA", "invalid_value", "image/webp"),
+            ("data:image/png;base64,", "invalid_value", "empty"),
+            ("data:image/png;base64,%%%", "invalid_value", "not valid base64"),
+            ("data:image/png;base64,AAEC/w===", "invalid_value", "not valid base64"),
+        ] {
+            let error = read(url).unwrap_err();
+            assert_eq!(error["param"], "messages[0].content[1].image_url", "{url}");
+            assert_eq!(error["code"], code, "{url}");
+            assert!(error["message"].as_str().unwrap().contains(word), "{url}: {error}");
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! The conversation in the contract's words. Parts keep their numbers, so that an error of the core points at the
+//! right one.
+
+use super::{
+    image::image,
+    tools::{calls, short},
+    wire::{Message, Part, TextOr},
+};
+use crate::{
+    http::error::ApiError,
+    pb::{self, content_part},
+};
+
+/// Translates one message; `at` is its place in the request.
+pub(super) fn message(message: Message, at: &str) -> Result<pb::Message, ApiError> {
+    let role = role(&message.role, at)?;
+    if message.function_call.is_some() {
+        let what = format!("{at}.function_call is the old form of `tool_calls`; send `tool_calls`");
+        return Err(ApiError::unsupported(format!("{at}.function_call"), what));
+    }
+    if message.audio.is_some() {
+        let what = format!("{at}.audio: there is no earlier audio answer; send the text as `content`");
+        return Err(ApiError::unsupported(format!("{at}.audio"), what));
+    }
+    let mut parts = match message.content {
+        None => Vec::new(),
+        Some(TextOr::Text(text)) => vec![text_part(text)],
+        Some(TextOr::List(list)) => {
+            let numbered = list.into_iter().enumerate();
+            numbered
+                .map(|(index, part)| content_part(part, role, &format!("{at}.content[{index}]")))
+                .collect::<Result<_, _>>()?
+        }
+    };
+    // Where OpenAI puts the words of a model that would not answer: they are still what it said.
+    parts.extend(message.refusal.filter(|_| role == pb::Role::Assistant).map(text_part));
+    Ok(pb::Message {
+        role: role.into(),
+        parts,
+        name: message.name.unwrap_or_default(),
+        tool_calls: calls(message.tool_calls.unwrap_or_default(), at)?,
+        tool_call_id: message.tool_call_id.unwrap_or_default(),
+    })
+}
+
+fn role(word: &str, at: &str) -> Result<pb::Role, ApiError> {
+    let param = format!("{at}.role");
+    match word {
+        "system" => Ok(pb::Role::System),
+        "developer" => Ok(pb::Role::Developer),
+        "user" => Ok(pb::Role::User),
+        "assistant" => Ok(pb::Role::Assistant),
+        "tool" => Ok(pb::Role::Tool),
+        "function" => {
+            let what =
+                format!("{param}: `function` is the old form of `tool`; send `tool` with `tool_call_id`");
+            Err(ApiError::unsupported(param, what))
+        }
+        other => {
+            let what =
+                format!("{param}: `{}` is not one of system, developer, user, assistant, tool", short(other));
+            Err(ApiError::invalid(param, what))
+        }
+    }
+}
+
+fn content_part(part: Part, role: pb::Role, at: &str) -> Result<pb::ContentPart, ApiError> {
+    let missing =
+        |field: &str| ApiError::invalid(format!("{at}.{field}"), format!("{at}.{field} is missing"));
+    match part.kind.as_str() {
+        "text" => part.text.map(text_part).ok_or_else(|| missing("text")),
+        "refusal" if role == pb::Role::Assistant => {
+            part.refusal.map(text_part).ok_or_else(|| missing("refusal"))
+        }
+        "image_url" => {
+            let url = part.image_url.ok_or_else(|| missing("image_url"))?;
+            let image = image(url, &format!("{at}.image_url"))?;
+            Ok(pb::ContentPart { part: Some(content_part::Part::Image(image)) })
+        }
+        other => {
+            let what = format!(
+                "{at}: parts of type `{}` are not supported here; use `text` or `image_url`",
+                short(other)
+            );
+            Err(ApiError::unsupported(at, what))
+        }
+    }
+}
+
+fn text_part(text: String) -> pb::ContentPart {
+    pb::ContentPart { part: Some(content_part::Part::Text(text)) }
+}

@@ -1,0 +1,273 @@
+//! OpenAI's error object, and the only way from a `tonic::Status` to it. Reads nothing but the status: what went
+//! wrong inside is not known here.
+
+use std::time::Duration;
+
+use axum::{
+    Json,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use serde::Serialize;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use super::words::Words;
+use crate::error::INTERNAL_TEXT;
+
+/// What the facade answers instead of a result.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct ApiError {
+    row: Row,
+    message: String,
+    param: Option<String>,
+    retry_after: Option<Duration>,
+}
+
+/// One row of the table: how a kind of error looks over HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Row {
+    http: StatusCode,
+    kind: &'static str,
+    code: &'static str,
+    retry: Retry,
+    /// What the error is about when the status names no field.
+    param: Option<&'static str>,
+}
+
+/// What an SDK should do that retries by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Retry {
+    /// Whatever it does with this code.
+    AsUsual,
+    /// Nothing: it would run an agent twice, or cannot help.
+    Never,
+}
+
+const INVALID_REQUEST: &str = "invalid_request_error";
+const PERMISSION: &str = "permission_error";
+const RATE_LIMIT: &str = "rate_limit_error";
+const SERVER: &str = "server_error";
+
+impl Row {
+    const fn new(http: StatusCode, kind: &'static str, code: &'static str) -> Self {
+        Self { http, kind, code, retry: Retry::AsUsual, param: None }
+    }
+
+    const fn never_retried(mut self) -> Self {
+        self.retry = Retry::Never;
+        self
+    }
+
+    const fn about(mut self, param: &'static str) -> Self {
+        self.param = Some(param);
+        self
+    }
+}
+
+/// The table, by the stable reason of `google.rpc.ErrorInfo`.
+fn row_of_reason(reason: &str) -> Option<Row> {
+    use StatusCode as S;
+    Some(match reason {
+        "INVALID_VALUE" => Row::new(S::BAD_REQUEST, INVALID_REQUEST, "invalid_value"),
+        "UNSUPPORTED_PARAMETER" => Row::new(S::BAD_REQUEST, INVALID_REQUEST, "unsupported_parameter"),
+        "UPSTREAM_REJECTED" => Row::new(S::BAD_REQUEST, INVALID_REQUEST, "upstream_rejected"),
+        "PROMPT_TOO_LARGE" => {
+            Row::new(S::PAYLOAD_TOO_LARGE, INVALID_REQUEST, "context_length_exceeded").about("messages")
+        }
+        "CONTEXT_LENGTH_EXCEEDED" => {
+            Row::new(S::BAD_REQUEST, INVALID_REQUEST, "context_length_exceeded").about("messages")
+        }
+        // This pair is what the official SDKs raise as AuthenticationError.
+        "INVALID_API_KEY" => Row::new(S::UNAUTHORIZED, INVALID_REQUEST, "invalid_api_key"),
+        "POLICY_WIDENED" => Row::new(S::FORBIDDEN, PERMISSION, "policy_widened"),
+        "HOST_REFUSED" => Row::new(S::FORBIDDEN, PERMISSION, "host_refused"),
+        "ORIGIN_REFUSED" => Row::new(S::FORBIDDEN, PERMISSION, "origin_refused"),
+        "MODEL_NOT_FOUND" => Row::new(S::NOT_FOUND, INVALID_REQUEST, "model_not_found").about("model"),
+        "OVERLOADED" => Row::new(S::TOO_MANY_REQUESTS, RATE_LIMIT, "overloaded"),
+        "RATE_LIMIT_EXCEEDED" => Row::new(S::TOO_MANY_REQUESTS, RATE_LIMIT, "rate_limit_exceeded"),
+        "INSUFFICIENT_QUOTA" => {
+            Row::new(S::TOO_MANY_REQUESTS, "insufficient_quota", "insufficient_quota").never_retried()
+        }
+        "ENGINE_UNAVAILABLE" => {
+            Row::new(S::SERVICE_UNAVAILABLE, SERVER, "engine_unavailable").never_retried()
+        }
+        "SHUTTING_DOWN" => Row::new(S::SERVICE_UNAVAILABLE, SERVER, "shutting_down"),
+        "TIMEOUT" => Row::new(S::GATEWAY_TIMEOUT, SERVER, "timeout").never_retried(),
+        "TURN_FAILED" => Row::new(S::BAD_GATEWAY, SERVER, "turn_failed").never_retried(),
+        "UPSTREAM_UNAVAILABLE" => Row::new(S::BAD_GATEWAY, SERVER, "upstream_unavailable").never_retried(),
+        "INTERNAL" => Row::new(S::INTERNAL_SERVER_ERROR, SERVER, "internal_error").never_retried(),
+        _ => return None,
+    })
+}
+
+/// For a status without a reason of ours, which only a library can have made.
+fn row_of_code(code: Code) -> Row {
+    use StatusCode as S;
+    match code {
+        Code::InvalidArgument | Code::OutOfRange => {
+            Row::new(S::BAD_REQUEST, INVALID_REQUEST, "invalid_value")
+        }
+        Code::Unauthenticated => Row::new(S::UNAUTHORIZED, INVALID_REQUEST, "invalid_api_key"),
+        Code::PermissionDenied => Row::new(S::FORBIDDEN, PERMISSION, "permission_denied"),
+        Code::NotFound => Row::new(S::NOT_FOUND, INVALID_REQUEST, "not_found"),
+        Code::AlreadyExists => Row::new(S::CONFLICT, INVALID_REQUEST, "already_exists"),
+        Code::ResourceExhausted => Row::new(S::TOO_MANY_REQUESTS, RATE_LIMIT, "rate_limit_exceeded"),
+        Code::FailedPrecondition => {
+            Row::new(S::SERVICE_UNAVAILABLE, SERVER, "engine_unavailable").never_retried()
+        }
+        Code::Unavailable => Row::new(S::SERVICE_UNAVAILABLE, SERVER, "unavailable"),
+        Code::DeadlineExceeded => Row::new(S::GATEWAY_TIMEOUT, SERVER, "timeout").never_retried(),
+        Code::Aborted | Code::Cancelled => Row::new(S::BAD_GATEWAY, SERVER, "turn_failed").never_retried(),
+        Code::Unimplemented => Row::new(S::NOT_IMPLEMENTED, SERVER, "not_implemented").never_retried(),
+        Code::Internal | Code::Unknown | Code::DataLoss | Code::Ok => {
+            Row::new(S::INTERNAL_SERVER_ERROR, SERVER, "internal_error").never_retried()
+        }
+    }
+}
+
+impl ApiError {
+    /// Translates a status; `words` are the client's names for the fields of the contract.
+    pub(super) fn of(status: &Status, words: &Words) -> Self {
+        let details = status.get_error_details();
+        let known = details.error_info().and_then(|info| row_of_reason(&info.reason));
+        let row = known.unwrap_or_else(|| row_of_code(status.code()));
+        let violation = details.bad_request().and_then(|bad| bad.field_violations.first());
+        let field = violation.map(|v| v.field.as_str()).filter(|field| !field.is_empty());
+        let param = field.map(|field| words.param(field));
+        let message = match (field, &param) {
+            // A library's own words about an inner fault are not for clients.
+            _ if row.http == StatusCode::INTERNAL_SERVER_ERROR => INTERNAL_TEXT.to_owned(),
+            (Some(field), Some(param)) if field != param => status.message().replace(field, param),
+            _ => status.message().to_owned(),
+        };
+        Self {
+            row,
+            message,
+            param: param.or_else(|| row.param.map(str::to_owned)),
+            retry_after: details.retry_info().and_then(|retry| retry.retry_delay),
+        }
+    }
+
+    /// A parameter with a wrong value.
+    pub(super) fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
+        let row = Row::new(StatusCode::BAD_REQUEST, INVALID_REQUEST, "invalid_value");
+        Self::plain(row, message).with_param(param)
+    }
+
+    /// A parameter that asks for what cannot be done here.
+    pub(super) fn unsupported(param: impl Into<String>, message: impl Into<String>) -> Self {
+        let row = Row::new(StatusCode::BAD_REQUEST, INVALID_REQUEST, "unsupported_parameter");
+        Self::plain(row, message).with_param(param)
+    }
+
+    /// A body that is not JSON.
+    pub(super) fn invalid_json(message: impl Into<String>) -> Self {
+        Self::plain(Row::new(StatusCode::BAD_REQUEST, INVALID_REQUEST, "invalid_json"), message)
+    }
+
+    /// A body that could not be read to its end.
+    pub(super) fn broken_body(message: impl Into<String>) -> Self {
+        Self::plain(Row::new(StatusCode::BAD_REQUEST, INVALID_REQUEST, "invalid_body"), message)
+    }
+
+    /// A body that is larger than the server reads.
+    pub(super) fn body_too_large(message: impl Into<String>) -> Self {
+        Self::plain(Row::new(StatusCode::PAYLOAD_TOO_LARGE, INVALID_REQUEST, "body_too_large"), message)
+    }
+
+    /// A body that did not come.
+    pub(super) fn body_timeout(message: impl Into<String>) -> Self {
+        Self::plain(Row::new(StatusCode::REQUEST_TIMEOUT, INVALID_REQUEST, "body_timeout"), message)
+    }
+
+    /// A body of another kind than JSON.
+    pub(super) fn unsupported_media_type(message: impl Into<String>) -> Self {
+        let row = Row::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, INVALID_REQUEST, "unsupported_media_type");
+        Self::plain(row, message)
+    }
+
+    /// A path that is no route.
+    pub(super) fn unknown_url(message: impl Into<String>) -> Self {
+        Self::plain(Row::new(StatusCode::NOT_FOUND, INVALID_REQUEST, "unknown_url"), message)
+    }
+
+    /// A route that does not take this method.
+    pub(super) fn method_not_allowed(message: impl Into<String>) -> Self {
+        Self::plain(Row::new(StatusCode::METHOD_NOT_ALLOWED, INVALID_REQUEST, "method_not_allowed"), message)
+    }
+
+    /// A name that no model has.
+    pub(super) fn model_not_found(message: impl Into<String>) -> Self {
+        let row = Row::new(StatusCode::NOT_FOUND, INVALID_REQUEST, "model_not_found");
+        Self::plain(row, message).with_param("model")
+    }
+
+    fn plain(row: Row, message: impl Into<String>) -> Self {
+        Self { row, message: message.into(), param: None, retry_after: None }
+    }
+
+    fn with_param(mut self, param: impl Into<String>) -> Self {
+        self.param = Some(param.into());
+        self
+    }
+
+    /// The error object, as it stands in a body and in an SSE frame.
+    pub(super) fn body(&self) -> impl Serialize + '_ {
+        ErrorBody {
+            error: ErrorObject {
+                message: &self.message,
+                kind: self.row.kind,
+                param: self.param.as_deref(),
+                code: self.row.code,
+            },
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct ErrorBody<'a> {
+    error: ErrorObject<'a>,
+}
+
+#[derive(Debug, Serialize)]
+struct ErrorObject<'a> {
+    message: &'a str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    param: Option<&'a str>,
+    code: &'static str,
+}
+
+/// Read by the official SDKs before their own rule.
+const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = (self.row.http, Json(self.body())).into_response();
+        let headers = response.headers_mut();
+        if self.row.http == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        let waiting_helps =
+            matches!(self.row.http, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+        if let Some(delay) = self.retry_after.filter(|_| waiting_helps) {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(delay)));
+        }
+        match self.row.retry {
+            Retry::AsUsual => {}
+            Retry::Never => {
+                headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+            }
+        }
+        response
+    }
+}
+
+/// Rounded up: who comes back a moment early is refused again.
+fn whole_seconds(delay: Duration) -> u64 {
+    delay.as_secs() + u64::from(delay.subsec_nanos() > 0)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,178 @@
+//! From an HTTP request to what a handler needs: the JSON body within its limits, and the call that carries the
+//! request id, the caller and the time limit on.
+
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody};
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, header, request::Parts};
+use http_body_util::BodyExt;
+use serde::de::DeserializeOwned;
+use serde_json::error::Category;
+use tonic::metadata::AsciiMetadataValue;
+
+use super::{error::ApiError, words::TIMEOUT_HEADER};
+use crate::auth::Caller;
+
+/// Names a request in logs; set by the caller or by an outer layer.
+const REQUEST_ID: &str = "x-request-id";
+
+/// Longest error text that quotes the caller, in characters.
+const MAX_QUOTE: usize = 300;
+
+/// How much of a body is read, and how patiently.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BodyLimits {
+    /// Largest body in bytes.
+    pub(super) max_bytes: usize,
+    /// Longest pause.
+    pub(super) pause: Duration,
+}
+
+/// Reads and parses a JSON body.
+pub(super) async fn json<T: DeserializeOwned>(
+    parts: &Parts,
+    body: Body,
+    limits: BodyLimits,
+) -> Result<T, ApiError> {
+    check_content_type(&parts.headers)?;
+    // A client that asks first gets its answer at once; any other is still sending and would not hear it.
+    let asks_first = parts.headers.contains_key(header::EXPECT);
+    parse(&read(body, limits, asks_first).await?)
+}
+
+/// JSON is required: a form or plain text can be sent by any web page without asking the browser's permission.
+fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
+    let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let kind = given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    if kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json")) {
+        return Ok(());
+    }
+    Err(ApiError::unsupported_media_type("the body must be JSON: send `content-type: application/json`"))
+}
+
+async fn read(mut body: Body, limits: BodyLimits, asks_first: bool) -> Result<Bytes, ApiError> {
+    let max = limits.max_bytes;
+    let declared = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    let mut bytes = BytesMut::with_capacity(declared.min(max));
+    let mut over = declared > max;
+    while !over {
+        let Some(frame) = next_frame(&mut body, limits.pause).await? else { return Ok(bytes.freeze()) };
+        if let Ok(data) = frame.into_data() {
+            over = bytes.len() + data.len() > max;
+            if !over {
+                bytes.extend_from_slice(&data);
+            }
+        }
+    }
+    drop(bytes);
+    if !asks_first {
+        skip(body, limits).await;
+    }
+    Err(ApiError::body_too_large(format!(
+        "the body is larger than the {max} bytes that this server reads (CODEX_MAX_BODY_BYTES)"
+    )))
+}
+
+async fn next_frame(body: &mut Body, pause: Duration) -> Result<Option<http_body::Frame<Bytes>>, ApiError> {
+    match tokio::time::timeout(pause, body.frame()).await {
+        Ok(None) => Ok(None),
+        Ok(Some(Ok(frame))) => Ok(Some(frame)),
+        Ok(Some(Err(error))) => {
+            Err(ApiError::broken_body(quoted(&format!("the body could not be read: {error}"))))
+        }
+        Err(_) => Err(ApiError::body_timeout(format!(
+            "nothing of the body came for {} seconds (CODEX_BODY_TIMEOUT_SECONDS)",
+            pause.as_secs()
+        ))),
+    }
+}
+
+/// Reads on for a while, without keeping: a client that is cut off while it sends sees a broken connection instead
+/// of the answer.
+async fn skip(mut body: Body, limits: BodyLimits) {
+    let reading = async {
+        let mut left = limits.max_bytes;
+        while let Some(Ok(frame)) = body.frame().await {
+            let size = frame.data_ref().map_or(0, Bytes::len);
+            let Some(rest) = left.checked_sub(size) else { return };
+            left = rest;
+        }
+    };
+    // Whether it got to the end makes no difference to the answer.
+    let _ = tokio::time::timeout(limits.pause, reading).await;
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Err(ApiError::invalid_json("the body is empty; a JSON object is expected"));
+    }
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let path = error.path().to_string();
+        refusal(path.trim_end_matches(['.', '?']), error.inner())
+    })?;
+    reader.end().map_err(|error| refusal("", &error))?;
+    Ok(value)
+}
+
+fn refusal(path: &str, error: &serde_json::Error) -> ApiError {
+    match error.classify() {
+        Category::Data if path.is_empty() => {
+            ApiError::invalid_json(quoted(&format!("the body does not fit: {error}")))
+        }
+        Category::Data => ApiError::invalid(path, quoted(&format!("{path}: {error}"))),
+        Category::Syntax | Category::Eof | Category::Io => {
+            let text = error.to_string();
+            let hint = match text.contains("surrogate") || text.contains("hex escape") {
+                true => "; an escape from \\ud800 to \\udfff must be half of a pair",
+                false => "",
+            };
+            ApiError::invalid_json(format!("the body is not valid JSON: {text}{hint}"))
+        }
+    }
+}
+
+/// Cuts out the middle of a long text, which is the caller's own; the place of the mistake is at its end.
+fn quoted(text: &str) -> String {
+    let count = text.chars().count();
+    if count <= MAX_QUOTE {
+        return text.to_owned();
+    }
+    let head: String = text.chars().take(MAX_QUOTE - 100).collect();
+    let tail: String = text.chars().skip(count - 100).collect();
+    format!("{head} … {tail}")
+}
+
+/// The in-process call for a request.
+pub(super) fn call<T>(parts: &Parts, message: T) -> tonic::Request<T> {
+    let mut call = tonic::Request::new(message);
+    let id = parts.headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
+    if let Some(Ok(id)) = id.map(AsciiMetadataValue::try_from) {
+        call.metadata_mut().insert(REQUEST_ID, id);
+    }
+    if let Some(caller) = parts.extensions.get::<Caller>() {
+        call.extensions_mut().insert(*caller);
+    }
+    call
+}
+
+/// The caller's own time limit.
+pub(super) fn timeout(headers: &HeaderMap) -> Result<Option<prost_types::Duration>, ApiError> {
+    let Some(value) = headers.get(HeaderName::from_static(TIMEOUT_HEADER)) else { return Ok(None) };
+    let text = value.to_str().unwrap_or_default().trim();
+    let is_decimal = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let seconds = text.parse::<f64>().ok().filter(|seconds| is_decimal && *seconds > 0.0);
+    let duration = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let duration = duration.and_then(|duration| prost_types::Duration::try_from(duration).ok());
+    match duration {
+        Some(duration) => Ok(Some(duration)),
+        None => Err(ApiError::invalid(
+            TIMEOUT_HEADER,
+            format!("{TIMEOUT_HEADER} must be a positive decimal number of seconds, such as 30 or 2.5"),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,63 @@
+//! `GET /healthz`: the contract's `GetStatus` as 200 or 503, for load balancers and for people. Needs no token and
+//! tells no secret.
+
+use axum::{
+    Json,
+    extract::{Request, State},
+    response::{IntoResponse, Response},
+};
+use http::{HeaderValue, StatusCode, header};
+use serde::Serialize;
+
+use super::{Facade, error::ApiError, extract, words::Words};
+use crate::pb::{self, codex_service_server::CodexService};
+
+#[derive(Debug, Serialize)]
+struct Health {
+    ok: bool,
+    engine: String,
+    codex_version: Option<String>,
+    version: String,
+    running: u32,
+    waiting: u32,
+    draining: bool,
+    demo: bool,
+    reason: Option<String>,
+}
+
+/// Whether a turn can run now, and if not, why.
+pub(super) async fn show<S: CodexService>(
+    State(facade): State<Facade<S>>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (parts, _) = request.into_parts();
+    let call = extract::call(&parts, pb::GetStatusRequest {});
+    let answer = facade.service.get_status(call).await;
+    let status = answer.map_err(|status| ApiError::of(&status, &Words::default()))?.into_inner();
+
+    let code = if status.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let draining = status.draining;
+    let mut response = (code, Json(Health::of(status))).into_response();
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if draining && code == StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    Ok(response)
+}
+
+impl Health {
+    fn of(status: pb::GetStatusResponse) -> Self {
+        let given = |text: String| (!text.is_empty()).then_some(text);
+        Self {
+            ok: status.ready,
+            engine: status.engine,
+            codex_version: given(status.codex_version),
+            version: status.server_version,
+            running: status.running_turns,
+            waiting: status.waiting_turns,
+            draining: status.draining,
+            demo: status.demo,
+            reason: given(status.reason),
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! The OpenAI facade: the generated service trait in OpenAI's words. All its routes and layers are on this page.
+//! What must hold for both doors (validation, admission, deadlines) is behind the trait, not here.
+
+mod chat;
+mod error;
+mod extract;
+mod health;
+mod models;
+mod sse;
+mod words;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use bytes::{Bytes, BytesMut};
+use http::{HeaderName, HeaderValue, Method, Uri, header};
+use tonic::Status;
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
+
+use crate::{auth::Gate, config::Doors, pb::codex_service_server::CodexService};
+use error::ApiError;
+use extract::BodyLimits;
+use words::Words;
+
+/// Names the parameters of a request that were given and made no difference.
+const IGNORED_PARAMS: HeaderName = HeaderName::from_static("x-codex-ignored-params");
+
+/// Every route of the facade over `service`, with the layers that belong to it.
+///
+/// Paths that are none of them are left to the caller, who merges the gRPC routes and falls back to [`not_found`].
+pub fn router<S: CodexService>(service: Arc<S>, doors: &Doors, gate: Arc<Gate>) -> Router {
+    let facade = Facade {
+        service,
+        body_limits: BodyLimits { max_bytes: doors.max_body_bytes, pause: doors.body_timeout },
+        keep_alive: doors.sse_keepalive,
+    };
+    let guarded = Router::new()
+        .route("/v1/chat/completions", post(chat::complete::<S>))
+        .route("/v1/models", get(models::list::<S>))
+        .route("/v1/models/{*id}", get(models::retrieve::<S>))
+        .route_layer(middleware::from_fn_with_state(gate, guard));
+    let routes = Router::new()
+        .route("/healthz", get(health::show::<S>))
+        .merge(guarded)
+        .method_not_allowed_fallback(method_not_allowed)
+        .with_state(facade);
+    match cors(doors) {
+        // Outermost: a browser's preflight carries no token and must be answered all the same.
+        Some(cors) => routes.layer(cors),
+        None => routes,
+    }
+}
+
+/// The answer to a path that no door knows.
+pub fn not_found(method: &Method, uri: &Uri) -> Response {
+    let path: String = uri.path().chars().take(200).collect();
+    ApiError::unknown_url(format!("there is no route {method} {path} on this server")).into_response()
+}
+
+/// A status as an OpenAI error response, for layers around the facade that refuse or catch something.
+pub fn refusal(status: &Status) -> Response {
+    ApiError::of(status, &Words::default()).into_response()
+}
+
+/// A status as the last frame of an SSE stream, for layers around the facade that end one.
+pub fn refusal_event(status: &Status) -> Bytes {
+    let mut out = BytesMut::new();
+    sse::write_event(&mut out, &ApiError::of(status, &Words::default()).body());
+    out.freeze()
+}
+
+/// What every handler has at hand.
+struct Facade<S> {
+    service: Arc<S>,
+    body_limits: BodyLimits,
+    keep_alive: Option<Duration>,
+}
+
+impl<S> Clone for Facade<S> {
+    fn clone(&self) -> Self {
+        Self {
+            service: Arc::clone(&self.service),
+            body_limits: self.body_limits,
+            keep_alive: self.keep_alive,
+        }
+    }
+}
+
+impl<S> fmt::Debug for Facade<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Facade").field("body_limits", &self.body_limits).finish_non_exhaustive()
+    }
+}
+
+/// Lets in whom the gate lets in, and notes who it is.
+async fn guard(State(gate): State<Arc<Gate>>, mut request: Request, next: Next) -> Response {
+    match gate.check(request.headers(), request.uri()) {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        Err(error) => refusal(&Status::from(error)),
+    }
+}
+
+/// The router adds `Allow`.
+async fn method_not_allowed(method: Method, uri: Uri) -> Response {
+    let path: String = uri.path().chars().take(200).collect();
+    ApiError::method_not_allowed(format!("{path} does not take {method}")).into_response()
+}
+
+/// What browsers of the configured origins may do; none when there are none.
+fn cors(doors: &Doors) -> Option<CorsLayer> {
+    let origins = &doors.cors_origins;
+    let origin = match origins.as_slice() {
+        [] => return None,
+        any if any.iter().any(|origin| origin == "*") => AllowOrigin::any(),
+        listed => AllowOrigin::list(
+            listed.iter().filter_map(|o| HeaderValue::from_str(o.trim_end_matches('/')).ok()),
+        ),
+    };
+    Some(
+        CorsLayer::new()
+            .allow_origin(origin)
+            .allow_methods([Method::GET, Method::POST])
+            // SDKs add headers of their own (`x-stainless-…`); what matters is checked by value.
+            .allow_headers(AllowHeaders::mirror_request())
+            .expose_headers([
+                HeaderName::from_static("x-request-id"),
+                IGNORED_PARAMS,
+                header::RETRY_AFTER,
+                HeaderName::from_static("x-should-retry"),
+            ])
+            .max_age(Duration::from_secs(600)),
+    )
+}
+
+#[cfg(test)]
+mod stub;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,66 @@
+//! `GET /v1/models` and `GET /v1/models/{id}`: the contract's `ListModels` in OpenAI's shape.
+
+use axum::{
+    Json,
+    extract::{Path, Request, State},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+
+use super::{Facade, error::ApiError, extract, words::Words};
+use crate::pb::{self, codex_service_server::CodexService};
+
+#[derive(Debug, Serialize)]
+struct List {
+    object: &'static str,
+    data: Vec<Model>,
+}
+
+#[derive(Debug, Serialize)]
+struct Model {
+    id: String,
+    object: &'static str,
+    created: i64,
+    owned_by: &'static str,
+}
+
+impl Model {
+    fn of(model: pb::Model) -> Self {
+        // Codex does not tell when a model was made, and clients want a number.
+        Self { id: model.id, object: "model", created: 0, owned_by: "codex" }
+    }
+}
+
+/// All models.
+pub(super) async fn list<S: CodexService>(
+    State(facade): State<Facade<S>>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let models = fetch(&facade, request).await?;
+    let data = models.into_iter().map(Model::of).collect();
+    Ok(Json(List { object: "list", data }).into_response())
+}
+
+/// One model; its name may contain slashes.
+pub(super) async fn retrieve<S: CodexService>(
+    State(facade): State<Facade<S>>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let models = fetch(&facade, request).await?;
+    match models.into_iter().find(|model| model.id == id) {
+        Some(model) => Ok(Json(Model::of(model)).into_response()),
+        None => {
+            let id: String = id.chars().take(200).collect();
+            Err(ApiError::model_not_found(format!("this server lists no model `{id}`; see GET /v1/models")))
+        }
+    }
+}
+
+async fn fetch<S: CodexService>(facade: &Facade<S>, request: Request) -> Result<Vec<pb::Model>, ApiError> {
+    let (parts, _) = request.into_parts();
+    let call = extract::call(&parts, pb::ListModelsRequest {});
+    let answer = facade.service.list_models(call).await;
+    let answer = answer.map_err(|status| ApiError::of(&status, &Words::default()))?;
+    Ok(answer.into_inner().models)
+}

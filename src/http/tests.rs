@@ -1,0 +1,382 @@
+//! The facade as a client meets it, over a scripted service: shapes against the files in `tests/fixtures/openai`,
+//! errors of every kind, the guard, the small routes.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use futures_util::{StreamExt, stream};
+use http::{Request, StatusCode, header};
+use serde_json::json;
+use tonic::Status;
+
+use super::stub::*;
+use crate::{
+    auth::Caller,
+    config::Secret,
+    error::Error,
+    pb::{self, FinishReason, chat_event::Event},
+};
+
+const HELLO: &str = r#"{"model":"alias","messages":[{"role":"user","content":"hi"}]}"#;
+const HELLO_STREAM: &str = r#"{"stream":true,"messages":[{"role":"user","content":"hi"}]}"#;
+
+fn choice(index: u32, text: &str, finish_reason: FinishReason) -> pb::Choice {
+    let finish_reason = finish_reason.into();
+    pb::Choice { index, text: text.into(), finish_reason, ..pb::Choice::default() }
+}
+
+fn answer(choices: Vec<pb::Choice>, usage: Option<pb::Usage>) -> pb::ChatResponse {
+    pb::ChatResponse {
+        id: "chatcmpl-1".into(),
+        created_unix_seconds: 1_700_000_000,
+        model: "alias".into(),
+        choices,
+        usage,
+        system_fingerprint: "codex-1.2.3".into(),
+        ..pb::ChatResponse::default()
+    }
+}
+
+fn tool_call() -> pb::ToolCall {
+    pb::ToolCall { id: "call_1".into(), name: "get_time".into(), arguments: "{\"zone\": \"CET\"}".into() }
+}
+
+#[tokio::test]
+async fn a_plain_answer_has_openais_shape() {
+    let stub = Stub::answering(Ok(answer(vec![choice(0, "Hé 👋\n", FinishReason::Stop)], Some(USAGE))));
+    let response = send(&stub, &doors(), chat(HELLO)).await;
+    assert_eq!(response.headers()["content-type"], "application/json");
+    assert!(!response.headers().contains_key("x-codex-ignored-params"));
+    let (status, body) = read(response).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(json(&body), json(include_str!("../../tests/fixtures/openai/plain.json")));
+}
+
+#[tokio::test]
+async fn choices_tool_calls_and_thoughts_have_their_places() {
+    let thinking = pb::Choice { reasoning: "Hm.".into(), ..choice(0, "cut", FinishReason::Length) };
+    let calling = pb::Choice { tool_calls: vec![tool_call()], ..choice(1, "", FinishReason::ToolCalls) };
+    let filtered = choice(2, "", FinishReason::ContentFilter);
+    let mut all = answer(vec![thinking, calling, filtered], None);
+    all.system_fingerprint.clear();
+    let (_, body) = read(send(&Stub::answering(Ok(all)), &doors(), chat(HELLO)).await).await;
+    assert_eq!(json(&body), json(include_str!("../../tests/fixtures/openai/choices.json")));
+}
+
+#[tokio::test]
+async fn a_stream_has_openais_shape() {
+    let item = pb::Item { id: "item_1".into(), ..pb::Item::default() };
+    let notice = pb::Notice { message: "retry".into(), ..pb::Notice::default() };
+    let events = vec![
+        (0, Ok(Event::Notice(notice))),
+        (0, Ok(Event::ReasoningDelta(pb::ReasoningDelta { text: "Hm.".into() }))),
+        (0, text("Hé ")),
+        (0, Ok(Event::Item(item))),
+        (0, text("👋\n")),
+        (0, finished(FinishReason::Stop)),
+        (0, completed(Some(USAGE))),
+    ];
+    let with_usage = HELLO_STREAM.replace("true", "true,\"stream_options\":{\"include_usage\":true}");
+    for (body, expected) in [
+        (HELLO_STREAM, include_str!("../../tests/fixtures/openai/stream.sse")),
+        (&with_usage, include_str!("../../tests/fixtures/openai/stream_usage.sse")),
+    ] {
+        let response = send(&Stub::scripted(events.clone()), &doors(), chat(body.to_owned())).await;
+        assert_eq!(response.headers()["content-type"], "text/event-stream; charset=utf-8");
+        assert_eq!(response.headers()["cache-control"], "no-cache");
+        assert_eq!(response.headers()["x-accel-buffering"], "no");
+        assert_eq!(read(response).await, (StatusCode::OK, expected.to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn choices_of_a_stream_are_told_apart() {
+    let events = vec![
+        (1, text("b")),
+        (0, Ok(Event::ToolCall(tool_call()))),
+        (0, Ok(Event::ToolCall(pb::ToolCall { id: "call_2".into(), ..tool_call() }))),
+        (1, finished(FinishReason::Length)),
+        (0, finished(FinishReason::ToolCalls)),
+        (0, completed(None)),
+    ];
+    let body = HELLO_STREAM.replace("true", "true,\"n\":2,\"stream_options\":{\"include_usage\":true}");
+    let response = send(&Stub::scripted(events), &doors(), chat(body)).await;
+    let expected = include_str!("../../tests/fixtures/openai/stream_choices.sse");
+    assert_eq!(read(response).await, (StatusCode::OK, expected.to_owned()));
+}
+
+#[tokio::test]
+async fn an_error_in_the_middle_of_a_stream_is_its_last_frame() {
+    let failure = Error::TurnFailed { message: "the agent gave up".into() };
+    let stub = Stub::scripted(vec![(0, text("Hal")), (0, Err(failure.into())), (0, text("never"))]);
+    let response = send(&stub, &doors(), chat(HELLO_STREAM)).await;
+    let expected = include_str!("../../tests/fixtures/openai/stream_error.sse");
+    assert_eq!(read(response).await, (StatusCode::OK, expected.to_owned()));
+}
+
+#[tokio::test]
+async fn a_stream_that_breaks_the_contract_ends_as_our_fault() {
+    for events in [
+        vec![(0, text("no end"))],
+        vec![(0, completed(None))],
+        vec![(0, finished(FinishReason::Stop)), (0, text("late"))],
+        vec![(7, text("nobody's"))],
+    ] {
+        let (_, body) = read(send(&Stub::scripted(events), &doors(), chat(HELLO_STREAM)).await).await;
+        let last = body.trim_end().rsplit("\n\n").next().unwrap();
+        assert_eq!(json(last.strip_prefix("data: ").unwrap())["error"]["code"], "internal_error", "{body}");
+        assert!(!body.contains("[DONE]"));
+    }
+}
+
+#[tokio::test]
+async fn a_failure_before_the_first_event_is_an_http_status() {
+    let full =
+        || Status::from(Error::Overloaded { message: "full".into(), retry_after: Duration::from_secs(2) });
+    let before_the_call = Stub::refusing(full());
+    let before_started = Stub::streaming(stream::iter([Err(full())]));
+    for stub in [before_the_call, before_started] {
+        let response = send(&stub, &doors(), chat(HELLO_STREAM)).await;
+        assert_eq!(response.headers()["retry-after"], "2");
+        let (status, body) = read(response).await;
+        assert_eq!(status, StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(json(&body)["error"]["code"], "overloaded");
+    }
+    let empty = send(&Stub::streaming(stream::empty()), &doors(), chat(HELLO_STREAM)).await;
+    assert_eq!(empty.status(), StatusCode::INTERNAL_SERVER_ERROR);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_head_does_not_wait_for_text_and_silence_is_filled() {
+    let stub = Stub::streaming(stream::iter(framed(vec![])).chain(stream::pending()));
+    let response = send(&stub, &doors(), chat(HELLO_STREAM)).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    let mut frames = response.into_body().into_data_stream();
+    let role = frames.next().await.unwrap().unwrap();
+    assert!(std::str::from_utf8(&role).unwrap().contains("\"role\":\"assistant\""));
+    assert_eq!(frames.next().await.unwrap().unwrap(), ": keep-alive\n\n");
+    assert_eq!(frames.next().await.unwrap().unwrap(), ": keep-alive\n\n");
+}
+
+#[tokio::test]
+async fn dropping_the_body_drops_the_turn_at_once() {
+    let (sender, receiver) = tokio::sync::mpsc::channel::<Result<pb::ChatEvent, Status>>(1);
+    let rest = tokio_stream::wrappers::ReceiverStream::new(receiver);
+    let stub = Stub::streaming(stream::iter(framed(vec![(0, text("a"))])).chain(rest));
+    let response = send(&stub, &doors(), chat(HELLO_STREAM)).await;
+    let mut frames = response.into_body().into_data_stream();
+    frames.next().await.unwrap().unwrap();
+    assert!(!sender.is_closed(), "the turn must live as long as its body");
+    drop(frames);
+    assert!(sender.is_closed());
+}
+
+#[tokio::test]
+async fn what_is_ready_goes_out_in_one_piece() {
+    let mut events: Vec<_> = (0..40).map(|n| (0, text(&n.to_string()))).collect();
+    events.push((0, finished(FinishReason::Stop)));
+    events.push((0, completed(None)));
+    let response = send(&Stub::scripted(events), &doors(), chat(HELLO_STREAM)).await;
+    assert_eq!(response.into_body().into_data_stream().count().await, 1);
+}
+
+#[tokio::test]
+async fn request_id_caller_and_time_limit_travel_with_the_call() {
+    let stub = Stub::answering(Ok(answer(vec![], None)));
+    let mut doors = doors();
+    doors.token = Some(Secret::new("swordfish"));
+    let mut request = chat(HELLO);
+    for (name, value) in
+        [("x-request-id", "r-1"), ("x-api-key", "swordfish"), ("x-codex-timeout-seconds", "2.5")]
+    {
+        request.headers_mut().insert(name, value.parse().unwrap());
+    }
+    assert_eq!(send(&stub, &doors, request).await.status(), StatusCode::OK);
+    let seen = stub.seen().remove(0);
+    assert_eq!(seen.request_id.as_deref(), Some("r-1"));
+    assert_eq!(seen.caller, Some(Caller::TokenHolder));
+    assert_eq!(seen.request.timeout, Some(prost_types::Duration { seconds: 2, nanos: 500_000_000 }));
+    assert_eq!(seen.request.model, "alias");
+}
+
+#[tokio::test]
+async fn ignored_parameters_are_named_on_answers_and_on_streams() {
+    let ignored = |body: &str| body.replacen('{', "{\"temperature\":0,\"seed\":1,\"top_p\":null,", 1);
+    let plain = Stub::answering(Ok(answer(vec![], None)));
+    let streamed = Stub::scripted(vec![(0, finished(FinishReason::Stop)), (0, completed(None))]);
+    for (stub, body) in [(plain, HELLO), (streamed, HELLO_STREAM)] {
+        let response = send(&stub, &doors(), chat(ignored(body))).await;
+        assert_eq!(response.headers()["x-codex-ignored-params"], "seed, temperature");
+    }
+}
+
+#[tokio::test]
+async fn errors_of_the_core_speak_of_the_clients_fields() {
+    let refused = Stub::refusing(Error::invalid("messages[0].parts[1].image", "not a picture").into());
+    let image = "{\"type\":\"image_url\",\"image_url\":\"data:image/png;base64,AAAA\"}";
+    let body = format!(
+        "{{\"messages\":[{{\"role\":\"user\",\"content\":[{{\"type\":\"text\",\"text\":\"\"}},{image}]}}]}}"
+    );
+    let (status, body) = read(send(&refused, &doors(), chat(body)).await).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert_eq!(json(&body)["error"]["param"], "messages[0].content[1].image_url");
+}
+
+#[tokio::test]
+async fn no_body_gets_an_answer_that_is_not_json() {
+    let deep = format!("{{\"messages\":{}1{}}}", "[".repeat(5000), "]".repeat(5000));
+    for (body, http, code, param) in [
+        ("", 400, "invalid_json", None),
+        (" \n", 400, "invalid_json", None),
+        ("{", 400, "invalid_json", None),
+        ("{\"messages\":[}", 400, "invalid_json", None),
+        ("[]", 400, "invalid_json", None),
+        ("\"text\"", 400, "invalid_json", None),
+        (&deep, 400, "invalid_value", Some("messages[0]")),
+        ("{\"messages\":[{\"role\":\"user\",\"content\":\"\\ud800\"}]}", 400, "invalid_json", None),
+        ("{\"x\":\"\\ud800\",\"messages\":[]}", 400, "invalid_json", None),
+        ("{} {}", 400, "invalid_json", None),
+        ("{}", 400, "invalid_value", Some("messages")),
+        ("{\"messages\":null}", 400, "invalid_value", Some("messages")),
+        ("{\"messages\":\"hi\"}", 400, "invalid_value", Some("messages")),
+        ("{\"messages\":[],\"n\":\"2\"}", 400, "invalid_value", Some("n")),
+    ] {
+        let (status, answer) = read(send(&Stub::listing(&[]), &doors(), chat(body.to_owned())).await).await;
+        let error = &json(&answer)["error"];
+        assert_eq!(status.as_u16(), http, "{body}");
+        assert_eq!(error["code"], code, "{body}: {error}");
+        assert_eq!(error["param"], json!(param), "{body}: {error}");
+        assert_eq!(error["type"], "invalid_request_error");
+    }
+}
+
+#[tokio::test]
+async fn the_guard_stands_before_every_route_but_health() {
+    let mut doors = doors();
+    doors.token = Some(Secret::new("swordfish"));
+    let response = send(&Stub::listing(&[]), &doors, chat(HELLO)).await;
+    assert_eq!(response.headers()["www-authenticate"], "Bearer");
+    let (status, body) = read(response).await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+    let expected = json(include_str!("../../tests/fixtures/openai/unauthorized.json"));
+    assert_eq!(json(&body), expected);
+    for path in ["/v1/models", "/v1/models/m"] {
+        assert_eq!(send(&Stub::listing(&["m"]), &doors, get(path)).await.status(), StatusCode::UNAUTHORIZED);
+    }
+    assert_eq!(send(&Stub::listing(&[]), &doors, get("/healthz")).await.status().as_u16(), 503);
+
+    let mut rebound = get("/v1/models");
+    rebound.headers_mut().insert(header::HOST, "evil.test".parse().unwrap());
+    let (status, body) = read(send(&Stub::listing(&[]), &super::stub::doors(), rebound).await).await;
+    assert_eq!((status, &json(&body)["error"]["code"]), (StatusCode::FORBIDDEN, &json!("host_refused")));
+}
+
+#[tokio::test]
+async fn models_are_listed_and_found_also_with_slashes() {
+    let stub = Stub::listing(&["gpt-5-codex", "acme/fast model"]);
+    let (status, body) = read(send(&stub, &doors(), get("/v1/models")).await).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(json(&body), json(include_str!("../../tests/fixtures/openai/models.json")));
+    for path in ["/v1/models/acme/fast%20model", "/v1/models/acme%2Ffast%20model"] {
+        let (status, body) = read(send(&stub, &doors(), get(path)).await).await;
+        assert_eq!((status, &json(&body)["id"]), (StatusCode::OK, &json!("acme/fast model")), "{path}");
+    }
+    let (status, body) = read(send(&stub, &doors(), get("/v1/models/nope")).await).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    assert_eq!(json(&body), json(include_str!("../../tests/fixtures/openai/model_not_found.json")));
+}
+
+#[tokio::test]
+async fn health_is_200_or_503_with_the_reason() {
+    let ready = pb::GetStatusResponse {
+        ready: true,
+        demo: true,
+        engine: "exec".into(),
+        codex_version: "1.2.3".into(),
+        server_version: "0.1.0".into(),
+        running_turns: 2,
+        waiting_turns: 1,
+        ..pb::GetStatusResponse::default()
+    };
+    let draining = pb::GetStatusResponse {
+        ready: false,
+        draining: true,
+        reason: "the server is shutting down".into(),
+        codex_version: String::new(),
+        ..ready.clone()
+    };
+    let (status, body) = read(send(&Stub::in_state(ready), &doors(), get("/healthz")).await).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(json(&body), json(include_str!("../../tests/fixtures/openai/health.json")));
+    let response = send(&Stub::in_state(draining), &doors(), get("/healthz")).await;
+    assert_eq!(response.headers()["retry-after"], "1");
+    let (status, body) = read(response).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(json(&body), json(include_str!("../../tests/fixtures/openai/health_draining.json")));
+}
+
+#[tokio::test]
+async fn other_methods_and_paths_are_answered_in_json() {
+    let stub = Stub::listing(&["m"]);
+    for (method, path, allow) in [
+        ("GET", "/v1/chat/completions", "POST"),
+        ("DELETE", "/v1/models", "GET,HEAD"),
+        ("POST", "/v1/models/m", "GET,HEAD"),
+        ("POST", "/healthz", "GET,HEAD"),
+    ] {
+        let mut request = get(path);
+        *request.method_mut() = method.parse().unwrap();
+        let response = send(&stub, &doors(), request).await;
+        assert_eq!(response.headers()["allow"], allow, "{path}");
+        let (status, body) = read(response).await;
+        assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(json(&body)["error"]["code"], "method_not_allowed");
+    }
+    let mut head = get("/v1/models");
+    *head.method_mut() = http::Method::HEAD;
+    assert_eq!(read(send(&stub, &doors(), head).await).await, (StatusCode::OK, String::new()));
+
+    let request = get("/v1/nope");
+    let (status, body) = read(super::not_found(request.method(), request.uri())).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    assert_eq!(json(&body), json(include_str!("../../tests/fixtures/openai/unknown_url.json")));
+}
+
+#[tokio::test]
+async fn browsers_of_listed_origins_may_call_and_others_may_not() {
+    let mut doors = doors();
+    let preflight = |origin: &str| {
+        Request::options("/v1/chat/completions")
+            .header(header::HOST, "localhost:8000")
+            .header(header::ORIGIN, origin)
+            .header(header::ACCESS_CONTROL_REQUEST_METHOD, "POST")
+            .header(header::ACCESS_CONTROL_REQUEST_HEADERS, "authorization,x-stainless-os")
+            .body(Body::empty())
+            .unwrap()
+    };
+    let stub = Stub::listing(&["m"]);
+    let off = send(&stub, &doors, preflight("https://app.test")).await;
+    assert!(!off.headers().contains_key("access-control-allow-origin"));
+
+    doors.cors_origins = vec!["https://app.test".into()];
+    doors.token = Some(Secret::new("swordfish"));
+    // A preflight carries no token.
+    let on = send(&stub, &doors, preflight("https://app.test")).await;
+    assert_eq!(on.status(), StatusCode::OK);
+    assert_eq!(on.headers()["access-control-allow-origin"], "https://app.test");
+    assert_eq!(on.headers()["access-control-allow-headers"], "authorization,x-stainless-os");
+    let other = send(&stub, &doors, preflight("https://evil.test")).await;
+    assert!(!other.headers().contains_key("access-control-allow-origin"));
+
+    let call = |origin: &str| {
+        let mut request = get("/v1/models");
+        request.headers_mut().insert(header::ORIGIN, origin.parse().unwrap());
+        request.headers_mut().insert("x-api-key", "swordfish".parse().unwrap());
+        request
+    };
+    let allowed = send(&stub, &doors, call("https://app.test")).await;
+    assert_eq!(allowed.status(), StatusCode::OK);
+    let exposed = allowed.headers()["access-control-expose-headers"].to_str().unwrap();
+    assert!(["x-request-id", "x-codex-ignored-params", "retry-after"].iter().all(|h| exposed.contains(h)));
+    assert_eq!(send(&stub, &doors, call("https://evil.test")).await.status(), StatusCode::FORBIDDEN);
+}

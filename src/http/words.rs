@@ -1,0 +1,111 @@
+//! The client's names for the fields of the contract: an error that the core words as `messages[0].parts[1].image`
+//! is about `messages[0].content[1].image_url` for whoever speaks OpenAI.
+
+/// What the client called things that OpenAI has several names or forms for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Words {
+    /// The name under which a limit of output tokens was given.
+    pub(super) max_output_tokens: &'static str,
+    /// The name under which an effort was given.
+    pub(super) reasoning_effort: &'static str,
+    /// For each message, whether its content was one string and so has no parts to point at.
+    pub(super) string_contents: Vec<bool>,
+}
+
+/// The request header for the contract's `timeout`.
+pub(super) const TIMEOUT_HEADER: &str = "x-codex-timeout-seconds";
+
+impl Default for Words {
+    fn default() -> Self {
+        Self {
+            max_output_tokens: "max_completion_tokens",
+            reasoning_effort: "reasoning_effort",
+            string_contents: Vec::new(),
+        }
+    }
+}
+
+impl Words {
+    /// The client's name for a field of the contract; a field of the same name keeps it.
+    pub(super) fn param(&self, field: &str) -> String {
+        let steps: Vec<&str> = field.split('.').collect();
+        match steps.as_slice() {
+            ["max_output_tokens"] => self.max_output_tokens.to_owned(),
+            ["reasoning_effort"] => self.reasoning_effort.to_owned(),
+            ["timeout"] => TIMEOUT_HEADER.to_owned(),
+            ["tool_choice", "name"] => "tool_choice.function.name".to_owned(),
+            ["tool_choice", "mode"] => "tool_choice".to_owned(),
+            [tool, rest @ ..] if tool.starts_with("tools[") && !rest.is_empty() => {
+                format!("{tool}.function.{}", rest.join("."))
+            }
+            [message, call, rest @ ("name" | "arguments")]
+                if message.starts_with("messages[") && call.starts_with("tool_calls[") =>
+            {
+                format!("{message}.{call}.function.{rest}")
+            }
+            [message, part, rest @ ..] if message.starts_with("messages[") => {
+                match part.strip_prefix("parts") {
+                    Some(index) => self.content(message, index, rest),
+                    None => field.to_owned(),
+                }
+            }
+            _ => field.to_owned(),
+        }
+    }
+
+    fn content(&self, message: &str, index: &str, rest: &[&str]) -> String {
+        let number = message.trim_start_matches("messages[").trim_end_matches(']').parse::<usize>();
+        let is_string = number.is_ok_and(|n| self.string_contents.get(n).copied().unwrap_or(false));
+        let inner = match rest {
+            _ if is_string => return format!("{message}.content"),
+            [] => "",
+            ["image", "detail"] => ".image_url.detail",
+            ["image", ..] => ".image_url",
+            ["text", ..] => ".text",
+            _ => "",
+        };
+        format!("{message}.content{index}{inner}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_of_the_contract_get_the_clients_names() {
+        let words = Words {
+            max_output_tokens: "max_tokens",
+            reasoning_effort: "reasoning.effort",
+            string_contents: vec![false, true],
+        };
+        for (field, param) in [
+            ("model", "model"),
+            ("stop[1]", "stop[1]"),
+            ("n", "n"),
+            ("max_output_tokens", "max_tokens"),
+            ("reasoning_effort", "reasoning.effort"),
+            ("timeout", "x-codex-timeout-seconds"),
+            ("tools", "tools"),
+            ("tools[2]", "tools[2]"),
+            ("tools[2].parameters", "tools[2].function.parameters"),
+            ("tool_choice.name", "tool_choice.function.name"),
+            ("tool_choice", "tool_choice"),
+            ("messages", "messages"),
+            ("messages[0].role", "messages[0].role"),
+            ("messages[0].parts", "messages[0].content"),
+            ("messages[0].parts[3]", "messages[0].content[3]"),
+            ("messages[0].parts[3].text", "messages[0].content[3].text"),
+            ("messages[0].parts[3].image", "messages[0].content[3].image_url"),
+            ("messages[0].parts[3].image.data", "messages[0].content[3].image_url"),
+            ("messages[0].parts[3].image.detail", "messages[0].content[3].image_url.detail"),
+            ("messages[1].parts[0].text", "messages[1].content"),
+            ("messages[0].tool_calls[1].name", "messages[0].tool_calls[1].function.name"),
+            ("messages[0].tool_calls[1].id", "messages[0].tool_calls[1].id"),
+            ("messages[0].tool_call_id", "messages[0].tool_call_id"),
+            ("response_format.json_schema.schema", "response_format.json_schema.schema"),
+        ] {
+            assert_eq!(words.param(field), param);
+        }
+    }
+}
