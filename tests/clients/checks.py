@@ -1,0 +1,139 @@
+"""Named checks, run in order: `ok NAME`, `FAIL NAME: reason`, a closing line, exit code 1 on any failure."""
+
+import json
+import os
+import signal
+import struct
+import sys
+import time
+import traceback
+import urllib.request
+import zlib
+
+CHECKS = []
+
+
+def check(function):
+    """Registers a function as a check of its own name."""
+    CHECKS.append(function)
+    return function
+
+
+class Skip(Exception):
+    """What is missing for the check."""
+
+
+def same(got, wanted, what="value"):
+    """Fails unless both are equal."""
+    assert got == wanted, f"{what}: got {got!r}, wanted {wanted!r}"
+
+
+def raises(kind, call, *args, **kwargs):
+    """Calls, and returns the error of that kind; anything else fails."""
+    try:
+        result = call(*args, **kwargs)
+    except kind as error:
+        return error
+    except Exception as error:
+        raise AssertionError(f"wanted {kind.__name__}, got {type(error).__name__}: {error}") from error
+    raise AssertionError(f"wanted {kind.__name__}, got {str(result)[:200]}")
+
+
+def directive(*steps):
+    """A directive of the scripted upstream (docs/scripted-upstream.md)."""
+    return "@@" + json.dumps(list(steps)) + "@@"
+
+
+# Reported by the upstream as it is, so that counts cannot be right by accident.
+USAGE = {"input": 10, "cached": 4, "output": 2, "reasoning": 1}
+# One message at once, then one that takes far longer than any check waits.
+ENDLESS = {"messages": [{"text": "the beginning"}, {"tokens": 50_000, "delay_ms": 20}]}
+RATE_LIMIT = {
+    "status": 429,
+    "body": {"error": {"message": "Rate limit reached", "type": "requests", "code": "rate_limit_exceeded"}},
+}
+NO_MODEL = {
+    "status": 400,
+    "body": {
+        "error": {
+            "message": "The requested model 'x' does not exist.",
+            "type": "invalid_request_error",
+            "code": "model_not_found",
+        }
+    },
+}
+REFUSED = {
+    "status": 400,
+    "body": {"error": {"message": "the upstream refuses this", "type": "invalid_request_error", "code": "bad_thing"}},
+}
+TOO_LONG = {"failed": {"code": "context_length_exceeded", "message": "Your input exceeds the context window"}}
+# Fails at once and is not asked again, after a message that the client has seen.
+BREAKS_OFF = {
+    "messages": [{"text": "part one"}, {"text": "lost"}],
+    "failed": {"code": "invalid_prompt", "message": "flagged"},
+}
+# More characters than any server here takes.
+HUGE = "x" * 1_100_000
+
+
+def png(size=8):
+    """A red square."""
+
+    def chunk(kind, data):
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    rows = b"".join(b"\0" + b"\xff\0\0" * size for _ in range(size))
+    header = struct.pack(">IIBBBBB", size, size, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def until(what, condition, seconds=20):
+    """Asks until the answer is yes; fails when the time is over."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds} s: {what}"
+        time.sleep(0.05)
+
+
+def env(name, default=None):
+    """An environment variable, or the end."""
+    value = os.environ.get(name) or default
+    if value is None:
+        sys.exit(f"{name} is not set")
+    return value
+
+
+def health(base_url):
+    """The JSON of /healthz."""
+    root = base_url.rstrip("/").removesuffix("/v1")
+    with urllib.request.urlopen(root + "/healthz", timeout=10) as response:
+        return json.load(response)
+
+
+def main(seconds=300):
+    """Runs the checks whose names hold one of the words of the command line, or all."""
+    signal.alarm(seconds)  # Whatever hangs, the caller gets its answer.
+    words = sys.argv[1:]
+    passed = failed = 0
+    for function in CHECKS:
+        name = function.__name__
+        if words and not any(word in name for word in words):
+            continue
+        try:
+            function()
+        except Skip as why:
+            print(f"skip {name}: {why}", flush=True)
+        except Exception as error:
+            failed += 1
+            reason = " ".join(str(error).split())[:600] or "no reason"
+            where = traceback.extract_tb(error.__traceback__)[1:] or traceback.extract_tb(error.__traceback__)
+            line = next((f.lineno for f in where if f.filename == function.__code__.co_filename), "?")
+            print(f"FAIL {name}: {type(error).__name__}: {reason} (line {line})", flush=True)
+        else:
+            passed += 1
+            print(f"ok {name}", flush=True)
+    print(f"{passed} passed, {failed} failed", flush=True)
+    if passed == 0 and failed == 0:
+        sys.exit("no check ran")
+    sys.exit(1 if failed else 0)

@@ -1,0 +1,431 @@
+"""The official openai-python as a client of the HTTP door.
+
+BASE_URL=http://127.0.0.1:PORT/v1, API_KEY; MODEL if not gpt-5.5. The server runs on the scripted upstream.
+"""
+
+import asyncio
+import base64
+import json
+import time
+
+import openai
+from openai import AsyncOpenAI, OpenAI
+from pydantic import BaseModel
+
+import checks
+from checks import Skip, check, directive, raises, same, until
+
+BASE_URL = checks.env("BASE_URL")
+API_KEY = checks.env("API_KEY", "unused")
+MODEL = checks.env("MODEL", "gpt-5.5")
+OPTIONS = {"base_url": BASE_URL, "api_key": API_KEY, "max_retries": 0, "timeout": 60}
+CLIENT = OpenAI(**OPTIONS)
+HELLO = {"text": "hello world", "usage": checks.USAGE}
+
+
+def user(*steps, text=""):
+    return [{"role": "user", "content": text + directive(*steps)}]
+
+
+def create(*steps, **more):
+    return CLIENT.chat.completions.create(model=MODEL, messages=user(*steps), **more)
+
+
+def said(completion):
+    return completion.choices[0].message.content
+
+
+def heard(chunks):
+    return "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+
+
+def running():
+    state = checks.health(BASE_URL)
+    return state["running_turns"] if "running_turns" in state else state["running"]
+
+
+def idle():
+    until("no turn runs any more", lambda: running() == 0)
+
+
+def same_usage(usage, times=1):
+    wanted = {k: v * times for k, v in checks.USAGE.items()}
+    same(usage.prompt_tokens, wanted["input"], "prompt_tokens")
+    same(usage.completion_tokens, wanted["output"], "completion_tokens")
+    same(usage.total_tokens, wanted["input"] + wanted["output"], "total_tokens")
+    same(usage.prompt_tokens_details.cached_tokens, wanted["cached"], "cached_tokens")
+    same(usage.completion_tokens_details.reasoning_tokens, wanted["reasoning"], "reasoning_tokens")
+
+
+@check
+def chat():
+    got = create(HELLO)
+    same(said(got), "hello world", "content")
+    same((got.object, got.model, len(got.choices)), ("chat.completion", MODEL, 1))
+    assert got.id.startswith("chatcmpl-"), got.id
+    assert abs(got.created - time.time()) < 300, got.created
+    assert got.system_fingerprint, "no system_fingerprint"
+    choice = got.choices[0]
+    same((choice.index, choice.finish_reason, choice.logprobs), (0, "stop", None))
+    same((choice.message.role, choice.message.refusal), ("assistant", None))
+    same_usage(got.usage)
+
+
+@check
+def chat_members_are_written_out():
+    raw = CLIENT.chat.completions.with_raw_response.create(model=MODEL, messages=user(HELLO))
+    choice = json.loads(raw.text if isinstance(raw.text, str) else raw.text())["choices"][0]
+    assert "logprobs" in choice and choice["logprobs"] is None, choice
+    assert "refusal" in choice["message"] and choice["message"]["refusal"] is None, choice
+
+
+@check
+def conversation_with_every_width_of_character():
+    text = "Grüße, 漢字 and 🦀 — "
+    got = CLIENT.chat.completions.create(
+        model=MODEL,
+        messages=[
+            {"role": "system", "content": "Be brief."},
+            {"role": "developer", "content": [{"type": "text", "text": "Be kind."}]},
+            {"role": "user", "content": "first", "name": "ann"},
+            {"role": "assistant", "content": "an answer"},
+            {"role": "user", "content": [{"type": "text", "text": text}, {"type": "text", "text": directive({"echo": True})}]},
+        ],
+    )
+    assert text.strip() in json.loads(said(got))["user"], said(got)
+
+
+@check
+def chat_of_several_messages_is_the_same_streamed():
+    step = {"messages": [{"text": "first part"}, {"text": "second part"}], "usage": checks.USAGE}
+    whole = said(create(step))
+    same(whole, "first part\n\nsecond part", "unary")
+    same(heard(create(step, stream=True)), whole, "streamed")
+
+
+@check
+def stream():
+    chunks = list(create(HELLO, stream=True))
+    same(heard(chunks), "hello world", "text")
+    same({c.object for c in chunks}, {"chat.completion.chunk"}, "object")
+    same({c.model for c in chunks}, {MODEL}, "model")
+    same(len({(c.id, c.created) for c in chunks}), 1, "different ids or times")
+    assert chunks[0].id.startswith("chatcmpl-"), chunks[0].id
+    same(chunks[0].choices[0].delta.role, "assistant", "role of the first chunk")
+    same([c.choices[0].delta.role for c in chunks[1:] if c.choices[0].delta.role], [], "further roles")
+    reasons = [c.choices[0].finish_reason for c in chunks]
+    same((reasons[-1], [r for r in reasons if r]), ("stop", ["stop"]), "finish_reason")
+    same([c.usage for c in chunks if c.usage], [], "usage nobody asked for")
+
+
+@check
+def stream_with_usage():
+    chunks = list(create(HELLO, stream=True, stream_options={"include_usage": True}))
+    same(heard(chunks), "hello world", "text")
+    same(chunks[-1].choices, [], "choices of the usage chunk")
+    same_usage(chunks[-1].usage)
+    same([c.usage for c in chunks[:-1] if c.usage], [], "usage in other chunks")
+    same(chunks[-2].choices[0].finish_reason, "stop", "finish_reason before it")
+
+
+@check
+def stream_helper():
+    with CLIENT.chat.completions.stream(model=MODEL, messages=user(HELLO)) as events:
+        kinds = [event.type for event in events]
+        final = events.get_final_completion()
+    assert "content.delta" in kinds and "content.done" in kinds, kinds
+    same(said(final), "hello world", "final content")
+
+
+@check
+def stream_of_much_text():
+    text = heard(create({"tokens": 20_000}, stream=True))
+    same(text == " ".join(f"tok{i}" for i in range(20_000)), True, "20,000 words in order")
+
+
+@check
+def vision():
+    url = "data:image/png;base64," + base64.b64encode(checks.png()).decode()
+    parts = [
+        {"type": "text", "text": "What is it? " + directive({"echo": True})},
+        {"type": "image_url", "image_url": {"url": url, "detail": "low"}},
+    ]
+    got = CLIENT.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": parts}])
+    same(json.loads(said(got))["images"], 1, "images that the upstream saw")
+
+
+def bad_image(url):
+    parts = [{"type": "text", "text": directive(HELLO)}, {"type": "image_url", "image_url": {"url": url}}]
+    call = CLIENT.chat.completions.create
+    return raises(openai.BadRequestError, call, model=MODEL, messages=[{"role": "user", "content": parts}])
+
+
+@check
+def vision_refuses_remote_images():
+    error = bad_image("https://example.com/a.png")
+    assert "image_url" in (error.param or ""), error.param
+
+
+@check
+def vision_looks_at_the_content():
+    error = bad_image("data:image/png;base64," + base64.b64encode(b"this is no picture").decode())
+    assert "image_url" in (error.param or ""), error.param
+
+
+class Entry(BaseModel):
+    name: str
+    day: int
+    tags: list[str]
+
+
+@check
+def parse():
+    messages = user({"schema_answer": True})
+    got = CLIENT.chat.completions.parse(model=MODEL, messages=messages, response_format=Entry)
+    entry = got.choices[0].message.parsed
+    assert isinstance(entry, Entry), entry
+
+
+@check
+def parse_sends_the_schema():
+    step = {"messages": [{"text": "Let me see.", "phase": "commentary"}, {"text": '{"name":"a","day":2,"tags":["b"]}'}]}
+    got = CLIENT.chat.completions.parse(model=MODEL, messages=user(step), response_format=Entry)
+    same(got.choices[0].message.parsed, Entry(name="a", day=2, tags=["b"]), "the last message alone")
+    schema = Entry.model_json_schema() | {"additionalProperties": False}
+    form = {"type": "json_schema", "json_schema": {"name": "entry", "strict": True, "schema": schema}}
+    seen = json.loads(said(create({"echo": True}, response_format=form)))
+    same(seen["format"]["schema"]["properties"]["day"]["type"], "integer", "the schema that the upstream saw")
+
+
+@check
+def json_object():
+    got = create({"text": '{"a": 1}'}, response_format={"type": "json_object"})
+    same(json.loads(said(got)), {"a": 1}, "content")
+
+
+@check
+def reasoning_effort_reaches_the_upstream():
+    for effort in ("low", "high"):
+        same(json.loads(said(create({"echo": True}, reasoning_effort=effort)))["effort"], effort, "effort")
+
+
+@check
+def reasoning_is_no_content():
+    same(said(create({"reasoning": "thinking hard", "text": "done"})), "done", "content")
+
+
+@check
+def several_choices():
+    got = create(HELLO, n=2)
+    same([(c.index, c.message.content, c.finish_reason) for c in got.choices], [(i, "hello world", "stop") for i in (0, 1)])
+    same_usage(got.usage, times=2)
+
+
+@check
+def several_choices_streamed():
+    texts, ends = {}, {}
+    for chunk in create(HELLO, n=2, stream=True):
+        for choice in chunk.choices:
+            texts[choice.index] = texts.get(choice.index, "") + (choice.delta.content or "")
+            if choice.finish_reason:
+                same(choice.index in ends, False, "a second finish_reason")
+                ends[choice.index] = choice.finish_reason
+    same((texts, ends), ({0: "hello world", 1: "hello world"}, {0: "stop", 1: "stop"}))
+
+
+@check
+def stop():
+    for texts in ("STOP", ["never", "STOP"]):
+        got = create({"text": "one two STOP three"}, stop=texts)
+        same((said(got), got.choices[0].finish_reason), ("one two ", "stop"))
+    same(heard(create({"text": "one two STOP three"}, stop="STOP", stream=True)), "one two ", "streamed")
+
+
+@check
+def max_tokens():
+    for name in ("max_tokens", "max_completion_tokens"):
+        got = create({"text": "one two three four five six"}, **{name: 3})
+        same((said(got), got.choices[0].finish_reason), ("one two three", "length"), name)
+    whole = create({"text": "one two three"}, max_completion_tokens=50)
+    same((said(whole), whole.choices[0].finish_reason), ("one two three", "stop"), "enough")
+
+
+@check
+def headers():
+    raw = CLIENT.chat.completions.with_raw_response.create(
+        model=MODEL, messages=user(HELLO), temperature=0.5, seed=7, extra_headers={"X-Request-Id": "from-the-client-1"}
+    )
+    same(raw.headers.get("x-request-id"), "from-the-client-1", "x-request-id")
+    ignored = {word.strip() for word in raw.headers.get("x-codex-ignored-params", "").split(",")}
+    same(ignored, {"temperature", "seed"}, "x-codex-ignored-params")
+    same(raw.headers.get("content-type", "").split(";")[0], "application/json", "content-type")
+    plain = CLIENT.chat.completions.with_raw_response.create(model=MODEL, messages=user(HELLO))
+    assert plain.headers.get("x-request-id"), "no x-request-id of its own"
+    assert "x-codex-ignored-params" not in plain.headers, plain.headers
+
+
+@check
+def headers_of_a_stream():
+    call = CLIENT.chat.completions.with_streaming_response.create
+    with call(model=MODEL, messages=user(HELLO), stream=True) as response:
+        same(response.headers.get("content-type", "").split(";")[0], "text/event-stream", "content-type")
+        assert response.headers.get("x-request-id"), "no x-request-id"
+        lines = [line for line in response.iter_lines() if line and not line.startswith(":")]
+    same(lines[-1], "data: [DONE]", "last line")
+    same([line for line in lines if not line.startswith("data: ")], [], "lines of another kind")
+
+
+@check
+def unknown_members_are_tolerated():
+    same(said(create(HELLO, extra_body={"no_such_member": {"a": 1}}, user="ann")), "hello world", "content")
+
+
+@check
+def models():
+    ids = [model.id for model in CLIENT.models.list()]
+    assert ids, "no models"
+    same(len(ids), len(set(ids)), "ids come twice")
+    for name in ids:
+        model = CLIENT.models.retrieve(name)
+        same((model.id, model.object), (name, "model"))
+
+
+@check
+def models_unknown():
+    error = raises(openai.NotFoundError, CLIENT.models.retrieve, "no-such-model")
+    same(error.code, "model_not_found", "code")
+
+
+@check
+def authentication_error():
+    if API_KEY == "unused":
+        raise Skip("the server has no token")
+    for call in (lambda c: c.models.list(), lambda c: c.chat.completions.create(model=MODEL, messages=user(HELLO))):
+        error = raises(openai.AuthenticationError, call, CLIENT.with_options(api_key=API_KEY + "x"))
+        same((error.code, error.type), ("invalid_api_key", "invalid_request_error"))
+
+
+@check
+def bad_request_error():
+    error = raises(openai.BadRequestError, CLIENT.chat.completions.create, model=MODEL, messages=[])
+    same((error.type, error.param), ("invalid_request_error", "messages"))
+    assert error.request_id, "no request id"
+    for name, value in (("n", 0), ("logprobs", True), ("stop", ["a", "b", "c", "d", "e"]), ("max_tokens", 0)):
+        same(raises(openai.BadRequestError, create, HELLO, **{name: value}).param, name, f"param of {name}={value}")
+
+
+@check
+def bad_request_error_of_the_upstream():
+    error = raises(openai.BadRequestError, create, checks.REFUSED)
+    assert "the upstream refuses this" in str(error), error
+
+
+@check
+def bad_request_error_for_a_long_context():
+    same(raises(openai.BadRequestError, create, checks.TOO_LONG).code, "context_length_exceeded", "code")
+
+
+@check
+def too_large_prompt():
+    messages = [{"role": "user", "content": checks.HUGE}]
+    error = raises(openai.APIStatusError, CLIENT.chat.completions.create, model=MODEL, messages=messages)
+    same((error.status_code, error.code), (413, "context_length_exceeded"))
+
+
+@check
+def not_found_error():
+    error = raises(openai.NotFoundError, create, checks.NO_MODEL)
+    same((error.code, error.type), ("model_not_found", "invalid_request_error"))
+
+
+@check
+def not_found_error_of_a_route():
+    error = raises(openai.NotFoundError, CLIENT.embeddings.create, model=MODEL, input="x")
+    same(error.code, "unknown_url", "code")
+
+
+@check
+def rate_limit_error():
+    same(raises(openai.RateLimitError, create, checks.RATE_LIMIT).code, "rate_limit_exceeded", "code")
+
+
+@check
+def internal_server_error():
+    error = raises(openai.InternalServerError, create, {"status": 500})
+    same((error.status_code, error.type), (502, "server_error"))
+    same(error.response.headers.get("x-should-retry"), "false", "x-should-retry")
+
+
+@check
+def errors_end_a_stream():
+    error = raises(openai.APIError, lambda: list(create(checks.RATE_LIMIT, stream=True)))
+    same(error.code, "rate_limit_exceeded", "code")
+    error = raises(openai.APIError, lambda: list(create(checks.NO_MODEL, stream=True)))
+    same(error.code, "model_not_found", "code")
+
+
+@check
+def errors_in_the_middle_of_a_stream():
+    chunks = []
+
+    def listen():
+        for chunk in create(checks.BREAKS_OFF, stream=True):
+            chunks.append(chunk)
+
+    error = raises(openai.APIError, listen)
+    assert heard(chunks).startswith("part one"), heard(chunks)
+    same([c.choices[0].finish_reason for c in chunks if c.choices and c.choices[0].finish_reason], [], "finish_reason")
+    assert "flagged" in str(error), error
+
+
+@check
+def cancel_of_a_stream():
+    chunks = create(checks.ENDLESS, stream=True)
+    for chunk in chunks:
+        if chunk.choices and chunk.choices[0].delta.content:
+            break
+    assert running() >= 1, "the turn does not show"
+    chunks.close()
+    idle()
+    same(said(create(HELLO)), "hello world", "the next turn")
+
+
+@check
+def cancel_of_an_async_stream():
+    async def cancelled():
+        async with AsyncOpenAI(**OPTIONS) as client:
+            begun = asyncio.get_running_loop().create_future()
+
+            async def listen():
+                chunks = await client.chat.completions.create(model=MODEL, messages=user(checks.ENDLESS), stream=True)
+                async for chunk in chunks:
+                    if chunk.choices and chunk.choices[0].delta.content and not begun.done():
+                        begun.set_result(None)
+
+            task = asyncio.create_task(listen())
+            await asyncio.wait({task, begun}, timeout=30, return_when=asyncio.FIRST_COMPLETED)
+            task.cancel()
+            try:
+                await task
+            except asyncio.CancelledError:
+                return begun.done()
+            return False
+
+    same(asyncio.run(cancelled()), True, "cancelled after the first text")
+    idle()
+
+
+@check
+def many_at_once():
+    async def all_of_them():
+        async with AsyncOpenAI(**OPTIONS) as client:
+            calls = [
+                client.chat.completions.create(model=MODEL, messages=user({"text": f"answer {i}"})) for i in range(6)
+            ]
+            return [said(got) for got in await asyncio.gather(*calls)]
+
+    same(asyncio.run(all_of_them()), [f"answer {i}" for i in range(6)], "answers")
+
+
+if __name__ == "__main__":
+    checks.main()
