@@ -3,12 +3,7 @@
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use axum::{
-    Router,
-    extract::Request,
-    middleware,
-    response::Response,
-};
+use axum::{Router, extract::Request, middleware, response::Response};
 use futures_util::future::OptionFuture;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -155,9 +150,10 @@ impl App {
             health.set(false).await;
             service.begin_drain();
             drain.cancel();
+            let impatient = shutdown.kill_token();
             tokio::select! {
                 () = service.drain(config.doors.drain_grace) => {}
-                () = shutdown.kill_token().cancelled() => service.drain(Duration::ZERO).await,
+                () = impatient.cancelled() => service.drain(Duration::ZERO).await,
             }
         };
         let served = async {
@@ -184,7 +180,7 @@ impl Demo {
     async fn start(config: &mut Config) -> Result<Self, StartError> {
         let prepare = |what| move |cause| StartError::Prepare { what, cause };
         let upstream = Upstream::start().await.map_err(prepare("the scripted upstream"))?;
-        let home = tempfile::Builder::new().prefix("codex-api-demo-").tempdir();
+        let home = tempfile::Builder::new().prefix("codex-api-demo-").tempdir_in(&config.codex.scratch);
         let home = home.map_err(prepare("a folder for the demo"))?;
         config.codex.scripted_upstream =
             Some(ScriptedUpstream { base_url: upstream.base_url(), codex_home: home.path().to_owned() });
@@ -199,10 +195,7 @@ fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
 
 /// What is around the routes of either door.
 fn around(routes: Router) -> Router {
-    routes
-        .fallback(unknown)
-        .layer(middleware::from_fn(panics::catch))
-        .layer(middleware::from_fn(access::log))
+    routes.fallback(unknown).layer(middleware::from_fn(panics::catch)).layer(middleware::from_fn(access::log))
 }
 
 async fn unknown(request: Request) -> Response {

@@ -45,19 +45,19 @@ where
             flags: flags(&[&matches, sub]),
         },
         Some(("contain", sub)) => Order::Contain(contained(sub)),
-        Some((_, sub)) => {
-            Order::Serve { demo: sub.get_flag("demo") || matches.get_flag("demo"), flags: flags(&[&matches, sub]) }
-        }
+        Some((_, sub)) => Order::Serve {
+            demo: sub.get_flag("demo") || matches.get_flag("demo"),
+            flags: flags(&[&matches, sub]),
+        },
         None => Order::Serve { demo: matches.get_flag("demo"), flags: flags(&[&matches]) },
     })
 }
 
 /// The whole command line, for its help and its tests.
 pub fn command() -> Command {
-    let demo = Arg::new("demo")
-        .long("demo")
-        .action(ArgAction::SetTrue)
-        .help("Answer from a scripted upstream inside this process: the real Codex CLI, no account, no model");
+    let demo = Arg::new("demo").long("demo").action(ArgAction::SetTrue).help(
+        "Answer from a scripted upstream inside this process: the real Codex CLI, no account, no model",
+    );
     let switch = |name: &'static str, help: &'static str| {
         Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
     };
@@ -90,13 +90,18 @@ fn with_settings(command: Command) -> Command {
 }
 
 fn flag(setting: &Setting) -> Arg {
-    let default = if setting.default.is_empty() { String::new() } else { format!(" (default {})", setting.default) };
+    let default =
+        if setting.default.is_empty() { String::new() } else { format!(" (default {})", setting.default) };
     let arg = Arg::new(setting.env)
         .long(setting.flag)
         .value_name(setting.value)
         .help(format!("{}{default} [{}]", setting.help, setting.env))
         .help_heading(setting.group);
-    if setting.is_switch() { arg.num_args(0..=1).require_equals(true).default_missing_value("1") } else { arg }
+    if setting.is_switch() {
+        arg.num_args(0..=1).require_equals(true).default_missing_value("1")
+    } else {
+        arg
+    }
 }
 
 fn flags(matches: &[&ArgMatches]) -> BTreeMap<String, String> {
@@ -113,8 +118,15 @@ fn contain() -> Command {
         .about("Run a command and end everything that it leaves behind (used by codex-api itself)")
         .arg(Arg::new("parent").long("parent").required(true).value_parser(value_parser!(u32)))
         .arg(Arg::new("grace-ms").long("grace-ms").required(true).value_parser(value_parser!(u64)))
-        .arg(Arg::new("remove").long("remove").value_parser(value_parser!(PathBuf)).value_hint(ValueHint::DirPath))
-        .arg(Arg::new("command").num_args(1..).last(true).required(true).value_parser(value_parser!(OsString)))
+        .arg(
+            Arg::new("remove")
+                .long("remove")
+                .value_parser(value_parser!(PathBuf))
+                .value_hint(ValueHint::DirPath),
+        )
+        .arg(
+            Arg::new("command").num_args(1..).last(true).required(true).value_parser(value_parser!(OsString)),
+        )
 }
 
 fn contained(matches: &ArgMatches) -> Contained {
@@ -141,18 +153,22 @@ mod tests {
 
     #[test]
     fn serving_is_the_default_and_flags_may_stand_before_or_after() {
-        let Order::Serve { demo: true, flags } = order("codex-api --port 9 serve --demo --enable-search") else {
+        let Order::Serve { demo: true, flags } = order("codex-api --port 9 serve --demo --enable-search")
+        else {
             panic!("serve");
         };
         assert_eq!(flags["CODEX_GATEWAY_PORT"], "9");
         assert_eq!(flags["CODEX_ENABLE_SEARCH"], "1");
-        let Order::Serve { demo: false, flags } = order("codex-api --enable-search=0") else { panic!("serve") };
+        let Order::Serve { demo: false, flags } = order("codex-api --enable-search=0") else {
+            panic!("serve")
+        };
         assert_eq!(flags["CODEX_ENABLE_SEARCH"], "0");
     }
 
     #[test]
     fn what_is_contained_comes_after_two_dashes() {
-        let Order::Contain(contained) = order("codex-api contain --parent=7 --grace-ms=5 -- codex --json -x") else {
+        let Order::Contain(contained) = order("codex-api contain --parent=7 --grace-ms=5 -- codex --json -x")
+        else {
             panic!("contain");
         };
         assert_eq!((contained.parent, contained.grace), (7, Duration::from_millis(5)));

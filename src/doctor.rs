@@ -50,7 +50,11 @@ async fn examine(config: &Config, turn: bool) -> Vec<Check> {
     }
     checks.push(ports(config));
     if let Err(error) = exec::home::prepare(&config.codex) {
-        checks.push(Check::bad("CODEX_CLI_HOME", error.to_string(), "make the folder writable or name another"));
+        checks.push(Check::bad(
+            "CODEX_CLI_HOME",
+            error.to_string(),
+            "make the folder writable or name another",
+        ));
     }
     let launcher = Launcher::new(PathBuf::from(crate::app::OURSELVES), config.codex.cancel_grace);
     let engine = Arc::new(Exec::new(config.codex.clone(), config.log.clone(), launcher));
@@ -86,7 +90,8 @@ async fn real_turn(config: &Config, engine: Arc<Exec>) -> Check {
     match service.chat(Call::new(request)).await {
         Ok(response) => {
             let response = response.into_inner();
-            let answer: String = response.choices.first().map(|c| c.text.chars().take(60).collect()).unwrap_or_default();
+            let answer: String =
+                response.choices.first().map(|c| c.text.chars().take(60).collect()).unwrap_or_default();
             Check::good("turn", format!("answered {answer:?} after {:.1} s", began.elapsed().as_secs_f64()))
         }
         Err(status) => Check::bad("turn", status.message().to_owned(), "mend what the finding says"),
@@ -136,7 +141,10 @@ mod tests {
     fn findings_are_told_with_their_remedy() {
         let checks = [Check::good("a", "fine".into()), Check::bad("b", "broken".into(), "mend it")];
         let text = as_text(&checks, false);
-        assert_eq!(text, "ok    a              fine\nFAIL  b              broken\n                     → mend it\n");
+        assert_eq!(
+            text,
+            "ok    a              fine\nFAIL  b              broken\n                     → mend it\n"
+        );
         let json: serde_json::Value = serde_json::from_str(&as_json(&checks)).unwrap();
         assert_eq!(json["ok"], false);
         assert_eq!(json["checks"][1]["remedy"], "mend it");

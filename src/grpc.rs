@@ -113,7 +113,9 @@ fn not_a_call(request: &Request) -> Option<Response> {
         return Some(([(header::ALLOW, "POST")], StatusCode::METHOD_NOT_ALLOWED).into_response());
     }
     if !is_call(request) {
-        return Some((StatusCode::UNSUPPORTED_MEDIA_TYPE, "this path takes application/grpc\n").into_response());
+        return Some(
+            (StatusCode::UNSUPPORTED_MEDIA_TYPE, "this path takes application/grpc\n").into_response(),
+        );
     }
     if request.version() != Version::HTTP_2 {
         return Some((StatusCode::HTTP_VERSION_NOT_SUPPORTED, "gRPC needs HTTP/2\n").into_response());

@@ -124,6 +124,8 @@ pub struct Codex {
     pub cancel_grace: Duration,
     /// The environment that the CLI gets: ours without our own settings, and what `.env` adds.
     pub env: BTreeMap<OsString, OsString>,
+    /// Where files of turns live for as long as they run (`TMPDIR`).
+    pub scratch: PathBuf,
     /// The scripted upstream, in `serve --demo` and in tests.
     pub scripted_upstream: Option<ScriptedUpstream>,
 }
@@ -366,6 +368,7 @@ fn codex(v: &mut Values) -> Codex {
         line_limit: v.size("CODEX_SUBPROCESS_STREAM_LIMIT", 1024, 1 << 30),
         upstream_retries: u32::try_from(v.number("CODEX_UPSTREAM_RETRIES", 0, 100)).unwrap_or(0),
         cancel_grace: v.seconds("CODEX_CANCEL_GRACE_SECONDS", 0, 60),
+        scratch: v.child_env().get(&OsString::from("TMPDIR")).map_or_else(|| "/tmp".into(), PathBuf::from),
         env: v.child_env(),
         scripted_upstream: None,
     }

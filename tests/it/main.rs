@@ -1,12 +1,16 @@
-//! The integration tests, one binary.
+//! The integration tests: one binary, one file per behaviour.
 #![allow(
-    missing_docs,
-    missing_debug_implementations,
-    unreachable_pub,
-    clippy::expect_used,
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
-    reason = "tests"
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    unreachable_pub,
+    reason = "tests may fail loudly, start programs and watch them"
 )]
 
+mod cancel;
+mod chat;
+mod errors;
 mod listen;
+mod support;

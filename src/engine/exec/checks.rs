@@ -47,13 +47,23 @@ impl Exec {
             Ok(config) => config,
             Err(error) => {
                 let says = format!("config.toml in {} is no TOML: {}", folder.display(), error.message());
-                return Check::bad("home", says, "mend it, or give the CLI a home of its own with CODEX_CLI_HOME");
+                return Check::bad(
+                    "home",
+                    says,
+                    "mend it, or give the CLI a home of its own with CODEX_CLI_HOME",
+                );
             }
         };
-        let servers = config.get("mcp_servers").and_then(|servers| servers.as_table()).map_or(0, toml::Table::len);
+        let servers =
+            config.get("mcp_servers").and_then(|servers| servers.as_table()).map_or(0, toml::Table::len);
         if servers > 0 {
-            let says = format!("{} configures {servers} MCP server(s): each starts in every turn", folder.display());
-            return Check::odd("home", says, "give the CLI a minimal home with CODEX_CLI_HOME if turns are slow to start");
+            let says =
+                format!("{} configures {servers} MCP server(s): each starts in every turn", folder.display());
+            return Check::odd(
+                "home",
+                says,
+                "give the CLI a minimal home with CODEX_CLI_HOME if turns are slow to start",
+            );
         }
         Check::good("home", folder.display().to_string())
     }
@@ -70,9 +80,11 @@ impl Exec {
         }
         match self.ask(program, &["login", "status"]).await {
             Ok(answer) if answer.code == Some(0) => Check::good("login", answer.words()),
-            Ok(answer) => {
-                Check::bad("login", answer.words(), "run `codex login`, or set CODEX_API_KEY, as the server's user")
-            }
+            Ok(answer) => Check::bad(
+                "login",
+                answer.words(),
+                "run `codex login`, or set CODEX_API_KEY, as the server's user",
+            ),
             Err(error) => Check::bad("login", error, "mend what the finding says"),
         }
     }
@@ -83,7 +95,9 @@ impl Exec {
             return Check::odd("sandbox", says, "set CODEX_SANDBOX to read-only or workspace-write");
         }
         match self.ask(program, &["sandbox", "--", "true"]).await {
-            Ok(answer) if answer.code == Some(0) => Check::good("sandbox", self.codex.sandbox.as_str().into()),
+            Ok(answer) if answer.code == Some(0) => {
+                Check::good("sandbox", self.codex.sandbox.as_str().into())
+            }
             Ok(answer) => Check::odd(
                 "sandbox",
                 format!("a command could not be run in it: {}", answer.words()),

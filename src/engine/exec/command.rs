@@ -49,7 +49,7 @@ pub(super) fn of(turn: &Turn, codex: &Codex, installed: &Installed) -> Result<La
         }
     }
     // Before other options: `--image` is greedy and would eat the `-` that stands for stdin.
-    let scratch = files(turn, &prompt, &mut arguments).map_err(Error::internal)?;
+    let scratch = files(turn, &prompt, &codex.scratch, &mut arguments).map_err(Error::internal)?;
     arguments.set("model_reasoning_effort", &turn.reasoning_effort);
     if let Some(verbosity) = &turn.verbosity {
         arguments.set("model_verbosity", verbosity);
@@ -97,7 +97,12 @@ fn provider(arguments: &mut Arguments, codex: &Codex) {
 }
 
 /// Writes images and schema, and names them to the CLI.
-fn files(turn: &Turn, prompt: &Prompt, arguments: &mut Arguments) -> io::Result<Option<TempDir>> {
+fn files(
+    turn: &Turn,
+    prompt: &Prompt,
+    scratch: &Path,
+    arguments: &mut Arguments,
+) -> io::Result<Option<TempDir>> {
     let schema = match &turn.format {
         Format::Text | Format::JsonObject => None,
         Format::JsonSchema(schema) => Some(schema),
@@ -105,7 +110,7 @@ fn files(turn: &Turn, prompt: &Prompt, arguments: &mut Arguments) -> io::Result<
     if schema.is_none() && prompt.images.is_empty() {
         return Ok(None);
     }
-    let scratch = tempfile::Builder::new().prefix("codex-api-").tempdir()?;
+    let scratch = tempfile::Builder::new().prefix("codex-api-").tempdir_in(scratch)?;
     if let Some(schema) = schema {
         let file = scratch.path().join("schema.json");
         fs::write(&file, schema)?;

@@ -44,7 +44,10 @@ fn every_failure_of_the_field_guide_has_its_row() {
         ),
         ("stream disconnected before completion: stream closed", "UPSTREAM_UNAVAILABLE"),
         ("Incomplete response returned, reason: max_output_tokens", "cut: length"),
-        ("stream disconnected before completion: Incomplete response returned, reason: content_filter", "cut: other"),
+        (
+            "stream disconnected before completion: Incomplete response returned, reason: content_filter",
+            "cut: other",
+        ),
         ("idle timeout waiting for SSE", "UPSTREAM_UNAVAILABLE"),
         ("Missing environment variable: `MOCK_KEY`.", "ENGINE_UNAVAILABLE"),
         ("something nobody has seen", "TURN_FAILED"),

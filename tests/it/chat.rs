@@ -1,0 +1,90 @@
+//! One turn, four ways: gRPC and gRPC stream, HTTP and SSE say the same, over the fake codex and the real one.
+
+use codex_api::pb::{self, chat_event::Event};
+use serde_json::{Value, json};
+
+use crate::support::{
+    TestApp, ask,
+    http::{Answer, body, folded, whole},
+};
+
+fn of_response(response: &pb::ChatResponse) -> Answer {
+    Answer {
+        text: response.choices[0].text.clone(),
+        finish_reason: reason(response.choices[0].finish_reason()),
+        usage: usage(response.usage),
+    }
+}
+
+fn of_events(events: &[pb::ChatEvent]) -> Answer {
+    let numbers: Vec<u64> = events.iter().map(|event| event.sequence_number).collect();
+    assert_eq!(numbers, (0..events.len() as u64).collect::<Vec<_>>());
+    assert!(matches!(events[0].event, Some(Event::Started(_))), "{events:?}");
+    let mut answer = Answer { text: String::new(), finish_reason: String::new(), usage: [0; 4] };
+    for (index, event) in events.iter().enumerate() {
+        match event.event.as_ref().unwrap() {
+            Event::TextDelta(delta) => answer.text.push_str(&delta.text),
+            Event::ChoiceFinished(finished) => answer.finish_reason = reason(finished.finish_reason()),
+            Event::Completed(completed) => {
+                assert_eq!(index, events.len() - 1, "nothing comes after the end");
+                answer.usage = usage(completed.usage);
+            }
+            _ => {}
+        }
+    }
+    answer
+}
+
+fn reason(reason: pb::FinishReason) -> String {
+    reason.as_str_name().trim_start_matches("FINISH_REASON_").to_lowercase()
+}
+
+fn usage(usage: Option<pb::Usage>) -> [u64; 4] {
+    let usage = usage.expect("usage is told");
+    [usage.input_tokens, usage.cached_input_tokens, usage.output_tokens, usage.reasoning_output_tokens]
+}
+
+/// Asks in all four ways and asserts that they agree.
+async fn four_ways(app: &TestApp, model: &str, text: &str) -> Answer {
+    let mut grpc = app.grpc().await;
+    let unary = of_response(grpc.chat(ask(model, text)).await.unwrap().get_ref());
+    let streamed = of_events(&events(app, ask(model, text)).await);
+    let http = whole(&app.complete(&body(model, text)).await);
+    let sse = folded(&app.stream(&body(model, text)).await);
+    assert_eq!(unary, streamed, "gRPC unary and stream");
+    assert_eq!(unary, http, "gRPC and HTTP");
+    assert_eq!(unary, sse, "gRPC and SSE");
+    unary
+}
+
+async fn events(app: &TestApp, request: pb::ChatRequest) -> Vec<pb::ChatEvent> {
+    let mut stream = app.grpc().await.stream_chat(request).await.unwrap().into_inner();
+    let mut events = Vec::new();
+    while let Some(event) = stream.message().await.unwrap() {
+        events.push(event);
+    }
+    events
+}
+
+#[tokio::test]
+async fn all_ways_agree_over_the_fake_codex() {
+    let app = TestApp::fake(&[]).await;
+    let answer = four_ways(&app, "fake:echo", "wörld 🌍 \u{202e}x").await;
+    assert_eq!(answer.text, "USER: wörld 🌍 \u{202e}x");
+    assert_eq!(answer.finish_reason, "stop");
+    let answer = four_ways(&app, "fake:usage", "x").await;
+    assert!(answer.usage.iter().all(|count| *count > 0), "{answer:?}");
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn all_ways_agree_over_the_real_cli() {
+    let app = TestApp::real(&[]).await;
+    let prompt =
+        r#"@@[{"text":"Grüße, 世界 🌍","usage":{"input":120,"cached":100,"output":7,"reasoning":3}}]@@"#;
+    let answer = four_ways(&app, "gpt-5.5", prompt).await;
+    let expected =
+        Answer { text: "Grüße, 世界 🌍".into(), finish_reason: "stop".into(), usage: [120, 100, 7, 3] };
+    assert_eq!(answer, expected);
+    app.stop().await;
+}

@@ -1,0 +1,1 @@
+//! Every failure, over both doors.

@@ -1,0 +1,95 @@
+//! The HTTP door as a client sees it.
+
+use reqwest::Response;
+use serde_json::{Value, json};
+
+use super::TestApp;
+
+/// What a chat completion came to, however it was asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    pub text: String,
+    pub finish_reason: String,
+    /// prompt, cached, completion, reasoning
+    pub usage: [u64; 4],
+}
+
+/// The body of a request of one user message.
+pub fn body(model: &str, text: &str) -> Value {
+    json!({"model": model, "messages": [{"role": "user", "content": text}]})
+}
+
+impl TestApp {
+    pub async fn post(&self, body: &Value) -> Response {
+        reqwest::Client::new().post(self.url("/v1/chat/completions")).json(body).send().await.unwrap()
+    }
+
+    /// A whole chat completion.
+    pub async fn complete(&self, body: &Value) -> Value {
+        let response = self.post(body).await;
+        let status = response.status();
+        let body: Value = response.json().await.unwrap();
+        assert!(status.is_success(), "{status}: {body}");
+        body
+    }
+
+    /// The status and the error object of a request that fails.
+    pub async fn refused(&self, body: &Value) -> (u16, Value) {
+        let response = self.post(body).await;
+        let status = response.status().as_u16();
+        let body: Value = response.json().await.unwrap();
+        assert!(body["error"]["message"].is_string(), "an error object: {body}");
+        (status, body["error"].clone())
+    }
+
+    /// The chunks of a streamed completion that ends well.
+    pub async fn stream(&self, body: &Value) -> Vec<Value> {
+        let (chunks, done) = self.stream_to_its_end(body).await;
+        assert!(done, "the stream ends with [DONE]: {chunks:?}");
+        chunks
+    }
+
+    /// All data of a stream, and whether `[DONE]` was the last of it.
+    pub async fn stream_to_its_end(&self, body: &Value) -> (Vec<Value>, bool) {
+        let mut body = body.clone();
+        body["stream"] = true.into();
+        body["stream_options"] = json!({"include_usage": true});
+        let response = self.post(&body).await;
+        assert_eq!(response.status(), 200);
+        let text = response.text().await.unwrap();
+        let mut frames: Vec<&str> =
+            text.split("\n\n").filter_map(|frame| frame.strip_prefix("data: ")).collect();
+        let done = frames.pop_if(|last| *last == "[DONE]").is_some();
+        (frames.into_iter().map(|frame| serde_json::from_str(frame).unwrap()).collect(), done)
+    }
+}
+
+/// What a whole completion says.
+pub fn whole(completion: &Value) -> Answer {
+    let choice = &completion["choices"][0];
+    Answer {
+        text: choice["message"]["content"].as_str().unwrap_or_default().to_owned(),
+        finish_reason: choice["finish_reason"].as_str().unwrap_or_default().to_owned(),
+        usage: usage(&completion["usage"]),
+    }
+}
+
+/// What the chunks of a stream come to.
+pub fn folded(chunks: &[Value]) -> Answer {
+    let choices = || chunks.iter().filter_map(|chunk| chunk["choices"].get(0));
+    let text = choices().filter_map(|choice| choice["delta"]["content"].as_str()).collect();
+    let reasons: Vec<&str> = choices().filter_map(|choice| choice["finish_reason"].as_str()).collect();
+    assert_eq!(reasons.len(), 1, "exactly one finish_reason: {chunks:?}");
+    let usage = usage(&chunks.last().unwrap()["usage"]);
+    Answer { text, finish_reason: reasons[0].to_owned(), usage }
+}
+
+fn usage(usage: &Value) -> [u64; 4] {
+    let count = |pointer: &str| usage.pointer(pointer).and_then(Value::as_u64).unwrap_or_default();
+    [
+        count("/prompt_tokens"),
+        count("/prompt_tokens_details/cached_tokens"),
+        count("/completion_tokens"),
+        count("/completion_tokens_details/reasoning_tokens"),
+    ]
+}

@@ -1,0 +1,35 @@
+//! Who is alive, told by a variable that every process of a test's server inherits.
+
+use std::fs;
+
+/// The variable.
+pub const MARKER: &str = "TEST_MARKER";
+
+/// Command lines of the living processes that carry a marker.
+pub fn marked(marker: &str) -> Vec<String> {
+    let wanted = format!("{MARKER}={marker}");
+    living(|pid| {
+        let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environ.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
+    })
+}
+
+/// Command lines of the living processes that have a text in theirs.
+pub fn named(text: &str) -> Vec<String> {
+    living(|pid| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains(text)
+    })
+}
+
+fn living(is_wanted: impl Fn(u32) -> bool) -> Vec<String> {
+    let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| {
+        let pid: u32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+        (pid != std::process::id() && is_wanted(pid)).then_some(pid)
+    });
+    pids.map(|pid| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        format!("{pid}: {}", String::from_utf8_lossy(&line).replace('\0', " "))
+    })
+    .collect()
+}
