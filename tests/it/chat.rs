@@ -1,12 +1,10 @@
 //! One turn, four ways: gRPC and gRPC stream, HTTP and SSE say the same, over the fake codex and the real one.
 
-use codex_api::pb::{self, chat_event::Event};
-use serde_json::{Value, json};
-
 use crate::support::{
     TestApp, ask,
     http::{Answer, body, folded, whole},
 };
+use codex_api::pb::{self, chat_event::Event};
 
 fn of_response(response: &pb::ChatResponse) -> Answer {
     Answer {
