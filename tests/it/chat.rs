@@ -27,7 +27,11 @@ fn of_events(events: &[pb::ChatEvent]) -> Answer {
                 assert_eq!(index, events.len() - 1, "nothing comes after the end");
                 answer.usage = usage(completed.usage);
             }
-            _ => {}
+            Event::Started(_)
+            | Event::ReasoningDelta(_)
+            | Event::ToolCall(_)
+            | Event::Item(_)
+            | Event::Notice(_) => {}
         }
     }
     answer
