@@ -11,6 +11,7 @@
 
 mod cancel;
 mod chat;
+mod door;
 mod errors;
 mod listen;
 mod support;

@@ -1,8 +1,11 @@
 //! A server in this process, on a port of its own, over the fake codex or the real one; it asserts at its end that
 //! nothing of it is left.
 
+pub mod grpc;
 pub mod http;
 pub mod processes;
+pub mod staged;
+pub mod wire;
 
 use std::{
     collections::BTreeMap,
