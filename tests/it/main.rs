@@ -13,5 +13,6 @@ mod cancel;
 mod chat;
 mod door;
 mod errors;
+mod limits;
 mod listen;
 mod support;
