@@ -15,4 +15,5 @@ mod door;
 mod errors;
 mod limits;
 mod listen;
+mod load;
 mod support;
