@@ -17,3 +17,4 @@ mod limits;
 mod listen;
 mod load;
 mod support;
+mod trust;
