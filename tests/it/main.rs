@@ -11,6 +11,10 @@
 
 mod cancel;
 mod chat;
+mod door;
 mod errors;
+mod limits;
 mod listen;
+mod load;
 mod support;
+mod trust;
