@@ -11,6 +11,9 @@
 
 mod cancel;
 mod chat;
+mod clients;
+mod documents;
 mod errors;
+mod layers;
 mod listen;
 mod support;
