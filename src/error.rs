@@ -138,8 +138,8 @@ impl Error {
     }
 
     /// Our fault, with the cause for the log.
-    pub fn internal(cause: impl ToString) -> Self {
-        Self::Internal { cause: cause.to_string() }
+    pub fn internal(cause: impl std::fmt::Display) -> Self {
+        Self::Internal { cause: format!("{cause}") }
     }
 
     /// The stable word of `google.rpc.ErrorInfo.reason`.
@@ -220,12 +220,11 @@ impl From<Error> for Status {
         if let Some(delay) = error.retry_after() {
             details.set_retry_info(Some(delay));
         }
-        let message = match &error {
-            Error::Internal { cause } => {
-                tracing::error!(%cause, "internal error");
-                INTERNAL_TEXT.to_owned()
-            }
-            other => other.to_string(),
+        let message = if let Error::Internal { cause } = &error {
+            tracing::error!(%cause, "internal error");
+            INTERNAL_TEXT.to_owned()
+        } else {
+            error.to_string()
         };
         Self::with_error_details(error.code(), message, details)
     }

@@ -71,7 +71,7 @@ fn serve(config: Config, demo: bool) -> ExitCode {
 /// Obeying ends with the second signal, but the server decides when it is over.
 async fn forever(work: impl Future<Output = ()>) {
     work.await;
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 fn run(work: impl Future<Output = ExitCode>) -> ExitCode {

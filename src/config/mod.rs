@@ -2,17 +2,11 @@
 //! The only place that reads the process environment.
 
 mod dotenv;
+mod read;
 pub mod settings;
 mod values;
 
-use std::{
-    collections::BTreeMap,
-    ffi::OsString,
-    fmt,
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{collections::BTreeMap, ffi::OsString, fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use sha2::{Digest, Sha256};
 use values::Values;
@@ -238,11 +232,11 @@ impl Config {
     pub fn load(sources: Sources) -> Result<Self, ConfigError> {
         let mut values = Values::merge(sources);
         let config = Self {
-            doors: doors(&mut values),
-            models: models(&mut values),
-            limits: limits(&mut values),
-            codex: codex(&mut values),
-            log: log(&mut values),
+            doors: read::doors(&mut values),
+            models: read::models(&mut values),
+            limits: read::limits(&mut values),
+            codex: read::codex(&mut values),
+            log: read::log(&mut values),
             warnings: values.warnings(),
         };
         let public = !config.doors.listen.ip().is_loopback()
@@ -257,134 +251,10 @@ impl Config {
     }
 }
 
-fn doors(v: &mut Values) -> Doors {
-    let host: IpAddr = match v.text("CODEX_GATEWAY_HOST").as_str() {
-        "localhost" => IpAddr::from([127, 0, 0, 1]),
-        text => v
-            .parsed_text("CODEX_GATEWAY_HOST", text, "an IP address such as 127.0.0.1 or 0.0.0.0")
-            .unwrap_or(IpAddr::from([127, 0, 0, 1])),
-    };
-    let port = v.number("CODEX_GATEWAY_PORT", 0, 65535);
-    let keepalive = v.number("CODEX_SSE_KEEPALIVE_SECONDS", 0, 3600);
-    Doors {
-        listen: SocketAddr::new(host, u16::try_from(port).unwrap_or_default()),
-        grpc_listen: v.optional("CODEX_GRPC_LISTEN").and_then(|text| {
-            let text = text.replace("localhost:", "127.0.0.1:");
-            v.parsed_text("CODEX_GRPC_LISTEN", &text, "an address and port such as 127.0.0.1:50051")
-        }),
-        token: token(v),
-        allowed_hosts: v.list("CODEX_ALLOWED_HOSTS"),
-        cors_origins: v.list("CODEX_CORS_ORIGINS"),
-        sse_keepalive: (keepalive > 0).then(|| Duration::from_secs(keepalive)),
-        header_timeout: v.seconds("CODEX_HEADER_TIMEOUT_SECONDS", 1, 3600),
-        body_timeout: v.seconds("CODEX_BODY_TIMEOUT_SECONDS", 1, 3600),
-        write_timeout: v.seconds("CODEX_WRITE_TIMEOUT_SECONDS", 1, 3600),
-        max_body_bytes: v.size("CODEX_MAX_BODY_BYTES", 1024, 1 << 30),
-        max_connections: v.size("CODEX_MAX_CONNECTIONS", 1, 1_000_000),
-        drain_grace: v.seconds("CODEX_DRAIN_SECONDS", 0, 86400),
-    }
-}
-
-fn token(v: &mut Values) -> Option<Secret> {
-    let text = v.optional("CODEX_GATEWAY_TOKEN")?;
-    if text.chars().any(|c| c.is_whitespace() || c.is_control() || !c.is_ascii()) {
-        v.mistake("CODEX_GATEWAY_TOKEN: must be printable ASCII without blanks, to fit into a header");
-    }
-    Some(Secret::new(&text))
-}
-
-fn models(v: &mut Values) -> Models {
-    let default = v.text("CODEX_MODEL");
-    let mut advertised = v.list("CODEX_ADVERTISED_MODELS");
-    if advertised.is_empty() {
-        advertised.push(default.clone());
-    }
-    let effort = v.text("CODEX_MODEL_REASONING_EFFORT");
-    if !is_word(&effort) {
-        v.mistake("CODEX_MODEL_REASONING_EFFORT: expected a word such as low, medium, high or xhigh");
-    }
-    let aliases = v.text("CODEX_MODEL_ALIASES");
-    let aliases = serde_json::from_str(&aliases).unwrap_or_else(|e| {
-        v.mistake(&format!(
-            "CODEX_MODEL_ALIASES: expected a JSON object of texts such as {{\"gpt-4o\":\"gpt-5.5\"}}: {e}"
-        ));
-        BTreeMap::new()
-    });
-    Models { default, aliases, advertised, reasoning_effort: effort }
-}
-
 /// Whether a text can be a reasoning effort or a verbosity: a short lower-case word.
 pub fn is_word(text: &str) -> bool {
     (1..=32).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
-}
-
-fn limits(v: &mut Values) -> Limits {
-    Limits {
-        timeout: v.seconds("CODEX_TIMEOUT_SECONDS", 1, 7 * 86400),
-        max_concurrency: v.size("CODEX_MAX_CONCURRENCY", 1, 10_000),
-        max_queue: v.size("CODEX_MAX_QUEUE", 0, 100_000),
-        max_choices: u32::try_from(v.number("CODEX_MAX_CHOICES", 1, 128)).unwrap_or(1),
-        // The CLI itself refuses 1,048,577 characters.
-        max_prompt_chars: v.size("CODEX_MAX_PROMPT_CHARS", 1, 1_048_576),
-        max_images: v.size("CODEX_MAX_IMAGES", 0, 1000),
-        max_image_bytes: v.size("CODEX_MAX_IMAGE_BYTES", 1, 1 << 30),
-    }
-}
-
-fn codex(v: &mut Values) -> Codex {
-    let sandbox = match v.text("CODEX_SANDBOX").as_str() {
-        "read-only" => Sandbox::ReadOnly,
-        "workspace-write" => Sandbox::WorkspaceWrite,
-        "danger-full-access" => Sandbox::DangerFullAccess,
-        other => {
-            v.mistake(&format!(
-                "CODEX_SANDBOX: {other:?} is not one of read-only, workspace-write, danger-full-access"
-            ));
-            Sandbox::ReadOnly
-        }
-    };
-    let approval_policy = v.text("CODEX_APPROVAL_POLICY");
-    if !["untrusted", "on-failure", "on-request", "never"].contains(&approval_policy.as_str()) {
-        v.mistake(&format!(
-            "CODEX_APPROVAL_POLICY: {approval_policy:?} is not one of untrusted, on-failure, on-request, never"
-        ));
-    }
-    match v.text("CODEX_ENGINE").as_str() {
-        "auto" | "exec" => {}
-        "app-server" => v.mistake("CODEX_ENGINE: app-server is not built yet; use exec or auto"),
-        other => v.mistake(&format!("CODEX_ENGINE: {other:?} is not one of auto, exec, app-server")),
-    }
-    Codex {
-        bin: v.path("CODEX_BIN"),
-        workspace: v.path("CODEX_WORKSPACE").unwrap_or_else(|| v.current_dir()),
-        add_dirs: v.paths("CODEX_ADD_DIRS"),
-        cli_home: v.path("CODEX_CLI_HOME"),
-        sandbox,
-        approval_policy,
-        search: v.switch("CODEX_ENABLE_SEARCH"),
-        skip_git_repo_check: v.switch("CODEX_SKIP_GIT_REPO_CHECK"),
-        strip_answer_tags: v.switch("CODEX_STRIP_ANSWER_TAGS"),
-        line_limit: v.size("CODEX_SUBPROCESS_STREAM_LIMIT", 1024, 1 << 30),
-        upstream_retries: u32::try_from(v.number("CODEX_UPSTREAM_RETRIES", 0, 100)).unwrap_or(0),
-        cancel_grace: v.seconds("CODEX_CANCEL_GRACE_SECONDS", 0, 60),
-        scratch: v.child_env().get(&OsString::from("TMPDIR")).map_or_else(|| "/tmp".into(), PathBuf::from),
-        env: v.child_env(),
-        scripted_upstream: None,
-    }
-}
-
-fn log(v: &mut Values) -> Log {
-    let format = v.text("CODEX_LOG_FORMAT");
-    if !["text", "json"].contains(&format.as_str()) {
-        v.mistake(&format!("CODEX_LOG_FORMAT: {format:?} is not one of text, json"));
-    }
-    Log {
-        filter: v.text("CODEX_LOG"),
-        json: format == "json",
-        max_chars: v.size("CODEX_LOG_MAX_CHARS", 80, 1 << 30),
-        debug: v.switch("CODEX_DEBUG_LOG"),
-    }
 }
 
 #[cfg(test)]

@@ -54,7 +54,8 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
 async fn read(mut body: Body, limits: BodyLimits, asks_first: bool) -> Result<Bytes, ApiError> {
     let max = limits.max_bytes;
     let declared = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-    let mut bytes = BytesMut::with_capacity(declared.min(max));
+    // What a client says that it will send is believed only so far.
+    let mut bytes = BytesMut::with_capacity(declared.min(max).min(1 << 20));
     let mut over = declared > max;
     while !over {
         let Some(frame) = next_frame(&mut body, limits.pause).await? else { return Ok(bytes.freeze()) };

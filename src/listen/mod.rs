@@ -87,7 +87,7 @@ async fn next(
         match listener.accept().await {
             Ok((stream, peer)) => return Some((seat, stream, peer)),
             Err(error) if is_peers(&error) => {
-                tracing::debug!(%error, "a connection was gone before it was accepted")
+                tracing::debug!(%error, "a connection was gone before it was accepted");
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept connections; trying again");

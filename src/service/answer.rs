@@ -53,7 +53,7 @@ impl Answer {
 
     pub(super) fn push(&mut self, event: TurnEvent) -> Step {
         if self.cut.is_some() {
-            return self.after_the_cut(event);
+            return self.after_the_cut(&event);
         }
         match event {
             TurnEvent::MessageStarted => self.next_message(),
@@ -78,11 +78,11 @@ impl Answer {
         self.cut.map(finished)
     }
 
-    fn after_the_cut(&mut self, event: TurnEvent) -> Step {
+    fn after_the_cut(&mut self, event: &TurnEvent) -> Step {
         match event {
             TurnEvent::Finished { usage, .. } => {
                 let reason = self.cut.take().unwrap_or(FinishReason::Stop);
-                Step { events: vec![finished(reason)], state: State::Over(usage) }
+                Step { events: vec![finished(reason)], state: State::Over(*usage) }
             }
             TurnEvent::Notice(_) => Step { events: Vec::new(), state: State::Cut },
             // The agent goes on with work that nobody will see: no reason to wait for it.
@@ -162,9 +162,10 @@ mod tests {
         for event in events {
             let step = answer.push(event);
             for event in step.events {
-                match event {
-                    Event::TextDelta(delta) => text.push_str(&delta.text),
-                    other => others.push(other),
+                if let Event::TextDelta(delta) = event {
+                    text.push_str(&delta.text);
+                } else {
+                    others.push(event);
                 }
             }
             if matches!(step.state, State::Over(_)) {

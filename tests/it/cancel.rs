@@ -1,1 +1,221 @@
 //! A turn that nobody waits for any more is gone, with everything it started.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use crate::{
+    eventually,
+    support::{SOON, TestApp, ask, http::body, processes},
+};
+
+/// Opens a streamed turn over HTTP and waits until its response has begun.
+async fn open_sse(app: &TestApp, model: &str, text: &str) -> impl futures_util::Stream + use<> {
+    let mut request = body(model, text);
+    request["stream"] = true.into();
+    let response = app.post(&request).await;
+    assert_eq!(response.status(), 200);
+    Box::pin(response.bytes_stream())
+}
+
+/// A turn is given up in one of four ways, after a random while.
+async fn give_up(app: &TestApp, number: usize, model: &str, text: &str) {
+    let while_ = Duration::from_millis(fastrand(number) % 120);
+    let client = reqwest::Client::new();
+    let mut request = body(model, text);
+    match number % 4 {
+        // HTTP hang-up before the answer.
+        0 => {
+            let call = client.post(app.url("/v1/chat/completions")).json(&request).send();
+            drop(tokio::time::timeout(while_, call).await);
+        }
+        // HTTP hang-up, streamed.
+        1 => {
+            request["stream"] = true.into();
+            let call = async {
+                let response =
+                    client.post(app.url("/v1/chat/completions")).json(&request).send().await.unwrap();
+                response.bytes_stream().for_each(|_| async {}).await;
+            };
+            drop(tokio::time::timeout(while_, call).await);
+        }
+        // gRPC reset.
+        2 => {
+            let mut grpc = app.grpc().await;
+            let call = async {
+                if let Ok(stream) = grpc.stream_chat(ask(model, text)).await {
+                    stream.into_inner().for_each(|_| async {}).await;
+                }
+            };
+            drop(tokio::time::timeout(while_, call).await);
+        }
+        // Deadline.
+        _ => {
+            let mut request = ask(model, text);
+            let nanos = i32::try_from(while_.as_nanos()).unwrap() + 1;
+            request.timeout = Some(prost_types::Duration { seconds: 0, nanos });
+            app.grpc().await.chat(request).await.unwrap_err();
+        }
+    }
+}
+
+/// A number that looks random and is the same in every run.
+fn fastrand(seed: usize) -> u64 {
+    (seed as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33
+}
+
+async fn give_up_many(app: &TestApp, count: usize, model: &'static str, text: &'static str) {
+    // Eight at a time, as many clients would.
+    let mut numbers = (0..count).collect::<Vec<_>>();
+    while !numbers.is_empty() {
+        let batch: Vec<usize> = numbers.drain(..numbers.len().min(8)).collect();
+        futures_util::future::join_all(batch.into_iter().map(|n| give_up(app, n, model, text))).await;
+    }
+    eventually!("every process is gone", app.processes().is_empty());
+    assert_eq!(app.scratch_files(), Vec::<std::path::PathBuf>::new());
+    eventually!("every slot is free", app.status().await.running_turns == 0);
+    assert_eq!(app.status().await.waiting_turns, 0);
+}
+
+#[tokio::test]
+async fn a_hundred_and_fifty_turns_given_up_leave_nothing_and_the_next_one_works() {
+    let app = TestApp::fake(&[("CODEX_MAX_CONCURRENCY", "8")]).await;
+    give_up_many(&app, 100, "fake:hang", "hi").await;
+    give_up_many(&app, 50, "fake:grandchild", "hi").await;
+    let answer = app.complete(&body("fake:echo", "still there?")).await;
+    assert_eq!(answer["choices"][0]["message"]["content"], "USER: still there?");
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn fifty_turns_of_the_real_cli_given_up_leave_nothing_and_the_next_one_works() {
+    let app = TestApp::real(&[("CODEX_MAX_CONCURRENCY", "8")]).await;
+    give_up_many(&app, 50, "gpt-5.5", r#"@@{"text":"a b c","hang_after_ms":60000}@@"#).await;
+    let upstream = app.upstream.as_ref().unwrap();
+    eventually!("the upstream is left alone", upstream.open_responses() == 0);
+    let answer = app.complete(&body("gpt-5.5", r#"@@{"text":"still there"}@@"#)).await;
+    assert_eq!(answer["choices"][0]["message"]["content"], "still there");
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn children_and_grandchildren_that_ignore_signals_are_dead_after_the_grace() {
+    let app = TestApp::fake(&[("CODEX_CANCEL_GRACE_SECONDS", "0.3")]).await;
+    for scenario in ["fake:stubborn", "fake:grandchild", "fake:silent"] {
+        let mut grpc = app.grpc().await;
+        let call = tokio::spawn(async move { grpc.chat(ask(scenario, "hi")).await });
+        eventually!("the turn runs", !app.processes().is_empty());
+        eventually!("it has its slot", app.status().await.running_turns == 1);
+        call.abort();
+        eventually!("all of it is dead", app.processes().is_empty());
+        eventually!("its slot is free", app.status().await.running_turns == 0);
+    }
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn the_slot_is_kept_until_the_last_process_is_gone() {
+    let app = TestApp::fake(&[("CODEX_MAX_CONCURRENCY", "1"), ("CODEX_CANCEL_GRACE_SECONDS", "1")]).await;
+    let mut grpc = app.grpc().await;
+    let call = tokio::spawn(async move { grpc.chat(ask("fake:stubborn", "hi")).await });
+    eventually!("the turn runs", !app.processes().is_empty());
+    call.abort();
+    drop(call.await);
+    // The next turn waits for the slot: when it answers, nothing of the first can be alive.
+    let mut grpc = app.grpc().await;
+    let next = grpc.stream_chat(ask("fake:slow:20", "hi")).await.unwrap();
+    let alive = app.processes();
+    assert!(!alive.iter().any(|line| line.contains("stubborn")), "{alive:?}");
+    let events: Vec<_> = next.into_inner().collect().await;
+    assert!(events.iter().all(Result::is_ok));
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_finished_turn_leaves_behind_is_swept() {
+    let app = TestApp::fake(&[]).await;
+    let answer = app.complete(&body("fake:orphan", "hi")).await;
+    assert_eq!(answer["choices"][0]["finish_reason"], "stop");
+    eventually!("the orphan is gone", app.processes().is_empty());
+    app.complete(&body("fake:after-end", "hi")).await;
+    eventually!("who stays after its end is sent away", app.processes().is_empty());
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn in_danger_mode_the_commands_of_the_real_cli_die_with_their_turn() {
+    let app = TestApp::real(&[("CODEX_SANDBOX", "danger-full-access")]).await;
+    // A command in a session of its own, deaf to signals; the number is its name.
+    let name = format!("{}.{}", 97_000 + std::process::id() % 1000, 4321);
+    let command =
+        format!("(trap '' INT TERM HUP; setsid nohup sleep {name} >/dev/null 2>&1 & wait); sleep {name}");
+    let step =
+        json!([{"calls": [{"name": "exec_command", "arguments": {"cmd": command}}]}, {"text": "done"}]);
+    let prompt = format!("@@{step}@@");
+
+    let mut grpc = app.grpc().await;
+    let call = tokio::spawn(async move { grpc.chat(ask("gpt-5.5", &prompt)).await });
+    eventually!("the command runs", !processes::named(&format!("sleep\0{name}")).is_empty());
+    call.abort();
+    eventually!("the command is dead", processes::named(&format!("sleep\0{name}")).is_empty());
+
+    // The same when the turn ends well and leaves it behind.
+    let command = format!("setsid nohup sleep {name} >/dev/null 2>&1 & sleep 0.1");
+    let step =
+        json!([{"calls": [{"name": "exec_command", "arguments": {"cmd": command}}]}, {"text": "done"}]);
+    let answer = app.complete(&body("gpt-5.5", &format!("@@{step}@@"))).await;
+    assert_eq!(answer["choices"][0]["message"]["content"], "done");
+    eventually!("the command is dead", processes::named(&format!("sleep\0{name}")).is_empty());
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn files_live_exactly_as_long_as_their_turn() {
+    let app = TestApp::fake(&[]).await;
+    let png = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
+    let request = json!({"model": "fake:report", "messages": [{"role": "user", "content": [
+        {"type": "text", "text": "look"}, {"type": "image_url", "image_url": {"url": png}}]}],
+        "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}}});
+    let answer = app.complete(&request).await;
+    let report = answer["choices"][0]["message"]["content"].as_str().unwrap();
+    let report: serde_json::Value = serde_json::from_str(report).unwrap();
+    assert_eq!(report["images"][0]["exists"], true, "{report}");
+    assert!(report["schema"].as_str().is_some_and(|s| s.contains("object")) || report["schema"].is_object());
+    eventually!("the files are gone", app.scratch_files().is_empty());
+
+    let mut hanging = request.clone();
+    hanging["model"] = "fake:hang".into();
+    let call = app.post(&hanging);
+    drop(tokio::time::timeout(Duration::from_millis(300), call).await);
+    eventually!("the files are gone", app.scratch_files().is_empty());
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_drain_whose_patience_is_over_ends_the_turns() {
+    let app = TestApp::fake(&[("CODEX_DRAIN_SECONDS", "0.3")]).await;
+    let mut calls = JoinSet::new();
+    for scenario in ["fake:hang", "fake:grandchild"] {
+        let mut grpc = app.grpc().await;
+        calls.spawn(async move { grpc.chat(ask(scenario, "hi")).await });
+    }
+    eventually!("both run", app.status().await.running_turns == 2);
+    let stopped = tokio::time::timeout(SOON, app.stop());
+    let (stopped, outcomes) = tokio::join!(stopped, calls.join_all());
+    stopped.expect("the drain ends");
+    for outcome in outcomes {
+        assert_eq!(outcome.unwrap_err().code(), tonic::Code::Unavailable);
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_is_dropped_ends_its_process_at_once() {
+    let app = TestApp::fake(&[]).await;
+    let stream = open_sse(&app, "fake:slow:2000", "hi").await;
+    assert!(!app.processes().is_empty());
+    drop(stream);
+    eventually!("the process is gone", app.processes().is_empty());
+    app.stop().await;
+}

@@ -1,12 +1,10 @@
 //! One turn, four ways: gRPC and gRPC stream, HTTP and SSE say the same, over the fake codex and the real one.
 
-use codex_api::pb::{self, chat_event::Event};
-use serde_json::{Value, json};
-
 use crate::support::{
     TestApp, ask,
     http::{Answer, body, folded, whole},
 };
+use codex_api::pb::{self, chat_event::Event};
 
 fn of_response(response: &pb::ChatResponse) -> Answer {
     Answer {
@@ -29,7 +27,11 @@ fn of_events(events: &[pb::ChatEvent]) -> Answer {
                 assert_eq!(index, events.len() - 1, "nothing comes after the end");
                 answer.usage = usage(completed.usage);
             }
-            _ => {}
+            Event::Started(_)
+            | Event::ReasoningDelta(_)
+            | Event::ToolCall(_)
+            | Event::Item(_)
+            | Event::Notice(_) => {}
         }
     }
     answer

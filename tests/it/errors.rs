@@ -1,1 +1,294 @@
-//! Every failure, over both doors.
+//! Every failure that the exec engine can meet, over both doors: the status with its reason, the OpenAI error.
+
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use serde_json::Value;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use crate::support::{TestApp, ask, http::body};
+
+/// What a failure looks like from outside.
+struct Row {
+    /// Scenario of the fake codex, or a prompt for the real one.
+    scenario: &'static str,
+    grpc: Code,
+    reason: &'static str,
+    http: u16,
+    kind: &'static str,
+    code: &'static str,
+}
+
+const fn row(
+    scenario: &'static str,
+    (grpc, reason): (Code, &'static str),
+    (http, kind, code): (u16, &'static str, &'static str),
+) -> Row {
+    Row { scenario, grpc, reason, http, kind, code }
+}
+
+type Grpc = (Code, &'static str);
+type Http = (u16, &'static str, &'static str);
+
+const BAD: Grpc = (Code::InvalidArgument, "UPSTREAM_REJECTED");
+const BAD_HTTP: Http = (400, "invalid_request_error", "upstream_rejected");
+const CONTEXT: Grpc = (Code::InvalidArgument, "CONTEXT_LENGTH_EXCEEDED");
+const CONTEXT_HTTP: Http = (400, "invalid_request_error", "context_length_exceeded");
+const MODEL: Grpc = (Code::NotFound, "MODEL_NOT_FOUND");
+const MODEL_HTTP: Http = (404, "invalid_request_error", "model_not_found");
+const ENGINE: Grpc = (Code::FailedPrecondition, "ENGINE_UNAVAILABLE");
+const ENGINE_HTTP: Http = (503, "server_error", "engine_unavailable");
+const RATE: Grpc = (Code::ResourceExhausted, "RATE_LIMIT_EXCEEDED");
+const RATE_HTTP: Http = (429, "rate_limit_error", "rate_limit_exceeded");
+const QUOTA: Grpc = (Code::ResourceExhausted, "INSUFFICIENT_QUOTA");
+const QUOTA_HTTP: Http = (429, "insufficient_quota", "insufficient_quota");
+const UPSTREAM: Grpc = (Code::Unavailable, "UPSTREAM_UNAVAILABLE");
+const UPSTREAM_HTTP: Http = (502, "server_error", "upstream_unavailable");
+const TURN: Grpc = (Code::Aborted, "TURN_FAILED");
+const TURN_HTTP: Http = (502, "server_error", "turn_failed");
+
+const FAKE: &[Row] = &[
+    row("fake:failed:400", BAD, BAD_HTTP),
+    row("fake:failed:422", BAD, BAD_HTTP),
+    row("fake:failed:400-model", MODEL, MODEL_HTTP),
+    row("fake:failed:404-model", MODEL, MODEL_HTTP),
+    row("fake:failed:404", TURN, TURN_HTTP),
+    row("fake:failed:400-context", CONTEXT, CONTEXT_HTTP),
+    row("fake:failed:400-context-json", CONTEXT, CONTEXT_HTTP),
+    row("fake:failed:sse-context", CONTEXT, CONTEXT_HTTP),
+    row("fake:failed:413", CONTEXT, CONTEXT_HTTP),
+    row("fake:failed:401", ENGINE, ENGINE_HTTP),
+    row("fake:failed:403", ENGINE, ENGINE_HTTP),
+    row("fake:failed:missing-env-key", ENGINE, ENGINE_HTTP),
+    row("fake:not-logged-in", ENGINE, ENGINE_HTTP),
+    row("fake:old", ENGINE, ENGINE_HTTP),
+    row("fake:config-error", ENGINE, ENGINE_HTTP),
+    row("fake:failed:429", RATE, RATE_HTTP),
+    row("fake:failed:sse-rate-limit", RATE, RATE_HTTP),
+    row("fake:failed:429-quota", QUOTA, QUOTA_HTTP),
+    row("fake:failed:429-usage-limit", QUOTA, QUOTA_HTTP),
+    row("fake:failed:402", QUOTA, QUOTA_HTTP),
+    row("fake:failed:500", UPSTREAM, UPSTREAM_HTTP),
+    row("fake:failed:502", UPSTREAM, UPSTREAM_HTTP),
+    row("fake:failed:503", UPSTREAM, UPSTREAM_HTTP),
+    row("fake:failed:503-capacity", UPSTREAM, UPSTREAM_HTTP),
+    row("fake:failed:sse-server-error", UPSTREAM, UPSTREAM_HTTP),
+    row("fake:failed:cut", UPSTREAM, UPSTREAM_HTTP),
+    row("fake:failed:eof", UPSTREAM, UPSTREAM_HTTP),
+    row("fake:failed:idle", UPSTREAM, UPSTREAM_HTTP),
+    row("fake:failed:connection", UPSTREAM, UPSTREAM_HTTP),
+    row("fake:reconnect:3:500", UPSTREAM, UPSTREAM_HTTP),
+    row("fake:reconnect-forever", UPSTREAM, UPSTREAM_HTTP),
+    row("fake:failed:sse-invalid-prompt", TURN, TURN_HTTP),
+    row("fake:crash", TURN, TURN_HTTP),
+    row("fake:exit0", TURN, TURN_HTTP),
+    row("fake:longline:9000000", TURN, TURN_HTTP),
+    row(
+        "fake:prompt-too-large",
+        (Code::InvalidArgument, "PROMPT_TOO_LARGE"),
+        (413, "invalid_request_error", "context_length_exceeded"),
+    ),
+];
+
+const REAL: &[Row] = &[
+    row(r#"@@{"status":400,"body":{"error":{"message":"bad","code":"bad_param"}}}@@"#, BAD, BAD_HTTP),
+    row(
+        r#"@@{"status":404,"body":{"error":{"message":"The model 'x' does not exist","code":"model_not_found"}}}@@"#,
+        MODEL,
+        MODEL_HTTP,
+    ),
+    row(r#"@@{"failed":{"code":"context_length_exceeded","message":"too long"}}@@"#, CONTEXT, CONTEXT_HTTP),
+    row(r#"@@{"status":401,"body":{"error":{"message":"wrong key"}}}@@"#, ENGINE, ENGINE_HTTP),
+    row(r#"@@{"status":403,"body":{"error":{"message":"no"}}}@@"#, ENGINE, ENGINE_HTTP),
+    row(
+        r#"@@{"status":429,"body":{"error":{"message":"slow","code":"rate_limit_exceeded"}}}@@"#,
+        RATE,
+        RATE_HTTP,
+    ),
+    row(
+        r#"@@{"failed":{"code":"rate_limit_exceeded","message":"Rate limit. Please try again in 1.5s."}}@@"#,
+        RATE,
+        RATE_HTTP,
+    ),
+    row(
+        r#"@@{"status":429,"body":{"error":{"message":"x","code":"insufficient_quota"}}}@@"#,
+        QUOTA,
+        QUOTA_HTTP,
+    ),
+    row(r#"@@{"status":500}@@"#, UPSTREAM, UPSTREAM_HTTP),
+    row(r#"@@{"status":503,"body":"<html>busy</html>"}@@"#, UPSTREAM, UPSTREAM_HTTP),
+    row(r#"@@{"text":"a b c d","cut_after":2}@@"#, UPSTREAM, UPSTREAM_HTTP),
+    row(r#"@@{"text":"a b c d","eof":true}@@"#, UPSTREAM, UPSTREAM_HTTP),
+    row(r#"@@{"failed":{"code":"server_error","message":"oops"}}@@"#, UPSTREAM, UPSTREAM_HTTP),
+];
+
+/// Asks in all four ways and compares each refusal with its row.
+async fn check(app: &TestApp, row: &Row, model: &str, text: &str) {
+    let context = format!("{} {text}", row.scenario);
+    let mut grpc = app.grpc().await;
+    let unary = grpc.chat(ask(model, text)).await.expect_err(&context);
+    check_status(&unary, row, &context);
+    let streamed = match grpc.stream_chat(ask(model, text)).await {
+        Ok(stream) => {
+            let mut stream = stream.into_inner();
+            loop {
+                match stream.message().await {
+                    Ok(Some(_)) => {}
+                    Ok(None) => panic!("{context}: the stream ended well"),
+                    Err(status) => break status,
+                }
+            }
+        }
+        Err(status) => status,
+    };
+    check_status(&streamed, row, &context);
+
+    let (status, error) = app.refused(&body(model, text)).await;
+    check_error(status, &error, row, &context);
+    // Before the first text, a failure is a status also of a streamed request.
+    let mut streaming = body(model, text);
+    streaming["stream"] = true.into();
+    let (status, error) = app.refused(&streaming).await;
+    check_error(status, &error, row, &context);
+}
+
+fn check_status(status: &Status, row: &Row, context: &str) {
+    assert_eq!(status.code(), row.grpc, "{context}: {status:?}");
+    let details = status.get_error_details();
+    let info = details.error_info().expect("ErrorInfo");
+    assert_eq!((info.reason.as_str(), info.domain.as_str()), (row.reason, "codex-api"), "{context}");
+    assert!(!status.message().contains("127.0.0.1"), "{context}: the URL is the operator's: {status:?}");
+}
+
+fn check_error(status: u16, error: &Value, row: &Row, context: &str) {
+    assert_eq!(status, row.http, "{context}: {error}");
+    assert_eq!(error["type"], row.kind, "{context}: {error}");
+    assert_eq!(error["code"], row.code, "{context}: {error}");
+}
+
+#[tokio::test]
+async fn every_failure_of_the_fake_codex_over_both_doors() {
+    let app = TestApp::fake(&[("CODEX_MAX_CONCURRENCY", "4")]).await;
+    for row in FAKE {
+        check(&app, row, row.scenario, "hi").await;
+    }
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn failures_through_the_real_cli_over_both_doors() {
+    let app = TestApp::real(&[("CODEX_MAX_CONCURRENCY", "4"), ("CODEX_UPSTREAM_RETRIES", "0")]).await;
+    for row in REAL {
+        check(&app, row, "gpt-5.5", row.scenario).await;
+    }
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_dead_upstream_is_not_waited_for() {
+    let app = TestApp::real(&[("CODEX_UPSTREAM_RETRIES", "1")]).await;
+    let mut app = app;
+    drop(app.upstream.take());
+    check(&app, &row("dead", UPSTREAM, UPSTREAM_HTTP), "gpt-5.5", "hello").await;
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_retry_heals_what_it_can_and_is_told() {
+    let app = TestApp::real(&[("CODEX_UPSTREAM_RETRIES", "2")]).await;
+    let prompt = r#"@@{"status":500,"times":1,"then":{"text":"healed"}}@@"#;
+    let answer = app.complete(&body("gpt-5.5", prompt)).await;
+    assert_eq!(answer["choices"][0]["message"]["content"], "healed");
+    app.stop().await;
+
+    let app = TestApp::fake(&[]).await;
+    let response = app.grpc().await.chat(ask("fake:reconnect:2:ok", "hi")).await.unwrap().into_inner();
+    let retries: Vec<_> = response.notices.iter().filter(|n| n.message.starts_with("Reconnecting")).collect();
+    assert_eq!(retries.len(), 2, "{:?}", response.notices);
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn an_answer_cut_upstream_is_an_answer() {
+    let app = TestApp::fake(&[]).await;
+    for (scenario, reason) in [("incomplete-length", "length"), ("incomplete-filter", "content_filter")] {
+        let answer = app.complete(&body(&format!("fake:failed:{scenario}"), "hi")).await;
+        assert_eq!(answer["choices"][0]["finish_reason"], reason);
+        assert_eq!(answer["choices"][0]["message"]["content"], "the beginning of");
+    }
+    app.stop().await;
+    let app = TestApp::real(&[]).await;
+    for (word, reason) in [("max_output_tokens", "length"), ("content_filter", "content_filter")] {
+        let prompt = format!(r#"@@{{"text":"the beginning","incomplete":"{word}"}}@@"#);
+        let answer = app.complete(&body("gpt-5.5", &prompt)).await;
+        assert_eq!(answer["choices"][0]["finish_reason"], reason, "{answer}");
+        assert_eq!(answer["choices"][0]["message"]["content"], "the beginning");
+    }
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_failure_after_the_first_text_ends_the_stream_without_done() {
+    let app = TestApp::fake(&[]).await;
+    // `fake:slow` speaks at once and then pauses beyond the request's time.
+    let response = reqwest::Client::new()
+        .post(app.url("/v1/chat/completions"))
+        .header("x-codex-timeout-seconds", "0.5")
+        .json(&serde_json::json!({"model": "fake:slow:400", "stream": true,
+            "messages": [{"role": "user", "content": "hi"}]}))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(response.status(), 200);
+    let text = response.text().await.unwrap();
+    let last = text.trim_end().rsplit("\n\n").next().unwrap();
+    let error: Value = serde_json::from_str(last.strip_prefix("data: ").unwrap()).unwrap();
+    assert_eq!(error["error"]["code"], "timeout", "{text}");
+    assert!(!text.contains("[DONE]"));
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn deadlines_of_all_three_kinds_end_the_turn() {
+    let app = TestApp::fake(&[("CODEX_TIMEOUT_SECONDS", "1")]).await;
+    let (status, error) = app.refused(&body("fake:hang", "hi")).await;
+    assert_eq!((status, error["code"].as_str()), (504, Some("timeout")));
+
+    let mut request = ask("fake:hang", "hi");
+    request.timeout = Some(prost_types::Duration { seconds: 0, nanos: 200_000_000 });
+    let status = app.grpc().await.chat(request).await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    assert!(status.message().contains("the request's own timeout"), "{status:?}");
+
+    // A client that sends the header but would wait for ever.
+    let mut call = tonic::Request::new(ask("fake:slow:150", "hi"));
+    call.metadata_mut().insert("grpc-timeout", "400m".parse().unwrap());
+    let mut stream = app.grpc().await.stream_chat(call).await.unwrap().into_inner();
+    let status = loop {
+        match stream.message().await {
+            Ok(event) => assert!(event.is_some(), "the stream ended well"),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_queue_that_is_full_refuses_at_once_and_says_when_to_come_back() {
+    let app = TestApp::fake(&[("CODEX_MAX_CONCURRENCY", "1"), ("CODEX_MAX_QUEUE", "0")]).await;
+    let mut holder = app.grpc().await.stream_chat(ask("fake:slow:50", "hi")).await.unwrap().into_inner();
+    holder.message().await.unwrap();
+    let response = app.post(&body("fake:echo", "hi")).await;
+    assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert!(response.headers().contains_key("retry-after"));
+    let error: Value = response.json().await.unwrap();
+    assert_eq!(error["error"]["code"], "overloaded");
+    let status = app.grpc().await.chat(ask("fake:echo", "hi")).await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    let delay = status.get_error_details().retry_info().and_then(|info| info.retry_delay);
+    assert!(delay.is_some_and(|delay| delay >= Duration::from_secs(1)), "{delay:?}");
+    while holder.message().await.unwrap().is_some() {}
+    app.stop().await;
+}

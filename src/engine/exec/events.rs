@@ -105,10 +105,10 @@ impl Translator {
 
 /// A failure that nobody could read is still one of the upstream's, as the CLI wanted to reconnect.
 fn given_up(error: Error) -> Error {
-    match error {
-        Error::TurnFailed { message } => Error::UpstreamUnavailable { message },
-        other => other,
+    if let Error::TurnFailed { message } = error {
+        return Error::UpstreamUnavailable { message };
     }
+    error
 }
 
 fn message(text: &str) -> Vec<TurnEvent> {

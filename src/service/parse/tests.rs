@@ -26,10 +26,8 @@ fn request() -> pb::ChatRequest {
 fn refused(change: impl FnOnce(&mut pb::ChatRequest)) -> String {
     let mut request = request();
     change(&mut request);
-    match rules(&[]).parse(request).unwrap_err() {
-        Error::InvalidArgument { field, .. } => field,
-        other => other.reason().to_owned(),
-    }
+    let error = rules(&[]).parse(request).unwrap_err();
+    if let Error::InvalidArgument { field, .. } = error { field } else { error.reason().to_owned() }
 }
 
 #[test]

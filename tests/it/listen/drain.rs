@@ -2,7 +2,10 @@
 
 use std::{io, time::Duration};
 
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use super::toy::{Seen, Server, chat, soon};
 
@@ -24,9 +27,15 @@ async fn a_drain_lets_streams_finish_and_refuses_newcomers() {
     let calls = server.feed();
     let mut client = server.client().await;
     let mut grpc = soon(client.stream_chat(chat(""))).await.unwrap().into_inner();
+    let mut silent = soon(TcpStream::connect(server.addr)).await.unwrap();
+    soon(silent.write_all(b"GET /hello HTTP/1.1\r\n")).await.unwrap();
+    // By the time of this answer the server has seen it.
+    assert_eq!(soon(reqwest::get(server.url("/hello"))).await.unwrap().status(), 200);
 
     server.drain.cancel();
     refused(&server).await;
+    // A silent connection is closed after a moment; a silent answer is not.
+    let _ = soon(silent.read_u8()).await;
     events.send("late").await.unwrap();
     calls.send("late").await.unwrap();
     assert_eq!(soon(http.chunk()).await.unwrap().unwrap(), "data: late\n\n");

@@ -86,7 +86,7 @@ async fn bodies_that_come_after_the_answer_kill_no_other_stream() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_storm_of_deadlines_on_one_channel_kills_no_other_call() {
     let mut server = Server::start(|_| {});
     let feed = server.feed();

@@ -92,7 +92,7 @@ async fn a_response_that_was_sent_is_not_called_aborted() {
     let writer = lines.clone();
     let logged = tracing_subscriber::fmt()
         .json()
-        .with_env_filter("codex_api::access=debug")
+        .with_env_filter("codex_api::access=debug,codex_api::error=debug")
         .with_writer(move || writer.clone());
     let _guard = tracing::subscriber::set_default(logged.finish());
 
@@ -113,14 +113,18 @@ async fn a_response_that_was_sent_is_not_called_aborted() {
     server.ended().await;
 
     let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
-    let told: Vec<String> = text
-        .lines()
+    let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+    let (told, causes): (Vec<Value>, Vec<Value>) = lines.partition(|line: &Value| line["level"] != "ERROR");
+    let told: Vec<String> = told
+        .iter()
         .map(|line| {
-            let line: Value = serde_json::from_str(line).unwrap();
             let field = |name: &str| line["fields"][name].to_string().replace('"', "");
             format!("{} {} {} {}", field("path"), field("status"), field("grpc_status"), field("outcome"))
         })
         .collect();
+    assert_eq!(causes.len(), 1, "{causes:?}");
+    assert_eq!(causes[0]["fields"]["cause"], "panic: now");
+    assert!(causes[0]["span"]["request.id"].as_str().unwrap().starts_with("req_"));
     let http = [
         "/hello 200 null ended",
         "/hello 200 null ended",

@@ -9,6 +9,7 @@ fn asked(body: Value) -> Result<Asked, Value> {
 }
 
 /// A request with one short message and `change` on top.
+#[expect(clippy::needless_pass_by_value, reason = "called with literals")]
 fn with(change: Value) -> Value {
     let mut body = json!({"messages": [{"role": "user", "content": "hi"}]});
     body.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
