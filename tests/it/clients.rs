@@ -15,7 +15,9 @@ const TOKEN: &str = "a-token-for-tests";
 /// What `scripts/test.sh` has installed.
 fn installed(variable: &str) -> String {
     std::env::var(variable).unwrap_or_else(|_| {
-        panic!("{variable} is not set: run ./scripts/test.sh, which installs the clients and says where they are")
+        panic!(
+            "{variable} is not set: run ./scripts/test.sh, which installs the clients and says where they are"
+        )
     })
 }
 
@@ -29,7 +31,9 @@ async fn run(interpreter: &str, script: &str) {
     client.env_clear().env("PATH", std::env::var_os("PATH").unwrap());
     client.env("HOME", app.home.path()).env("PYTHONDONTWRITEBYTECODE", "1").env("API_KEY", TOKEN);
     client.env("BASE_URL", app.url("/v1")).env("GRPC_ADDR", app.grpc_address.to_string());
-    client.env("STUBS_DIR", app.home.path().join("stubs")).env("NODE_MODULES", installed("TEST_NODE_MODULES"));
+    client
+        .env("STUBS_DIR", app.home.path().join("stubs"))
+        .env("NODE_MODULES", installed("TEST_NODE_MODULES"));
     client.arg(&script).stdin(Stdio::null()).kill_on_drop(true);
     let output = tokio::time::timeout(PATIENCE, client.output()).await;
 

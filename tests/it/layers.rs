@@ -83,7 +83,9 @@ impl Source {
         for (start, _) in code.match_indices("::") {
             let before = &code[..start];
             let is_root = ["crate", "codex_api"].iter().any(|root| {
-                before.strip_suffix(root).is_some_and(|rest| !rest.ends_with(is_word) && !rest.ends_with("::"))
+                before
+                    .strip_suffix(root)
+                    .is_some_and(|rest| !rest.ends_with(is_word) && !rest.ends_with("::"))
             });
             if is_root {
                 let line = before.matches('\n').count() + 1;
@@ -160,7 +162,8 @@ fn use_trees_are_read() {
                use macro_crate::no;"
             .into(),
     };
-    let paths: Vec<_> = source.crate_paths().into_iter().map(|(line, path)| (line, path.join("::"))).collect();
+    let paths: Vec<_> =
+        source.crate_paths().into_iter().map(|(line, path)| (line, path.join("::"))).collect();
     let expected = [(1, "x::self"), (1, "x::y"), (1, "x::w::"), (1, "v"), (6, "p::q")];
     assert_eq!(paths, expected.map(|(line, path)| (line, path.to_owned())));
     assert_eq!(source.modules(), ["a", "b"]);
@@ -197,17 +200,24 @@ fn engines_are_known_by_their_trait_and_not_to_each_other() {
         let modules = source.modules();
         let own = modules.get(1).filter(|_| modules[0] == "engine").map(String::as_str);
         for (line, path) in source.crate_paths() {
-            let Some(engine) = path.get(1).filter(|name| path[0] == "engine" && ENGINES.contains(&name.as_str()))
+            let Some(engine) =
+                path.get(1).filter(|name| path[0] == "engine" && ENGINES.contains(&name.as_str()))
             else {
                 continue;
             };
             let builds_it = ["app", "doctor"].contains(&modules[0].as_str());
             if own != Some(engine) && !builds_it {
-                breaches.push(format!("{}: `engine::{engine}` is not for `{}`", source.at(line), modules.join("::")));
+                breaches.push(format!(
+                    "{}: `engine::{engine}` is not for `{}`",
+                    source.at(line),
+                    modules.join("::")
+                ));
             }
         }
         // A sibling can be reached without naming the crate.
-        for sibling in ENGINES.iter().filter(|name| own.is_some_and(|own| ENGINES.contains(&own) && own != **name)) {
+        for sibling in
+            ENGINES.iter().filter(|name| own.is_some_and(|own| ENGINES.contains(&own) && own != **name))
+        {
             let code = without_comments(&source.text);
             for (index, line) in code.lines().enumerate() {
                 if line.contains(&format!("super::{sibling}")) {
@@ -252,7 +262,8 @@ fn files_say_what_they_are_for() {
         let head = source.text.lines().take_while(|line| line.starts_with("//!")).count();
         let most = if source.path == Path::new("src/lib.rs") { LINES } else { 4 };
         if !(1..=most).contains(&head) {
-            breaches.push(format!("{}: begins with {head} lines of `//!`, not with 1 to {most}", source.at(1)));
+            breaches
+                .push(format!("{}: begins with {head} lines of `//!`, not with 1 to {most}", source.at(1)));
         }
     }
     fail_on(&breaches);
