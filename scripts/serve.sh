@@ -56,7 +56,7 @@ else
     need_node
     install_codex
     export CODEX_BIN=$codex
-    say "codex: ${CODEX_BIN#"$root/"}"
+    say "codex: $CODEX_BIN (to log in: run it with \`login\`)"
 fi
 
 target=${CARGO_TARGET_DIR:-$root/target}
