@@ -11,8 +11,11 @@
 
 mod cancel;
 mod chat;
+mod clients;
+mod documents;
 mod door;
 mod errors;
+mod layers;
 mod limits;
 mod listen;
 mod load;
