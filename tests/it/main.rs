@@ -11,6 +11,7 @@
 
 mod cancel;
 mod chat;
+mod commands;
 mod door;
 mod errors;
 mod limits;
