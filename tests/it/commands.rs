@@ -1,1 +1,5 @@
-//! Under way.
+//! The program's commands, as processes of their own.
+
+mod doctor;
+mod settings;
+mod signals;

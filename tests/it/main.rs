@@ -12,6 +12,7 @@
 mod cancel;
 mod chat;
 mod clients;
+mod commands;
 mod documents;
 mod door;
 mod errors;

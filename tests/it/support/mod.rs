@@ -4,6 +4,7 @@
 pub mod grpc;
 pub mod http;
 pub mod processes;
+pub mod program;
 pub mod staged;
 pub mod wire;
 
