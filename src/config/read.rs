@@ -129,7 +129,12 @@ pub(super) fn codex(v: &mut Values) -> Codex {
         other => v.mistake(&format!("CODEX_ENGINE: {other:?} is not one of auto, exec, app-server")),
     }
     Codex {
-        bin: v.path("CODEX_BIN"),
+        // A bare name is looked for on PATH.
+        bin: v
+            .optional("CODEX_BIN")
+            .filter(|name| !name.contains('/'))
+            .map(PathBuf::from)
+            .or_else(|| v.path("CODEX_BIN")),
         workspace: v.path("CODEX_WORKSPACE").unwrap_or_else(|| v.current_dir()),
         add_dirs: v.paths("CODEX_ADD_DIRS"),
         cli_home: v.path("CODEX_CLI_HOME"),

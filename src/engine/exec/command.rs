@@ -1,9 +1,10 @@
 //! A turn → the command line, environment, files and input of one `codex exec`.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     ffi::OsString,
     fs, io,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -50,6 +51,9 @@ pub(super) fn of(turn: &Turn, codex: &Codex, installed: &Installed) -> Result<La
     }
     // Before other options: `--image` is greedy and would eat the `-` that stands for stdin.
     let scratch = files(turn, &prompt, &codex.scratch, &mut arguments).map_err(Error::internal)?;
+    // Under a flood of deltas the CLI loses events, the answer's among them; this file has it all the same.
+    let last_words = scratch.path().join("last-message.txt");
+    arguments.path("--output-last-message=", &last_words);
     arguments.set("model_reasoning_effort", &turn.reasoning_effort);
     if let Some(verbosity) = &turn.verbosity {
         arguments.set("model_verbosity", verbosity);
@@ -58,6 +62,10 @@ pub(super) fn of(turn: &Turn, codex: &Codex, installed: &Installed) -> Result<La
     arguments.set("web_search", if turn.web_search { "live" } else { "disabled" });
     // By default a command of the agent sees everything that Codex sees, its upstream's key included.
     arguments.set("shell_environment_policy.inherit", "core");
+    let mut env = home::environment(codex);
+    if turn.sandbox == Sandbox::WorkspaceWrite {
+        own_temporary_folder(&scratch, &mut arguments, &mut env).map_err(Error::internal)?;
+    }
     for feature in SWITCHED_OFF.iter().filter(|feature| installed.features.contains(**feature)) {
         arguments.raw(&format!("features.{feature}"), "false");
     }
@@ -67,12 +75,27 @@ pub(super) fn of(turn: &Turn, codex: &Codex, installed: &Installed) -> Result<La
     Ok(Launch {
         program: installed.program.clone(),
         arguments: arguments.0,
-        env: home::environment(codex),
+        env,
         folder: codex.workspace.clone(),
         stdin: prompt.text.into_bytes(),
-        scratch,
+        scratch: Some(scratch),
+        last_words: Some(last_words),
         deadline: turn.deadline,
     })
+}
+
+/// By default commands may write to the temporary folder of all, where other turns' files are. They get their own.
+fn own_temporary_folder(
+    scratch: &TempDir,
+    arguments: &mut Arguments,
+    env: &mut BTreeMap<OsString, OsString>,
+) -> io::Result<()> {
+    let folder = scratch.path().join("tmp");
+    fs::create_dir(&folder)?;
+    arguments.raw("sandbox_workspace_write.exclude_slash_tmp", "true");
+    arguments.set("shell_environment_policy.set.TMPDIR", &folder.to_string_lossy());
+    env.insert("TMPDIR".into(), folder.into());
+    Ok(())
 }
 
 /// Which upstream, and how patiently it is asked.
@@ -97,20 +120,13 @@ fn provider(arguments: &mut Arguments, codex: &Codex) {
 }
 
 /// Writes images and schema, and names them to the CLI.
-fn files(
-    turn: &Turn,
-    prompt: &Prompt,
-    scratch: &Path,
-    arguments: &mut Arguments,
-) -> io::Result<Option<TempDir>> {
+fn files(turn: &Turn, prompt: &Prompt, scratch: &Path, arguments: &mut Arguments) -> io::Result<TempDir> {
     let schema = match &turn.format {
         Format::Text | Format::JsonObject => None,
         Format::JsonSchema(schema) => Some(schema),
     };
-    if schema.is_none() && prompt.images.is_empty() {
-        return Ok(None);
-    }
-    let scratch = tempfile::Builder::new().prefix("codex-api-").tempdir_in(scratch)?;
+    let ours = fs::Permissions::from_mode(0o700);
+    let scratch = tempfile::Builder::new().prefix("codex-api-").permissions(ours).tempdir_in(scratch)?;
     if let Some(schema) = schema {
         let file = scratch.path().join("schema.json");
         fs::write(&file, schema)?;
@@ -121,7 +137,7 @@ fn files(
         fs::write(&file, &image.data)?;
         arguments.path("--image=", &file);
     }
-    Ok(Some(scratch))
+    Ok(scratch)
 }
 
 #[derive(Debug, Default)]
