@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::OptionFuture;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::{
@@ -51,11 +52,35 @@ pub(super) struct Launch {
     pub(super) arguments: Vec<OsString>,
     pub(super) env: BTreeMap<OsString, OsString>,
     pub(super) folder: PathBuf,
-    pub(super) stdin: Vec<u8>,
+    pub(super) stdin: Input,
     /// Files that the child needs; removed when the last of its processes is gone.
     pub(super) scratch: Option<TempDir>,
     /// When it is stopped, whoever still waits for it.
     pub(super) deadline: Option<tokio::time::Instant>,
+}
+
+/// What a child is given to read.
+#[derive(Debug)]
+pub(super) enum Input {
+    /// This, and then the end.
+    Text(Vec<u8>),
+    /// Whatever is written to its end of the pipe.
+    Open,
+}
+
+impl Default for Input {
+    fn default() -> Self {
+        Self::Text(Vec::new())
+    }
+}
+
+/// A child and its pipes.
+#[derive(Debug)]
+pub(super) struct Started {
+    /// With [`Input::Open`] only.
+    pub(super) stdin: Option<ChildStdin>,
+    pub(super) stdout: ChildStdout,
+    pub(super) process: ProcessGroup,
 }
 
 /// What a child said that was asked one thing.
@@ -99,7 +124,7 @@ impl Launcher {
     }
 
     /// Starts a child; `slot` is held until the last of its processes is gone.
-    pub(super) fn start(&self, launch: Launch, slot: Slot) -> io::Result<(ChildStdout, ProcessGroup)> {
+    pub(super) fn start(&self, launch: Launch, slot: Slot) -> io::Result<Started> {
         let mut child = self.spawn(&launch)?;
         let missing = || io::Error::other("a pipe is missing");
         let stdin = child.stdin.take().ok_or_else(missing)?;
@@ -117,18 +142,24 @@ impl Launcher {
             deadline: launch.deadline,
         };
         let tail = Arc::clone(&kept);
+        let (stdin, text) = match launch.stdin {
+            Input::Text(text) => (None, Some((stdin, text))),
+            Input::Open => (Some(stdin), None),
+        };
         self.alive.spawn(async move {
-            let (status, (), ()) = tokio::join!(owner.end(), feed(stdin, launch.stdin), keep(stderr, tail));
+            let feeding = OptionFuture::from(text.map(|(stdin, text)| feed(stdin, text)));
+            let (status, _, ()) = tokio::join!(owner.end(), feeding, keep(stderr, tail));
             drop(launch.scratch);
             drop(slot);
             exited.send_replace(Some(status));
         });
-        Ok((stdout, ProcessGroup { stderr: kept, exit, leave, stop: stop.drop_guard() }))
+        let process = ProcessGroup { stderr: kept, exit, leave, stop: stop.drop_guard() };
+        Ok(Started { stdin, stdout, process })
     }
 
     /// Starts a child and waits for its end. What it prints is bounded.
     pub(super) async fn ask(&self, launch: Launch) -> io::Result<Answer> {
-        let (stdout, mut process) = self.start(launch, Slot::new(()))?;
+        let Started { stdout, mut process, .. } = self.start(launch, Slot::new(()))?;
         let mut printed = Vec::new();
         stdout.take(ANSWER_LIMIT).read_to_end(&mut printed).await?;
         let code = process.exit().await.and_then(|status| status.code());

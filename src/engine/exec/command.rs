@@ -12,7 +12,10 @@ use tempfile::TempDir;
 use super::{home, prompt::Prompt};
 use crate::{
     config::{Codex, Sandbox},
-    engine::{Format, Turn, process::Launch},
+    engine::{
+        Format, Turn,
+        process::{Input, Launch},
+    },
     error::Error,
 };
 
@@ -69,7 +72,7 @@ pub(super) fn of(turn: &Turn, codex: &Codex, installed: &Installed) -> Result<La
         arguments: arguments.0,
         env: home::environment(codex),
         folder: codex.workspace.clone(),
-        stdin: prompt.text.into_bytes(),
+        stdin: Input::Text(prompt.text.into_bytes()),
         scratch,
         deadline: turn.deadline,
     })

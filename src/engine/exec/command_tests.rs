@@ -62,7 +62,7 @@ fn the_plain_turn() {
         "-",
     ];
     assert_eq!(arguments(&launch), expected);
-    assert_eq!(launch.stdin, b"USER: -hi");
+    assert!(matches!(&launch.stdin, Input::Text(text) if text == b"USER: -hi"));
     assert!(launch.scratch.is_none());
 }
 

@@ -22,7 +22,7 @@ use self::{command::Installed, events::Translator};
 use super::{
     Engine, EngineStatus, Events, Slot, Turn, TurnEvent,
     jsonl::{LineError, Lines},
-    process::{Launcher, ProcessGroup},
+    process::{Input, Launcher, ProcessGroup, Started},
 };
 use crate::{
     config::{Codex, Log},
@@ -80,11 +80,14 @@ impl Engine for Exec {
         let installed = self.installed().await.map_err(|message| Error::EngineUnavailable { message })?;
         let launch = command::of(&turn, &self.codex, &installed)?;
         if self.log.debug {
-            let prompt = String::from_utf8_lossy(&launch.stdin);
+            let prompt = match &launch.stdin {
+                Input::Text(text) => String::from_utf8_lossy(text),
+                Input::Open => "".into(),
+            };
             let prompt = clip(&prompt, self.log.max_chars);
             tracing::info!(turn.id = %turn.id, arguments = ?launch.arguments, %prompt, "codex starts");
         }
-        let (stdout, process) = self.launcher.start(launch, slot).map_err(|error| {
+        let Started { stdout, process, .. } = self.launcher.start(launch, slot).map_err(|error| {
             Error::EngineUnavailable { message: format!("the Codex CLI cannot be started: {error}") }
         })?;
         let debug = self.log.debug.then_some(self.log.max_chars);
