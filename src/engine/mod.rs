@@ -43,6 +43,10 @@ pub struct Turn {
     pub messages: Vec<Message>,
     /// Functions of the client.
     pub tools: Vec<pb::Tool>,
+    /// How the model may use `tools`; whatever it says, there are none where the client allows none.
+    pub tool_choice: ToolChoice,
+    /// Whether the model may call several tools at once.
+    pub parallel_tool_calls: bool,
     /// Effort, a word the model knows.
     pub reasoning_effort: String,
     /// Verbosity, or the model's default.
@@ -55,6 +59,18 @@ pub struct Turn {
     pub web_search: bool,
     /// When its work must end, whether or not somebody reads its events.
     pub deadline: Option<tokio::time::Instant>,
+}
+
+/// How the model may use the client's tools.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum ToolChoice {
+    /// As it likes.
+    #[default]
+    Auto,
+    /// It must call one at least.
+    Required,
+    /// It must call this one.
+    Named(String),
 }
 
 /// One message of a turn.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::{
     config::{self, Limits, Models, Sandbox},
-    engine::{Format, Turn},
+    engine::{Format, ToolChoice, Turn},
     error::Error,
     pb,
 };
@@ -47,7 +47,9 @@ impl Rules {
             id: String::new(),
             model: model.clone(),
             messages: message::all(request.messages, &self.limits)?,
+            tool_choice: tool_choice(&request.tools, request.tool_choice.as_ref())?,
             tools: tools(request.tools, request.tool_choice.as_ref())?,
+            parallel_tool_calls: request.parallel_tool_calls.unwrap_or(true),
             reasoning_effort: self.effort(request.reasoning_effort)?,
             verbosity: verbosity(request.verbosity)?,
             format: format(request.response_format)?,
@@ -152,24 +154,31 @@ fn stop(stop: Vec<String>) -> Result<Vec<String>, Error> {
 }
 
 fn tools(tools: Vec<pb::Tool>, choice: Option<&pb::ToolChoice>) -> Result<Vec<pb::Tool>, Error> {
-    use pb::tool_choice::Mode;
     for (index, tool) in tools.iter().enumerate() {
         if !is_name(&tool.name) {
             return Err(Error::invalid(format!("tools[{index}].name"), NAME_RULE));
         }
+        if tools[..index].iter().any(|earlier| earlier.name == tool.name) {
+            return Err(Error::invalid(format!("tools[{index}].name"), "another tool has this name"));
+        }
     }
-    let Some(choice) = choice else { return Ok(tools) };
+    let none = choice.is_some_and(|choice| choice.mode() == pb::tool_choice::Mode::None);
+    Ok(if none { Vec::new() } else { tools })
+}
+
+fn tool_choice(tools: &[pb::Tool], choice: Option<&pb::ToolChoice>) -> Result<ToolChoice, Error> {
+    use pb::tool_choice::Mode;
+    let Some(choice) = choice else { return Ok(ToolChoice::Auto) };
     match Mode::try_from(choice.mode) {
-        Ok(Mode::Unspecified | Mode::Auto) => Ok(tools),
-        Ok(Mode::None) => Ok(Vec::new()),
+        Ok(Mode::Unspecified | Mode::Auto | Mode::None) => Ok(ToolChoice::Auto),
         Ok(Mode::Required) if tools.is_empty() => {
             Err(Error::invalid("tool_choice", "a tool is required, but `tools` is empty"))
         }
-        Ok(Mode::Required) => Ok(tools),
+        Ok(Mode::Required) => Ok(ToolChoice::Required),
         Ok(Mode::Named) if tools.iter().all(|tool| tool.name != choice.name) => {
             Err(Error::invalid("tool_choice", format!("`tools` has no function named {:?}", choice.name)))
         }
-        Ok(Mode::Named) => Ok(tools),
+        Ok(Mode::Named) => Ok(ToolChoice::Named(choice.name.clone())),
         Err(_) => Err(Error::invalid("tool_choice.mode", "not a known mode")),
     }
 }
