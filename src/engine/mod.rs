@@ -6,6 +6,7 @@ pub mod containment;
 pub mod exec;
 mod jsonl;
 pub mod process;
+mod words;
 
 use std::{any::Any, fmt, pin::Pin};
 

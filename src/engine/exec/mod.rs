@@ -4,7 +4,6 @@
 mod checks;
 mod command;
 mod events;
-mod failure;
 pub mod home;
 mod item;
 mod probe;
