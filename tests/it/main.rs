@@ -11,6 +11,14 @@
 
 mod cancel;
 mod chat;
+mod clients;
+mod commands;
+mod documents;
+mod door;
 mod errors;
+mod layers;
+mod limits;
 mod listen;
+mod load;
 mod support;
+mod trust;
