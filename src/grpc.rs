@@ -111,16 +111,14 @@ async fn guard(State(gate): State<Arc<Gate>>, mut request: Request, next: Next) 
 /// of the contract has. Such a status is all there is of the response.
 fn in_our_words(response: Response) -> Response {
     let Some(status) = Status::from_header_map(response.headers()) else { return response };
-    let unreadable = match status.code() {
-        Code::OutOfRange => Some(" (CODEX_MAX_BODY_BYTES)"),
-        Code::Internal if status.message().starts_with("failed to decode") => Some(""),
-        _ => None,
-    };
-    match unreadable.filter(|_| status.details().is_empty()) {
-        // Of the message as a whole: no field has a name.
-        Some(hint) => Status::from(Error::invalid("", format!("{}{hint}", status.message()))).into_http(),
-        None => response,
+    let too_large = status.code() == Code::OutOfRange;
+    let garbled = status.code() == Code::Internal && status.message().starts_with("failed to decode");
+    if !(too_large || garbled) || !status.details().is_empty() {
+        return response;
     }
+    let hint = if too_large { " (CODEX_MAX_BODY_BYTES)" } else { "" };
+    // Of the message as a whole: no field has a name.
+    Status::from(Error::invalid("", format!("{}{hint}", status.message()))).into_http()
 }
 
 /// What tonic would answer with a status in trailers that such a client cannot read.
