@@ -105,6 +105,7 @@ impl Answer {
 pub(super) struct ProcessGroup {
     stderr: Arc<Mutex<Vec<u8>>>,
     exit: watch::Receiver<Option<ExitStatus>>,
+    pid: Option<u32>,
     leave: CancellationToken,
     #[expect(dead_code, reason = "held for its destructor, which asks the child to stop")]
     stop: DropGuard,
@@ -131,6 +132,7 @@ impl Launcher {
         let stdout = child.stdout.take().ok_or_else(missing)?;
         let stderr = child.stderr.take().ok_or_else(missing)?;
 
+        let pid = child.id();
         let kept = Arc::new(Mutex::new(Vec::new()));
         let (exited, exit) = watch::channel(None);
         let (stop, leave) = (self.stop_all.child_token(), CancellationToken::new());
@@ -153,7 +155,7 @@ impl Launcher {
             drop(slot);
             exited.send_replace(Some(status));
         });
-        let process = ProcessGroup { stderr: kept, exit, leave, stop: stop.drop_guard() };
+        let process = ProcessGroup { stderr: kept, exit, pid, leave, stop: stop.drop_guard() };
         Ok(Started { stdin, stdout, process })
     }
 
@@ -188,6 +190,11 @@ impl ProcessGroup {
     /// Lets the child end by itself, for the length of the grace: its work is done.
     pub(super) fn leave(&self) {
         self.leave.cancel();
+    }
+
+    /// The containment process; what it contains is its child.
+    pub(super) fn pid(&self) -> Option<u32> {
+        self.pid
     }
 
     /// Waits for the end of all processes.

@@ -1,0 +1,223 @@
+//! Warm `codex app-server` workers: every token as it is made, histories with their roles, tools of the client. One
+//! request is one ephemeral thread on some worker; nothing of it stays.
+
+mod catalog;
+mod events;
+mod failure;
+mod flags;
+mod gate;
+mod history;
+mod home;
+mod item;
+mod mailbox;
+mod memory;
+mod peer;
+mod pool;
+mod tools;
+mod turn;
+mod wire;
+mod worker;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use futures_util::{StreamExt, stream};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::{
+    events::Translator,
+    gate::Features,
+    history::Opening,
+    memory::Memory,
+    pool::{Nursery, Pool},
+    tools::ToolSet,
+    turn::Conductor,
+    worker::Worker,
+};
+use super::{
+    Engine, EngineStatus, Events, Installed, Slot, Turn,
+    process::{Input, Launch, Launcher},
+};
+use crate::{
+    config::{Codex, Log, Profile},
+    error::Error,
+};
+
+/// Events of a turn on their way to the service. A slow reader's text waits in the mailbox, joined.
+const EVENTS: usize = 64;
+
+/// The engine.
+#[derive(Debug)]
+pub struct AppServer {
+    codex: Codex,
+    log: Log,
+    version: String,
+    features: Features,
+    pool: Arc<Pool>,
+    memory: Arc<Memory>,
+    launcher: Launcher,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl AppServer {
+    /// Starts the first worker and looks at what it can do. The error says why this engine is not to be used.
+    pub async fn start(codex: Codex, log: Log, launcher: Launcher, installed: &Installed) -> Result<Self, String> {
+        let tasks = TaskTracker::new();
+        let workshop = Workshop::new(&codex, &launcher, installed, &tasks).await?;
+        let first = workshop.worker().await?;
+        let features = gate::examine(&first.peer, &codex, installed).await?;
+        let rules = codex.workers.clone();
+        let pool = Pool::start(first, rules, Arc::new(workshop), &tasks);
+        Ok(Self {
+            version: installed.version.clone(),
+            features,
+            pool,
+            memory: Arc::default(),
+            launcher,
+            tasks,
+            stop: CancellationToken::new(),
+            codex,
+            log,
+        })
+    }
+
+    /// The parameters of `thread/start` that come from the turn.
+    fn thread(&self, turn: &Turn, tools: &ToolSet, opening: &Opening) -> Value {
+        let mut thread = json!({
+            "ephemeral": true,
+            "model": turn.model,
+            "cwd": self.codex.workspace,
+            "approvalPolicy": self.codex.approval_policy,
+            "sandbox": turn.sandbox.as_str(),
+            "experimentalRawEvents": true,
+            "config": self.thread_config(turn),
+        });
+        if let Some(instructions) = &opening.developer_instructions {
+            thread["developerInstructions"] = instructions.as_str().into();
+        }
+        let offered = tools.dynamic_tools();
+        if !offered.is_empty() {
+            thread["dynamicTools"] = offered.into();
+        }
+        match self.codex.profile {
+            Profile::Agent => {}
+            Profile::Chat => {
+                thread["environments"] = json!([]);
+                thread["baseInstructions"] = "".into();
+            }
+        }
+        thread
+    }
+
+    fn thread_config(&self, turn: &Turn) -> Value {
+        let mut config = json!({"web_search": if turn.web_search { "live" } else { "disabled" }});
+        if let Some(verbosity) = &turn.verbosity {
+            config["model_verbosity"] = verbosity.as_str().into();
+        }
+        config
+    }
+}
+
+#[tonic::async_trait]
+impl Engine for AppServer {
+    async fn run(&self, turn: Turn, slot: Slot) -> Result<Events, Error> {
+        let tools = ToolSet::new(&turn)?;
+        let opening = Opening::of(&turn, &tools, &self.memory);
+        let thread = self.thread(&turn, &tools, &opening);
+        if self.log.debug {
+            let items = Value::from(opening.items.clone()).to_string();
+            let items: String = items.chars().take(self.log.max_chars).collect();
+            tracing::info!(turn.id = %turn.id, %items, "a thread starts");
+        }
+        let conductor = Conductor {
+            pool: Arc::clone(&self.pool),
+            memory: Arc::clone(&self.memory),
+            thread,
+            opening,
+            translator: Translator::new(tools, self.codex.profile, self.codex.upstream_retries),
+            profile: self.codex.profile,
+            grace: self.codex.cancel_grace,
+            stop: self.stop.clone(),
+        };
+        let (out, events) = mpsc::channel(EVENTS);
+        self.tasks.spawn(conductor.run(turn, slot, out));
+        Ok(stream::unfold(events, async |mut events| Some((events.recv().await?, events))).boxed())
+    }
+
+    async fn status(&self) -> EngineStatus {
+        EngineStatus { kind: "app-server", version: self.version.clone(), trouble: self.pool.trouble() }
+    }
+
+    fn check(&self, turn: &Turn) -> Result<(), Error> {
+        history::check_calls(&turn.messages)?;
+        if !turn.tools.is_empty()
+            && let Some(reason) = &self.features.no_tools
+        {
+            return Err(Error::unsupported("tools", reason.clone()));
+        }
+        ToolSet::new(turn).map(drop)
+    }
+
+    async fn drain(&self) {
+        self.stop.cancel();
+        self.pool.close();
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.launcher.drain().await;
+    }
+}
+
+/// Makes workers: what they are started with is made once.
+#[derive(Debug)]
+struct Workshop {
+    codex: Codex,
+    launcher: Launcher,
+    program: PathBuf,
+    arguments: Vec<std::ffi::OsString>,
+    tasks: TaskTracker,
+    /// The catalog, and what else all workers share.
+    _private: TempDir,
+}
+
+impl Workshop {
+    async fn new(
+        codex: &Codex,
+        launcher: &Launcher,
+        installed: &Installed,
+        tasks: &TaskTracker,
+    ) -> Result<Self, String> {
+        let private = home::private_folder(codex).map_err(|error| format!("a private folder: {error}"))?;
+        let catalog = catalog::write(codex, launcher, installed, private.path()).await?;
+        Ok(Self {
+            arguments: flags::arguments(codex, installed, &catalog),
+            codex: codex.clone(),
+            launcher: launcher.clone(),
+            program: installed.program.clone(),
+            tasks: tasks.clone(),
+            _private: private,
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl Nursery for Workshop {
+    async fn worker(&self) -> Result<Worker, String> {
+        let home = home::ScratchHome::make(&self.codex).map_err(|error| format!("a home for a worker: {error}"))?;
+        let launch = Launch {
+            program: self.program.clone(),
+            arguments: self.arguments.clone(),
+            env: home.env(&self.codex),
+            folder: self.codex.workspace.clone(),
+            stdin: Input::Open,
+            scratch: Some(home.into_folder()),
+            deadline: None,
+        };
+        Worker::start(launch, &self.launcher, self.codex.line_limit, &self.tasks).await
+    }
+}
+
+/// How long the first worker may take to be ready.
+pub const START_LIMIT: Duration = Duration::from_secs(30);
