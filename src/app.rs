@@ -98,11 +98,8 @@ impl App {
 
         let containment = options.containment.unwrap_or_else(|| PathBuf::from(OURSELVES));
         let launcher = Launcher::new(containment, config.codex.cancel_grace);
-        let engine = Arc::new(Exec::new(config.codex.clone(), config.log.clone(), launcher));
+        let engine = engine(&config, launcher).await?;
         let status = engine.status().await;
-        if let Some(trouble) = status.trouble.filter(|trouble| trouble.contains("CODEX_APPROVAL_POLICY")) {
-            return Err(StartError::Engine(trouble));
-        }
         let service = Arc::new(Service::new(&config, engine));
         tracing::info!(
             listen = %shared.local_addr().unwrap_or(config.doors.listen),
@@ -186,6 +183,31 @@ impl Demo {
             Some(ScriptedUpstream { base_url: upstream.base_url(), codex_home: home.path().to_owned() });
         tracing::warn!("demo: the Codex CLI runs against a scripted upstream; no model answers");
         Ok(Self { upstream, _home: home })
+    }
+}
+
+/// The engine that the configuration names, or the best one that the installed CLI can be trusted with.
+async fn engine(config: &Config, launcher: Launcher) -> Result<Arc<dyn Engine>, StartError> {
+    let (codex, log) = (&config.codex, &config.log);
+    let exec = || Arc::new(Exec::new(codex.clone(), log.clone(), launcher.clone()));
+    let installed = match Installed::look(codex, &launcher).await {
+        Ok(installed) => installed,
+        Err(trouble) if trouble.contains("CODEX_APPROVAL_POLICY") => return Err(StartError::Engine(trouble)),
+        // The exec engine looks again at each turn, and health tells why none can run.
+        Err(_) => return Ok(exec()),
+    };
+    if codex.engine == EngineChoice::Exec {
+        return Ok(exec());
+    }
+    match AppServer::start(codex.clone(), log.clone(), launcher.clone(), &installed).await {
+        Ok(engine) => Ok(Arc::new(engine)),
+        Err(reason) if codex.engine == EngineChoice::AppServer => {
+            Err(StartError::Engine(format!("CODEX_ENGINE=app-server: {reason}")))
+        }
+        Err(reason) => {
+            tracing::warn!(%reason, "the app-server engine is not used: each turn gets a process of its own");
+            Ok(exec())
+        }
     }
 }
 

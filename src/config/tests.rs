@@ -23,7 +23,7 @@ fn defaults_are_those_of_the_first_system() {
     assert!(!config.codex.search);
     assert_eq!(config.codex.line_limit, 8_388_608);
     assert_eq!(config.limits.timeout, Duration::from_secs(600));
-    assert_eq!(config.limits.max_concurrency, 2);
+    assert_eq!(config.limits.max_concurrency, None);
     assert_eq!(config.limits.max_prompt_chars, 200_000);
     assert_eq!(config.log.max_chars, 4000);
     assert!(config.doors.token.is_none());

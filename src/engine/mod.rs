@@ -26,6 +26,9 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
     /// Whether a turn can run now. Cheap: a good answer is remembered, a bad one is checked again.
     async fn status(&self) -> EngineStatus;
 
+    /// Turns that it runs well at once.
+    fn usual_concurrency(&self) -> usize;
+
     /// Refuses what this engine cannot do, before the turn is admitted.
     fn check(&self, turn: &Turn) -> Result<(), Error>;
 

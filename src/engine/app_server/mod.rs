@@ -48,6 +48,9 @@ use crate::{
 /// Events of a turn on their way to the service. A slow reader's text waits in the mailbox, joined.
 const EVENTS: usize = 64;
 
+/// Turns that one worker runs well at once; at twice as many it begins to refuse calls.
+const TURNS_OF_A_WORKER: usize = 32;
+
 /// The engine.
 #[derive(Debug)]
 pub struct AppServer {
@@ -149,6 +152,10 @@ impl Engine for AppServer {
 
     async fn status(&self) -> EngineStatus {
         EngineStatus { kind: "app-server", version: self.version.clone(), trouble: self.pool.trouble() }
+    }
+
+    fn usual_concurrency(&self) -> usize {
+        self.codex.workers.count * TURNS_OF_A_WORKER
     }
 
     fn check(&self, turn: &Turn) -> Result<(), Error> {

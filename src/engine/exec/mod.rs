@@ -102,6 +102,10 @@ impl Engine for Exec {
         EngineStatus { kind: "exec", version, trouble }
     }
 
+    fn usual_concurrency(&self) -> usize {
+        2
+    }
+
     fn check(&self, turn: &Turn) -> Result<(), Error> {
         if turn.tools.is_empty() {
             return Ok(());
