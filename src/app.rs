@@ -15,11 +15,7 @@ use crate::{
     auth::Gate,
     config::{Config, ScriptedUpstream},
     demo::Upstream,
-    engine::{
-        Engine,
-        exec::{self, Exec},
-        process::Launcher,
-    },
+    engine::{Engine, exec::Exec, home, process::Launcher},
     error::Error,
     grpc::{self, Health},
     http, listen, panics,
@@ -92,7 +88,7 @@ impl App {
     pub async fn start(mut config: Config, options: Options) -> Result<Self, StartError> {
         let demo = if options.demo { Some(Demo::start(&mut config).await?) } else { None };
         let prepare = |what| move |cause| StartError::Prepare { what, cause };
-        exec::home::prepare(&config.codex).map_err(prepare("CODEX_CLI_HOME"))?;
+        home::prepare(&config.codex).map_err(prepare("CODEX_CLI_HOME"))?;
         let shared = bind(config.doors.listen)?;
         let grpc_only = config.doors.grpc_listen.map(bind).transpose()?;
 

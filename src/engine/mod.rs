@@ -4,8 +4,11 @@
 pub mod binary;
 pub mod containment;
 pub mod exec;
+pub mod home;
+mod installed;
 mod jsonl;
 pub mod process;
+mod provider;
 
 use std::{any::Any, fmt, pin::Pin};
 
