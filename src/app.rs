@@ -15,11 +15,7 @@ use crate::{
     auth::Gate,
     config::{Config, ScriptedUpstream},
     demo::Upstream,
-    engine::{
-        Engine,
-        exec::{self, Exec},
-        process::Launcher,
-    },
+    engine::{Engine, exec::Exec, home, process::Launcher},
     error::Error,
     grpc::{self, Health},
     http, listen, panics,
@@ -84,7 +80,7 @@ pub enum StartError {
     },
     /// The configuration asks for what the installed CLI does not do.
     #[error("{0}")]
-    Engine(String),
+    Engine(#[from] engine::ChoiceError),
 }
 
 impl App {
@@ -92,13 +88,13 @@ impl App {
     pub async fn start(mut config: Config, options: Options) -> Result<Self, StartError> {
         let demo = if options.demo { Some(Demo::start(&mut config).await?) } else { None };
         let prepare = |what| move |cause| StartError::Prepare { what, cause };
-        exec::home::prepare(&config.codex).map_err(prepare("CODEX_CLI_HOME"))?;
+        home::prepare(&config.codex).map_err(prepare("CODEX_CLI_HOME"))?;
         let shared = bind(config.doors.listen)?;
         let grpc_only = config.doors.grpc_listen.map(bind).transpose()?;
 
         let containment = options.containment.unwrap_or_else(|| PathBuf::from(OURSELVES));
         let launcher = Launcher::new(containment, config.codex.cancel_grace);
-        let engine = engine(&config, launcher).await?;
+        let engine = engine::choose(&config.codex, &config.log, launcher).await?;
         let status = engine.status().await;
         let service = Arc::new(Service::new(&config, engine));
         tracing::info!(
@@ -183,31 +179,6 @@ impl Demo {
             Some(ScriptedUpstream { base_url: upstream.base_url(), codex_home: home.path().to_owned() });
         tracing::warn!("demo: the Codex CLI runs against a scripted upstream; no model answers");
         Ok(Self { upstream, _home: home })
-    }
-}
-
-/// The engine that the configuration names, or the best one that the installed CLI can be trusted with.
-async fn engine(config: &Config, launcher: Launcher) -> Result<Arc<dyn Engine>, StartError> {
-    let (codex, log) = (&config.codex, &config.log);
-    let exec = || Arc::new(Exec::new(codex.clone(), log.clone(), launcher.clone()));
-    let installed = match Installed::look(codex, &launcher).await {
-        Ok(installed) => installed,
-        Err(trouble) if trouble.contains("CODEX_APPROVAL_POLICY") => return Err(StartError::Engine(trouble)),
-        // The exec engine looks again at each turn, and health tells why none can run.
-        Err(_) => return Ok(exec()),
-    };
-    if codex.engine == EngineChoice::Exec {
-        return Ok(exec());
-    }
-    match AppServer::start(codex.clone(), log.clone(), launcher.clone(), &installed).await {
-        Ok(engine) => Ok(Arc::new(engine)),
-        Err(reason) if codex.engine == EngineChoice::AppServer => {
-            Err(StartError::Engine(format!("CODEX_ENGINE=app-server: {reason}")))
-        }
-        Err(reason) => {
-            tracing::warn!(%reason, "the app-server engine is not used: each turn gets a process of its own");
-            Ok(exec())
-        }
     }
 }
 

@@ -14,7 +14,7 @@ use tonic::Request as Call;
 
 use crate::{
     config::Config,
-    engine::{Check, Engine, Outcome, exec, exec::Exec, process::Launcher},
+    engine::{Check, Engine, Outcome, exec::Exec, home, process::Launcher},
     listen,
     pb::{self, codex_service_server::CodexService},
     service::Service,
@@ -49,7 +49,7 @@ async fn examine(config: &Config, turn: bool) -> Vec<Check> {
         checks.push(Check::good("configuration", "no mistakes".into()));
     }
     checks.push(ports(config));
-    if let Err(error) = exec::home::prepare(&config.codex) {
+    if let Err(error) = home::prepare(&config.codex) {
         checks.push(Check::bad(
             "CODEX_CLI_HOME",
             error.to_string(),

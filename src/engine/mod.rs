@@ -3,10 +3,16 @@
 
 pub mod binary;
 pub mod containment;
+mod choice;
 pub mod exec;
+pub mod home;
+mod installed;
 mod jsonl;
 pub mod process;
+mod provider;
 mod words;
+
+pub use choice::{ChoiceError, choose};
 
 use std::{any::Any, fmt, pin::Pin};
 
