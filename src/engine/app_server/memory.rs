@@ -125,7 +125,8 @@ impl Shelf {
 /// model did is not what the client was told (in code mode calls have no items of their own).
 fn injectable(calls: &[pb::ToolCall], mut items: Vec<Value>) -> Option<Vec<Value>> {
     let client: HashSet<&str> = calls.iter().map(|call| call.id.as_str()).collect();
-    let is_clients = |item: &Value| kind(item) == "function_call" && call_id(item).is_some_and(|id| client.contains(id));
+    let is_clients =
+        |item: &Value| kind(item) == "function_call" && call_id(item).is_some_and(|id| client.contains(id));
     let last = items.iter().rposition(is_clients)?;
     items.truncate(last + 1);
     if items.iter().filter(|item| is_clients(item)).count() != calls.len() {
@@ -168,11 +169,13 @@ fn stripped(item: Value) -> Value {
         "status" => needs_status,
         _ => !value.is_null(),
     };
-    let kept: Map<String, Value> = item.clone().into_iter().filter(|(name, value)| keep(name, value)).collect();
+    let kept: Map<String, Value> =
+        item.clone().into_iter().filter(|(name, value)| keep(name, value)).collect();
     Value::Object(kept)
 }
 
-fn kind(item: &Value) -> &str {
+/// The type of an item.
+pub(super) fn kind(item: &Value) -> &str {
     item.get("type").and_then(Value::as_str).unwrap_or_default()
 }
 

@@ -103,7 +103,8 @@ impl Cleaner {
             let Some(reference) = node.get("$ref").and_then(Value::as_str) else { return node };
             let local = reference.strip_prefix('#').filter(|pointer| pointer.starts_with('/'));
             let Some(next) = local.and_then(|pointer| original.pointer(pointer)) else { break };
-            let siblings = |key: &String| !matches!(key.as_str(), "$ref" | "$defs" | "definitions" | "$schema");
+            let siblings =
+                |key: &String| !matches!(key.as_str(), "$ref" | "$defs" | "definitions" | "$schema");
             self.lossy |= node.as_object().is_some_and(|node| node.keys().any(siblings));
             node = next;
         }
@@ -188,7 +189,12 @@ impl Cleaner {
 
     fn children(&mut self, value: &Value) -> Option<Value> {
         let Value::Object(children) = value else { return None };
-        Some(children.iter().map(|(name, child)| (name.clone(), self.node(child, Place::Named(name)))).collect())
+        Some(
+            children
+                .iter()
+                .map(|(name, child)| (name.clone(), self.node(child, Place::Named(name))))
+                .collect(),
+        )
     }
 }
 
@@ -207,7 +213,8 @@ fn implied_type(schema: &Map<String, Value>) -> Option<Value> {
             several => Some(json!(several)),
         };
     }
-    if ["properties", "required", "additionalProperties"].iter().any(|keyword| schema.contains_key(*keyword)) {
+    if ["properties", "required", "additionalProperties"].iter().any(|keyword| schema.contains_key(*keyword))
+    {
         return Some(json!("object"));
     }
     schema.contains_key("items").then(|| json!("array"))

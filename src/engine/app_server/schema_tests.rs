@@ -70,7 +70,10 @@ fn every_loss_is_told() {
         (x(json!(false)), x(json!({}))),
         (x(json!(null)), x(json!({}))),
         (x(json!({"not": {"type": "string"}})), x(json!({}))),
-        (x(json!({"type": "array", "items": [{"type": "string"}]})), x(json!({"type": "array", "items": {}}))),
+        (
+            x(json!({"type": "array", "items": [{"type": "string"}]})),
+            x(json!({"type": "array", "items": {}})),
+        ),
         (x(json!({"type": "string", "enum": "a"})), string()),
         (x(json!({"anyOf": [{"type": "null", "title": "X"}]})), x(json!({"anyOf": [{"type": "null"}]}))),
         (json!({"anyOf": [{"type": "object"}]}), object()),
@@ -98,14 +101,16 @@ fn a_large_schema_is_lossy_because_codex_cuts_it() {
 
 #[test]
 fn a_root_that_refers_to_itself_for_ever_ends() {
-    let loops = json!({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}});
+    let loops =
+        json!({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}});
     assert!(of(loops).lossy);
 }
 
 #[test]
 fn a_struct_becomes_json_with_integers() {
     let number = |n: f64| prost_types::Value { kind: Some(Kind::NumberValue(n)) };
-    let values = vec![number(3.0), number(-0.5), number(1e300), number(f64::NAN), prost_types::Value { kind: None }];
+    let values =
+        vec![number(3.0), number(-0.5), number(1e300), number(f64::NAN), prost_types::Value { kind: None }];
     let list = prost_types::Value { kind: Some(Kind::ListValue(prost_types::ListValue { values })) };
     let object = Struct { fields: [("list".to_owned(), list)].into() };
     assert_eq!(json(&object).to_string(), r#"{"list":[3,-0.5,1e+300,null,null]}"#);

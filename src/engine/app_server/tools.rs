@@ -141,7 +141,8 @@ impl ToolSet {
         if self.offered.is_empty() {
             return None;
         }
-        let names: Vec<String> = self.offered.iter().map(|tool| format!("`{}`", self.alias(&tool.name))).collect();
+        let names: Vec<String> =
+            self.offered.iter().map(|tool| format!("`{}`", self.alias(&tool.name))).collect();
         let which = if names.len() > MAX_NAMES_TOLD {
             "functions that the application provides".to_owned()
         } else {
@@ -241,7 +242,8 @@ impl Offered {
 /// Compiled once for the turn. Nothing outside the schema is ever fetched.
 fn validator(schema: &Value) -> Result<Validator, String> {
     let patterns = PatternOptions::fancy_regex().backtrack_limit(MAX_PATTERN_STEPS);
-    let options = jsonschema::options().with_pattern_options(patterns).should_validate_formats(true).offline();
+    let options =
+        jsonschema::options().with_pattern_options(patterns).should_validate_formats(true).offline();
     options.build(schema).map_err(|error| error.to_string().chars().take(MAX_COMPLAINT_CHARS).collect())
 }
 
