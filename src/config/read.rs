@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Codex, Doors, Limits, Log, Models, Sandbox, Secret, is_word, values::Values};
+use super::{Codex, Doors, Limits, Log, Models, Profile, Sandbox, Secret, is_word, values::Values};
 
 pub(super) fn doors(v: &mut Values) -> Doors {
     let host: IpAddr = match v.text("CODEX_GATEWAY_HOST").as_str() {
@@ -117,6 +117,14 @@ pub(super) fn codex(v: &mut Values) -> Codex {
             Sandbox::ReadOnly
         }
     };
+    let profile = match v.text("CODEX_PROFILE").as_str() {
+        "agent" => Profile::Agent,
+        "chat" => Profile::Chat,
+        other => {
+            v.mistake(&format!("CODEX_PROFILE: {other:?} is not one of agent, chat"));
+            Profile::Agent
+        }
+    };
     let approval_policy = v.text("CODEX_APPROVAL_POLICY");
     if !["untrusted", "on-failure", "on-request", "never"].contains(&approval_policy.as_str()) {
         v.mistake(&format!(
@@ -133,6 +141,8 @@ pub(super) fn codex(v: &mut Values) -> Codex {
         workspace: v.path("CODEX_WORKSPACE").unwrap_or_else(|| v.current_dir()),
         add_dirs: v.paths("CODEX_ADD_DIRS"),
         cli_home: v.path("CODEX_CLI_HOME"),
+        profile,
+        workers: v.size("CODEX_WORKERS", 0, 64),
         sandbox,
         approval_policy,
         search: v.switch("CODEX_ENABLE_SEARCH"),

@@ -1,6 +1,7 @@
 //! How a turn is executed: the trait that the core calls, and what it gives and gets.
 //! Engines speak the contract's own events; they know neither the service nor the doors.
 
+pub mod app_server;
 pub mod binary;
 pub mod containment;
 pub mod exec;

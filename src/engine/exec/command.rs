@@ -43,7 +43,7 @@ pub(super) fn of(turn: &Turn, codex: &Codex, installed: &Installed) -> Result<La
     arguments.set("web_search", if turn.web_search { "live" } else { "disabled" });
     // By default a command of the agent sees everything that Codex sees, its upstream's key included.
     arguments.set("shell_environment_policy.inherit", "core");
-    for feature in provider::SWITCHED_OFF.iter().filter(|feature| installed.features.contains(**feature)) {
+    for feature in provider::SWITCHED_OFF.iter().filter(|feature| installed.features.contains_key(**feature)) {
         arguments.raw(&format!("features.{feature}"), "false");
     }
     for (key, value) in provider::settings(codex) {
