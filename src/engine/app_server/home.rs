@@ -6,7 +6,7 @@ use std::{
     ffi::{OsStr, OsString},
     fs::{self, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt, symlink},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, symlink},
     path::{Path, PathBuf},
 };
 
@@ -59,9 +59,13 @@ pub(super) struct ScratchHome {
 }
 
 impl ScratchHome {
-    /// Makes one in `private` (see [`place`]).
-    pub(super) fn make(codex: &Codex, installed: &Installed, private: &Path) -> io::Result<Self> {
-        let folder = folder(private)?;
+    /// Makes one.
+    pub(super) fn make(codex: &Codex, installed: &Installed) -> io::Result<Self> {
+        Self::make_in(&place(codex), codex, installed)
+    }
+
+    fn make_in(place: &Path, codex: &Codex, installed: &Installed) -> io::Result<Self> {
+        let folder = folder(place)?;
         let mut env = home::environment(codex);
         let key = OsString::from("CODEX_API_KEY");
         let key = env.remove(&key).filter(|key| !key.is_empty());
@@ -91,13 +95,23 @@ impl ScratchHome {
     }
 
     /// Hands the folder over to the process that lives in it, which is to remove it.
-    pub(super) fn into_scratch(self) -> TempDir {
+    pub(super) fn into_folder(self) -> TempDir {
         self.folder
     }
 }
 
+/// A folder for what all workers share. Made at the start, when it is time to remove what killed servers left.
+pub(super) fn private_folder(codex: &Codex) -> io::Result<TempDir> {
+    for place in [Path::new(MEMORY), &codex.scratch] {
+        if let Err(error) = sweep(place) {
+            tracing::debug!(%error, place = %place.display(), "leftovers cannot be looked for");
+        }
+    }
+    folder(&place(codex))
+}
+
 /// Where private folders go: into memory where there is enough, else to the scratch folder.
-pub(super) fn place(codex: &Codex) -> PathBuf {
+fn place(codex: &Codex) -> PathBuf {
     let memory = Path::new(MEMORY);
     if in_memory(memory) && folder(memory).is_ok() { memory.to_owned() } else { codex.scratch.clone() }
 }
@@ -109,13 +123,13 @@ fn in_memory(path: &Path) -> bool {
 }
 
 /// A folder of this process that nobody else can read, and that [`sweep`] finds when we were killed.
-pub(super) fn folder(place: &Path) -> io::Result<TempDir> {
-    // `tempfile` makes folders with mode 0700.
-    tempfile::Builder::new().prefix(&Owner::ourselves()?.prefix()).tempdir_in(place)
+fn folder(place: &Path) -> io::Result<TempDir> {
+    let ours = fs::Permissions::from_mode(0o700);
+    tempfile::Builder::new().prefix(&Owner::ourselves()?.prefix()).permissions(ours).tempdir_in(place)
 }
 
 /// Removes the folders of servers that are gone.
-pub(super) fn sweep(place: &Path) -> io::Result<()> {
+fn sweep(place: &Path) -> io::Result<()> {
     let ourselves = Owner::ourselves()?;
     let user = rustix::process::geteuid().as_raw();
     for entry in fs::read_dir(place)?.flatten() {

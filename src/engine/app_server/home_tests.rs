@@ -1,5 +1,3 @@
-use std::os::unix::fs::PermissionsExt;
-
 use super::*;
 use crate::config::{Config, Sources};
 
@@ -25,7 +23,7 @@ fn what_is_the_users_is_linked_and_what_grows_is_not() {
         fs::write(users.join(file), file).unwrap();
     }
     let codex = codex(&[("CODEX_HOME", users.to_str().unwrap())]);
-    let home = ScratchHome::make(&codex, &installed("0.169.0"), root.path()).unwrap();
+    let home = ScratchHome::make_in(root.path(), &codex, &installed("0.169.0")).unwrap();
 
     let mut names: Vec<_> = fs::read_dir(home.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     names.sort();
@@ -54,7 +52,7 @@ fn an_older_cli_keeps_its_log_and_a_key_becomes_a_login() {
     fs::create_dir_all(&users).unwrap();
     fs::write(users.join("auth.json"), "the user's").unwrap();
     let codex = codex(&[("CODEX_HOME", users.to_str().unwrap()), ("CODEX_API_KEY", "sk-1")]);
-    let home = ScratchHome::make(&codex, &installed("0.140.0"), root.path()).unwrap();
+    let home = ScratchHome::make_in(root.path(), &codex, &installed("0.140.0")).unwrap();
     assert!(!home.path().join(LOG_DATABASE).exists());
     assert!(!home.env().contains_key(OsStr::new("CODEX_API_KEY")));
     let login = home.path().join("auth.json");
@@ -67,7 +65,7 @@ fn an_older_cli_keeps_its_log_and_a_key_becomes_a_login() {
 fn a_home_that_is_not_there_yet_is_no_hindrance() {
     let root = tempfile::tempdir().unwrap();
     let codex = codex(&[("HOME", root.path().to_str().unwrap())]);
-    let home = ScratchHome::make(&codex, &installed("0.169.0"), root.path()).unwrap();
+    let home = ScratchHome::make_in(root.path(), &codex, &installed("0.169.0")).unwrap();
     let login = fs::read_link(home.path().join("auth.json")).unwrap();
     assert_eq!(login, root.path().join(".codex/auth.json"));
 }
