@@ -15,7 +15,7 @@ use crate::{
     auth::Gate,
     config::{Config, ScriptedUpstream},
     demo::Upstream,
-    engine::{Engine, exec::Exec, home, process::Launcher},
+    engine::{self, home, process::Launcher},
     error::Error,
     grpc::{self, Health},
     http, listen, panics,
@@ -94,7 +94,7 @@ impl App {
 
         let containment = options.containment.unwrap_or_else(|| PathBuf::from(OURSELVES));
         let launcher = Launcher::new(containment, config.codex.cancel_grace);
-        let engine = engine::choose(&config.codex, &config.log, launcher).await?;
+        let engine = engine::choose(&config, launcher).await?;
         let status = engine.status().await;
         let service = Arc::new(Service::new(&config, engine));
         tracing::info!(

@@ -104,6 +104,8 @@ pub struct Codex {
     pub add_dirs: Vec<PathBuf>,
     /// `HOME` of the CLI.
     pub cli_home: Option<PathBuf>,
+    /// What the model is given besides the conversation (warm engine).
+    pub profile: Profile,
     /// What the agent's commands may touch.
     pub sandbox: Sandbox,
     /// When the agent asks.
@@ -193,6 +195,26 @@ impl Sandbox {
             Self::ReadOnly => "read-only",
             Self::WorkspaceWrite => "workspace-write",
             Self::DangerFullAccess => "danger-full-access",
+        }
+    }
+}
+
+/// What the model is given besides the conversation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Profile {
+    /// Codex as it is: its instructions, its tools, the workspace.
+    #[default]
+    Agent,
+    /// Nothing: the model alone, with the client's tools.
+    Chat,
+}
+
+impl Profile {
+    /// The word for it in settings and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Agent => "agent",
+            Self::Chat => "chat",
         }
     }
 }

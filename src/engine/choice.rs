@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Engine, app_server::AppServer, exec::Exec, installed, process::Launcher};
-use crate::config::{Codex, EngineChoice, Log};
+use crate::config::{Config, EngineChoice};
 
 /// The configuration asks for what the installed CLI does not do.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -12,7 +12,8 @@ pub struct ChoiceError(String);
 
 /// Looks at the CLI and chooses. A CLI that is missing is no error: the exec engine looks again at each turn, and
 /// health tells why none can run.
-pub async fn choose(codex: &Codex, log: &Log, launcher: Launcher) -> Result<Arc<dyn Engine>, ChoiceError> {
+pub async fn choose(config: &Config, launcher: Launcher) -> Result<Arc<dyn Engine>, ChoiceError> {
+    let (codex, log) = (&config.codex, &config.log);
     let exec = || Arc::new(Exec::new(codex.clone(), log.clone(), launcher.clone()));
     let installed = match installed::look(codex, &launcher).await {
         Ok(installed) => installed,
@@ -22,7 +23,7 @@ pub async fn choose(codex: &Codex, log: &Log, launcher: Launcher) -> Result<Arc<
     if codex.engine == EngineChoice::Exec {
         return Ok(exec());
     }
-    match AppServer::start(codex.clone(), log.clone(), launcher.clone(), &installed).await {
+    match AppServer::start(config, launcher.clone(), &installed).await {
         Ok(engine) => Ok(Arc::new(engine)),
         Err(reason) if codex.engine == EngineChoice::AppServer => {
             Err(ChoiceError(format!("CODEX_ENGINE=app-server cannot be used: {reason}")))

@@ -1,6 +1,6 @@
 //! What the installed CLI is, asked before the first turn: version, features, whether it takes our settings.
 
-use std::{collections::BTreeSet, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use super::{
     binary, home,
@@ -13,7 +13,8 @@ use crate::config::Codex;
 pub(super) struct Installed {
     pub(super) program: PathBuf,
     pub(super) version: String,
-    pub(super) features: BTreeSet<String>,
+    /// Its features, and whether each is on by the user's configuration.
+    pub(super) features: BTreeMap<String, bool>,
 }
 
 /// The oldest CLI that has what every turn needs (`--ephemeral`).
@@ -79,14 +80,24 @@ pub(super) fn numbers(version: &str) -> (u64, u64) {
     (parts.next().unwrap_or_default(), parts.next().unwrap_or_default())
 }
 
-/// The first word of each line.
-fn features(list: &str) -> BTreeSet<String> {
-    list.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+/// The first word of each line, and the last one: `shell_tool  stable  true`.
+fn features(list: &str) -> BTreeMap<String, bool> {
+    let line = |line: &str| {
+        let name = line.split_whitespace().next()?.to_owned();
+        Some((name, line.trim_end().ends_with("true")))
+    };
+    list.lines().filter_map(line).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn features_have_a_state() {
+        let found = features("apps  stable  true\nremoved_one   removed            false\n\n");
+        assert_eq!(found, BTreeMap::from([("apps".into(), true), ("removed_one".into(), false)]));
+    }
 
     #[test]
     fn versions_compare_by_number() {

@@ -1,10 +1,10 @@
 //! How a turn is executed: the trait that the core calls, and what it gives and gets.
 //! Engines speak the contract's own events; they know neither the service nor the doors.
 
-pub mod app_server;
+mod app_server;
 pub mod binary;
-pub mod containment;
 mod choice;
+pub mod containment;
 pub mod exec;
 pub mod home;
 mod installed;

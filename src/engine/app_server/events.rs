@@ -57,8 +57,8 @@ pub(super) enum Next {
     Answer(Vec<(Value, Value)>),
     /// The client must answer the calls: remember what the model produced, and end the turn.
     HandOver {
-        /// The ids of the calls.
-        calls: Vec<String>,
+        /// The calls, as the client is told them.
+        calls: Vec<pb::ToolCall>,
         /// What the model produced in this turn.
         items: Vec<Value>,
     },
@@ -152,7 +152,8 @@ impl Translator {
             }),
             Profile::Agent if completed => Ok(Step::default()),
             Profile::Agent => {
-                let message = "the conversation was too long for the model: Codex goes on with a summary of it";
+                let message =
+                    "the conversation was too long for the model: Codex goes on with a summary of it";
                 Ok(Some(notice(pb::notice::Kind::Warning, message.to_owned())).into())
             }
         }
@@ -191,25 +192,23 @@ impl Translator {
         }
         let kept = self.tools.keep(calls.len());
         self.calls_made += kept;
-        let calls = &calls[..kept];
-        let mut events: Vec<TurnEvent> = calls
+        let calls: Vec<pb::ToolCall> = calls[..kept]
             .iter()
-            .map(|(call, arguments)| {
-                TurnEvent::ToolCall(pb::ToolCall {
-                    id: call.call_id.clone(),
-                    name: self.tools.original(&call.tool).into_owned(),
-                    arguments: arguments.clone(),
-                })
+            .map(|(call, arguments)| pb::ToolCall {
+                id: call.call_id.clone(),
+                name: self.tools.original(&call.tool).into_owned(),
+                arguments: arguments.clone(),
             })
             .collect();
+        let mut events: Vec<TurnEvent> = calls.iter().cloned().map(TurnEvent::ToolCall).collect();
         events.push(TurnEvent::Finished { reason: FinishReason::ToolCalls, usage: self.usage.best() });
-        let calls = calls.iter().map(|(call, _)| call.call_id.clone()).collect();
         Ok(Step { events, next: Next::HandOver { calls, items: std::mem::take(&mut self.produced) } })
     }
 
     /// The arguments as the model wrote them.
     fn raw(&self, call: &ToolCall) -> String {
-        let same = |item: &&Value| item["type"] == "function_call" && item["call_id"] == call.call_id.as_str();
+        let same =
+            |item: &&Value| item["type"] == "function_call" && item["call_id"] == call.call_id.as_str();
         let raw = self.produced.iter().rev().find(same).and_then(|item| item["arguments"].as_str());
         raw.map_or_else(|| call.arguments.to_string(), str::to_owned)
     }
@@ -221,14 +220,18 @@ impl Translator {
         let Some(Err(mistake)) = verdicts.iter().find(|verdict| verdict.is_err()) else { return Ok(None) };
         if self.corrections == CORRECTIONS {
             return Err(Error::TurnFailed {
-                message: format!("the model keeps calling a tool with arguments that break its schema: {mistake}"),
+                message: format!(
+                    "the model keeps calling a tool with arguments that break its schema: {mistake}"
+                ),
             });
         }
         self.corrections += 1;
         let answers = calls.iter().zip(verdicts).map(|((call, _), verdict)| {
             let text = match verdict {
                 Ok(()) => "Not run, because another call of yours was invalid. Repeat this call.".to_owned(),
-                Err(mistake) => format!("Not run: the arguments break the schema: {mistake}. Correct the call."),
+                Err(mistake) => {
+                    format!("Not run: the arguments break the schema: {mistake}. Correct the call.")
+                }
             };
             let result = json!({"success": false, "contentItems": [{"type": "inputText", "text": text}]});
             (call.request.clone(), result)

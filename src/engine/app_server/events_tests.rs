@@ -45,7 +45,8 @@ fn text_comes_as_it_is_made_and_what_was_not_streamed_comes_at_the_end() {
     assert_eq!(events(&mut t, "rawResponse/completed", usage(10, 3)), []);
     let step = t.push("turn/completed", &ended("completed"), TURN).unwrap();
     assert!(matches!(step.next, Next::Over));
-    let [TurnEvent::Finished { reason: FinishReason::Stop, usage: Some(usage) }] = step.events.as_slice() else {
+    let [TurnEvent::Finished { reason: FinishReason::Stop, usage: Some(usage) }] = step.events.as_slice()
+    else {
         panic!("{step:?}");
     };
     assert_eq!((usage.input_tokens, usage.cached_input_tokens, usage.output_tokens), (10, 1, 3));
@@ -103,7 +104,11 @@ fn calls_are_handed_over_when_their_response_is_complete() {
         events(&mut t, "rawResponseItem/completed", json!({"turnId": TURN, "item": item}));
     }
     // What was injected is told too, under another turn's id.
-    events(&mut t, "rawResponseItem/completed", json!({"turnId": "auto-compact-0", "item": {"type": "message"}}));
+    events(
+        &mut t,
+        "rawResponseItem/completed",
+        json!({"turnId": "auto-compact-0", "item": {"type": "message"}}),
+    );
     t.called(call("c1", "get", json!({"a": 1})));
     t.called(call("c2", "put", json!({})));
     let step = t.push("rawResponse/completed", &usage(5, 5), TURN).unwrap();
@@ -116,13 +121,15 @@ fn calls_are_handed_over_when_their_response_is_complete() {
     assert_eq!((two.name.as_str(), two.arguments.as_str()), ("put", "{}"));
     assert_eq!(*reason, FinishReason::ToolCalls);
     let Next::HandOver { calls, items } = step.next else { panic!("handed over") };
-    assert_eq!((calls, items), (vec!["c1".to_owned(), "c2".to_owned()], vec![reasoning, raw]));
+    let ids: Vec<&str> = calls.iter().map(|call| call.id.as_str()).collect();
+    assert_eq!((ids, items), (vec!["c1", "c2"], vec![reasoning, raw]));
 }
 
 #[test]
 fn arguments_that_break_a_strict_schema_go_back_to_the_model() {
     let schema: prost_types::Struct = strict_schema();
-    let mut t = translator(Profile::Agent, vec![pb::Tool { strict: true, parameters: Some(schema), ..tool("get") }]);
+    let mut t =
+        translator(Profile::Agent, vec![pb::Tool { strict: true, parameters: Some(schema), ..tool("get") }]);
     for _ in 0..CORRECTIONS {
         t.called(call("c1", "get", json!({"city": 5})));
         let step = t.push("rawResponse/completed", &usage(5, 5), TURN).unwrap();
@@ -137,7 +144,8 @@ fn arguments_that_break_a_strict_schema_go_back_to_the_model() {
 fn strict_schema() -> prost_types::Struct {
     use prost_types::{Struct, Value as V, value::Kind};
     let text = |t: &str| V { kind: Some(Kind::StringValue(t.into())) };
-    let object = |pairs: Vec<(&str, V)>| Struct { fields: pairs.into_iter().map(|(k, v)| (k.into(), v)).collect() };
+    let object =
+        |pairs: Vec<(&str, V)>| Struct { fields: pairs.into_iter().map(|(k, v)| (k.into(), v)).collect() };
     let value = |s: Struct| V { kind: Some(Kind::StructValue(s)) };
     let city = value(object(vec![("type", text("string"))]));
     object(vec![("type", text("object")), ("properties", value(object(vec![("city", city)])))])
@@ -149,5 +157,8 @@ fn failures_are_told_once_by_the_end_of_the_turn() {
     let error = json!({"willRetry": false, "error": {"message": "x", "codexErrorInfo": "serverOverloaded"}});
     assert_eq!(events(&mut t, "error", error), []);
     assert_eq!(t.push("turn/completed", &ended("failed"), TURN).unwrap_err().reason(), "TURN_FAILED");
-    assert_eq!(plain().push("turn/completed", &ended("interrupted"), TURN).unwrap_err().reason(), "TURN_FAILED");
+    assert_eq!(
+        plain().push("turn/completed", &ended("interrupted"), TURN).unwrap_err().reason(),
+        "TURN_FAILED"
+    );
 }

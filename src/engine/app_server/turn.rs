@@ -67,7 +67,8 @@ impl Conductor {
         let (letterbox, mut mailbox) = mailbox::pair();
         let begun = async {
             let lease = self.pool.lease().await?;
-            let started = lease.peer.call_for("thread/start", &self.thread, CALL_LIMIT, Some(letterbox)).await;
+            let started =
+                lease.peer.call_for("thread/start", &self.thread, CALL_LIMIT, Some(letterbox)).await;
             let started = started.map_err(|error| self.refused(error, &lease))?;
             let thread = started["thread"]["id"].as_str().unwrap_or_default().to_owned();
             Ok::<_, Error>((lease, thread))
@@ -145,7 +146,7 @@ impl Conductor {
                 }
             };
             if let Next::HandOver { calls, items } = &step.next {
-                self.memory.remember(calls, items.clone());
+                self.memory.remember(self.memory.place(&turn.messages), calls, items.clone());
             }
             for event in step.events {
                 tokio::select! {

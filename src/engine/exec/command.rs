@@ -1,5 +1,6 @@
 //! A turn → the command line, environment, files and input of one `codex exec`.
 
+use std::os::unix::fs::PermissionsExt;
 use std::{ffi::OsString, fs, io, path::Path};
 
 use tempfile::TempDir;
@@ -43,7 +44,8 @@ pub(super) fn of(turn: &Turn, codex: &Codex, installed: &Installed) -> Result<La
     arguments.set("web_search", if turn.web_search { "live" } else { "disabled" });
     // By default a command of the agent sees everything that Codex sees, its upstream's key included.
     arguments.set("shell_environment_policy.inherit", "core");
-    for feature in provider::SWITCHED_OFF.iter().filter(|feature| installed.features.contains(**feature)) {
+    for feature in provider::SWITCHED_OFF.iter().filter(|feature| installed.features.contains_key(**feature))
+    {
         arguments.raw(&format!("features.{feature}"), "false");
     }
     for (key, value) in provider::settings(codex) {
@@ -76,7 +78,9 @@ fn files(
     if schema.is_none() && prompt.images.is_empty() {
         return Ok(None);
     }
-    let scratch = tempfile::Builder::new().prefix("codex-api-").tempdir_in(scratch)?;
+    // Pictures of the client are nobody else's on this machine.
+    let ours = fs::Permissions::from_mode(0o700);
+    let scratch = tempfile::Builder::new().prefix("codex-api-").permissions(ours).tempdir_in(scratch)?;
     if let Some(schema) = schema {
         let file = scratch.path().join("schema.json");
         fs::write(&file, schema)?;
