@@ -28,10 +28,11 @@ fn turn_of(request: &Value) -> Turn {
     Turn {
         messages: list("messages").iter().map(message_of).collect(),
         tools: list("tools").iter().map(tool_of).collect(),
-        tool_choice: match &request["tool_choice"] {
-            Value::Null => ToolChoice::Auto,
-            Value::String(required) if required == "required" => ToolChoice::Required,
-            named => ToolChoice::Named(string(&named["function"]["name"])),
+        tool_choice: match (request["tool_choice"].as_str(), request["tool_choice"].as_object()) {
+            (None, None) => ToolChoice::Auto,
+            (Some("required"), None) => ToolChoice::Required,
+            (None, Some(named)) => ToolChoice::Named(string(&named["function"]["name"])),
+            (other, _) => panic!("the table has no {other:?}"),
         },
         parallel_tool_calls: request["parallel_tool_calls"] != json!(false),
         format: match request["response_format"]["type"].as_str() {
@@ -67,10 +68,10 @@ fn message_of(message: &Value) -> Message {
             other => panic!("the table has no {other}"),
         },
         name: message["name"].as_str().map(str::to_owned),
-        parts: match &message["content"] {
-            Value::Null => vec![],
-            Value::String(text) => vec![Part::Text(text.clone())],
-            parts => parts.as_array().unwrap().iter().map(part).collect(),
+        parts: match (message["content"].as_str(), message["content"].as_array()) {
+            (Some(text), _) => vec![Part::Text(text.into())],
+            (None, Some(parts)) => parts.iter().map(part).collect(),
+            (None, None) => vec![],
         },
         tool_calls: message["tool_calls"].as_array().into_iter().flatten().map(call_of).collect(),
         tool_call_id: message["tool_call_id"].as_str().map(str::to_owned),

@@ -163,9 +163,10 @@ impl Cleaner {
                 Some(self.node(value, Place::Loose))
             }
             ("required", Value::Array(names)) if names.iter().all(Value::is_string) => Some(value.clone()),
-            ("additionalProperties", Value::Bool(_))
-            | ("enum", Value::Array(_))
-            | ("$ref" | "description", Value::String(_)) => Some(value.clone()),
+            ("additionalProperties", Value::Bool(_)) | ("$ref" | "description", Value::String(_)) => {
+                Some(value.clone())
+            }
+            ("enum", Value::Array(values)) if !values.is_empty() => Some(value.clone()),
             ("minItems", Value::Number(number)) if number.is_u64() => Some(value.clone()),
             (_, _) => None,
         }
@@ -173,17 +174,13 @@ impl Cleaner {
 
     fn kind(&mut self, value: &Value) -> Option<Value> {
         let known = |kind: &Value| kind.as_str().is_some_and(|kind| TYPES.contains(&kind));
-        match value {
-            Value::Array(kinds) => {
-                let kept: Vec<&Value> = kinds.iter().filter(|kind| known(kind)).collect();
-                self.lossy |= kept.len() < kinds.len();
-                match kept.as_slice() {
-                    [] => None,
-                    [one] => Some((*one).clone()),
-                    several => Some(json!(several)),
-                }
-            }
-            one => known(one).then(|| one.clone()),
+        let Value::Array(kinds) = value else { return known(value).then(|| value.clone()) };
+        let kept: Vec<&Value> = kinds.iter().filter(|kind| known(kind)).collect();
+        self.lossy |= kept.len() < kinds.len();
+        match kept.as_slice() {
+            [] => None,
+            [one] => Some((*one).clone()),
+            several => Some(json!(several)),
         }
     }
 
@@ -217,7 +214,7 @@ fn implied_type(schema: &Map<String, Value>) -> Option<Value> {
     {
         return Some(json!("object"));
     }
-    schema.contains_key("items").then(|| json!("array"))
+    ["items", "minItems"].iter().any(|keyword| schema.contains_key(*keyword)).then(|| json!("array"))
 }
 
 fn type_of(value: &Value) -> &'static str {

@@ -1,10 +1,11 @@
 use super::*;
 
-fn of(schema: Value) -> Clean {
-    clean(&schema)
+fn of(schema: &Value) -> Clean {
+    clean(schema)
 }
 
 /// An object with one property, `x`.
+#[expect(clippy::needless_pass_by_value, reason = "called with literals")]
 fn x(schema: Value) -> Value {
     json!({"type": "object", "properties": {"x": schema}})
 }
@@ -24,7 +25,7 @@ fn what_codex_keeps_is_kept_without_a_loss() {
         json!({"type": "object", "properties": {"pattern": {"type": "string"}, "format": {"type": "string"}}}),
     ];
     for schema in schemas {
-        assert_eq!(of(schema.clone()), Clean { schema, lossy: false });
+        assert_eq!(of(&schema), Clean { schema, lossy: false });
     }
 }
 
@@ -40,6 +41,7 @@ fn the_same_is_said_in_other_words_without_a_loss() {
         (x(json!({"type": "object"})), x(object())),
         (x(json!({"type": "array"})), x(json!({"type": "array", "items": {}}))),
         (x(json!({"items": true})), x(json!({"type": "array", "items": {}}))),
+        (x(json!({"minItems": 2})), x(json!({"type": "array", "items": {}, "minItems": 2}))),
         (x(json!(true)), x(json!({}))),
         (x(json!({"type": "string", "title": "X", "default": null})), x(json!({"type": "string"}))),
         (
@@ -48,7 +50,7 @@ fn the_same_is_said_in_other_words_without_a_loss() {
         ),
     ];
     for (original, schema) in pairs {
-        assert_eq!(of(original), Clean { schema, lossy: false });
+        assert_eq!(of(&original), Clean { schema, lossy: false });
     }
 }
 
@@ -69,6 +71,7 @@ fn every_loss_is_told() {
         (x(json!({"description": "anything"})), x(json!({}))),
         (x(json!(false)), x(json!({}))),
         (x(json!(null)), x(json!({}))),
+        (x(json!({"enum": []})), x(json!({}))),
         (x(json!({"not": {"type": "string"}})), x(json!({}))),
         (
             x(json!({"type": "array", "items": [{"type": "string"}]})),
@@ -85,7 +88,7 @@ fn every_loss_is_told() {
         (json!(7), object()),
     ];
     for (original, schema) in pairs {
-        assert_eq!(of(original.clone()), Clean { schema, lossy: true }, "{original}");
+        assert_eq!(of(&original), Clean { schema, lossy: true }, "{original}");
     }
 }
 
@@ -95,15 +98,15 @@ fn a_large_schema_is_lossy_because_codex_cuts_it() {
         let empty = x(json!({"type": "string", "description": ""})).to_string().len();
         x(json!({"type": "string", "description": "d".repeat(length - empty)}))
     };
-    assert!(!of(sized(5_000)).lossy);
-    assert!(of(sized(5_001)).lossy);
+    assert!(!of(&sized(5_000)).lossy);
+    assert!(of(&sized(5_001)).lossy);
 }
 
 #[test]
 fn a_root_that_refers_to_itself_for_ever_ends() {
     let loops =
         json!({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}});
-    assert!(of(loops).lossy);
+    assert!(of(&loops).lossy);
 }
 
 #[test]
