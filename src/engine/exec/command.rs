@@ -1,6 +1,6 @@
 //! A turn → the command line, environment, files and input of one `codex exec`.
 
-use std::{ffi::OsString, fs, io, path::Path};
+use std::{ffi::OsString, fs, io, os::unix::fs::PermissionsExt, path::Path};
 
 use tempfile::TempDir;
 
