@@ -105,6 +105,11 @@ pub(super) fn thread_config(
     config
 }
 
+/// For a thread of our own that no MCP server of the user is to be started for.
+pub(super) fn without_servers(codex: &Codex) -> Map<String, Value> {
+    servers(&users_configuration(codex)).map(|(key, _)| (key, false.into())).collect()
+}
+
 /// Everything of Codex is off.
 fn bare(installed: &Installed, user: &toml::Table) -> Vec<Setting> {
     let features = TOOLS.iter().filter(|name| installed.features.contains_key(**name));
@@ -119,14 +124,16 @@ fn bare(installed: &Installed, user: &toml::Table) -> Vec<Setting> {
 fn dressed(installed: &Installed, user: &toml::Table) -> Vec<Setting> {
     let features = TOOLS.iter().filter_map(|name| Some((*name, *installed.features.get(*name)?)));
     let features = features.map(|(name, on)| (format!("features.{name}"), on.into()));
-    let texts = TEXTS.iter().map(|(key, _, on)| {
-        let theirs = key.split('.').try_fold(None, |at: Option<&toml::Value>, part| {
-            at.map_or_else(|| user.get(part), |value| value.get(part)).map(Some)
-        });
-        ((*key).to_owned(), theirs.flatten().unwrap_or(on).clone())
-    });
+    let texts = TEXTS.iter().map(|(key, _, on)| ((*key).to_owned(), lookup(user, key).unwrap_or(on).clone()));
     let limit = user.get(UNCUT.0).cloned().map(|limit| (UNCUT.0.to_owned(), limit));
     features.chain(texts).chain(servers(user)).chain(limit).collect()
+}
+
+/// The value at a dotted key.
+fn lookup<'a>(table: &'a toml::Table, key: &str) -> Option<&'a toml::Value> {
+    let (first, rest) = key.split_once('.').unwrap_or((key, ""));
+    let value = table.get(first)?;
+    if rest.is_empty() { Some(value) } else { lookup(value.as_table()?, rest) }
 }
 
 /// The switches of the user's MCP servers: a thread would have their tools, and wait for them to start.

@@ -79,6 +79,7 @@ impl ScratchHome {
             // As a folder it cannot be opened, and the CLI goes on without. Older ones (0.140) never answer again.
             fs::create_dir(folder.path().join(LOG_DATABASE))?;
         }
+        spare_loopback(&mut env);
         env.insert("CODEX_HOME".into(), folder.path().into());
         env.insert("CODEX_SQLITE_HOME".into(), folder.path().into());
         Ok(Self { folder, env })
@@ -202,12 +203,40 @@ fn furnish(home: &Path, users: &Path, own_login: bool) -> io::Result<()> {
         let (theirs, ours) = (users.join(&name), home.join(&name));
         if text == "config.toml" {
             // Not a link: 0.140 writes into it which folders it trusts.
-            private_file(&ours, &fs::read(&theirs)?)?;
+            private_file(&ours, &own_state(fs::read(&theirs)?))?;
         } else {
             symlink(theirs, ours)?;
         }
     }
     Ok(())
+}
+
+/// Takes out where the user keeps the CLI's databases: it would win over `CODEX_SQLITE_HOME`.
+fn own_state(config: Vec<u8>) -> Vec<u8> {
+    let table = std::str::from_utf8(&config).ok().and_then(|text| text.parse::<toml::Table>().ok());
+    // What cannot be read is for the CLI to complain about.
+    let Some(mut table) = table else { return config };
+    if table.remove("sqlite_home").is_none() {
+        return config;
+    }
+    table.to_string().into_bytes()
+}
+
+/// Proxies are for the world: what we serve to the worker ourselves is on this machine.
+fn spare_loopback(env: &mut BTreeMap<OsString, OsString>) {
+    let proxied = ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
+    if !proxied.iter().any(|name| env.contains_key(OsStr::new(name))) {
+        return;
+    }
+    let given = ["NO_PROXY", "no_proxy"].iter().find_map(|name| env.get(OsStr::new(name)));
+    let mut spared = given.cloned().unwrap_or_default();
+    if !spared.is_empty() {
+        spared.push(",");
+    }
+    spared.push("127.0.0.1,localhost");
+    for name in ["NO_PROXY", "no_proxy"] {
+        env.insert(name.into(), spared.clone());
+    }
 }
 
 /// The login that `codex exec` takes from `CODEX_API_KEY`, and the app-server does not. A key is never refreshed, so

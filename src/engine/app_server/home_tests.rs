@@ -62,6 +62,20 @@ fn an_older_cli_keeps_its_log_and_a_key_becomes_a_login() {
 }
 
 #[test]
+fn neither_a_proxy_nor_a_place_for_databases_gets_between_us_and_the_worker() {
+    let root = tempfile::tempdir().unwrap();
+    let users = root.path().join("user");
+    fs::create_dir_all(&users).unwrap();
+    fs::write(users.join("config.toml"), "model = \"m\"\nsqlite_home = \"/elsewhere\"\n").unwrap();
+    let env = [("CODEX_HOME", users.to_str().unwrap()), ("HTTP_PROXY", "http://p"), ("no_proxy", "corp")];
+    let home = ScratchHome::make_in(root.path(), &codex(&env), &installed("0.169.0")).unwrap();
+    assert_eq!(home.env().get(OsStr::new("NO_PROXY")), Some(&"corp,127.0.0.1,localhost".into()));
+    assert_eq!(home.env().get(OsStr::new("CODEX_SQLITE_HOME")), Some(&home.path().into()));
+    let config = fs::read_to_string(home.path().join("config.toml")).unwrap();
+    assert_eq!(config, "model = \"m\"\n");
+}
+
+#[test]
 fn a_home_that_is_not_there_yet_is_no_hindrance() {
     let root = tempfile::tempdir().unwrap();
     let codex = codex(&[("HOME", root.path().to_str().unwrap())]);
