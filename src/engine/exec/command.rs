@@ -1,11 +1,6 @@
 //! A turn → the command line, environment, files and input of one `codex exec`.
 
-<<<<<<< HEAD
-use std::os::unix::fs::PermissionsExt;
-use std::{ffi::OsString, fs, io, path::Path};
-=======
 use std::{ffi::OsString, fs, io, os::unix::fs::PermissionsExt, path::Path};
->>>>>>> hj
 
 use tempfile::TempDir;
 
