@@ -136,6 +136,12 @@ impl ToolSet {
         tools.collect()
     }
 
+    /// Whether a name that the model calls is one of the offered tools.
+    pub(super) fn offers(&self, alias: &str) -> bool {
+        let name = self.original(alias);
+        self.offered.iter().any(|tool| tool.name == name)
+    }
+
     /// What the model must be told, because Codex has no parameter for it.
     pub(super) fn instructions(&self) -> Option<String> {
         if self.offered.is_empty() {

@@ -135,10 +135,7 @@ impl Conductor {
                     let left = || if over { Left::Over } else { Left::Running };
                     self.translator.push(&method, &params, id).map_err(|error| (left(), error))?
                 }
-                Mail::ToolCall(call) => {
-                    self.translator.called(call);
-                    continue;
-                }
+                Mail::ToolCall(call) => self.translator.called(call),
                 Mail::Gone(why) => return Err((Left::Gone, lost(&why))),
                 Mail::Overflow => {
                     let message = "the answer grew faster than it was read, beyond what the server keeps";
