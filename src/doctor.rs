@@ -94,7 +94,11 @@ async fn real_turn(config: &Config, engine: Arc<Exec>) -> Check {
                 response.choices.first().map(|c| c.text.chars().take(60).collect()).unwrap_or_default();
             Check::good("turn", format!("answered {answer:?} after {:.1} s", began.elapsed().as_secs_f64()))
         }
-        Err(status) => Check::bad("turn", status.message().to_owned(), "mend what the finding says"),
+        Err(status) => Check::bad(
+            "turn",
+            status.message().to_owned(),
+            "see the other findings; CODEX_LOG=debug tells more",
+        ),
     }
 }
 

@@ -11,7 +11,7 @@ use axum::{
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
-use tonic::{Status, service::Routes};
+use tonic::{Code, Status, service::Routes};
 use tonic_health::{
     ServingStatus,
     server::{HealthReporter, health_reporter},
@@ -104,7 +104,21 @@ async fn guard(State(gate): State<Arc<Gate>>, mut request: Request, next: Next) 
             Err(error) => return Status::from(error).into_http(),
         }
     }
-    next.run(request).await
+    in_our_words(next.run(request).await)
+}
+
+/// What tonic cannot read it refuses in words of its own: as our fault, and without the details that every failure
+/// of the contract has. Such a status is all there is of the response.
+fn in_our_words(response: Response) -> Response {
+    let Some(status) = Status::from_header_map(response.headers()) else { return response };
+    let too_large = status.code() == Code::OutOfRange;
+    let garbled = status.code() == Code::Internal && status.message().starts_with("failed to decode");
+    if !(too_large || garbled) || !status.details().is_empty() {
+        return response;
+    }
+    let hint = if too_large { " (CODEX_MAX_BODY_BYTES)" } else { "" };
+    // Of the message as a whole: no field has a name.
+    Status::from(Error::invalid("", format!("{}{hint}", status.message()))).into_http()
 }
 
 /// What tonic would answer with a status in trailers that such a client cannot read.

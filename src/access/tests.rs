@@ -1,6 +1,6 @@
 use std::{
     io,
-    sync::{Arc, Mutex},
+    sync::{Arc, LazyLock, Mutex},
 };
 
 use axum::{
@@ -12,7 +12,10 @@ use futures_util::{FutureExt, StreamExt, stream};
 use http_body_util::BodyExt;
 use serde_json::Value;
 use tower::ServiceExt;
-use tracing::subscriber::DefaultGuard;
+use tracing::{
+    Dispatch,
+    subscriber::{DefaultGuard, NoSubscriber},
+};
 
 use super::*;
 
@@ -33,6 +36,9 @@ impl io::Write for Lines {
 
 impl Lines {
     fn start() -> (Self, DefaultGuard) {
+        // While there is only one subscriber, an event that a test without one meets first is off for all threads.
+        static ANOTHER: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(NoSubscriber::default()));
+        LazyLock::force(&ANOTHER);
         let lines = Self::default();
         let writer = lines.clone();
         let subscriber = tracing_subscriber::fmt()

@@ -65,8 +65,9 @@ async function raises(kind, call) {
 
 async function running() {
   const response = await fetch(`${BASE_URL.replace(/\/v1\/?$/, "")}/healthz`);
-  const state = await response.json();
-  return state.running_turns ?? state.running;
+  const { running } = await response.json();
+  assert.equal(typeof running, "number", "/healthz does not tell `running`");
+  return running;
 }
 
 async function idle() {

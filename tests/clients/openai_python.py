@@ -40,8 +40,7 @@ def heard(chunks):
 
 
 def running():
-    state = checks.health(BASE_URL)
-    return state["running_turns"] if "running_turns" in state else state["running"]
+    return checks.health(BASE_URL)["running"]
 
 
 def idle():

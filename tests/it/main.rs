@@ -1,16 +1,25 @@
 //! The integration tests: one binary, one file per behaviour.
 #![allow(
     clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
     clippy::expect_used,
     clippy::panic,
     clippy::disallowed_methods,
     clippy::print_stderr,
     unreachable_pub,
-    reason = "tests may fail loudly, start programs and watch them"
+    reason = "tests may fail loudly, start programs and watch them, and pick what they look at"
 )]
 
 mod cancel;
 mod chat;
+mod clients;
+mod commands;
+mod documents;
+mod door;
 mod errors;
+mod layers;
+mod limits;
 mod listen;
+mod load;
 mod support;
+mod trust;

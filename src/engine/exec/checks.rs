@@ -19,7 +19,7 @@ impl Exec {
                 checks.push(self.examine_login(&installed.program).await);
                 checks.push(self.examine_sandbox(&installed.program).await);
             }
-            Err(trouble) => checks.push(Check::bad("codex", trouble, "mend what the finding says")),
+            Err(trouble) => checks.push(Check::bad("codex", trouble, "install or mend it: `npm install -g @openai/codex`, or start with scripts/serve.sh, which brings it")),
         }
         checks
     }
@@ -85,7 +85,7 @@ impl Exec {
                 answer.words(),
                 "run `codex login`, or set CODEX_API_KEY, as the server's user",
             ),
-            Err(error) => Check::bad("login", error, "mend what the finding says"),
+            Err(error) => Check::bad("login", error, "run `codex login status` as the server's user"),
         }
     }
 
@@ -103,7 +103,7 @@ impl Exec {
                 format!("a command could not be run in it: {}", answer.words()),
                 "allow user namespaces for this user (in a container: for the container), or commands will fail",
             ),
-            Err(error) => Check::odd("sandbox", error, "mend what the finding says"),
+            Err(error) => Check::odd("sandbox", error, "run `codex sandbox -- true` as the server's user"),
         }
     }
 

@@ -8,6 +8,7 @@ use std::{
 use codex_api::error::INTERNAL_TEXT;
 use serde_json::Value;
 use tonic::{Code, Request};
+use tracing::subscriber::NoSubscriber;
 
 use super::toy::{Server, chat, request_id, soon};
 
@@ -94,6 +95,8 @@ async fn a_response_that_was_sent_is_not_called_aborted() {
         .json()
         .with_env_filter("codex_api::access=debug,codex_api::error=debug")
         .with_writer(move || writer.clone());
+    // While there is only one subscriber, an event that a test without one meets first is off for all threads.
+    let _another = tracing::Dispatch::new(NoSubscriber::default());
     let _guard = tracing::subscriber::set_default(logged.finish());
 
     let mut server = Server::start(|_| {});

@@ -51,17 +51,25 @@ impl TestApp {
 
     /// All data of a stream, and whether `[DONE]` was the last of it.
     pub async fn stream_to_its_end(&self, body: &Value) -> (Vec<Value>, bool) {
-        let mut body = body.clone();
-        body["stream"] = true.into();
-        body["stream_options"] = json!({"include_usage": true});
-        let response = self.post(&body).await;
+        let response = self.post(&streamed(body.clone())).await;
         assert_eq!(response.status(), 200);
         let text = response.text().await.unwrap();
-        let mut frames: Vec<&str> =
-            text.split("\n\n").filter_map(|frame| frame.strip_prefix("data: ")).collect();
-        let done = frames.pop_if(|last| *last == "[DONE]").is_some();
-        (frames.into_iter().map(|frame| serde_json::from_str(frame).unwrap()).collect(), done)
+        chunks(&text)
     }
+}
+
+/// The chunks of an event stream, and whether `[DONE]` was the last of it.
+pub fn chunks(text: &str) -> (Vec<Value>, bool) {
+    let mut frames: Vec<&str> = text.split("\n\n").filter_map(|frame| frame.strip_prefix("data: ")).collect();
+    let done = frames.pop_if(|last| *last == "[DONE]").is_some();
+    (frames.into_iter().map(|frame| serde_json::from_str(frame).unwrap()).collect(), done)
+}
+
+/// The same request, to be answered by an event stream that ends with the usage.
+pub fn streamed(mut body: Value) -> Value {
+    body["stream"] = true.into();
+    body["stream_options"] = json!({"include_usage": true});
+    body
 }
 
 /// What a whole completion says.

@@ -1,8 +1,12 @@
 //! A server in this process, on a port of its own, over the fake codex or the real one; it asserts at its end that
 //! nothing of it is left.
 
+pub mod grpc;
 pub mod http;
 pub mod processes;
+pub mod program;
+pub mod staged;
+pub mod wire;
 
 use std::{
     collections::BTreeMap,
@@ -114,10 +118,14 @@ impl TestApp {
         processes::marked(&self.marker)
     }
 
-    /// Files of turns that are there.
+    /// Files of turns that are there. The folder with the lock of the CLI's sandbox is not one of a turn: there is one
+    /// for each user of the machine, and it stays.
     pub fn scratch_files(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(self.home.path().join("scratch")).unwrap();
-        entries.map(|entry| entry.unwrap().path()).collect()
+        let paths = entries.map(|entry| entry.unwrap().path());
+        paths
+            .filter(|path| !path.to_string_lossy().contains("/codex-bwrap-synthetic-mount-targets-"))
+            .collect()
     }
 
     pub async fn status(&self) -> pb::GetStatusResponse {

@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Starts scripts/serve.sh --demo as a person would and asks both doors: curl, and buf by reflection. Then SIGTERM.
+# Arguments go to serve.sh: `scripts/smoke.sh --dev` builds faster.
+set -euo pipefail
+
+# shellcheck source=scripts/setup.sh
+. "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+
+need curl "install curl"
+install_buf
+
+port=$(node -e 'const s = require("net").createServer().listen(0, "127.0.0.1", () => { console.log(s.address().port); s.close() })')
+log=$(mktemp)
+# Nothing that is set for somebody else's server.
+export CODEX_NO_DOTENV=1
+unset CODEX_GATEWAY_TOKEN
+"$root/scripts/serve.sh" --demo "$@" 127.0.0.1 "$port" >"$log" 2>&1 &
+server=$!
+finish() {
+    kill "$server" 2>/dev/null || true
+    wait "$server" 2>/dev/null || true
+    rm -f "$log"
+}
+trap finish EXIT
+
+fail() {
+    cat "$log" >&2
+    die "$*"
+}
+
+url=http://127.0.0.1:$port
+# 15 minutes for the build; the server itself is there within a second.
+for ((second = 0; ; second++)); do
+    curl --silent --fail --output /dev/null "$url/healthz" && break
+    kill -0 "$server" 2>/dev/null || fail "serve.sh has ended"
+    ((second < 900)) || fail "no healthy server within 15 minutes"
+    sleep 1
+done
+
+answer=$(curl --silent --no-buffer "$url/v1/chat/completions" --header 'content-type: application/json' \
+    --data '{"stream": true, "messages": [{"role": "user", "content": "@@ {\"text\": \"over http\"} @@"}]}')
+[[ $answer == *'"content":'* && $answer == *'data: [DONE]' ]] || fail "no streamed answer: $answer"
+
+answer=$("$buf" curl --protocol grpc --http2-prior-knowledge "$url/codex.v1.CodexService/Chat" \
+    --data '{"messages": [{"role": "ROLE_USER", "parts": [{"text": "@@ {\"text\": \"over grpc\"} @@"}]}]}')
+[[ $answer == *'over grpc'* ]] || fail "no answer over gRPC: $answer"
+
+kill -TERM "$server"
+code=0
+wait "$server" || code=$?
+((code == 0)) || fail "the server ended with $code on SIGTERM"
+say "serve.sh --demo answers at both doors and stops on SIGTERM"

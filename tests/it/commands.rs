@@ -1,0 +1,5 @@
+//! The program's commands, as processes of their own.
+
+mod doctor;
+mod settings;
+mod signals;

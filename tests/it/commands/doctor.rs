@@ -1,0 +1,120 @@
+//! What the doctor finds, and what it tells to do about it.
+
+use serde_json::Value;
+
+use crate::support::{
+    Codex,
+    program::{Ended, Program},
+};
+
+const CHECKS: [&str; 7] = ["configuration", "port", "workspace", "home", "codex", "login", "sandbox"];
+
+/// Outcome, finding and remedy of one check, and whether all is well.
+fn findings(ended: &Ended) -> (bool, Vec<(String, String, String, String)>) {
+    let report: Value = serde_json::from_str(&ended.stdout).unwrap_or_else(|_| panic!("{ended:?}"));
+    assert_eq!(report["version"], env!("CARGO_PKG_VERSION"));
+    let rows = report["checks"].as_array().unwrap().iter().map(|row| {
+        let text = |name: &str| row[name].as_str().unwrap().to_owned();
+        (text("check"), text("outcome"), text("says"), text("remedy"))
+    });
+    (report["ok"].as_bool().unwrap(), rows.collect())
+}
+
+fn of(rows: &[(String, String, String, String)], check: &str) -> (String, String, String) {
+    let row = rows.iter().find(|row| row.0 == check).unwrap_or_else(|| panic!("{check} in {rows:?}"));
+    (row.1.clone(), row.2.clone(), row.3.clone())
+}
+
+#[tokio::test]
+async fn a_good_installation_is_found_good() {
+    let program = Program::new(Codex::Fake);
+    let ended = program.run(&["doctor", "--json"]).await;
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{ended:?}");
+    let (ok, rows) = findings(&ended);
+    assert!(ok);
+    assert_eq!(rows.iter().map(|row| row.0.as_str()).collect::<Vec<_>>(), CHECKS);
+    assert!(of(&rows, "codex").1.starts_with("0.169.0 at "), "{rows:?}");
+    for (name, outcome, _, remedy) in &rows {
+        // The fake has no sandbox, which is worth knowing and no failure.
+        let expected = if name == "sandbox" { "warning" } else { "ok" };
+        assert_eq!(outcome, expected, "{name}");
+        assert_eq!(remedy.is_empty(), outcome == "ok", "{name}: {remedy}");
+    }
+    let text = program.run(&["doctor"]).await;
+    assert_eq!(text.code, Some(0));
+    for check in CHECKS {
+        assert!(text.stdout.lines().any(|line| line.contains(check)), "{check}: {}", text.stdout);
+    }
+    assert!(!text.stdout.contains('\x1b'), "colours are for terminals");
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_told_with_its_remedy() {
+    let nowhere = "/nowhere/codex";
+    let program = Program::new(Codex::Fake).set("CODEX_BIN", nowhere).set("CODEX_WORKSPACE", "missing");
+    let ended = program.run(&["doctor", "--json"]).await;
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    let (ok, rows) = findings(&ended);
+    assert!(!ok);
+    let (outcome, says, remedy) = of(&rows, "codex");
+    assert_eq!(outcome, "failed");
+    assert!(says.contains("CODEX_BIN") && says.contains(nowhere) && !remedy.is_empty(), "{says} {remedy}");
+    let (outcome, says, remedy) = of(&rows, "workspace");
+    assert_eq!(outcome, "failed");
+    assert!(says.contains("missing") && remedy.contains("CODEX_WORKSPACE"), "{says} {remedy}");
+    let text = program.run(&["doctor"]).await;
+    assert_eq!(text.code, Some(1));
+    assert!(text.stdout.contains("FAIL  codex") && text.stdout.contains("→ "), "{}", text.stdout);
+
+    // Nothing on PATH: how to get it.
+    let program = Program::new(Codex::Fake).unset("CODEX_BIN").set("PATH", "/nowhere");
+    let (_, rows) = findings(&program.run(&["doctor", "--json"]).await);
+    assert!(of(&rows, "codex").1.contains("npm install -g @openai/codex"), "{rows:?}");
+
+    let program = Program::new(Codex::Fake).set("FAKE_CODEX_LOGIN", "0");
+    let (ok, rows) = findings(&program.run(&["doctor", "--json"]).await);
+    let (outcome, says, remedy) = of(&rows, "login");
+    assert_eq!((ok, outcome.as_str(), says.as_str()), (false, "failed", "Not logged in"));
+    assert!(remedy.contains("codex login"), "{remedy}");
+
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let ended = Program::new(Codex::Fake).run(&["doctor", "--json", "--port", &port]).await;
+    let (outcome, says, remedy) = of(&findings(&ended).1, "port");
+    assert_eq!((ended.code, outcome.as_str()), (Some(1), "failed"));
+    assert!(says.contains(&port) && remedy.contains("CODEX_GATEWAY_PORT"), "{says} {remedy}");
+
+    let program = Program::new(Codex::Fake).set("CODEX_MAX_QEUE", "1");
+    let ended = program.run(&["doctor", "--json"]).await;
+    let (outcome, says, _) = of(&findings(&ended).1, "configuration");
+    assert_eq!((ended.code, outcome.as_str()), (Some(0), "warning"));
+    assert!(says.contains("CODEX_MAX_QUEUE"), "{says}");
+}
+
+#[tokio::test]
+async fn the_real_cli_is_examined() {
+    let program = Program::new(Codex::Real);
+    let ended = program.run(&["doctor", "--json"]).await;
+    let (_, rows) = findings(&ended);
+    assert_eq!(ended.code, Some(1), "nobody is logged in: {rows:?}");
+    assert_eq!(of(&rows, "codex").0, "ok", "{rows:?}");
+    assert_eq!(of(&rows, "login").0, "failed", "{rows:?}");
+    let ended = program.set("CODEX_API_KEY", "sk-x").run(&["doctor", "--json"]).await;
+    assert_eq!(of(&findings(&ended).1, "login").0, "ok", "{ended:?}");
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_real_turn_is_run_where_it_is_asked_for() {
+    let program = Program::new(Codex::Fake).set("CODEX_MODEL", "fake:echo");
+    let ended = program.run(&["doctor", "--json", "--turn"]).await;
+    let (outcome, says, _) = of(&findings(&ended).1, "turn");
+    assert_eq!((ended.code, outcome.as_str()), (Some(0), "ok"), "{ended:?}");
+    assert!(says.contains("USER: Answer with the word OK."), "{says}");
+
+    let program = Program::new(Codex::Fake).set("CODEX_MODEL", "fake:failed:401");
+    let ended = program.run(&["doctor", "--json", "--turn"]).await;
+    let (outcome, says, remedy) = of(&findings(&ended).1, "turn");
+    assert_eq!((ended.code, outcome.as_str()), (Some(1), "failed"), "{ended:?}");
+    assert!(says.contains("401") && !remedy.is_empty(), "{says} {remedy}");
+}

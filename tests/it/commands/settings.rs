@@ -1,0 +1,159 @@
+//! What the program makes of its arguments, its environment and `.env`.
+
+use codex_api::config::settings::SETTINGS;
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::support::{Codex, SOON, program::Program};
+
+/// Text without its line breaks, which depend on the width of the terminal.
+fn flowing(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[tokio::test]
+async fn version_and_help_are_told() {
+    let program = Program::new(Codex::Fake);
+    let version = program.run(&["--version"]).await;
+    let expected = format!("codex-api {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!((version.code, version.stdout, version.stderr), (Some(0), expected, String::new()));
+
+    for arguments in [&["--help"][..], &["serve", "--help"], &["doctor", "--help"]] {
+        let help = program.run(arguments).await;
+        assert_eq!((help.code, help.stderr.as_str()), (Some(0), ""), "{arguments:?}");
+        let text = flowing(&help.stdout);
+        for setting in SETTINGS {
+            let flag = format!("--{}", setting.flag);
+            let name = format!("[{}]", setting.env);
+            assert!(text.contains(&flag) && text.contains(&name), "{flag} {name} in {arguments:?}");
+            let default = format!("(default {}) {name}", setting.default);
+            assert!(setting.default.is_empty() || text.contains(&default), "{default} in {arguments:?}");
+        }
+        assert!(!text.contains("contain "), "what is for our own use is not shown");
+    }
+    let help = program.run(&["--help"]).await.stdout;
+    for word in ["serve", "doctor", "--demo", "CODEX_NO_DOTENV=1", "curl"] {
+        assert!(help.contains(word), "{word}");
+    }
+}
+
+#[tokio::test]
+async fn a_command_line_with_a_mistake_is_a_mistake_in_usage() {
+    let program = Program::new(Codex::Fake);
+    for (arguments, word) in [
+        (&["--prot", "1"][..], "--prot"),
+        (&["--prot", "1"], "--port"),
+        (&["fly"], "fly"),
+        (&["--port"], "--port"),
+        (&["doctor", "--demo"], "--demo"),
+    ] {
+        let ended = program.run(arguments).await;
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(64), ""), "{arguments:?}: {ended:?}");
+        assert!(ended.stderr.contains(word), "{arguments:?}: {ended:?}");
+    }
+}
+
+#[tokio::test]
+async fn every_mistake_of_a_configuration_is_told_at_once() {
+    let program = Program::new(Codex::Fake)
+        .set("CODEX_GATEWAY_HOST", "0.0.0.0")
+        .set("CODEX_SANDBOX", "none")
+        .set("CODEX_MAX_QUEUE", "-1")
+        .set("CODEX_MODEL_ALIASES", "{")
+        .set("CODEX_ENABLE_SEARCH", "perhaps");
+    for command in ["serve", "doctor"] {
+        let ended = program.run(&[command, "--timeout-seconds", "soon"]).await;
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(64), ""), "{ended:?}");
+        let lines: Vec<&str> = ended.stderr.lines().collect();
+        for name in [
+            "CODEX_SANDBOX",
+            "CODEX_MAX_QUEUE",
+            "CODEX_MODEL_ALIASES",
+            "CODEX_ENABLE_SEARCH",
+            "CODEX_TIMEOUT_SECONDS",
+            "CODEX_GATEWAY_TOKEN",
+        ] {
+            let told = lines.iter().filter(|line| line.starts_with(&format!("codex-api: {name}: "))).count();
+            assert_eq!(told, 1, "{name}: {lines:?}");
+        }
+        assert_eq!(lines.len(), 6, "{lines:?}");
+    }
+    let program = Program::new(Codex::Fake).dotenv("CODEX_MODEL='open\n");
+    let ended = program.run(&[]).await;
+    assert_eq!(ended.code, Some(64));
+    assert!(ended.stderr.contains(".env, line 1"), "{ended:?}");
+    let ended = Program::new(Codex::Fake).set("CODEX_LOG", "a=b=c").run(&[]).await;
+    assert_eq!(ended.code, Some(64), "{ended:?}");
+    assert!(ended.stderr.contains("CODEX_LOG"), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_policy_that_the_cli_no_longer_has_is_told_at_the_start() {
+    for codex in [Codex::Fake, Codex::Real] {
+        let ended = Program::new(codex).set("CODEX_APPROVAL_POLICY", "untrusted").run(&["serve"]).await;
+        assert_eq!(ended.code, Some(64), "{ended:?}");
+        let last = ended.stderr.lines().last().unwrap();
+        assert!(
+            last.starts_with("codex-api: ") && last.contains("CODEX_APPROVAL_POLICY=untrusted"),
+            "{last}"
+        );
+        assert!(last.contains("use never"), "the remedy: {last}");
+    }
+}
+
+/// The default model of a server, which is the first that it lists.
+async fn model_of(program: Program, arguments: &[&str]) -> String {
+    let mut server = program.serve(arguments).await;
+    let list: Value = reqwest::get(server.url("/v1/models")).await.unwrap().json().await.unwrap();
+    server.signal(Signal::TERM);
+    assert_eq!(server.code(SOON).await, Some(0));
+    list["data"][0]["id"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn flags_win_over_the_environment_and_that_over_the_file() {
+    let program = || Program::new(Codex::Fake).dotenv("# mine\nexport CODEX_MODEL=\"of the file\"\n");
+    assert_eq!(model_of(program(), &[]).await, "of the file");
+    assert_eq!(model_of(program().set("CODEX_NO_DOTENV", "1"), &[]).await, "gpt-5-codex");
+    assert_eq!(model_of(program().set("CODEX_MODEL", "of the environment"), &[]).await, "of the environment");
+    let both = program().set("CODEX_MODEL", "of the environment");
+    assert_eq!(model_of(both, &["serve", "--model", "of the flag"]).await, "of the flag");
+    // An empty value is none.
+    assert_eq!(model_of(program().set("CODEX_MODEL", ""), &["--log", "info"]).await, "of the file");
+}
+
+#[tokio::test]
+async fn what_looks_like_a_typing_error_is_warned_about() {
+    let program =
+        Program::new(Codex::Fake).set("CODEX_MAX_CONCURENCY", "9").dotenv("CODEX_GATEWAY_TOKNE=x\n");
+    let mut server = program.serve(&[]).await;
+    for (typed, meant) in
+        [("CODEX_MAX_CONCURENCY", "CODEX_MAX_CONCURRENCY"), ("CODEX_GATEWAY_TOKNE", "CODEX_GATEWAY_TOKEN")]
+    {
+        let warning = server.logged(typed).unwrap();
+        assert_eq!(warning["level"], "WARN");
+        assert!(
+            warning["message"].as_str().unwrap().ends_with(&format!("did you mean {meant}?")),
+            "{warning}"
+        );
+    }
+    server.signal(Signal::INT);
+    assert_eq!(server.code(SOON).await, Some(0));
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_told() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let ended = Program::new(Codex::Fake).run(&["serve", "--port", &address.port().to_string()]).await;
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    let last = ended.stderr.lines().last().unwrap();
+    assert!(
+        last.starts_with(&format!("codex-api: cannot listen on {address}: Address already in use")),
+        "{last}"
+    );
+    let program = Program::new(Codex::Fake).set("CODEX_GRPC_LISTEN", address.to_string());
+    let ended = program.run(&[]).await;
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stderr.contains(&address.to_string()), "{ended:?}");
+}

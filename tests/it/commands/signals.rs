@@ -1,0 +1,118 @@
+//! How a server ends: asked to, asked twice, or killed; and the demo from end to end.
+
+use std::time::Duration;
+
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+use reqwest::Response;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+
+use crate::{
+    eventually,
+    support::{
+        Codex, SOON,
+        http::{body, chunks, folded, streamed},
+        program::{Program, Served},
+    },
+};
+
+/// Time enough on a busy machine, and much less than the patience that is not used.
+const AT_ONCE: Duration = Duration::from_secs(8);
+
+/// A request that runs until somebody ends it. With an image, so that it has a file.
+fn running(server: &Served, model: &str) -> JoinHandle<reqwest::Result<Response>> {
+    let png = BASE64.encode(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR");
+    let url = format!("data:image/png;base64,{png}");
+    let content = json!([{"type": "text", "text": "x"}, {"type": "image_url", "image_url": {"url": url}}]);
+    let body = json!({"model": model, "messages": [{"role": "user", "content": content}]});
+    tokio::spawn(reqwest::Client::new().post(server.url("/v1/chat/completions")).json(&body).send())
+}
+
+#[tokio::test]
+async fn a_server_that_is_asked_to_stop_ends_well() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut server = Program::new(Codex::Fake).serve(&["serve"]).await;
+        assert_eq!(reqwest::get(server.url("/healthz")).await.unwrap().status(), 200);
+        server.signal(signal);
+        assert_eq!(server.code(AT_ONCE).await, Some(0), "{:?}", server.log());
+        server.nothing_is_left().await;
+    }
+}
+
+#[tokio::test]
+async fn turns_that_run_when_the_grace_is_over_are_ended() {
+    let program = Program::new(Codex::Fake).set("CODEX_DRAIN_SECONDS", "0.2");
+    let mut server = program.serve(&[]).await;
+    let turns = ["fake:grandchild", "fake:stubborn"].map(|model| running(&server, model));
+    eventually!("both turns run", server.turns().len() >= 5);
+    assert_eq!(server.scratch_files().len(), 2);
+    server.signal(Signal::TERM);
+    for turn in turns {
+        let response = turn.await.unwrap().unwrap();
+        assert_eq!(response.status(), 503);
+        assert_eq!(response.json::<Value>().await.unwrap()["error"]["code"], "shutting_down");
+    }
+    assert_eq!(server.code(AT_ONCE).await, Some(0), "{:?}", server.log());
+    // Nothing is left when it ends, not only some time after.
+    assert_eq!(server.turns(), Vec::<String>::new());
+    assert!(server.scratch_files().is_empty());
+}
+
+#[tokio::test]
+async fn a_second_signal_stops_at_once() {
+    let program = Program::new(Codex::Fake).set("CODEX_DRAIN_SECONDS", "3600");
+    let mut server = program.serve(&[]).await;
+    let turn = running(&server, "fake:hang");
+    eventually!("the turn runs", server.turns().len() >= 2);
+    server.signal(Signal::TERM);
+    eventually!("it drains", server.logged("draining").is_some());
+    server.signal(Signal::TERM);
+    assert_eq!(turn.await.unwrap().unwrap().status(), 503);
+    assert_eq!(server.code(AT_ONCE).await, Some(0), "{:?}", server.log());
+    assert_eq!(server.turns(), Vec::<String>::new());
+    assert!(server.scratch_files().is_empty());
+}
+
+#[tokio::test]
+async fn a_server_that_is_killed_takes_its_turns_with_it() {
+    let mut server = Program::new(Codex::Fake).serve(&[]).await;
+    let turn = running(&server, "fake:grandchild");
+    // The containment, the CLI and its grandchild.
+    eventually!("the turn runs", server.turns().len() >= 3);
+    assert_eq!(server.scratch_files().len(), 1);
+    server.signal(Signal::KILL);
+    assert_eq!(server.code(AT_ONCE).await, None);
+    assert!(turn.await.unwrap().is_err());
+    server.nothing_is_left().await;
+}
+
+#[tokio::test]
+async fn a_demo_answers_without_an_account() {
+    let mut server = Program::new(Codex::Real).serve(&["serve", "--demo"]).await;
+    let health: Value = reqwest::get(server.url("/healthz")).await.unwrap().json().await.unwrap();
+    assert_eq!((&health["ok"], &health["demo"]), (&json!(true), &json!(true)), "{health}");
+    assert!(server.logged("demo: ").is_some(), "the log says so too: {:?}", server.log());
+
+    let ask = async |text: &str| {
+        // As curl would: without a model.
+        let mut request = streamed(body("", text));
+        request.as_object_mut().unwrap().remove("model");
+        let url = server.url("/v1/chat/completions");
+        let response = reqwest::Client::new().post(url).json(&request).send().await.unwrap();
+        assert_eq!(response.headers()["content-type"], "text/event-stream; charset=utf-8");
+        let (chunks, done) = chunks(&response.text().await.unwrap());
+        assert!(done, "{chunks:?}");
+        for chunk in &chunks {
+            assert!(chunk["system_fingerprint"].as_str().unwrap().starts_with("demo-codex-"), "{chunk}");
+        }
+        folded(&chunks)
+    };
+    let canned = ask("Hello, is anybody there?").await;
+    assert!(canned.text.contains("Hello, is anybody there?"), "it quotes: {canned:?}");
+    assert_eq!(canned.finish_reason, "stop");
+    assert_eq!(ask("@@ {\"text\": \"as I was told\"} @@").await.text, "as I was told");
+    server.signal(Signal::TERM);
+    assert_eq!(server.code(SOON).await, Some(0));
+    server.nothing_is_left().await;
+}

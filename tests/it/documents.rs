@@ -1,0 +1,239 @@
+//! What is written for people agrees with what is so: the tables of the README, `.env.example`, `--help`, the pinned
+//! versions. `UPDATE_DOCS=1 cargo test --test it documents` writes the tables anew.
+
+use std::{fmt::Write as _, fs, path::Path, time::Duration};
+
+use codex_api::{
+    cli,
+    config::settings::{SETTINGS, Setting},
+    error::Error,
+    http,
+};
+use http_body_util::BodyExt;
+use serde_json::Value;
+use tonic::Status;
+
+fn read(name: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
+}
+
+/// Compares a document with what it should be, or writes it.
+fn same_document(name: &str, is: &str, should_be: &str) {
+    if is == should_be {
+        return;
+    }
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join(name), should_be).unwrap();
+        return;
+    }
+    let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
+    let (is, should_be) = (lines(is), lines(should_be));
+    let differs = is.iter().zip(&should_be).position(|(one, other)| one != other);
+    let at = differs.unwrap_or(is.len().min(should_be.len()));
+    panic!(
+        "{name}:{}: out of date\n  is:        {}\n  should be: {}\n`UPDATE_DOCS=1 cargo test --test it documents` writes it anew",
+        at + 1,
+        is.get(at).map_or("(nothing)", String::as_str),
+        should_be.get(at).map_or("(nothing)", String::as_str),
+    );
+}
+
+/// The part of a document between `<!-- NAME -->` and `<!-- /NAME -->`, with its place.
+fn part<'a>(document: &'a str, name: &str) -> (usize, &'a str) {
+    let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->"));
+    let start = document.find(&begin).unwrap_or_else(|| panic!("no {begin}")) + begin.len();
+    let length = document[start..].find(&end).unwrap_or_else(|| panic!("no {end}"));
+    (start, &document[start..start + length])
+}
+
+fn same_part(name: &str, should_be: impl FnOnce(&str) -> String) {
+    let readme = read("README.md");
+    let (start, is) = part(&readme, name);
+    let should_be = format!("{}{}{}", &readme[..start], should_be(is), &readme[start + is.len()..]);
+    same_document("README.md", &readme, &should_be);
+}
+
+/// A text as a cell of a Markdown table, which would take `<` for HTML.
+fn cell(text: &str) -> String {
+    let words = text.split(' ').map(|word| {
+        if word.starts_with('<') && word.ends_with('>') {
+            format!("`{word}`")
+        } else {
+            word.replace('|', "\\|")
+        }
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+fn settings_table() -> String {
+    let mut table = String::from("| variable | default | meaning |\n| --- | --- | --- |\n");
+    for Setting { env, default, help, .. } in SETTINGS {
+        let default = if default.is_empty() { "–".to_owned() } else { format!("`{default}`") };
+        writeln!(table, "| `{env}` | {default} | {} |", cell(help)).unwrap();
+    }
+    table
+}
+
+fn env_example() -> String {
+    let mut text = String::from(
+        "# Settings of codex-api. Copy this file to .env in the folder that the server is started in.\n\
+         # The environment wins over this file, flags win over both. What is commented out has its default.\n",
+    );
+    let mut group = "";
+    for setting in SETTINGS {
+        if setting.group != group {
+            group = setting.group;
+            write!(text, "\n# --- {group} ---\n").unwrap();
+        }
+        write!(text, "\n# {}\n#{}={}\n", setting.help, setting.env, setting.default).unwrap();
+    }
+    text
+}
+
+#[test]
+fn the_readme_lists_every_setting() {
+    same_part("settings", |_| settings_table());
+}
+
+#[test]
+fn the_env_example_lists_every_setting() {
+    same_document(".env.example", &read(".env.example"), &env_example());
+}
+
+#[test]
+fn the_help_lists_every_setting_for_every_command() {
+    let mut whole = cli::command().term_width(10_000);
+    whole.build();
+    for name in [None, Some("serve"), Some("doctor")] {
+        let command = match name {
+            None => &mut whole,
+            Some(name) => whole.find_subcommand_mut(name).unwrap(),
+        };
+        let help = command.clone().term_width(10_000).render_help().to_string();
+        for setting in SETTINGS {
+            let at = format!("[{}]", setting.env);
+            let line = help.lines().find(|line| line.contains(&at));
+            let line = line.unwrap_or_else(|| panic!("{name:?}: {at} is missing in\n{help}"));
+            assert!(line.contains(setting.help), "{line}");
+            assert!(
+                line.contains(&format!("(default {})", setting.default)) != setting.default.is_empty(),
+                "{line}"
+            );
+            assert!(help.contains(&format!("--{}", setting.flag)), "{help}");
+        }
+    }
+}
+
+/// An error of every kind.
+fn errors() -> Vec<Error> {
+    let message = || "m".to_owned();
+    let denied = |reason| Error::PermissionDenied { reason, message: "m".to_owned() };
+    vec![
+        Error::invalid("n", "m"),
+        Error::unsupported("tools", "m"),
+        Error::Rejected { message: message() },
+        Error::PromptTooLarge { message: message() },
+        Error::ContextLengthExceeded { message: message() },
+        Error::Unauthenticated { message: message() },
+        denied("POLICY_WIDENED"),
+        denied("HOST_REFUSED"),
+        denied("ORIGIN_REFUSED"),
+        Error::ModelNotFound { message: message() },
+        Error::Overloaded { message: message(), retry_after: Duration::from_secs(1) },
+        Error::RateLimited { message: message(), retry_after: Some(Duration::from_secs(1)) },
+        Error::UsageLimit { message: message() },
+        Error::EngineUnavailable { message: message() },
+        Error::Draining,
+        Error::DeadlineExceeded { message: message() },
+        Error::TurnFailed { message: message() },
+        Error::UpstreamUnavailable { message: message() },
+        Error::internal("m"),
+    ]
+}
+
+/// Whoever adds a kind of error is led here, and adds it to `errors` and to the README.
+fn number(error: &Error) -> usize {
+    match error {
+        Error::InvalidArgument { .. } => 0,
+        Error::Unsupported { .. } => 1,
+        Error::Rejected { .. } => 2,
+        Error::PromptTooLarge { .. } => 3,
+        Error::ContextLengthExceeded { .. } => 4,
+        Error::Unauthenticated { .. } => 5,
+        Error::PermissionDenied { .. } => 6,
+        Error::ModelNotFound { .. } => 7,
+        Error::Overloaded { .. } => 8,
+        Error::RateLimited { .. } => 9,
+        Error::UsageLimit { .. } => 10,
+        Error::EngineUnavailable { .. } => 11,
+        Error::Draining => 12,
+        Error::DeadlineExceeded { .. } => 13,
+        Error::TurnFailed { .. } => 14,
+        Error::UpstreamUnavailable { .. } => 15,
+        Error::Internal { .. } => 16,
+    }
+}
+
+/// The cells of an error's row that are facts; what it means is the README's to say.
+async fn facts(error: Error) -> String {
+    let (reason, code) = (error.reason(), format!("{:?}", error.code()));
+    let code = code.chars().enumerate().fold(String::new(), |mut name, (index, c)| {
+        if c.is_uppercase() && index > 0 {
+            name.push('_');
+        }
+        name.push(c.to_ascii_uppercase());
+        name
+    });
+    let response = http::refusal(&Status::from(error));
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let body: Value = serde_json::from_slice(&body).unwrap();
+    let word = |name: &str| body["error"][name].as_str().unwrap().to_owned();
+    let retry = match (headers.contains_key("retry-after"), headers.get("x-should-retry")) {
+        (true, None) => "after `Retry-After`",
+        (false, Some(no)) if no == "false" => "no",
+        (false, None) => "–",
+        other => panic!("{reason}: {other:?}"),
+    };
+    format!("| `{reason}` | {code} | {status} | `{}` / `{}` | {retry} |", word("type"), word("code"))
+}
+
+#[tokio::test]
+async fn the_readme_lists_every_error() {
+    let mut numbers: Vec<usize> = errors().iter().map(number).collect();
+    numbers.dedup();
+    assert_eq!(numbers, (0..=16).collect::<Vec<_>>(), "an error of every kind, in this order");
+    let mut rows = Vec::new();
+    for error in errors() {
+        rows.push(facts(error).await);
+    }
+    same_part("errors", |is| {
+        let mut table = String::from(
+            "| reason | gRPC | HTTP | type / code | retry | what happened, what to do |\n\
+             | --- | --- | --- | --- | --- | --- |\n",
+        );
+        for row in &rows {
+            let reason = row.split('|').nth(1).unwrap();
+            let said = is.lines().find(|line| line.split('|').nth(1) == Some(reason));
+            let meaning = said.and_then(|line| line.split('|').nth(6)).map_or("(to be said)", str::trim);
+            assert!(
+                std::env::var_os("UPDATE_DOCS").is_some() || meaning.len() > 20,
+                "{reason}: not explained"
+            );
+            writeln!(table, "{row} {meaning} |").unwrap();
+        }
+        table
+    });
+}
+
+#[test]
+fn pinned_versions_and_the_test_command_are_named_once() {
+    let readme = read("README.md");
+    let codex = read("scripts/codex-version");
+    assert!(readme.contains(codex.trim()), "the README names another codex than scripts/codex-version");
+    let cargo: toml::Table = read("Cargo.toml").parse().unwrap();
+    let rust = cargo["package"]["rust-version"].as_str().unwrap();
+    assert!(readme.contains(&format!("Rust {rust}")), "the README names another Rust than Cargo.toml");
+    assert!(readme.lines().any(|line| line == "./scripts/test.sh"), "the test command");
+    assert!(read(".ci/run").lines().any(|line| line == "step ./scripts/test.sh"), "CI runs the test command");
+}

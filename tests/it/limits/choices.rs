@@ -1,0 +1,168 @@
+//! What Codex does not do and we do: several answers, stop texts, a limit of tokens, tags taken out.
+
+use codex_api::pb::{self, FinishReason};
+use serde_json::{Value, json};
+use tonic::Code;
+
+use crate::support::{
+    TestApp, ask,
+    grpc::{all, answers, field, kind},
+    http::body,
+};
+
+/// One answer's text and why it ended.
+type Said = (String, String);
+
+/// The same request at both doors.
+struct Both {
+    grpc: pb::ChatRequest,
+    http: Value,
+}
+
+impl Both {
+    fn new(model: &str, text: &str) -> Self {
+        Self { grpc: ask(model, text), http: body(model, text) }
+    }
+
+    fn stop(mut self, texts: &[&str]) -> Self {
+        self.grpc.stop = texts.iter().map(|text| (*text).to_owned()).collect();
+        self.http["stop"] = texts.into();
+        self
+    }
+
+    fn max_tokens(mut self, most: u32) -> Self {
+        self.grpc.max_output_tokens = Some(most);
+        self.http["max_tokens"] = most.into();
+        self
+    }
+
+    fn n(mut self, n: u32) -> Self {
+        self.grpc.n = Some(n);
+        self.http["n"] = n.into();
+        self
+    }
+
+    /// The answers, which are the same in all four ways.
+    async fn answers(self, app: &TestApp) -> Vec<Said> {
+        let said = |(text, reason): (String, FinishReason)| {
+            (text, reason.as_str_name().trim_start_matches("FINISH_REASON_").to_lowercase())
+        };
+        let unary = app.grpc().await.chat(self.grpc.clone()).await.unwrap().into_inner();
+        let unary: Vec<Said> = unary
+            .choices
+            .into_iter()
+            .map(|choice| said((choice.text.clone(), choice.finish_reason())))
+            .collect();
+        let events = app.grpc().await.stream_chat(self.grpc).await.unwrap().into_inner();
+        let streamed: Vec<Said> = answers(&all(events).await.unwrap()).into_iter().map(said).collect();
+        assert_eq!(unary, streamed, "gRPC unary and stream");
+
+        let whole = app.complete(&self.http).await;
+        let choices = whole["choices"].as_array().unwrap();
+        let http: Vec<Said> = choices
+            .iter()
+            .enumerate()
+            .map(|(index, choice)| {
+                assert_eq!(choice["index"], index);
+                (text(&choice["message"]["content"]), text(&choice["finish_reason"]))
+            })
+            .collect();
+        assert_eq!(unary, http, "gRPC and HTTP");
+
+        let mut sse = vec![Said::default(); unary.len()];
+        let chunks = app.stream(&self.http).await;
+        for choice in chunks.iter().flat_map(|chunk| chunk["choices"].as_array().unwrap()) {
+            let said = &mut sse[usize::try_from(choice["index"].as_u64().unwrap()).unwrap()];
+            said.0.push_str(&text(&choice["delta"]["content"]));
+            said.1.push_str(&text(&choice["finish_reason"]));
+        }
+        assert_eq!(unary, sse, "gRPC and SSE");
+        unary
+    }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn said(text: &str, reason: &str) -> Vec<Said> {
+    vec![(text.to_owned(), reason.to_owned())]
+}
+
+#[tokio::test]
+async fn an_answer_ends_before_a_stop_text() {
+    let app = TestApp::fake(&[]).await;
+    let echo = |text| Both::new("fake:echo", text);
+    assert_eq!(echo("one two three").stop(&["three", "two"]).answers(&app).await, said("USER: one ", "stop"));
+    assert_eq!(echo("one").stop(&["two"]).answers(&app).await, said("USER: one", "stop"));
+    assert_eq!(echo("Grüße 🌍!").stop(&["🌍"]).answers(&app).await, said("USER: Grüße ", "stop"));
+    // Even if nothing is left of it.
+    assert_eq!(echo("x").stop(&["USER"]).answers(&app).await, said("", "stop"));
+    // Across messages, which come one by one; what only begins like it is text.
+    let slow = || Both::new("fake:slow:10", "x");
+    let first = said("message 0\n\nmessage ", "stop");
+    assert_eq!(slow().stop(&["1\n\nmess"]).answers(&app).await, first);
+    let all_of_them = (0..5).map(|n| format!("message {n}")).collect::<Vec<_>>().join("\n\n");
+    assert_eq!(slow().stop(&["4\n\nmess"]).answers(&app).await, said(&all_of_them, "stop"));
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn an_answer_ends_at_its_limit_of_tokens() {
+    let app = TestApp::fake(&[]).await;
+    let echo = |text| Both::new("fake:echo", text);
+    let (cut, reason) = echo("one two three four five six").max_tokens(4).answers(&app).await.remove(0);
+    assert_eq!((cut.as_str(), reason.as_str()), ("USER: one two", "length"));
+    assert_eq!(echo("one").max_tokens(100).answers(&app).await, said("USER: one", "stop"));
+    // Whichever comes first.
+    let both = echo("one two three four five").stop(&["two"]).max_tokens(50);
+    assert_eq!(both.answers(&app).await, said("USER: one ", "stop"));
+    let both = echo("one two three four five").stop(&["five"]).max_tokens(3);
+    assert_eq!(both.answers(&app).await, said("USER: one", "length"));
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn several_answers_are_several_turns() {
+    let app = TestApp::fake(&[]).await;
+    let three = Both::new("fake:slow:5", "x").n(3).stop(&["\n\n"]).answers(&app).await;
+    assert_eq!(
+        three,
+        [said("message 0", "stop"), said("message 0", "stop"), said("message 0", "stop")].concat()
+    );
+    // Usage is that of all turns together.
+    let mut two = body("fake:usage", "x");
+    two["n"] = 2.into();
+    assert_eq!(app.complete(&two).await["usage"]["prompt_tokens"], 2400);
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn more_answers_than_allowed_are_refused_by_name() {
+    // By the setting, and by the places there are.
+    for settings in
+        [&[("CODEX_MAX_CHOICES", "3")][..], &[("CODEX_MAX_CONCURRENCY", "1"), ("CODEX_MAX_QUEUE", "2")]]
+    {
+        let app = TestApp::fake(settings).await;
+        let Both { grpc, http } = Both::new("fake:echo", "x").n(4);
+        let (status, error) = app.refused(&http).await;
+        assert_eq!((status, &error["param"]), (400, &json!("n")), "{error}");
+        assert!(error["message"].as_str().unwrap().contains('3'), "{error}");
+        let refused = app.grpc_refused(grpc).await;
+        assert_eq!((kind(&refused).0, field(&refused).as_str()), (Code::InvalidArgument, "n"));
+        let three = app.complete(&Both::new("fake:echo", "x").n(3).http).await;
+        assert_eq!(three["choices"].as_array().unwrap().len(), 3);
+        app.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn answer_tags_are_taken_out_where_the_operator_says_so() {
+    let text = "<answer>42</answer>!</answer></answ";
+    let app = TestApp::fake(&[]).await;
+    assert_eq!(Both::new("fake:echo", text).answers(&app).await, said(&format!("USER: {text}"), "stop"));
+    app.stop().await;
+    let app = TestApp::fake(&[("CODEX_STRIP_ANSWER_TAGS", "1")]).await;
+    assert_eq!(Both::new("fake:echo", text).answers(&app).await, said("USER: <answer>42!</answ", "stop"));
+    app.stop().await;
+}

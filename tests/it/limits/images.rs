@@ -1,0 +1,83 @@
+//! Pictures: how many, how large, and of what kind.
+
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+use codex_api::pb;
+use serde_json::{Value, json};
+use tonic::Code;
+
+use crate::{
+    eventually,
+    support::{
+        TestApp, ask,
+        grpc::{field, kind},
+        http::{body, whole},
+    },
+};
+
+/// The smallest of files that their first bytes tell; `extra` bytes follow.
+fn png(extra: usize) -> Vec<u8> {
+    let dot =
+        "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
+    let mut file = BASE64.decode(dot).unwrap();
+    file.resize(file.len() + extra, 0);
+    file
+}
+
+fn with_images(model: &str, files: &[Vec<u8>]) -> (pb::ChatRequest, Value) {
+    let mut grpc = ask(model, "look");
+    let mut http = body(model, "look");
+    let mut content = vec![json!({"type": "text", "text": "look"})];
+    for file in files {
+        let image = pb::Image { data: file.clone().into(), ..Default::default() };
+        let part = Some(pb::content_part::Part::Image(image));
+        grpc.messages[0].parts.push(pb::ContentPart { part });
+        let url = format!("data:image/png;base64,{}", BASE64.encode(file));
+        content.push(json!({"type": "image_url", "image_url": {"url": url}}));
+    }
+    http["messages"][0]["content"] = content.into();
+    (grpc, http)
+}
+
+/// Refused at both doors, with what is wrong at which image.
+async fn refused(app: &TestApp, files: &[Vec<u8>], place: &str, param: &str, word: &str) {
+    let (grpc, http) = with_images("fake:report", files);
+    let status = app.grpc_refused(grpc).await;
+    assert_eq!(kind(&status), (Code::InvalidArgument, "INVALID_VALUE".into()));
+    assert_eq!(field(&status), place);
+    assert!(status.message().contains(word), "{status:?}");
+    let (code, error) = app.refused(&http).await;
+    assert_eq!((code, &error["param"]), (400, &json!(param)), "{error}");
+    assert!(error["message"].as_str().unwrap().contains(word), "{error}");
+}
+
+#[tokio::test]
+async fn images_within_the_limits_reach_the_cli_and_are_removed() {
+    let limits = [("CODEX_MAX_IMAGES", "2"), ("CODEX_MAX_IMAGE_BYTES", "1000")];
+    let app = TestApp::fake(&limits).await;
+    let largest = png(1000 - png(0).len());
+    let (grpc, http) = with_images("fake:report", &[png(0), largest]);
+    for report in [app.chat(grpc).await, whole(&app.complete(&http).await).text] {
+        let report: Value = serde_json::from_str(&report).unwrap();
+        let images = report["images"].as_array().unwrap();
+        let sizes: Vec<u64> = images.iter().map(|image| image["bytes"].as_u64().unwrap()).collect();
+        assert_eq!(sizes, [png(0).len() as u64, 1000], "{images:?}");
+        for image in images {
+            assert_eq!(image["exists"], true, "{image}");
+        }
+        eventually!("the files are removed", app.scratch_files().is_empty());
+    }
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn too_many_too_large_and_no_images_are_refused() {
+    let limits = [("CODEX_MAX_IMAGES", "2"), ("CODEX_MAX_IMAGE_BYTES", "1000")];
+    let app = TestApp::fake(&limits).await;
+    refused(&app, &[png(0), png(0), png(0)], "messages", "messages", "CODEX_MAX_IMAGES").await;
+    let second = ("messages[0].parts[2].image", "messages[0].content[2].image_url");
+    let large = png(1001 - png(0).len());
+    refused(&app, &[png(0), large], second.0, second.1, "CODEX_MAX_IMAGE_BYTES").await;
+    let text = b"<svg xmlns='http://www.w3.org/2000/svg'/>".to_vec();
+    refused(&app, &[png(0), text], second.0, second.1, "PNG").await;
+    app.stop().await;
+}

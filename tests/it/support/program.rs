@@ -1,0 +1,186 @@
+//! The program as an operator runs it: a process of its own, told what to do by arguments, environment and signals.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Output, Stdio},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+    time::timeout,
+};
+
+use super::{Codex, SOON, executable, processes};
+use crate::eventually;
+
+/// How to start it.
+pub struct Program {
+    home: TempDir,
+    marker: String,
+    env: BTreeMap<String, String>,
+}
+
+impl Program {
+    /// Nothing of the machine's but `PATH`; a free port; a log that can be parsed.
+    pub fn new(codex: Codex) -> Self {
+        let home = tempfile::Builder::new().prefix("codex-api-program-").tempdir().unwrap();
+        let marker = format!("{}-{}", std::process::id(), home.path().file_name().unwrap().display());
+        for folder in ["scratch", "work", "codex-home"] {
+            std::fs::create_dir(home.path().join(folder)).unwrap();
+        }
+        let of_home = |folder: &str| home.path().join(folder).display().to_string();
+        let env = [
+            ("PATH", std::env::var("PATH").unwrap()),
+            ("HOME", of_home("")),
+            ("CODEX_HOME", of_home("codex-home")),
+            ("TMPDIR", of_home("scratch")),
+            (processes::MARKER, marker.clone()),
+            ("CODEX_GATEWAY_PORT", "0".into()),
+            ("CODEX_LOG_FORMAT", "json".into()),
+            ("CODEX_CANCEL_GRACE_SECONDS", "0.5".into()),
+            ("CODEX_BIN", executable(codex).display().to_string()),
+        ];
+        let env = env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        Self { home, marker, env }
+    }
+
+    pub fn set(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.env.insert(name.into(), value.into());
+        self
+    }
+
+    pub fn unset(mut self, name: &str) -> Self {
+        self.env.remove(name);
+        self
+    }
+
+    /// The folder that it is started in.
+    pub fn folder(&self) -> PathBuf {
+        self.home.path().join("work")
+    }
+
+    /// Puts a `.env` there.
+    pub fn dotenv(self, text: &str) -> Self {
+        std::fs::write(self.folder().join(".env"), text).unwrap();
+        self
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_codex-api"));
+        command.args(arguments).env_clear().envs(&self.env).current_dir(self.folder());
+        command.stdin(Stdio::null()).kill_on_drop(true);
+        command
+    }
+
+    /// Runs it to its end.
+    pub async fn run(&self, arguments: &[&str]) -> Ended {
+        let output = timeout(SOON, self.command(arguments).output()).await;
+        Ended::of(output.expect("it ends").unwrap())
+    }
+
+    /// Starts it and waits until it listens.
+    pub async fn serve(self, arguments: &[&str]) -> Served {
+        let mut child = self.command(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let kept = Arc::clone(&log);
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = lines.next_line().await {
+                kept.lock().unwrap().push(line);
+            }
+        });
+        let mut served = Served { child, program: self, log, address: ([127, 0, 0, 1], 0).into() };
+        eventually!("it listens", {
+            if let Some(status) = served.child.try_wait().unwrap() {
+                panic!("{status}: {:?}", served.log());
+            }
+            let line = served.logged("codex-api is listening");
+            line.map(|line| served.address = line["listen"].as_str().unwrap().parse().unwrap()).is_some()
+        });
+        served
+    }
+}
+
+/// What a run came to.
+#[derive(Debug)]
+pub struct Ended {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ended {
+    fn of(output: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Self { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+}
+
+/// A server that runs.
+pub struct Served {
+    child: Child,
+    program: Program,
+    log: Arc<Mutex<Vec<String>>>,
+    pub address: SocketAddr,
+}
+
+impl Served {
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// What it has written to stderr.
+    pub fn log(&self) -> Vec<String> {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// The first line with a text in its message.
+    pub fn logged(&self, message: &str) -> Option<Value> {
+        let lines = self.log();
+        let mut parsed = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        parsed.find(|line| line["message"].as_str().is_some_and(|text| text.contains(message)))
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id().unwrap().cast_signed()).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
+    /// Processes that its turns have started and that are alive.
+    pub fn turns(&self) -> Vec<String> {
+        let own = self.child.id().map(|pid| format!("{pid}: "));
+        let mut alive = processes::marked(&self.program.marker);
+        alive.retain(|process| own.as_ref().is_none_or(|own| !process.starts_with(own)));
+        alive
+    }
+
+    /// What lies in its folder for temporary files; see `TestApp::scratch_files` for the exception.
+    pub fn scratch_files(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.program.home.path().join("scratch")).unwrap();
+        let paths = entries.map(|entry| entry.unwrap().path());
+        paths.filter(|path| !is_of_the_sandbox(path)).collect()
+    }
+
+    /// Waits for its end and tells its exit code; a signal is none.
+    pub async fn code(&mut self, within: Duration) -> Option<i32> {
+        timeout(within, self.child.wait()).await.expect("it ends in time").unwrap().code()
+    }
+
+    /// Asserts that nothing of it is left.
+    pub async fn nothing_is_left(&self) {
+        eventually!("no process is left", self.turns().is_empty());
+        eventually!("no file is left", self.scratch_files().is_empty());
+    }
+}
+
+fn is_of_the_sandbox(path: &Path) -> bool {
+    path.to_string_lossy().contains("/codex-bwrap-synthetic-mount-targets-")
+}

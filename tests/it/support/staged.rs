@@ -1,0 +1,80 @@
+//! A codex whose turns wait for the test, for what must happen in the middle of one. Everything but its two models is
+//! the fake codex's.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::Write,
+    os::unix::fs::PermissionsExt,
+    process::Command,
+};
+
+use tempfile::TempDir;
+
+use super::{Codex, executable};
+
+/// Its turns say `before`, wait until they are let go on, and then say `after`.
+pub const GATED: &str = "gated";
+
+/// What the two messages of such a turn come to.
+pub const GATED_ANSWER: &str = "before\n\nafter";
+
+/// Its turns never stop talking: 8 KiB a line, as fast as they are read.
+pub const FLOOD: &str = "flood";
+
+/// The executable, and the gate that its turns wait at.
+pub struct Staged {
+    folder: TempDir,
+    /// Open for reading as well, so that neither side waits for the other to come.
+    gate: File,
+}
+
+impl Staged {
+    pub fn new() -> Self {
+        let folder = tempfile::Builder::new().prefix("codex-api-staged-").tempdir().unwrap();
+        let fifo = folder.path().join("gate");
+        assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+        let gate = OpenOptions::new().read(true).write(true).open(&fifo).unwrap();
+        let message = |text: &str| {
+            format!(
+                r#"{{"type":"item.completed","item":{{"id":"item_0","type":"agent_message","text":"{text}"}}}}"#
+            )
+        };
+        let script = format!(
+            r#"#!/bin/sh
+case " $* " in
+*" --model={GATED} "*|*" --model={FLOOD} "*)
+    cat > /dev/null
+    echo '{{"type":"thread.started","thread_id":"staged"}}'
+    echo '{{"type":"turn.started"}}' ;;
+*) exec {fake} "$@" ;;
+esac
+case " $* " in
+*" --model={FLOOD} "*) exec yes '{flood}' ;;
+esac
+echo '{before}'
+read -r _ < {gate}
+echo '{after}'
+echo '{{"type":"turn.completed","usage":{{"input_tokens":1,"cached_input_tokens":0,"output_tokens":2}}}}'
+"#,
+            fake = executable(Codex::Fake).display(),
+            gate = fifo.display(),
+            flood = message(&"f".repeat(8 * 1024)),
+            before = message("before"),
+            after = message("after"),
+        );
+        let staged = Self { folder, gate };
+        fs::write(staged.bin(), script).unwrap();
+        fs::set_permissions(staged.bin(), fs::Permissions::from_mode(0o755)).unwrap();
+        staged
+    }
+
+    /// The value for `CODEX_BIN`.
+    pub fn bin(&self) -> String {
+        self.folder.path().join("codex").display().to_string()
+    }
+
+    /// Lets so many gated turns go on, those that wait and those that will.
+    pub fn let_go_on(&mut self, turns: usize) {
+        self.gate.write_all("\n".repeat(turns).as_bytes()).unwrap();
+    }
+}

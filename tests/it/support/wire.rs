@@ -1,0 +1,82 @@
+//! An HTTP/1.1 client that sends just the bytes it is told to, for what a well-behaved one would not do.
+
+use std::net::SocketAddr;
+
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{TcpSocket, TcpStream},
+    time::timeout,
+};
+
+use super::SOON;
+
+/// One connection.
+pub struct Wire(pub BufReader<TcpStream>);
+
+/// The head of a response and its body, if the head tells its length.
+#[derive(Debug)]
+pub struct Response {
+    pub status: u16,
+    /// Lower-case names.
+    pub headers: Vec<(String, String)>,
+    pub body: String,
+}
+
+impl Response {
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.iter().find(|(n, _)| n == name).map_or("", |(_, value)| value)
+    }
+}
+
+impl Wire {
+    pub async fn open(address: SocketAddr) -> Self {
+        Self(BufReader::new(timeout(SOON, TcpStream::connect(address)).await.unwrap().unwrap()))
+    }
+
+    /// With a small window, so that a reader that has stopped is soon felt by who writes.
+    pub async fn narrow(address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(16 * 1024).unwrap();
+        Self(BufReader::new(timeout(SOON, socket.connect(address)).await.unwrap().unwrap()))
+    }
+
+    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        timeout(SOON, self.0.write_all(bytes.as_ref())).await.unwrap().unwrap();
+    }
+
+    /// A whole POST of JSON.
+    pub async fn post(&mut self, body: &serde_json::Value) {
+        let body = body.to_string();
+        self.send(format!("{}{body}", head(body.len(), ""))).await;
+    }
+
+    pub async fn response(&mut self) -> Response {
+        let first = self.line().await;
+        let status = first.split(' ').nth(1).and_then(|code| code.parse().ok());
+        let status = status.unwrap_or_else(|| panic!("not the head of a response: {first:?}"));
+        let mut response = Response { status, headers: Vec::new(), body: String::new() };
+        loop {
+            let line = self.line().await;
+            let Some((name, value)) = line.split_once(':') else { break };
+            response.headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+        }
+        let mut body = vec![0; response.header("content-length").parse().unwrap_or_default()];
+        timeout(SOON, self.0.read_exact(&mut body)).await.unwrap().unwrap();
+        response.body = String::from_utf8(body).unwrap();
+        response
+    }
+
+    async fn line(&mut self) -> String {
+        let mut line = String::new();
+        timeout(SOON, self.0.read_line(&mut line)).await.unwrap().unwrap();
+        line.trim_end().to_owned()
+    }
+}
+
+/// The head of a POST to chat completions, with further header lines.
+pub fn head(length: usize, more: &str) -> String {
+    format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+         content-length: {length}\r\n{more}\r\n"
+    )
+}

@@ -1,0 +1,4 @@
+//! Who may come in, from where, and what nobody gets to see.
+
+mod doors;
+mod secrets;

@@ -1,0 +1,115 @@
+//! Secrets of the server: neither the CLI nor the commands of the agent see what is not for them, and none is left on
+//! the disk.
+
+use std::{fs, path::Path};
+
+use codex_api::pb::{chat_event::Event, item::Kind};
+use serde_json::Value;
+use tonic::Request;
+
+use crate::support::{TestApp, ask, grpc::all, http::body};
+
+/// What an operator's environment may hold. The values are what is looked for.
+const SECRETS: &[(&str, &str)] = &[
+    ("CODEX_GATEWAY_TOKEN", "hush-gateway-token"),
+    ("CODEX_GATEWAY_TOKNE", "hush-misspelt-token"),
+    ("CODEX_API_KEY", "hush-codex-api-key"),
+    ("CODEX_ACCESS_TOKEN", "hush-codex-access-token"),
+    ("OPENAI_API_KEY", "hush-openai-api-key"),
+    ("MOCK_SECRET", "hush-mock-secret"),
+    ("DB_PASSWORD", "hush-db-password"),
+];
+
+/// What all of them begin with.
+const HUSH: &str = "hush-";
+
+const TOKEN: &str = SECRETS[0].1;
+
+fn with_token(mut request: Request<codex_api::pb::ChatRequest>) -> Request<codex_api::pb::ChatRequest> {
+    request.metadata_mut().insert("x-api-key", TOKEN.parse().unwrap());
+    request
+}
+
+/// Files below a folder that hold a text. Links are not followed: the CLI makes some to itself.
+fn holding(folder: &Path, text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap().flatten() {
+        let (path, kind) = (entry.path(), entry.file_type().unwrap());
+        if kind.is_dir() {
+            found.extend(holding(&path, text));
+        } else if kind.is_file() {
+            let bytes = fs::read(&path).unwrap_or_default();
+            if bytes.windows(text.len()).any(|window| window == text.as_bytes()) {
+                found.push(path.display().to_string());
+            }
+        }
+    }
+    found
+}
+
+/// Runs a turn whose command shows what it can see, under a sandbox.
+async fn seen_by_a_command(sandbox: &str, command: &str) {
+    let app = TestApp::real(&[SECRETS, &[("CODEX_SANDBOX", sandbox)]].concat()).await;
+    let arguments = serde_json::json!({"cmd": format!("{command}; sleep 0.1")});
+    let call = serde_json::json!({"calls": [{"name": "exec_command", "arguments": arguments}]});
+    let prompt = format!("@@ [{call}, {{\"text\":\"done\"}}] @@");
+    let request = with_token(Request::new(ask("gpt-5.5", &prompt)));
+    let events = all(app.grpc().await.stream_chat(request).await.unwrap().into_inner()).await.unwrap();
+    let printed: Vec<String> = events
+        .iter()
+        .filter_map(|event| match event.event.as_ref()? {
+            Event::Item(item) => match item.kind.as_ref()? {
+                Kind::CommandExecution(command) if command.exit_code.is_some() => {
+                    Some(command.aggregated_output.clone())
+                }
+                _ => None,
+            },
+            _ => None,
+        })
+        .collect();
+    assert_eq!(printed.len(), 1, "one command ran: {events:?}");
+    assert!(printed[0].contains("PATH="), "it shows its environment: {}", printed[0]);
+    assert!(!printed[0].contains(HUSH), "{}", printed[0]);
+    // What the model was told, and what lies about on the disk.
+    assert_eq!(holding(app.home.path(), HUSH), Vec::<String>::new());
+    let files = fs::read_dir(app.home.path().join("codex-home")).unwrap().count();
+    assert!(files > 0, "the CLI keeps its state where it was looked for");
+    let upstream = app.upstream.as_ref().unwrap();
+    assert!(!format!("{:?}", upstream.requests()).contains(HUSH));
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_sandboxed_command_sees_no_secret() {
+    // Nor do the processes around it tell, those that the sandbox lets it see.
+    let environments = r"cat /proc/[0-9]*/environ | tr '\0' '\n'";
+    seen_by_a_command("read-only", &format!("env; {environments}")).await;
+}
+
+#[tokio::test]
+async fn a_command_without_a_sandbox_sees_no_secret() {
+    // Its own environment, that is: such a command may read whatever this user may, the server's memory included.
+    seen_by_a_command("danger-full-access", "env").await;
+}
+
+#[tokio::test]
+async fn the_cli_gets_its_own_keys_and_nothing_of_the_gateways() {
+    let app = TestApp::fake(SECRETS).await;
+    let request = reqwest::Client::new().post(app.url("/v1/chat/completions")).bearer_auth(TOKEN);
+    let answer: Value = request.json(&body("fake:report", "x")).send().await.unwrap().json().await.unwrap();
+    let report = answer["choices"][0]["message"]["content"].as_str().unwrap();
+    let report: Value = serde_json::from_str(report).unwrap();
+    let env = report["env"].as_object().unwrap();
+    let seen = |name: &str| {
+        SECRETS.iter().any(|(n, value)| *n == name && env.get(name) == Some(&Value::from(*value)))
+    };
+    // The login and the provider's key are the CLI's.
+    for name in ["CODEX_API_KEY", "CODEX_ACCESS_TOKEN", "OPENAI_API_KEY", "MOCK_SECRET"] {
+        assert!(seen(name), "{name} is missing: {env:?}");
+    }
+    let text = report.to_string();
+    assert!(!text.contains("hush-gateway-token") && !text.contains("hush-misspelt-token"), "{text}");
+    assert!(env.keys().all(|name| !name.starts_with("CODEX_GATEWAY_")), "{env:?}");
+    assert!(!report["argv"].to_string().contains(HUSH), "{report}");
+    app.stop().await;
+}
