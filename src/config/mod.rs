@@ -102,8 +102,6 @@ pub struct Codex {
     pub cli_home: Option<PathBuf>,
     /// What the model is given besides the conversation (warm engine).
     pub profile: Profile,
-    /// Warm processes; 0 lets the engine choose.
-    pub workers: usize,
     /// What the agent's commands may touch.
     pub sandbox: Sandbox,
     /// When the agent asks.

@@ -142,7 +142,6 @@ pub(super) fn codex(v: &mut Values) -> Codex {
         add_dirs: v.paths("CODEX_ADD_DIRS"),
         cli_home: v.path("CODEX_CLI_HOME"),
         profile,
-        workers: v.size("CODEX_WORKERS", 0, 64),
         sandbox,
         approval_policy,
         search: v.switch("CODEX_ENABLE_SEARCH"),

@@ -77,7 +77,6 @@ settings! {
     LIMITS CODEX_DRAIN_SECONDS "drain-seconds" "SECONDS" "30" "How long running turns may go on after SIGTERM"
     CLI CODEX_BIN "codex-bin" "PATH" "" "The codex executable; found on PATH when empty"
     CLI CODEX_ENGINE "engine" "NAME" "auto" "How turns run: auto, exec (app-server comes later and is refused for now)"
-    CLI CODEX_WORKERS "workers" "N" "0" "Warm processes of the app-server engine; 0 chooses by the machine"
     CLI CODEX_CLI_HOME "cli-home" "DIR" "" "HOME of the CLI; gets a minimal .codex/config.toml if it has none, so that no MCP server starts"
     CLI CODEX_UPSTREAM_RETRIES "upstream-retries" "N" "2" "How often the CLI may ask a failing upstream again before the turn fails"
     CLI CODEX_CANCEL_GRACE_SECONDS "cancel-grace-seconds" "SECONDS" "2" "Time between the request to stop and the kill, when a turn is cancelled"

@@ -28,7 +28,6 @@ fn defaults_are_those_of_the_first_system() {
     assert_eq!(config.log.max_chars, 4000);
     assert!(config.doors.token.is_none());
     assert_eq!(config.codex.profile, Profile::Agent);
-    assert_eq!(config.codex.workers, 0);
 }
 
 #[test]
