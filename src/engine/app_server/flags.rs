@@ -139,16 +139,15 @@ fn lookup<'a>(table: &'a toml::Table, key: &str) -> Option<&'a toml::Value> {
 /// The switches of the user's MCP servers: a thread would have their tools, and wait for them to start.
 fn servers(user: &toml::Table) -> impl Iterator<Item = Setting> {
     let servers = user.get("mcp_servers").and_then(toml::Value::as_table).into_iter().flatten();
-    servers.map(|(name, server)| {
+    servers.filter(|(name, _)| is_plain(name)).map(|(name, server)| {
         let on = server.get("enabled").cloned().unwrap_or(ON);
-        (format!("mcp_servers.{}.enabled", quoted(name)), on)
+        (format!("mcp_servers.{name}.enabled"), on)
     })
 }
 
-/// A name as a part of a dotted key.
-fn quoted(name: &str) -> String {
-    let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-    if plain { name.to_owned() } else { toml::Value::from(name).to_string() }
+/// Whether a name can stand in a dotted key: the CLI takes no other for a server, and no quotes in a key.
+fn is_plain(name: &str) -> bool {
+    name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
 fn users_configuration(codex: &Codex) -> toml::Table {

@@ -79,7 +79,7 @@ fn the_settings_of_the_agent_reach_it() {
 fn a_thread_may_be_of_the_other_profile() {
     let home = tempfile::tempdir().unwrap();
     let config = "include_environment_context = false\n[mcp_servers.files]\ncommand = \"x\"\n\
-                  [mcp_servers.\"a.b\"]\nenabled = false\n[skills.bundled]\nenabled = false\n";
+                  [mcp_servers.notes]\nenabled = false\n[skills.bundled]\nenabled = false\n";
     fs::write(home.path().join("config.toml"), config).unwrap();
     let home = home.path().to_str().unwrap();
 
@@ -88,7 +88,7 @@ fn a_thread_may_be_of_the_other_profile() {
     let chat = Value::from(thread_config(&agent, &installed(), &catalogs(), Profile::Chat));
     assert_eq!(chat["features.shell_tool"], false);
     assert_eq!(chat["mcp_servers.files.enabled"], false);
-    assert_eq!(chat["mcp_servers.\"a.b\".enabled"], false);
+    assert_eq!(chat["mcp_servers.notes.enabled"], false);
     assert_eq!(chat["model_catalog_json"], "/p/chat.json");
 
     // And back, to what the user has rather than to what Codex has.
@@ -100,7 +100,7 @@ fn a_thread_may_be_of_the_other_profile() {
         "tools.experimental_request_user_input.enabled": true, "include_environment_context": false,
         "include_permissions_instructions": true, "include_collaboration_mode_instructions": true,
         "include_apps_instructions": true, "project_doc_max_bytes": 32768,
-        "mcp_servers.files.enabled": true, "mcp_servers.\"a.b\".enabled": false,
+        "mcp_servers.files.enabled": true, "mcp_servers.notes.enabled": false,
         "model_catalog_json": "/p/agent.json"
     });
     assert_eq!(agent, expected);

@@ -14,7 +14,10 @@ use super::{
     mailbox::{self, Mail, Mailbox},
     peer::{CallError, Peer},
 };
-use crate::{config::Codex, engine::installed::Installed};
+use crate::{
+    config::Codex,
+    engine::{Check, installed::Installed},
+};
 
 /// For all of it; it takes some 150 ms.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -90,33 +93,74 @@ pub(super) async fn detect(
 }
 
 impl Capabilities {
+    /// What the doctor says of it: what the engine cannot do without, then what it can.
+    pub(super) fn checks(&self) -> Vec<Check> {
+        let needed = self.needed().map(|(name, there, what)| {
+            let bad = || {
+                Check::bad(name, format!("it {what}"), "install a newer Codex CLI, or set CODEX_ENGINE=exec")
+            };
+            if there { Check::good(name, String::new()) } else { bad() }
+        });
+        let useful = self.useful().map(|(name, there, what)| {
+            let odd = || Check::odd(name, format!("it {what}"), "install a newer Codex CLI");
+            if there { Check::good(name, String::new()) } else { odd() }
+        });
+        needed.into_iter().chain(useful).collect()
+    }
+
+    /// What the engine is refused without: a name, whether it is there, what is said where it is not.
+    fn needed(&self) -> [(&'static str, bool, &'static str); 5] {
+        [
+            ("engine: histories", self.inject_items, "takes no history (thread/inject_items)"),
+            ("engine: threads end", self.unsubscribe, "cannot let threads go (thread/unsubscribe)"),
+            (
+                "engine: nothing is stored",
+                self.ephemeral,
+                "stores every conversation (thread/start.ephemeral)",
+            ),
+            (
+                "engine: no environment",
+                self.no_environment,
+                "runs commands where it is asked for no environment",
+            ),
+            ("engine: turns without input", self.empty_input, "does not end a turn without input"),
+        ]
+    }
+
+    /// What it has limits without.
+    fn useful(&self) -> [(&'static str, bool, &'static str); 5] {
+        [
+            ("engine: client tools", self.dynamic_tools, "does not offer tools of clients to the model"),
+            (
+                "engine: ends of responses",
+                self.raw_completed,
+                "does not tell when all calls of a response are there, so there are no client tools",
+            ),
+            ("engine: output schemas", self.output_schema, "does not pass schemas of answers on"),
+            ("engine: list of models", self.models, "does not list its models"),
+            ("engine: typed errors", self.typed_401, "does not tell a refused key from other failures"),
+        ]
+    }
+
     /// What follows from it.
     pub(super) fn verdict(&self) -> Result<Features, String> {
         let Self { version, .. } = self;
-        let needed = [
-            (self.inject_items, "takes no history (thread/inject_items)"),
-            (self.unsubscribe, "cannot let threads go (thread/unsubscribe)"),
-            (self.ephemeral, "stores every conversation (thread/start.ephemeral)"),
-            (self.no_environment, "runs commands where it is asked for no environment"),
-            (self.empty_input, "does not end a turn without input"),
-        ];
-        let missing: Vec<&str> = needed.iter().filter(|(there, _)| !there).map(|(_, what)| *what).collect();
+        let missing: Vec<&str> =
+            self.needed().into_iter().filter(|(_, there, _)| !there).map(|(_, _, what)| what).collect();
         if !missing.is_empty() {
             return Err(format!(
                 "the app-server of Codex {version} {}; 0.140 is the oldest that serves, 0.169 the one to have",
                 missing.join(", ")
             ));
         }
-        let unless = |there: bool, what: &str| {
+        let [tools, ends, schemas, models, errors] = self.useful().map(|(_, there, what)| {
             (!there).then(|| format!("the installed Codex {version} {what}; 0.169 does not have this limit"))
-        };
+        });
         Ok(Features {
-            no_tools: unless(self.dynamic_tools, "does not offer tools of clients to the model").or_else(
-                || unless(self.raw_completed, "does not tell when all calls of a response are there"),
-            ),
-            no_output_schema: unless(self.output_schema, "does not pass schemas on"),
-            no_models: unless(self.models, "does not list its models"),
-            no_typed_401: unless(self.typed_401, "does not tell a refused key from other failures"),
+            no_tools: tools.or(ends),
+            no_output_schema: schemas,
+            no_models: models,
+            no_typed_401: errors,
         })
     }
 }

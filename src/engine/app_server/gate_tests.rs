@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     config::{Config, Profile, Sources},
     engine::{
-        Slot,
+        Outcome, Slot,
         app_server::{catalog, home::ScratchHome},
         installed::{self, numbers},
         process::{Input, Launch, Launcher, Started},
@@ -33,6 +33,7 @@ fn all() -> Capabilities {
 #[test]
 fn everything_is_nothing_to_mention() {
     assert_eq!(all().verdict(), Ok(Features::default()));
+    assert!(all().checks().iter().all(|check| check.outcome == Outcome::Good));
 }
 
 #[test]
@@ -42,12 +43,17 @@ fn the_limits_of_0_140_are_named() {
     assert!(features.no_tools.unwrap().contains("0.140.0 does not tell when all calls"));
     assert!(features.no_typed_401.is_some());
     assert!(features.no_output_schema.is_none() && features.no_models.is_none());
+    let checks = Capabilities { raw_completed: false, typed_401: false, ..all() }.checks();
+    assert_eq!(checks.iter().filter(|check| check.outcome == Outcome::Odd).count(), 2);
+    assert!(checks.iter().all(|check| check.outcome != Outcome::Bad));
 }
 
 #[test]
 fn an_app_server_that_runs_commands_unasked_is_never_used() {
     let trouble = Capabilities { no_environment: false, ..all() }.verdict().unwrap_err();
     assert!(trouble.contains("runs commands where it is asked for no environment"), "{trouble}");
+    let checks = Capabilities { no_environment: false, ..all() }.checks();
+    assert_eq!(checks.iter().filter(|check| check.outcome == Outcome::Bad).count(), 1);
     for found in [
         Capabilities { inject_items: false, ..all() },
         Capabilities { unsubscribe: false, ..all() },

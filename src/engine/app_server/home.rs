@@ -24,10 +24,10 @@ use crate::{
 const MEMORY: &str = "/dev/shm";
 
 /// What `statfs` says of a tmpfs.
-const TMPFS: i64 = 0x0102_1994;
+const TMPFS: i128 = 0x0102_1994;
 
 /// Least free bytes of it that are worth using; a container's default is 64 MiB.
-const ROOM: u64 = 32 << 20;
+const ROOM: i128 = 32 << 20;
 
 /// State of one process, or what grows with every turn. Everything else in the user's home is the user's.
 const OWN: &[&str] = &[
@@ -119,8 +119,9 @@ fn place(codex: &Codex) -> PathBuf {
 
 fn in_memory(path: &Path) -> bool {
     let Ok(found) = rustix::fs::statfs(path) else { return false };
-    let size = u64::try_from(found.f_bsize).unwrap_or_default();
-    i64::try_from(found.f_type).is_ok_and(|kind| kind == TMPFS) && found.f_bavail.saturating_mul(size) >= ROOM
+    // Of differing widths on differing machines.
+    let (kind, size) = (i128::from(found.f_type), i128::from(found.f_bsize));
+    kind == TMPFS && i128::from(found.f_bavail).saturating_mul(size) >= ROOM
 }
 
 /// A folder of this process that nobody else can read, and that [`sweep`] finds when we were killed.
