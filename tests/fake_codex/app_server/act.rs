@@ -35,6 +35,8 @@ pub(crate) enum Act {
     Raw(Value),
     /// A response of the model is complete.
     Response(Usage),
+    /// A response of the model ends before it is complete: it costs, but nobody says which one did.
+    Unfinished(Usage),
     /// Its usage is told, after its tools are done.
     Settle,
     /// The model calls a tool of the client. The arguments are as it wrote them.

@@ -49,7 +49,7 @@ pub(crate) fn required(params: Option<&Value>, names: &[&str]) -> Result<(), Ref
 /// Refuses what is no thread id.
 pub(crate) fn thread_id(id: &Value) -> Result<&str, Refusal> {
     let id = id.as_str().unwrap_or_default();
-    match uuid::Uuid::try_parse(id) {
+    match uuid::Uuid::parse_str(id) {
         Ok(_) => Ok(id),
         Err(e) => Err(Refusal::invalid(format!("invalid thread id: {e}"))),
     }

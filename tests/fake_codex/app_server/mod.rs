@@ -103,6 +103,9 @@ pub(crate) fn codex_home() -> Result<String, String> {
     }
 }
 
+/// What is due so soon is done now: many streams share their writes, and one alone is hardly early.
+const TOGETHER: Duration = Duration::from_micros(100);
+
 struct Loop {
     mode: Mode,
     server: Server,
@@ -115,9 +118,8 @@ struct Loop {
 impl Loop {
     fn run(mut self, inputs: &Receiver<Input>) -> io::Result<u8> {
         loop {
-            let now = Instant::now();
-            while let Some(Reverse((at, _, turn))) = self.due.peek().copied().filter(|due| due.0.0 <= now) {
-                let _ = at;
+            let now = Instant::now() + TOGETHER;
+            while let Some(Reverse((_, _, turn))) = self.due.peek().copied().filter(|due| due.0.0 <= now) {
                 self.due.pop();
                 if let Some(code) = self.go_on(turn)? {
                     return Ok(code);

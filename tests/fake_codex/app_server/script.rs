@@ -86,7 +86,7 @@ pub(crate) fn acts(scenario: &Scenario, given: &Given) -> Vec<Act> {
         Scenario::Tools { calls, style } => {
             let outputs = history::last_outputs(&given.items);
             if outputs.is_empty() {
-                tools::calling(offered(given), *calls, *style, &given.cwd)
+                tools::calling(&offered(given), *calls, *style, &given.cwd)
             } else {
                 tools::answering(&outputs)
             }
@@ -95,13 +95,12 @@ pub(crate) fn acts(scenario: &Scenario, given: &Given) -> Vec<Act> {
         Scenario::Reconnect(times, end) => reconnect(*times, end.as_ref(), given.release),
         Scenario::ReconnectForever => forever(given.release),
         Scenario::Replay(times) => replay(*times, given.release),
-        Scenario::Hang | Scenario::Deaf | Scenario::MuteTurn => begun(Act::Hang),
-        Scenario::Grandchild => {
-            vec![Act::Grandchild, Act::Open(None), Act::Delta("begun".to_owned()), Act::Hang]
-        }
+        Scenario::Hang { after_text: true } => begun(Act::Hang),
+        Scenario::Hang { after_text: false } | Scenario::Deaf | Scenario::MuteTurn => vec![Act::Hang],
+        Scenario::Grandchild => vec![Act::Grandchild, Act::Hang],
         Scenario::Die => begun(Act::Exit { code: 1, words: "Error: the fake was asked to die\n" }),
-        Scenario::Crash => begun(Act::Exit { code: 101, words: play::CRASH }),
-        Scenario::Exit0 => begun(Act::Exit { code: 0, words: "" }),
+        Scenario::Crash => vec![Act::Exit { code: 101, words: play::CRASH }],
+        Scenario::Exit0 => vec![Act::Exit { code: 0, words: "" }],
         Scenario::Stop => begun(Act::Stop),
         Scenario::CloseStdin => begun(Act::CloseStdin),
         Scenario::Garbage => then(vec![Act::Bytes(garbage())], "the answer among garbage"),
@@ -126,9 +125,10 @@ pub(crate) fn acts(scenario: &Scenario, given: &Given) -> Vec<Act> {
     }
 }
 
-/// The tools that `thread/start` offers; one with a built-in's name is never shown to the model.
-fn offered(given: &Given) -> &[Value] {
-    given.thread_start["dynamicTools"].as_array().map_or(&[], Vec::as_slice)
+/// The tools that the model is shown: one with a built-in's name never is.
+fn offered(given: &Given) -> Vec<Value> {
+    let tools = given.thread_start["dynamicTools"].as_array().into_iter().flatten();
+    tools.filter(|tool| tool["name"] != "exec_command" && tool["name"] != "write_stdin").cloned().collect()
 }
 
 /// One message in these pieces.
@@ -192,10 +192,9 @@ fn fail(failure: &Failure, after_text: bool) -> Vec<Act> {
         acts.extend(words("some text before").into_iter().map(Act::Delta));
     }
     if let Some(partial) = failure.partial {
-        // An answer that the upstream cut short is told as far as it goes; its usage counts, though nobody says for
-        // which response.
+        // An answer that the upstream cut short is told as far as it goes.
         acts.extend(message(words(partial), None));
-        acts.push(Act::Settle);
+        acts.extend([Act::Unfinished(SOME), Act::Settle]);
     }
     acts.push(Act::Fail(failure.clone()));
     acts

@@ -165,6 +165,7 @@ impl Turn {
             Act::Notify(method, params) => self.tell(world, method, params),
             Act::Raw(item) => self.raw_item(world, item),
             Act::Response(usage) => self.response(world, usage),
+            Act::Unfinished(usage) => self.unfinished(usage),
             Act::Settle => self.settle(world),
             Act::Call { tool, arguments } => self.call(world, &tool, &arguments),
             Act::Ask(method, params) => self.ask(world, method, params),
@@ -181,7 +182,10 @@ impl Turn {
             Act::CloseStdin => return Next::Process(Fate::CloseStdin),
             Act::Stop => return Next::Process(Fate::Stop),
             Act::Exit { code, words } => return Next::Process(Fate::Exit { code, words }),
-            Act::Hang => return Next::Wait,
+            Act::Hang => {
+                self.acts.push_front(Act::Hang);
+                return Next::Wait;
+            }
             Act::Finish => return self.finish(world),
             Act::Fail(failure) => return self.fail(world, &failure),
         }

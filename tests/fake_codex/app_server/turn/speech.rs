@@ -123,6 +123,10 @@ impl Turn {
         }
     }
 
+    pub(super) fn unfinished(&mut self, usage: Usage) {
+        (self.last, self.total, self.settled) = (Usage::default(), self.total.plus(usage), false);
+    }
+
     pub(super) fn settle(&mut self, world: &mut World) {
         if std::mem::replace(&mut self.settled, true) {
             return;
