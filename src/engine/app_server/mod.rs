@@ -37,11 +37,7 @@ use self::{
     turn::Conductor,
     workshop::Workshop,
 };
-use super::{
-    Check, Engine, EngineStatus, Events, Role, Slot, Turn,
-    installed::Installed,
-    process::Launcher,
-};
+use super::{Check, Engine, EngineStatus, Events, Role, Slot, Turn, installed::Installed, process::Launcher};
 use crate::{
     config::{Codex, Config, Log, Profile},
     error::Error,

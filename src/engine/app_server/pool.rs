@@ -99,7 +99,9 @@ impl Pool {
         let best = ready
             .iter()
             .filter(|worker| !worker.retired.load(Ordering::Relaxed) && !worker.peer.is_gone())
-            .min_by_key(|worker| (worker.late.load(Ordering::Relaxed), worker.running.load(Ordering::Relaxed)))?;
+            .min_by_key(|worker| {
+                (worker.late.load(Ordering::Relaxed), worker.running.load(Ordering::Relaxed))
+            })?;
         Some(Lease::of(best))
     }
 
