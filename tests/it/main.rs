@@ -23,3 +23,4 @@ mod listen;
 mod load;
 mod support;
 mod trust;
+mod workers;

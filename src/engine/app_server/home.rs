@@ -86,6 +86,7 @@ impl ScratchHome {
     }
 
     /// `CODEX_HOME`.
+    #[cfg(test)]
     pub(super) fn path(&self) -> &Path {
         self.folder.path()
     }

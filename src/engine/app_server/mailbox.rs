@@ -144,6 +144,10 @@ impl Mailbox {
         let mut queue = self.0.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let (bytes, mail) = queue.mail.pop_front()?;
         queue.bytes = queue.bytes.saturating_sub(bytes);
+        if matches!(mail, Mail::Overflow) {
+            // Who knows of it may still want to hear the end.
+            (queue.overflowed, queue.bytes) = (false, 0);
+        }
         Some(mail)
     }
 }
@@ -195,5 +199,7 @@ mod tests {
             letterbox.put(item(), LIMIT / 2);
         }
         assert!(matches!(mailbox.next().await, Mail::Overflow));
+        assert!(letterbox.put(item(), LIMIT), "there is room again");
+        assert!(matches!(mailbox.next().await, Mail::Notification { .. }));
     }
 }

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     events::{Next, Translator},
     history::Opening,
-    mailbox::{self, Mail, Mailbox},
+    mailbox::{self, Letterbox, Mail, Mailbox},
     memory::Memory,
     peer::CallError,
     pool::Pool,
@@ -24,6 +24,9 @@ use crate::{
     engine::{Format, Slot, Turn, TurnEvent},
     error::Error,
 };
+
+/// Workers on which a thread is tried to be started.
+const MAX_TRIES: usize = 3;
 
 /// What a turn needs of its engine.
 #[derive(Debug)]
@@ -66,10 +69,7 @@ impl Conductor {
     async fn conduct(mut self, turn: &Turn, out: &Out, slot: Slot) -> Result<(), Error> {
         let (letterbox, mut mailbox) = mailbox::pair();
         let begun = async {
-            let lease = self.pool.lease().await?;
-            let started =
-                lease.peer.call_for("thread/start", &self.thread, CALL_LIMIT, Some(letterbox)).await;
-            let started = started.map_err(|error| self.refused(error, &lease))?;
+            let (lease, started) = self.start_thread(&letterbox).await?;
             let thread = started["thread"]["id"].as_str().unwrap_or_default().to_owned();
             Ok::<_, Error>((lease, thread))
         };
@@ -95,6 +95,22 @@ impl Conductor {
         // Otherwise the thread stays in the worker's memory.
         drop(lease.peer.call("thread/unsubscribe", &json!({"threadId": thread}), CALL_LIMIT).await);
         outcome
+    }
+
+    /// A thread on some worker. One that dies under it is no loss yet: nothing was asked of the model.
+    async fn start_thread(&self, letterbox: &Letterbox) -> Result<(Lease, Value), Error> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let lease = self.pool.lease().await?;
+            let letterbox = Some(letterbox.clone());
+            let started = lease.peer.call_for("thread/start", &self.thread, CALL_LIMIT, letterbox).await;
+            match started {
+                Ok(started) => return Ok((lease, started)),
+                Err(CallError::Gone(_)) if tries < MAX_TRIES => {}
+                Err(error) => return Err(self.refused(error, &lease)),
+            }
+        }
     }
 
     async fn start_turn(&self, lease: &Lease, thread: &str, turn: &Turn) -> Result<String, Error> {
