@@ -80,6 +80,12 @@ pub(crate) fn thread_start(params: &Value, experimental: bool, release: Release)
     {
         return wrong(format!("invalid type: {}, expected a boolean", shown(value)));
     }
+    // 0.110 does not know it, and takes anything.
+    if release >= Release::V140
+        && let Some(value) = given("environments").filter(|value| !value.is_array())
+    {
+        return wrong(format!("invalid type: {}, expected a sequence", shown(value)));
+    }
     for name in ["environments", "dynamicTools", "experimentalRawEvents"] {
         if !experimental && given(name).is_some() {
             return Err(Refusal::invalid(format!("thread/start.{name} requires experimentalApi capability")));

@@ -53,6 +53,11 @@ pub(crate) fn acts(scenario: &Scenario, given: &Given) -> Vec<Act> {
             vec![Act::Open(None), flood, Act::Close, Act::Response(SOME), Act::Settle, Act::Finish]
         }
         Scenario::Slow(pause) => slow(*pause),
+        Scenario::Gated(pipe) => {
+            let mut acts = message(words("before"), None);
+            acts.push(Act::Gate(pipe.clone()));
+            then(acts, "after")
+        }
         Scenario::Commentary => {
             let mut acts = message(words("First I look."), Some("commentary"));
             acts.extend(message(words("Then I think."), Some("commentary")));

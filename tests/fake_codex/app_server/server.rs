@@ -11,6 +11,7 @@ use super::{
     script::{self, Given},
     threads::{self, Thread, Threads},
     turn::{Turn, World},
+    upstream,
     version::Release,
     wire::Out,
 };
@@ -222,11 +223,7 @@ impl Server {
             return Ok(Answer::Now(json!({"turn": running.told("inProgress", &Value::Null, release)})));
         }
         let thread = self.threads.get(id)?;
-        let acts = if stuck {
-            Vec::new()
-        } else {
-            user_message(&params["input"], script::acts(&thread.scenario, &given))
-        };
+        let acts = if stuck { Vec::new() } else { user_message(&params["input"], acts(thread, &given)) };
         let turn = Turn::new(id, acts, raw);
         let mut told = turn.told("inProgress", &Value::Null, release);
         for name in ["startedAt", "completedAt", "durationMs"] {
@@ -259,6 +256,18 @@ impl Server {
         turn.interrupt(&mut self.world, |world| world.out.answer(id, Ok(json!({}))));
         self.threads.end(&mut self.world, number);
         Ok(Answer::Never)
+    }
+}
+
+/// What the turn plays, which is up to the upstream where the thread brings one along and no scenario.
+fn acts(thread: &Thread, given: &Given) -> Vec<Act> {
+    let upstream = upstream::named(&thread.params).filter(|_| thread.scenario == Scenario::Echo);
+    match upstream {
+        Some(base_url) => {
+            let model = thread.params["model"].as_str().unwrap_or("gpt-5.5");
+            upstream::acts(&base_url, model, given)
+        }
+        None => script::acts(&thread.scenario, given),
     }
 }
 
