@@ -15,6 +15,7 @@ mod models;
 mod peer;
 mod pool;
 mod schema;
+mod sweep;
 mod tools;
 mod turn;
 mod wire;

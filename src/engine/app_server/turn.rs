@@ -20,7 +20,7 @@ use super::{
     worker::{CALL_LIMIT, Lease},
 };
 use crate::{
-    config::Profile,
+    config::{Profile, Sandbox},
     engine::{Format, Slot, Turn, TurnEvent},
     error::Error,
 };
@@ -90,6 +90,10 @@ impl Conductor {
             }
             Err(error) => Err(error),
         };
+        if turn.sandbox == Sandbox::DangerFullAccess {
+            // Elsewhere the sandbox ends with the turn, and all that is in it.
+            lease.sweep(&thread).await;
+        }
         drop(slot);
         lease.peer.forget_thread(&thread);
         // Otherwise the thread stays in the worker's memory.

@@ -14,7 +14,10 @@ use serde_json::json;
 use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 
-use super::peer::{CallError, Peer};
+use super::{
+    peer::{CallError, Peer},
+    sweep,
+};
 use crate::engine::{
     Slot,
     process::{Launch, Launcher, ProcessGroup, Started},
@@ -166,6 +169,13 @@ impl Worker {
                 self.late.fetch_or(deaf >= LATE_TICKS, Ordering::Relaxed);
             }
             self.late.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Ends what commands of a thread have left behind.
+    pub(super) async fn sweep(&self, thread: &str) {
+        if let Some(pid) = self.pid {
+            sweep::end_commands(pid, thread).await;
         }
     }
 
