@@ -22,4 +22,5 @@ mod limits;
 mod listen;
 mod load;
 mod support;
+mod tools;
 mod trust;
