@@ -17,6 +17,7 @@ mod commands;
 mod documents;
 mod door;
 mod errors;
+mod histories;
 mod layers;
 mod limits;
 mod listen;

@@ -160,7 +160,7 @@ async fn a_large_result_is_not_cut() {
     assert_eq!(large.len(), 100_000);
     let prompt = two_calls();
     for (profile, model) in PROFILES {
-        let app = warm(&[("CODEX_PROFILE", profile)]).await;
+        let app = warm(&[("CODEX_PROFILE", profile), ("CODEX_MAX_PROMPT_CHARS", "300000")]).await;
         let body = request(model, &prompt, &[function("f", "a")]);
         for way in WAYS {
             let first = app.turn(way, &body).await;

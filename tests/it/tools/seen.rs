@@ -64,7 +64,8 @@ impl Seen {
     }
 }
 
-fn texts(item: &Value) -> impl Iterator<Item = &str> {
+/// The texts of an item.
+pub fn texts(item: &Value) -> impl Iterator<Item = &str> {
     item["content"].as_array().into_iter().flatten().filter_map(|part| part["text"].as_str())
 }
 
