@@ -63,7 +63,7 @@ async fn receive(signals: Signals, ready: &mpsc::SyncSender<io::Result<()>>) {
             match (signals, received.first_mut()) {
                 (Signals::Heeded | Signals::Served, Some(ending)) => drop(ending.recv().await),
                 (Signals::Heeded | Signals::Served, None) | (Signals::Ignored, _) => {
-                    std::future::pending().await
+                    std::future::pending::<()>().await;
                 }
             }
         }

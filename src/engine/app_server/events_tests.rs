@@ -19,6 +19,7 @@ fn plain() -> Translator {
     translator(Profile::Agent, vec![])
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the callers write their parameters in place")]
 fn events(translator: &mut Translator, method: &str, params: Value) -> Vec<TurnEvent> {
     translator.push(method, &params, TURN).unwrap().events
 }
