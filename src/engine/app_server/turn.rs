@@ -1,7 +1,7 @@
 //! One turn on a worker: a thread of its own, the whole history put in, the turn started, its events passed on, the
 //! thread let go. Its task owns all of it; nobody listening is the reason to interrupt.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use tokio::{
@@ -79,16 +79,28 @@ impl Conductor {
             () = out.closed() => return Ok(()),
             () = self.stop.cancelled() => return Err(Error::Draining),
         };
-        let running = self.start_turn(&lease, &thread, turn).await;
+        let running = {
+            let mut start = pin!(self.start_turn(&lease, &thread, turn));
+            tokio::select! {
+                running = &mut start => Some(running),
+                // What has begun must be known before it can be stopped.
+                () = self.unwanted(out) => timeout(self.patience(), start).await.ok(),
+            }
+        };
         let outcome = match running {
-            Ok(id) => {
+            None => {
+                tracing::warn!("an app-server does not say whether a turn has begun, and is replaced");
+                lease.dismiss();
+                if self.stop.is_cancelled() { Err(Error::Draining) } else { Ok(()) }
+            }
+            Some(Ok(id)) => {
                 let outcome = self.read(&lease, &mut mailbox, &id, turn, out).await;
                 if let Ok(Left::Running) | Err((Left::Running, _)) = &outcome {
                     self.interrupt(&lease, &mut mailbox, &thread, &id).await;
                 }
                 outcome.map(drop).map_err(|(_, error)| error)
             }
-            Err(error) => Err(error),
+            Some(Err(error)) => Err(error),
         };
         if turn.sandbox == Sandbox::DangerFullAccess {
             // Elsewhere the sandbox ends with the turn, and all that is in it.
@@ -115,6 +127,19 @@ impl Conductor {
                 Err(error) => return Err(self.refused(error, &lease)),
             }
         }
+    }
+
+    /// Ends when the turn must.
+    async fn unwanted(&self, out: &Out) {
+        tokio::select! {
+            () = out.closed() => {}
+            () = self.stop.cancelled() => {}
+        }
+    }
+
+    /// How long a worker may take to obey.
+    fn patience(&self) -> Duration {
+        self.grace.max(Duration::from_secs(1))
     }
 
     async fn start_turn(&self, lease: &Lease, thread: &str, turn: &Turn) -> Result<String, Error> {
@@ -205,7 +230,7 @@ impl Conductor {
                 }
             }
         };
-        if timeout(self.grace.max(Duration::from_secs(1)), stopped).await.is_err() {
+        if timeout(self.patience(), stopped).await.is_err() {
             tracing::warn!("an app-server does not obey an interrupt and is replaced");
             lease.dismiss();
         }

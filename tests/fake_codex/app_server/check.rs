@@ -241,11 +241,9 @@ mod tests {
         );
         assert_eq!(why(required(None, &[])), "Invalid request: missing field `params`");
         assert_eq!(why(required(Some(&json!({})), &["input"])), "Invalid request: missing field `input`");
-        assert_eq!(
-            why(thread_id(&json!("nope")).map(drop)),
-            "invalid thread id: invalid character: expected an optional prefix of `urn:uuid:` followed by \
-             [0-9a-fA-F-], found `n` at 1"
-        );
+        // The rest is in the words of the library that reads it.
+        let words = why(thread_id(&json!("nope")).map(drop));
+        assert!(words.starts_with("invalid thread id: ") && words.contains("found `n`"), "{words}");
         assert!(
             why(method("no/such", Release::V169))
                 .contains("unknown variant `no/such`, expected one of `init")
