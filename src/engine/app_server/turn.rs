@@ -153,10 +153,7 @@ impl Conductor {
                 }
                 Mail::ToolCall(call) => self.translator.called(call),
                 Mail::Gone(why) => return Err((Left::Gone, lost(&why))),
-                Mail::Overflow => {
-                    let message = "the answer grew faster than it was read, beyond what the server keeps";
-                    return Err((Left::Running, Error::TurnFailed { message: message.to_owned() }));
-                }
+                Mail::Overflow => return Err((Left::Running, unread())),
             };
             if let Next::HandOver { calls, items } = &step.next {
                 self.memory.remember(self.memory.place(&turn.messages), calls, items.clone());
@@ -166,6 +163,7 @@ impl Conductor {
                     sent = out.send(Ok(event)) => if sent.is_err() { return Ok(Left::Running) },
                     () = self.stop.cancelled() => return Err((Left::Running, Error::Draining)),
                     () = sleep_until(deadline) => return Ok(Left::Running),
+                    () = mailbox.overflow() => return Err((Left::Running, unread())),
                 }
             }
             match step.next {
@@ -227,6 +225,12 @@ impl Conductor {
             }
         }
     }
+}
+
+/// Nobody read what the model said.
+fn unread() -> Error {
+    let message = "the answer grew faster than it was read, beyond what the server keeps";
+    Error::TurnFailed { message: message.to_owned() }
 }
 
 /// The worker died under its turns. The caller may try again: another worker is there or on its way.
