@@ -118,12 +118,9 @@ fn contain() -> Command {
         .about("Run a command and end everything that it leaves behind (used by codex-api itself)")
         .arg(Arg::new("parent").long("parent").required(true).value_parser(value_parser!(u32)))
         .arg(Arg::new("grace-ms").long("grace-ms").required(true).value_parser(value_parser!(u64)))
-        .arg(
-            Arg::new("remove")
-                .long("remove")
-                .value_parser(value_parser!(PathBuf))
-                .value_hint(ValueHint::DirPath),
-        )
+        .args(["remove", "inherit"].map(|name| {
+            Arg::new(name).long(name).value_parser(value_parser!(PathBuf)).value_hint(ValueHint::DirPath)
+        }))
         .arg(
             Arg::new("command").num_args(1..).last(true).required(true).value_parser(value_parser!(OsString)),
         )
@@ -134,6 +131,7 @@ fn contained(matches: &ArgMatches) -> Contained {
         parent: matches.get_one("parent").copied().unwrap_or_default(),
         grace: Duration::from_millis(matches.get_one("grace-ms").copied().unwrap_or_default()),
         remove: matches.get_one::<PathBuf>("remove").cloned(),
+        inherit: matches.get_one::<PathBuf>("inherit").cloned(),
         command: matches.get_many::<OsString>("command").into_iter().flatten().cloned().collect(),
     }
 }

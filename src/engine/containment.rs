@@ -29,6 +29,8 @@ pub struct Contained {
     pub grace: Duration,
     /// A folder to remove at the end.
     pub remove: Option<PathBuf>,
+    /// A folder that our parent shares among its children, to remove if it is gone.
+    pub inherit: Option<PathBuf>,
     /// Program and arguments.
     pub command: Vec<OsString>,
 }
@@ -42,6 +44,9 @@ pub fn run(contained: &Contained) -> ExitCode {
         .and_then(|runtime| runtime.block_on(contain(contained)));
     if let Some(folder) = &contained.remove {
         // Usually our parent removes it; when it was killed, this is the only chance.
+        drop(std::fs::remove_dir_all(folder));
+    }
+    if let Some(folder) = contained.inherit.as_ref().filter(|_| is_orphan(contained)) {
         drop(std::fs::remove_dir_all(folder));
     }
     match outcome {
@@ -63,7 +68,7 @@ async fn contain(contained: &Contained) -> io::Result<ExitStatus> {
 
     set_child_subreaper(Some(getpid()))?;
     set_parent_process_death_signal(Some(Signal::TERM))?;
-    if getppid().map(Pid::as_raw_nonzero).map(|p| p.get().unsigned_abs()) != Some(contained.parent) {
+    if is_orphan(contained) {
         return Err(io::Error::other("the parent is gone"));
     }
 
@@ -87,6 +92,10 @@ async fn contain(contained: &Contained) -> io::Result<ExitStatus> {
     }
     let swept = sweep(child, &mut child_changed).await;
     status.or(swept).ok_or_else(|| io::Error::other("the command could not be ended"))
+}
+
+fn is_orphan(contained: &Contained) -> bool {
+    getppid().map(Pid::as_raw_nonzero).map(|p| p.get().unsigned_abs()) != Some(contained.parent)
 }
 
 fn spawn(command: &[OsString]) -> io::Result<Pid> {

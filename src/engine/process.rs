@@ -55,6 +55,8 @@ pub(super) struct Launch {
     pub(super) stdin: Input,
     /// Files that the child needs; removed when the last of its processes is gone.
     pub(super) scratch: Option<TempDir>,
+    /// Files that it shares with others; removed with it when we were killed, and cannot do so ourselves.
+    pub(super) shared: Option<PathBuf>,
     /// When it is stopped, whoever still waits for it.
     pub(super) deadline: Option<tokio::time::Instant>,
 }
@@ -175,6 +177,9 @@ impl Launcher {
         command.arg(format!("--grace-ms={}", self.grace.as_millis()));
         if let Some(scratch) = &launch.scratch {
             command.arg("--remove").arg(scratch.path());
+        }
+        if let Some(shared) = &launch.shared {
+            command.arg("--inherit").arg(shared);
         }
         command.arg("--").arg(&launch.program).args(&launch.arguments);
         command.env_clear().envs(&launch.env).current_dir(&launch.folder);

@@ -54,6 +54,8 @@ struct Queue {
     bytes: usize,
     closed: bool,
     overflowed: bool,
+    /// It has overflowed before.
+    lossy: bool,
 }
 
 /// A pair of ends.
@@ -98,7 +100,7 @@ impl Queue {
             return;
         }
         if self.bytes + bytes > LIMIT {
-            self.overflowed = true;
+            (self.overflowed, self.lossy) = (true, true);
             self.mail.clear();
             self.mail.push_back((0, Mail::Overflow));
             return;
@@ -148,6 +150,11 @@ impl Mailbox {
     /// Ends when more was said than could be kept; for a reader that is itself not read. Once for each time.
     pub(super) async fn overflow(&self) {
         self.0.overflowed.notified().await;
+    }
+
+    /// Whether something was said that can no longer be read.
+    pub(super) fn lost_some(&self) -> bool {
+        self.0.queue.lock().unwrap_or_else(PoisonError::into_inner).lossy
     }
 
     fn try_next(&mut self) -> Option<Mail> {

@@ -59,6 +59,7 @@ pub(super) fn of(turn: &Turn, codex: &Codex, installed: &Installed) -> Result<La
         folder: codex.workspace.clone(),
         stdin: Input::Text(prompt.text.into_bytes()),
         scratch,
+        shared: None,
         deadline: turn.deadline,
     })
 }
