@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::worker::{Lease, Worker};
@@ -34,14 +37,22 @@ pub(super) trait Nursery: std::fmt::Debug + Send + Sync + 'static {
     async fn worker(&self) -> Result<Worker, String>;
 }
 
+/// What has become of the seats.
+#[derive(Debug)]
+struct News {
+    /// Why the last start failed.
+    trouble: Option<String>,
+    /// When a worker was last seen coming or going.
+    changed: Instant,
+}
+
 /// All seats.
 #[derive(Debug)]
 pub(super) struct Pool {
     rules: Workers,
     nursery: Arc<dyn Nursery>,
     ready: RwLock<Vec<Arc<Worker>>>,
-    /// Counts changes of `ready`, and holds why the last start failed.
-    news: watch::Sender<(u64, Option<String>)>,
+    news: watch::Sender<News>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -57,7 +68,7 @@ impl Pool {
         let pool = Arc::new(Self {
             nursery,
             ready: RwLock::default(),
-            news: watch::Sender::new((0, None)),
+            news: watch::Sender::new(News { trouble: None, changed: Instant::now() }),
             stop: CancellationToken::new(),
             tasks: tasks.clone(),
             rules,
@@ -105,15 +116,17 @@ impl Pool {
         Some(Lease::of(best))
     }
 
-    /// Why there is no worker, if there is none.
+    /// Why there is no worker, if there is none. That one was lost just now is no trouble: turns wait for the next.
     pub(super) fn trouble(&self) -> Option<String> {
         let ready = self.ready.read().unwrap_or_else(PoisonError::into_inner);
         if ready.iter().any(|worker| !worker.peer.is_gone()) {
             return None;
         }
         drop(ready);
-        let why = self.news.borrow().1.clone();
-        Some(why.unwrap_or_else(|| "the app-server is starting".to_owned()))
+        let news = self.news.borrow();
+        let starting =
+            || (news.changed.elapsed() >= PATIENCE).then(|| "the app-server is starting".to_owned());
+        news.trouble.clone().or_else(starting)
     }
 
     /// Sends all workers away.
@@ -244,9 +257,6 @@ impl Pool {
 
     fn publish(&self, change: impl FnOnce(&mut Vec<Arc<Worker>>), why: Option<String>) {
         change(&mut self.ready.write().unwrap_or_else(PoisonError::into_inner));
-        self.news.send_modify(|(count, last)| {
-            *count += 1;
-            *last = why;
-        });
+        self.news.send_replace(News { trouble: why, changed: Instant::now() });
     }
 }

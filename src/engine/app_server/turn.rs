@@ -28,6 +28,9 @@ use crate::{
 /// Workers on which a thread is tried to be started.
 const MAX_TRIES: usize = 3;
 
+/// Pause before a turn is interrupted again that is not known to be over.
+const NOT_BEGUN: Duration = Duration::from_millis(30);
+
 /// What a turn needs of its engine.
 #[derive(Debug)]
 pub(super) struct Conductor {
@@ -182,10 +185,7 @@ impl Conductor {
                 }
                 Mail::ToolCall(call) => self.translator.called(call),
                 Mail::Gone(why) => return Err((Left::Gone, lost(&why))),
-                Mail::Overflow => {
-                    let message = "the answer grew faster than it was read, beyond what the server keeps";
-                    return Err((Left::Running, Error::TurnFailed { message: message.to_owned() }));
-                }
+                Mail::Overflow => return Err((Left::Running, unread())),
             };
             if let Next::HandOver { calls, items } = &step.next {
                 self.memory.remember(self.memory.place(&turn.messages), calls, items.clone());
@@ -195,6 +195,7 @@ impl Conductor {
                     sent = out.send(Ok(event)) => if sent.is_err() { return Ok(Left::Running) },
                     () = self.stop.cancelled() => return Err((Left::Running, Error::Draining)),
                     () = sleep_until(deadline) => return Ok(Left::Running),
+                    () = mailbox.overflow() => return Err((Left::Running, unread())),
                 }
             }
             match step.next {
@@ -212,21 +213,20 @@ impl Conductor {
 
     /// Stops a turn; a worker that does not obey loses its place.
     async fn interrupt(&self, lease: &Lease, mailbox: &mut Mailbox, thread: &str, turn: &str) {
+        let params = json!({"threadId": thread, "turnId": turn});
         let stopped = async {
-            let params = json!({"threadId": thread, "turnId": turn});
-            match lease.peer.call("turn/interrupt", &params, CALL_LIMIT).await {
-                // Refused means that it was over by itself.
-                Ok(_) => {}
-                Err(CallError::Refused(_) | CallError::Gone(_)) => return,
-                Err(CallError::TimedOut(_)) => std::future::pending().await,
-            }
             loop {
-                match mailbox.next().await {
-                    Mail::Notification { method, .. } if method == "turn/completed" => return,
-                    Mail::Gone(_) => return,
-                    Mail::Notification { .. } | Mail::ToolCall(_) => {}
-                    // Cleared with the rest; what counts is told by the worker's next answer.
-                    Mail::Overflow => return,
+                match lease.peer.call("turn/interrupt", &params, CALL_LIMIT).await {
+                    Ok(_) => return over(mailbox).await,
+                    Err(CallError::Gone(_)) => return,
+                    // It was over by itself, or has not quite begun: then it would go on for nobody.
+                    Err(CallError::Refused(_)) if mailbox.lost_some() => return,
+                    Err(CallError::Refused(_)) => {
+                        if timeout(NOT_BEGUN, over(mailbox)).await.is_ok() {
+                            return;
+                        }
+                    }
+                    Err(CallError::TimedOut(_)) => std::future::pending().await,
                 }
             }
         };
@@ -256,6 +256,25 @@ impl Conductor {
             }
         }
     }
+}
+
+/// Waits for the last word of a turn.
+async fn over(mailbox: &mut Mailbox) {
+    loop {
+        match mailbox.next().await {
+            Mail::Notification { method, .. } if method == "turn/completed" => return,
+            Mail::Gone(_) => return,
+            Mail::Notification { .. } | Mail::ToolCall(_) => {}
+            // Cleared with the rest; what counts is told by the worker's next answer.
+            Mail::Overflow => return,
+        }
+    }
+}
+
+/// Nobody read what the model said.
+fn unread() -> Error {
+    let message = "the answer grew faster than it was read, beyond what the server keeps";
+    Error::TurnFailed { message: message.to_owned() }
 }
 
 /// The worker died under its turns. The caller may try again: another worker is there or on its way.

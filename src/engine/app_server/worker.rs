@@ -37,7 +37,7 @@ const TICK: Duration = Duration::from_millis(250);
 const SILENT_TICKS: u32 = 20;
 
 /// The same for a worker that speaks but does not answer.
-const DEAF_TICKS: u32 = 60;
+const DEAF_TICKS: u32 = 32;
 
 /// Ticks after which others are preferred.
 const LATE_TICKS: u32 = 2;

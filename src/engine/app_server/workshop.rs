@@ -96,6 +96,7 @@ impl Workshop {
             folder: self.codex.workspace.clone(),
             stdin: Input::Open,
             scratch: Some(home.into_folder()),
+            shared: Some(self.private.path().to_owned()),
             ..Launch::default()
         };
         Worker::start(launch, &self.launcher, self.codex.line_limit, &self.tasks).await

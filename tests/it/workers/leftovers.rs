@@ -101,8 +101,7 @@ async fn a_drain_waits_for_turns_and_ends_those_that_take_too_long() {
 /// The program with warm workers, and where these live.
 async fn served(codex: Codex) -> (Served, Vec<PathBuf>) {
     let program = Program::new(codex).set("CODEX_ENGINE", "app-server").set("CODEX_WORKERS", "2");
-    let arguments: &[&str] = if codex == Codex::Real { &["serve", "--demo"] } else { &["serve"] };
-    let server = program.serve(arguments).await;
+    let server = program.serve(&["serve"]).await;
     let workers = || -> Vec<Pid> {
         let lines = server.turns();
         let lines = lines.iter().filter(|line| line.contains(" app-server") && !line.contains(" contain "));

@@ -89,7 +89,7 @@ async fn a_line_of_twenty_megabytes() {
 
 #[tokio::test]
 async fn a_worker_that_no_longer_reads() {
-    one_takes_all_with_it(&[], "fake:close-stdin", Duration::from_secs(10)).await;
+    one_takes_all_with_it(&[], "fake:close-stdin", Duration::from_secs(15)).await;
 }
 
 #[tokio::test]

@@ -1,6 +1,11 @@
 //! Workers that cannot be started any more, and a CLI that is replaced under a running server.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Instant};
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::Path,
+    time::Instant,
+};
 
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -64,9 +69,9 @@ async fn an_app_server_that_cannot_start_any_more_is_told_and_tried_again() {
             let (code, error) = app.refused(&body("fake:text:5", "hi")).await;
             assert_eq!((code, error["code"].as_str()), (503, Some("engine_unavailable")), "{error}");
             assert!(error["message"].as_str().unwrap().contains("asked to die"), "{error}");
-            // 250 ms, 500 ms, 1 s, …: not a storm.
-            let (tries, passed) = (codex.starts() - before, began.elapsed().as_secs());
-            assert!((2..12).contains(&tries), "{tries} starts in {passed} s");
+            // After 250 ms, 500 ms, 1 s, …: not in a storm.
+            eventually!("it is tried again", codex.starts() - before >= 4);
+            assert!(began.elapsed().as_millis() >= 1750, "{:?}", began.elapsed());
         }
         codex.put("");
         eventually!("it recovers", health(&app).await.0 == 200);
@@ -97,13 +102,14 @@ async fn another_cli_gets_a_catalog_of_its_own_and_is_looked_at_first() {
     let app = warm(Codex::Fake, &[("CODEX_BIN", &codex.bin())]).await;
     assert_eq!(app.status().await.codex_version, "0.169.0");
     let catalog = catalog_of(&app);
-    let first = fs::read(&catalog).unwrap();
+    let inode = || fs::metadata(&catalog).unwrap().ino();
+    let first = inode();
 
-    codex.put("export FAKE_CODEX_VERSION=0.140.0");
+    codex.put("export FAKE_CODEX_VERSION=0.170.0");
     signal_all(&app, Signal::KILL);
-    eventually!("it is another one", app.status().await.codex_version == "0.140.0");
+    eventually!("it is another one", app.status().await.codex_version == "0.170.0");
     twenty_work(&app, Codex::Fake).await;
-    assert_ne!(fs::read(&catalog).unwrap(), first, "the catalog is that of the new one");
+    assert_ne!(inode(), first, "the catalog is that of the new one");
 
     // This one would run commands where none may run.
     codex.put("export FAKE_CODEX_VERSION=0.110.0");
