@@ -98,13 +98,12 @@ impl Pool {
         Some(Lease::of(best))
     }
 
-    /// Why there is no worker, if there is none.
+    /// Why there is no worker, if there is none and it is not on its way: a turn waits for one that is.
     pub(super) fn trouble(&self) -> Option<String> {
         if !self.ready.read().unwrap_or_else(PoisonError::into_inner).is_empty() {
             return None;
         }
-        let why = self.news.borrow().1.clone();
-        Some(why.unwrap_or_else(|| "the app-server is starting".to_owned()))
+        self.news.borrow().1.clone()
     }
 
     /// Sends all workers away.
