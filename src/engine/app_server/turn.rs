@@ -41,6 +41,9 @@ pub(super) struct Conductor {
     pub(super) stop: CancellationToken,
 }
 
+/// How long a turn that could not be interrupted is given to say that it is over.
+const ASK_AGAIN: Duration = Duration::from_millis(20);
+
 /// Where the events go.
 pub(super) type Out = mpsc::Sender<Result<TurnEvent, Error>>;
 
@@ -154,10 +157,10 @@ impl Conductor {
                 () = sleep_until(deadline) => return Ok(Left::Running),
                 mail = mailbox.next() => mail,
             };
+            let over = matches!(&mail, Mail::Notification { method, .. } if method == "turn/completed");
+            let left = || if over { Left::Over } else { Left::Running };
             let step = match mail {
                 Mail::Notification { method, params } => {
-                    let over = method == "turn/completed";
-                    let left = || if over { Left::Over } else { Left::Running };
                     self.translator.push(&method, &params, id).map_err(|error| (left(), error))?
                 }
                 Mail::ToolCall(call) => self.translator.called(call),
@@ -172,9 +175,9 @@ impl Conductor {
             }
             for event in step.events {
                 tokio::select! {
-                    sent = out.send(Ok(event)) => if sent.is_err() { return Ok(Left::Running) },
-                    () = self.stop.cancelled() => return Err((Left::Running, Error::Draining)),
-                    () = sleep_until(deadline) => return Ok(Left::Running),
+                    sent = out.send(Ok(event)) => if sent.is_err() { return Ok(left()) },
+                    () = self.stop.cancelled() => return Err((left(), Error::Draining)),
+                    () = sleep_until(deadline) => return Ok(left()),
                 }
             }
             match step.next {
@@ -194,19 +197,17 @@ impl Conductor {
     async fn interrupt(&self, lease: &Lease, mailbox: &mut Mailbox, thread: &str, turn: &str) {
         let stopped = async {
             let params = json!({"threadId": thread, "turnId": turn});
-            match lease.peer.call("turn/interrupt", &params, CALL_LIMIT).await {
-                // Refused means that it was over by itself.
-                Ok(_) => {}
-                Err(CallError::Refused(_) | CallError::Gone(_)) => return,
-                Err(CallError::TimedOut(_)) => std::future::pending().await,
-            }
             loop {
-                match mailbox.next().await {
-                    Mail::Notification { method, .. } if method == "turn/completed" => return,
-                    Mail::Gone(_) => return,
-                    Mail::Notification { .. } | Mail::ToolCall(_) => {}
-                    // Cleared with the rest; what counts is told by the worker's next answer.
-                    Mail::Overflow => return,
+                match lease.peer.call("turn/interrupt", &params, CALL_LIMIT).await {
+                    Ok(_) => return ended(mailbox).await,
+                    // It is over by itself, which is told too; or it has not quite begun, and has to be asked again.
+                    Err(CallError::Refused(_)) => {
+                        if timeout(ASK_AGAIN, ended(mailbox)).await.is_ok() {
+                            return;
+                        }
+                    }
+                    Err(CallError::Gone(_)) => return,
+                    Err(CallError::TimedOut(_)) => std::future::pending().await,
                 }
             }
         };
@@ -234,6 +235,18 @@ impl Conductor {
                 tracing::warn!(code = error.code, message = %error.message, profile = ?self.profile, "the app-server refuses a turn");
                 Error::Rejected { message: format!("the Codex CLI refuses the request: {}", error.message) }
             }
+        }
+    }
+}
+
+/// Waits until a turn is over, or its worker.
+async fn ended(mailbox: &mut Mailbox) {
+    loop {
+        match mailbox.next().await {
+            Mail::Notification { method, .. } if method == "turn/completed" => return,
+            Mail::Notification { .. } | Mail::ToolCall(_) => {}
+            // What overflowed is cleared with the rest; what counts is told by the worker's next answer.
+            Mail::Gone(_) | Mail::Overflow => return,
         }
     }
 }
