@@ -179,6 +179,18 @@ async fn a_megabyte_arrives_whole_through_the_real_cli() {
 }
 
 #[tokio::test]
+async fn more_than_the_window_is_not_shortened_in_silence() {
+    let settings = [("CODEX_ENGINE", "app-server"), ("CODEX_MAX_PROMPT_CHARS", "1048576")];
+    let app = TestApp::real(&settings).await;
+    let expected = "é".repeat(1_000_000);
+    let prompt = format!("@@{{\"text\":\"{expected}\"}}@@");
+    let answer = app.grpc().await.chat(ask("gpt-5.5", &prompt)).await.unwrap().into_inner();
+    assert!(answer.choices[0].text != expected, "then Codex no longer shortens it: mend the README");
+    assert!(answer.notices.iter().any(|notice| notice.message.contains("summary")), "{:?}", answer.notices);
+    app.stop().await;
+}
+
+#[tokio::test]
 async fn a_megabyte_of_tokens_arrives_whole_through_the_real_cli() {
     let app = TestApp::real(&[]).await;
     let count = 120_000;
