@@ -133,18 +133,18 @@ async fn a_worker_that_ignores_an_interrupt_is_dead_after_the_grace_and_with_it_
     let settings =
         [("CODEX_ENGINE", "app-server"), ("CODEX_WORKERS", "1"), ("CODEX_CANCEL_GRACE_SECONDS", "0.3")];
     let app = TestApp::fake(&settings).await;
-    for scenario in ["fake:stubborn", "fake:silent"] {
+    for scenario in ["fake:deaf-after-text", "fake:silent"] {
         eventually!("there is a worker", app.workers().len() == 1);
         let old = app.workers();
         // A neighbour, whose grandchild is deaf and in a session of its own.
         let mut grpc = app.grpc().await;
         let neighbour = tokio::spawn(async move { grpc.chat(ask("fake:grandchild", "hi")).await });
         eventually!("the grandchild lives", !app.turn_processes().is_empty());
-        let mut grpc = app.grpc().await;
-        let call = tokio::spawn(async move { grpc.chat(ask(scenario, "hi")).await });
-        eventually!("both run", app.status().await.running_turns == 2);
-        call.abort();
-        let lost = neighbour.await.unwrap().unwrap_err();
+        let mut request = ask(scenario, "hi");
+        request.timeout = Some(prost_types::Duration { seconds: 2, nanos: 0 });
+        let given_up = app.grpc().await.chat(request).await.unwrap_err();
+        assert_eq!(given_up.code(), tonic::Code::DeadlineExceeded);
+        let lost = tokio::time::timeout(SOON, neighbour).await.unwrap().unwrap().unwrap_err();
         assert_eq!(kind(&lost), (tonic::Code::Unavailable, "WORKER_LOST".into()));
         eventually!("the worker is dead", app.workers().iter().all(|worker| !old.contains(worker)));
         eventually!("and the grandchild", app.turn_processes().is_empty());

@@ -177,10 +177,10 @@ impl Conductor {
                 () = sleep_until(deadline) => return Ok(Left::Running),
                 mail = mailbox.next() => mail,
             };
+            let over = matches!(&mail, Mail::Notification { method, .. } if method == "turn/completed");
+            let left = || if over { Left::Over } else { Left::Running };
             let step = match mail {
                 Mail::Notification { method, params } => {
-                    let over = method == "turn/completed";
-                    let left = || if over { Left::Over } else { Left::Running };
                     self.translator.push(&method, &params, id).map_err(|error| (left(), error))?
                 }
                 Mail::ToolCall(call) => self.translator.called(call),
@@ -192,10 +192,10 @@ impl Conductor {
             }
             for event in step.events {
                 tokio::select! {
-                    sent = out.send(Ok(event)) => if sent.is_err() { return Ok(Left::Running) },
-                    () = self.stop.cancelled() => return Err((Left::Running, Error::Draining)),
-                    () = sleep_until(deadline) => return Ok(Left::Running),
-                    () = mailbox.overflow() => return Err((Left::Running, unread())),
+                    sent = out.send(Ok(event)) => if sent.is_err() { return Ok(left()) },
+                    () = self.stop.cancelled() => return Err((left(), Error::Draining)),
+                    () = sleep_until(deadline) => return Ok(left()),
+                    () = mailbox.overflow() => return Err((left(), unread())),
                 }
             }
             match step.next {
@@ -206,7 +206,7 @@ impl Conductor {
                     }
                 }
                 Next::HandOver { .. } => return Ok(Left::Running),
-                Next::Over => return Ok(Left::Over),
+                Next::Over => return Ok(left()),
             }
         }
     }

@@ -35,7 +35,9 @@ pub(crate) enum Scenario {
     Hang {
         after_text: bool,
     },
-    Deaf,
+    Deaf {
+        after_text: bool,
+    },
     Grandchild,
     Die,
     Crash,
@@ -126,7 +128,8 @@ pub(crate) fn named(name: &str) -> Result<Scenario, String> {
         "reconnect-forever" => Scenario::ReconnectForever,
         "hang" => Scenario::Hang { after_text: false },
         "hang-after-text" => Scenario::Hang { after_text: true },
-        "deaf" | "stubborn" => Scenario::Deaf,
+        "deaf" | "stubborn" => Scenario::Deaf { after_text: false },
+        "deaf-after-text" => Scenario::Deaf { after_text: true },
         "grandchild" => Scenario::Grandchild,
         "die" => Scenario::Die,
         "crash" => Scenario::Crash,

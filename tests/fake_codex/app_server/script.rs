@@ -100,8 +100,10 @@ pub(crate) fn acts(scenario: &Scenario, given: &Given) -> Vec<Act> {
         Scenario::Reconnect(times, end) => reconnect(*times, end.as_ref(), given.release),
         Scenario::ReconnectForever => forever(given.release),
         Scenario::Replay(times) => replay(*times, given.release),
-        Scenario::Hang { after_text: true } => begun(Act::Hang),
-        Scenario::Hang { after_text: false } | Scenario::Deaf | Scenario::MuteTurn => vec![Act::Hang],
+        Scenario::Hang { after_text: true } | Scenario::Deaf { after_text: true } => begun(Act::Hang),
+        Scenario::Hang { after_text: false } | Scenario::Deaf { after_text: false } | Scenario::MuteTurn => {
+            vec![Act::Hang]
+        }
         Scenario::Grandchild => vec![Act::Grandchild, Act::Hang],
         Scenario::Die => begun(Act::Exit { code: 1, words: "Error: the fake was asked to die\n" }),
         Scenario::Crash => vec![Act::Exit { code: 101, words: play::CRASH }],

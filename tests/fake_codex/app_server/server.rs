@@ -241,7 +241,7 @@ impl Server {
     fn interrupt(&mut self, id: &Value, params: &Value) -> Answered {
         check::required(Some(params), &["threadId", "turnId"])?;
         let thread = check::thread_id(&params["threadId"])?;
-        let deaf = self.threads.get(thread)?.scenario == Scenario::Deaf;
+        let deaf = matches!(self.threads.get(thread)?.scenario, Scenario::Deaf { .. });
         let release = self.world.release;
         let Some((number, turn)) = self.threads.turn_of(thread) else {
             return Err(Refusal::invalid("no active turn to interrupt"));

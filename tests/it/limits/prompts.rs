@@ -168,9 +168,35 @@ async fn a_megabyte_of_answer_arrives_whole() {
 
 #[tokio::test]
 async fn a_megabyte_arrives_whole_through_the_real_cli() {
-    let app = TestApp::real(&[("CODEX_MAX_PROMPT_CHARS", "1048576")]).await;
+    // With `exec` also of a prompt; in a warm worker it would be history, which Codex shortens beyond its model's
+    // window: see `more_than_the_window_is_not_shortened_in_silence`.
+    let app = TestApp::real(&[("CODEX_ENGINE", "exec"), ("CODEX_MAX_PROMPT_CHARS", "1048576")]).await;
     let expected = "é".repeat(1_000_000);
     let prompt = format!("@@{{\"text\":\"{expected}\"}}@@");
+    assert!(app.chat(ask("gpt-5.5", &prompt)).await == expected, "gRPC");
+    assert!(folded(&app.stream(&body("gpt-5.5", &prompt)).await).text == expected, "SSE");
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn more_than_the_window_is_not_shortened_in_silence() {
+    let settings = [("CODEX_ENGINE", "app-server"), ("CODEX_MAX_PROMPT_CHARS", "1048576")];
+    let app = TestApp::real(&settings).await;
+    let expected = "é".repeat(1_000_000);
+    let prompt = format!("@@{{\"text\":\"{expected}\"}}@@");
+    let answer = app.grpc().await.chat(ask("gpt-5.5", &prompt)).await.unwrap().into_inner();
+    assert!(answer.choices[0].text != expected, "then Codex no longer shortens it: mend the README");
+    assert!(answer.notices.iter().any(|notice| notice.message.contains("summary")), "{:?}", answer.notices);
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_megabyte_of_tokens_arrives_whole_through_the_real_cli() {
+    let app = TestApp::real(&[]).await;
+    let count = 120_000;
+    let expected = (0..count).map(|n| format!("tok{n}")).collect::<Vec<_>>().join(" ");
+    assert!(expected.len() > 1_000_000);
+    let prompt = format!("@@{{\"tokens\":{count}}}@@");
     assert!(app.chat(ask("gpt-5.5", &prompt)).await == expected, "gRPC");
     assert!(folded(&app.stream(&body("gpt-5.5", &prompt)).await).text == expected, "SSE");
     app.stop().await;
