@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 
 use super::{
-    MODEL, function, next, request, script,
+    MODEL,
+    contract::contract,
+    function, next, request, script,
     seen::{call, output, user},
     warm,
     ways::{WAYS, Way, result},
@@ -41,23 +43,14 @@ async fn every_model_gets_functions_and_calls_them() {
 }
 
 #[tokio::test]
-async fn a_call_in_a_response_that_breaks_off_is_told_once() {
+async fn a_response_that_breaks_off_behind_a_call_is_a_clear_failure() {
     let app = warm(&[]).await;
-    for way in [Way::Sse, Way::Unary] {
-        let calls = json!([{"name": "f", "arguments": {"a": "1"}}]);
-        let prompt = script(&json!([{"calls": calls, "eof": true}, {"calls": calls}, {"text": "done"}]));
-        let body = request(MODEL, &prompt, &[function("f", "a")]);
-        let first = app.turn(way, &body).await;
-        assert_eq!(first.called(), [("f", r#"{"a":"1"}"#)], "{way:?}");
-        let told = app.seen().items.last().unwrap()["output"].to_string();
-        assert!(told.contains("broke off"), "{told}");
-        let second = app.turn(way, &next(&body, &[first.message(), result(&first.calls[0], "r")])).await;
-        assert_eq!(second.text, "done");
-        let id = &first.calls[0].id;
-        let items = app.seen().items;
-        let end = [call("f", r#"{"a":"1"}"#, id), output(id, "r")];
-        assert_eq!(&items[items.len() - 2..], &end[..], "{items:?}");
-    }
+    let step = json!({"calls": [{"name": "f", "arguments": {"a": "1"}}], "eof": true});
+    let body = request(MODEL, &script(&json!([step, {"text": "never"}])), &[function("f", "a")]);
+    let (status, error) = app.refused(&body).await;
+    assert_eq!((status, &error["code"]), (502, &json!("upstream_unavailable")), "{error}");
+    let grpc = app.grpc().await.chat(contract(&body)).await.unwrap_err();
+    assert_eq!(grpc.message(), error["message"].as_str().unwrap());
     app.stop().await;
 }
 
@@ -124,7 +117,6 @@ async fn a_clients_call_beside_one_of_codex() {
             .filter(|item| item["type"] == "function_call_output")
             .map(|item| item["output"].to_string())
             .collect();
-        eprintln!("{way:?} {outputs:?} {:?}", items.iter().map(|i| i["type"].clone()).collect::<Vec<_>>());
         assert!(!outputs.iter().any(|output| output.contains("aborted")), "{outputs:?}");
     }
     app.stop().await;
