@@ -3,6 +3,7 @@
 
 mod choices;
 pub mod contract;
+mod edges;
 mod loops;
 mod refused;
 mod replay;

@@ -6,7 +6,7 @@ use std::{pin::pin, sync::Arc, time::Duration};
 use serde_json::{Value, json};
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -46,6 +46,9 @@ pub(super) struct Conductor {
     /// Cancelled when all turns must end.
     pub(super) stop: CancellationToken,
 }
+
+/// How long nothing may be said while Codex waits for the results of calls, before it gets some.
+const QUIET: Duration = Duration::from_secs(5);
 
 /// Where the events go.
 pub(super) type Out = mpsc::Sender<Result<TurnEvent, Error>>;
@@ -176,6 +179,12 @@ impl Conductor {
                 // The service says what there is to say.
                 () = sleep_until(deadline) => return Ok(Left::Running),
                 mail = mailbox.next() => mail,
+                () = sleep(QUIET), if self.translator.is_waited_for() => {
+                    for (request, result) in self.translator.give_up() {
+                        lease.peer.answer(&request, &result).await;
+                    }
+                    continue;
+                }
             };
             let over = matches!(&mail, Mail::Notification { method, .. } if method == "turn/completed");
             let left = || if over { Left::Over } else { Left::Running };

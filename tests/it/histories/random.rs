@@ -107,7 +107,7 @@ fn history(steps: &[Step]) -> (Vec<Value>, Option<String>, Vec<Value>) {
                 if let Some(name) = name {
                     match parts.iter().position(Option::is_some) {
                         Some(first) => {
-                            shown[first]["text"] = named(Some(name), parts[first].as_ref().unwrap()).into()
+                            shown[first]["text"] = named(Some(name), parts[first].as_ref().unwrap()).into();
                         }
                         None => shown.insert(0, json!({"type": "input_text", "text": format!("{name}:")})),
                     }

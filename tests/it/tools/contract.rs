@@ -13,7 +13,7 @@ pub fn contract(body: &Value) -> pb::ChatRequest {
         tools: list(&body["tools"]).map(tool).collect(),
         tool_choice: choice(&body["tool_choice"]),
         parallel_tool_calls: body["parallel_tool_calls"].as_bool(),
-        response_format: (body["response_format"]["type"] == "json_object").then(|| pb::ResponseFormat {
+        response_format: (body["response_format"]["type"] == "json_object").then_some(pb::ResponseFormat {
             format: Some(response_format::Format::JsonObject(pb::JsonObjectFormat {})),
         }),
         ..pb::ChatRequest::default()

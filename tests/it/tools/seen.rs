@@ -40,18 +40,29 @@ impl Seen {
         own
     }
 
-    /// Names of the functions that the model was offered, wherever they stand.
+    /// Names of the functions that the model was offered.
     pub fn functions(&self) -> Vec<&str> {
-        let lists = std::iter::once(&self.body["tools"]).chain(self.items.iter().map(|item| &item["tools"]));
-        let tools = lists.filter_map(Value::as_array).flatten();
-        tools.filter(|tool| tool["type"] == "function").filter_map(|tool| tool["name"].as_str()).collect()
+        self.tools().into_iter().filter_map(|tool| tool["name"].as_str()).collect()
     }
 
     /// A function that the model was offered.
     pub fn function(&self, name: &str) -> &Value {
-        let lists = std::iter::once(&self.body["tools"]).chain(self.items.iter().map(|item| &item["tools"]));
-        let found = lists.filter_map(Value::as_array).flatten().find(|tool| tool["name"] == name);
+        let found = self.tools().into_iter().find(|tool| tool["name"] == name);
         found.unwrap_or_else(|| panic!("the model is not offered {name}"))
+    }
+
+    /// Functions wherever they stand: some models get them as an item of the input, in a namespace.
+    fn tools(&self) -> Vec<&Value> {
+        let mut lists: Vec<&Value> = vec![&self.body["tools"]];
+        lists.extend(self.items.iter().map(|item| &item["tools"]));
+        let mut found = Vec::new();
+        while let Some(list) = lists.pop() {
+            for tool in list.as_array().into_iter().flatten() {
+                found.extend((tool["type"] == "function").then_some(tool));
+                lists.push(&tool["tools"]);
+            }
+        }
+        found
     }
 
     /// Everything that the model was told as a developer.
