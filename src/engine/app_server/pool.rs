@@ -256,7 +256,7 @@ impl Pool {
     }
 
     fn publish(&self, change: impl FnOnce(&mut Vec<Arc<Worker>>), why: Option<String>) {
-        change(&mut *self.ready.write().unwrap_or_else(PoisonError::into_inner));
+        change(&mut self.ready.write().unwrap_or_else(PoisonError::into_inner));
         self.news.send_replace(News { trouble: why, changed: Instant::now() });
     }
 }
