@@ -28,6 +28,10 @@ use crate::{
 /// Workers on which a thread is tried to be started.
 const MAX_TRIES: usize = 3;
 
+/// Least time that a worker has to obey an interrupt, whatever the grace is: on a busy machine it may take a second or
+/// two, and what follows costs its neighbours their turns.
+const OBEDIENCE: Duration = Duration::from_secs(5);
+
 /// Pause before a turn is interrupted again that is not known to be over.
 const NOT_BEGUN: Duration = Duration::from_millis(30);
 
@@ -201,7 +205,7 @@ impl Conductor {
                 }
             }
         };
-        if timeout(self.grace.max(Duration::from_secs(1)), stopped).await.is_err() {
+        if timeout(self.grace.max(OBEDIENCE), stopped).await.is_err() {
             tracing::warn!("an app-server does not obey an interrupt and is replaced");
             lease.dismiss();
         }
