@@ -5,6 +5,7 @@ mod asked;
 mod leftovers;
 mod lost;
 mod recycle;
+mod soak;
 mod start;
 
 use std::{path::PathBuf, time::Duration};

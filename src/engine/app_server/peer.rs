@@ -390,3 +390,7 @@ async fn read(mut lines: Lines<impl AsyncRead + Unpin>, shared: &Shared) -> Stri
         }
     }
 }
+
+#[cfg(test)]
+#[path = "peer_tests.rs"]
+mod tests;

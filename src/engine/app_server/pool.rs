@@ -260,3 +260,7 @@ impl Pool {
         self.news.send_replace(News { trouble: why, changed: Instant::now() });
     }
 }
+
+#[cfg(test)]
+#[path = "pool_tests.rs"]
+mod tests;

@@ -28,6 +28,10 @@ use crate::{
 /// Workers on which a thread is tried to be started.
 const MAX_TRIES: usize = 3;
 
+/// Least time that a worker has to obey an interrupt, whatever the grace is: on a busy machine it may take a second or
+/// two, and what follows costs its neighbours their turns.
+const OBEDIENCE: Duration = Duration::from_secs(5);
+
 /// Pause before a turn is interrupted again that is not known to be over.
 const NOT_BEGUN: Duration = Duration::from_millis(30);
 
@@ -145,7 +149,7 @@ impl Conductor {
 
     /// How long a worker may take to obey.
     fn patience(&self) -> Duration {
-        self.grace.max(Duration::from_secs(1))
+        self.grace.max(OBEDIENCE)
     }
 
     async fn start_turn(&self, lease: &Lease, thread: &str, turn: &Turn) -> Result<String, Error> {

@@ -26,6 +26,8 @@ pub(crate) struct Given {
     pub(crate) thread_start: Value,
     pub(crate) turn_start: Value,
     pub(crate) cwd: String,
+    /// Threads that are loaded.
+    pub(crate) threads: usize,
 }
 
 /// What most turns cost; the same as with `exec`.
@@ -309,6 +311,7 @@ fn report(given: &Given) -> Value {
         "argv": argv,
         "env": env,
         "cwd": given.cwd,
+        "threads": given.threads,
     })
 }
 

@@ -196,6 +196,7 @@ impl Server {
         check::required(Some(params), &["threadId", "input"])?;
         let id = check::thread_id(&params["threadId"])?;
         let release = self.world.release;
+        let loaded = self.threads.ids().len();
         let thread = self.threads.get(id)?;
         check::input(&params["input"])?;
         if let Some(model) = params["model"].as_str() {
@@ -214,6 +215,7 @@ impl Server {
             thread_start: thread.params.clone(),
             turn_start: params.clone(),
             cwd: threads::cwd(&thread.params),
+            threads: loaded,
         };
         let (mute, raw) = (thread.scenario == Scenario::MuteTurn, thread.raw());
         // 0.110 never ends a turn without input.

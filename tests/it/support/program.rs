@@ -138,6 +138,16 @@ impl Served {
         format!("http://{}{path}", self.address)
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id().unwrap()
+    }
+
+    /// Folder of everything that it writes.
+    pub fn home(&self) -> &Path {
+        self.program.home.path()
+    }
+
     /// What it has written to stderr.
     pub fn log(&self) -> Vec<String> {
         self.log.lock().unwrap().clone()
