@@ -101,7 +101,7 @@ async fn a_server_that_is_killed_takes_its_turns_with_it() {
 
 #[tokio::test]
 async fn what_a_killed_containment_leaves_is_ended_by_the_server() {
-    let mut server = Program::new(Codex::Fake).serve(&[]).await;
+    let mut server = Program::new(Codex::Fake).set("CODEX_ENGINE", "exec").serve(&[]).await;
     let turn = running(&server, "fake:grandchild");
     eventually!("the turn runs", server.turns().len() >= 3);
     let containment = server.turns().into_iter().find(|line| line.contains(" contain ")).unwrap();
