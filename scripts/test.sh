@@ -45,5 +45,8 @@ cd "$root"
 if (($#)); then
     # `cargo test` builds the fake codex only when it builds everything.
     cargo build --locked --example fake-codex
+else
+    # … and never runs an example's own tests.
+    cargo test --locked --example fake-codex
 fi
 exec cargo test --locked "$@"

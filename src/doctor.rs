@@ -14,7 +14,7 @@ use tonic::Request as Call;
 
 use crate::{
     config::Config,
-    engine::{Check, Engine, Outcome, exec, exec::Exec, process::Launcher},
+    engine::{Check, Engine, Outcome, exec::Exec, home, process::Launcher},
     listen,
     pb::{self, codex_service_server::CodexService},
     service::Service,
@@ -49,7 +49,7 @@ async fn examine(config: &Config, turn: bool) -> Vec<Check> {
         checks.push(Check::good("configuration", "no mistakes".into()));
     }
     checks.push(ports(config));
-    if let Err(error) = exec::home::prepare(&config.codex) {
+    if let Err(error) = home::prepare(&config.codex) {
         checks.push(Check::bad(
             "CODEX_CLI_HOME",
             error.to_string(),
@@ -94,7 +94,11 @@ async fn real_turn(config: &Config, engine: Arc<Exec>) -> Check {
                 response.choices.first().map(|c| c.text.chars().take(60).collect()).unwrap_or_default();
             Check::good("turn", format!("answered {answer:?} after {:.1} s", began.elapsed().as_secs_f64()))
         }
-        Err(status) => Check::bad("turn", status.message().to_owned(), "mend what the finding says"),
+        Err(status) => Check::bad(
+            "turn",
+            status.message().to_owned(),
+            "see the other findings; CODEX_LOG=debug tells more",
+        ),
     }
 }
 

@@ -12,6 +12,7 @@ use codex_api::{
     shutdown::{Shutdown, Signals},
     telemetry,
 };
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 /// `EX_USAGE` of sysexits.
 const USAGE: u8 = 64;
@@ -44,6 +45,11 @@ fn with_config(flags: BTreeMap<String, String>, then: impl FnOnce(Config) -> Exi
 }
 
 fn serve(config: Config, demo: bool) -> ExitCode {
+    // Commands of the agent run as our user: the kernel keeps our environment and memory from them, as long as that
+    // user is not root.
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "this process can be looked into by others of its user");
+    }
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }

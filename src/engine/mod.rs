@@ -1,12 +1,19 @@
 //! How a turn is executed: the trait that the core calls, and what it gives and gets.
 //! Engines speak the contract's own events; they know neither the service nor the doors.
 
+mod app_server;
 pub mod binary;
+mod choice;
 pub mod containment;
 pub mod exec;
+pub mod home;
+mod installed;
 mod jsonl;
 pub mod process;
+mod provider;
 mod words;
+
+pub use choice::{ChoiceError, choose};
 
 use std::{any::Any, fmt, pin::Pin};
 
@@ -25,6 +32,9 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
 
     /// Whether a turn can run now. Cheap: a good answer is remembered, a bad one is checked again.
     async fn status(&self) -> EngineStatus;
+
+    /// Turns that it runs well at once.
+    fn usual_concurrency(&self) -> usize;
 
     /// Refuses what this engine cannot do, before the turn is admitted.
     fn check(&self, turn: &Turn) -> Result<(), Error>;

@@ -3,7 +3,13 @@
 use futures_util::{Stream, TryStreamExt};
 use tonic::Status;
 
-use crate::pb::{self, ChatEvent, ChatResponse, Choice, chat_event::Event};
+use crate::{
+    error::Error,
+    pb::{self, ChatEvent, ChatResponse, Choice, chat_event::Event},
+};
+
+/// Most bytes of text that a whole answer may have. A stream has no such limit: it is not kept.
+const MAX_TEXT_BYTES: usize = 64 << 20;
 
 /// Reads the stream to its end.
 pub(super) async fn response<S>(mut events: S) -> Result<ChatResponse, Status>
@@ -11,10 +17,32 @@ where
     S: Stream<Item = Result<ChatEvent, Status>> + Unpin,
 {
     let mut response = ChatResponse::default();
+    let mut bytes = 0;
     while let Some(event) = events.try_next().await? {
+        bytes += text_bytes(&event);
+        if bytes > MAX_TEXT_BYTES {
+            let message = format!("the answer has more than {MAX_TEXT_BYTES} bytes; ask for it as a stream");
+            return Err(Error::TurnFailed { message }.into());
+        }
         add(&mut response, event);
     }
     Ok(response)
+}
+
+fn text_bytes(event: &ChatEvent) -> usize {
+    match &event.event {
+        Some(Event::TextDelta(delta)) => delta.text.len(),
+        Some(Event::ReasoningDelta(delta)) => delta.text.len(),
+        Some(Event::Item(item)) => prost::Message::encoded_len(item),
+        Some(
+            Event::Started(_)
+            | Event::ToolCall(_)
+            | Event::Notice(_)
+            | Event::ChoiceFinished(_)
+            | Event::Completed(_),
+        )
+        | None => 0,
+    }
 }
 
 fn add(response: &mut ChatResponse, event: ChatEvent) {
@@ -77,6 +105,15 @@ mod tests {
         assert_eq!(texts, [(0, "a"), (1, "bc")]);
         assert_eq!(response.choices[1].finish_reason(), pb::FinishReason::Length);
         assert_eq!((response.id.as_str(), response.usage), ("chatcmpl-1", usage));
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_never_ends_is_not_kept() {
+        let megabyte = "x".repeat(1 << 20);
+        let events =
+            stream::repeat_with(|| event(0, Event::TextDelta(pb::TextDelta { text: megabyte.clone() })));
+        let status = response(Box::pin(events)).await.unwrap_err();
+        assert_eq!(status.code(), tonic::Code::Aborted);
     }
 
     #[tokio::test]

@@ -55,7 +55,8 @@ pub struct Service {
 impl Service {
     /// A service over an engine.
     pub fn new(config: &Config, engine: Arc<dyn Engine>) -> Self {
-        let admission = Admission::new(config.limits.max_concurrency, config.limits.max_queue);
+        let running = config.limits.max_concurrency.unwrap_or_else(|| engine.usual_concurrency());
+        let admission = Admission::new(running, config.limits.max_queue);
         let rules = Rules {
             models: config.models.clone(),
             limits: config.limits.clone(),

@@ -147,6 +147,7 @@ fn errors() -> Vec<Error> {
         Error::DeadlineExceeded { message: message() },
         Error::TurnFailed { message: message() },
         Error::UpstreamUnavailable { message: message() },
+        Error::WorkerLost { message: message() },
         Error::internal("m"),
     ]
 }
@@ -170,7 +171,8 @@ fn number(error: &Error) -> usize {
         Error::DeadlineExceeded { .. } => 13,
         Error::TurnFailed { .. } => 14,
         Error::UpstreamUnavailable { .. } => 15,
-        Error::Internal { .. } => 16,
+        Error::WorkerLost { .. } => 16,
+        Error::Internal { .. } => 17,
     }
 }
 

@@ -1,6 +1,8 @@
 //! Notifications of an app-server → events of a turn. Pure: no I/O, no clock. A notification that it does not know is
 //! passed over.
 
+use std::collections::HashMap;
+
 use serde_json::{Value, json};
 
 use super::{failure, item, tools::ToolSet, wire::ToolCall};
@@ -26,11 +28,24 @@ pub(super) struct Translator {
     told: String,
     /// Whether the client has text of a model response that is not complete.
     speaking: bool,
-    calls: Vec<ToolCall>,
+    /// Calls of the response that is under way.
+    calls: Vec<Call>,
+    /// Requests for calls, to be answered only where a call goes back to the model.
+    requests: HashMap<String, Value>,
+    /// Calls that go back to the model as soon as all their requests are there.
+    correcting: Option<Vec<(Call, Result<(), String>)>>,
     calls_made: usize,
     usage: UsageSoFar,
     /// What the model produced, in the words of the Responses API.
     produced: Vec<Value>,
+}
+
+/// A call of a client's tool, as the model wrote it.
+#[derive(Debug, Clone)]
+struct Call {
+    id: String,
+    alias: String,
+    arguments: String,
 }
 
 /// The sum over the model calls of this turn; the thread's total where the single ones are not told.
@@ -57,8 +72,8 @@ pub(super) enum Next {
     Answer(Vec<(Value, Value)>),
     /// The client must answer the calls: remember what the model produced, and end the turn.
     HandOver {
-        /// The ids of the calls.
-        calls: Vec<String>,
+        /// The calls, as the client is told them.
+        calls: Vec<pb::ToolCall>,
         /// What the model produced in this turn.
         items: Vec<Value>,
     },
@@ -77,15 +92,18 @@ impl Translator {
             told: String::new(),
             speaking: false,
             calls: Vec::new(),
+            requests: HashMap::new(),
+            correcting: None,
             calls_made: 0,
             usage: UsageSoFar::default(),
             produced: Vec::new(),
         }
     }
 
-    /// The model calls a tool of the client; the call counts once its whole response is there.
-    pub(super) fn called(&mut self, call: ToolCall) {
-        self.calls.push(call);
+    /// Codex asks for the result of a call. It may come before or after the end of the response that has the call.
+    pub(super) fn called(&mut self, call: ToolCall) -> Step {
+        self.requests.insert(call.call_id, call.request);
+        Step { events: Vec::new(), next: self.corrections_due() }
     }
 
     /// What a notification means. `turn` is the id of our turn.
@@ -104,6 +122,7 @@ impl Translator {
             "warning" => Ok(Some(notice(pb::notice::Kind::Warning, string(params, "message"))).into()),
             "error" => self.trouble(params),
             "rawResponseItem/completed" if params["turnId"] == turn => {
+                self.calls.extend(self.call(&params["item"]));
                 self.produced.push(params["item"].clone());
                 Ok(Step::default())
             }
@@ -152,7 +171,8 @@ impl Translator {
             }),
             Profile::Agent if completed => Ok(Step::default()),
             Profile::Agent => {
-                let message = "the conversation was too long for the model: Codex goes on with a summary of it";
+                let message =
+                    "the conversation was too long for the model: Codex goes on with a summary of it";
                 Ok(Some(notice(pb::notice::Kind::Warning, message.to_owned())).into())
             }
         }
@@ -184,56 +204,63 @@ impl Translator {
         if self.calls.is_empty() {
             return Ok(Step::default());
         }
-        let calls: Vec<(ToolCall, String)> =
-            std::mem::take(&mut self.calls).into_iter().map(|call| (call.clone(), self.raw(&call))).collect();
-        if let Some(answers) = self.corrected(&calls)? {
-            return Ok(Step { events: Vec::new(), next: Next::Answer(answers) });
+        let calls = std::mem::take(&mut self.calls);
+        let verdicts =
+            calls.iter().map(|call| self.tools.check(&self.tools.original(&call.alias), &call.arguments));
+        let verdicts: Vec<Result<(), String>> = verdicts.collect();
+        if let Some(Err(mistake)) = verdicts.iter().find(|verdict| verdict.is_err()) {
+            if self.corrections == CORRECTIONS {
+                return Err(Error::TurnFailed {
+                    message: format!("the model keeps breaking the schema of a tool: {mistake}"),
+                });
+            }
+            self.corrections += 1;
+            self.correcting = Some(calls.into_iter().zip(verdicts).collect());
+            return Ok(Step { events: Vec::new(), next: self.corrections_due() });
         }
+        Ok(self.hand_over(&calls))
+    }
+
+    fn hand_over(&mut self, calls: &[Call]) -> Step {
         let kept = self.tools.keep(calls.len());
         self.calls_made += kept;
-        let calls = &calls[..kept];
-        let mut events: Vec<TurnEvent> = calls
+        let calls: Vec<pb::ToolCall> = calls[..kept]
             .iter()
-            .map(|(call, arguments)| {
-                TurnEvent::ToolCall(pb::ToolCall {
-                    id: call.call_id.clone(),
-                    name: self.tools.original(&call.tool).into_owned(),
-                    arguments: arguments.clone(),
-                })
+            .map(|call| pb::ToolCall {
+                id: call.id.clone(),
+                name: self.tools.original(&call.alias).into_owned(),
+                arguments: call.arguments.clone(),
             })
             .collect();
+        let mut events: Vec<TurnEvent> = calls.iter().cloned().map(TurnEvent::ToolCall).collect();
         events.push(TurnEvent::Finished { reason: FinishReason::ToolCalls, usage: self.usage.best() });
-        let calls = calls.iter().map(|(call, _)| call.call_id.clone()).collect();
-        Ok(Step { events, next: Next::HandOver { calls, items: std::mem::take(&mut self.produced) } })
+        Step { events, next: Next::HandOver { calls, items: std::mem::take(&mut self.produced) } }
     }
 
-    /// The arguments as the model wrote them.
-    fn raw(&self, call: &ToolCall) -> String {
-        let same = |item: &&Value| item["type"] == "function_call" && item["call_id"] == call.call_id.as_str();
-        let raw = self.produced.iter().rev().find(same).and_then(|item| item["arguments"].as_str());
-        raw.map_or_else(|| call.arguments.to_string(), str::to_owned)
+    /// A raw item as a call of a client's tool. Codex itself sends those back that are no JSON.
+    fn call(&self, item: &Value) -> Option<Call> {
+        let text = |key: &str| item[key].as_str().map(str::to_owned);
+        let call = Call { id: text("call_id")?, alias: text("name")?, arguments: text("arguments")? };
+        let ours = item["type"] == "function_call" && self.tools.offers(&call.alias);
+        let whole = serde_json::from_str::<serde::de::IgnoredAny>(&call.arguments).is_ok();
+        (ours && whole).then_some(call)
     }
 
-    /// Answers for the model, if one of its calls breaks a schema that the client wants kept strictly.
-    fn corrected(&mut self, calls: &[(ToolCall, String)]) -> Result<Option<Vec<(Value, Value)>>, Error> {
-        let verdicts: Vec<Result<(), String>> =
-            calls.iter().map(|(call, raw)| self.tools.check(&self.tools.original(&call.tool), raw)).collect();
-        let Some(Err(mistake)) = verdicts.iter().find(|verdict| verdict.is_err()) else { return Ok(None) };
-        if self.corrections == CORRECTIONS {
-            return Err(Error::TurnFailed {
-                message: format!("the model keeps calling a tool with arguments that break its schema: {mistake}"),
-            });
-        }
-        self.corrections += 1;
-        let answers = calls.iter().zip(verdicts).map(|((call, _), verdict)| {
+    /// Answers for the model, once Codex has asked for all of them.
+    fn corrections_due(&mut self) -> Next {
+        let asked = |call: &Call| self.requests.contains_key(&call.id);
+        let Some(calls) = self.correcting.take_if(|calls| calls.iter().all(|(call, _)| asked(call))) else {
+            return Next::Read;
+        };
+        let answers = calls.into_iter().filter_map(|(call, verdict)| {
             let text = match verdict {
                 Ok(()) => "Not run, because another call of yours was invalid. Repeat this call.".to_owned(),
-                Err(mistake) => format!("Not run: the arguments break the schema: {mistake}. Correct the call."),
+                Err(mistake) => format!("Not run: {mistake}. Correct the call."),
             };
             let result = json!({"success": false, "contentItems": [{"type": "inputText", "text": text}]});
-            (call.request.clone(), result)
+            Some((self.requests.remove(&call.id)?, result))
         });
-        Ok(Some(answers.collect()))
+        Next::Answer(answers.collect())
     }
 
     fn completed(&mut self, turn: &Value) -> Result<Step, Error> {

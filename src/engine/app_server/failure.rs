@@ -38,9 +38,10 @@ fn typed(info: &Value, message: &str) -> Option<Error> {
     let status = inner["httpStatusCode"].as_u64().and_then(|status| u16::try_from(status).ok());
     match (name.as_str(), status) {
         // The words tell the status too, and the upstream's own words with it.
-        ("httpConnectionFailed" | "responseTooManyFailedAttempts" | "responseStreamDisconnected", Some(status)) => {
-            Some(words::of_status(status, &message))
-        }
+        (
+            "httpConnectionFailed" | "responseTooManyFailedAttempts" | "responseStreamDisconnected",
+            Some(status),
+        ) => Some(words::of_status(status, &message)),
         ("httpConnectionFailed" | "responseStreamConnectionFailed", None) => {
             Some(Error::UpstreamUnavailable { message })
         }
@@ -59,7 +60,10 @@ mod tests {
         let table = [
             (json!({"message": "x", "codexErrorInfo": "contextWindowExceeded"}), "CONTEXT_LENGTH_EXCEEDED"),
             (json!({"message": "x", "codexErrorInfo": "modelNotFound"}), "MODEL_NOT_FOUND"),
-            (json!({"message": "try again in 2s", "codexErrorInfo": "rateLimitExceeded"}), "RATE_LIMIT_EXCEEDED"),
+            (
+                json!({"message": "try again in 2s", "codexErrorInfo": "rateLimitExceeded"}),
+                "RATE_LIMIT_EXCEEDED",
+            ),
             (json!({"message": "x", "codexErrorInfo": "usageLimitExceeded"}), "INSUFFICIENT_QUOTA"),
             (json!({"message": "x", "codexErrorInfo": "internalServerError"}), "UPSTREAM_UNAVAILABLE"),
             (json!({"message": "x", "codexErrorInfo": "serverOverloaded"}), "UPSTREAM_UNAVAILABLE"),

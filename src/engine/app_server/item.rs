@@ -12,7 +12,10 @@ pub(super) fn of(item: &Value, completed: bool) -> pb::Item {
 /// The agent's plan, which has a notification of its own.
 pub(super) fn plan(params: &Value) -> pb::Item {
     let steps: Vec<pb::todo_list::Step> = list(params, "plan")
-        .map(|step| pb::todo_list::Step { text: text(step, "step"), completed: step["status"] == "completed" })
+        .map(|step| pb::todo_list::Step {
+            text: text(step, "step"),
+            completed: step["status"] == "completed",
+        })
         .collect();
     let done = steps.iter().all(|step| step.completed);
     let status = if done { pb::ItemStatus::Completed } else { pb::ItemStatus::InProgress };
@@ -40,7 +43,8 @@ fn kind(item: &Value) -> Option<Kind> {
         "fileChange" => Kind::FileChange(pb::FileChange {
             changes: list(item, "changes")
                 .map(|change| {
-                    let kind = change["kind"]["type"].as_str().or(change["kind"].as_str()).unwrap_or_default();
+                    let kind =
+                        change["kind"]["type"].as_str().or(change["kind"].as_str()).unwrap_or_default();
                     pb::file_change::Change { path: text(change, "path"), kind: kind.to_owned() }
                 })
                 .collect(),

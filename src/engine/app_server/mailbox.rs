@@ -84,15 +84,14 @@ impl Letterbox {
 
 impl Queue {
     fn push(&mut self, mail: Mail, bytes: usize) {
-        let bytes = match (self.mail.back_mut(), &mail) {
-            (Some((weight, last)), _) if join(last, &mail) => {
-                let added = delta(&mail).map_or(0, str::len);
-                *weight += added;
-                self.bytes += added;
-                return;
-            }
-            _ => bytes,
-        };
+        if let Some((weight, last)) = self.mail.back_mut()
+            && join(last, &mail)
+        {
+            let added = delta(&mail).map_or(0, str::len);
+            *weight += added;
+            self.bytes += added;
+            return;
+        }
         if self.bytes + bytes > LIMIT {
             self.overflowed = true;
             self.mail.clear();

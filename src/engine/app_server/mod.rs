@@ -13,12 +13,13 @@ mod mailbox;
 mod memory;
 mod peer;
 mod pool;
+mod schema;
 mod tools;
 mod turn;
 mod wire;
 mod worker;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
@@ -37,16 +38,24 @@ use self::{
     worker::Worker,
 };
 use super::{
-    Engine, EngineStatus, Events, Installed, Slot, Turn,
+    Engine, EngineStatus, Events, Slot, Turn,
+    installed::Installed,
     process::{Input, Launch, Launcher},
 };
 use crate::{
-    config::{Codex, Log, Profile},
+    config::{Codex, Config, Log, Models, Profile},
     error::Error,
 };
 
 /// Events of a turn on their way to the service. A slow reader's text waits in the mailbox, joined.
 const EVENTS: usize = 64;
+
+/// Turns that one worker runs well at once; at twice as many it begins to refuse calls.
+const TURNS_OF_A_WORKER: usize = 32;
+
+/// Bounds of what is remembered of turns that ended at a call of a client's tool.
+const MEMORY_TURNS: usize = 4096;
+const MEMORY_BYTES: usize = 64 << 20;
 
 /// The engine.
 #[derive(Debug)]
@@ -64,9 +73,14 @@ pub struct AppServer {
 
 impl AppServer {
     /// Starts the first worker and looks at what it can do. The error says why this engine is not to be used.
-    pub async fn start(codex: Codex, log: Log, launcher: Launcher, installed: &Installed) -> Result<Self, String> {
+    pub(super) async fn start(
+        config: &Config,
+        launcher: Launcher,
+        installed: &Installed,
+    ) -> Result<Self, String> {
+        let (codex, log) = (config.codex.clone(), config.log.clone());
         let tasks = TaskTracker::new();
-        let workshop = Workshop::new(&codex, &launcher, installed, &tasks).await?;
+        let workshop = Workshop::new(config, &launcher, installed, &tasks).await?;
         let first = workshop.worker().await?;
         let features = gate::examine(&first.peer, &codex, installed).await?;
         let rules = codex.workers.clone();
@@ -75,7 +89,7 @@ impl AppServer {
             version: installed.version.clone(),
             features,
             pool,
-            memory: Arc::default(),
+            memory: Arc::new(Memory::new(MEMORY_TURNS, MEMORY_BYTES)),
             launcher,
             tasks,
             stop: CancellationToken::new(),
@@ -151,6 +165,10 @@ impl Engine for AppServer {
         EngineStatus { kind: "app-server", version: self.version.clone(), trouble: self.pool.trouble() }
     }
 
+    fn usual_concurrency(&self) -> usize {
+        self.codex.workers.count * TURNS_OF_A_WORKER
+    }
+
     fn check(&self, turn: &Turn) -> Result<(), Error> {
         history::check_calls(&turn.messages)?;
         if !turn.tools.is_empty()
@@ -170,12 +188,18 @@ impl Engine for AppServer {
     }
 }
 
+/// Names that clients may use for models.
+fn names(models: &Models) -> Vec<String> {
+    let targets = models.aliases.values();
+    targets.chain(&models.advertised).chain([&models.default]).cloned().collect()
+}
+
 /// Makes workers: what they are started with is made once.
 #[derive(Debug)]
 struct Workshop {
     codex: Codex,
     launcher: Launcher,
-    program: PathBuf,
+    installed: Installed,
     arguments: Vec<std::ffi::OsString>,
     tasks: TaskTracker,
     /// The catalog, and what else all workers share.
@@ -184,18 +208,20 @@ struct Workshop {
 
 impl Workshop {
     async fn new(
-        codex: &Codex,
+        config: &Config,
         launcher: &Launcher,
         installed: &Installed,
         tasks: &TaskTracker,
     ) -> Result<Self, String> {
+        let codex = &config.codex;
         let private = home::private_folder(codex).map_err(|error| format!("a private folder: {error}"))?;
-        let catalog = catalog::write(codex, launcher, installed, private.path()).await?;
+        let catalogs =
+            catalog::write(codex, launcher, installed, private.path(), &names(&config.models)).await?;
         Ok(Self {
-            arguments: flags::arguments(codex, installed, &catalog),
+            arguments: flags::arguments(codex, installed, &catalogs),
             codex: codex.clone(),
             launcher: launcher.clone(),
-            program: installed.program.clone(),
+            installed: installed.clone(),
             tasks: tasks.clone(),
             _private: private,
         })
@@ -205,11 +231,12 @@ impl Workshop {
 #[tonic::async_trait]
 impl Nursery for Workshop {
     async fn worker(&self) -> Result<Worker, String> {
-        let home = home::ScratchHome::make(&self.codex).map_err(|error| format!("a home for a worker: {error}"))?;
+        let home = home::ScratchHome::make(&self.codex, &self.installed)
+            .map_err(|error| format!("a home for a worker: {error}"))?;
         let launch = Launch {
-            program: self.program.clone(),
+            program: self.installed.program.clone(),
             arguments: self.arguments.clone(),
-            env: home.env(&self.codex),
+            env: home.env(),
             folder: self.codex.workspace.clone(),
             stdin: Input::Open,
             scratch: Some(home.into_folder()),
@@ -218,6 +245,3 @@ impl Nursery for Workshop {
         Worker::start(launch, &self.launcher, self.codex.line_limit, &self.tasks).await
     }
 }
-
-/// How long the first worker may take to be ready.
-pub const START_LIMIT: Duration = Duration::from_secs(30);

@@ -32,8 +32,12 @@ const MAX_CALLS: usize = 64;
 const OUTBOX: usize = 256;
 
 /// Pauses before a call is made again that the worker was too busy for.
-const BACKOFF: [Duration; 4] =
-    [Duration::from_millis(20), Duration::from_millis(60), Duration::from_millis(180), Duration::from_millis(540)];
+const BACKOFF: [Duration; 4] = [
+    Duration::from_millis(20),
+    Duration::from_millis(60),
+    Duration::from_millis(180),
+    Duration::from_millis(540),
+];
 
 /// Why a call has no result.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -79,7 +83,12 @@ struct Pending {
 
 impl Peer {
     /// Starts the conversation. Its task lives in `tasks` and ends when a pipe does.
-    pub(super) fn start(stdin: ChildStdin, stdout: ChildStdout, line_limit: usize, tasks: &TaskTracker) -> Self {
+    pub(super) fn start(
+        stdin: ChildStdin,
+        stdout: ChildStdout,
+        line_limit: usize,
+        tasks: &TaskTracker,
+    ) -> Self {
         let (outbox, lines) = mpsc::channel(OUTBOX);
         let peer = Self(Arc::new(Shared {
             outbox,
@@ -219,7 +228,10 @@ impl Shared {
     fn take(&self, line: &[u8]) -> Option<Vec<u8>> {
         let Ok(incoming) = serde_json::from_slice::<Incoming>(line) else {
             if !line.trim_ascii().is_empty() {
-                tracing::warn!(bytes = line.len(), "an app-server printed a line that is not of its protocol");
+                tracing::warn!(
+                    bytes = line.len(),
+                    "an app-server printed a line that is not of its protocol"
+                );
             }
             return None;
         };
@@ -257,7 +269,8 @@ impl Shared {
 
     fn told(&self, incoming: Incoming, bytes: usize) -> Option<Vec<u8>> {
         let letterbox = self.routes().threads.get(incoming.thread()?).cloned()?;
-        let mail = Mail::Notification { method: incoming.method.unwrap_or_default(), params: incoming.params };
+        let mail =
+            Mail::Notification { method: incoming.method.unwrap_or_default(), params: incoming.params };
         letterbox.put(mail, bytes);
         None
     }
@@ -266,12 +279,12 @@ impl Shared {
         let id = incoming.id.clone().unwrap_or_default();
         match incoming.method.as_deref().unwrap_or_default() {
             "item/tool/call" => {
-                let letterbox = incoming.thread().and_then(|thread| self.routes().threads.get(thread).cloned());
+                let letterbox =
+                    incoming.thread().and_then(|thread| self.routes().threads.get(thread).cloned());
                 let call = serde_json::from_value::<wire::ToolCall>(incoming.params);
-                match (letterbox, call) {
-                    (Some(letterbox), Ok(call)) if letterbox.put(Mail::ToolCall(wire::ToolCall { request: id.clone(), ..call }), 0) => None,
-                    _ => Some(wire::refusal(&id)),
-                }
+                let call = call.map(|call| Mail::ToolCall(wire::ToolCall { request: id.clone(), ..call }));
+                let taken = letterbox.zip(call.ok()).is_some_and(|(letterbox, call)| letterbox.put(call, 0));
+                (!taken).then(|| wire::refusal(&id))
             }
             // Nobody is there to be asked.
             "item/commandExecution/requestApproval" | "item/fileChange/requestApproval" => {
@@ -336,7 +349,9 @@ async fn read(mut lines: Lines<ChildStdout>, shared: &Shared) -> String {
             }
             Ok(None) => return "it ended".to_owned(),
             Err(LineError::TooLong { limit }) => {
-                return format!("it printed a line of more than {limit} bytes (CODEX_SUBPROCESS_STREAM_LIMIT)");
+                return format!(
+                    "it printed a line of more than {limit} bytes (CODEX_SUBPROCESS_STREAM_LIMIT)"
+                );
             }
             Err(LineError::Io(error)) => return format!("it cannot be read: {error}"),
         }

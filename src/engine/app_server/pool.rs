@@ -2,10 +2,7 @@
 //! dies, stops answering or is due, and lets it finish its turns before it goes.
 
 use std::{
-    sync::{
-        Arc, PoisonError, RwLock,
-        atomic::Ordering,
-    },
+    sync::{Arc, PoisonError, RwLock, atomic::Ordering},
     time::Duration,
 };
 
@@ -46,7 +43,12 @@ pub(super) struct Pool {
 
 impl Pool {
     /// Fills the seats, the first one with a worker that is there already.
-    pub(super) fn start(first: Worker, rules: Workers, nursery: Arc<dyn Nursery>, tasks: &TaskTracker) -> Arc<Self> {
+    pub(super) fn start(
+        first: Worker,
+        rules: Workers,
+        nursery: Arc<dyn Nursery>,
+        tasks: &TaskTracker,
+    ) -> Arc<Self> {
         let pool = Arc::new(Self {
             nursery,
             ready: RwLock::default(),

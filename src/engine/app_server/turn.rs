@@ -67,7 +67,8 @@ impl Conductor {
         let (letterbox, mut mailbox) = mailbox::pair();
         let begun = async {
             let lease = self.pool.lease().await?;
-            let started = lease.peer.call_for("thread/start", &self.thread, CALL_LIMIT, Some(letterbox)).await;
+            let started =
+                lease.peer.call_for("thread/start", &self.thread, CALL_LIMIT, Some(letterbox)).await;
             let started = started.map_err(|error| self.refused(error, &lease))?;
             let thread = started["thread"]["id"].as_str().unwrap_or_default().to_owned();
             Ok::<_, Error>((lease, thread))
@@ -134,10 +135,7 @@ impl Conductor {
                     let left = || if over { Left::Over } else { Left::Running };
                     self.translator.push(&method, &params, id).map_err(|error| (left(), error))?
                 }
-                Mail::ToolCall(call) => {
-                    self.translator.called(call);
-                    continue;
-                }
+                Mail::ToolCall(call) => self.translator.called(call),
                 Mail::Gone(why) => return Err((Left::Gone, lost(&why))),
                 Mail::Overflow => {
                     let message = "the answer grew faster than it was read, beyond what the server keeps";
@@ -145,7 +143,7 @@ impl Conductor {
                 }
             };
             if let Next::HandOver { calls, items } = &step.next {
-                self.memory.remember(calls, items.clone());
+                self.memory.remember(self.memory.place(&turn.messages), calls, items.clone());
             }
             for event in step.events {
                 tokio::select! {

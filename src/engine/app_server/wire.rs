@@ -36,9 +36,6 @@ pub(super) struct ToolCall {
     #[serde(skip)]
     pub(super) request: Value,
     pub(super) call_id: String,
-    pub(super) tool: String,
-    #[serde(default)]
-    pub(super) arguments: Value,
 }
 
 impl Incoming {

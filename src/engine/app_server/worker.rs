@@ -79,7 +79,8 @@ impl Worker {
             Err(CallError::Gone(_)) => {
                 process.exit().await;
                 let words = process.stderr();
-                let last = words.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
+                let last =
+                    words.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
                 return Err(format!("the app-server ended at its start: {}", last.trim()));
             }
             Err(error) => return Err(error.to_string()),

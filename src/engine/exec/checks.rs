@@ -2,10 +2,10 @@
 
 use std::fs;
 
-use super::{Exec, home};
+use super::Exec;
 use crate::{
     config::Sandbox,
-    engine::{Check, process::Launch},
+    engine::{Check, home, installed, process::Launch, provider},
 };
 
 impl Exec {
@@ -19,7 +19,7 @@ impl Exec {
                 checks.push(self.examine_login(&installed.program).await);
                 checks.push(self.examine_sandbox(&installed.program).await);
             }
-            Err(trouble) => checks.push(Check::bad("codex", trouble, "mend what the finding says")),
+            Err(trouble) => checks.push(Check::bad("codex", trouble, "install or mend it: `npm install -g @openai/codex`, or start with scripts/serve.sh, which brings it")),
         }
         checks
     }
@@ -72,7 +72,7 @@ impl Exec {
         if self.codex.scripted_upstream.is_some() {
             return Check::good("login", "not needed for the scripted upstream".into());
         }
-        if let Some(provider) = home::provider(&self.codex) {
+        if let Some(provider) = provider::configured(&self.codex) {
             return Check::good("login", format!("by the provider {provider} of config.toml"));
         }
         if home::environment(&self.codex).keys().any(|name| name == "CODEX_API_KEY") {
@@ -85,7 +85,7 @@ impl Exec {
                 answer.words(),
                 "run `codex login`, or set CODEX_API_KEY, as the server's user",
             ),
-            Err(error) => Check::bad("login", error, "mend what the finding says"),
+            Err(error) => Check::bad("login", error, "run `codex login status` as the server's user"),
         }
     }
 
@@ -103,7 +103,7 @@ impl Exec {
                 format!("a command could not be run in it: {}", answer.words()),
                 "allow user namespaces for this user (in a container: for the container), or commands will fail",
             ),
-            Err(error) => Check::odd("sandbox", error, "mend what the finding says"),
+            Err(error) => Check::odd("sandbox", error, "run `codex sandbox -- true` as the server's user"),
         }
     }
 
@@ -119,7 +119,7 @@ impl Exec {
             folder: self.codex.workspace.clone(),
             ..Launch::default()
         };
-        let asked = tokio::time::timeout(super::probe::PATIENCE, self.launcher.ask(launch)).await;
+        let asked = tokio::time::timeout(installed::PATIENCE, self.launcher.ask(launch)).await;
         asked.map_err(|_| "no answer in time".to_owned())?.map_err(|error| error.to_string())
     }
 }

@@ -27,7 +27,7 @@ fn installed() -> Installed {
     Installed {
         program: "/bin/codex".into(),
         version: "0.169.0".into(),
-        features: ["plugins".to_owned(), "shell_snapshot".to_owned()].into(),
+        features: [("plugins".to_owned(), true), ("shell_snapshot".to_owned(), true)].into(),
     }
 }
 

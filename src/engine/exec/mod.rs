@@ -4,9 +4,7 @@
 mod checks;
 mod command;
 mod events;
-pub mod home;
 mod item;
-mod probe;
 mod prompt;
 
 use std::{
@@ -17,9 +15,10 @@ use std::{
 use async_stream::try_stream;
 use tokio::process::ChildStdout;
 
-use self::{command::Installed, events::Translator};
+use self::events::Translator;
 use super::{
     Engine, EngineStatus, Events, Slot, Turn, TurnEvent,
+    installed::{self, Installed},
     jsonl::{LineError, Lines},
     process::{Input, Launcher, ProcessGroup, Started},
 };
@@ -58,7 +57,7 @@ impl Exec {
         if let Some(finding) = self.remembered() {
             return finding;
         }
-        let finding = probe::installed(&self.codex, &self.launcher).await.map(Arc::new);
+        let finding = installed::look(&self.codex, &self.launcher).await.map(Arc::new);
         if let Err(trouble) = &finding {
             tracing::error!(%trouble, "no turn can run");
         }
@@ -100,6 +99,10 @@ impl Engine for Exec {
             Err(trouble) => (String::new(), Some(trouble)),
         };
         EngineStatus { kind: "exec", version, trouble }
+    }
+
+    fn usual_concurrency(&self) -> usize {
+        2
     }
 
     fn check(&self, turn: &Turn) -> Result<(), Error> {
