@@ -22,6 +22,8 @@ pub(crate) const GRANDCHILD: &str = "__fake-codex-grandchild";
 pub(crate) enum Signals {
     /// As with the real one: SIGINT ends it with code 1, the others kill.
     Heeded,
+    /// As with the app-server: SIGTERM ends it with code 0, the others kill.
+    Served,
     /// Nothing.
     Ignored,
 }
@@ -29,11 +31,16 @@ pub(crate) enum Signals {
 /// Starts the thread that receives signals and ends the process when its time is over. Signals are in force
 /// when this returns.
 pub(crate) fn start(signals: Signals) -> io::Result<()> {
+    start_for(signals, LIFETIME)
+}
+
+/// The same with another bound.
+pub(crate) fn start_for(signals: Signals, lifetime: Duration) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (ready, is_ready) = mpsc::sync_channel(1);
     thread::spawn(move || {
-        let code = runtime.block_on(async { tokio::time::timeout(LIFETIME, receive(signals, &ready)).await });
-        leave(if code.is_ok() { 1 } else { 124 });
+        let code = runtime.block_on(async { tokio::time::timeout(lifetime, receive(signals, &ready)).await });
+        leave(if code.is_err() { 124 } else { i32::from(signals != Signals::Served) });
     });
     is_ready.recv().unwrap_or_else(|e| Err(io::Error::other(e)))
 }
@@ -42,6 +49,7 @@ pub(crate) fn start(signals: Signals) -> io::Result<()> {
 async fn receive(signals: Signals, ready: &mpsc::SyncSender<io::Result<()>>) {
     let installed = match signals {
         Signals::Heeded => signal(SignalKind::interrupt()).map(|s| vec![s]),
+        Signals::Served => signal(SignalKind::terminate()).map(|s| vec![s]),
         Signals::Ignored => [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()]
             .map(signal)
             .into_iter()
@@ -52,8 +60,10 @@ async fn receive(signals: Signals, ready: &mpsc::SyncSender<io::Result<()>>) {
         Ok(mut received) => {
             drop(ready.send(Ok(())));
             match (signals, received.first_mut()) {
-                (Signals::Heeded, Some(interrupt)) => drop(interrupt.recv().await),
-                (Signals::Heeded, None) | (Signals::Ignored, _) => std::future::pending().await,
+                (Signals::Heeded | Signals::Served, Some(ending)) => drop(ending.recv().await),
+                (Signals::Heeded | Signals::Served, None) | (Signals::Ignored, _) => {
+                    std::future::pending().await
+                }
             }
         }
     }
