@@ -6,7 +6,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 # What ours is compared with. 743 MB, so it is installed only when asked for.
-litellm_version=1.106.10
+litellm_version=1.106.0
 
 usage() {
     cat <<'END'

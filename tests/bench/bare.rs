@@ -114,7 +114,12 @@ struct Turn {
 
 impl Bare {
     /// Starts the processes and shakes hands.
-    pub(crate) async fn start(host: Gateway, recording: Recording, count: usize, folder: &Path) -> Outcome<Self> {
+    pub(crate) async fn start(
+        host: Gateway,
+        recording: Recording,
+        count: usize,
+        folder: &Path,
+    ) -> Outcome<Self> {
         let mut workers = Vec::new();
         for number in 0..count {
             let home = format!("bench-bare-{}-{number}", std::process::id());

@@ -42,6 +42,8 @@ pub(crate) struct Paced {
     pub(crate) lag: Spread,
 }
 
+/// Name of the other proxy.
+pub(crate) const LITELLM: &str = "LiteLLM";
 /// Streams of the flood.
 pub(crate) const STREAMS: usize = 16;
 /// Streams at a pace; LiteLLM keeps up with these.
@@ -65,7 +67,7 @@ pub(crate) async fn ours(gateway: &Gateway, options: &Options) -> Outcome<Vec<Fl
             options,
         )
         .await?;
-        floods.push(flood.named(who, paced, gateway.memory()));
+        floods.push(flood.named(who, &paced, gateway.memory()));
     }
     Ok(floods)
 }
@@ -83,7 +85,7 @@ pub(crate) async fn litellm(
     let cost = || Cost::of_clis([pid]).cli;
     let door = Door::Sse(proxy.address);
     let (flood, paced) = both(&door, &cost, &ask, options.pick(100, 400), options).await?;
-    let flood = flood.named("LiteLLM", paced, Memory::of(pid));
+    let flood = flood.named(LITELLM, &paced, Memory::of(pid));
     proxy.program.end().await?;
     Ok(flood)
 }
@@ -118,7 +120,7 @@ impl Sample {
         float(self.tally.lags.len()) / self.cpu
     }
 
-    fn named(self, who: &str, paced: Self, memory: Memory) -> Flood {
+    fn named(self, who: &str, paced: &Self, memory: Memory) -> Flood {
         Flood {
             who: who.to_owned(),
             per_second: float(self.tally.lags.len()) / self.seconds,

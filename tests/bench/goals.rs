@@ -2,7 +2,8 @@
 
 use crate::{
     Results,
-    deltas::Path,
+    deltas::{Path, Sample},
+    flood,
     plot::number,
     turns::{Pace, Who},
 };
@@ -83,13 +84,21 @@ fn throughput(results: &Results, goals: &mut Vec<Goal>) {
 
 fn deltas(results: &Results, goals: &mut Vec<Goal>) {
     for (path, what) in [
-        (Path::Sse, "time per delta, 256 streams of 20 deltas/s, SSE: p50, p99"),
-        (Path::Grpc, "time per delta, 256 streams of 20 deltas/s, gRPC: p50, p99"),
+        (
+            Path::Sse,
+            "added to a delta, 256 streams of 20 deltas/s, SSE (ours less the bare client's): p50, p99",
+        ),
+        (
+            Path::Grpc,
+            "added to a delta, 256 streams of 20 deltas/s, gRPC (ours less the bare client's): p50, p99",
+        ),
     ] {
-        let row = results.deltas.iter().find(|row| (row.path, row.streams) == (path, 256));
-        let (p50, p99) = row.map_or((f64::NAN, f64::NAN), |row| {
-            (row.median(|sample| sample.lag.p50), row.median(|sample| sample.lag.p99))
-        });
+        let value = |path, of: fn(&Sample) -> f64| {
+            let row = results.deltas.iter().find(|row| (row.path, row.streams) == (path, 256));
+            row.map_or(f64::NAN, |row| row.median(of))
+        };
+        let added = |of| value(path, of) - value(Path::Bare, of);
+        let (p50, p99) = (added(|sample| sample.lag.p50), added(|sample| sample.lag.p99));
         goals.push(Goal {
             number: 3,
             what,
@@ -140,7 +149,7 @@ fn costs(results: &Results, goals: &mut Vec<Goal>) {
         let flood = results.floods.iter().find(|flood| flood.who == who);
         flood.map_or(f64::NAN, |flood| flood.per_cpu_second)
     };
-    let ratio = rate("ours, SSE") / rate("LiteLLM");
+    let ratio = rate("ours, SSE") / rate(flood::LITELLM);
     goals.push(Goal {
         number: 4,
         what: "deltas for a second of processor time, SSE, against LiteLLM's proxy, both as fast as they can",

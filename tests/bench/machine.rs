@@ -53,7 +53,8 @@ fn load() -> String {
 /// The last line of what a program says to `--version`.
 async fn version(program: &Path, folder: &Path) -> Outcome<String> {
     let log = tempfile::NamedTempFile::new_in(folder)?;
-    let env = [("PATH", std::env::var_os("PATH").unwrap_or_default()), ("HOME", folder.into())];
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let env = [("PATH", path), ("HOME", folder.into()), ("LITELLM_LOCAL_MODEL_COST_MAP", "True".into())];
     let env = env.map(|(name, value)| (name.into(), value)).into();
     let mut program = Program::start(program, &["--version".into()], &env, folder, log.path())?;
     tokio::time::timeout(std::time::Duration::from_secs(60), program.child.wait()).await??;

@@ -3,7 +3,9 @@
 use std::{fmt::Write as _, fs};
 
 use crate::{
-    Outcome, Results, deltas, flood, goals,
+    Outcome, Results, deltas,
+    flood::{self, Flood},
+    goals,
     options::Options,
     plot::{Bar, Frame, Series, bars, lines, number},
     turns::{Pace, Row, Sample, Who},
@@ -230,21 +232,28 @@ fn flood_table(page: &mut String, results: &Results) -> Outcome<()> {
         page,
         "## Deltas for a second of processor time\n\n{} streams as fast as they can be had, and {} at 20 deltas/s each. \
          Only the proxy's own time counts: not that of the fake codex behind ours, nor that of the fake upstream behind \
-         LiteLLM.\n\n\
-         | | deltas/s | deltas per CPU second | deltas in a frame | paced: deltas per CPU second | paced: p50, p99 (ms) | RSS after (MiB) |\n\
-         | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+         LiteLLM. Paced, nothing can be joined.\n\n\
+         | | deltas/s | deltas per CPU second | against LiteLLM | deltas in a frame | paced: deltas per CPU second | \
+         against LiteLLM | paced: p50, p99 (ms) | RSS after (MiB) |\n\
+         | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
         flood::STREAMS,
         flood::PACED_STREAMS
     )?;
+    let other = results.floods.iter().find(|flood| flood.who == flood::LITELLM);
+    let against = |value: f64, of: fn(&Flood) -> f64| {
+        other.map_or("–".to_owned(), |other| format!("{} ×", number(value / of(other))))
+    };
     for flood in &results.floods {
         writeln!(
             page,
-            "| {} | {} | {} | {} | {} | {}, {} | {} |",
+            "| {} | {} | {} | {} | {} | {} | {} | {}, {} | {} |",
             flood.who,
             number(flood.per_second),
             number(flood.per_cpu_second),
+            against(flood.per_cpu_second, |other| other.per_cpu_second),
             number(flood.deltas_per_frame),
             number(flood.paced.per_cpu_second),
+            against(flood.paced.per_cpu_second, |other| other.paced.per_cpu_second),
             number(flood.paced.lag.p50),
             number(flood.paced.lag.p99),
             number(flood.memory.resident / 1024.0),

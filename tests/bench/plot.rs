@@ -47,7 +47,7 @@ pub(crate) fn lines(frame: &Frame<'_>, series: &[Series]) -> String {
     let y_of = |value: f64| BOTTOM - (value.ln() - low) / (high - low) * (BOTTOM - TOP);
     let mut svg = begin(frame);
     for &tick in &ticks {
-        grid(&mut svg, y_of(tick), &number(tick));
+        grid(&mut svg, y_of(tick), &trimmed(&format!("{tick:.4}")));
     }
     let count = frame.places.len();
     let x_of = |at: usize| {
