@@ -77,10 +77,7 @@ fn token(v: &mut Values) -> Option<Secret> {
 
 pub(super) fn models(v: &mut Values) -> Models {
     let default = v.text("CODEX_MODEL");
-    let mut advertised = v.list("CODEX_ADVERTISED_MODELS");
-    if advertised.is_empty() {
-        advertised.push(default.clone());
-    }
+    let advertised = v.list("CODEX_ADVERTISED_MODELS");
     let effort = v.text("CODEX_MODEL_REASONING_EFFORT");
     if !is_word(&effort) {
         v.mistake("CODEX_MODEL_REASONING_EFFORT: expected a word such as low, medium, high or xhigh");

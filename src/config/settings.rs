@@ -50,7 +50,7 @@ settings! {
     LISTEN CODEX_CORS_ORIGINS "cors-origins" "LIST" "" "Web origins that may call from a browser (comma list; * for any); off when empty"
     MODELS CODEX_MODEL "model" "NAME" "gpt-5-codex" "Model of requests that name none"
     MODELS CODEX_MODEL_ALIASES "model-aliases" "JSON" "{}" "Other names for models: a JSON object, requested to real"
-    MODELS CODEX_ADVERTISED_MODELS "advertised-models" "LIST" "" "Models that /v1/models lists besides the aliases and their targets (comma list); CODEX_MODEL when empty"
+    MODELS CODEX_ADVERTISED_MODELS "advertised-models" "LIST" "" "Models that /v1/models lists besides the aliases and their targets (comma list); when empty, CODEX_MODEL and what the CLI knows"
     MODELS CODEX_MODEL_REASONING_EFFORT "model-reasoning-effort" "WORD" "high" "Effort of requests that name none: minimal, low, medium, high, xhigh or a word the model advertises"
     AGENT CODEX_PROFILE "profile" "NAME" "agent" "What the model is given: agent (Codex with its own tools) or chat (the model alone, with the client's tools); needs the app-server engine"
     AGENT CODEX_WORKSPACE "workspace" "DIR" "" "Folder that the agent works in; the current one when empty"

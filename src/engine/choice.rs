@@ -2,13 +2,33 @@
 
 use std::sync::Arc;
 
-use super::{Engine, app_server::AppServer, exec::Exec, installed, process::Launcher};
+use super::{Check, Engine, app_server::AppServer, exec::Exec, installed, process::Launcher};
 use crate::config::{Config, EngineChoice};
 
 /// The configuration asks for what the installed CLI does not do.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{0}")]
 pub struct ChoiceError(String);
+
+/// What the doctor asks of the engines.
+pub async fn examine(config: &Config, launcher: &Launcher) -> Vec<Check> {
+    let codex = &config.codex;
+    let exec = Exec::new(codex.clone(), config.log.clone(), launcher.clone());
+    let mut checks = exec.examine().await;
+    if let Ok(installed) = installed::look(codex, launcher).await
+        && codex.engine != EngineChoice::Exec
+    {
+        let mut found = AppServer::examine(config, launcher, &installed).await;
+        if codex.engine == EngineChoice::Auto {
+            // There is another engine: what this one lacks is worth knowing, but turns do not fail.
+            for check in &mut found {
+                check.soften();
+            }
+        }
+        checks.extend(found);
+    }
+    checks
+}
 
 /// Looks at the CLI and chooses. A CLI that is missing is no error: the exec engine looks again at each turn, and
 /// health tells why none can run.

@@ -13,14 +13,18 @@ pub mod process;
 mod provider;
 mod words;
 
-pub use choice::{ChoiceError, choose};
+pub use choice::{ChoiceError, choose, examine};
 
 use std::{any::Any, fmt, pin::Pin};
 
 use bytes::Bytes;
 use futures_util::Stream;
 
-use crate::{config::Sandbox, error::Error, pb};
+use crate::{
+    config::{Profile, Sandbox},
+    error::Error,
+    pb,
+};
 
 /// Executes turns.
 #[tonic::async_trait]
@@ -38,6 +42,9 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
 
     /// Refuses what this engine cannot do, before the turn is admitted.
     fn check(&self, turn: &Turn) -> Result<(), Error>;
+
+    /// The models that the CLI knows, the usual one first; none where it cannot be asked.
+    async fn models(&self) -> Vec<pb::Model>;
 
     /// Ends what is left of all turns, read or not, and waits until nothing of them is alive.
     async fn drain(&self);
@@ -68,6 +75,8 @@ pub struct Turn {
     pub sandbox: Sandbox,
     /// Live web search, already narrowed.
     pub web_search: bool,
+    /// What the model is given, already narrowed.
+    pub profile: Profile,
     /// When its work must end, whether or not somebody reads its events.
     pub deadline: Option<tokio::time::Instant>,
 }
@@ -181,6 +190,13 @@ pub enum Format {
     JsonSchema(String),
 }
 
+impl Format {
+    /// Whether the upstream enforces it.
+    pub fn is_schema(&self) -> bool {
+        matches!(self, Self::JsonSchema(_))
+    }
+}
+
 /// Held as long as anything of a turn is alive, then dropped: the admission permit, opaque to the engine.
 pub struct Slot(#[expect(dead_code, reason = "held for its destructor")] Box<dyn Any + Send>);
 
@@ -273,5 +289,12 @@ impl Check {
     /// Turns will fail.
     pub fn bad(name: &'static str, says: String, remedy: &'static str) -> Self {
         Self { name, outcome: Outcome::Bad, says, remedy }
+    }
+
+    /// Makes a failure something worth knowing.
+    fn soften(&mut self) {
+        if self.outcome == Outcome::Bad {
+            self.outcome = Outcome::Odd;
+        }
     }
 }

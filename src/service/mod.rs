@@ -62,6 +62,7 @@ impl Service {
             limits: config.limits.clone(),
             sandbox: config.codex.sandbox,
             search: config.codex.search,
+            profile: config.codex.profile,
             capacity: admission.capacity(),
         };
         Self {
@@ -199,7 +200,8 @@ impl CodexService for Service {
         &self,
         _request: Request<pb::ListModelsRequest>,
     ) -> Result<Response<pb::ListModelsResponse>, Status> {
-        Ok(Response::new(pb::ListModelsResponse { models: models::list(&self.rules.models) }))
+        let known = self.engine.models().await;
+        Ok(Response::new(pb::ListModelsResponse { models: models::list(&self.rules.models, known) }))
     }
 
     async fn get_status(

@@ -6,7 +6,7 @@ mod message;
 use std::time::Duration;
 
 use crate::{
-    config::{self, Limits, Models, Sandbox},
+    config::{self, Limits, Models, Profile, Sandbox},
     engine::{Format, ToolChoice, Turn},
     error::Error,
     pb,
@@ -19,6 +19,7 @@ pub(super) struct Rules {
     pub(super) limits: Limits,
     pub(super) sandbox: Sandbox,
     pub(super) search: bool,
+    pub(super) profile: Profile,
     /// Turns that the server can hold at once.
     pub(super) capacity: usize,
 }
@@ -41,11 +42,13 @@ impl Rules {
     pub(super) fn parse(&self, request: pb::ChatRequest) -> Result<Parsed, Error> {
         bounded("model", &request.model, 256)?;
         let asked = if request.model.is_empty() { &self.models.default } else { &request.model };
-        let model = self.models.aliases.get(asked).unwrap_or(asked);
+        let (name, profile) = self.profile(asked)?;
+        let model = self.models.aliases.get(name).map_or(name, String::as_str);
         let stop = stop(request.stop)?;
         let turn = Turn {
             id: String::new(),
-            model: model.clone(),
+            model: model.to_owned(),
+            profile,
             messages: message::all(request.messages, &self.limits)?,
             tool_choice: tool_choice(&request.tools, request.tool_choice.as_ref())?,
             tools: tools(request.tools, request.tool_choice.as_ref())?,
@@ -66,6 +69,19 @@ impl Rules {
             timeout: timeout(request.timeout)?,
             metadata: metadata(request.metadata)?,
         })
+    }
+
+    /// The suffix of a model's name that asks for a profile: `gpt-5.5:chat`.
+    fn profile<'a>(&'a self, asked: &'a str) -> Result<(&'a str, Profile), Error> {
+        for profile in [Profile::Agent, Profile::Chat] {
+            let name = asked.strip_suffix(profile.as_str()).and_then(|name| name.strip_suffix(':'));
+            let Some(name) = name.filter(|_| !self.models.aliases.contains_key(asked)) else { continue };
+            if profile == Profile::Agent && self.profile == Profile::Chat {
+                return Err(widened("model: this server runs no agent (CODEX_PROFILE)".to_owned()));
+            }
+            return Ok((if name.is_empty() { &self.models.default } else { name }, profile));
+        }
+        Ok((asked, self.profile))
     }
 
     fn effort(&self, asked: String) -> Result<String, Error> {

@@ -296,8 +296,10 @@ impl UsageSoFar {
         });
     }
 
+    /// Whichever knows of more: the total comes late, and an incomplete response is in the total only.
     fn best(&self) -> Option<pb::Usage> {
-        self.sum.or(self.total)
+        let tokens = |usage: &pb::Usage| usage.input_tokens + usage.output_tokens;
+        [self.sum, self.total].into_iter().flatten().max_by_key(tokens)
     }
 }
 

@@ -57,7 +57,7 @@ fn usage_is_the_sum_of_the_model_calls_and_never_added_twice() {
     let mut t = plain();
     for n in 1..=3 {
         events(&mut t, "rawResponse/completed", usage(n, n));
-        let total = json!({"tokenUsage": {"total": {"inputTokens": 99, "outputTokens": 99}}});
+        let total = json!({"tokenUsage": {"total": {"inputTokens": n * (n + 1) / 2, "outputTokens": n * (n + 1) / 2}}});
         events(&mut t, "thread/tokenUsage/updated", total);
     }
     let step = t.push("turn/completed", &ended("completed"), TURN).unwrap();

@@ -72,6 +72,14 @@ pub(super) struct Features {
     pub(super) no_typed_401: Option<String>,
 }
 
+impl Features {
+    /// Whether a thread can have another profile than its worker: 0.140, which lacks the same signs, takes no
+    /// catalog for a single thread.
+    pub(super) fn per_thread_profiles(&self) -> bool {
+        self.no_tools.is_none()
+    }
+}
+
 /// Looks at a started app-server. The error says why it must not be used.
 pub(super) async fn examine(peer: &Peer, codex: &Codex, installed: &Installed) -> Result<Features, String> {
     let found = detect(peer, codex, installed).await?;

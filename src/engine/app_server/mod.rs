@@ -11,6 +11,7 @@ mod home;
 mod item;
 mod mailbox;
 mod memory;
+mod models;
 mod peer;
 mod pool;
 mod schema;
@@ -24,10 +25,11 @@ use std::sync::Arc;
 use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::sync::mpsc;
+use tokio::sync::{OnceCell, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
+    catalog::Catalogs,
     events::Translator,
     gate::Features,
     history::Opening,
@@ -38,13 +40,14 @@ use self::{
     worker::Worker,
 };
 use super::{
-    Engine, EngineStatus, Events, Slot, Turn,
+    Check, Engine, EngineStatus, Events, Role, Slot, Turn,
     installed::Installed,
     process::{Input, Launch, Launcher},
 };
 use crate::{
     config::{Codex, Config, Log, Models, Profile},
     error::Error,
+    pb,
 };
 
 /// Events of a turn on their way to the service. A slow reader's text waits in the mailbox, joined.
@@ -59,13 +62,15 @@ const MEMORY_BYTES: usize = 64 << 20;
 
 /// The engine.
 #[derive(Debug)]
-pub struct AppServer {
+pub(super) struct AppServer {
     codex: Codex,
     log: Log,
     version: String,
     features: Features,
     pool: Arc<Pool>,
     memory: Arc<Memory>,
+    workshop: Arc<Workshop>,
+    models: OnceCell<Vec<pb::Model>>,
     launcher: Launcher,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -84,11 +89,15 @@ impl AppServer {
         let first = workshop.worker().await?;
         let features = gate::examine(&first.peer, &codex, installed).await?;
         let rules = codex.workers.clone();
-        let pool = Pool::start(first, rules, Arc::new(workshop), &tasks);
+        let workshop = Arc::new(workshop);
+        let nursery: Arc<dyn Nursery> = Arc::<Workshop>::clone(&workshop);
+        let pool = Pool::start(first, rules, nursery, &tasks);
         Ok(Self {
             version: installed.version.clone(),
             features,
             pool,
+            workshop,
+            models: OnceCell::new(),
             memory: Arc::new(Memory::new(MEMORY_TURNS, MEMORY_BYTES)),
             launcher,
             tasks,
@@ -96,6 +105,31 @@ impl AppServer {
             codex,
             log,
         })
+    }
+
+    /// What the doctor finds: whether a worker starts, and each thing that the gate looks at.
+    pub(super) async fn examine(config: &Config, launcher: &Launcher, installed: &Installed) -> Vec<Check> {
+        let tasks = TaskTracker::new();
+        let found = async {
+            let workshop = Workshop::new(config, launcher, installed, &tasks).await?;
+            let worker = workshop.worker().await?;
+            let found = gate::detect(&worker.peer, &config.codex, installed).await;
+            worker.dismiss();
+            found
+        };
+        let checks = match found.await {
+            Ok(found) => found.checks(),
+            Err(trouble) => {
+                vec![Check::odd(
+                    "engine: app-server",
+                    trouble,
+                    "turns run by `codex exec`; see docs/app-server-engine.md",
+                )]
+            }
+        };
+        tasks.close();
+        tasks.wait().await;
+        checks
     }
 
     /// The parameters of `thread/start` that come from the turn.
@@ -116,7 +150,7 @@ impl AppServer {
         if !offered.is_empty() {
             thread["dynamicTools"] = offered.into();
         }
-        match self.codex.profile {
+        match turn.profile {
             Profile::Agent => {}
             Profile::Chat => {
                 thread["environments"] = json!([]);
@@ -127,11 +161,18 @@ impl AppServer {
     }
 
     fn thread_config(&self, turn: &Turn) -> Value {
-        let mut config = json!({"web_search": if turn.web_search { "live" } else { "disabled" }});
+        let Workshop { codex, installed, catalogs, .. } = &*self.workshop;
+        let mut config = flags::thread_config(codex, installed, catalogs, turn.profile);
+        config.insert("web_search".into(), if turn.web_search { "live" } else { "disabled" }.into());
         if let Some(verbosity) = &turn.verbosity {
-            config["model_verbosity"] = verbosity.as_str().into();
+            config.insert("model_verbosity".into(), verbosity.as_str().into());
         }
-        config
+        let results = turn.messages.iter().any(|message| message.role == Role::Tool);
+        if results || !turn.tools.is_empty() {
+            // What the client's tools say reaches the model whole.
+            config.insert(flags::UNCUT.0.into(), flags::UNCUT.1.into());
+        }
+        config.into()
     }
 }
 
@@ -151,8 +192,8 @@ impl Engine for AppServer {
             memory: Arc::clone(&self.memory),
             thread,
             opening,
-            translator: Translator::new(tools, self.codex.profile, self.codex.upstream_retries),
-            profile: self.codex.profile,
+            translator: Translator::new(tools, turn.profile, self.codex.upstream_retries),
+            profile: turn.profile,
             grace: self.codex.cancel_grace,
             stop: self.stop.clone(),
         };
@@ -176,7 +217,26 @@ impl Engine for AppServer {
         {
             return Err(Error::unsupported("tools", reason.clone()));
         }
+        if turn.profile != self.codex.profile && !self.features.per_thread_profiles() {
+            return Err(Error::unsupported("model", "the installed Codex CLI has one profile for all turns"));
+        }
+        if turn.format.is_schema()
+            && let Some(reason) = &self.features.no_output_schema
+        {
+            return Err(Error::unsupported("response_format", reason.clone()));
+        }
         ToolSet::new(turn).map(drop)
+    }
+
+    async fn models(&self) -> Vec<pb::Model> {
+        if self.features.no_models.is_some() {
+            return Vec::new();
+        }
+        let known = self.models.get_or_try_init(|| models::ask(&self.pool)).await;
+        known
+            .cloned()
+            .inspect_err(|error| tracing::warn!(%error, "the models cannot be listed"))
+            .unwrap_or_default()
     }
 
     async fn drain(&self) {
@@ -201,6 +261,7 @@ struct Workshop {
     launcher: Launcher,
     installed: Installed,
     arguments: Vec<std::ffi::OsString>,
+    catalogs: Catalogs,
     tasks: TaskTracker,
     /// The catalog, and what else all workers share.
     _private: TempDir,
@@ -219,6 +280,7 @@ impl Workshop {
             catalog::write(codex, launcher, installed, private.path(), &names(&config.models)).await?;
         Ok(Self {
             arguments: flags::arguments(codex, installed, &catalogs),
+            catalogs,
             codex: codex.clone(),
             launcher: launcher.clone(),
             installed: installed.clone(),

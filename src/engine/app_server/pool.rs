@@ -107,11 +107,6 @@ impl Pool {
         Some(why.unwrap_or_else(|| "the app-server is starting".to_owned()))
     }
 
-    /// The workers that are there.
-    pub(super) fn workers(&self) -> Vec<Arc<Worker>> {
-        self.ready.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
     /// Sends all workers away.
     pub(super) fn close(&self) {
         self.stop.cancel();

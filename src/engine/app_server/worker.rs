@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 
@@ -47,8 +47,6 @@ const NOT_WANTED: &[&str] = &[
 #[derive(Debug)]
 pub(super) struct Worker {
     pub(super) peer: Peer,
-    /// What it said of itself.
-    pub(super) hello: Value,
     pub(super) born: Instant,
     /// Turns that it has been given.
     pub(super) turns: AtomicU32,
@@ -74,8 +72,8 @@ impl Worker {
         };
         let pid = process.pid();
         let peer = Peer::start(stdin, stdout, line_limit, tasks);
-        let hello = match shake_hands(&peer).await {
-            Ok(hello) => hello,
+        match shake_hands(&peer).await {
+            Ok(()) => {}
             Err(CallError::Gone(_)) => {
                 process.exit().await;
                 let words = process.stderr();
@@ -84,10 +82,9 @@ impl Worker {
                 return Err(format!("the app-server ended at its start: {}", last.trim()));
             }
             Err(error) => return Err(error.to_string()),
-        };
+        }
         Ok(Self {
             peer,
-            hello,
             born: Instant::now(),
             turns: AtomicU32::new(0),
             running: AtomicUsize::new(0),
@@ -124,14 +121,14 @@ impl Worker {
     }
 }
 
-async fn shake_hands(peer: &Peer) -> Result<Value, CallError> {
+async fn shake_hands(peer: &Peer) -> Result<(), CallError> {
     let params = json!({
         "clientInfo": {"name": "codex-api", "title": "codex-api", "version": env!("CARGO_PKG_VERSION")},
         "capabilities": {"experimentalApi": true, "optOutNotificationMethods": NOT_WANTED},
     });
-    let hello = peer.call("initialize", &params, CALL_LIMIT).await?;
+    peer.call("initialize", &params, CALL_LIMIT).await?;
     peer.notify("initialized").await;
-    Ok(hello)
+    Ok(())
 }
 
 /// The process in a containment.

@@ -23,8 +23,9 @@ use super::{
     process::{Input, Launcher, ProcessGroup, Started},
 };
 use crate::{
-    config::{Codex, Log},
+    config::{Codex, Log, Profile},
     error::Error,
+    pb,
 };
 
 /// How long a bad finding about the CLI is believed before it is looked at again.
@@ -106,6 +107,12 @@ impl Engine for Exec {
     }
 
     fn check(&self, turn: &Turn) -> Result<(), Error> {
+        if turn.profile == Profile::Chat {
+            return Err(Error::unsupported(
+                "model",
+                "the exec engine has no chat profile; leave `:chat` out",
+            ));
+        }
         if turn.tools.is_empty() {
             return Ok(());
         }
@@ -113,6 +120,10 @@ impl Engine for Exec {
             "tools",
             "the exec engine cannot call the client's functions; leave `tools` out",
         ))
+    }
+
+    async fn models(&self) -> Vec<pb::Model> {
+        Vec::new()
     }
 
     async fn drain(&self) {

@@ -176,6 +176,8 @@ pub fn config(codex: Codex, home: &Path, marker: &str, settings: &[(&str, &str)]
     set("CODEX_WORKSPACE", home.join("work").into());
     set("CODEX_CANCEL_GRACE_SECONDS", "0.5".into());
     set("CODEX_BIN", executable(codex).into());
+    // The same tests run over both engines, one after the other: see scripts/test.sh.
+    set("CODEX_ENGINE", std::env::var_os("TEST_ENGINE").unwrap_or_else(|| "exec".into()));
     for (name, value) in settings {
         set(name, value.into());
     }
