@@ -10,11 +10,12 @@ litellm_version=1.106.0
 
 usage() {
     cat <<'END'
-usage: scripts/bench.sh [--quick] [--litellm] [--only PART,…] [--out FOLDER]
+usage: scripts/bench.sh [--quick] [--litellm] [--only PART,…] [--set NAME=VALUE]… [--out FOLDER]
 
   --quick    one short round of everything, below two minutes; goes to target/bench/ unless --out says otherwise
   --litellm  install LiteLLM's proxy into .tools/ to compare with (743 MB); once it is there, it always takes part
   --only     some parts: start, turns, cancel, deltas, idle, flood; goes to target/bench/ too
+  --set      NAME=VALUE: a setting of the servers that are measured; goes to target/bench/ too
   --out      where benchmarks.md and its plots go (default docs/)
 
 Takes the pinned codex, which it installs from npm into .tools/, or the one that CODEX_BIN names. Best on a machine
@@ -31,9 +32,9 @@ while (($#)); do
         -h | --help) usage && exit ;;
         --quick) options+=(--quick) && default_out=$root/target/bench ;;
         --litellm) want_litellm=1 ;;
-        --only)
-            (($# > 1)) || die "--only needs parts"
-            options+=(--only "$2") && default_out=$root/target/bench && shift
+        --only | --set)
+            (($# > 1)) || die "$1 needs a value"
+            options+=("$1" "$2") && default_out=$root/target/bench && shift
             ;;
         --out)
             (($# > 1)) || die "--out needs a folder"

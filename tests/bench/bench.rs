@@ -162,7 +162,11 @@ async fn all(options: &Options, folder: &TempDir, results: &mut Results) -> Outc
         end(field.bare).await?;
     }
     if let Some(litellm) = options.litellm.as_ref().filter(|_| options.wants("flood")) {
-        results.floods.push(flood::litellm(litellm, &upstream, folder, options).await?);
+        match flood::litellm(litellm, &upstream, folder, options).await {
+            Ok(flood) => results.floods.push(flood),
+            // Somebody else's program; what was measured of ours is worth keeping.
+            Err(error) => options.say(&format!("LiteLLM could not be measured: {error}")),
+        }
     }
     if options.wants("idle") {
         results.idles = idle::measure(&stage.fake(), options).await?;
@@ -185,34 +189,34 @@ impl Stage<'_> {
     /// A server over the real CLI and our upstream. Nobody is refused; the rest is as it comes.
     fn real(&self, engine: &'static str) -> Setup {
         // More than this many processes of codex at once only take each other's memory.
-        let running = if engine == "exec" { 16 } else { 64 };
+        let running = if engine == "exec" { "16" } else { "64" };
         Setup {
             gateway: self.options.gateway.clone(),
             codex: self.options.codex.clone(),
             engine,
             base_url: Some(self.base_url.clone()),
-            settings: vec![
-                ("CODEX_MAX_CONCURRENCY", running.to_string()),
-                ("CODEX_MAX_QUEUE", "256".to_owned()),
-            ],
+            settings: self.settings(&[("CODEX_MAX_CONCURRENCY", running), ("CODEX_MAX_QUEUE", "256")]),
             folder: self.folder.to_owned(),
             name: format!("real-{engine}"),
         }
     }
 
     fn fake(&self) -> Setup {
-        let many = || "1200".to_owned();
+        const MANY: &str = "1200";
+        let settings =
+            [("CODEX_MAX_CONCURRENCY", MANY), ("CODEX_MAX_QUEUE", MANY), ("CODEX_MAX_CONNECTIONS", "4096")];
         Setup {
             codex: self.options.fake.clone(),
             base_url: None,
-            settings: vec![
-                ("CODEX_MAX_CONCURRENCY", many()),
-                ("CODEX_MAX_QUEUE", many()),
-                ("CODEX_MAX_CONNECTIONS", "4096".to_owned()),
-            ],
+            settings: self.settings(&settings),
             name: "fake".to_owned(),
             ..self.real("app-server")
         }
+    }
+
+    fn settings(&self, ours: &[(&str, &str)]) -> Vec<(String, String)> {
+        let ours = ours.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        ours.chain(self.options.set.iter().cloned()).collect()
     }
 
     /// The bare client: what this server says to its worker is recorded first.

@@ -26,7 +26,7 @@ pub(crate) struct Setup {
     pub(crate) engine: &'static str,
     /// The provider of the CLI; without one, only the fake codex can answer.
     pub(crate) base_url: Option<String>,
-    pub(crate) settings: Vec<(&'static str, String)>,
+    pub(crate) settings: Vec<(String, String)>,
     /// Where homes and logs go.
     pub(crate) folder: PathBuf,
     pub(crate) name: String,

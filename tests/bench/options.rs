@@ -11,7 +11,7 @@ use crate::Outcome;
 
 /// What `bench --help` says.
 pub(crate) const HELP: &str = "\
-usage: bench --gateway PATH --codex PATH --fake PATH [--litellm PATH] [--quick] [--only PART,…] --out FOLDER
+usage: bench --gateway PATH --codex PATH --fake PATH [--litellm PATH] [--quick] [--only PART,…] [--set NAME=VALUE]… --out FOLDER
 
   --gateway  a codex-api
   --codex    a native codex
@@ -19,6 +19,7 @@ usage: bench --gateway PATH --codex PATH --fake PATH [--litellm PATH] [--quick] 
   --litellm  a litellm program to compare with
   --quick    one short round of everything, below two minutes
   --only     start, turns, cancel, deltas, idle, flood
+  --set      a setting of the servers that are measured, over our own: NAME=VALUE; may be repeated
   --out      where benchmarks.md and its plots go
 ";
 
@@ -31,6 +32,8 @@ pub(crate) struct Options {
     pub(crate) litellm: Option<PathBuf>,
     pub(crate) quick: bool,
     pub(crate) out: PathBuf,
+    /// Settings for all servers.
+    pub(crate) set: Vec<(String, String)>,
     only: Vec<String>,
     begun: Instant,
 }
@@ -38,7 +41,7 @@ pub(crate) struct Options {
 impl Options {
     pub(crate) fn read(arguments: impl IntoIterator<Item = OsString>) -> Outcome<Self> {
         let (mut gateway, mut codex, mut fake, mut litellm, mut out) = (None, None, None, None, None);
-        let (mut quick, mut only) = (false, Vec::new());
+        let (mut quick, mut only, mut set) = (false, Vec::new(), Vec::new());
         let mut arguments = arguments.into_iter();
         while let Some(argument) = arguments.next() {
             let mut path = |into: &mut Option<PathBuf>| {
@@ -56,6 +59,11 @@ impl Options {
                     let parts = arguments.next().ok_or(HELP)?;
                     only.extend(parts.to_string_lossy().split(',').map(str::to_owned));
                 }
+                Some("--set") => {
+                    let pair = arguments.next().ok_or(HELP)?;
+                    let (name, value) = pair.to_str().and_then(|pair| pair.split_once('=')).ok_or(HELP)?;
+                    set.push((name.to_owned(), value.to_owned()));
+                }
                 _ => return Err(HELP.into()),
             }
         }
@@ -68,6 +76,7 @@ impl Options {
             litellm: litellm.map(std::path::absolute).transpose()?,
             out: out.ok_or(HELP)?,
             quick,
+            set,
             only,
             begun: Instant::now(),
         })

@@ -139,7 +139,7 @@ const CLIENTS: [usize; 4] = [1, 4, 16, 64];
 pub(crate) async fn measure(field: &Field, options: &Options) -> Outcome<Turns> {
     let mut turns = Turns::default();
     for pace in Pace::ALL {
-        for clients in CLIENTS {
+        for &clients in options.pick(&[1, 16, 64][..], &CLIENTS) {
             for who in Who::ALL {
                 let memory = Default::default();
                 turns.0.push(Row { who, pace, clients, rounds: Vec::new(), memory });
@@ -155,7 +155,8 @@ pub(crate) async fn measure(field: &Field, options: &Options) -> Outcome<Turns> 
                 let at = if round % 2 == 0 { at } else { Who::ALL.len() - 1 - at };
                 let row = &mut turns.0[group + at];
                 // What is slow has its say once; the ratios pair it with the first round.
-                if row.who == Who::Exec && round > 0 {
+                let too_long = options.quick && row.pace == Pace::Slow && row.clients > 16;
+                if row.who == Who::Exec && (round > 0 || too_long) {
                     continue;
                 }
                 options.say(&format!(
@@ -185,7 +186,7 @@ fn count(who: Who, pace: Pace, clients: usize, options: &Options) -> usize {
         (Who::Exec, Pace::Instant) => clients.max(6),
         (Who::Exec, Pace::Slow) => clients.max(2),
         (Who::Bare | Who::Http | Who::Grpc, Pace::Instant) => (clients * 8).clamp(60, 320),
-        (Who::Bare | Who::Http | Who::Grpc, Pace::Slow) => (clients * 2).max(4),
+        (Who::Bare | Who::Http | Who::Grpc, Pace::Slow) => (clients * 2).max(5),
     };
     options.pick(full.div_ceil(3).max(clients).min(full), full)
 }
