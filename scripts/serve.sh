@@ -7,18 +7,20 @@ set -euo pipefail
 
 usage() {
     cat <<'END'
-usage: scripts/serve.sh [--demo] [--dev] [host] [port] [-- further flags of `codex-api serve`]
+usage: scripts/serve.sh [--demo | --doctor] [--dev] [host] [port] [-- further flags of `codex-api serve`]
 
-  --demo  answer from a scripted upstream: the real Codex CLI, no account, no model
-  --dev   build without optimisation: quicker to build, slower to run
-  host    default 127.0.0.1; any but loopback needs CODEX_GATEWAY_TOKEN
-  port    default 8000
+  --demo    answer from a scripted upstream: the real Codex CLI, no account, no model
+  --doctor  check all that a turn needs (`codex-api doctor`) instead of serving
+  --dev     build without optimisation: quicker to build, slower to run
+  host      default 127.0.0.1; any but loopback needs CODEX_GATEWAY_TOKEN
+  port      default 8000
 
 Takes `codex` from CODEX_BIN or PATH; where there is none, installs the pinned CLI from npm into .tools/.
 Settings come from the environment and from .env in the current directory.
 END
 }
 
+command=serve
 flags=()
 places=()
 profile=release
@@ -26,6 +28,7 @@ while (($#)); do
     case $1 in
         -h | --help) usage && exit ;;
         --demo) flags+=(--demo) ;;
+        --doctor) command=doctor ;;
         --dev) profile=dev ;;
         --) shift && break ;;
         -*) usage >&2 && die "$1 is no option of this script; flags of the server come after --" ;;
@@ -63,4 +66,4 @@ target=${CARGO_TARGET_DIR:-$root/target}
 say "building codex-api ($profile); the first time takes some minutes"
 cargo build --profile "$profile" --locked --bin codex-api --manifest-path "$root/Cargo.toml" --target-dir "$target"
 # Cargo's folder for the profile `dev` is `debug`.
-exec "$target/${profile/dev/debug}/codex-api" serve "${flags[@]}" "$@"
+exec "$target/${profile/dev/debug}/codex-api" "$command" "${flags[@]}" "$@"

@@ -1,7 +1,10 @@
 //! The composition root: configuration → engine, service, doors, listeners → a server that runs until it is told to
 //! stop, and stops in order.
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fs::Permissions, io, net::SocketAddr, os::unix::fs::PermissionsExt, path::PathBuf, sync::Arc,
+    time::Duration,
+};
 
 use axum::{Router, extract::Request, middleware, response::Response};
 use futures_util::future::OptionFuture;
@@ -55,6 +58,8 @@ struct Demo {
 pub struct Options {
     /// Answers come from the scripted upstream.
     pub demo: bool,
+    /// This process has no children of its own but those of turns: orphans among them are adopted and ended.
+    pub foster: bool,
     /// The `codex-api` executable that contains children; our own if absent.
     pub containment: Option<PathBuf>,
 }
@@ -93,7 +98,10 @@ impl App {
         let grpc_only = config.doors.grpc_listen.map(bind).transpose()?;
 
         let containment = options.containment.unwrap_or_else(|| PathBuf::from(OURSELVES));
-        let launcher = Launcher::new(containment, config.codex.cancel_grace);
+        let mut launcher = Launcher::new(containment, config.codex.cancel_grace);
+        if options.foster {
+            launcher = launcher.fostering().map_err(prepare("the adoption of orphans"))?;
+        }
         let engine = engine::choose(&config, launcher).await?;
         let status = engine.status().await;
         let service = Arc::new(Service::new(&config, engine));
@@ -173,7 +181,10 @@ impl Demo {
     async fn start(config: &mut Config) -> Result<Self, StartError> {
         let prepare = |what| move |cause| StartError::Prepare { what, cause };
         let upstream = Upstream::start().await.map_err(prepare("the scripted upstream"))?;
-        let home = tempfile::Builder::new().prefix("codex-api-demo-").tempdir_in(&config.codex.scratch);
+        let home = tempfile::Builder::new()
+            .prefix("codex-api-demo-")
+            .permissions(Permissions::from_mode(0o700))
+            .tempdir_in(&config.codex.scratch);
         let home = home.map_err(prepare("a folder for the demo"))?;
         config.codex.scripted_upstream =
             Some(ScriptedUpstream { base_url: upstream.base_url(), codex_home: home.path().to_owned() });

@@ -112,7 +112,8 @@ async fn guard(State(gate): State<Arc<Gate>>, mut request: Request, next: Next) 
 fn in_our_words(response: Response) -> Response {
     let Some(status) = Status::from_header_map(response.headers()) else { return response };
     let too_large = status.code() == Code::OutOfRange;
-    let garbled = status.code() == Code::Internal && status.message().starts_with("failed to decode");
+    // What is ours has details, also where it is our fault.
+    let garbled = status.code() == Code::Internal;
     if !(too_large || garbled) || !status.details().is_empty() {
         return response;
     }

@@ -58,7 +58,7 @@ fn serve(config: Config, demo: bool) -> ExitCode {
             Ok(signals) => signals,
             Err(error) => return complain(&error.to_string(), 1),
         };
-        let app = match App::start(config, Options { demo, ..Options::default() }).await {
+        let app = match App::start(config, Options { demo, foster: true, ..Options::default() }).await {
             Ok(app) => app,
             Err(error @ StartError::Engine(_)) => return complain(&error.to_string(), USAGE),
             Err(error) => return complain(&error.to_string(), 1),

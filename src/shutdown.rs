@@ -102,18 +102,23 @@ impl Shutdown {
     }
 }
 
-/// SIGTERM and SIGINT. From its making on they no longer end the process by themselves, and none is missed between
+/// SIGTERM, SIGINT and SIGHUP (the terminal is closed). From its making on they no longer end the process by themselves, and none is missed between
 /// two calls of `next`.
 #[derive(Debug)]
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
     /// Takes the signals over. Must be called inside the runtime.
     pub fn take() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
     }
 
     /// Waits for the next one and tells its name.
@@ -121,6 +126,7 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
+            _ = self.hangup.recv() => "SIGHUP",
         }
     }
 }

@@ -136,7 +136,12 @@ pub(super) fn codex(v: &mut Values) -> Codex {
     Codex {
         engine: engine(v),
         workers: workers(v),
-        bin: v.path("CODEX_BIN"),
+        // A bare name is looked for on PATH.
+        bin: v
+            .optional("CODEX_BIN")
+            .filter(|name| !name.contains('/'))
+            .map(PathBuf::from)
+            .or_else(|| v.path("CODEX_BIN")),
         workspace: v.path("CODEX_WORKSPACE").unwrap_or_else(|| v.current_dir()),
         add_dirs: v.paths("CODEX_ADD_DIRS"),
         cli_home: v.path("CODEX_CLI_HOME"),

@@ -12,20 +12,22 @@ use std::{
 /// The executable to run, or what the operator should do.
 pub fn find(configured: Option<&Path>, env: &BTreeMap<OsString, OsString>) -> Result<PathBuf, String> {
     let found = match configured {
+        Some(name) if name.components().count() == 1 => on_path(name, env)
+            .ok_or_else(|| format!("CODEX_BIN names {}, which is not on PATH", name.display()))?,
         Some(path) if is_executable(path) => path.to_owned(),
         Some(path) => {
             return Err(format!("CODEX_BIN names {}, which is not an executable file", path.display()));
         }
-        None => on_path(env).ok_or(
+        None => on_path(Path::new("codex"), env).ok_or(
             "the Codex CLI was not found on PATH; install it (npm install -g @openai/codex) or set CODEX_BIN",
         )?,
     };
     Ok(native(&found).unwrap_or(found))
 }
 
-fn on_path(env: &BTreeMap<OsString, OsString>) -> Option<PathBuf> {
+fn on_path(name: &Path, env: &BTreeMap<OsString, OsString>) -> Option<PathBuf> {
     let path = env.get(&OsString::from("PATH"))?;
-    std::env::split_paths(path).map(|folder| folder.join("codex")).find(|file| is_executable(file))
+    std::env::split_paths(path).map(|folder| folder.join(name)).find(|file| is_executable(file))
 }
 
 fn is_executable(path: &Path) -> bool {
@@ -86,6 +88,7 @@ mod tests {
         let program = fs::canonicalize(program).unwrap();
         assert_eq!(fs::canonicalize(find(None, &env).unwrap()).unwrap(), program);
         assert_eq!(fs::canonicalize(find(Some(&script), &env).unwrap()).unwrap(), program);
+        assert_eq!(fs::canonicalize(find(Some(Path::new("codex")), &env).unwrap()).unwrap(), program);
     }
 
     #[test]

@@ -17,6 +17,8 @@ use rustix::process::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::procfs::descendants;
+
 /// How long the kernel may take to bury killed processes before we give up on them.
 const BURIAL: Duration = Duration::from_secs(5);
 
@@ -27,7 +29,7 @@ pub struct Contained {
     pub parent: u32,
     /// Time between the request to stop and the kill.
     pub grace: Duration,
-    /// A folder to remove at the end.
+    /// A folder to remove at the end, if the parent no longer can.
     pub remove: Option<PathBuf>,
     /// Program and arguments.
     pub command: Vec<OsString>,
@@ -40,8 +42,8 @@ pub fn run(contained: &Contained) -> ExitCode {
         .enable_all()
         .build()
         .and_then(|runtime| runtime.block_on(contain(contained)));
-    if let Some(folder) = &contained.remove {
-        // Usually our parent removes it; when it was killed, this is the only chance.
+    if let Some(folder) = contained.remove.as_ref().filter(|_| !has_parent(contained.parent)) {
+        // Our parent would have removed it, after a look into it.
         drop(std::fs::remove_dir_all(folder));
     }
     match outcome {
@@ -63,7 +65,7 @@ async fn contain(contained: &Contained) -> io::Result<ExitStatus> {
 
     set_child_subreaper(Some(getpid()))?;
     set_parent_process_death_signal(Some(Signal::TERM))?;
-    if getppid().map(Pid::as_raw_nonzero).map(|p| p.get().unsigned_abs()) != Some(contained.parent) {
+    if !has_parent(contained.parent) {
         return Err(io::Error::other("the parent is gone"));
     }
 
@@ -87,6 +89,10 @@ async fn contain(contained: &Contained) -> io::Result<ExitStatus> {
     }
     let swept = sweep(child, &mut child_changed).await;
     status.or(swept).ok_or_else(|| io::Error::other("the command could not be ended"))
+}
+
+fn has_parent(pid: u32) -> bool {
+    getppid().is_some_and(|parent| parent.as_raw_nonzero().get().unsigned_abs() == pid)
 }
 
 fn spawn(command: &[OsString]) -> io::Result<Pid> {
@@ -149,35 +155,6 @@ async fn sweep(child: Pid, child_changed: &mut tokio::signal::unix::Signal) -> O
         // A death wakes us; the tick is for those who forked while we looked.
         drop(tokio::time::timeout(Duration::from_millis(10), child_changed.recv()).await);
     }
-}
-
-/// All processes below `root`, by one reading of `/proc`.
-fn descendants(root: Pid) -> Vec<Pid> {
-    let parents = parents();
-    let mut found = vec![root];
-    let mut next = 0;
-    while let Some(parent) = found.get(next).copied() {
-        found.extend(parents.iter().filter(|(_, p)| *p == parent).map(|(pid, _)| *pid));
-        next += 1;
-    }
-    found.split_off(1)
-}
-
-/// Every process with its parent.
-fn parents() -> Vec<(Pid, Pid)> {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
-    entries
-        .flatten()
-        .filter_map(|entry| {
-            let pid = entry.file_name().to_str()?.parse().ok()?;
-            let stat = std::fs::read(entry.path().join("stat")).ok()?;
-            // The name, in parentheses, may hold anything: the fields go on after the last one.
-            let after_name = stat.iter().rposition(|byte| *byte == b')')?;
-            let rest = std::str::from_utf8(stat.get(after_name + 1..)?).ok()?;
-            let parent = rest.split_ascii_whitespace().nth(1)?.parse().ok()?;
-            Some((Pid::from_raw(pid)?, Pid::from_raw(parent)?))
-        })
-        .collect()
 }
 
 fn code(status: ExitStatus) -> u8 {

@@ -24,7 +24,7 @@ use tokio_util::{
     task::TaskTracker,
 };
 
-use super::Slot;
+use super::{Slot, foster::Foster};
 
 /// How much of stderr is kept: its end, where the reason stands.
 const STDERR_KEPT: usize = 16 * 1024;
@@ -43,6 +43,8 @@ pub struct Launcher {
     alive: TaskTracker,
     /// Cancelled when all must end.
     stop_all: CancellationToken,
+    /// Our containment processes, where what a killed one left behind comes to us.
+    foster: Option<Foster>,
 }
 
 /// What to start.
@@ -55,6 +57,8 @@ pub(super) struct Launch {
     pub(super) stdin: Input,
     /// Files that the child needs; removed when the last of its processes is gone.
     pub(super) scratch: Option<TempDir>,
+    /// A file in `scratch` to look into when the child has ended.
+    pub(super) last_words: Option<PathBuf>,
     /// When it is stopped, whoever still waits for it.
     pub(super) deadline: Option<tokio::time::Instant>,
 }
@@ -104,7 +108,7 @@ impl Answer {
 #[derive(Debug)]
 pub(super) struct ProcessGroup {
     stderr: Arc<Mutex<Vec<u8>>>,
-    exit: watch::Receiver<Option<ExitStatus>>,
+    exit: watch::Receiver<Option<Exit>>,
     pid: Option<u32>,
     leave: CancellationToken,
     #[expect(dead_code, reason = "held for its destructor, which asks the child to stop")]
@@ -114,7 +118,19 @@ pub(super) struct ProcessGroup {
 impl Launcher {
     /// `containment` is a `codex-api` executable: our own, unless a test says otherwise.
     pub fn new(containment: PathBuf, grace: Duration) -> Self {
-        Self { containment, grace, alive: TaskTracker::new(), stop_all: CancellationToken::new() }
+        Self {
+            containment,
+            grace,
+            alive: TaskTracker::new(),
+            stop_all: CancellationToken::new(),
+            foster: None,
+        }
+    }
+
+    /// The same, in a process that has no other children: what a containment leaves behind that is itself killed
+    /// (nobody can prevent that) is adopted and ended by us.
+    pub fn fostering(self) -> io::Result<Self> {
+        Ok(Self { foster: Some(Foster::start()?), ..self })
     }
 
     /// Stops all children and waits until none is alive.
@@ -126,7 +142,10 @@ impl Launcher {
 
     /// Starts a child; `slot` is held until the last of its processes is gone.
     pub(super) fn start(&self, launch: Launch, slot: Slot) -> io::Result<Started> {
-        let mut child = self.spawn(&launch)?;
+        let mut child = match &self.foster {
+            Some(foster) => foster.spawn(|| self.spawn(&launch))?,
+            None => self.spawn(&launch)?,
+        };
         let missing = || io::Error::other("a pipe is missing");
         let stdin = child.stdin.take().ok_or_else(missing)?;
         let stdout = child.stdout.take().ok_or_else(missing)?;
@@ -144,6 +163,7 @@ impl Launcher {
             deadline: launch.deadline,
         };
         let tail = Arc::clone(&kept);
+        let foster = self.foster.clone();
         let (stdin, text) = match launch.stdin {
             Input::Text(text) => (None, Some((stdin, text))),
             Input::Open => (Some(stdin), None),
@@ -151,9 +171,13 @@ impl Launcher {
         self.alive.spawn(async move {
             let feeding = OptionFuture::from(text.map(|(stdin, text)| feed(stdin, text)));
             let (status, _, ()) = tokio::join!(owner.end(), feeding, keep(stderr, tail));
+            if let Some(foster) = foster {
+                foster.ended(pid, status).await;
+            }
+            let last_words = launch.last_words.and_then(|path| std::fs::read_to_string(path).ok());
             drop(launch.scratch);
             drop(slot);
-            exited.send_replace(Some(status));
+            exited.send_replace(Some(Exit { status, last_words }));
         });
         let process = ProcessGroup { stderr: kept, exit, pid, leave, stop: stop.drop_guard() };
         Ok(Started { stdin, stdout, process })
@@ -164,7 +188,7 @@ impl Launcher {
         let Started { stdout, mut process, .. } = self.start(launch, Slot::new(()))?;
         let mut printed = Vec::new();
         stdout.take(ANSWER_LIMIT).read_to_end(&mut printed).await?;
-        let code = process.exit().await.and_then(|status| status.code());
+        let code = process.exit().await.and_then(|exit| exit.status.code());
         Ok(Answer { code, stdout: String::from_utf8_lossy(&printed).into_owned(), stderr: process.stderr() })
     }
 
@@ -198,9 +222,9 @@ impl ProcessGroup {
     }
 
     /// Waits for the end of all processes.
-    pub(super) async fn exit(&mut self) -> Option<ExitStatus> {
-        let status = self.exit.wait_for(Option::is_some).await.ok()?;
-        *status
+    pub(super) async fn exit(&mut self) -> Option<Exit> {
+        let exit = self.exit.wait_for(Option::is_some).await.ok()?;
+        exit.clone()
     }
 
     /// The end of what it printed to stderr; whole after [`exit`](Self::exit).
@@ -208,6 +232,14 @@ impl ProcessGroup {
         let kept = self.stderr.lock().unwrap_or_else(PoisonError::into_inner);
         String::from_utf8_lossy(&kept).into_owned()
     }
+}
+
+/// What is left of a child.
+#[derive(Debug, Clone)]
+pub(super) struct Exit {
+    pub(super) status: ExitStatus,
+    /// The text of [`Launch::last_words`].
+    pub(super) last_words: Option<String>,
 }
 
 struct Owner {

@@ -36,6 +36,7 @@ pub(super) async fn json<T: DeserializeOwned>(
     limits: BodyLimits,
 ) -> Result<T, ApiError> {
     check_content_type(&parts.headers)?;
+    check_content_encoding(&parts.headers)?;
     // A client that asks first gets its answer at once; any other is still sending and would not hear it.
     let asks_first = parts.headers.contains_key(header::EXPECT);
     parse(&read(body, limits, asks_first).await?)
@@ -49,6 +50,15 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
         return Ok(());
     }
     Err(ApiError::unsupported_media_type("the body must be JSON: send `content-type: application/json`"))
+}
+
+/// A packed body would be taken for broken JSON.
+fn check_content_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
+    let plain = |value: &http::HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"identity");
+    if headers.get_all(header::CONTENT_ENCODING).iter().all(plain) {
+        return Ok(());
+    }
+    Err(ApiError::unsupported_media_type("packed bodies are not taken: leave `content-encoding` out"))
 }
 
 async fn read(mut body: Body, limits: BodyLimits, asks_first: bool) -> Result<Bytes, ApiError> {

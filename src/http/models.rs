@@ -2,7 +2,7 @@
 
 use axum::{
     Json,
-    extract::{Path, Request, State},
+    extract::{Path, Request, State, rejection::PathRejection},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
@@ -44,9 +44,12 @@ pub(super) async fn list<S: CodexService>(
 /// One model; its name may contain slashes.
 pub(super) async fn retrieve<S: CodexService>(
     State(facade): State<Facade<S>>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Result<Response, ApiError> {
+    let Ok(Path(id)) = id else {
+        return Err(ApiError::model_not_found("a model's name is UTF-8; see GET /v1/models".to_owned()));
+    };
     let models = fetch(&facade, request).await?;
     match models.into_iter().find(|model| model.id == id) {
         Some(model) => Ok(Json(Model::of(model)).into_response()),

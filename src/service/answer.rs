@@ -62,6 +62,7 @@ impl Answer {
                 Step::default()
             }
             TurnEvent::Text(text) => {
+                self.any_text |= !text.is_empty();
                 let filtered = self.filter.push(&text);
                 self.out(filtered)
             }
@@ -127,7 +128,6 @@ impl Answer {
     }
 
     fn out(&mut self, filtered: Filtered) -> Step {
-        self.any_text |= !filtered.text.is_empty();
         self.cut = filtered.end;
         let state = if self.cut.is_some() { State::Cut } else { State::Open };
         Step { events: delta(filtered.text).into_iter().collect(), state }
@@ -190,6 +190,14 @@ mod tests {
         assert_eq!(text, "look\n\ndone");
         assert_eq!(others, [finished(FinishReason::Stop)]);
         assert_eq!(state, Some(State::Over(Some(pb::Usage::default()))));
+    }
+
+    #[test]
+    fn what_a_stop_text_holds_back_is_text_all_the_same() {
+        let events = [message("a").to_vec(), message("b").to_vec(), vec![end()]].concat();
+        assert_eq!(run(answer(&Format::Text, &["aX"]), events.clone()).0, "a\n\nb");
+        assert_eq!(run(answer(&Format::Text, &["ab"]), events.clone()).0, "a\n\nb");
+        assert_eq!(run(answer(&Format::Text, &["a\n\nb"]), events).0, "");
     }
 
     #[test]

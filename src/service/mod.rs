@@ -140,7 +140,7 @@ impl Service {
             turn.id = if parsed.n == 1 { id.to_owned() } else { format!("{id}.{index}") };
             turn.deadline = Some(deadline.at());
             let opened = open(Arc::clone(&self.engine), turn, ticket, deadline);
-            let events = if index == 0 { opened.await? } else { later(opened) };
+            let events = if index == 0 { opened.await? } else { later(opened, deadline) };
             let filter = TextFilter::new(self.strip_answer_tags, &parsed.stop, parsed.max_output_tokens);
             choices.push(Choice { events, answer: Answer::new(&parsed.turn.format, filter) });
         }
@@ -165,9 +165,11 @@ async fn open(
 }
 
 /// A turn that is opened when its events are first asked for.
-fn later(opened: impl Future<Output = Result<Events, Error>> + Send + 'static) -> Events {
-    Box::pin(stream::once(opened).flat_map(|opened| match opened {
+fn later(opened: impl Future<Output = Result<Events, Error>> + Send + 'static, deadline: Deadline) -> Events {
+    Box::pin(stream::once(opened).flat_map(move |opened| match opened {
         Ok(events) => events,
+        // Another choice has run by now: who is told to come back later would run its agent again.
+        Err(Error::Overloaded { .. }) => Box::pin(stream::iter([Err(deadline.exceeded())])) as Events,
         Err(error) => Box::pin(stream::iter([Err(error)])) as Events,
     }))
 }

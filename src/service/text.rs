@@ -34,29 +34,24 @@ impl TextFilter {
 
     /// Text that came. Some of it may be kept back until it is clear what it is.
     pub(super) fn push(&mut self, text: &str) -> Filtered {
-        let text = match &mut self.tags {
-            Some(tags) => tags.without(text),
-            None => text.to_owned(),
+        let (text, stopped) = match &mut self.stop {
+            Some(stop) => stop.until(text),
+            None => (text.to_owned(), false),
         };
-        self.stopped(&text, false)
+        self.stripped(&text, stopped, stopped)
     }
 
     /// The rest, when no more text comes.
     pub(super) fn finish(&mut self) -> Filtered {
-        let text = self.tags.as_mut().map(Matcher::rest).unwrap_or_default();
-        self.stopped(&text, true)
+        let text = self.stop.as_mut().map(Matcher::rest).unwrap_or_default();
+        self.stripped(&text, false, true)
     }
 
-    fn stopped(&mut self, text: &str, last: bool) -> Filtered {
-        let (mut text, stopped) = match &mut self.stop {
-            Some(stop) => {
-                let (mut before, found) = stop.until(text);
-                if last && !found {
-                    before.push_str(&stop.rest());
-                }
-                (before, found)
-            }
-            None => (text.to_owned(), false),
+    fn stripped(&mut self, text: &str, stopped: bool, last: bool) -> Filtered {
+        let mut text = match &mut self.tags {
+            Some(tags) if last => tags.without(text) + &tags.rest(),
+            Some(tags) => tags.without(text),
+            None => text.to_owned(),
         };
         if self.tokens.as_mut().is_some_and(|tokens| tokens.cut(&mut text)) {
             return Filtered { text, end: Some(FinishReason::Length) };
@@ -205,6 +200,12 @@ mod tests {
     fn tags_go_wherever_they_are_cut() {
         let tags = || TextFilter::new(true, &[], None);
         assert_eq!(run(tags(), &["a</answer>b</ans", "wer>", "c</answe"]), ("abc</answe".into(), None));
+    }
+
+    #[test]
+    fn a_stop_text_may_be_the_tag_itself() {
+        let both = || TextFilter::new(true, &["</answer>".into()], None);
+        assert_eq!(run(both(), &["one</ans", "wer>two"]), ("one".into(), Some(FinishReason::Stop)));
     }
 
     #[test]

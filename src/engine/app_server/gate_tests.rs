@@ -133,6 +133,7 @@ async fn examined(bin: &Path, profile: Profile) -> Capabilities {
         stdin: Input::Open,
         scratch: Some(home.into_folder()),
         deadline: None,
+        last_words: None,
     };
     let Started { stdin, stdout, process } = launcher.start(launch, Slot::new(())).unwrap();
     let tasks = TaskTracker::new();

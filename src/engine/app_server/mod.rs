@@ -302,7 +302,7 @@ impl Nursery for Workshop {
             folder: self.codex.workspace.clone(),
             stdin: Input::Open,
             scratch: Some(home.into_folder()),
-            deadline: None,
+            ..Launch::default()
         };
         Worker::start(launch, &self.launcher, self.codex.line_limit, &self.tasks).await
     }

@@ -1,6 +1,6 @@
 //! A turn → the command line, environment, files and input of one `codex exec`.
 
-use std::{ffi::OsString, fs, io, os::unix::fs::PermissionsExt, path::Path};
+use std::{collections::BTreeMap, ffi::OsString, fs, io, os::unix::fs::PermissionsExt, path::Path};
 
 use tempfile::TempDir;
 
@@ -35,6 +35,9 @@ pub(super) fn of(turn: &Turn, codex: &Codex, installed: &Installed) -> Result<La
     }
     // Before other options: `--image` is greedy and would eat the `-` that stands for stdin.
     let scratch = files(turn, &prompt, &codex.scratch, &mut arguments).map_err(Error::internal)?;
+    // Under a flood of deltas the CLI loses events, the answer's among them; this file has it all the same.
+    let last_words = scratch.path().join("last-message.txt");
+    arguments.path("--output-last-message=", &last_words);
     arguments.set("model_reasoning_effort", &turn.reasoning_effort);
     if let Some(verbosity) = &turn.verbosity {
         arguments.set("model_verbosity", verbosity);
@@ -43,6 +46,10 @@ pub(super) fn of(turn: &Turn, codex: &Codex, installed: &Installed) -> Result<La
     arguments.set("web_search", if turn.web_search { "live" } else { "disabled" });
     // By default a command of the agent sees everything that Codex sees, its upstream's key included.
     arguments.set("shell_environment_policy.inherit", "core");
+    let mut env = home::environment(codex);
+    if turn.sandbox == Sandbox::WorkspaceWrite {
+        own_temporary_folder(&scratch, &mut arguments, &mut env).map_err(Error::internal)?;
+    }
     for feature in provider::SWITCHED_OFF.iter().filter(|feature| installed.features.contains_key(**feature))
     {
         arguments.raw(&format!("features.{feature}"), "false");
@@ -55,28 +62,35 @@ pub(super) fn of(turn: &Turn, codex: &Codex, installed: &Installed) -> Result<La
     Ok(Launch {
         program: installed.program.clone(),
         arguments: arguments.0,
-        env: home::environment(codex),
+        env,
         folder: codex.workspace.clone(),
         stdin: Input::Text(prompt.text.into_bytes()),
-        scratch,
+        scratch: Some(scratch),
+        last_words: Some(last_words),
         deadline: turn.deadline,
     })
 }
 
-/// Writes images and schema, and names them to the CLI.
-fn files(
-    turn: &Turn,
-    prompt: &Prompt,
-    scratch: &Path,
+/// By default commands may write to the temporary folder of all, where other turns' files are. They get their own.
+fn own_temporary_folder(
+    scratch: &TempDir,
     arguments: &mut Arguments,
-) -> io::Result<Option<TempDir>> {
+    env: &mut BTreeMap<OsString, OsString>,
+) -> io::Result<()> {
+    let folder = scratch.path().join("tmp");
+    fs::create_dir(&folder)?;
+    arguments.raw("sandbox_workspace_write.exclude_slash_tmp", "true");
+    arguments.set("shell_environment_policy.set.TMPDIR", &folder.to_string_lossy());
+    env.insert("TMPDIR".into(), folder.into());
+    Ok(())
+}
+
+/// Writes images and schema, and names them to the CLI.
+fn files(turn: &Turn, prompt: &Prompt, scratch: &Path, arguments: &mut Arguments) -> io::Result<TempDir> {
     let schema = match &turn.format {
         Format::Text | Format::JsonObject => None,
         Format::JsonSchema(schema) => Some(schema),
     };
-    if schema.is_none() && prompt.images.is_empty() {
-        return Ok(None);
-    }
     // Pictures of the client are nobody else's on this machine.
     let ours = fs::Permissions::from_mode(0o700);
     let scratch = tempfile::Builder::new().prefix("codex-api-").permissions(ours).tempdir_in(scratch)?;
@@ -90,7 +104,7 @@ fn files(
         fs::write(&file, &image.data)?;
         arguments.path("--image=", &file);
     }
-    Ok(Some(scratch))
+    Ok(scratch)
 }
 
 #[derive(Debug, Default)]

@@ -31,8 +31,10 @@ fn installed() -> Installed {
     }
 }
 
+/// All arguments but the one that names a folder of this run.
 fn arguments(launch: &Launch) -> Vec<String> {
-    launch.arguments.iter().map(|a| a.to_string_lossy().into_owned()).collect()
+    let all = launch.arguments.iter().map(|a| a.to_string_lossy().into_owned());
+    all.filter(|a| !a.starts_with("--output-last-message=")).collect()
 }
 
 #[test]
@@ -63,7 +65,8 @@ fn the_plain_turn() {
     ];
     assert_eq!(arguments(&launch), expected);
     assert!(matches!(&launch.stdin, Input::Text(text) if text == b"USER: -hi"));
-    assert!(launch.scratch.is_none());
+    let last = launch.arguments.iter().any(|a| a.to_string_lossy().starts_with("--output-last-message="));
+    assert!(last && launch.last_words.is_some());
 }
 
 #[test]
@@ -85,7 +88,8 @@ fn settings_do_what_they_mean() {
     assert!(!arguments.iter().any(|a| a == "--skip-git-repo-check"));
     let env: BTreeMap<_, _> =
         launch.env.iter().map(|(k, v)| (k.to_string_lossy(), v.to_string_lossy())).collect();
-    assert_eq!(env, BTreeMap::from([("HOME".into(), "/home/minimal".into())]));
+    let own = launch.scratch.as_ref().unwrap().path().join("tmp").to_string_lossy().into_owned();
+    assert_eq!(env, BTreeMap::from([("HOME".into(), "/home/minimal".into()), ("TMPDIR".into(), own.into())]));
 }
 
 #[test]

@@ -20,11 +20,13 @@ pub(super) struct Translator {
     retries: u32,
     retried: u32,
     last_retry: Option<String>,
+    /// The last message of the agent, if nothing came after it.
+    answer: Option<String>,
 }
 
 impl Translator {
     pub(super) fn new(retries: u32) -> Self {
-        Self { retries, retried: 0, last_retry: None }
+        Self { retries, retried: 0, last_retry: None, answer: None }
     }
 
     /// What a line means. After an error or `Finished`, nothing more must be pushed.
@@ -40,11 +42,29 @@ impl Translator {
             "item.started" | "item.updated" | "item.completed" => Ok(self.item(&event)),
             "turn.completed" => Ok(vec![TurnEvent::Finished {
                 reason: pb::FinishReason::Stop,
-                usage: event.get("usage").map(usage),
+                // No turn is free: nothing at all means that the CLI lost count.
+                usage: event.get("usage").map(usage).filter(|usage| *usage != pb::Usage::default()),
             }]),
             "turn.failed" => self.failed(text(&event["error"], "message")),
             "error" => self.trouble(text(&event, "message")),
             _ => Ok(Vec::new()),
+        }
+    }
+
+    /// Whether the end came without what comes before it.
+    pub(super) fn is_lossy(&self, end: &TurnEvent) -> bool {
+        matches!(end, TurnEvent::Finished { usage, .. } if usage.is_none() || self.answer.is_none())
+    }
+
+    /// What was lost on the way, told by the file that holds the last message.
+    pub(super) fn recovered(self, last_words: Option<String>) -> Result<Vec<TurnEvent>, Error> {
+        match last_words.filter(|text| !text.is_empty()) {
+            Some(text) if self.answer.as_ref() == Some(&text) => Ok(Vec::new()),
+            Some(text) => Ok(message(&text)),
+            None if self.answer.is_some() => Ok(Vec::new()),
+            None => Err(Error::TurnFailed {
+                message: "the Codex CLI ended the turn without an answer".to_owned(),
+            }),
         }
     }
 
@@ -62,6 +82,7 @@ impl Translator {
         match text(item, "type") {
             "agent_message" if completed => {
                 self.retried = 0;
+                self.answer = Some(text(item, "text").to_owned());
                 message(text(item, "text"))
             }
             "reasoning" if completed => {
@@ -73,6 +94,7 @@ impl Translator {
             _ => {
                 // The upstream answered since the last retry, so the count begins anew.
                 self.retried = 0;
+                self.answer = self.answer.take().filter(|_| text(item, "type") == "todo_list");
                 vec![TurnEvent::Item(item::of(item, completed))]
             }
         }

@@ -118,3 +118,27 @@ fn a_process_that_dies_while_it_retries_failed_for_the_reason_of_the_retry() {
     assert_eq!(translator.cut_off(Some(1), "").reason(), "ENGINE_UNAVAILABLE");
     assert_eq!(Translator::new(5).cut_off(Some(0), "").reason(), "TURN_FAILED");
 }
+
+#[test]
+fn an_answer_that_was_lost_on_the_way_is_found_again() {
+    let end = |line: &str| Translator::new(0).push(line.as_bytes()).unwrap().remove(0);
+    let zero = end(r#"{"type":"turn.completed","usage":{"input_tokens":0,"output_tokens":0}}"#);
+    let counted = end(r#"{"type":"turn.completed","usage":{"input_tokens":9,"output_tokens":1}}"#);
+    assert_eq!(zero, TurnEvent::Finished { reason: pb::FinishReason::Stop, usage: None });
+
+    let silent = Translator::new(0);
+    assert!(silent.is_lossy(&zero) && silent.is_lossy(&counted));
+    let text = |t: &str| vec![TurnEvent::MessageStarted, TurnEvent::Text(t.into())];
+    assert_eq!(Translator::new(0).recovered(Some("all".into())).unwrap(), text("all"));
+    assert_eq!(Translator::new(0).recovered(None).unwrap_err().reason(), "TURN_FAILED");
+
+    let told = || {
+        let mut translator = Translator::new(0);
+        let line = r#"{"type":"item.completed","item":{"id":"i","type":"agent_message","text":"one"}}"#;
+        translator.push(line.as_bytes()).unwrap();
+        translator
+    };
+    assert!(!told().is_lossy(&counted) && told().is_lossy(&zero));
+    assert_eq!(told().recovered(Some("one".into())).unwrap(), []);
+    assert_eq!(told().recovered(Some("two".into())).unwrap(), text("two"));
+}

@@ -59,10 +59,14 @@ impl Exec {
             return finding;
         }
         let finding = installed::look(&self.codex, &self.launcher).await.map(Arc::new);
-        if let Err(trouble) = &finding {
-            tracing::error!(%trouble, "no turn can run");
+        let mut found = self.found.write().unwrap_or_else(PoisonError::into_inner);
+        let before = found.replace((Instant::now(), finding.clone()));
+        let before = before.and_then(|(_, finding)| finding.err());
+        match &finding {
+            Err(trouble) if before.as_ref() != Some(trouble) => tracing::error!(%trouble, "no turn can run"),
+            Ok(_) if before.is_some() => tracing::info!("turns can run again"),
+            Ok(_) | Err(_) => {}
         }
-        *self.found.write().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), finding.clone()));
         finding
     }
 
@@ -156,18 +160,23 @@ fn events(output: Output, mut translator: Translator) -> Events {
                 tracing::info!(line = %clip(&String::from_utf8_lossy(line), most), "codex says");
             }
             for event in translator.push(line)? {
-                let over = matches!(event, TurnEvent::Finished { .. });
-                if over {
-                    process.leave();
+                if !matches!(event, TurnEvent::Finished { .. }) {
+                    yield event;
+                    continue;
+                }
+                process.leave();
+                if translator.is_lossy(&event) {
+                    let last_words = process.exit().await.and_then(|exit| exit.last_words);
+                    for lost in translator.recovered(last_words)? {
+                        yield lost;
+                    }
                 }
                 yield event;
-                if over {
-                    return;
-                }
+                return;
             }
         }
-        let status = process.exit().await;
-        Err(translator.cut_off(status.and_then(|status| status.code()), &process.stderr()))?;
+        let code = process.exit().await.and_then(|exit| exit.status.code());
+        Err(translator.cut_off(code, &process.stderr()))?;
     };
     Box::pin(events)
 }

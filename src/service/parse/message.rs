@@ -109,6 +109,6 @@ fn part(part: pb::ContentPart, role: Role, field: &str, limits: &Limits) -> Resu
         ));
     }
     let kind = ImageKind::of(&image.data)
-        .ok_or_else(|| Error::invalid(field, "not a PNG, JPEG, WebP or GIF file, by its content"))?;
+        .ok_or_else(|| Error::invalid(field, "not a whole PNG, JPEG, WebP or GIF file, by its content"))?;
     Ok(Part::Image(Image { data: image.data, kind }))
 }

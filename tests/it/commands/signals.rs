@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use reqwest::Response;
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
@@ -17,13 +16,16 @@ use crate::{
     },
 };
 
+/// One pixel.
+const PNG: &str =
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
+
 /// Time enough on a busy machine, and much less than the patience that is not used.
 const AT_ONCE: Duration = Duration::from_secs(8);
 
 /// A request that runs until somebody ends it. With an image, so that it has a file.
 fn running(server: &Served, model: &str) -> JoinHandle<reqwest::Result<Response>> {
-    let png = BASE64.encode(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR");
-    let url = format!("data:image/png;base64,{png}");
+    let url = format!("data:image/png;base64,{PNG}");
     let content = json!([{"type": "text", "text": "x"}, {"type": "image_url", "image_url": {"url": url}}]);
     let body = json!({"model": model, "messages": [{"role": "user", "content": content}]});
     tokio::spawn(reqwest::Client::new().post(server.url("/v1/chat/completions")).json(&body).send())
@@ -85,6 +87,23 @@ async fn a_server_that_is_killed_takes_its_turns_with_it() {
     assert_eq!(server.code(AT_ONCE).await, None);
     assert!(turn.await.unwrap().is_err());
     server.nothing_is_left().await;
+}
+
+#[tokio::test]
+async fn what_a_killed_containment_leaves_is_ended_by_the_server() {
+    let mut server = Program::new(Codex::Fake).serve(&[]).await;
+    let turn = running(&server, "fake:grandchild");
+    eventually!("the turn runs", server.turns().len() >= 3);
+    let containment = server.turns().into_iter().find(|line| line.contains(" contain ")).unwrap();
+    let pid = containment.split(':').next().unwrap().parse().unwrap();
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+    assert_eq!(turn.await.unwrap().unwrap().status(), 502);
+    eventually!("the deaf grandchild is dead", server.turns().is_empty());
+    // The server itself goes on.
+    let answer = running(&server, "fake:echo").await.unwrap().unwrap();
+    assert_eq!(answer.status(), 200);
+    server.signal(Signal::TERM);
+    assert_eq!(server.code(AT_ONCE).await, Some(0), "{:?}", server.log());
 }
 
 #[tokio::test]

@@ -91,7 +91,8 @@ impl TestApp {
                 base_url: upstream.base_url(),
                 codex_home: home.path().join("codex-home"),
             });
-        let options = Options { demo: false, containment: Some(env!("CARGO_BIN_EXE_codex-api").into()) };
+        let options =
+            Options { demo: false, foster: false, containment: Some(env!("CARGO_BIN_EXE_codex-api").into()) };
         let app = App::start(config, options).await.unwrap();
         let (address, grpc_address) = (app.address().unwrap(), app.grpc_address().unwrap());
         let shutdown = Shutdown::default();
