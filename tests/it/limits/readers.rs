@@ -40,7 +40,8 @@ async fn a_client_that_has_stopped_reading_is_cut_and_its_turn_ends() {
             break status;
         }
     };
-    assert_eq!(status.code(), tonic::Code::Cancelled, "{status:?}");
+    // A warm worker says more than the server keeps for nobody before the time to write is over.
+    assert!(matches!(status.code(), tonic::Code::Cancelled | tonic::Code::Aborted), "{status:?}");
     app.stop().await;
     drop(http);
 }

@@ -113,13 +113,13 @@ async fn served(codex: Codex) -> (Served, Vec<PathBuf>) {
     let program = Program::new(codex).set("CODEX_ENGINE", "app-server").set("CODEX_WORKERS", "2");
     let server = program.serve(&["serve"]).await;
     let workers = || -> Vec<Pid> {
-        let lines = server.turns();
+        let lines = server.processes();
         let lines = lines.iter().filter(|line| line.contains(" app-server") && !line.contains(" contain "));
         lines.filter_map(|line| Pid::from_raw(line.split_once(':')?.0.parse().ok()?)).collect()
     };
     eventually!("both workers are there", workers().len() == 2);
     let mut folders: Vec<PathBuf> = workers().into_iter().map(home_of).collect();
-    let lines = server.turns();
+    let lines = server.processes();
     let catalog = lines.iter().find_map(|line| line.split("model_catalog_json=").nth(1)).unwrap();
     let catalog = PathBuf::from(catalog.split_whitespace().next().unwrap().trim_matches('"'));
     folders.push(catalog.parent().unwrap().to_owned());
