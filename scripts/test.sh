@@ -49,4 +49,9 @@ else
     # … and never runs an example's own tests.
     cargo test --locked --example fake-codex
 fi
-exec cargo test --locked "$@"
+cargo test --locked "$@"
+if (($#)); then
+    # What was chosen may be a test of either engine.
+    exec env TEST_ENGINE=app-server cargo test --locked "$@"
+fi
+exec env TEST_ENGINE=app-server cargo test --locked --test it

@@ -18,11 +18,7 @@ use crate::{
     auth::Gate,
     config::{Config, ScriptedUpstream},
     demo::Upstream,
-    engine::{
-        Engine,
-        exec::{self, Exec},
-        process::Launcher,
-    },
+    engine::{self, home, process::Launcher},
     error::Error,
     grpc::{self, Health},
     http, listen, panics,
@@ -89,7 +85,7 @@ pub enum StartError {
     },
     /// The configuration asks for what the installed CLI does not do.
     #[error("{0}")]
-    Engine(String),
+    Engine(#[from] engine::ChoiceError),
 }
 
 impl App {
@@ -97,7 +93,7 @@ impl App {
     pub async fn start(mut config: Config, options: Options) -> Result<Self, StartError> {
         let demo = if options.demo { Some(Demo::start(&mut config).await?) } else { None };
         let prepare = |what| move |cause| StartError::Prepare { what, cause };
-        exec::home::prepare(&config.codex).map_err(prepare("CODEX_CLI_HOME"))?;
+        home::prepare(&config.codex).map_err(prepare("CODEX_CLI_HOME"))?;
         let shared = bind(config.doors.listen)?;
         let grpc_only = config.doors.grpc_listen.map(bind).transpose()?;
 
@@ -106,11 +102,8 @@ impl App {
         if options.foster {
             launcher = launcher.fostering().map_err(prepare("the adoption of orphans"))?;
         }
-        let engine = Arc::new(Exec::new(config.codex.clone(), config.log.clone(), launcher));
+        let engine = engine::choose(&config, launcher).await?;
         let status = engine.status().await;
-        if let Some(trouble) = status.trouble.filter(|trouble| trouble.contains("CODEX_APPROVAL_POLICY")) {
-            return Err(StartError::Engine(trouble));
-        }
         let service = Arc::new(Service::new(&config, engine));
         tracing::info!(
             listen = %shared.local_addr().unwrap_or(config.doors.listen),

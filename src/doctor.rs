@@ -14,7 +14,7 @@ use tonic::Request as Call;
 
 use crate::{
     config::Config,
-    engine::{Check, Engine, Outcome, exec, exec::Exec, process::Launcher},
+    engine::{self, Check, Engine, Outcome, home, process::Launcher},
     listen,
     pb::{self, codex_service_server::CodexService},
     service::Service,
@@ -49,7 +49,7 @@ async fn examine(config: &Config, turn: bool) -> Vec<Check> {
         checks.push(Check::good("configuration", "no mistakes".into()));
     }
     checks.push(ports(config));
-    if let Err(error) = exec::home::prepare(&config.codex) {
+    if let Err(error) = home::prepare(&config.codex) {
         checks.push(Check::bad(
             "CODEX_CLI_HOME",
             error.to_string(),
@@ -57,12 +57,18 @@ async fn examine(config: &Config, turn: bool) -> Vec<Check> {
         ));
     }
     let launcher = Launcher::new(PathBuf::from(crate::app::OURSELVES), config.codex.cancel_grace);
-    let engine = Arc::new(Exec::new(config.codex.clone(), config.log.clone(), launcher));
-    checks.extend(engine.examine().await);
+    checks.extend(engine::examine(config, &launcher).await);
     if turn {
-        checks.push(real_turn(config, Arc::clone(&engine)).await);
+        match engine::choose(config, launcher).await {
+            Ok(engine) => {
+                checks.push(real_turn(config, Arc::clone(&engine)).await);
+                engine.drain().await;
+            }
+            Err(error) => checks.push(Check::bad("turn", error.to_string(), "set CODEX_ENGINE=auto")),
+        }
+    } else {
+        launcher.drain().await;
     }
-    engine.drain().await;
     checks
 }
 
@@ -77,7 +83,7 @@ fn ports(config: &Config) -> Check {
     Check::good("port", format!("{} is free", config.doors.listen))
 }
 
-async fn real_turn(config: &Config, engine: Arc<Exec>) -> Check {
+async fn real_turn(config: &Config, engine: Arc<dyn Engine>) -> Check {
     let text = pb::content_part::Part::Text("Answer with the word OK.".into());
     let message = pb::Message {
         role: pb::Role::User.into(),

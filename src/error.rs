@@ -112,6 +112,12 @@ pub enum Error {
         /// Codex's words.
         message: String,
     },
+    /// The process that ran the turn is gone, for a reason that need not be the turn's. Another try may do.
+    #[error("{message}")]
+    WorkerLost {
+        /// What became of it.
+        message: String,
+    },
     /// The upstream could not be reached or is itself in trouble.
     #[error("{message}")]
     UpstreamUnavailable {
@@ -160,6 +166,7 @@ impl Error {
             Self::Draining => "SHUTTING_DOWN",
             Self::DeadlineExceeded { .. } => "TIMEOUT",
             Self::TurnFailed { .. } => "TURN_FAILED",
+            Self::WorkerLost { .. } => "WORKER_LOST",
             Self::UpstreamUnavailable { .. } => "UPSTREAM_UNAVAILABLE",
             Self::Internal { .. } => "INTERNAL",
         }
@@ -180,7 +187,7 @@ impl Error {
                 Code::ResourceExhausted
             }
             Self::EngineUnavailable { .. } => Code::FailedPrecondition,
-            Self::Draining | Self::UpstreamUnavailable { .. } => Code::Unavailable,
+            Self::Draining | Self::UpstreamUnavailable { .. } | Self::WorkerLost { .. } => Code::Unavailable,
             Self::DeadlineExceeded { .. } => Code::DeadlineExceeded,
             Self::TurnFailed { .. } => Code::Aborted,
             Self::Internal { .. } => Code::Internal,
@@ -205,6 +212,7 @@ impl Error {
             | Self::DeadlineExceeded { .. }
             | Self::TurnFailed { .. }
             | Self::UpstreamUnavailable { .. }
+            | Self::WorkerLost { .. }
             | Self::Internal { .. } => None,
         }
     }

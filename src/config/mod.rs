@@ -75,8 +75,8 @@ pub struct Models {
 pub struct Limits {
     /// One request, queueing included.
     pub timeout: Duration,
-    /// Turns that run at once.
-    pub max_concurrency: usize,
+    /// Turns that run at once; what suits the engine if absent.
+    pub max_concurrency: Option<usize>,
     /// Turns that wait.
     pub max_queue: usize,
     /// Largest `n`.
@@ -92,6 +92,10 @@ pub struct Limits {
 /// How Codex is driven.
 #[derive(Debug, Clone)]
 pub struct Codex {
+    /// Which engine runs turns.
+    pub engine: EngineChoice,
+    /// The warm processes of the app-server engine.
+    pub workers: Workers,
     /// The executable; looked for on `PATH` when absent.
     pub bin: Option<PathBuf>,
     /// Folder that the agent works in.
@@ -100,6 +104,8 @@ pub struct Codex {
     pub add_dirs: Vec<PathBuf>,
     /// `HOME` of the CLI.
     pub cli_home: Option<PathBuf>,
+    /// What the model is given besides the conversation (warm engine).
+    pub profile: Profile,
     /// What the agent's commands may touch.
     pub sandbox: Sandbox,
     /// When the agent asks.
@@ -122,6 +128,30 @@ pub struct Codex {
     pub scratch: PathBuf,
     /// The scripted upstream, in `serve --demo` and in tests.
     pub scripted_upstream: Option<ScriptedUpstream>,
+}
+
+/// Which engine runs turns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EngineChoice {
+    /// app-server where the installed CLI can be trusted with it, exec elsewhere.
+    Auto,
+    /// A process for each turn.
+    Exec,
+    /// Warm processes.
+    AppServer,
+}
+
+/// The warm processes of the app-server engine.
+#[derive(Debug, Clone)]
+pub struct Workers {
+    /// How many.
+    pub count: usize,
+    /// A worker is replaced after so many turns.
+    pub max_turns: u32,
+    /// … or after so long.
+    pub max_age: Duration,
+    /// … or when it holds so much memory.
+    pub max_memory_bytes: u64,
 }
 
 /// Where the CLI finds the scripted upstream instead of a model.
@@ -165,6 +195,26 @@ impl Sandbox {
             Self::ReadOnly => "read-only",
             Self::WorkspaceWrite => "workspace-write",
             Self::DangerFullAccess => "danger-full-access",
+        }
+    }
+}
+
+/// What the model is given besides the conversation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Profile {
+    /// Codex as it is: its instructions, its tools, the workspace.
+    #[default]
+    Agent,
+    /// Nothing: the model alone, with the client's tools.
+    Chat,
+}
+
+impl Profile {
+    /// The word for it in settings and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Agent => "agent",
+            Self::Chat => "chat",
         }
     }
 }

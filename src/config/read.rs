@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use super::{Codex, Doors, Limits, Log, Models, Sandbox, Secret, is_word, values::Values};
+use super::{
+    Codex, Doors, EngineChoice, Limits, Log, Models, Profile, Sandbox, Secret, Workers, is_word,
+    values::Values,
+};
 
 pub(super) fn doors(v: &mut Values) -> Doors {
     let host: IpAddr = match v.text("CODEX_GATEWAY_HOST").as_str() {
@@ -74,10 +77,7 @@ fn token(v: &mut Values) -> Option<Secret> {
 
 pub(super) fn models(v: &mut Values) -> Models {
     let default = v.text("CODEX_MODEL");
-    let mut advertised = v.list("CODEX_ADVERTISED_MODELS");
-    if advertised.is_empty() {
-        advertised.push(default.clone());
-    }
+    let advertised = v.list("CODEX_ADVERTISED_MODELS");
     let effort = v.text("CODEX_MODEL_REASONING_EFFORT");
     if !is_word(&effort) {
         v.mistake("CODEX_MODEL_REASONING_EFFORT: expected a word such as low, medium, high or xhigh");
@@ -95,7 +95,9 @@ pub(super) fn models(v: &mut Values) -> Models {
 pub(super) fn limits(v: &mut Values) -> Limits {
     Limits {
         timeout: v.seconds("CODEX_TIMEOUT_SECONDS", 1, 7 * 86400),
-        max_concurrency: v.size("CODEX_MAX_CONCURRENCY", 1, 10_000),
+        max_concurrency: v
+            .optional("CODEX_MAX_CONCURRENCY")
+            .map(|_| v.size("CODEX_MAX_CONCURRENCY", 1, 10_000)),
         max_queue: v.size("CODEX_MAX_QUEUE", 0, 100_000),
         max_choices: u32::try_from(v.number("CODEX_MAX_CHOICES", 1, 128)).unwrap_or(1),
         // The CLI itself refuses 1,048,577 characters.
@@ -117,18 +119,23 @@ pub(super) fn codex(v: &mut Values) -> Codex {
             Sandbox::ReadOnly
         }
     };
+    let profile = match v.text("CODEX_PROFILE").as_str() {
+        "agent" => Profile::Agent,
+        "chat" => Profile::Chat,
+        other => {
+            v.mistake(&format!("CODEX_PROFILE: {other:?} is not one of agent, chat"));
+            Profile::Agent
+        }
+    };
     let approval_policy = v.text("CODEX_APPROVAL_POLICY");
     if !["untrusted", "on-failure", "on-request", "never"].contains(&approval_policy.as_str()) {
         v.mistake(&format!(
             "CODEX_APPROVAL_POLICY: {approval_policy:?} is not one of untrusted, on-failure, on-request, never"
         ));
     }
-    match v.text("CODEX_ENGINE").as_str() {
-        "auto" | "exec" => {}
-        "app-server" => v.mistake("CODEX_ENGINE: app-server is not built yet; use exec or auto"),
-        other => v.mistake(&format!("CODEX_ENGINE: {other:?} is not one of auto, exec, app-server")),
-    }
     Codex {
+        engine: engine(v),
+        workers: workers(v),
         // A bare name is looked for on PATH.
         bin: v
             .optional("CODEX_BIN")
@@ -138,6 +145,7 @@ pub(super) fn codex(v: &mut Values) -> Codex {
         workspace: v.path("CODEX_WORKSPACE").unwrap_or_else(|| v.current_dir()),
         add_dirs: v.paths("CODEX_ADD_DIRS"),
         cli_home: v.path("CODEX_CLI_HOME"),
+        profile,
         sandbox,
         approval_policy,
         search: v.switch("CODEX_ENABLE_SEARCH"),
@@ -149,6 +157,30 @@ pub(super) fn codex(v: &mut Values) -> Codex {
         scratch: v.child_env().get(&OsString::from("TMPDIR")).map_or_else(|| "/tmp".into(), PathBuf::from),
         env: v.child_env(),
         scripted_upstream: None,
+    }
+}
+
+fn engine(v: &mut Values) -> EngineChoice {
+    match v.text("CODEX_ENGINE").as_str() {
+        "auto" => EngineChoice::Auto,
+        "exec" => EngineChoice::Exec,
+        "app-server" => EngineChoice::AppServer,
+        other => {
+            v.mistake(&format!("CODEX_ENGINE: {other:?} is not one of auto, exec, app-server"));
+            EngineChoice::Auto
+        }
+    }
+}
+
+fn workers(v: &mut Values) -> Workers {
+    Workers {
+        count: match v.size("CODEX_WORKERS", 0, 64) {
+            0 => std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8),
+            count => count,
+        },
+        max_turns: u32::try_from(v.number("CODEX_WORKER_MAX_TURNS", 1, 1_000_000_000)).unwrap_or(u32::MAX),
+        max_age: v.seconds("CODEX_WORKER_MAX_SECONDS", 1, 30 * 86400),
+        max_memory_bytes: v.number("CODEX_WORKER_MAX_MEMORY_MB", 64, 1 << 20) << 20,
     }
 }
 

@@ -14,7 +14,7 @@ fn defaults_are_those_of_the_first_system() {
     let config = load(&[], "", &[]).unwrap();
     assert_eq!(config.doors.listen.to_string(), "127.0.0.1:8000");
     assert_eq!(config.models.default, "gpt-5-codex");
-    assert_eq!(config.models.advertised, ["gpt-5-codex"]);
+    assert!(config.models.advertised.is_empty());
     assert_eq!(config.models.reasoning_effort, "high");
     assert_eq!(config.codex.sandbox, Sandbox::ReadOnly);
     assert_eq!(config.codex.approval_policy, "never");
@@ -23,10 +23,12 @@ fn defaults_are_those_of_the_first_system() {
     assert!(!config.codex.search);
     assert_eq!(config.codex.line_limit, 8_388_608);
     assert_eq!(config.limits.timeout, Duration::from_secs(600));
-    assert_eq!(config.limits.max_concurrency, 2);
+    assert_eq!(config.limits.max_concurrency, None);
     assert_eq!(config.limits.max_prompt_chars, 200_000);
     assert_eq!(config.log.max_chars, 4000);
     assert!(config.doors.token.is_none());
+    assert_eq!(config.codex.profile, Profile::Agent);
+    assert!((2..=8).contains(&config.codex.workers.count));
 }
 
 #[test]
@@ -46,6 +48,7 @@ fn every_mistake_is_reported_at_once() {
         ("CODEX_SANDBOX", "none"),
         ("CODEX_MODEL_ALIASES", "[1]"),
         ("CODEX_ENABLE_SEARCH", "maybe"),
+        ("CODEX_PROFILE", "robot"),
         ("CODEX_GATEWAY_HOST", "0.0.0.0"),
     ];
     let ConfigError(mistakes) = load(&env, "", &[]).unwrap_err();
@@ -54,11 +57,12 @@ fn every_mistake_is_reported_at_once() {
         "CODEX_SANDBOX",
         "CODEX_MODEL_ALIASES",
         "CODEX_ENABLE_SEARCH",
+        "CODEX_PROFILE",
         "CODEX_GATEWAY_TOKEN",
     ] {
         assert!(mistakes.iter().any(|m| m.starts_with(name)), "{name} in {mistakes:?}");
     }
-    assert_eq!(mistakes.len(), 5);
+    assert_eq!(mistakes.len(), 6);
 }
 
 #[test]

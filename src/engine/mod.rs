@@ -1,20 +1,32 @@
 //! How a turn is executed: the trait that the core calls, and what it gives and gets.
 //! Engines speak the contract's own events; they know neither the service nor the doors.
 
+mod app_server;
 pub mod binary;
+mod choice;
 pub mod containment;
 pub mod exec;
 mod foster;
+pub mod home;
+mod installed;
 mod jsonl;
 pub mod process;
 mod procfs;
+mod provider;
+mod words;
+
+pub use choice::{ChoiceError, choose, examine};
 
 use std::{any::Any, fmt, pin::Pin};
 
 use bytes::Bytes;
 use futures_util::Stream;
 
-use crate::{config::Sandbox, error::Error, pb};
+use crate::{
+    config::{Profile, Sandbox},
+    error::Error,
+    pb,
+};
 
 /// Executes turns.
 #[tonic::async_trait]
@@ -27,8 +39,14 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
     /// Whether a turn can run now. Cheap: a good answer is remembered, a bad one is checked again.
     async fn status(&self) -> EngineStatus;
 
+    /// Turns that it runs well at once.
+    fn usual_concurrency(&self) -> usize;
+
     /// Refuses what this engine cannot do, before the turn is admitted.
     fn check(&self, turn: &Turn) -> Result<(), Error>;
+
+    /// The models that the CLI knows, the usual one first; none where it cannot be asked.
+    async fn models(&self) -> Vec<pb::Model>;
 
     /// Ends what is left of all turns, read or not, and waits until nothing of them is alive.
     async fn drain(&self);
@@ -45,6 +63,10 @@ pub struct Turn {
     pub messages: Vec<Message>,
     /// Functions of the client.
     pub tools: Vec<pb::Tool>,
+    /// How the model may use `tools`; whatever it says, there are none where the client allows none.
+    pub tool_choice: ToolChoice,
+    /// Whether the model may call several tools at once.
+    pub parallel_tool_calls: bool,
     /// Effort, a word the model knows.
     pub reasoning_effort: String,
     /// Verbosity, or the model's default.
@@ -55,8 +77,22 @@ pub struct Turn {
     pub sandbox: Sandbox,
     /// Live web search, already narrowed.
     pub web_search: bool,
+    /// What the model is given, already narrowed.
+    pub profile: Profile,
     /// When its work must end, whether or not somebody reads its events.
     pub deadline: Option<tokio::time::Instant>,
+}
+
+/// How the model may use the client's tools.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum ToolChoice {
+    /// As it likes.
+    #[default]
+    Auto,
+    /// It must call one at least.
+    Required,
+    /// It must call this one.
+    Named(String),
 }
 
 /// One message of a turn.
@@ -175,6 +211,13 @@ pub enum Format {
     JsonSchema(String),
 }
 
+impl Format {
+    /// Whether the upstream enforces it.
+    pub fn is_schema(&self) -> bool {
+        matches!(self, Self::JsonSchema(_))
+    }
+}
+
 /// Held as long as anything of a turn is alive, then dropped: the admission permit, opaque to the engine.
 pub struct Slot(#[expect(dead_code, reason = "held for its destructor")] Box<dyn Any + Send>);
 
@@ -267,5 +310,12 @@ impl Check {
     /// Turns will fail.
     pub fn bad(name: &'static str, says: String, remedy: &'static str) -> Self {
         Self { name, outcome: Outcome::Bad, says, remedy }
+    }
+
+    /// Makes a failure something worth knowing.
+    fn soften(&mut self) {
+        if self.outcome == Outcome::Bad {
+            self.outcome = Outcome::Odd;
+        }
     }
 }

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::OptionFuture;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::{
@@ -53,13 +54,39 @@ pub(super) struct Launch {
     pub(super) arguments: Vec<OsString>,
     pub(super) env: BTreeMap<OsString, OsString>,
     pub(super) folder: PathBuf,
-    pub(super) stdin: Vec<u8>,
+    pub(super) stdin: Input,
     /// Files that the child needs; removed when the last of its processes is gone.
     pub(super) scratch: Option<TempDir>,
     /// A file in `scratch` to look into when the child has ended.
     pub(super) last_words: Option<PathBuf>,
+    /// Files that it shares with others; removed with it when we were killed, and cannot do so ourselves.
+    pub(super) shared: Option<PathBuf>,
     /// When it is stopped, whoever still waits for it.
     pub(super) deadline: Option<tokio::time::Instant>,
+}
+
+/// What a child is given to read.
+#[derive(Debug)]
+pub(super) enum Input {
+    /// This, and then the end.
+    Text(Vec<u8>),
+    /// Whatever is written to its end of the pipe.
+    Open,
+}
+
+impl Default for Input {
+    fn default() -> Self {
+        Self::Text(Vec::new())
+    }
+}
+
+/// A child and its pipes.
+#[derive(Debug)]
+pub(super) struct Started {
+    /// With [`Input::Open`] only.
+    pub(super) stdin: Option<ChildStdin>,
+    pub(super) stdout: ChildStdout,
+    pub(super) process: ProcessGroup,
 }
 
 /// What a child said that was asked one thing.
@@ -84,6 +111,7 @@ impl Answer {
 pub(super) struct ProcessGroup {
     stderr: Arc<Mutex<Vec<u8>>>,
     exit: watch::Receiver<Option<Exit>>,
+    pid: Option<u32>,
     leave: CancellationToken,
     #[expect(dead_code, reason = "held for its destructor, which asks the child to stop")]
     stop: DropGuard,
@@ -115,7 +143,7 @@ impl Launcher {
     }
 
     /// Starts a child; `slot` is held until the last of its processes is gone.
-    pub(super) fn start(&self, launch: Launch, slot: Slot) -> io::Result<(ChildStdout, ProcessGroup)> {
+    pub(super) fn start(&self, launch: Launch, slot: Slot) -> io::Result<Started> {
         let mut child = match &self.foster {
             Some(foster) => foster.spawn(|| self.spawn(&launch))?,
             None => self.spawn(&launch)?,
@@ -138,8 +166,13 @@ impl Launcher {
         };
         let tail = Arc::clone(&kept);
         let foster = self.foster.clone();
+        let (stdin, text) = match launch.stdin {
+            Input::Text(text) => (None, Some((stdin, text))),
+            Input::Open => (Some(stdin), None),
+        };
         self.alive.spawn(async move {
-            let (status, (), ()) = tokio::join!(owner.end(), feed(stdin, launch.stdin), keep(stderr, tail));
+            let feeding = OptionFuture::from(text.map(|(stdin, text)| feed(stdin, text)));
+            let (status, _, ()) = tokio::join!(owner.end(), feeding, keep(stderr, tail));
             if let Some(foster) = foster {
                 foster.ended(pid, status).await;
             }
@@ -148,12 +181,13 @@ impl Launcher {
             drop(slot);
             exited.send_replace(Some(Exit { status, last_words }));
         });
-        Ok((stdout, ProcessGroup { stderr: kept, exit, leave, stop: stop.drop_guard() }))
+        let process = ProcessGroup { stderr: kept, exit, pid, leave, stop: stop.drop_guard() };
+        Ok(Started { stdin, stdout, process })
     }
 
     /// Starts a child and waits for its end. What it prints is bounded.
     pub(super) async fn ask(&self, launch: Launch) -> io::Result<Answer> {
-        let (stdout, mut process) = self.start(launch, Slot::new(()))?;
+        let Started { stdout, mut process, .. } = self.start(launch, Slot::new(()))?;
         let mut printed = Vec::new();
         stdout.take(ANSWER_LIMIT).read_to_end(&mut printed).await?;
         let code = process.exit().await.and_then(|exit| exit.status.code());
@@ -167,6 +201,9 @@ impl Launcher {
         command.arg(format!("--grace-ms={}", self.grace.as_millis()));
         if let Some(scratch) = &launch.scratch {
             command.arg("--remove").arg(scratch.path());
+        }
+        if let Some(shared) = &launch.shared {
+            command.arg("--remove").arg(shared);
         }
         command.arg("--").arg(&launch.program).args(&launch.arguments);
         command.env_clear().envs(&launch.env).current_dir(&launch.folder);
@@ -182,6 +219,11 @@ impl ProcessGroup {
     /// Lets the child end by itself, for the length of the grace: its work is done.
     pub(super) fn leave(&self) {
         self.leave.cancel();
+    }
+
+    /// The containment process; what it contains is its child.
+    pub(super) fn pid(&self) -> Option<u32> {
+        self.pid
     }
 
     /// Waits for the end of all processes.

@@ -95,6 +95,8 @@ fn row_of_reason(reason: &str) -> Option<Row> {
         "SHUTTING_DOWN" => Row::new(S::SERVICE_UNAVAILABLE, SERVER, "shutting_down"),
         "TIMEOUT" => Row::new(S::GATEWAY_TIMEOUT, SERVER, "timeout").never_retried(),
         "TURN_FAILED" => Row::new(S::BAD_GATEWAY, SERVER, "turn_failed").never_retried(),
+        // The agent may have done something before: the caller decides.
+        "WORKER_LOST" => Row::new(S::BAD_GATEWAY, SERVER, "worker_lost").never_retried(),
         "UPSTREAM_UNAVAILABLE" => Row::new(S::BAD_GATEWAY, SERVER, "upstream_unavailable").never_retried(),
         "INTERNAL" => Row::new(S::INTERNAL_SERVER_ERROR, SERVER, "internal_error").never_retried(),
         _ => return None,

@@ -55,12 +55,14 @@ pub struct Service {
 impl Service {
     /// A service over an engine.
     pub fn new(config: &Config, engine: Arc<dyn Engine>) -> Self {
-        let admission = Admission::new(config.limits.max_concurrency, config.limits.max_queue);
+        let running = config.limits.max_concurrency.unwrap_or_else(|| engine.usual_concurrency());
+        let admission = Admission::new(running, config.limits.max_queue);
         let rules = Rules {
             models: config.models.clone(),
             limits: config.limits.clone(),
             sandbox: config.codex.sandbox,
             search: config.codex.search,
+            profile: config.codex.profile,
             capacity: admission.capacity(),
         };
         Self {
@@ -200,7 +202,8 @@ impl CodexService for Service {
         &self,
         _request: Request<pb::ListModelsRequest>,
     ) -> Result<Response<pb::ListModelsResponse>, Status> {
-        Ok(Response::new(pb::ListModelsResponse { models: models::list(&self.rules.models) }))
+        let known = self.engine.models().await;
+        Ok(Response::new(pb::ListModelsResponse { models: models::list(&self.rules.models, &known) }))
     }
 
     async fn get_status(

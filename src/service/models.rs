@@ -2,22 +2,31 @@
 
 use crate::{config::Models, pb};
 
-/// The default model first, then the others by name; each name once.
-pub(super) fn list(models: &Models) -> Vec<pb::Model> {
+/// The default model first, then the others by name; each name once. What the CLI knows of a model is told; where the
+/// operator advertises nothing, what it knows is offered too.
+pub(super) fn list(models: &Models, known: &[pb::Model]) -> Vec<pb::Model> {
     let aliases = models.aliases.iter().flat_map(|(alias, target)| [alias, target]);
-    let mut names: Vec<&String> = models.advertised.iter().chain(aliases).chain([&models.default]).collect();
-    names.sort_unstable_by_key(|name| (**name != models.default, *name));
+    let offered: Vec<&str> = if models.advertised.is_empty() {
+        known.iter().map(|model| model.id.as_str()).collect()
+    } else {
+        models.advertised.iter().map(String::as_str).collect()
+    };
+    let mut names: Vec<&str> = offered;
+    names.extend(aliases.map(String::as_str));
+    names.push(&models.default);
+    names.sort_unstable_by_key(|name| (*name != models.default, *name));
     names.dedup();
-    names
-        .into_iter()
-        .map(|name| pb::Model {
-            id: name.clone(),
-            target: models.aliases.get(name).unwrap_or(name).clone(),
-            is_default: *name == models.default,
-            reasoning_efforts: Vec::new(),
-            input_modalities: Vec::new(),
-        })
-        .collect()
+    let describe = |name: &str| {
+        let target = models.aliases.get(name).map_or(name, String::as_str);
+        let facts = known.iter().find(|model| model.id == target).cloned().unwrap_or_default();
+        pb::Model {
+            id: name.to_owned(),
+            target: target.to_owned(),
+            is_default: name == models.default,
+            ..facts
+        }
+    };
+    names.into_iter().map(describe).collect()
 }
 
 #[cfg(test)]
@@ -32,7 +41,7 @@ mod tests {
             advertised: vec!["b".into(), "m".into(), "a".into()],
             reasoning_effort: "high".into(),
         };
-        let listed = list(&models);
+        let listed = list(&models, &[]);
         let names: Vec<_> = listed.iter().map(|m| (m.id.as_str(), m.target.as_str(), m.is_default)).collect();
         assert_eq!(
             names,
@@ -44,5 +53,19 @@ mod tests {
                 ("x", "x", false)
             ]
         );
+    }
+
+    #[test]
+    fn what_the_cli_knows_is_offered_where_nothing_is_advertised() {
+        let models = Models {
+            default: "m".into(),
+            aliases: [("gpt-4o".to_owned(), "x".to_owned())].into(),
+            advertised: vec![],
+            reasoning_effort: "high".into(),
+        };
+        let x = pb::Model { id: "x".into(), reasoning_efforts: vec!["low".into()], ..pb::Model::default() };
+        let listed = list(&models, &[x]);
+        let names: Vec<_> = listed.iter().map(|m| (m.id.as_str(), m.reasoning_efforts.len())).collect();
+        assert_eq!(names, [("m", 0), ("gpt-4o", 1), ("x", 1)]);
     }
 }

@@ -6,8 +6,8 @@ mod message;
 use std::time::Duration;
 
 use crate::{
-    config::{self, Limits, Models, Sandbox},
-    engine::{Format, Turn},
+    config::{self, Limits, Models, Profile, Sandbox},
+    engine::{Format, ToolChoice, Turn},
     error::Error,
     pb,
 };
@@ -19,6 +19,7 @@ pub(super) struct Rules {
     pub(super) limits: Limits,
     pub(super) sandbox: Sandbox,
     pub(super) search: bool,
+    pub(super) profile: Profile,
     /// Turns that the server can hold at once.
     pub(super) capacity: usize,
 }
@@ -41,13 +42,17 @@ impl Rules {
     pub(super) fn parse(&self, request: pb::ChatRequest) -> Result<Parsed, Error> {
         bounded("model", &request.model, 256)?;
         let asked = if request.model.is_empty() { &self.models.default } else { &request.model };
-        let model = self.models.aliases.get(asked).unwrap_or(asked);
+        let (name, profile) = self.profile(asked)?;
+        let model = self.models.aliases.get(name).map_or(name, String::as_str);
         let stop = stop(request.stop)?;
         let turn = Turn {
             id: String::new(),
-            model: model.clone(),
+            model: model.to_owned(),
+            profile,
             messages: message::all(request.messages, &self.limits)?,
+            tool_choice: tool_choice(&request.tools, request.tool_choice.as_ref())?,
             tools: tools(request.tools, request.tool_choice.as_ref())?,
+            parallel_tool_calls: request.parallel_tool_calls.unwrap_or(true),
             reasoning_effort: self.effort(request.reasoning_effort)?,
             verbosity: verbosity(request.verbosity)?,
             format: format(request.response_format)?,
@@ -64,6 +69,19 @@ impl Rules {
             timeout: timeout(request.timeout)?,
             metadata: metadata(request.metadata)?,
         })
+    }
+
+    /// The suffix of a model's name that asks for a profile: `gpt-5.5:chat`.
+    fn profile<'a>(&'a self, asked: &'a str) -> Result<(&'a str, Profile), Error> {
+        for profile in [Profile::Agent, Profile::Chat] {
+            let name = asked.strip_suffix(profile.as_str()).and_then(|name| name.strip_suffix(':'));
+            let Some(name) = name.filter(|_| !self.models.aliases.contains_key(asked)) else { continue };
+            if profile == Profile::Agent && self.profile == Profile::Chat {
+                return Err(widened("model: this server runs no agent (CODEX_PROFILE)".to_owned()));
+            }
+            return Ok((if name.is_empty() { &self.models.default } else { name }, profile));
+        }
+        Ok((asked, self.profile))
     }
 
     fn effort(&self, asked: String) -> Result<String, Error> {
@@ -152,24 +170,31 @@ fn stop(stop: Vec<String>) -> Result<Vec<String>, Error> {
 }
 
 fn tools(tools: Vec<pb::Tool>, choice: Option<&pb::ToolChoice>) -> Result<Vec<pb::Tool>, Error> {
-    use pb::tool_choice::Mode;
     for (index, tool) in tools.iter().enumerate() {
         if !is_name(&tool.name) {
             return Err(Error::invalid(format!("tools[{index}].name"), NAME_RULE));
         }
+        if tools[..index].iter().any(|earlier| earlier.name == tool.name) {
+            return Err(Error::invalid(format!("tools[{index}].name"), "another tool has this name"));
+        }
     }
-    let Some(choice) = choice else { return Ok(tools) };
+    let none = choice.is_some_and(|choice| choice.mode() == pb::tool_choice::Mode::None);
+    Ok(if none { Vec::new() } else { tools })
+}
+
+fn tool_choice(tools: &[pb::Tool], choice: Option<&pb::ToolChoice>) -> Result<ToolChoice, Error> {
+    use pb::tool_choice::Mode;
+    let Some(choice) = choice else { return Ok(ToolChoice::Auto) };
     match Mode::try_from(choice.mode) {
-        Ok(Mode::Unspecified | Mode::Auto) => Ok(tools),
-        Ok(Mode::None) => Ok(Vec::new()),
+        Ok(Mode::Unspecified | Mode::Auto | Mode::None) => Ok(ToolChoice::Auto),
         Ok(Mode::Required) if tools.is_empty() => {
             Err(Error::invalid("tool_choice", "a tool is required, but `tools` is empty"))
         }
-        Ok(Mode::Required) => Ok(tools),
+        Ok(Mode::Required) => Ok(ToolChoice::Required),
         Ok(Mode::Named) if tools.iter().all(|tool| tool.name != choice.name) => {
             Err(Error::invalid("tool_choice", format!("`tools` has no function named {:?}", choice.name)))
         }
-        Ok(Mode::Named) => Ok(tools),
+        Ok(Mode::Named) => Ok(ToolChoice::Named(choice.name.clone())),
         Err(_) => Err(Error::invalid("tool_choice.mode", "not a known mode")),
     }
 }

@@ -1,6 +1,6 @@
 //! The command line, as strict as the real one: what it refuses is refused here with the same code and words.
 
-use crate::FAKE_ONLY;
+use crate::{FAKE_ONLY, app_server::version::Release};
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq)]
@@ -17,6 +17,8 @@ pub(crate) enum Command {
     DebugModels,
     /// `exec --json`.
     Exec(Exec),
+    /// `app-server`, with its `-c` and the model of `-m`.
+    AppServer { overrides: Vec<String>, model: Option<String> },
 }
 
 /// `exec` and its options, those before the word `exec` included.
@@ -117,6 +119,13 @@ const EXEC: Options = &[
     ("--output-last-message", "-o", One("FILE", &[])),
 ];
 
+const APP_SERVER: Options = &[
+    ("--strict-config", "", Nothing),
+    ("--listen", "", One("URL", &[])),
+    ("--stdio", "", Nothing),
+    ("--analytics-default-enabled", "", Nothing),
+];
+
 /// Reads a command line without the program's name.
 pub(crate) fn parse(argv: &[String]) -> Result<Command, Usage> {
     let mut root = Level::new(&[COMMON, AGENT, ROOT], ROOT_USAGE);
@@ -130,11 +139,17 @@ pub(crate) fn parse(argv: &[String]) -> Result<Command, Usage> {
     let Some((word, rest)) = rest.split_first() else { return Err(no_terminal()) };
     match (word.as_str(), rest.first().map(String::as_str)) {
         ("exec" | "e", _) => exec(&root, rest),
+        ("app-server", _) => app_server(&root, rest),
         ("login", Some("status")) => plain(&rest[1..], "codex login status [OPTIONS]", Command::LoginStatus),
         ("features", Some("list")) => {
             plain(&rest[1..], "codex features list [OPTIONS]", Command::FeaturesList)
         }
         ("debug", Some("models")) => {
+            if !Release::of(&crate::version()).has_catalog() {
+                let text =
+                    "error: unrecognized subcommand 'models'\n\nUsage: codex debug [OPTIONS] <COMMAND>\n";
+                return Err(Usage { code: 2, text: text.to_owned() });
+            }
             let options: Vec<String> = rest[1..].iter().filter(|a| *a != "--bundled").cloned().collect();
             plain(&options, "codex debug models [OPTIONS]", Command::DebugModels)
         }
@@ -187,6 +202,23 @@ fn exec(root: &Level, argv: &[String]) -> Result<Command, Usage> {
     }))
 }
 
+fn app_server(root: &Level, argv: &[String]) -> Result<Command, Usage> {
+    let mut level = Level::new(&[COMMON, APP_SERVER], "codex app-server [OPTIONS] [COMMAND]");
+    level.read(argv, false)?;
+    if level.has("--help") {
+        return Ok(Command::Help);
+    }
+    if let Some(word) = level.positional.as_deref() {
+        return Err(level.wrong(&format!("unrecognized subcommand '{word}'")));
+    }
+    let both = || root.found.iter().chain(&level.found);
+    for (option, value) in both() {
+        check_late(option, value)?;
+    }
+    let of = |name: &str| both().filter(|(o, _)| *o == name).map(|(_, v)| v.clone()).collect::<Vec<_>>();
+    Ok(Command::AppServer { overrides: of("--config"), model: of("--model").pop() })
+}
+
 /// What the real one looks at after its command line is read: exit code 1.
 fn check_late(option: &str, value: &str) -> Result<(), Usage> {
     let refuse = |text: String| Err(Usage { code: 1, text });
@@ -195,7 +227,10 @@ fn check_late(option: &str, value: &str) -> Result<(), Usage> {
             refuse(format!("Error parsing -c overrides: Invalid override (missing '='): {value}\n"))
         }
         "--enable" | "--disable"
-            if !crate::FEATURES.lines().any(|l| l.split_whitespace().next() == Some(value)) =>
+            if !Release::of(&crate::version())
+                .features()
+                .lines()
+                .any(|l| l.split_whitespace().next() == Some(value)) =>
         {
             refuse(format!("Error: Unknown feature flag: {value}\n"))
         }

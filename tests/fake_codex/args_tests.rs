@@ -73,7 +73,10 @@ fn what_the_real_one_refuses_is_refused() {
     refused(&["exec", "--json", "-c", "x"], 1, "missing '='");
     refused(&["exec", "--json", "--disable", "nope"], 1, "Unknown feature flag: nope");
     refused(&["exec", "--json", "-C", "/nonexistent"], 1, "No such file or directory");
-    refused(&["app-server"], 1, "stdin is not a terminal");
+    refused(&["fork"], 1, "stdin is not a terminal");
+    refused(&["app-server", "-m", "x"], 2, "unexpected argument '-m' found");
+    refused(&["app-server", "bogus"], 2, "unrecognized subcommand 'bogus'");
+    refused(&["app-server", "--disable", "nope"], 1, "Unknown feature flag: nope");
 }
 
 #[test]
@@ -82,5 +85,9 @@ fn the_small_commands_are_known() {
     assert_eq!(of(&["exec", "--version"]), Ok(Command::Version { name: "codex-cli-exec" }));
     assert_eq!(of(&["login", "status"]), Ok(Command::LoginStatus));
     assert_eq!(of(&["features", "list", "--disable", "plugins"]), Ok(Command::FeaturesList));
+    assert_eq!(
+        of(&["-m", "x", "app-server", "--disable", "apps", "-c", "a=1", "--stdio"]),
+        Ok(Command::AppServer { overrides: vec!["a=1".to_owned()], model: Some("x".to_owned()) })
+    );
     assert_eq!(of(&["debug", "models", "--bundled"]), Ok(Command::DebugModels));
 }

@@ -1,10 +1,18 @@
 //! A `codex` 0.169 in miniature, for tests of what the real one does rarely: it reads the same command line,
-//! writes the same JSONL, and plays the scenario that the model's name chooses (`-m fake:hang`).
+//! writes the same JSONL (`exec`) or JSON-RPC (`app-server`), and plays the scenario that the model's name chooses (`-m fake:hang`).
 //! It asks no model and starts no shell. Whatever happens, it and what it starts end after `watch::LIFETIME`.
 //!
 //! Environment: `FAKE_CODEX_SCENARIO` (overrides the model), `FAKE_CODEX_VERSION`, `FAKE_CODEX_LOGIN` (`0` for
-//! nobody, `chatgpt`), `FAKE_CODEX_PID_FILE` (gets the process ids of `exec` and its grandchildren, one a line).
+//! nobody, `chatgpt`), `FAKE_CODEX_PID_FILE` (gets the process ids of `exec`, `app-server` and grandchildren, one a
+//! line), `FAKE_CODEX_APP_SERVER` (`mute`, `dies`, `garbage`, `stubborn`).
 
+#![allow(
+    clippy::needless_pass_by_value,
+    clippy::wildcard_enum_match_arm,
+    reason = "a play for tests: JSON is built in place, and only what matters to a scene is looked at"
+)]
+
+mod app_server;
 mod args;
 mod failures;
 mod items;
@@ -20,6 +28,7 @@ use std::{
     process::ExitCode,
 };
 
+use app_server::version::Release;
 use args::{Command, Usage};
 
 /// Exit code for what only the fake refuses, so that no test takes it for the real one's.
@@ -56,10 +65,7 @@ fn run(argv: &[String]) -> io::Result<u8> {
         Err(Usage { code, text }) => return say(code, &text),
     };
     match command {
-        Command::Version { name } => {
-            let version = env("FAKE_CODEX_VERSION").unwrap_or_else(|| VERSION.to_owned());
-            print(&format!("{name} {version}\n"))
-        }
+        Command::Version { name } => print(&format!("{name} {}\n", version())),
         Command::Help => print(args::HELP),
         Command::LoginStatus => match env("FAKE_CODEX_LOGIN").as_deref() {
             Some("0") => say(1, "Not logged in\n"),
@@ -69,10 +75,16 @@ fn run(argv: &[String]) -> io::Result<u8> {
                 "API key configured - sk-fakex***00000\nAuthentication is checked when you send a request.\n",
             ),
         },
-        Command::FeaturesList => print(FEATURES),
+        Command::FeaturesList => print(Release::of(&version()).features()),
         Command::DebugModels => print(MODELS),
         Command::Exec(exec) => play::play(&exec),
+        Command::AppServer { overrides, model } => app_server::serve(&overrides, model),
     }
+}
+
+/// The version that is played.
+fn version() -> String {
+    env("FAKE_CODEX_VERSION").unwrap_or_else(|| VERSION.to_owned())
 }
 
 /// The text of an environment variable.

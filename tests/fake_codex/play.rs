@@ -31,7 +31,7 @@ const CONFIG_ERROR: &str =
 const NO_MODEL: &str = "Error: thread/start: thread/start failed: No models are available. Set `model` explicitly or \
      check your model catalog configuration. (code -32600)\n";
 
-const CRASH: &str = "\nthread 'main' (1) panicked at codex-rs/exec/src/lib.rs:1:1:\nthe fake was asked to crash\n\
+pub(crate) const CRASH: &str = "\nthread 'main' (1) panicked at codex-rs/exec/src/lib.rs:1:1:\nthe fake was asked to crash\n\
      note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace\n";
 
 /// Plays `codex exec --json`. The result is the exit code; an error is that nobody reads stdout any more.
@@ -231,7 +231,7 @@ fn raw(bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Text in which a lost piece shows.
-fn digits(chars: usize) -> String {
+pub(crate) fn digits(chars: usize) -> String {
     "0123456789".chars().cycle().take(chars).collect()
 }
 
@@ -250,7 +250,7 @@ fn long_line(bytes: usize) -> String {
 }
 
 /// So many bytes of log on stderr.
-fn chatter(bytes: usize) {
+pub(crate) fn chatter(bytes: usize) {
     let mut left = bytes;
     let text = b"2026-01-01T00:00:00.000000Z ERROR codex_core::tools::router: error=the fake chatters away\n";
     let mut err = io::stderr().lock();

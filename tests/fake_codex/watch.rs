@@ -2,7 +2,8 @@
 
 use std::{
     fs::OpenOptions,
-    io::{self, BufRead, BufReader, Write},
+    io::{self, BufRead, BufReader, Read, Write},
+    os::unix::fs::OpenOptionsExt,
     process::{Command, ExitCode, Stdio},
     sync::mpsc,
     thread,
@@ -22,6 +23,8 @@ pub(crate) const GRANDCHILD: &str = "__fake-codex-grandchild";
 pub(crate) enum Signals {
     /// As with the real one: SIGINT ends it with code 1, the others kill.
     Heeded,
+    /// As with the app-server: SIGTERM ends it with code 0, the others kill.
+    Served,
     /// Nothing.
     Ignored,
 }
@@ -29,11 +32,16 @@ pub(crate) enum Signals {
 /// Starts the thread that receives signals and ends the process when its time is over. Signals are in force
 /// when this returns.
 pub(crate) fn start(signals: Signals) -> io::Result<()> {
+    start_for(signals, LIFETIME)
+}
+
+/// The same with another bound.
+pub(crate) fn start_for(signals: Signals, lifetime: Duration) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (ready, is_ready) = mpsc::sync_channel(1);
     thread::spawn(move || {
-        let code = runtime.block_on(async { tokio::time::timeout(LIFETIME, receive(signals, &ready)).await });
-        leave(if code.is_ok() { 1 } else { 124 });
+        let code = runtime.block_on(async { tokio::time::timeout(lifetime, receive(signals, &ready)).await });
+        leave(if code.is_err() { 124 } else { i32::from(signals != Signals::Served) });
     });
     is_ready.recv().unwrap_or_else(|e| Err(io::Error::other(e)))
 }
@@ -42,6 +50,7 @@ pub(crate) fn start(signals: Signals) -> io::Result<()> {
 async fn receive(signals: Signals, ready: &mpsc::SyncSender<io::Result<()>>) {
     let installed = match signals {
         Signals::Heeded => signal(SignalKind::interrupt()).map(|s| vec![s]),
+        Signals::Served => signal(SignalKind::terminate()).map(|s| vec![s]),
         Signals::Ignored => [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()]
             .map(signal)
             .into_iter()
@@ -52,8 +61,10 @@ async fn receive(signals: Signals, ready: &mpsc::SyncSender<io::Result<()>>) {
         Ok(mut received) => {
             drop(ready.send(Ok(())));
             match (signals, received.first_mut()) {
-                (Signals::Heeded, Some(interrupt)) => drop(interrupt.recv().await),
-                (Signals::Heeded, None) | (Signals::Ignored, _) => std::future::pending().await,
+                (Signals::Heeded | Signals::Served, Some(ending)) => drop(ending.recv().await),
+                (Signals::Heeded | Signals::Served, None) | (Signals::Ignored, _) => {
+                    std::future::pending::<()>().await;
+                }
             }
         }
     }
@@ -70,6 +81,17 @@ pub(crate) fn forever() -> ! {
 pub(crate) fn note_pid(pid: u32) -> io::Result<()> {
     let Some(path) = std::env::var_os("FAKE_CODEX_PID_FILE") else { return Ok(()) };
     OpenOptions::new().create(true).append(true).open(path)?.write_all(format!("{pid}\n").as_bytes())
+}
+
+/// Whether somebody has written a byte into this pipe, which it takes out.
+pub(crate) fn passes(pipe: &str) -> io::Result<bool> {
+    let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
+    let mut pipe = OpenOptions::new().read(true).custom_flags(nonblocking).open(pipe)?;
+    match pipe.read(&mut [0]) {
+        Ok(read) => Ok(read > 0),
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        Err(e) => Err(e),
+    }
 }
 
 /// Starts the grandchild. When this returns it is in its own session, deaf, and its id is noted.

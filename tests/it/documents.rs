@@ -147,6 +147,7 @@ fn errors() -> Vec<Error> {
         Error::DeadlineExceeded { message: message() },
         Error::TurnFailed { message: message() },
         Error::UpstreamUnavailable { message: message() },
+        Error::WorkerLost { message: message() },
         Error::internal("m"),
     ]
 }
@@ -170,7 +171,8 @@ fn number(error: &Error) -> usize {
         Error::DeadlineExceeded { .. } => 13,
         Error::TurnFailed { .. } => 14,
         Error::UpstreamUnavailable { .. } => 15,
-        Error::Internal { .. } => 16,
+        Error::WorkerLost { .. } => 16,
+        Error::Internal { .. } => 17,
     }
 }
 
@@ -202,7 +204,7 @@ async fn facts(error: Error) -> String {
 async fn the_readme_lists_every_error() {
     let mut numbers: Vec<usize> = errors().iter().map(number).collect();
     numbers.dedup();
-    assert_eq!(numbers, (0..=16).collect::<Vec<_>>(), "an error of every kind, in this order");
+    assert_eq!(numbers, (0..=17).collect::<Vec<_>>(), "an error of every kind, in this order");
     let mut rows = Vec::new();
     for error in errors() {
         rows.push(facts(error).await);

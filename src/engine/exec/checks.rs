@@ -2,10 +2,10 @@
 
 use std::fs;
 
-use super::{Exec, home};
+use super::Exec;
 use crate::{
     config::Sandbox,
-    engine::{Check, process::Launch},
+    engine::{Check, home, installed, process::Launch, provider},
 };
 
 impl Exec {
@@ -72,7 +72,7 @@ impl Exec {
         if self.codex.scripted_upstream.is_some() {
             return Check::good("login", "not needed for the scripted upstream".into());
         }
-        if let Some(provider) = home::provider(&self.codex) {
+        if let Some(provider) = provider::configured(&self.codex) {
             return Check::good("login", format!("by the provider {provider} of config.toml"));
         }
         if home::environment(&self.codex).keys().any(|name| name == "CODEX_API_KEY") {
@@ -119,7 +119,7 @@ impl Exec {
             folder: self.codex.workspace.clone(),
             ..Launch::default()
         };
-        let asked = tokio::time::timeout(super::probe::PATIENCE, self.launcher.ask(launch)).await;
+        let asked = tokio::time::timeout(installed::PATIENCE, self.launcher.ask(launch)).await;
         asked.map_err(|_| "no answer in time".to_owned())?.map_err(|error| error.to_string())
     }
 }

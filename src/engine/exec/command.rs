@@ -1,36 +1,20 @@
 //! A turn → the command line, environment, files and input of one `codex exec`.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    ffi::OsString,
-    fs, io,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, ffi::OsString, fs, io, os::unix::fs::PermissionsExt, path::Path};
 
 use tempfile::TempDir;
 
-use super::{home, prompt::Prompt};
+use super::prompt::Prompt;
 use crate::{
     config::{Codex, Sandbox},
-    engine::{Format, Turn, process::Launch},
+    engine::{
+        Format, Turn, home,
+        installed::Installed,
+        process::{Input, Launch},
+        provider,
+    },
     error::Error,
 };
-
-/// Features of the CLI that we switch off, where the installed one has them: endless retries; files with the
-/// environment's secrets; a clone of the plugin marketplace for each run.
-const SWITCHED_OFF: &[&str] = &["unbounded_connection_retries", "shell_snapshot", "plugins"];
-
-/// Id of the provider that the scripted upstream goes by.
-const SCRIPTED: &str = "codex-api-scripted";
-
-/// What the installed CLI is and has; asked once.
-#[derive(Debug, Clone)]
-pub(super) struct Installed {
-    pub(super) program: PathBuf,
-    pub(super) version: String,
-    pub(super) features: BTreeSet<String>,
-}
 
 /// The command of one turn.
 pub(super) fn of(turn: &Turn, codex: &Codex, installed: &Installed) -> Result<Launch, Error> {
@@ -66,10 +50,13 @@ pub(super) fn of(turn: &Turn, codex: &Codex, installed: &Installed) -> Result<La
     if turn.sandbox == Sandbox::WorkspaceWrite {
         own_temporary_folder(&scratch, &mut arguments, &mut env).map_err(Error::internal)?;
     }
-    for feature in SWITCHED_OFF.iter().filter(|feature| installed.features.contains(**feature)) {
+    for feature in provider::SWITCHED_OFF.iter().filter(|feature| installed.features.contains_key(**feature))
+    {
         arguments.raw(&format!("features.{feature}"), "false");
     }
-    provider(&mut arguments, codex);
+    for (key, value) in provider::settings(codex) {
+        arguments.raw(&key, &value);
+    }
 
     arguments.one("-");
     Ok(Launch {
@@ -77,8 +64,9 @@ pub(super) fn of(turn: &Turn, codex: &Codex, installed: &Installed) -> Result<La
         arguments: arguments.0,
         env,
         folder: codex.workspace.clone(),
-        stdin: prompt.text.into_bytes(),
+        stdin: Input::Text(prompt.text.into_bytes()),
         scratch: Some(scratch),
+        shared: None,
         last_words: Some(last_words),
         deadline: turn.deadline,
     })
@@ -98,33 +86,13 @@ fn own_temporary_folder(
     Ok(())
 }
 
-/// Which upstream, and how patiently it is asked.
-fn provider(arguments: &mut Arguments, codex: &Codex) {
-    let configured = home::provider(codex);
-    if let Some(upstream) = &codex.scripted_upstream {
-        arguments.set("model_provider", SCRIPTED);
-        let key = |name: &str| format!("model_providers.{SCRIPTED}.{name}");
-        arguments.set(&key("name"), "scripted upstream");
-        arguments.set(&key("base_url"), &upstream.base_url);
-        arguments.set(&key("wire_api"), "responses");
-        arguments.set(&key("experimental_bearer_token"), "scripted");
-    }
-    let id = if codex.scripted_upstream.is_some() { Some(SCRIPTED.to_owned()) } else { configured };
-    // The built-in providers cannot be changed; there, the translator counts the retries.
-    if let Some(id) = id {
-        let retries = codex.upstream_retries.to_string();
-        arguments.raw(&format!("model_providers.{id}.request_max_retries"), &retries);
-        // A stream that breaks is not asked for again: the model would repeat what the client already has.
-        arguments.raw(&format!("model_providers.{id}.stream_max_retries"), "0");
-    }
-}
-
 /// Writes images and schema, and names them to the CLI.
 fn files(turn: &Turn, prompt: &Prompt, scratch: &Path, arguments: &mut Arguments) -> io::Result<TempDir> {
     let schema = match &turn.format {
         Format::Text | Format::JsonObject => None,
         Format::JsonSchema(schema) => Some(schema),
     };
+    // Pictures of the client are nobody else's on this machine.
     let ours = fs::Permissions::from_mode(0o700);
     let scratch = tempfile::Builder::new().prefix("codex-api-").permissions(ours).tempdir_in(scratch)?;
     if let Some(schema) = schema {

@@ -27,7 +27,7 @@ fn installed() -> Installed {
     Installed {
         program: "/bin/codex".into(),
         version: "0.169.0".into(),
-        features: ["plugins".to_owned(), "shell_snapshot".to_owned()].into(),
+        features: [("plugins".to_owned(), true), ("shell_snapshot".to_owned(), true)].into(),
     }
 }
 
@@ -64,7 +64,7 @@ fn the_plain_turn() {
         "-",
     ];
     assert_eq!(arguments(&launch), expected);
-    assert_eq!(launch.stdin, b"USER: -hi");
+    assert!(matches!(&launch.stdin, Input::Text(text) if text == b"USER: -hi"));
     let last = launch.arguments.iter().any(|a| a.to_string_lossy().starts_with("--output-last-message="));
     assert!(last && launch.last_words.is_some());
 }

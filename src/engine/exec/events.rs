@@ -3,11 +3,15 @@
 
 use serde_json::Value;
 
-use super::{
-    failure::{self, End},
-    item,
+use super::item;
+use crate::{
+    engine::{
+        TurnEvent,
+        words::{self, End},
+    },
+    error::Error,
+    pb,
 };
-use crate::{engine::TurnEvent, error::Error, pb};
 
 /// Translates one turn.
 #[derive(Debug)]
@@ -66,9 +70,9 @@ impl Translator {
 
     /// What it means that the process ended without an end of its turn.
     pub(super) fn cut_off(self, code: Option<i32>, stderr: &str) -> Error {
-        match self.last_retry.map(|message| failure::of_message(&message)) {
+        match self.last_retry.map(|message| words::of_message(&message)) {
             Some(End::Failed(error)) => error,
-            Some(End::Cut(_)) | None => failure::of_exit(code, stderr),
+            Some(End::Cut(_)) | None => words::of_exit(code, stderr),
         }
     }
 
@@ -97,7 +101,7 @@ impl Translator {
     }
 
     fn failed(&self, message: &str) -> Result<Vec<TurnEvent>, Error> {
-        match failure::of_message(message) {
+        match words::of_message(message) {
             End::Cut(reason) => Ok(vec![TurnEvent::Finished { reason, usage: None }]),
             End::Failed(error) => Err(error),
         }
@@ -116,7 +120,7 @@ impl Translator {
         }
         self.retried += 1;
         self.last_retry = Some(why.to_owned());
-        match failure::of_message(why) {
+        match words::of_message(why) {
             // The partial answer has been given; asked again, the model would repeat it.
             End::Cut(reason) => Ok(vec![TurnEvent::Finished { reason, usage: None }]),
             End::Failed(error) if self.retried > self.retries => Err(given_up(error)),

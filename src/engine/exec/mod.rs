@@ -4,10 +4,7 @@
 mod checks;
 mod command;
 mod events;
-mod failure;
-pub mod home;
 mod item;
-mod probe;
 mod prompt;
 
 use std::{
@@ -18,15 +15,17 @@ use std::{
 use async_stream::try_stream;
 use tokio::process::ChildStdout;
 
-use self::{command::Installed, events::Translator};
+use self::events::Translator;
 use super::{
     Engine, EngineStatus, Events, Slot, Turn, TurnEvent,
+    installed::{self, Installed},
     jsonl::{LineError, Lines},
-    process::{Launcher, ProcessGroup},
+    process::{Input, Launcher, ProcessGroup, Started},
 };
 use crate::{
-    config::{Codex, Log},
+    config::{Codex, Log, Profile},
     error::Error,
+    pb,
 };
 
 /// How long a bad finding about the CLI is believed before it is looked at again.
@@ -59,7 +58,7 @@ impl Exec {
         if let Some(finding) = self.remembered() {
             return finding;
         }
-        let finding = probe::installed(&self.codex, &self.launcher).await.map(Arc::new);
+        let finding = installed::look(&self.codex, &self.launcher).await.map(Arc::new);
         let mut found = self.found.write().unwrap_or_else(PoisonError::into_inner);
         let before = found.replace((Instant::now(), finding.clone()));
         let before = before.and_then(|(_, finding)| finding.err());
@@ -84,11 +83,14 @@ impl Engine for Exec {
         let installed = self.installed().await.map_err(|message| Error::EngineUnavailable { message })?;
         let launch = command::of(&turn, &self.codex, &installed)?;
         if self.log.debug {
-            let prompt = String::from_utf8_lossy(&launch.stdin);
+            let prompt = match &launch.stdin {
+                Input::Text(text) => String::from_utf8_lossy(text),
+                Input::Open => "".into(),
+            };
             let prompt = clip(&prompt, self.log.max_chars);
             tracing::info!(turn.id = %turn.id, arguments = ?launch.arguments, %prompt, "codex starts");
         }
-        let (stdout, process) = self.launcher.start(launch, slot).map_err(|error| {
+        let Started { stdout, process, .. } = self.launcher.start(launch, slot).map_err(|error| {
             Error::EngineUnavailable { message: format!("the Codex CLI cannot be started: {error}") }
         })?;
         let debug = self.log.debug.then_some(self.log.max_chars);
@@ -104,7 +106,17 @@ impl Engine for Exec {
         EngineStatus { kind: "exec", version, trouble }
     }
 
+    fn usual_concurrency(&self) -> usize {
+        2
+    }
+
     fn check(&self, turn: &Turn) -> Result<(), Error> {
+        if turn.profile == Profile::Chat {
+            return Err(Error::unsupported(
+                "model",
+                "the exec engine has no chat profile; leave `:chat` out",
+            ));
+        }
         if turn.tools.is_empty() {
             return Ok(());
         }
@@ -112,6 +124,10 @@ impl Engine for Exec {
             "tools",
             "the exec engine cannot call the client's functions; leave `tools` out",
         ))
+    }
+
+    async fn models(&self) -> Vec<pb::Model> {
+        Vec::new()
     }
 
     async fn drain(&self) {

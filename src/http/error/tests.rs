@@ -58,6 +58,7 @@ fn table() -> Vec<(Error, (u16, &'static str, &'static str, Option<&'static str>
             Error::UpstreamUnavailable { message: m() },
             (502, server, "upstream_unavailable", None, None, false),
         ),
+        (Error::WorkerLost { message: m() }, (502, server, "worker_lost", None, None, false)),
         (Error::Internal { cause: m() }, (500, server, "internal_error", None, None, false)),
     ]
 }
@@ -104,10 +105,11 @@ fn the_table_of_the_test_is_complete() {
         Error::DeadlineExceeded { .. } => 13,
         Error::TurnFailed { .. } => 14,
         Error::UpstreamUnavailable { .. } => 15,
-        Error::Internal { .. } => 16,
+        Error::WorkerLost { .. } => 16,
+        Error::Internal { .. } => 17,
     };
     let met: std::collections::BTreeSet<i32> = table().iter().map(|(error, _)| number(error)).collect();
-    assert_eq!(met, (0..17).collect());
+    assert_eq!(met, (0..18).collect());
 }
 
 #[test]

@@ -9,6 +9,7 @@ fn rules(env: &[(&str, &str)]) -> Rules {
         limits: config.limits,
         sandbox: config.codex.sandbox,
         search: config.codex.search,
+        profile: config.codex.profile,
         capacity: 34,
     }
 }
@@ -44,6 +45,20 @@ fn an_alias_is_resolved_and_remembered() {
     let rules = rules(&[("CODEX_MODEL_ALIASES", r#"{"gpt-4o":"gpt-5.5"}"#)]);
     let parsed = rules.parse(pb::ChatRequest { model: "gpt-4o".into(), ..request() }).unwrap();
     assert_eq!((parsed.turn.model.as_str(), parsed.model_asked.as_str()), ("gpt-5.5", "gpt-4o"));
+}
+
+#[test]
+fn a_suffix_asks_for_a_profile_and_cannot_widen() {
+    let parse = |env: &[(&str, &str)], model: &str| {
+        rules(env).parse(pb::ChatRequest { model: model.into(), ..request() })
+    };
+    let turn = parse(&[], "gpt-5.5:chat").unwrap().turn;
+    assert_eq!((turn.model.as_str(), turn.profile), ("gpt-5.5", Profile::Chat));
+    let turn = parse(&[("CODEX_MODEL", "m")], ":chat").unwrap().turn;
+    assert_eq!((turn.model.as_str(), turn.profile), ("m", Profile::Chat));
+    assert_eq!(parse(&[], "gpt-5.5").unwrap().turn.profile, Profile::Agent);
+    let error = parse(&[("CODEX_PROFILE", "chat")], "gpt-5.5:agent").unwrap_err();
+    assert_eq!(error.reason(), "POLICY_WIDENED");
 }
 
 #[test]

@@ -53,21 +53,35 @@ fn status(text: &str) -> Option<Error> {
     // The URL is the operator's business.
     let words = rest.split_once(": ").map_or(rest, |(_, words)| words);
     let words = words.split(", url: ").next().unwrap_or(words).trim();
+    Some(by_status(code, words))
+}
+
+/// The same, where the status is told beside the message.
+pub(super) fn of_status(code: u16, message: &str) -> Error {
+    status(message).unwrap_or_else(|| by_status(code, &without_url(message)))
+}
+
+fn by_status(code: u16, words: &str) -> Error {
     let message = format!("the upstream answered {code}: {words}");
-    Some(match code {
+    match code {
         400 | 422 => Error::Rejected { message },
-        401 | 403 => Error::EngineUnavailable {
-            message: format!(
-                "the upstream refused the server's own login ({code}); the operator must log in again"
-            ),
-        },
+        401 | 403 => login_refused(code),
         402 => Error::UsageLimit { message },
         404 if is_unknown_model(words) => Error::ModelNotFound { message },
         413 => Error::ContextLengthExceeded { message },
         429 => Error::RateLimited { retry_after: delay(words), message },
         500.. => Error::UpstreamUnavailable { message },
         _ => Error::TurnFailed { message },
-    })
+    }
+}
+
+/// The upstream wants another key than ours.
+pub(super) fn login_refused(code: u16) -> Error {
+    Error::EngineUnavailable {
+        message: format!(
+            "the upstream refused the server's own login ({code}); the operator must log in again"
+        ),
+    }
 }
 
 fn by_prefix(text: &str) -> Error {
@@ -118,14 +132,15 @@ fn is_unknown_model(text: &str) -> bool {
     lower.contains("model") && (lower.contains("does not exist") || lower.contains("not found"))
 }
 
-fn without_url(text: &str) -> String {
+/// A message without the upstream's address, which is the operator's business.
+pub(super) fn without_url(text: &str) -> String {
     const MARKS: &[&str] = &[", url: ", " for url (", " (http://", " (https://"];
     let end = MARKS.iter().filter_map(|mark| text.find(mark)).min().unwrap_or(text.len());
     text[..end].to_owned()
 }
 
 /// `… try again in 1.5s`
-fn delay(text: &str) -> Option<Duration> {
+pub(super) fn delay(text: &str) -> Option<Duration> {
     let rest = text.split("try again in ").nth(1)?;
     let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
     let (number, unit) = rest.split_at(end);
@@ -173,5 +188,5 @@ pub(super) fn of_exit(code: Option<i32>, stderr: &str) -> Error {
 }
 
 #[cfg(test)]
-#[path = "failure_tests.rs"]
+#[path = "words_tests.rs"]
 mod tests;

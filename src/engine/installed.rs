@@ -1,15 +1,21 @@
-//! Asks the installed CLI what it is, before the first turn: version, features, whether it takes our settings.
+//! What the installed CLI is, asked before the first turn: version, features, whether it takes our settings.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use super::{command::Installed, home};
-use crate::{
-    config::Codex,
-    engine::{
-        binary,
-        process::{Answer, Launch, Launcher},
-    },
+use super::{
+    binary, home,
+    process::{Answer, Launch, Launcher},
 };
+use crate::config::Codex;
+
+/// What the installed CLI is and has.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Installed {
+    pub(super) program: PathBuf,
+    pub(super) version: String,
+    /// Its features, and whether each is on by the user's configuration.
+    pub(super) features: BTreeMap<String, bool>,
+}
 
 /// The oldest CLI that has what every turn needs (`--ephemeral`).
 const OLDEST: (u64, u64) = (0, 110);
@@ -18,7 +24,7 @@ const OLDEST: (u64, u64) = (0, 110);
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Looks at the CLI; the error tells the operator what to do.
-pub(super) async fn installed(codex: &Codex, launcher: &Launcher) -> Result<Installed, String> {
+pub(super) async fn look(codex: &Codex, launcher: &Launcher) -> Result<Installed, String> {
     let program = binary::find(codex.bin.as_deref(), &codex.env)?;
     if !codex.workspace.is_dir() {
         return Err(format!("CODEX_WORKSPACE names {}, which is not a folder", codex.workspace.display()));
@@ -68,19 +74,30 @@ fn version(answer: &Answer) -> Option<String> {
     version.starts_with(|c: char| c.is_ascii_digit()).then(|| version.to_owned())
 }
 
-fn numbers(version: &str) -> (u64, u64) {
+/// Major and minor.
+pub(super) fn numbers(version: &str) -> (u64, u64) {
     let mut parts = version.split(['.', '-']).map(|part| part.parse().unwrap_or_default());
     (parts.next().unwrap_or_default(), parts.next().unwrap_or_default())
 }
 
-/// The first word of each line.
-fn features(list: &str) -> BTreeSet<String> {
-    list.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+/// The first word of each line, and the last one: `shell_tool  stable  true`.
+fn features(list: &str) -> BTreeMap<String, bool> {
+    let line = |line: &str| {
+        let name = line.split_whitespace().next()?.to_owned();
+        Some((name, line.trim_end().ends_with("true")))
+    };
+    list.lines().filter_map(line).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn features_have_a_state() {
+        let found = features("apps  stable  true\nremoved_one   removed            false\n\n");
+        assert_eq!(found, BTreeMap::from([("apps".into(), true), ("removed_one".into(), false)]));
+    }
 
     #[test]
     fn versions_compare_by_number() {

@@ -1,4 +1,4 @@
-//! Where the CLI lives: its environment, its home, and what its configuration says of the provider.
+//! Where the CLI lives: its environment and its home. Both engines start it there.
 
 use std::{
     collections::BTreeMap,
@@ -50,17 +50,6 @@ pub fn prepare(codex: &Codex) -> io::Result<()> {
         symlink(users, login)?;
     }
     Ok(())
-}
-
-/// The provider that the user's configuration chooses, if it is one that can be changed by options.
-pub(super) fn provider(codex: &Codex) -> Option<String> {
-    let config = fs::read_to_string(codex_home(&environment(codex))?.join("config.toml")).ok()?;
-    let config: toml::Table = config.parse().ok()?;
-    let id = config.get("model_provider")?.as_str()?;
-    let own = config.get("model_providers")?.as_table()?.contains_key(id);
-    // Only ids that can stand in a dotted key as they are.
-    let plain = id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-    (own && plain).then(|| id.to_owned())
 }
 
 /// `CODEX_HOME` as the CLI would find it.

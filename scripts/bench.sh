@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# Measures everything that docs/benchmarks.md tells, and writes it: one command, one run. All of it on 127.0.0.1.
+set -euo pipefail
+
+# shellcheck source=scripts/setup.sh
+. "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+
+# What ours is compared with. 743 MB, so it is installed only when asked for.
+litellm_version=1.106.0
+
+usage() {
+    cat <<'END'
+usage: scripts/bench.sh [--quick] [--litellm] [--only PART,…] [--set NAME=VALUE]… [--out FOLDER]
+
+  --quick    one short round of everything, below two minutes; goes to target/bench/ unless --out says otherwise
+  --litellm  install LiteLLM's proxy into .tools/ to compare with (743 MB); once it is there, it always takes part
+  --only     some parts: start, turns, cancel, deltas, idle, flood; goes to target/bench/ too
+  --set      NAME=VALUE: a setting of the servers that are measured; goes to target/bench/ too
+  --out      where benchmarks.md and its plots go (default docs/)
+
+Takes the pinned codex, which it installs from npm into .tools/, or the one that CODEX_BIN names. Best on a machine
+that has nothing else to do.
+END
+}
+
+options=()
+want_litellm=0
+out=
+default_out=$root/docs
+while (($#)); do
+    case $1 in
+        -h | --help) usage && exit ;;
+        --quick) options+=(--quick) && default_out=$root/target/bench ;;
+        --litellm) want_litellm=1 ;;
+        --only | --set)
+            (($# > 1)) || die "$1 needs a value"
+            options+=("$1" "$2") && default_out=$root/target/bench && shift
+            ;;
+        --out)
+            (($# > 1)) || die "--out needs a folder"
+            out=$2 && shift
+            ;;
+        *) usage >&2 && die "$1 is no option of this script" ;;
+    esac
+    shift
+done
+
+make_bench_venv() {
+    python3 -c 'import ensurepip, venv' 2>/dev/null ||
+        die "python3 has no venv; install it (Debian: apt-get install python3-venv)"
+    say "installing LiteLLM $litellm_version into ${1#"$root/"}; it is large"
+    python3 -m venv "$1"
+    "$1/bin/python" -m pip install --quiet --disable-pip-version-check "litellm[proxy]==$litellm_version" >&2
+}
+
+need_rust
+if [[ -n ${CODEX_BIN:-} ]]; then
+    codex=$CODEX_BIN
+    say "codex: $codex, as CODEX_BIN says"
+else
+    need_node
+    install_codex
+fi
+venv=$tools/bench-venv
+if ((want_litellm)) || [[ -f $venv/.made-with ]]; then
+    need python3 "install Python 3.10 or newer, with venv (Debian: apt-get install python3-venv)"
+    once "$venv" "litellm $litellm_version, $(python3 --version)" make_bench_venv
+    options+=(--litellm "$venv/bin/litellm")
+fi
+
+target=${CARGO_TARGET_DIR:-$root/target}
+say "building"
+cargo build --release --locked --bin codex-api --example fake-codex --example bench \
+    --manifest-path "$root/Cargo.toml" --target-dir "$target"
+
+# A thousand streams are a thousand sockets, on both sides.
+ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
+exec "$target/release/examples/bench" --gateway "$target/release/codex-api" --fake "$target/release/examples/fake-codex" \
+    --codex "$codex" --out "${out:-$default_out}" ${options[@]+"${options[@]}"}

@@ -1,0 +1,75 @@
+use super::*;
+
+/// Entries as 0.169 prints them, shortened.
+fn printed() -> String {
+    json!({"models": [
+        {"slug": "gpt-6-luna", "tool_mode": "code_mode_only", "multi_agent_version": "v2",
+         "apply_patch_tool_type": "freeform", "supports_search_tool": true,
+         "experimental_supported_tools": ["clock"], "base_instructions": "long", "model_messages": {"a": "b"},
+         "use_responses_lite": true, "context_window": 272_000, "max_context_window": 872_000,
+         "truncation_policy": {"mode": "tokens", "limit": 10_000}, "new_in_0.170": 1},
+        {"slug": "gpt-5.5", "display_name": "GPT-5.5", "apply_patch_tool_type": "freeform",
+         "base_instructions": "long", "use_responses_lite": false, "context_window": 272_000,
+         "truncation_policy": {"mode": "bytes", "limit": 10_000}, "upgrade": {"model": "gpt-6"}},
+    ]})
+    .to_string()
+}
+
+fn made(profile: Profile, models: &[&str]) -> Vec<Value> {
+    let models: Vec<String> = models.iter().map(|&m| m.to_owned()).collect();
+    let catalog: Value = serde_json::from_str(&make(&printed(), profile, &models).unwrap()).unwrap();
+    catalog["models"].as_array().unwrap().clone()
+}
+
+#[test]
+fn chat_leaves_the_model_alone() {
+    let models = made(Profile::Chat, &[]);
+    let luna = json!({
+        "slug": "gpt-6-luna", "tool_mode": null, "multi_agent_version": null, "apply_patch_tool_type": null,
+        "supports_search_tool": false, "experimental_supported_tools": [], "base_instructions": "",
+        "model_messages": null, "use_responses_lite": true, "context_window": 10_000_000,
+        "max_context_window": 10_000_000, "auto_compact_token_limit": 10_000_000,
+        "truncation_policy": {"mode": "tokens", "limit": 10_000_000}, "new_in_0.170": 1
+    });
+    assert_eq!(models[0], luna);
+    assert_eq!(models.len(), 2);
+    // What a version does not have is not given to it.
+    assert!(models[1].get("tool_mode").is_none());
+}
+
+#[test]
+fn agent_changes_how_tools_are_called_and_nothing_else() {
+    let shipped: Value = serde_json::from_str(&printed()).unwrap();
+    let models = made(Profile::Agent, &["gpt-5-codex"]);
+    assert_eq!(models.len(), 2);
+    let mut luna = shipped["models"][0].clone();
+    luna["tool_mode"] = Value::Null;
+    assert_eq!(models, [luna, shipped["models"][1].clone()]);
+}
+
+#[test]
+fn an_unknown_model_borrows_an_entry_in_chat() {
+    let models = made(Profile::Chat, &["gpt-5-codex", "gpt-6-luna"]);
+    assert_eq!(models.len(), 3);
+    assert_eq!(models[2]["slug"], "gpt-5-codex");
+    assert_eq!(models[2]["upgrade"], Value::Null);
+    assert_eq!(models[2]["use_responses_lite"], false);
+}
+
+#[test]
+fn what_is_no_catalog_is_refused() {
+    assert!(make("", Profile::Chat, &[]).is_err());
+    assert!(make("{\"models\": {}}", Profile::Chat, &[]).unwrap_err().contains("no models"));
+}
+
+#[test]
+fn another_program_at_the_same_path_makes_them_outdated() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("codex");
+    fs::write(&program, "1").unwrap();
+    let installed = Installed { program: program.clone(), ..Installed::default() };
+    let catalogs = Catalogs { agent: "a".into(), chat: "c".into(), made_from: fingerprint(&program) };
+    assert!(!catalogs.outdated(&installed));
+    fs::write(&program, "22").unwrap();
+    assert!(catalogs.outdated(&installed));
+}

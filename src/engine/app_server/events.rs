@@ -1,0 +1,367 @@
+//! Notifications of an app-server → events of a turn. Pure: no I/O, no clock. A notification that it does not know is
+//! passed over.
+
+use std::collections::{HashMap, HashSet};
+
+use serde_json::{Value, json};
+
+use super::{failure, item, tools::ToolSet, wire::ToolCall};
+use crate::{
+    config::Profile,
+    engine::{TurnEvent, words::End},
+    error::Error,
+    pb::{self, FinishReason},
+};
+
+/// How often calls that do not match a strict schema go back to the model.
+const CORRECTIONS: u32 = 2;
+
+/// Translates one turn.
+#[derive(Debug)]
+pub(super) struct Translator {
+    tools: ToolSet,
+    profile: Profile,
+    retries: u32,
+    retried: u32,
+    corrections: u32,
+    /// Text of the current message that the client has.
+    told: String,
+    /// Whether the client has text of a model response that is not complete.
+    speaking: bool,
+    /// Calls of the response that is under way.
+    calls: Vec<Call>,
+    /// Requests for calls, to be answered only where a call goes back to the model.
+    requests: HashMap<String, Value>,
+    /// Calls that Codex has an answer for, though the response was not complete.
+    given_up: HashSet<String>,
+    /// Calls that go back to the model as soon as all their requests are there.
+    correcting: Option<Vec<(Call, Result<(), String>)>>,
+    calls_made: usize,
+    usage: UsageSoFar,
+    /// What the model produced, in the words of the Responses API.
+    produced: Vec<Value>,
+}
+
+/// A call of a client's tool, as the model wrote it.
+#[derive(Debug, Clone)]
+struct Call {
+    id: String,
+    alias: String,
+    arguments: String,
+}
+
+/// The sum over the model calls of this turn; the thread's total where the single ones are not told.
+#[derive(Debug, Default)]
+struct UsageSoFar {
+    sum: Option<pb::Usage>,
+    total: Option<pb::Usage>,
+}
+
+/// What is to be done after something was said.
+#[derive(Debug, Default)]
+pub(super) struct Step {
+    pub(super) events: Vec<TurnEvent>,
+    pub(super) next: Next,
+}
+
+/// The conductor's part.
+#[derive(Debug, Default)]
+pub(super) enum Next {
+    /// Go on reading.
+    #[default]
+    Read,
+    /// Answer these requests and go on.
+    Answer(Vec<(Value, Value)>),
+    /// The client must answer the calls: remember what the model produced, and end the turn.
+    HandOver {
+        /// The calls, as the client is told them.
+        calls: Vec<pb::ToolCall>,
+        /// What the model produced in this turn.
+        items: Vec<Value>,
+    },
+    /// The turn has ended by itself.
+    Over,
+}
+
+impl Translator {
+    pub(super) fn new(tools: ToolSet, profile: Profile, retries: u32) -> Self {
+        Self {
+            tools,
+            profile,
+            retries,
+            retried: 0,
+            corrections: 0,
+            told: String::new(),
+            speaking: false,
+            calls: Vec::new(),
+            requests: HashMap::new(),
+            given_up: HashSet::new(),
+            correcting: None,
+            calls_made: 0,
+            usage: UsageSoFar::default(),
+            produced: Vec::new(),
+        }
+    }
+
+    /// Codex asks for the result of a call. It may come before or after the end of the response that has the call.
+    pub(super) fn called(&mut self, call: ToolCall) -> Step {
+        self.requests.insert(call.call_id, call.request);
+        Step { events: Vec::new(), next: self.corrections_due() }
+    }
+
+    /// Whether Codex waits for results of calls in a response that is not complete, as far as we know.
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.correcting.is_none() && !self.requests.is_empty()
+    }
+
+    /// Answers when nothing was said for long while Codex waits for results. If the response broke off, Codex does not
+    /// say so, and does nothing about it, until it has them. If it is only slow, its end still hands its calls over.
+    pub(super) fn give_up(&mut self) -> Vec<(Value, Value)> {
+        let text = "Not run: the response broke off. Repeat the call if it is still needed.";
+        let result = json!({"success": false, "contentItems": [{"type": "inputText", "text": text}]});
+        let requests = self.requests.drain();
+        let answers = requests.map(|(call, request)| {
+            self.given_up.insert(call);
+            (request, result.clone())
+        });
+        answers.collect()
+    }
+
+    /// What a notification means. `turn` is the id of our turn.
+    pub(super) fn push(&mut self, method: &str, params: &Value, turn: &str) -> Result<Step, Error> {
+        match method {
+            "item/agentMessage/delta" => Ok(self.text(string(params, "delta")).into()),
+            "item/reasoning/summaryTextDelta" | "item/reasoning/textDelta" => {
+                Ok(non_empty(string(params, "delta")).map(TurnEvent::Reasoning).into())
+            }
+            "item/reasoning/summaryPartAdded" if params["summaryIndex"].as_u64() > Some(0) => {
+                Ok(Some(TurnEvent::Reasoning("\n\n".to_owned())).into())
+            }
+            "item/started" => self.item(&params["item"], false),
+            "item/completed" => self.item(&params["item"], true),
+            "turn/plan/updated" => Ok(Some(TurnEvent::Item(item::plan(params))).into()),
+            "warning" => Ok(Some(notice(pb::notice::Kind::Warning, string(params, "message"))).into()),
+            "error" => self.trouble(params),
+            "rawResponseItem/completed" if params["turnId"] == turn => {
+                self.calls.extend(self.call(&params["item"]));
+                self.produced.push(params["item"].clone());
+                Ok(Step::default())
+            }
+            "rawResponse/completed" => self.response_completed(&params["usage"]),
+            "thread/tokenUsage/updated" => {
+                self.usage.total = Some(usage(&params["tokenUsage"]["total"]));
+                Ok(Step::default())
+            }
+            "turn/completed" => self.completed(&params["turn"]),
+            _ => Ok(Step::default()),
+        }
+    }
+
+    fn text(&mut self, text: String) -> Option<TurnEvent> {
+        self.told.push_str(&text);
+        self.speaking = true;
+        non_empty(text).map(TurnEvent::Text)
+    }
+
+    fn item(&mut self, item: &Value, completed: bool) -> Result<Step, Error> {
+        match item["type"].as_str().unwrap_or_default() {
+            "agentMessage" if completed => {
+                // An upstream that does not stream tells the text only here.
+                let whole = string(item, "text");
+                let rest = whole.strip_prefix(self.told.as_str()).unwrap_or_default().to_owned();
+                Ok(self.text(rest).into())
+            }
+            "agentMessage" => {
+                self.told.clear();
+                Ok(Some(TurnEvent::MessageStarted).into())
+            }
+            "contextCompaction" => self.compaction(completed),
+            // Told by their deltas, or ours to begin with.
+            "reasoning" | "userMessage" | "dynamicToolCall" | "hookPrompt" | "functionCallOutput" => {
+                Ok(Step::default())
+            }
+            _ => Ok(Some(TurnEvent::Item(item::of(item, completed))).into()),
+        }
+    }
+
+    /// Codex replaces a history that is too long by a summary. Alone with the model, nobody asked for that.
+    fn compaction(&self, completed: bool) -> Result<Step, Error> {
+        match self.profile {
+            Profile::Chat => Err(Error::ContextLengthExceeded {
+                message: "the conversation is longer than the model's context window".to_owned(),
+            }),
+            Profile::Agent if completed => Ok(Step::default()),
+            Profile::Agent => {
+                let message =
+                    "the conversation was too long for the model: Codex goes on with a summary of it";
+                Ok(Some(notice(pb::notice::Kind::Warning, message.to_owned())).into())
+            }
+        }
+    }
+
+    fn trouble(&mut self, params: &Value) -> Result<Step, Error> {
+        let error = &params["error"];
+        if params["willRetry"] != true {
+            // The same comes again, with the end of the turn.
+            return Ok(Step::default());
+        }
+        self.retried += 1;
+        // Those of a response that broke off are not the client's to answer.
+        self.calls.clear();
+        match failure::of(error) {
+            End::Cut(reason) => Ok(self.finished(reason)),
+            // Asked again, the model would repeat what the client already has.
+            End::Failed(error) if self.speaking || self.retried > self.retries => Err(given_up(error)),
+            End::Failed(_) => {
+                let details = error["additionalDetails"].as_str().unwrap_or_default();
+                let message = format!("{} {details}", string(error, "message"));
+                Ok(Some(notice(pb::notice::Kind::Retry, message.trim().to_owned())).into())
+            }
+        }
+    }
+
+    fn response_completed(&mut self, told: &Value) -> Result<Step, Error> {
+        self.usage.add(usage(told));
+        self.speaking = false;
+        self.retried = 0;
+        if self.calls.is_empty() {
+            return Ok(Step::default());
+        }
+        let calls = std::mem::take(&mut self.calls);
+        let verdicts =
+            calls.iter().map(|call| self.tools.check(&self.tools.original(&call.alias), &call.arguments));
+        let verdicts: Vec<Result<(), String>> = verdicts.collect();
+        if let Some(Err(mistake)) = verdicts.iter().find(|verdict| verdict.is_err()) {
+            if self.corrections == CORRECTIONS {
+                return Err(Error::TurnFailed {
+                    message: format!("the model keeps breaking the schema of a tool: {mistake}"),
+                });
+            }
+            self.corrections += 1;
+            self.correcting = Some(calls.into_iter().zip(verdicts).collect());
+            return Ok(Step { events: Vec::new(), next: self.corrections_due() });
+        }
+        Ok(self.hand_over(&calls))
+    }
+
+    fn hand_over(&mut self, calls: &[Call]) -> Step {
+        let kept = self.tools.keep(calls.len());
+        self.calls_made += kept;
+        let calls: Vec<pb::ToolCall> = calls[..kept]
+            .iter()
+            .map(|call| pb::ToolCall {
+                id: call.id.clone(),
+                name: self.tools.original(&call.alias).into_owned(),
+                arguments: call.arguments.clone(),
+            })
+            .collect();
+        let mut events: Vec<TurnEvent> = calls.iter().cloned().map(TurnEvent::ToolCall).collect();
+        events.push(TurnEvent::Finished { reason: FinishReason::ToolCalls, usage: self.usage.best() });
+        Step { events, next: Next::HandOver { calls, items: std::mem::take(&mut self.produced) } }
+    }
+
+    /// A raw item as a call of a client's tool. Codex itself sends those back that are no JSON.
+    fn call(&self, item: &Value) -> Option<Call> {
+        let text = |key: &str| item[key].as_str().map(str::to_owned);
+        let call = Call { id: text("call_id")?, alias: text("name")?, arguments: text("arguments")? };
+        let ours = item["type"] == "function_call" && self.tools.offers(&call.alias);
+        let whole = serde_json::from_str::<serde::de::IgnoredAny>(&call.arguments).is_ok();
+        (ours && whole).then_some(call)
+    }
+
+    /// Answers for the model, once Codex has asked for all of them.
+    fn corrections_due(&mut self) -> Next {
+        let asked = |call: &Call| self.requests.contains_key(&call.id) || self.given_up.contains(&call.id);
+        let Some(calls) = self.correcting.take_if(|calls| calls.iter().all(|(call, _)| asked(call))) else {
+            return Next::Read;
+        };
+        let answers = calls.into_iter().filter_map(|(call, verdict)| {
+            let text = match verdict {
+                Ok(()) => "Not run, because another call of yours was invalid. Repeat this call.".to_owned(),
+                Err(mistake) => format!("Not run: {mistake}. Correct the call."),
+            };
+            let result = json!({"success": false, "contentItems": [{"type": "inputText", "text": text}]});
+            Some((self.requests.remove(&call.id)?, result))
+        });
+        Next::Answer(answers.collect())
+    }
+
+    fn completed(&mut self, turn: &Value) -> Result<Step, Error> {
+        match turn["status"].as_str() {
+            Some("completed") => {
+                if let Some(message) = self.tools.too_few_calls(self.calls_made) {
+                    return Err(Error::TurnFailed { message });
+                }
+                Ok(self.finished(FinishReason::Stop))
+            }
+            Some("failed") => match failure::of(&turn["error"]) {
+                End::Cut(reason) => Ok(self.finished(reason)),
+                End::Failed(error) => Err(error),
+            },
+            _ => Err(Error::TurnFailed { message: "Codex interrupted the turn".to_owned() }),
+        }
+    }
+
+    fn finished(&self, reason: FinishReason) -> Step {
+        let events = vec![TurnEvent::Finished { reason, usage: self.usage.best() }];
+        Step { events, next: Next::Over }
+    }
+}
+
+impl UsageSoFar {
+    fn add(&mut self, told: pb::Usage) {
+        let sum = self.sum.unwrap_or_default();
+        self.sum = Some(pb::Usage {
+            input_tokens: sum.input_tokens + told.input_tokens,
+            cached_input_tokens: sum.cached_input_tokens + told.cached_input_tokens,
+            output_tokens: sum.output_tokens + told.output_tokens,
+            reasoning_output_tokens: sum.reasoning_output_tokens + told.reasoning_output_tokens,
+        });
+    }
+
+    /// Whichever knows of more: the total comes late, and an incomplete response is in the total only.
+    fn best(&self) -> Option<pb::Usage> {
+        let tokens = |usage: &pb::Usage| usage.input_tokens + usage.output_tokens;
+        [self.sum, self.total].into_iter().flatten().max_by_key(tokens)
+    }
+}
+
+impl From<Option<TurnEvent>> for Step {
+    fn from(event: Option<TurnEvent>) -> Self {
+        Self { events: event.into_iter().collect(), next: Next::Read }
+    }
+}
+
+/// A failure that nobody could read is still one of the upstream's, as the CLI wanted to try again.
+fn given_up(error: Error) -> Error {
+    if let Error::TurnFailed { message } = error {
+        return Error::UpstreamUnavailable { message };
+    }
+    error
+}
+
+fn usage(usage: &Value) -> pb::Usage {
+    let count = |key: &str| usage[key].as_u64().unwrap_or_default();
+    pb::Usage {
+        input_tokens: count("inputTokens"),
+        cached_input_tokens: count("cachedInputTokens"),
+        output_tokens: count("outputTokens"),
+        reasoning_output_tokens: count("reasoningOutputTokens"),
+    }
+}
+
+fn notice(kind: pb::notice::Kind, message: String) -> TurnEvent {
+    TurnEvent::Notice(pb::Notice { kind: kind.into(), message })
+}
+
+fn string(value: &Value, key: &str) -> String {
+    value[key].as_str().unwrap_or_default().to_owned()
+}
+
+fn non_empty(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
+}
+
+#[cfg(test)]
+#[path = "events_tests.rs"]
+mod tests;

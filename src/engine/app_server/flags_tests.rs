@@ -1,0 +1,107 @@
+use serde_json::json;
+
+use super::*;
+use crate::config::{Config, Sources};
+
+fn codex(env: &[(&str, &str)]) -> Codex {
+    let env = env.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+    let sources = Sources { env, current_dir: "/work".into(), ..Sources::default() };
+    Config::load(sources).unwrap().codex
+}
+
+fn installed() -> Installed {
+    let features = [("plugins", true), ("shell_tool", true), ("goals", false), ("steer", true)];
+    let features = features.map(|(name, on)| (name.to_owned(), on)).into();
+    Installed { program: "/bin/codex".into(), version: "0.169.0".into(), features }
+}
+
+fn catalogs() -> Catalogs {
+    Catalogs::for_test("/p/agent.json", "/p/chat.json")
+}
+
+fn values(codex: &Codex) -> Vec<String> {
+    let arguments = arguments(codex, &installed(), &catalogs());
+    assert_eq!(arguments[0], "app-server");
+    let pairs = arguments[1..].chunks(2);
+    pairs.map(|pair| (pair[0] == "-c").then(|| pair[1].to_string_lossy().into_owned()).unwrap()).collect()
+}
+
+#[test]
+fn an_agent_keeps_its_tools() {
+    let expected = [
+        "thread_unload_delay_secs=0",
+        "approval_policy=\"never\"",
+        "sandbox_mode=\"read-only\"",
+        "web_search=\"disabled\"",
+        "shell_environment_policy.inherit=\"core\"",
+        "features.plugins=false",
+        "model_catalog_json=\"/p/agent.json\"",
+    ];
+    assert_eq!(values(&codex(&[])), expected);
+}
+
+#[test]
+fn a_chat_has_none_and_names_no_feature_that_is_not_there() {
+    let found = values(&codex(&[("CODEX_PROFILE", "chat")]));
+    for expected in [
+        "features.shell_tool=false",
+        "features.goals=false",
+        "project_doc_max_bytes=0",
+        "tool_output_token_limit=10000000",
+        "model_catalog_json=\"/p/chat.json\"",
+    ] {
+        assert!(found.iter().any(|value| value == expected), "{expected} in {found:?}");
+    }
+    assert!(!found.iter().any(|value| value.contains("features.apps")), "{found:?}");
+    assert!(!found.iter().any(|value| value.contains("features.steer")), "{found:?}");
+}
+
+#[test]
+fn the_settings_of_the_agent_reach_it() {
+    let env = [
+        ("CODEX_SANDBOX", "workspace-write"),
+        ("CODEX_ADD_DIRS", "/a b,/c"),
+        ("CODEX_ENABLE_SEARCH", "1"),
+        ("CODEX_APPROVAL_POLICY", "untrusted"),
+    ];
+    let found = values(&codex(&env));
+    for expected in [
+        "sandbox_mode=\"workspace-write\"",
+        "sandbox_workspace_write.writable_roots=[\"/a b\", \"/c\"]",
+        "web_search=\"live\"",
+        "approval_policy=\"untrusted\"",
+    ] {
+        assert!(found.iter().any(|value| value == expected), "{expected} in {found:?}");
+    }
+}
+
+#[test]
+fn a_thread_may_be_of_the_other_profile() {
+    let home = tempfile::tempdir().unwrap();
+    let config = "include_environment_context = false\n[mcp_servers.files]\ncommand = \"x\"\n\
+                  [mcp_servers.notes]\nenabled = false\n[skills.bundled]\nenabled = false\n";
+    fs::write(home.path().join("config.toml"), config).unwrap();
+    let home = home.path().to_str().unwrap();
+
+    let agent = codex(&[("CODEX_HOME", home)]);
+    assert!(thread_config(&agent, &installed(), &catalogs(), Profile::Agent).is_empty());
+    let chat = Value::from(thread_config(&agent, &installed(), &catalogs(), Profile::Chat));
+    assert_eq!(chat["features.shell_tool"], false);
+    assert_eq!(chat["mcp_servers.files.enabled"], false);
+    assert_eq!(chat["mcp_servers.notes.enabled"], false);
+    assert_eq!(chat["model_catalog_json"], "/p/chat.json");
+
+    // And back, to what the user has rather than to what Codex has.
+    let chat = codex(&[("CODEX_HOME", home), ("CODEX_PROFILE", "chat")]);
+    let agent = Value::from(thread_config(&chat, &installed(), &catalogs(), Profile::Agent));
+    let expected = json!({
+        "features.shell_tool": true, "features.goals": false,
+        "skills.include_instructions": true, "skills.bundled.enabled": false,
+        "tools.experimental_request_user_input.enabled": true, "include_environment_context": false,
+        "include_permissions_instructions": true, "include_collaboration_mode_instructions": true,
+        "include_apps_instructions": true, "project_doc_max_bytes": 32768,
+        "mcp_servers.files.enabled": true, "mcp_servers.notes.enabled": false,
+        "model_catalog_json": "/p/agent.json"
+    });
+    assert_eq!(agent, expected);
+}

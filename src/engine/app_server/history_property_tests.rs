@@ -1,0 +1,163 @@
+//! Random histories: nothing is lost, nothing is said twice, everybody keeps their role.
+
+use proptest::{collection::vec, option, prelude::*, sample};
+
+use super::{
+    tests::{call, message, opening, result},
+    *,
+};
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// Somebody speaks.
+    Says(Role, String, Option<String>),
+    /// The assistant calls functions by these names and gets the results in the order of the keys.
+    Calls(String, Vec<(String, u32)>),
+}
+
+fn text() -> impl Strategy<Value = String> {
+    "[ -~é世👩\n]{0,12}"
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let role = sample::select(vec![Role::System, Role::Developer, Role::User, Role::User, Role::Assistant]);
+    let name = sample::select(vec![
+        "get",
+        "set-it",
+        "exec_command",
+        "client_exec_command",
+        "mcp__a__b",
+        "a.b",
+        "a b",
+    ]);
+    let called = vec((name.prop_map(str::to_owned), any::<u32>()), 1..4);
+    prop_oneof![
+        3 => (role, text(), option::of("[a-z]{1,5}")).prop_map(|(role, text, name)| Step::Says(role, text, name)),
+        1 => (text(), called).prop_map(|(text, called)| Step::Calls(text, called)),
+    ]
+}
+
+/// The messages of these steps. Each text gets a number that no other has.
+fn messages(steps: &[Step]) -> Vec<Message> {
+    let mut messages = Vec::new();
+    for (number, step) in steps.iter().enumerate() {
+        match step {
+            Step::Says(role, text, name) => {
+                messages.push(Message { name: name.clone(), ..message(*role, &format!("<{number}>{text}")) });
+            }
+            Step::Calls(text, called) => {
+                let id = |index: usize| format!("call_{number}_{index}");
+                let calls = called.iter().enumerate();
+                let calls =
+                    calls.map(|(index, (name, _))| call(&id(index), name, &format!("{{\"n\":{number}}}")));
+                let said = message(Role::Assistant, text);
+                messages.push(Message { tool_calls: calls.collect(), ..said });
+                let mut order: Vec<usize> = (0..called.len()).collect();
+                order.sort_by_key(|index| called[*index].1);
+                let results = order.into_iter().map(|index| result(&id(index), &format!("<{}>", id(index))));
+                messages.extend(results);
+            }
+        }
+    }
+    messages
+}
+
+/// What a message must look like to the model, one line for each item.
+fn expected(message: &Message, tools: &ToolSet) -> Vec<String> {
+    let said: String = message.parts.iter().map(text_of).collect();
+    let said = match &message.name {
+        Some(name) => format!("{name}: {said}"),
+        None => said,
+    };
+    let line = match message.role {
+        Role::System | Role::Developer => Some(format!("developer {said}")),
+        Role::User => Some(format!("user {said}")),
+        Role::Assistant => (!said.is_empty()).then(|| format!("assistant {said}")),
+        Role::Tool => Some(format!("result {} {said}", message.tool_call_id.as_deref().unwrap())),
+    };
+    let calls = message.tool_calls.iter();
+    let calls = calls.map(|call| format!("call {} {} {}", call.id, tools.alias(&call.name), call.arguments));
+    line.into_iter().chain(calls).collect()
+}
+
+/// The same of an item.
+fn line(item: &Value) -> String {
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    match kind(item) {
+        "message" => {
+            assert_eq!(item["content"].as_array().unwrap().len(), 1);
+            assert_eq!(item["content"][0]["type"] == "output_text", item["role"] == "assistant");
+            format!("{} {}", text(&item["role"]), text(&item["content"][0]["text"]))
+        }
+        "function_call" => {
+            format!("call {} {} {}", text(&item["call_id"]), text(&item["name"]), text(&item["arguments"]))
+        }
+        "function_call_output" => format!("result {} {}", text(&item["call_id"]), text(&item["output"])),
+        other => panic!("{other}"),
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_word_and_call_reaches_the_model_once_in_order_and_in_its_role(steps in vec(step(), 1..12)) {
+        let turn = Turn { messages: messages(&steps), parallel_tool_calls: true, ..Turn::default() };
+        prop_assert!(check_calls(&turn.messages).is_ok());
+        let tools = ToolSet::new(&turn).unwrap();
+        let opening = opening(&turn, &Memory::new(1, 1));
+
+        let leading = turn.messages.iter().take_while(|m| matches!(m.role, Role::System | Role::Developer)).count();
+        let lines = |messages: &[Message]| -> Vec<String> {
+            messages.iter().flat_map(|message| expected(message, &tools)).collect()
+        };
+        let (mut lead, mut rest) = (lines(&turn.messages[..leading]), lines(&turn.messages[leading..]));
+        if rest.is_empty() {
+            rest.extend(lead.pop());
+        }
+        let lead: Vec<&str> = lead.iter().map(|line| line.strip_prefix("developer ").unwrap()).collect();
+        prop_assert_eq!(opening.developer_instructions.unwrap_or_default(), lead.join("\n\n"));
+        prop_assert_eq!(opening.items.iter().map(line).collect::<Vec<_>>(), rest);
+    }
+
+    #[test]
+    fn names_come_back_and_are_never_mistaken(steps in vec(step(), 1..12)) {
+        let turn = Turn { messages: messages(&steps), ..Turn::default() };
+        let tools = ToolSet::new(&turn).unwrap();
+        let names: HashSet<&str> =
+            turn.messages.iter().flat_map(|m| &m.tool_calls).map(|call| call.name.as_str()).collect();
+        let mut seen = HashSet::new();
+        for name in names {
+            let alias = tools.alias(name);
+            prop_assert!(!alias.starts_with("mcp__") && alias != "exec_command");
+            prop_assert!(alias.len() <= 64 && alias.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b)));
+            prop_assert_eq!(tools.original(&alias), name);
+            prop_assert!(seen.insert(alias.into_owned()));
+        }
+    }
+
+    #[test]
+    fn a_history_that_is_broken_at_one_place_is_refused(
+        before in vec(step(), 0..4),
+        called in vec(("[a-z]{1,4}", any::<u32>()), 1..4),
+        after in vec(step(), 0..4),
+        at in any::<sample::Index>(),
+        how in 0..5,
+    ) {
+        let steps: Vec<Step> =
+            before.into_iter().chain([Step::Calls(String::new(), called)]).chain(after).collect();
+        let mut messages = messages(&steps);
+        let results: Vec<usize> = (0..messages.len()).filter(|place| messages[*place].role == Role::Tool).collect();
+        let place = *at.get(&results);
+        match how {
+            0 => _ = messages.remove(place),
+            1 => messages.insert(place, messages[place].clone()),
+            2 => messages[place].tool_call_id = Some("call_of_nobody".into()),
+            3 => messages.insert(place, message(Role::User, "wait")),
+            _ => {
+                let early = messages.remove(place);
+                messages.insert(0, early);
+            }
+        }
+        let refused = matches!(check_calls(&messages), Err(Error::InvalidArgument { .. }));
+        prop_assert!(refused, "{messages:#?}");
+    }
+}

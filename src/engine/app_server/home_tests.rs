@@ -1,0 +1,114 @@
+use super::*;
+use crate::config::{Config, Sources};
+
+fn codex(env: &[(&str, &str)]) -> Codex {
+    let env = env.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+    let sources = Sources { env, current_dir: "/work".into(), ..Sources::default() };
+    Config::load(sources).unwrap().codex
+}
+
+fn installed(version: &str) -> Installed {
+    Installed { version: version.into(), ..Installed::default() }
+}
+
+#[test]
+fn what_is_the_users_is_linked_and_what_grows_is_not() {
+    let root = tempfile::tempdir().unwrap();
+    let users = root.path().join("user");
+    fs::create_dir_all(users.join("skills")).unwrap();
+    for folder in OWN {
+        fs::create_dir(users.join(folder)).unwrap();
+    }
+    for file in ["AGENTS.md", "state_5.sqlite", "state_5.sqlite-wal", "config.toml"] {
+        fs::write(users.join(file), file).unwrap();
+    }
+    let codex = codex(&[("CODEX_HOME", users.to_str().unwrap())]);
+    let home = ScratchHome::make_in(root.path(), &codex, &installed("0.169.0")).unwrap();
+
+    let mut names: Vec<_> = fs::read_dir(home.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    names.sort();
+    let expected = [".credentials.json", "AGENTS.md", "auth.json", "config.toml", LOG_DATABASE, "skills"];
+    assert_eq!(names, expected);
+    assert_eq!(fs::metadata(home.path()).unwrap().permissions().mode() & 0o777, 0o700);
+    assert_eq!(fs::read_link(home.path().join("skills")).unwrap(), users.join("skills"));
+    assert_eq!(home.env().get(OsStr::new("CODEX_HOME")), Some(&home.path().into()));
+
+    // A login made later is the user's, a trusted folder is not.
+    fs::write(home.path().join("auth.json"), "{}").unwrap();
+    fs::write(home.path().join("config.toml"), "changed").unwrap();
+    assert_eq!(fs::read_to_string(users.join("auth.json")).unwrap(), "{}");
+    assert_eq!(fs::read_to_string(users.join("config.toml")).unwrap(), "config.toml");
+
+    let path = home.path().to_owned();
+    drop(home);
+    assert!(!path.exists());
+    assert!(users.join("skills").exists());
+}
+
+#[test]
+fn an_older_cli_keeps_its_log_and_a_key_becomes_a_login() {
+    let root = tempfile::tempdir().unwrap();
+    let users = root.path().join("user");
+    fs::create_dir_all(&users).unwrap();
+    fs::write(users.join("auth.json"), "the user's").unwrap();
+    let codex = codex(&[("CODEX_HOME", users.to_str().unwrap()), ("CODEX_API_KEY", "sk-1")]);
+    let home = ScratchHome::make_in(root.path(), &codex, &installed("0.140.0")).unwrap();
+    assert!(!home.path().join(LOG_DATABASE).exists());
+    assert!(!home.env().contains_key(OsStr::new("CODEX_API_KEY")));
+    let login = home.path().join("auth.json");
+    assert!(fs::read_to_string(&login).unwrap().contains("sk-1"));
+    assert_eq!(fs::metadata(&login).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(fs::read_to_string(users.join("auth.json")).unwrap(), "the user's");
+}
+
+#[test]
+fn neither_a_proxy_nor_a_place_for_databases_gets_between_us_and_the_worker() {
+    let root = tempfile::tempdir().unwrap();
+    let users = root.path().join("user");
+    fs::create_dir_all(&users).unwrap();
+    fs::write(users.join("config.toml"), "model = \"m\"\nsqlite_home = \"/elsewhere\"\n").unwrap();
+    let env = [("CODEX_HOME", users.to_str().unwrap()), ("HTTP_PROXY", "http://p"), ("no_proxy", "corp")];
+    let home = ScratchHome::make_in(root.path(), &codex(&env), &installed("0.169.0")).unwrap();
+    assert_eq!(home.env().get(OsStr::new("NO_PROXY")), Some(&"corp,127.0.0.1,localhost".into()));
+    assert_eq!(home.env().get(OsStr::new("CODEX_SQLITE_HOME")), Some(&home.path().into()));
+    let config = fs::read_to_string(home.path().join("config.toml")).unwrap();
+    assert_eq!(config, "model = \"m\"\n");
+}
+
+#[test]
+fn a_home_that_is_not_there_yet_is_no_hindrance() {
+    let root = tempfile::tempdir().unwrap();
+    let codex = codex(&[("HOME", root.path().to_str().unwrap())]);
+    let home = ScratchHome::make_in(root.path(), &codex, &installed("0.169.0")).unwrap();
+    let login = fs::read_link(home.path().join("auth.json")).unwrap();
+    assert_eq!(login, root.path().join(".codex/auth.json"));
+}
+
+#[test]
+fn only_folders_of_the_gone_are_swept() {
+    let root = tempfile::tempdir().unwrap();
+    let ours = Owner::ourselves().unwrap();
+    let make = |owner: Owner| {
+        let path = root.path().join(format!("{}x", owner.prefix()));
+        fs::create_dir(&path).unwrap();
+        path
+    };
+    let living = folder(root.path()).unwrap();
+    // Our process id, as it was given to another process before.
+    let reused = make(Owner { started: ours.started - 1, ..ours });
+    // No Linux has that many processes.
+    let gone = make(Owner { pid: u32::MAX, ..ours });
+    let elsewhere = make(Owner { namespace: 1, pid: u32::MAX, ..ours });
+    let other = root.path().join("codex-api-worker-x");
+    fs::create_dir(&other).unwrap();
+
+    sweep(root.path()).unwrap();
+    assert!(!reused.exists() && !gone.exists());
+    assert!(living.path().exists() && elsewhere.exists() && other.exists());
+}
+
+#[test]
+fn memory_is_told_from_disk() {
+    assert!(!in_memory(Path::new("/proc")));
+    assert!(!in_memory(Path::new("/nonexistent")));
+}

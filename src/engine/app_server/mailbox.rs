@@ -1,0 +1,234 @@
+//! What an app-server says of one thread, on its way to the turn that reads it. Bounded in bytes: text of a slow
+//! reader is joined, and beyond the bound the turn fails instead of the worker's memory growing or its neighbours
+//! waiting.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use serde_json::Value;
+use tokio::sync::Notify;
+
+use super::wire;
+
+/// Most bytes of one thread that wait to be read.
+const LIMIT: usize = 16 << 20;
+
+/// One thing said of a thread.
+#[derive(Debug)]
+pub(super) enum Mail {
+    /// A notification.
+    Notification {
+        /// Its method.
+        method: String,
+        /// Its parameters.
+        params: Value,
+    },
+    /// The model calls a tool of the client. Never answered: the turn ends instead.
+    ToolCall(wire::ToolCall),
+    /// The worker is gone.
+    Gone(Arc<str>),
+    /// More was said than could be kept.
+    Overflow,
+}
+
+/// The reader's end.
+#[derive(Debug)]
+pub(super) struct Mailbox(Arc<Shared>);
+
+/// The worker's end.
+#[derive(Debug, Clone)]
+pub(super) struct Letterbox(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    queue: Mutex<Queue>,
+    arrived: Notify,
+    overflowed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    mail: VecDeque<(usize, Mail)>,
+    bytes: usize,
+    closed: bool,
+    overflowed: bool,
+    /// It has overflowed before.
+    lossy: bool,
+}
+
+/// A pair of ends.
+pub(super) fn pair() -> (Letterbox, Mailbox) {
+    let shared = Arc::new(Shared::default());
+    (Letterbox(Arc::clone(&shared)), Mailbox(shared))
+}
+
+impl Letterbox {
+    /// Puts mail in; false if nobody will read it. `bytes` is what it weighs.
+    pub(super) fn put(&self, mail: Mail, bytes: usize) -> bool {
+        let mut queue = self.0.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if queue.closed {
+            return false;
+        }
+        if !queue.overflowed {
+            queue.push(mail, bytes);
+            if queue.overflowed {
+                self.0.overflowed.notify_one();
+            }
+        }
+        drop(queue);
+        self.0.arrived.notify_one();
+        true
+    }
+
+    /// Whether the reader is gone.
+    pub(super) fn is_closed(&self) -> bool {
+        self.0.queue.lock().unwrap_or_else(PoisonError::into_inner).closed
+    }
+}
+
+impl Queue {
+    fn push(&mut self, mail: Mail, bytes: usize) {
+        let added = delta(&mail).map_or(0, str::len);
+        if self.bytes + added <= LIMIT
+            && let Some((weight, last)) = self.mail.back_mut()
+            && join(last, &mail)
+        {
+            *weight += added;
+            self.bytes += added;
+            return;
+        }
+        if self.bytes + bytes > LIMIT {
+            (self.overflowed, self.lossy) = (true, true);
+            self.mail.clear();
+            self.mail.push_back((0, Mail::Overflow));
+            return;
+        }
+        self.bytes += bytes;
+        self.mail.push_back((bytes, mail));
+    }
+}
+
+/// Appends a delta to the one before it, if both belong to the same text.
+fn join(last: &mut Mail, next: &Mail) -> bool {
+    let Some(more) = delta(next).map(str::to_owned) else { return false };
+    let (Mail::Notification { method: a, params: before }, Mail::Notification { method: b, params: after }) =
+        (last, next)
+    else {
+        return false;
+    };
+    let same = a == b
+        && ["itemId", "summaryIndex", "contentIndex"].iter().all(|key| before.get(key) == after.get(key));
+    match before.get_mut("delta") {
+        Some(Value::String(text)) if same => {
+            text.push_str(&more);
+            true
+        }
+        _ => false,
+    }
+}
+
+fn delta(mail: &Mail) -> Option<&str> {
+    match mail {
+        Mail::Notification { method, params } if method.ends_with("elta") => params.get("delta")?.as_str(),
+        Mail::Notification { .. } | Mail::ToolCall(_) | Mail::Gone(_) | Mail::Overflow => None,
+    }
+}
+
+impl Mailbox {
+    /// The next thing said.
+    pub(super) async fn next(&mut self) -> Mail {
+        loop {
+            if let Some(mail) = self.try_next() {
+                return mail;
+            }
+            self.0.arrived.notified().await;
+        }
+    }
+
+    /// Ends when more was said than could be kept; for a reader that is itself not read. Once for each time.
+    pub(super) async fn overflow(&self) {
+        self.0.overflowed.notified().await;
+    }
+
+    /// Whether something was said that can no longer be read.
+    pub(super) fn lost_some(&self) -> bool {
+        self.0.queue.lock().unwrap_or_else(PoisonError::into_inner).lossy
+    }
+
+    fn try_next(&mut self) -> Option<Mail> {
+        let mut queue = self.0.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let (bytes, mail) = queue.mail.pop_front()?;
+        queue.bytes = queue.bytes.saturating_sub(bytes);
+        if matches!(mail, Mail::Overflow) {
+            // Who knows of it may still want to hear the end.
+            (queue.overflowed, queue.bytes) = (false, 0);
+        }
+        Some(mail)
+    }
+}
+
+impl Drop for Mailbox {
+    fn drop(&mut self) {
+        let mut queue = self.0.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.closed = true;
+        queue.mail.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn text(item: &str, delta: &str) -> Mail {
+        Mail::Notification {
+            method: "item/agentMessage/delta".into(),
+            params: json!({"itemId": item, "delta": delta}),
+        }
+    }
+
+    async fn next_delta(mailbox: &mut Mailbox) -> String {
+        delta(&mailbox.next().await).unwrap_or("none").to_owned()
+    }
+
+    #[tokio::test]
+    async fn deltas_that_wait_are_joined_and_others_keep_their_order() {
+        let (letterbox, mut mailbox) = pair();
+        for mail in [text("a", "1"), text("a", "2"), text("b", "3"), Mail::Gone("x".into()), text("b", "4")] {
+            assert!(letterbox.put(mail, 50));
+        }
+        assert_eq!(next_delta(&mut mailbox).await, "12");
+        assert_eq!(next_delta(&mut mailbox).await, "3");
+        assert!(matches!(mailbox.next().await, Mail::Gone(_)));
+        assert_eq!(next_delta(&mut mailbox).await, "4");
+        drop(mailbox);
+        assert!(!letterbox.put(text("a", "5"), 50));
+    }
+
+    #[tokio::test]
+    async fn too_much_is_an_overflow_and_nothing_else() {
+        let (letterbox, mut mailbox) = pair();
+        let item = || Mail::Notification { method: "item/completed".into(), params: json!({}) };
+        for _ in 0..3 {
+            letterbox.put(item(), LIMIT / 2);
+        }
+        assert!(matches!(mailbox.next().await, Mail::Overflow));
+        mailbox.overflow().await;
+        assert!(letterbox.put(item(), LIMIT), "there is room again");
+        assert!(matches!(mailbox.next().await, Mail::Notification { .. }));
+    }
+
+    #[tokio::test]
+    async fn text_that_is_joined_is_bounded_too() {
+        let (letterbox, mut mailbox) = pair();
+        let megabyte = "x".repeat(1 << 20);
+        for _ in 0..20 {
+            letterbox.put(text("a", &megabyte), megabyte.len());
+        }
+        mailbox.overflow().await;
+        assert!(matches!(mailbox.next().await, Mail::Overflow));
+    }
+}

@@ -1,0 +1,206 @@
+//! What the model produced in turns that ended at a client's tool call: reasoning, text and calls as raw items of the
+//! Responses API, so that the next request can show them to it again. Bounded; forgets what was not used for longest.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    hash::{BuildHasher, RandomState},
+    io::{self, Write},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use serde_json::{Map, Value};
+
+use crate::{
+    engine::{Message, Part, Role},
+    pb,
+};
+
+/// Remembers interrupted turns under the client's call ids. Cheap to ask, safe to share.
+#[derive(Debug)]
+pub(super) struct Memory {
+    max_turns: usize,
+    max_bytes: usize,
+    hasher: RandomState,
+    shelf: Mutex<Shelf>,
+}
+
+/// Where in which conversation a turn stands: after which words of the user. Some upstreams number their call ids
+/// from zero in every conversation; nobody is to be shown what was thought in another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Place(u64);
+
+/// One remembered turn.
+#[derive(Debug)]
+pub(super) struct Remembered {
+    /// The client's calls in it, as the client was told them.
+    pub(super) calls: Vec<pb::ToolCall>,
+    /// Everything that the model produced up to its last call, ready to be injected but for the names of the client's
+    /// tools, which may need another alias now.
+    pub(super) items: Vec<Value>,
+}
+
+#[derive(Debug, Default)]
+struct Shelf {
+    /// By last use, oldest first.
+    turns: BTreeMap<u64, (Place, Arc<Remembered>, usize)>,
+    index: HashMap<(Place, String), u64>,
+    clock: u64,
+    bytes: usize,
+}
+
+impl Memory {
+    pub(super) fn new(max_turns: usize, max_bytes: usize) -> Self {
+        Self { max_turns, max_bytes, hasher: RandomState::new(), shelf: Mutex::default() }
+    }
+
+    /// The place behind these messages. Pictures count by their size only.
+    pub(super) fn place(&self, messages: &[Message]) -> Place {
+        let asked = messages.iter().rfind(|message| message.role == Role::User);
+        let parts = asked.map_or(&[][..], |message| &message.parts);
+        let told: Vec<(&str, usize)> = parts
+            .iter()
+            .map(|part| match part {
+                Part::Text(text) => (text.as_str(), 0),
+                Part::Image(image) => ("", image.data.len()),
+            })
+            .collect();
+        Place(self.hasher.hash_one(told))
+    }
+
+    /// Remembers a turn that was interrupted for `calls`. `items` are the raw items that the model and its own tools
+    /// produced since the turn began, in order.
+    pub(super) fn remember(&self, place: Place, calls: &[pb::ToolCall], items: Vec<Value>) {
+        let Some(items) = injectable(calls, items) else { return };
+        let size = items.iter().map(size).sum::<usize>();
+        if calls.is_empty() || self.max_turns == 0 || size > self.max_bytes {
+            return;
+        }
+        let turn = Arc::new(Remembered { calls: calls.to_vec(), items });
+        let mut shelf = self.shelf();
+        while shelf.turns.len() >= self.max_turns || shelf.bytes + size > self.max_bytes {
+            shelf.forget_oldest();
+        }
+        shelf.put(place, turn, size);
+    }
+
+    /// The turn in which the call with this id was made.
+    pub(super) fn recall(&self, place: Place, call_id: &str) -> Option<Arc<Remembered>> {
+        let mut shelf = self.shelf();
+        let used = *shelf.index.get(&(place, call_id.to_owned()))?;
+        let (place, turn, size) = shelf.turns.remove(&used)?;
+        shelf.bytes -= size;
+        shelf.put(place, Arc::clone(&turn), size);
+        Some(turn)
+    }
+
+    fn shelf(&self) -> MutexGuard<'_, Shelf> {
+        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shelf {
+    fn put(&mut self, place: Place, turn: Arc<Remembered>, size: usize) {
+        self.clock += 1;
+        for call in &turn.calls {
+            self.index.insert((place, call.id.clone()), self.clock);
+        }
+        self.bytes += size;
+        self.turns.insert(self.clock, (place, turn, size));
+    }
+
+    fn forget_oldest(&mut self) {
+        let Some((used, (place, turn, size))) = self.turns.pop_first() else { return };
+        self.bytes -= size;
+        for call in &turn.calls {
+            let key = (place, call.id.clone());
+            // Another turn may have taken the name since.
+            if self.index.get(&key) == Some(&used) {
+                self.index.remove(&key);
+            }
+        }
+    }
+}
+
+/// The items up to the last of the calls, as they may be injected. Nothing if a call is not among them: then what the
+/// model did is not what the client was told (in code mode calls have no items of their own).
+fn injectable(calls: &[pb::ToolCall], mut items: Vec<Value>) -> Option<Vec<Value>> {
+    let client: HashSet<&str> = calls.iter().map(|call| call.id.as_str()).collect();
+    let is_clients =
+        |item: &Value| kind(item) == "function_call" && call_id(item).is_some_and(|id| client.contains(id));
+    let last = items.iter().rposition(is_clients)?;
+    items.truncate(last + 1);
+    if items.iter().filter(|item| is_clients(item)).count() != calls.len() {
+        return None;
+    }
+    let ids = |suffix: &str| -> HashSet<String> {
+        let matching = items.iter().filter(|item| kind(item).ends_with(suffix));
+        matching.filter_map(|item| call_id(item).map(str::to_owned)).collect()
+    };
+    let (called, answered) = (ids("_call"), ids("_output"));
+    let kept = items.into_iter().filter_map(|item| {
+        let clients = is_clients(&item);
+        let id = call_id(&item).map(str::to_owned);
+        let keep = match kind(&item) {
+            "reasoning" => item.get("encrypted_content").is_some_and(Value::is_string),
+            "message" => item.get("role").is_some_and(|role| role == "assistant"),
+            // A call that was not answered never came to its end, unless the client is to answer it.
+            "function_call" | "custom_tool_call" | "local_shell_call" | "tool_search_call" => {
+                clients || id.is_some_and(|id| answered.contains(&id) && !client.contains(id.as_str()))
+            }
+            "function_call_output" | "custom_tool_call_output" | "tool_search_output" => {
+                id.is_some_and(|id| called.contains(&id) && !client.contains(id.as_str()))
+            }
+            "web_search_call" => true,
+            _ => false,
+        };
+        keep.then(|| stripped(item))
+    });
+    Some(kept.collect())
+}
+
+/// Without what belongs to the response that an item came with, and without what says nothing.
+fn stripped(item: Value) -> Value {
+    let Value::Object(item) = item else { return item };
+    let kind = item.get("type").and_then(Value::as_str).unwrap_or_default();
+    // These cannot be read without it.
+    let needs_status = matches!(kind, "local_shell_call" | "tool_search_output" | "web_search_call");
+    let keep = |name: &str, value: &Value| match name {
+        "id" | "internal_chat_message_metadata_passthrough" => false,
+        "status" => needs_status,
+        _ => !value.is_null(),
+    };
+    let kept: Map<String, Value> =
+        item.clone().into_iter().filter(|(name, value)| keep(name, value)).collect();
+    Value::Object(kept)
+}
+
+/// The type of an item.
+pub(super) fn kind(item: &Value) -> &str {
+    item.get("type").and_then(Value::as_str).unwrap_or_default()
+}
+
+fn call_id(item: &Value) -> Option<&str> {
+    item.get("call_id").and_then(Value::as_str)
+}
+
+/// Bytes of JSON.
+fn size(item: &Value) -> usize {
+    struct Counter(usize);
+    impl Write for Counter {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut counter = Counter(0);
+    // Nothing in a value can fail to be written.
+    let _written = serde_json::to_writer(&mut counter, item);
+    counter.0
+}
+
+#[cfg(test)]
+#[path = "memory_tests.rs"]
+mod tests;

@@ -1,0 +1,134 @@
+use serde_json::json;
+
+use super::*;
+
+fn asked(text: &str) -> Message {
+    Message {
+        role: Role::User,
+        name: None,
+        parts: vec![Part::Text(text.into())],
+        tool_calls: vec![],
+        tool_call_id: None,
+    }
+}
+
+fn call(id: &str) -> pb::ToolCall {
+    pb::ToolCall { id: id.into(), name: "f".into(), arguments: "{}".into() }
+}
+
+fn item(id: &str) -> Value {
+    json!({"type": "function_call", "name": "f", "arguments": "{}", "call_id": id})
+}
+
+/// Remembers a turn with one call.
+fn keep(memory: &Memory, place: Place, id: &str) {
+    memory.remember(place, &[call(id)], vec![item(id)]);
+}
+
+#[test]
+fn a_turn_is_found_under_each_of_its_calls_in_its_place_only() {
+    let memory = Memory::new(4, 10_000);
+    let here = memory.place(&[asked("a"), asked("b")]);
+    memory.remember(here, &[call("1"), call("2")], vec![item("1"), item("2")]);
+    for id in ["1", "2"] {
+        assert_eq!(memory.recall(here, id).unwrap().items, [item("1"), item("2")]);
+    }
+    assert!(memory.recall(here, "3").is_none());
+    assert!(memory.recall(memory.place(&[asked("b"), asked("a")]), "1").is_none());
+    // A client may have dropped what was said long ago.
+    assert!(memory.recall(memory.place(&[asked("b")]), "1").is_some());
+}
+
+#[test]
+fn what_was_not_used_for_longest_is_forgotten_first() {
+    let memory = Memory::new(2, 10_000);
+    let here = memory.place(&[]);
+    keep(&memory, here, "1");
+    keep(&memory, here, "2");
+    assert!(memory.recall(here, "1").is_some());
+    keep(&memory, here, "3");
+    let known = ["1", "2", "3"].map(|id| memory.recall(here, id).is_some());
+    assert_eq!(known, [true, false, true]);
+}
+
+#[test]
+fn bytes_are_bounded_and_given_back() {
+    let one = size(&item("1"));
+    let memory = Memory::new(100, 2 * one);
+    let here = memory.place(&[]);
+    for id in 0..50 {
+        keep(&memory, here, &(id % 10).to_string());
+    }
+    let known = (0..10).filter(|id| memory.recall(here, &id.to_string()).is_some()).count();
+    assert_eq!(known, 2);
+    let shelf = memory.shelf();
+    assert_eq!((shelf.bytes, shelf.turns.len(), shelf.index.len()), (2 * one, 2, 2));
+    drop(shelf);
+    // What is larger than everything is not kept, and pushes nothing out.
+    memory.remember(here, &[call("1"), call("2"), call("3")], vec![item("1"), item("2"), item("3")]);
+    assert_eq!(memory.shelf().turns.len(), 2);
+}
+
+#[test]
+fn the_last_turn_has_the_name() {
+    let memory = Memory::new(2, 10_000);
+    let here = memory.place(&[]);
+    keep(&memory, here, "1");
+    let thought = json!({"type": "reasoning", "summary": [], "encrypted_content": "E"});
+    memory.remember(here, &[call("1")], vec![thought, item("1")]);
+    assert_eq!(memory.recall(here, "1").unwrap().items.len(), 2);
+    // The first of both is pushed out without taking the name along.
+    keep(&memory, here, "2");
+    assert_eq!(memory.recall(here, "1").unwrap().items.len(), 2);
+}
+
+#[test]
+fn only_what_may_be_injected_is_kept() {
+    let memory = Memory::new(4, 10_000);
+    let here = memory.place(&[]);
+    let meta = json!({"turn_id": "t"});
+    let items = vec![
+        json!({"type": "message", "role": "developer", "content": [{"type": "input_text", "text": "codex's own"}]}),
+        json!({"type": "reasoning", "id": "rs", "summary": [{"type": "summary_text", "text": "s"}], "content": null,
+            "encrypted_content": "E", "internal_chat_message_metadata_passthrough": meta}),
+        json!({"type": "reasoning", "summary": [], "encrypted_content": null}),
+        json!({"type": "message", "id": "m", "role": "assistant", "status": "completed", "phase": "commentary",
+            "content": [{"type": "output_text", "text": "t"}]}),
+        json!({"type": "custom_tool_call", "id": "c", "status": "completed", "name": "apply_patch", "input": "p",
+            "call_id": "p"}),
+        json!({"type": "custom_tool_call_output", "call_id": "p", "output": "done"}),
+        json!({"type": "web_search_call", "id": "ws", "status": "completed", "action": {"type": "search"}}),
+        // Interrupted, or never shown to the client.
+        json!({"type": "function_call", "name": "exec_command", "arguments": "{}", "call_id": "unfinished"}),
+        json!({"type": "function_call_output", "call_id": "nobody's", "output": "x"}),
+        json!({"type": "ghost_snapshot"}),
+        json!({"type": "function_call", "id": "fc", "status": "completed", "name": "f", "arguments": "{}",
+            "call_id": "1", "namespace": null}),
+        // What Codex says for the client when it is interrupted.
+        json!({"type": "function_call_output", "call_id": "1", "output": "aborted"}),
+        json!({"type": "message", "role": "assistant", "content": []}),
+    ];
+    memory.remember(here, &[call("1")], items);
+    let expected = json!([
+        {"type": "reasoning", "summary": [{"type": "summary_text", "text": "s"}], "encrypted_content": "E"},
+        {"type": "message", "role": "assistant", "phase": "commentary",
+            "content": [{"type": "output_text", "text": "t"}]},
+        {"type": "custom_tool_call", "name": "apply_patch", "input": "p", "call_id": "p"},
+        {"type": "custom_tool_call_output", "call_id": "p", "output": "done"},
+        {"type": "web_search_call", "status": "completed", "action": {"type": "search"}},
+        {"type": "function_call", "name": "f", "arguments": "{}", "call_id": "1"},
+    ]);
+    assert_eq!(json!(memory.recall(here, "1").unwrap().items), expected);
+}
+
+#[test]
+fn a_turn_without_its_calls_is_not_remembered() {
+    let memory = Memory::new(4, 10_000);
+    let here = memory.place(&[]);
+    memory.remember(here, &[], vec![item("1")]);
+    memory.remember(here, &[call("1"), call("2")], vec![item("1")]);
+    // In code mode a call is a line of a program.
+    let exec = json!({"type": "custom_tool_call", "name": "exec", "input": "f()", "call_id": "x"});
+    memory.remember(here, &[call("exec-1")], vec![exec]);
+    assert_eq!(["1", "2", "exec-1"].map(|id| memory.recall(here, id).is_some()), [false; 3]);
+}

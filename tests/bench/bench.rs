@@ -1,0 +1,239 @@
+//! Measures the gateway: `scripts/bench.sh` builds and runs it, `docs/benchmarks.md` is what comes of it. Starts what
+//! it measures and what it measures with, all on 127.0.0.1, and ends it; knows the crate by its contract only.
+
+mod bare;
+mod cancel;
+mod deltas;
+mod flood;
+mod gateway;
+mod goals;
+mod grpc;
+mod http;
+mod idle;
+mod load;
+mod machine;
+mod options;
+mod page;
+mod plot;
+mod process;
+mod recording;
+mod sse;
+mod start;
+mod stats;
+mod tally;
+mod turns;
+mod upstream;
+
+use std::{
+    io::{self, Write},
+    path::Path,
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use tempfile::TempDir;
+
+use bare::Bare;
+use gateway::{Gateway, Setup};
+use load::Door;
+use machine::Machine;
+use options::Options;
+use recording::Recording;
+use tally::Ask;
+use upstream::Upstream;
+
+/// What can go wrong is told to a person.
+type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// All that was measured.
+#[derive(Debug)]
+struct Results {
+    machine: Machine,
+    containment_ms: f64,
+    starts: Vec<start::Start>,
+    turns: turns::Turns,
+    cancels: Vec<cancel::Cancel>,
+    deltas: Vec<deltas::Row>,
+    idles: Vec<idle::Idle>,
+    floods: Vec<flood::Flood>,
+}
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1).peekable();
+    let upstream = arguments.next_if(|argument| argument == "upstream").is_some();
+    // One thread: what the load takes of two cores is not there for what is measured.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let outcome = runtime.map_err(Into::into).and_then(|runtime| {
+        runtime.block_on(async {
+            if upstream {
+                return upstream::serve().await;
+            }
+            let options = Options::read(arguments)?;
+            tokio::select! {
+                outcome = measure(&options) => outcome,
+                signal = tokio::signal::ctrl_c() => Err(signal.map_or_else(Into::into, |()| "interrupted".into())),
+            }
+        })
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _nobody_listens = writeln!(io::stderr(), "bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn measure(options: &Options) -> Outcome<()> {
+    let folder = tempfile::Builder::new().prefix("codex-api-bench-").tempdir()?;
+    let machine = Machine::look(options, folder.path()).await?;
+    let mut results = Results {
+        machine,
+        containment_ms: f64::NAN,
+        starts: Vec::new(),
+        turns: turns::Turns::default(),
+        cancels: Vec::new(),
+        deltas: Vec::new(),
+        idles: Vec::new(),
+        floods: Vec::new(),
+    };
+    let outcome = all(options, &folder, &mut results).await;
+    if let Err(error) = &outcome {
+        // The logs say why.
+        let kept = folder.keep();
+        options.say(&format!("failed: {error}; logs are kept in {}", kept.display()));
+    }
+    outcome?;
+    page::write(&results, options)?;
+    for goal in goals::all(&results) {
+        options.say(&format!(
+            "{}: {} (wanted: {}): {}",
+            goal.verdict(),
+            goal.what,
+            goal.wanted,
+            goal.measured
+        ));
+    }
+    options.say(&format!("see {}", options.out.join("benchmarks.md").display()));
+    Ok(())
+}
+
+async fn all(options: &Options, folder: &TempDir, results: &mut Results) -> Outcome<()> {
+    let folder = folder.path();
+    let mut upstream = Upstream::start(folder).await?;
+    let containment = start::containment(&options.gateway, folder).await?;
+    results.containment_ms = containment * 1000.0;
+    let stage = Stage { options, folder, base_url: upstream.base_url() };
+    if options.wants("start") {
+        results.starts = start::measure(&[stage.real("app-server"), stage.real("exec")], options).await?;
+    }
+    if options.wants("turns") || options.wants("cancel") {
+        let field = turns::Field {
+            app_server: Gateway::start(&stage.real("app-server")).await?,
+            exec: Gateway::start(&stage.real("exec")).await?,
+            bare: stage.bare(&stage.real("app-server")).await?,
+            containment,
+            upstream,
+        };
+        if options.wants("turns") {
+            results.turns = turns::measure(&field, options).await?;
+        }
+        if options.wants("cancel") {
+            results.cancels = cancel::measure(&field, options).await?;
+        }
+        field.app_server.end().await?;
+        field.exec.end().await?;
+        end(field.bare).await?;
+        upstream = field.upstream;
+    }
+    if options.wants("deltas") || options.wants("flood") {
+        let field = deltas::Field {
+            gateway: Gateway::start(&stage.fake()).await?,
+            bare: stage.bare(&stage.fake()).await?,
+        };
+        if options.wants("deltas") {
+            results.deltas = deltas::measure(&field, options).await?;
+        }
+        if options.wants("flood") {
+            results.floods = flood::ours(&field.gateway, options).await?;
+        }
+        field.gateway.end().await?;
+        end(field.bare).await?;
+    }
+    if let Some(litellm) = options.litellm.as_ref().filter(|_| options.wants("flood")) {
+        match flood::litellm(litellm, &upstream, folder, options).await {
+            Ok(flood) => results.floods.push(flood),
+            // Somebody else's program; what was measured of ours is worth keeping.
+            Err(error) => options.say(&format!("LiteLLM could not be measured: {error}")),
+        }
+    }
+    if options.wants("idle") {
+        results.idles = idle::measure(&stage.fake(), options).await?;
+    }
+    upstream.program.end().await
+}
+
+async fn end(bare: Arc<Bare>) -> Outcome<()> {
+    Arc::into_inner(bare).ok_or("the bare client is still at work")?.end().await
+}
+
+/// What all servers have in common.
+struct Stage<'a> {
+    options: &'a Options,
+    folder: &'a Path,
+    base_url: String,
+}
+
+impl Stage<'_> {
+    /// A server over the real CLI and our upstream. Nobody is refused; the rest is as it comes.
+    fn real(&self, engine: &'static str) -> Setup {
+        // More than this many processes of codex at once only take each other's memory.
+        let running = if engine == "exec" { "16" } else { "64" };
+        Setup {
+            gateway: self.options.gateway.clone(),
+            codex: self.options.codex.clone(),
+            engine,
+            base_url: Some(self.base_url.clone()),
+            settings: self.settings(&[("CODEX_MAX_CONCURRENCY", running), ("CODEX_MAX_QUEUE", "256")]),
+            folder: self.folder.to_owned(),
+            name: format!("real-{engine}"),
+        }
+    }
+
+    fn fake(&self) -> Setup {
+        const MANY: &str = "1200";
+        let settings =
+            [("CODEX_MAX_CONCURRENCY", MANY), ("CODEX_MAX_QUEUE", MANY), ("CODEX_MAX_CONNECTIONS", "4096")];
+        Setup {
+            codex: self.options.fake.clone(),
+            base_url: None,
+            settings: self.settings(&settings),
+            name: "fake".to_owned(),
+            ..self.real("app-server")
+        }
+    }
+
+    fn settings(&self, ours: &[(&str, &str)]) -> Vec<(String, String)> {
+        let ours = ours.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        ours.chain(self.options.set.iter().cloned()).collect()
+    }
+
+    /// The bare client: what this server says to its worker is recorded first.
+    async fn bare(&self, setup: &Setup) -> Outcome<Arc<Bare>> {
+        let folder = self.folder.join(format!("{}-recording", setup.name));
+        std::fs::create_dir_all(&folder)?;
+        let mut recorded = setup.clone();
+        recorded.codex = recording::script(&folder, &setup.codex)?;
+        recorded.name = format!("{}-recorded", setup.name);
+        let gateway = Gateway::start(&recorded).await?;
+        let mut ask = Ask::upstream(1, Duration::ZERO);
+        if setup.base_url.is_none() {
+            ask.model = Ask::fake("stream:1:1").model;
+        }
+        load::closed(&Door::Sse(gateway.address), 1, 1, &ask, Duration::from_secs(30)).await?;
+        let recording = Recording::read(&folder, &setup.codex, &ask)?;
+        let workers = recording::workers(&folder)?;
+        Ok(Arc::new(Bare::start(gateway, recording, workers, self.folder).await?))
+    }
+}

@@ -1,0 +1,127 @@
+//! What the gateway adds to each delta, with the fake codex, whose deltas tell when they were written: many streams
+//! at twenty deltas a second each, over both doors and straight from the fake.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    Outcome,
+    bare::Bare,
+    gateway::Gateway,
+    load::{Door, together},
+    options::Options,
+    process::Cost,
+    stats::{Spread, float, median, micros, now_us},
+    tally::Ask,
+};
+
+/// Time between two deltas of a stream.
+pub(crate) const PAUSE: Duration = Duration::from_millis(50);
+
+/// Who reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Path {
+    Bare,
+    Sse,
+    Grpc,
+}
+
+impl Path {
+    pub(crate) const ALL: [Self; 3] = [Self::Bare, Self::Sse, Self::Grpc];
+
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Self::Bare => "bare client",
+            Self::Sse => "SSE",
+            Self::Grpc => "gRPC",
+        }
+    }
+}
+
+/// One measurement.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sample {
+    pub(crate) lag: Spread,
+    /// Deltas that arrived for each that should have.
+    pub(crate) delivered: f64,
+    /// Processor microseconds of the gateway for a delta.
+    pub(crate) gateway_us: f64,
+    /// Processor seconds in a second of the window: gateway and fake codex.
+    pub(crate) cores: (f64, f64),
+}
+
+/// One line of the table.
+#[derive(Debug)]
+pub(crate) struct Row {
+    pub(crate) path: Path,
+    pub(crate) streams: usize,
+    pub(crate) rounds: Vec<Sample>,
+}
+
+impl Row {
+    pub(crate) fn median(&self, value: impl Fn(&Sample) -> f64) -> f64 {
+        median(self.rounds.iter().map(value))
+    }
+}
+
+/// Who plays.
+#[derive(Debug)]
+pub(crate) struct Field {
+    pub(crate) gateway: Gateway,
+    pub(crate) bare: Arc<Bare>,
+}
+
+pub(crate) async fn measure(field: &Field, options: &Options) -> Outcome<Vec<Row>> {
+    let mut rows = Vec::new();
+    for &streams in options.pick(&[1, 64, 256][..], &[1, 64, 256, 1000]) {
+        rows.extend(Path::ALL.map(|path| Row { path, streams, rounds: Vec::new() }));
+    }
+    let rounds = options.pick(1, 3);
+    for round in 1..=rounds {
+        for row in &mut rows {
+            let (path, streams) = (row.path, row.streams);
+            options.say(&format!("deltas, round {round} of {rounds}: {}, {streams} streams", path.words()));
+            row.rounds.push(sample(field, path, streams, options).await?);
+        }
+    }
+    Ok(rows)
+}
+
+async fn sample(field: &Field, path: Path, streams: usize, options: &Options) -> Outcome<Sample> {
+    let door = match path {
+        Path::Bare => Door::Bare(Arc::clone(&field.bare)),
+        Path::Sse => Door::Sse(field.gateway.address),
+        Path::Grpc => Door::Grpc(field.gateway.address),
+    };
+    let cost = || match path {
+        Path::Bare => Cost::of_clis(field.bare.pids()),
+        Path::Sse | Path::Grpc => field.gateway.cost(),
+    };
+    let spread = PAUSE.max(Duration::from_micros(2500) * u32::try_from(streams)?);
+    let (calm, length) = (Duration::from_millis(500), Duration::from_secs(options.pick(2, 5)));
+    // Long enough that the first stream outlasts the window.
+    let deltas = (spread + calm * 2 + length).as_millis().div_ceil(PAUSE.as_millis());
+    let ask = Ask::fake(&format!("stream:{deltas}:{}", PAUSE.as_millis()));
+
+    let begun = now_us();
+    let window = async {
+        tokio::time::sleep(spread + calm).await;
+        let (from, before) = (now_us(), cost());
+        tokio::time::sleep(length).await;
+        (from..now_us(), cost().since(before))
+    };
+    let limit = spread * 2 + length * 3 + Duration::from_secs(20);
+    let (run, (window, spent)) = tokio::join!(together(&door, streams, &ask, spread, limit), window);
+    let tally = run?.tally;
+    if window.start < begun + micros(spread) {
+        return Err("the clock went backwards".into());
+    }
+    let lag = tally.lag_within(window.clone());
+    let seconds = float(window.end - window.start) / 1e6;
+    let expected = seconds / PAUSE.as_secs_f64() * float(streams);
+    Ok(Sample {
+        lag,
+        delivered: float(lag.count) / expected,
+        gateway_us: spent.gateway * 1e6 / float(lag.count.max(1)),
+        cores: (spent.gateway / seconds, spent.cli / seconds),
+    })
+}

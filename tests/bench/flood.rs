@@ -1,0 +1,190 @@
+//! Deltas for a second of processor time, against LiteLLM's proxy: as many as can be had, and at a pace. Ours relays
+//! what the fake codex writes, LiteLLM what our fake of the chat completions API writes; nobody else's time counts.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fs,
+    net::SocketAddr,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    Outcome,
+    gateway::{Gateway, free_address, tail},
+    http,
+    load::{Door, closed, together},
+    options::Options,
+    process::{Cost, Memory, Program},
+    stats::{Spread, float},
+    tally::{Ask, Tally},
+    upstream::Upstream,
+};
+
+/// What one proxy does.
+#[derive(Debug)]
+pub(crate) struct Flood {
+    pub(crate) who: String,
+    /// As fast as it can: deltas in a second, and in a second of its processor time.
+    pub(crate) per_second: f64,
+    pub(crate) per_cpu_second: f64,
+    pub(crate) deltas_per_frame: f64,
+    /// At a pace.
+    pub(crate) paced: Paced,
+    pub(crate) memory: Memory,
+}
+
+/// Streams at twenty deltas a second.
+#[derive(Debug)]
+pub(crate) struct Paced {
+    pub(crate) per_cpu_second: f64,
+    pub(crate) lag: Spread,
+}
+
+/// Name of the other proxy.
+pub(crate) const LITELLM: &str = "LiteLLM";
+/// Streams of the flood.
+pub(crate) const STREAMS: usize = 16;
+/// Streams at a pace; LiteLLM keeps up with these.
+pub(crate) const PACED_STREAMS: usize = 16;
+
+const LIMIT: Duration = Duration::from_secs(120);
+
+pub(crate) async fn ours(gateway: &Gateway, options: &Options) -> Outcome<Vec<Flood>> {
+    let mut floods = Vec::new();
+    let deltas = options.pick(4_000, 20_000);
+    for (who, door) in
+        [("ours, SSE", Door::Sse(gateway.address)), ("ours, gRPC", Door::Grpc(gateway.address))]
+    {
+        options.say(&format!("flood: {who}"));
+        let cost = || gateway.cost().gateway;
+        let (flood, paced) = both(
+            &door,
+            &cost,
+            &|count, pause: Duration| Ask::fake(&format!("stream:{count}:{}", pause.as_millis())),
+            deltas,
+            options,
+        )
+        .await?;
+        floods.push(flood.named(who, &paced, gateway.memory()));
+    }
+    Ok(floods)
+}
+
+pub(crate) async fn litellm(
+    program: &Path,
+    upstream: &Upstream,
+    folder: &Path,
+    options: &Options,
+) -> Outcome<Flood> {
+    options.say("flood: LiteLLM");
+    let mut proxy = LiteLlm::start(program, upstream, folder).await?;
+    let ask = |count: usize, pause: Duration| Ask { model: "fake".to_owned(), ..Ask::upstream(count, pause) };
+    let pid = proxy.program.pid;
+    let cost = || Cost::of_clis([pid]).cli;
+    let door = Door::Sse(proxy.address);
+    let (flood, paced) = both(&door, &cost, &ask, options.pick(100, 400), options).await?;
+    let flood = flood.named(LITELLM, &paced, Memory::of(pid));
+    proxy.program.end().await?;
+    Ok(flood)
+}
+
+async fn both(
+    door: &Door,
+    cost: &dyn Fn() -> f64,
+    ask: &dyn Fn(usize, Duration) -> Ask,
+    deltas: usize,
+    options: &Options,
+) -> Outcome<(Sample, Sample)> {
+    // Whatever is made at the first request.
+    closed(door, STREAMS, STREAMS * 2, &ask(50, Duration::ZERO), LIMIT).await?;
+    let before = cost();
+    let run = closed(door, STREAMS, STREAMS, &ask(deltas, Duration::ZERO), LIMIT).await?;
+    let flood = Sample { seconds: run.wall.as_secs_f64(), cpu: cost() - before, tally: run.tally };
+    let (pause, count) = (Duration::from_millis(50), options.pick(40, 120));
+    let before = cost();
+    let run = together(door, PACED_STREAMS, &ask(count, pause), pause, LIMIT).await?;
+    let paced = Sample { seconds: run.wall.as_secs_f64(), cpu: cost() - before, tally: run.tally };
+    Ok((flood, paced))
+}
+
+struct Sample {
+    seconds: f64,
+    cpu: f64,
+    tally: Tally,
+}
+
+impl Sample {
+    fn per_cpu_second(&self) -> f64 {
+        float(self.tally.lags.len()) / self.cpu
+    }
+
+    fn named(self, who: &str, paced: &Self, memory: Memory) -> Flood {
+        Flood {
+            who: who.to_owned(),
+            per_second: float(self.tally.lags.len()) / self.seconds,
+            per_cpu_second: self.per_cpu_second(),
+            deltas_per_frame: self.tally.deltas_per_frame(),
+            paced: Paced { per_cpu_second: paced.per_cpu_second(), lag: paced.tally.lag() },
+            memory,
+        }
+    }
+}
+
+struct LiteLlm {
+    program: Program,
+    address: SocketAddr,
+}
+
+impl LiteLlm {
+    async fn start(program: &Path, upstream: &Upstream, folder: &Path) -> Outcome<Self> {
+        let home = folder.join("litellm");
+        fs::create_dir_all(&home)?;
+        let config = home.join("config.yaml");
+        fs::write(
+            &config,
+            format!(
+                "model_list:\n  - model_name: fake\n    litellm_params:\n      model: openai/fake\n      \
+                 api_base: {}\n      api_key: bench\nlitellm_settings:\n  telemetry: false\n",
+                upstream.base_url()
+            ),
+        )?;
+        let address = free_address()?;
+        let port = address.port().to_string();
+        let words = [
+            "--host",
+            "127.0.0.1",
+            "--port",
+            &port,
+            "--num_workers",
+            "1",
+            "--telemetry",
+            "False",
+            "--config",
+        ];
+        let mut arguments: Vec<OsString> = words.map(OsString::from).to_vec();
+        arguments.push(config.into());
+        let env: BTreeMap<OsString, OsString> = [
+            ("PATH", std::env::var_os("PATH").unwrap_or_default()),
+            ("HOME", home.clone().into()),
+            ("LITELLM_LOCAL_MODEL_COST_MAP", "True".into()),
+            // Nobody needs a key on either side; it listens on loopback for a minute.
+            ("LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY", "true".into()),
+            ("NO_PROXY", "127.0.0.1".into()),
+            ("LITELLM_LOG", "ERROR".into()),
+        ]
+        .map(|(name, value)| (name.into(), value))
+        .into();
+        let log = home.join("log");
+        let mut program = Program::start(program, &arguments, &env, &home, &log)?;
+        let begun = Instant::now();
+        while !http::get(address, "/health/liveliness").await.is_ok_and(|answer| answer.status == 200) {
+            if begun.elapsed() > LIMIT || program.child.try_wait()?.is_some() {
+                return Err(format!("LiteLLM does not start: {}", tail(&log)).into());
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        Ok(Self { program, address })
+    }
+}

@@ -1,0 +1,143 @@
+//! A `codex-api` of our own: its home, its settings, its start, what it costs.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fs,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    Outcome, http,
+    process::{Cost, Memory, Program},
+    tally::MODEL,
+};
+
+/// How long a server may take to be ready.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// What to start.
+#[derive(Debug, Clone)]
+pub(crate) struct Setup {
+    pub(crate) gateway: PathBuf,
+    pub(crate) codex: PathBuf,
+    pub(crate) engine: &'static str,
+    /// The provider of the CLI; without one, only the fake codex can answer.
+    pub(crate) base_url: Option<String>,
+    pub(crate) settings: Vec<(String, String)>,
+    /// Where homes and logs go.
+    pub(crate) folder: PathBuf,
+    pub(crate) name: String,
+}
+
+/// A server that is ready.
+#[derive(Debug)]
+pub(crate) struct Gateway {
+    program: Program,
+    pub(crate) address: SocketAddr,
+    /// From its start until it said that it was ready.
+    pub(crate) start: Duration,
+}
+
+impl Gateway {
+    pub(crate) async fn start(setup: &Setup) -> Outcome<Self> {
+        let home = setup.folder.join(&setup.name);
+        for folder in ["codex-home", "work", "tmp"] {
+            fs::create_dir_all(home.join(folder))?;
+        }
+        fs::write(home.join("codex-home/config.toml"), config(setup.base_url.as_deref()))?;
+        let address = free_address()?;
+        let env = env(setup, &home, address);
+        let log = setup.folder.join(format!("{}.log", setup.name));
+        let begun = Instant::now();
+        let program = Program::start(&setup.gateway, &["serve".into()], &env, &home.join("work"), &log)?;
+        let mut gateway = Self { program, address, start: Duration::ZERO };
+        tokio::select! {
+            ready = gateway.ready(setup.engine) => ready.map_err(|error| format!("{}: {error}; see {}", setup.name, tail(&log)))?,
+            () = tokio::time::sleep(START_LIMIT) => return Err(format!("{} is not ready: {}", setup.name, tail(&log)).into()),
+        }
+        gateway.start = begun.elapsed();
+        Ok(gateway)
+    }
+
+    async fn ready(&self, engine: &str) -> Outcome<()> {
+        loop {
+            if let Ok(answer) = http::get(self.address, "/healthz").await
+                && answer.status == 200
+            {
+                let health: serde_json::Value = serde_json::from_str(&answer.body)?;
+                return if health["engine"] == engine {
+                    Ok(())
+                } else {
+                    Err(format!("asked for {engine}, runs {}", health["engine"]).into())
+                };
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Turns that hold a slot.
+    pub(crate) async fn running(&self) -> Outcome<u64> {
+        let answer = http::get(self.address, "/healthz").await?;
+        let health: serde_json::Value = serde_json::from_str(&answer.body)?;
+        health["running"].as_u64().ok_or_else(|| "no count of turns".into())
+    }
+
+    pub(crate) fn cost(&self) -> Cost {
+        Cost::of_tree(self.program.pid)
+    }
+
+    pub(crate) fn memory(&self) -> Memory {
+        Memory::of(self.program.pid)
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.program.pid
+    }
+
+    pub(crate) async fn end(mut self) -> Outcome<()> {
+        self.program.end().await
+    }
+}
+
+fn config(base_url: Option<&str>) -> String {
+    let Some(base_url) = base_url else { return String::new() };
+    format!(
+        "model = \"{MODEL}\"\nmodel_provider = \"bench\"\n[model_providers.bench]\nname = \"bench\"\n\
+         base_url = \"{base_url}\"\nwire_api = \"responses\"\nexperimental_bearer_token = \"bench\"\n"
+    )
+}
+
+fn env(setup: &Setup, home: &Path, address: SocketAddr) -> BTreeMap<OsString, OsString> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut env: BTreeMap<OsString, OsString> = BTreeMap::new();
+    let mut set = |name: &str, value: OsString| drop(env.insert(name.into(), value));
+    set("PATH", path);
+    set("HOME", home.into());
+    set("CODEX_HOME", home.join("codex-home").into());
+    set("TMPDIR", home.join("tmp").into());
+    set("CODEX_NO_DOTENV", "1".into());
+    set("CODEX_GATEWAY_PORT", address.port().to_string().into());
+    set("CODEX_WORKSPACE", home.join("work").into());
+    set("CODEX_BIN", setup.codex.clone().into());
+    set("CODEX_ENGINE", setup.engine.into());
+    set("CODEX_MODEL", MODEL.into());
+    for (name, value) in &setup.settings {
+        set(name, value.into());
+    }
+    env
+}
+
+/// An address that nobody listens on now.
+pub(crate) fn free_address() -> Outcome<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}
+
+/// The end of a log, for a message.
+pub(crate) fn tail(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().rev().take(5).collect();
+    lines.into_iter().rev().collect::<Vec<_>>().join(" | ")
+}

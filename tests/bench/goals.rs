@@ -1,0 +1,180 @@
+//! What was to be reached, and whether it was.
+
+use crate::{
+    Results,
+    deltas::{Path, Sample},
+    flood,
+    plot::number,
+    turns::{Pace, Who},
+};
+
+/// One figure.
+#[derive(Debug)]
+pub(crate) struct Goal {
+    pub(crate) number: u8,
+    pub(crate) what: &'static str,
+    pub(crate) wanted: &'static str,
+    pub(crate) measured: String,
+    /// Unknown where it was not measured.
+    pub(crate) reached: Option<bool>,
+}
+
+impl Goal {
+    pub(crate) fn verdict(&self) -> &'static str {
+        match self.reached {
+            Some(true) => "reached",
+            Some(false) => "**not reached**",
+            None => "not measured",
+        }
+    }
+}
+
+pub(crate) fn all(results: &Results) -> Vec<Goal> {
+    let mut goals = Vec::new();
+    first_token(results, &mut goals);
+    throughput(results, &mut goals);
+    deltas(results, &mut goals);
+    costs(results, &mut goals);
+    goals
+}
+
+fn first_token(results: &Results, goals: &mut Vec<Goal>) {
+    let turns = &results.turns;
+    let ratio = |pace| turns.ratio((Who::Http, pace, 1), (Who::Bare, pace, 1), |sample| sample.first.p50);
+    let worst = worst([ratio(Pace::Instant), ratio(Pace::Slow)]);
+    goals.push(Goal {
+        number: 1,
+        what: "first token over HTTP, one client, against the bare client (p50, the worse of both upstreams)",
+        wanted: "at most 1.15 ×",
+        measured: format!("{} ×", number(worst)),
+        reached: at_most(worst, 1.15),
+    });
+    let sooner =
+        turns.ratio((Who::Exec, Pace::Slow, 1), (Who::Http, Pace::Slow, 1), |sample| sample.first.p50);
+    goals.push(Goal {
+        number: 1,
+        what: "first token over HTTP, one client, sooner than over exec with the slow upstream (p50)",
+        wanted: "at least 25 ×",
+        measured: format!("{} ×", number(sooner)),
+        reached: at_least(sooner, 25.0),
+    });
+}
+
+fn throughput(results: &Results, goals: &mut Vec<Goal>) {
+    let turns = &results.turns;
+    let rate = |who, clients| {
+        let row = turns.row(who, Pace::Instant, clients);
+        row.map_or(f64::NAN, |row| row.median(|sample| sample.per_second))
+    };
+    let best = [1, 4, 16, 64].map(|clients| rate(Who::Bare, clients)).into_iter().fold(f64::NAN, f64::max);
+    for (clients, what) in [
+        (16, "turns/s over HTTP with 16 clients, against the bare client's best"),
+        (64, "turns/s over HTTP with 64 clients, against the bare client's best"),
+    ] {
+        let ratio = rate(Who::Http, clients) / best;
+        goals.push(Goal {
+            number: 2,
+            what,
+            wanted: "at least 0.9 ×",
+            measured: format!("{} ×", number(ratio)),
+            reached: at_least(ratio, 0.9),
+        });
+    }
+}
+
+fn deltas(results: &Results, goals: &mut Vec<Goal>) {
+    for (path, what) in [
+        (
+            Path::Sse,
+            "added to a delta, 256 streams of 20 deltas/s, SSE (ours less the bare client's): p50, p99",
+        ),
+        (
+            Path::Grpc,
+            "added to a delta, 256 streams of 20 deltas/s, gRPC (ours less the bare client's): p50, p99",
+        ),
+    ] {
+        let value = |path, of: fn(&Sample) -> f64| {
+            let row = results.deltas.iter().find(|row| (row.path, row.streams) == (path, 256));
+            row.map_or(f64::NAN, |row| row.median(of))
+        };
+        let added = |of| value(path, of) - value(Path::Bare, of);
+        let (p50, p99) = (added(|sample| sample.lag.p50), added(|sample| sample.lag.p99));
+        goals.push(Goal {
+            number: 3,
+            what,
+            wanted: "under 0.2 ms, 2 ms",
+            measured: format!("{}, {} ms", number(p50), number(p99)),
+            reached: at_most(p50, 0.2).zip(at_most(p99, 2.0)).map(|(p50, p99)| p50 && p99),
+        });
+    }
+    for (door, limit, what, wanted) in [
+        ("SSE", 32.0, "memory of an idle SSE stream", "at most 32 KiB"),
+        ("gRPC", 12.0, "memory of an idle gRPC stream", "at most 12 KiB"),
+    ] {
+        let held = results.idles.iter().find(|idle| idle.door == door).map_or(f64::NAN, |idle| idle.resident);
+        let measured = format!("{} KiB", number(held));
+        goals.push(Goal { number: 3, what, wanted, measured, reached: at_most(held, limit) });
+    }
+    let joined = results.floods.iter().find(|flood| flood.who == "ours, SSE");
+    let joined = joined.map_or(f64::NAN, |flood| flood.deltas_per_frame);
+    goals.push(Goal {
+        number: 3,
+        what: "what is ready goes out in one frame: deltas in a frame when they come as fast as they can, SSE",
+        wanted: "more than 1",
+        measured: number(joined),
+        reached: at_least(joined, 1.5),
+    });
+}
+
+fn costs(results: &Results, goals: &mut Vec<Goal>) {
+    for (pace, what) in [
+        (
+            Pace::Instant,
+            "processor time of the gateway for a turn over HTTP, against the CLI's: instant upstream, the worst row",
+        ),
+        (Pace::Slow, "the same: slow upstream, each token by itself, the worst row"),
+    ] {
+        let rows = results.turns.0.iter().filter(|row| (row.who, row.pace) == (Who::Http, pace));
+        let share = worst(rows.map(|row| row.median(|sample| sample.gateway_ms / sample.cli_ms)));
+        goals.push(Goal {
+            number: 4,
+            what,
+            wanted: "at most 0.1 ×",
+            measured: format!("{} ×", number(share)),
+            reached: at_most(share, 0.1),
+        });
+    }
+    let idle = results.starts.iter().find(|start| start.engine == "app-server");
+    let idle = idle.map_or(f64::NAN, |start| start.gateway.resident / 1024.0);
+    goals.push(Goal {
+        number: 4,
+        what: "memory of the idle gateway (RSS)",
+        wanted: "at most 20 MiB",
+        measured: format!("{} MiB", number(idle)),
+        reached: at_most(idle, 20.0),
+    });
+    let rate = |who: &str| {
+        let flood = results.floods.iter().find(|flood| flood.who == who);
+        flood.map_or(f64::NAN, |flood| flood.per_cpu_second)
+    };
+    let ratio = rate("ours, SSE") / rate(flood::LITELLM);
+    goals.push(Goal {
+        number: 4,
+        what: "deltas for a second of processor time, SSE, against LiteLLM's proxy, both as fast as they can",
+        wanted: "at least 50 ×",
+        measured: format!("{} ×", number(ratio)),
+        reached: at_least(ratio, 50.0),
+    });
+}
+
+fn worst(values: impl IntoIterator<Item = f64>) -> f64 {
+    values.into_iter().fold(f64::NAN, f64::max)
+}
+
+fn at_most(value: f64, limit: f64) -> Option<bool> {
+    value.is_finite().then_some(value <= limit)
+}
+
+fn at_least(value: f64, limit: f64) -> Option<bool> {
+    value.is_finite().then_some(value >= limit)
+}

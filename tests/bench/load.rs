@@ -1,0 +1,205 @@
+//! Load: so many clients of one kind, each asking again as soon as it has its answer, or all at once and evenly
+//! spread.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::task::JoinSet;
+use tonic::transport::Channel;
+
+use crate::{
+    Outcome,
+    bare::Bare,
+    grpc, sse,
+    tally::{Ask, Tally},
+};
+
+/// Streams that share a gRPC connection.
+const STREAMS_PER_CONNECTION: usize = 20;
+
+/// Where the clients come in.
+#[derive(Debug, Clone)]
+pub(crate) enum Door {
+    Sse(SocketAddr),
+    Grpc(SocketAddr),
+    Bare(Arc<Bare>),
+}
+
+/// One client.
+#[derive(Debug)]
+pub(crate) enum Client {
+    Sse(sse::Client),
+    Grpc(grpc::Client),
+    Bare(Arc<Bare>),
+}
+
+impl Client {
+    pub(crate) async fn turn(&mut self, ask: &Ask, tally: &mut Tally) -> Outcome<()> {
+        match self {
+            Self::Sse(client) => client.turn(ask, tally).await,
+            Self::Grpc(client) => client.turn(ask, tally).await,
+            Self::Bare(bare) => bare.turn(ask, tally).await,
+        }
+    }
+
+    /// As far as the first token. What is given back holds the stream.
+    pub(crate) async fn begin(&mut self, ask: &Ask, tally: &mut Tally) -> Outcome<Held> {
+        match self {
+            Self::Sse(client) => Ok(Held::Sse(client.begin(ask, tally).await?)),
+            Self::Grpc(client) => Ok(Held::Grpc(client.begin(ask, tally).await?)),
+            Self::Bare(_) => Err("a bare turn is not held".into()),
+        }
+    }
+}
+
+/// A stream that has begun; dropping it gives it up.
+#[derive(Debug)]
+#[expect(dead_code, reason = "held, not read")]
+pub(crate) enum Held {
+    Sse(sse::Begun),
+    Grpc(grpc::Begun),
+}
+
+impl Door {
+    pub(crate) async fn clients(&self, count: usize) -> Outcome<Vec<Client>> {
+        let mut clients = Vec::with_capacity(count);
+        let mut channel: Option<Channel> = None;
+        for number in 0..count {
+            clients.push(match self {
+                Self::Sse(address) => Client::Sse(sse::Client::new(*address)),
+                Self::Bare(bare) => Client::Bare(Arc::clone(bare)),
+                Self::Grpc(address) => {
+                    let shared = match channel.take() {
+                        Some(shared) if number % STREAMS_PER_CONNECTION != 0 => shared,
+                        _ => grpc::connect(*address).await?,
+                    };
+                    channel = Some(shared.clone());
+                    Client::Grpc(grpc::Client(shared))
+                }
+            });
+        }
+        Ok(clients)
+    }
+}
+
+/// What came of a load.
+#[derive(Debug, Default)]
+pub(crate) struct Run {
+    pub(crate) wall: Duration,
+    pub(crate) tally: Tally,
+}
+
+/// `clients` clients do `turns` turns between them.
+pub(crate) async fn closed(
+    door: &Door,
+    clients: usize,
+    turns: usize,
+    ask: &Ask,
+    limit: Duration,
+) -> Outcome<Run> {
+    let left = Arc::new(AtomicUsize::new(turns));
+    let clients = door.clients(clients).await?;
+    let begun = Instant::now();
+    let mut tasks = JoinSet::new();
+    for mut client in clients {
+        let (left, ask) = (Arc::clone(&left), ask.clone());
+        tasks.spawn(async move {
+            let mut tally = Tally::default();
+            while left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok() {
+                if let Err(error) = client.turn(&ask, &mut tally).await {
+                    tally.failures.push(error.to_string());
+                    // A server that refuses everything must not be hammered.
+                    if tally.failures.len() > 3 {
+                        break;
+                    }
+                }
+            }
+            tally
+        });
+    }
+    let tally = gather(tasks, limit).await?;
+    Ok(Run { wall: begun.elapsed(), tally })
+}
+
+/// `count` streams at once, one turn each; their starts are spread evenly over `spread`.
+pub(crate) async fn together(
+    door: &Door,
+    count: usize,
+    ask: &Ask,
+    spread: Duration,
+    limit: Duration,
+) -> Outcome<Run> {
+    let clients = door.clients(count).await?;
+    let begun = Instant::now();
+    let mut tasks = JoinSet::new();
+    for (mut client, number) in clients.into_iter().zip(0u32..) {
+        let ask = ask.clone();
+        let wait = spread * number / u32::try_from(count)?;
+        tasks.spawn(async move {
+            tokio::time::sleep(wait).await;
+            let mut tally = Tally::default();
+            if let Err(error) = client.turn(&ask, &mut tally).await {
+                tally.failures.push(error.to_string());
+            }
+            tally
+        });
+    }
+    let tally = gather(tasks, limit).await?;
+    Ok(Run { wall: begun.elapsed(), tally })
+}
+
+/// Opens `count` streams, `at_once` at a time, and holds them.
+pub(crate) async fn hold(
+    door: &Door,
+    count: usize,
+    ask: &Ask,
+    at_once: usize,
+    limit: Duration,
+) -> Outcome<Vec<Held>> {
+    let mut clients = door.clients(count).await?;
+    let held = async {
+        let mut held = Vec::with_capacity(count);
+        while !clients.is_empty() {
+            let mut opening = JoinSet::new();
+            for mut client in clients.drain(..clients.len().min(at_once)) {
+                let ask = ask.clone();
+                opening.spawn(async move {
+                    client.begin(&ask, &mut Tally::default()).await.map_err(|error| error.to_string())
+                });
+            }
+            while let Some(opened) = opening.join_next().await {
+                held.push(opened??);
+            }
+        }
+        Ok(held)
+    };
+    tokio::time::timeout(limit, held).await.map_err(|_| "the streams did not open in time")?
+}
+
+async fn gather(mut tasks: JoinSet<Tally>, limit: Duration) -> Outcome<Tally> {
+    let mut tally = Tally::default();
+    let all = async {
+        while let Some(one) = tasks.join_next().await {
+            tally.add(one?);
+        }
+        Outcome::Ok(())
+    };
+    if tokio::time::timeout(limit, all).await.is_err() {
+        tally.failures.push(format!("not over after {} s", limit.as_secs()));
+    }
+    if let Some(failure) = tally.failures.first().filter(|_| tally.failures.len() * 20 > tally.turns()) {
+        return Err(format!(
+            "{} of {} turns failed: {failure}",
+            tally.failures.len(),
+            tally.turns() + tally.failures.len()
+        )
+        .into());
+    }
+    Ok(tally)
+}

@@ -1,0 +1,63 @@
+//! Where it was measured, in a few words that say nothing of the place itself.
+
+use std::{fs, path::Path, thread::available_parallelism};
+
+use crate::{Outcome, options::Options, process::Program};
+
+/// The machine and the versions.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    lines: Vec<(String, String)>,
+    load_before: String,
+}
+
+impl Machine {
+    pub(crate) async fn look(options: &Options, folder: &Path) -> Outcome<Self> {
+        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let value = |text: &str, name: &str| {
+            let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+            line.split_once(':').map_or(String::new(), |(_, value)| value.trim().to_owned())
+        };
+        let memory = value(&read("/proc/meminfo"), "MemTotal");
+        let memory = memory.trim_end_matches("kB").trim().parse::<u64>().unwrap_or(0) / (1 << 20);
+        let cores = available_parallelism().map_or(0, usize::from);
+        let mut lines = vec![
+            ("processor".to_owned(), value(&read("/proc/cpuinfo"), "model name")),
+            ("cores".to_owned(), cores.to_string()),
+            ("memory".to_owned(), format!("{memory} GiB")),
+            ("kernel".to_owned(), read("/proc/sys/kernel/osrelease").trim().to_owned()),
+        ];
+        for (name, program) in [("codex-api", &options.gateway), ("codex", &options.codex)] {
+            lines.push((name.to_owned(), version(program, folder).await?));
+        }
+        if let Some(litellm) = &options.litellm {
+            let text = version(litellm, folder).await?;
+            lines.push(("LiteLLM".to_owned(), text.rsplit(' ').next().unwrap_or_default().to_owned()));
+        }
+        Ok(Self { lines, load_before: load() })
+    }
+
+    /// Names and values; the load by others can be seen from the first of its numbers.
+    pub(crate) fn lines(&self) -> impl Iterator<Item = (&str, String)> {
+        let load = format!("{} before, {} after", self.load_before, load());
+        let lines = self.lines.iter().map(|(name, value)| (name.as_str(), value.clone()));
+        lines.chain([("load (1 minute)", load)])
+    }
+}
+
+fn load() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().unwrap_or_default().to_owned()
+}
+
+/// The last line of what a program says to `--version`.
+async fn version(program: &Path, folder: &Path) -> Outcome<String> {
+    let log = tempfile::NamedTempFile::new_in(folder)?;
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let env = [("PATH", path), ("HOME", folder.into()), ("LITELLM_LOCAL_MODEL_COST_MAP", "True".into())];
+    let env = env.map(|(name, value)| (name.into(), value)).into();
+    let mut program = Program::start(program, &["--version".into()], &env, folder, log.path())?;
+    tokio::time::timeout(std::time::Duration::from_secs(60), program.child.wait()).await??;
+    let text = fs::read_to_string(log.path())?;
+    Ok(text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default().trim().to_owned())
+}

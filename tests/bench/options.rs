@@ -1,0 +1,103 @@
+//! What the bench is told on its command line.
+
+use std::{
+    ffi::OsString,
+    io::{self, Write},
+    path::PathBuf,
+    time::Instant,
+};
+
+use crate::Outcome;
+
+/// What `bench --help` says.
+pub(crate) const HELP: &str = "\
+usage: bench --gateway PATH --codex PATH --fake PATH [--litellm PATH] [--quick] [--only PART,…] [--set NAME=VALUE]… --out FOLDER
+
+  --gateway  a codex-api
+  --codex    a native codex
+  --fake     the fake codex (tests/fake_codex)
+  --litellm  a litellm program to compare with
+  --quick    one short round of everything, below two minutes
+  --only     start, turns, cancel, deltas, idle, flood
+  --set      a setting of the servers that are measured, over our own: NAME=VALUE; may be repeated
+  --out      where benchmarks.md and its plots go
+";
+
+/// Everything that can be chosen.
+#[derive(Debug)]
+pub(crate) struct Options {
+    pub(crate) gateway: PathBuf,
+    pub(crate) codex: PathBuf,
+    pub(crate) fake: PathBuf,
+    pub(crate) litellm: Option<PathBuf>,
+    pub(crate) quick: bool,
+    pub(crate) out: PathBuf,
+    /// Settings for all servers.
+    pub(crate) set: Vec<(String, String)>,
+    only: Vec<String>,
+    begun: Instant,
+}
+
+impl Options {
+    pub(crate) fn read(arguments: impl IntoIterator<Item = OsString>) -> Outcome<Self> {
+        let (mut gateway, mut codex, mut fake, mut litellm, mut out) = (None, None, None, None, None);
+        let (mut quick, mut only, mut set) = (false, Vec::new(), Vec::new());
+        let mut arguments = arguments.into_iter();
+        while let Some(argument) = arguments.next() {
+            let mut path = |into: &mut Option<PathBuf>| {
+                *into = Some(PathBuf::from(arguments.next().ok_or(HELP)?));
+                Outcome::Ok(())
+            };
+            match argument.to_str() {
+                Some("--gateway") => path(&mut gateway)?,
+                Some("--codex") => path(&mut codex)?,
+                Some("--fake") => path(&mut fake)?,
+                Some("--litellm") => path(&mut litellm)?,
+                Some("--out") => path(&mut out)?,
+                Some("--quick") => quick = true,
+                Some("--only") => {
+                    let parts = arguments.next().ok_or(HELP)?;
+                    only.extend(parts.to_string_lossy().split(',').map(str::to_owned));
+                }
+                Some("--set") => {
+                    let pair = arguments.next().ok_or(HELP)?;
+                    let (name, value) = pair.to_str().and_then(|pair| pair.split_once('=')).ok_or(HELP)?;
+                    set.push((name.to_owned(), value.to_owned()));
+                }
+                _ => return Err(HELP.into()),
+            }
+        }
+        let program = |path: Option<PathBuf>| crate::process::absolute(&path.ok_or(HELP)?);
+        Ok(Self {
+            gateway: program(gateway)?,
+            codex: program(codex)?,
+            fake: program(fake)?,
+            // Not made canonical: a virtual environment is found by the link's place.
+            litellm: litellm.map(std::path::absolute).transpose()?,
+            out: out.ok_or(HELP)?,
+            quick,
+            set,
+            only,
+            begun: Instant::now(),
+        })
+    }
+
+    /// Whether a part is to be measured.
+    pub(crate) fn wants(&self, part: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|wanted| wanted == part)
+    }
+
+    pub(crate) fn pick<T>(&self, quick: T, full: T) -> T {
+        if self.quick { quick } else { full }
+    }
+
+    /// Tells whoever waits.
+    pub(crate) fn say(&self, text: &str) {
+        let seconds = self.begun.elapsed().as_secs();
+        let _nobody_listens = writeln!(io::stderr(), "[{seconds:4} s] {text}");
+    }
+
+    pub(crate) fn elapsed_seconds(&self) -> u64 {
+        self.begun.elapsed().as_secs()
+    }
+}

@@ -1,0 +1,327 @@
+//! The page: every table, the goals, the plots.
+
+use std::{fmt::Write as _, fs};
+
+use crate::{
+    Outcome, Results, deltas,
+    flood::{self, Flood},
+    goals,
+    options::Options,
+    plot::{Bar, Frame, Series, bars, lines, number},
+    turns::{Pace, Row, Sample, Who},
+};
+
+/// Writes `benchmarks.md` and the plots.
+pub(crate) fn write(results: &Results, options: &Options) -> Outcome<()> {
+    fs::create_dir_all(&options.out)?;
+    let mut page = String::new();
+    head(&mut page, results, options)?;
+    goals_table(&mut page, results)?;
+    if !NOTES.trim().is_empty() {
+        writeln!(page, "{}\n", NOTES.trim())?;
+    }
+    if !results.turns.0.is_empty() {
+        turns(&mut page, results, options)?;
+    }
+    if !results.deltas.is_empty() {
+        delta_table(&mut page, results, options)?;
+    }
+    flood_table(&mut page, results)?;
+    small_tables(&mut page, results)?;
+    fs::write(options.out.join("benchmarks.md"), page)?;
+    Ok(())
+}
+
+/// What a person has to say about the figures.
+const NOTES: &str = include_str!("notes.md");
+
+fn head(page: &mut String, results: &Results, options: &Options) -> Outcome<()> {
+    let kind = if options.quick { "a quick run: one short round" } else { "three rounds" };
+    writeln!(
+        page,
+        "# Benchmarks\n\nMade by `scripts/bench.sh` ({kind}, {} s); not to be edited by hand. Everything was measured in \
+         the same run on the same machine, everything on 127.0.0.1, the load generator and the upstreams beside the \
+         servers on the same cores: read ratios, not absolute numbers. A value is the median of its rounds.\n\n| | |\n| --- | --- |",
+        options.elapsed_seconds()
+    )?;
+    for (name, value) in results.machine.lines() {
+        writeln!(page, "| {name} | {value} |")?;
+    }
+    writeln!(page)?;
+    Ok(())
+}
+
+fn goals_table(page: &mut String, results: &Results) -> Outcome<()> {
+    writeln!(page, "## Goals\n\n| | figure | wanted | measured | |\n| --- | --- | --- | --- | --- |")?;
+    for goal in goals::all(results) {
+        let verdict = goal.verdict();
+        writeln!(
+            page,
+            "| {} | {} | {} | {} | {verdict} |",
+            goal.number, goal.what, goal.wanted, goal.measured
+        )?;
+    }
+    writeln!(page)?;
+    Ok(())
+}
+
+fn turns(page: &mut String, results: &Results, options: &Options) -> Outcome<()> {
+    writeln!(
+        page,
+        "## Turns through the real CLI\n\nThe *bare client* is the limit: it starts as many app-servers as the gateway \
+         has, with the same flags, environment and kind of home, and says to them what the gateway says, word for \
+         word, but does nothing else. *exec* was measured in the first round only; there, tokens arrive with the \
+         whole answer. The processor time of its containing processes is taken from a measurement of its own \
+         ({} ms each). `load` is the load generator and the upstream, which share the cores with what is measured.\n\n\
+         The first plot is with the slow upstream, the second with the instant one.\n\n\
+         ![First token](bench-first-token.svg)\n\n![Turns per second](bench-turns.svg)\n\n\
+         ![Processor time of a turn](bench-cpu.svg)\n",
+        number(results.containment_ms)
+    )?;
+    for pace in Pace::ALL {
+        writeln!(
+            page,
+            "### {}\n\n| clients | | first token p50, p95 (ms) | against bare | turns/s | against bare | CPU of a turn: \
+             gateway, CLI, load (ms) | RSS gateway, CLI (MiB) | token to client p50, p99 (ms) | failed |\n\
+             | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+            pace.words()
+        )?;
+        for row in results.turns.0.iter().filter(|row| row.pace == pace && !row.rounds.is_empty()) {
+            turn_line(page, results, row)?;
+        }
+        writeln!(page)?;
+    }
+    let plot = |name: &str, text: String| fs::write(options.out.join(name), text);
+    plot("bench-first-token.svg", first_token_plot(results))?;
+    plot("bench-turns.svg", rate_plot(results))?;
+    plot("bench-cpu.svg", cpu_plot(results))?;
+    Ok(())
+}
+
+fn turn_line(page: &mut String, results: &Results, row: &Row) -> Outcome<()> {
+    let value = |of: fn(&Sample) -> f64| number(row.median(of));
+    let against = |of: fn(&Sample) -> f64| {
+        let bare = (Who::Bare, row.pace, row.clients);
+        format!("{} ×", number(results.turns.ratio((row.who, row.pace, row.clients), bare, of)))
+    };
+    let mib = |kib: f64| if kib > 0.0 { number(kib / 1024.0) } else { "–".to_owned() };
+    let lag = if row.who == Who::Exec {
+        "–".to_owned()
+    } else {
+        format!("{}, {}", value(|sample| sample.lag.p50), value(|sample| sample.lag.p99))
+    };
+    writeln!(
+        page,
+        "| {} | {} | {}, {} | {} | {} | {} | {}, {}, {} | {}, {} | {lag} | {} |",
+        row.clients,
+        row.who.words(),
+        value(|sample| sample.first.p50),
+        value(|sample| sample.first.p95),
+        against(|sample| sample.first.p50),
+        value(|sample| sample.per_second),
+        against(|sample| sample.per_second),
+        value(|sample| sample.gateway_ms),
+        value(|sample| sample.cli_ms),
+        value(|sample| sample.load_ms),
+        mib(row.memory.0.resident),
+        mib(row.memory.1.resident),
+        row.rounds.iter().map(|sample| sample.failures).sum::<usize>(),
+    )?;
+    Ok(())
+}
+
+fn over_clients(results: &Results, pace: Pace, value: fn(&Sample) -> f64) -> (Vec<String>, Vec<Series>) {
+    let mut clients: Vec<usize> = results.turns.0.iter().map(|row| row.clients).collect();
+    clients.sort_unstable();
+    clients.dedup();
+    let series = Who::ALL.iter().enumerate().map(|(colour, &who)| Series {
+        name: who.words().to_owned(),
+        colour,
+        dashed: false,
+        values: clients
+            .iter()
+            .map(|&count| results.turns.row(who, pace, count).map_or(f64::NAN, |row| row.median(value)))
+            .collect(),
+    });
+    (clients.iter().map(ToString::to_string).collect(), series.collect())
+}
+
+fn first_token_plot(results: &Results) -> String {
+    let (places, series) = over_clients(results, Pace::Slow, |sample| sample.first.p50);
+    let title = format!("Time to the first token, p50; answers of {}", Pace::Slow.words());
+    lines(&Frame { title: &title, x: "clients", y: "ms", places }, &series)
+}
+
+fn rate_plot(results: &Results) -> String {
+    let (places, series) = over_clients(results, Pace::Instant, |sample| sample.per_second);
+    let title = format!("Turns per second; answers of {}", Pace::Instant.words());
+    lines(&Frame { title: &title, x: "clients", y: "turns/s", places }, &series)
+}
+
+fn cpu_plot(results: &Results) -> String {
+    let bar = |&who: &Who| {
+        let row = results.turns.row(who, Pace::Instant, 16)?;
+        let parts = vec![row.median(|sample| sample.gateway_ms), row.median(|sample| sample.cli_ms)];
+        Some(Bar { name: who.words().to_owned(), parts })
+    };
+    let found: Vec<Bar> = Who::ALL.iter().filter_map(bar).collect();
+    let places = vec!["gateway".to_owned(), "CLI".to_owned()];
+    let title = format!("Processor time of a turn, 16 clients; answers of {}", Pace::Instant.words());
+    bars(&Frame { title: &title, x: "", y: "ms", places }, &found)
+}
+
+fn delta_table(page: &mut String, results: &Results, options: &Options) -> Outcome<()> {
+    writeln!(
+        page,
+        "## Time per delta\n\nThe fake codex writes {} deltas a second into each stream, each with the time it was \
+         written at. The time is from there to the client's read, so it holds the pipe and the socket as well; what \
+         the bare client needs for the same is the part that is not the gateway's. gRPC streams share connections, \
+         20 on each.\n\n![Time per delta](bench-deltas.svg)\n\n\
+         | streams | | p50 (ms) | p95 (ms) | p99 (ms) | delivered | gateway CPU for a delta (µs) | cores: gateway, fake |\n\
+         | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        1000 / deltas::PAUSE.as_millis()
+    )?;
+    for row in &results.deltas {
+        let value = |of: fn(&deltas::Sample) -> f64| number(row.median(of));
+        let cpu =
+            if row.path == deltas::Path::Bare { "–".to_owned() } else { value(|sample| sample.gateway_us) };
+        writeln!(
+            page,
+            "| {} | {} | {} | {} | {} | {:.1} % | {cpu} | {}, {} |",
+            row.streams,
+            row.path.words(),
+            value(|sample| sample.lag.p50),
+            value(|sample| sample.lag.p95),
+            value(|sample| sample.lag.p99),
+            row.median(|sample| sample.delivered) * 100.0,
+            value(|sample| sample.cores.0),
+            value(|sample| sample.cores.1),
+        )?;
+    }
+    writeln!(page)?;
+    fs::write(options.out.join("bench-deltas.svg"), delta_plot(results))?;
+    Ok(())
+}
+
+fn delta_plot(results: &Results) -> String {
+    let mut streams: Vec<usize> = results.deltas.iter().map(|row| row.streams).collect();
+    streams.dedup();
+    let mut series = Vec::new();
+    for (colour, path) in deltas::Path::ALL.into_iter().enumerate() {
+        let p50: fn(&deltas::Sample) -> f64 = |sample| sample.lag.p50;
+        let p99: fn(&deltas::Sample) -> f64 = |sample| sample.lag.p99;
+        for (dashed, name, value) in [(false, "p50", p50), (true, "p99", p99)] {
+            let at = |&count: &usize| {
+                let row = results.deltas.iter().find(|row| (row.path, row.streams) == (path, count));
+                row.map_or(f64::NAN, |row| row.median(value))
+            };
+            let values = streams.iter().map(at).collect();
+            series.push(Series { name: format!("{}, {name}", path.words()), colour, dashed, values });
+        }
+    }
+    let places = streams.iter().map(ToString::to_string).collect();
+    let title = "From the fake codex's write of a delta to the client's read";
+    lines(&Frame { title, x: "streams of 20 deltas/s", y: "ms", places }, &series)
+}
+
+fn flood_table(page: &mut String, results: &Results) -> Outcome<()> {
+    if results.floods.is_empty() {
+        return Ok(());
+    }
+    writeln!(
+        page,
+        "## Deltas for a second of processor time\n\n{} streams as fast as they can be had, and {} at 20 deltas/s each. \
+         Only the proxy's own time counts: not that of the fake codex behind ours, nor that of the fake upstream behind \
+         LiteLLM. Paced, nothing can be joined.\n\n\
+         | | deltas/s | deltas per CPU second | against LiteLLM | deltas in a frame | paced: deltas per CPU second | \
+         against LiteLLM | paced: p50, p99 (ms) | RSS after (MiB) |\n\
+         | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        flood::STREAMS,
+        flood::PACED_STREAMS
+    )?;
+    let other = results.floods.iter().find(|flood| flood.who == flood::LITELLM);
+    let against = |value: f64, of: fn(&Flood) -> f64| {
+        other.map_or("–".to_owned(), |other| format!("{} ×", number(value / of(other))))
+    };
+    for flood in &results.floods {
+        writeln!(
+            page,
+            "| {} | {} | {} | {} | {} | {} | {} | {}, {} | {} |",
+            flood.who,
+            number(flood.per_second),
+            number(flood.per_cpu_second),
+            against(flood.per_cpu_second, |other| other.per_cpu_second),
+            number(flood.deltas_per_frame),
+            number(flood.paced.per_cpu_second),
+            against(flood.paced.per_cpu_second, |other| other.paced.per_cpu_second),
+            number(flood.paced.lag.p50),
+            number(flood.paced.lag.p99),
+            number(flood.memory.resident / 1024.0),
+        )?;
+    }
+    writeln!(page)?;
+    Ok(())
+}
+
+fn small_tables(page: &mut String, results: &Results) -> Outcome<()> {
+    if !results.starts.is_empty() {
+        writeln!(
+            page,
+            "## Cold start, idle memory\n\nFrom the start of the program until `/healthz` says 200, and what is held half \
+             a second later, before any turn.\n\n\
+             | engine | ready (ms) | gateway RSS, anonymous (MiB) | CLI RSS, anonymous (MiB) | processes below |\n\
+             | --- | ---: | ---: | ---: | ---: |"
+        )?;
+        for start in &results.starts {
+            let mib = |kib: f64| number(kib / 1024.0);
+            writeln!(
+                page,
+                "| {} | {} | {}, {} | {}, {} | {} |",
+                start.engine,
+                number(start.ready_ms),
+                mib(start.gateway.resident),
+                mib(start.gateway.anonymous),
+                mib(start.cli.resident),
+                mib(start.cli.anonymous),
+                start.processes
+            )?;
+        }
+        writeln!(page)?;
+    }
+    if !results.idles.is_empty() {
+        writeln!(
+            page,
+            "## Idle streams\n\nGrowth of the gateway's memory for each open stream that has begun and says nothing. \
+             gRPC streams share connections, 20 on each.\n\n\
+             | | streams | RSS (KiB each) | anonymous (KiB each) |\n| --- | ---: | ---: | ---: |"
+        )?;
+        for idle in &results.idles {
+            let (all, own) = (number(idle.resident), number(idle.anonymous));
+            writeln!(page, "| {} | {} | {all} | {own} |", idle.door, idle.streams)?;
+        }
+        writeln!(page)?;
+    }
+    if !results.cancels.is_empty() {
+        writeln!(
+            page,
+            "## Giving up\n\nFrom the client's hanging up in the middle of an answer until the upstream saw the CLI hang \
+             up, and until nothing of the turn was left (its slot is free, its processes are gone).\n\n\
+             | | model call over p50, p99 (ms) | turn gone p50, p99 (ms) | times |\n| --- | ---: | ---: | ---: |"
+        )?;
+        for cancel in &results.cancels {
+            let (over, free) = (cancel.call_over, cancel.slot_free);
+            writeln!(
+                page,
+                "| {} | {}, {} | {}, {} | {} |",
+                cancel.what,
+                number(over.p50),
+                number(over.p99),
+                number(free.p50),
+                number(free.p99),
+                free.count
+            )?;
+        }
+        writeln!(page)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,231 @@
+//! Other programs: how they are started and ended, and what `/proc` tells of the time and memory they take.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{Child, Command};
+
+use crate::{Outcome, stats::float};
+
+/// A program of ours; killed if it is dropped before its `end`.
+#[derive(Debug)]
+pub(crate) struct Program {
+    pub(crate) child: Child,
+    pub(crate) pid: u32,
+}
+
+impl Program {
+    /// Starts a program with nothing in its environment but `env`. What it prints goes to `log`.
+    pub(crate) fn start(
+        program: &Path,
+        arguments: &[OsString],
+        env: &BTreeMap<OsString, OsString>,
+        folder: &Path,
+        log: &Path,
+    ) -> Outcome<Self> {
+        let stdout = fs::OpenOptions::new().append(true).create(true).open(log)?;
+        Self::spawn(program, arguments, env, folder, log, (Stdio::null(), stdout.into()))
+    }
+
+    /// Starts one that is spoken to: its stdin and stdout are pipes.
+    pub(crate) fn converse(
+        program: &Path,
+        arguments: &[OsString],
+        env: &BTreeMap<OsString, OsString>,
+        folder: &Path,
+        log: &Path,
+    ) -> Outcome<Self> {
+        Self::spawn(program, arguments, env, folder, log, (Stdio::piped(), Stdio::piped()))
+    }
+
+    fn spawn(
+        program: &Path,
+        arguments: &[OsString],
+        env: &BTreeMap<OsString, OsString>,
+        folder: &Path,
+        log: &Path,
+        (stdin, stdout): (Stdio, Stdio),
+    ) -> Outcome<Self> {
+        let mut command = Command::new(program);
+        command.args(arguments).env_clear().envs(env).current_dir(folder).kill_on_drop(true);
+        let stderr = fs::OpenOptions::new().append(true).create(true).open(log)?;
+        command.stdin(stdin).stdout(stdout).stderr(stderr);
+        #[expect(clippy::disallowed_methods, reason = "the crate's own launcher is part of what is measured")]
+        let child = command.spawn().map_err(|error| format!("{}: {error}", program.display()))?;
+        let pid = child.id().ok_or("a child without a process id")?;
+        Ok(Self { child, pid })
+    }
+
+    /// Asks it to end, and makes it if it does not.
+    pub(crate) async fn end(&mut self) -> Outcome<()> {
+        drop(self.child.stdin.take());
+        if let Some(pid) = Pid::from_raw(self.pid.cast_signed()) {
+            let _gone_already = kill_process(pid, Signal::TERM);
+        }
+        if tokio::time::timeout(Duration::from_secs(20), self.child.wait()).await.is_err() {
+            self.child.kill().await?;
+        }
+        Ok(())
+    }
+}
+
+/// Processor time in seconds.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Cost {
+    /// Of the gateway: its own, and that of the small processes that contain the CLI.
+    pub(crate) gateway: f64,
+    /// Of the CLI and what it started, the dead ones included.
+    pub(crate) cli: f64,
+}
+
+impl Cost {
+    /// What was added since an earlier look.
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self { gateway: self.gateway - before.gateway, cli: self.cli - before.cli }
+    }
+
+    /// Of a gateway and everything below it.
+    pub(crate) fn of_tree(gateway: u32) -> Self {
+        let executable = |pid: u32| fs::read_link(format!("/proc/{pid}/exe")).ok();
+        let ours = executable(gateway);
+        let mut cost = Self::default();
+        for pid in tree(gateway) {
+            let Some(stat) = Stat::of(pid) else { continue };
+            // A child of ours that was buried took its own children's time with it. Nearly all of it is the CLI's.
+            if executable(pid) == ours {
+                cost.gateway += stat.own;
+                cost.cli += stat.buried;
+            } else {
+                cost.cli += stat.own + stat.buried;
+            }
+        }
+        cost
+    }
+
+    /// Of programs that are all CLI.
+    pub(crate) fn of_clis(roots: impl IntoIterator<Item = u32>) -> Self {
+        let stats = roots.into_iter().flat_map(tree).filter_map(Stat::of);
+        Self { gateway: 0.0, cli: stats.map(|stat| stat.own + stat.buried).sum() }
+    }
+}
+
+/// Processor time of our own children that have ended, in seconds.
+pub(crate) fn buried_children() -> f64 {
+    Stat::of(std::process::id()).map_or(f64::NAN, |stat| stat.buried)
+}
+
+/// Processor time of one process, in seconds.
+pub(crate) fn own_time(pid: u32) -> f64 {
+    Stat::of(pid).map_or(f64::NAN, |stat| stat.own)
+}
+
+/// Of `/proc`, whatever the kernel's own clock does.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+struct Stat {
+    parent: u32,
+    own: f64,
+    buried: f64,
+}
+
+impl Stat {
+    fn of(pid: u32) -> Option<Self> {
+        let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name in brackets may hold anything.
+        let fields: Vec<&str> = text.rsplit_once(')')?.1.split_ascii_whitespace().collect();
+        let ticks = |at: usize| fields.get(at)?.parse::<u64>().ok();
+        let seconds = |at: usize| Some(float(ticks(at)? + ticks(at + 1)?) / TICKS_PER_SECOND);
+        // A tick is 10 ms, too much for a gateway's share of a turn.
+        let own = clock(pid).or_else(|| seconds(11))?;
+        Some(Self { parent: fields.get(1)?.parse().ok()?, own, buried: seconds(13)? })
+    }
+}
+
+/// A process's own processor clock, in seconds; threads that have ended included, children not.
+fn clock(pid: u32) -> Option<f64> {
+    // How the kernel names the clock of another process: CPUCLOCK_SCHED of this id.
+    let id = (!pid.cast_signed() << 3) | 2;
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    #[expect(unsafe_code, reason = "rustix cannot name another process's clock")]
+    // SAFETY: the call writes to `time`, which outlives it, and to nothing else.
+    let code = unsafe { libc::clock_gettime(id, &raw mut time) };
+    (code == 0).then(|| float(time.tv_sec) + float(time.tv_nsec) / 1e9)
+}
+
+/// A process and all below it.
+pub(crate) fn tree(root: u32) -> Vec<u32> {
+    let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    for pid in entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
+        if let Some(stat) = Stat::of(pid) {
+            children.entry(stat.parent).or_default().push(pid);
+        }
+    }
+    let mut found = vec![root];
+    let mut at = 0;
+    while let Some(pid) = found.get(at) {
+        found.extend(children.remove(pid).unwrap_or_default());
+        at += 1;
+    }
+    found
+}
+
+/// Memory of one process, in KiB.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Memory {
+    /// All that is in RAM, the program's own pages included.
+    pub(crate) resident: f64,
+    /// The part that belongs to this process alone and to no file.
+    pub(crate) anonymous: f64,
+}
+
+impl Memory {
+    pub(crate) fn of(pid: u32) -> Self {
+        let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let value = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+            line.trim_start_matches(':').trim().trim_end_matches("kB").trim().parse().unwrap_or(f64::NAN)
+        };
+        Self { resident: value("VmRSS"), anonymous: value("RssAnon") }
+    }
+
+    /// Of all processes below a gateway that are not the gateway's own program.
+    pub(crate) fn of_clis_below(gateway: u32) -> Self {
+        let executable = |pid: u32| fs::read_link(format!("/proc/{pid}/exe")).ok();
+        let ours = executable(gateway);
+        let clis = tree(gateway).into_iter().filter(|&pid| executable(pid) != ours).map(Self::of);
+        clis.fold(Self::default(), |sum, one| Self {
+            resident: sum.resident + one.resident,
+            anonymous: sum.anonymous + one.anonymous,
+        })
+    }
+}
+
+/// Copies a folder; links stay links.
+pub(crate) fn copy_folder(from: &Path, to: &Path) -> Outcome<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (path, kind) = (to.join(entry.file_name()), entry.file_type()?);
+        if kind.is_dir() {
+            copy_folder(&entry.path(), &path)?;
+        } else if kind.is_symlink() {
+            std::os::unix::fs::symlink(fs::read_link(entry.path())?, path)?;
+        } else if kind.is_file() {
+            fs::copy(entry.path(), path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Where a program is, as an absolute path.
+pub(crate) fn absolute(path: &Path) -> Outcome<PathBuf> {
+    fs::canonicalize(path).map_err(|error| format!("{}: {error}", path.display()).into())
+}

@@ -1,0 +1,196 @@
+//! A client of the HTTP door: one connection, one streamed chat completion after the other. Reads frames as they
+//! come and nothing more than it needs of them, so that it is not what is measured.
+
+use std::net::SocketAddr;
+
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use crate::{
+    Outcome,
+    stats::now_us,
+    tally::{Ask, Tally, Watch},
+};
+
+/// A client.
+#[derive(Debug)]
+pub(crate) struct Client {
+    address: SocketAddr,
+    stream: Option<TcpStream>,
+}
+
+impl Client {
+    pub(crate) fn new(address: SocketAddr) -> Self {
+        Self { address, stream: None }
+    }
+
+    /// One turn, to its end. The time of a first connection counts.
+    pub(crate) async fn turn(&mut self, ask: &Ask, tally: &mut Tally) -> Outcome<()> {
+        let mut answer = self.ask(ask, tally).await?;
+        while !answer.reader.is_over() {
+            answer.read(tally).await?;
+        }
+        answer.watch.end(tally);
+        self.stream = Some(answer.stream);
+        Ok(())
+    }
+
+    /// One turn as far as its first token. Dropping the answer hangs up.
+    pub(crate) async fn begin(&mut self, ask: &Ask, tally: &mut Tally) -> Outcome<Begun> {
+        let mut answer = self.ask(ask, tally).await?;
+        while !answer.watch.has_begun_to_speak() {
+            if answer.reader.is_over() {
+                return Err("the answer was over before it began".into());
+            }
+            answer.read(tally).await?;
+        }
+        Ok(answer)
+    }
+
+    async fn ask(&mut self, ask: &Ask, _tally: &mut Tally) -> Outcome<Begun> {
+        let watch = Watch::start();
+        let mut stream = match self.stream.take() {
+            Some(stream) => stream,
+            None => {
+                let stream = TcpStream::connect(self.address).await?;
+                stream.set_nodelay(true)?;
+                stream
+            }
+        };
+        let body =
+            json!({"model": ask.model, "stream": true, "messages": [{"role": "user", "content": ask.text}]});
+        let body = body.to_string();
+        let request = format!(
+            "POST /v1/chat/completions HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\n\
+             authorization: Bearer bench\r\ncontent-length: {}\r\n\r\n{body}",
+            self.address,
+            body.len(),
+        );
+        stream.write_all(request.as_bytes()).await?;
+        Ok(Begun { stream, watch, reader: Reader::default(), buffer: Vec::with_capacity(4 << 10) })
+    }
+}
+
+/// An answer under way.
+#[derive(Debug)]
+pub(crate) struct Begun {
+    stream: TcpStream,
+    watch: Watch,
+    reader: Reader,
+    buffer: Vec<u8>,
+}
+
+impl Begun {
+    async fn read(&mut self, tally: &mut Tally) -> Outcome<()> {
+        if self.stream.read_buf(&mut self.buffer).await? == 0 {
+            let rest = String::from_utf8_lossy(&self.buffer);
+            return Err(format!("the connection ended early ({rest:.200})").into());
+        }
+        let now = now_us();
+        let Some(end) = self.buffer.iter().rposition(|&byte| byte == b'\n') else { return Ok(()) };
+        for line in self.buffer[..end].split(|&byte| byte == b'\n') {
+            self.reader.line(line.strip_suffix(b"\r").unwrap_or(line), now, &mut self.watch, tally)?;
+        }
+        self.buffer.drain(..=end);
+        Ok(())
+    }
+}
+
+/// Where in an answer we are.
+#[derive(Debug, Default)]
+struct Reader {
+    stage: Stage,
+    /// Text was seen in the present chunk of the transfer.
+    chunk_has_text: bool,
+    /// The last data was `[DONE]`.
+    done: bool,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Stage {
+    #[default]
+    Status,
+    Head,
+    Body,
+    LastChunk,
+    Over,
+}
+
+impl Reader {
+    fn is_over(&self) -> bool {
+        self.stage == Stage::Over
+    }
+
+    fn line(&mut self, line: &[u8], now: u64, watch: &mut Watch, tally: &mut Tally) -> Outcome<()> {
+        match self.stage {
+            Stage::Status if line.starts_with(b"HTTP/1.1 200") => self.stage = Stage::Head,
+            Stage::Status => return Err(String::from_utf8_lossy(line).into()),
+            Stage::Head if line.is_empty() => self.stage = Stage::Body,
+            Stage::Head | Stage::Over => {}
+            Stage::LastChunk => self.stage = Stage::Over,
+            Stage::Body => self.body(line, now, watch, tally)?,
+        }
+        Ok(())
+    }
+
+    fn body(&mut self, line: &[u8], now: u64, watch: &mut Watch, tally: &mut Tally) -> Outcome<()> {
+        if let Some(data) = line.strip_prefix(b"data: ") {
+            if data == b"[DONE]" {
+                self.done = true;
+            } else if data.starts_with(b"{\"error\"") {
+                return Err(String::from_utf8_lossy(data).into());
+            } else if let Some(text) = content(data) {
+                if !self.chunk_has_text {
+                    self.chunk_has_text = true;
+                    tally.frames += 1;
+                }
+                watch.text(text, now, tally);
+            }
+        } else if line == b"0" && self.done {
+            self.stage = Stage::LastChunk;
+        } else if !line.is_empty() && line.iter().all(u8::is_ascii_hexdigit) {
+            self.chunk_has_text = false;
+        }
+        Ok(())
+    }
+}
+
+/// What stands behind `"content":"`, if that is text.
+fn content(data: &[u8]) -> Option<&[u8]> {
+    const MARK: &[u8] = b"\"content\":";
+    let at = data.windows(MARK.len()).position(|window| window == MARK)? + MARK.len();
+    let text = data[at..].trim_ascii_start().strip_prefix(b"\"")?;
+    (text.first() != Some(&b'"')).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Reader, content};
+    use crate::tally::{Tally, Watch};
+
+    #[test]
+    fn an_answer_is_read_to_its_last_chunk() {
+        let answer = "HTTP/1.1 200 OK\r\nx: 0\r\n\r\n1f\r\ndata: {\"delta\":{\"content\":\"\"}}\n\n\r\n50\r\n\
+            data: {\"delta\":{\"content\":\"t=1767225600000000;\"}}\n\ndata: {\"delta\":{\"content\":\"b\"}}\n\n\r\n\
+            e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n";
+        let (mut reader, mut watch, mut tally) = (Reader::default(), Watch::start(), Tally::default());
+        for line in answer.trim_end_matches('\n').split('\n') {
+            assert!(!reader.is_over());
+            let line = line.strip_suffix('\r').unwrap_or(line);
+            assert!(reader.line(line.as_bytes(), 1_767_225_600_000_250, &mut watch, &mut tally).is_ok());
+        }
+        assert!(reader.is_over() && watch.has_begun_to_speak());
+        assert_eq!((tally.frames, tally.lags), (1, vec![(1_767_225_600_000_000, 250)]));
+    }
+
+    #[test]
+    fn an_error_fails_the_turn() {
+        let (mut reader, mut watch, mut tally) = (Reader::default(), Watch::start(), Tally::default());
+        assert!(reader.line(b"HTTP/1.1 429 Too Many Requests", 0, &mut watch, &mut tally).is_err());
+        assert_eq!(content(br#"{"content":null}"#), None);
+        assert_eq!(content(br#"{"content": "a"}"#), Some(&br#"a"}"#[..]));
+    }
+}

@@ -1,0 +1,239 @@
+//! Turns through the real CLI: the bare client, our app-server engine over both doors and our exec engine, side by
+//! side in each round, with an upstream that answers at once and one that takes its time.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    Outcome,
+    bare::Bare,
+    gateway::Gateway,
+    load::{Door, Run, closed},
+    options::Options,
+    process::{Cost, Memory, own_time},
+    stats::{Spread, float, median},
+    tally::Ask,
+    upstream::Upstream,
+};
+
+/// How fast the upstream answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pace {
+    Instant,
+    Slow,
+}
+
+impl Pace {
+    pub(crate) const ALL: [Self; 2] = [Self::Instant, Self::Slow];
+
+    pub(crate) fn ask(self) -> Ask {
+        match self {
+            Self::Instant => Ask::upstream(20, Duration::ZERO),
+            Self::Slow => Ask::upstream(SLOW_TOKENS, SLOW_PAUSE),
+        }
+    }
+
+    pub(crate) fn words(self) -> String {
+        match self {
+            Self::Instant => "20 tokens at once".to_owned(),
+            Self::Slow => format!("{SLOW_TOKENS} tokens, {} ms each", SLOW_PAUSE.as_millis()),
+        }
+    }
+}
+
+/// A short answer: two seconds of talk.
+pub(crate) const SLOW_TOKENS: usize = 40;
+const SLOW_PAUSE: Duration = Duration::from_millis(50);
+
+/// Who runs the turns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Who {
+    Bare,
+    Http,
+    Grpc,
+    Exec,
+}
+
+impl Who {
+    pub(crate) const ALL: [Self; 4] = [Self::Bare, Self::Http, Self::Grpc, Self::Exec];
+
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Self::Bare => "bare client",
+            Self::Http => "app-server, HTTP",
+            Self::Grpc => "app-server, gRPC",
+            Self::Exec => "exec, HTTP",
+        }
+    }
+}
+
+/// One measurement.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Sample {
+    pub(crate) first: Spread,
+    pub(crate) per_second: f64,
+    /// Milliseconds of processor time for a turn.
+    pub(crate) gateway_ms: f64,
+    pub(crate) cli_ms: f64,
+    /// Of the load generator and the upstream together.
+    pub(crate) load_ms: f64,
+    /// From the upstream's write of a token to the client's read.
+    pub(crate) lag: Spread,
+    pub(crate) failures: usize,
+}
+
+/// One line of the table: its rounds.
+#[derive(Debug)]
+pub(crate) struct Row {
+    pub(crate) who: Who,
+    pub(crate) pace: Pace,
+    pub(crate) clients: usize,
+    pub(crate) rounds: Vec<Sample>,
+    /// Of the gateway and of all its CLI processes, after the last round.
+    pub(crate) memory: (Memory, Memory),
+}
+
+impl Row {
+    pub(crate) fn median(&self, value: impl Fn(&Sample) -> f64) -> f64 {
+        median(self.rounds.iter().map(value))
+    }
+}
+
+/// All lines.
+#[derive(Debug, Default)]
+pub(crate) struct Turns(pub(crate) Vec<Row>);
+
+impl Turns {
+    pub(crate) fn row(&self, who: Who, pace: Pace, clients: usize) -> Option<&Row> {
+        self.0.iter().find(|row| (row.who, row.pace, row.clients) == (who, pace, clients))
+    }
+
+    /// The median over the rounds of one value over another, both of the same round.
+    pub(crate) fn ratio(
+        &self,
+        over: (Who, Pace, usize),
+        under: (Who, Pace, usize),
+        value: impl Fn(&Sample) -> f64,
+    ) -> f64 {
+        let (Some(over), Some(under)) =
+            (self.row(over.0, over.1, over.2), self.row(under.0, under.1, under.2))
+        else {
+            return f64::NAN;
+        };
+        median(over.rounds.iter().zip(&under.rounds).map(|(one, other)| value(one) / value(other)))
+    }
+}
+
+/// What is compared.
+#[derive(Debug)]
+pub(crate) struct Field {
+    pub(crate) upstream: Upstream,
+    pub(crate) app_server: Gateway,
+    pub(crate) exec: Gateway,
+    pub(crate) bare: Arc<Bare>,
+    /// Seconds that containing one process costs.
+    pub(crate) containment: f64,
+}
+
+const CLIENTS: [usize; 4] = [1, 4, 16, 64];
+
+pub(crate) async fn measure(field: &Field, options: &Options) -> Outcome<Turns> {
+    let mut turns = Turns::default();
+    for pace in Pace::ALL {
+        for &clients in options.pick(&[1, 16, 64][..], &CLIENTS) {
+            for who in Who::ALL {
+                let memory = Default::default();
+                turns.0.push(Row { who, pace, clients, rounds: Vec::new(), memory });
+            }
+        }
+    }
+    let rounds = options.pick(1, 3);
+    for round in 0..rounds {
+        // Every second round the other way round, so that nobody is always the first.
+        let count = turns.0.len();
+        for group in (0..count).step_by(Who::ALL.len()) {
+            for at in 0..Who::ALL.len() {
+                let at = if round % 2 == 0 { at } else { Who::ALL.len() - 1 - at };
+                let row = &mut turns.0[group + at];
+                // What is slow has its say once; the ratios pair it with the first round.
+                let too_long = options.quick && row.pace == Pace::Slow && row.clients > 16;
+                if row.who == Who::Exec && (round > 0 || too_long) {
+                    continue;
+                }
+                options.say(&format!(
+                    "turns, round {} of {rounds}: {}, {}, {} clients",
+                    round + 1,
+                    row.who.words(),
+                    row.pace.words(),
+                    row.clients
+                ));
+                let sample = sample(field, row.who, row.pace, row.clients, options).await?;
+                row.rounds.push(sample);
+                let gateway = match row.who {
+                    Who::Bare => continue,
+                    Who::Http | Who::Grpc => &field.app_server,
+                    Who::Exec => &field.exec,
+                };
+                row.memory = (gateway.memory(), Memory::of_clis_below(gateway.pid()));
+            }
+        }
+    }
+    Ok(turns)
+}
+
+/// How many turns a measurement has.
+fn count(who: Who, pace: Pace, clients: usize, options: &Options) -> usize {
+    let full = match (who, pace) {
+        (Who::Exec, Pace::Instant) => clients.max(6),
+        (Who::Exec, Pace::Slow) => clients.max(2),
+        (Who::Bare | Who::Http | Who::Grpc, Pace::Instant) => (clients * 8).clamp(60, 320),
+        (Who::Bare | Who::Http | Who::Grpc, Pace::Slow) => (clients * 2).max(5),
+    };
+    options.pick(full.div_ceil(3).max(clients).min(full), full)
+}
+
+async fn sample(field: &Field, who: Who, pace: Pace, clients: usize, options: &Options) -> Outcome<Sample> {
+    let (door, cost): (Door, Box<dyn Fn() -> Cost + '_>) = match who {
+        Who::Bare => {
+            let bare = Arc::clone(&field.bare);
+            (Door::Bare(bare), Box::new(|| Cost::of_clis(field.bare.pids())))
+        }
+        Who::Http => (Door::Sse(field.app_server.address), Box::new(|| field.app_server.cost())),
+        Who::Grpc => (Door::Grpc(field.app_server.address), Box::new(|| field.app_server.cost())),
+        Who::Exec => (Door::Sse(field.exec.address), Box::new(|| field.exec.cost())),
+    };
+    let load = || own_time(std::process::id()) + own_time(field.upstream.program.pid);
+    let ask = pace.ask();
+    let turns = count(who, pace, clients, options);
+    let (before, load_before) = (cost(), load());
+    let Run { wall, tally } = closed(&door, clients, turns, &ask, Duration::from_secs(120)).await?;
+    if who == Who::Exec {
+        settle(&field.exec).await?;
+    }
+    let (mut spent, load_spent) = (cost().since(before), load() - load_before);
+    let done = float(tally.turns());
+    if who == Who::Exec {
+        // The containing processes were buried together with what they contained.
+        spent.gateway += field.containment * done;
+        spent.cli -= field.containment * done;
+    }
+    Ok(Sample {
+        first: tally.first_token(),
+        per_second: done / wall.as_secs_f64(),
+        gateway_ms: spent.gateway * 1000.0 / done,
+        cli_ms: spent.cli * 1000.0 / done,
+        load_ms: load_spent * 1000.0 / done,
+        lag: tally.lag(),
+        failures: tally.failures.len(),
+    })
+}
+
+/// Waits until the last process of the last turn is buried, so that its time is counted.
+async fn settle(gateway: &Gateway) -> Outcome<()> {
+    for _ in 0..2000 {
+        if gateway.running().await? == 0 {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Err("turns of the exec engine do not end".into())
+}

@@ -1,0 +1,174 @@
+//! What a turn has asked its client, and what came of it.
+
+use serde_json::{Value, json};
+
+use super::{act::Answer, version::Release};
+
+/// The requests of one response of the model.
+#[derive(Debug, Default)]
+pub(crate) struct Asked(Vec<Request>);
+
+#[derive(Debug)]
+struct Request {
+    id: u64,
+    method: &'static str,
+    /// The `dynamicToolCall` item of a call.
+    item: Option<Value>,
+    answer: Option<Answer>,
+}
+
+/// The end of all requests: for the turn, and the outputs for the model, in the order of the calls.
+#[derive(Debug)]
+pub(crate) struct Answers {
+    pub(crate) answers: Vec<Answer>,
+    pub(crate) outputs: Vec<Value>,
+}
+
+/// The end of what was open: items and outputs, as the real one tells them.
+#[derive(Debug)]
+pub(crate) struct Cancelled {
+    pub(crate) items: Vec<Value>,
+    pub(crate) outputs: Vec<Value>,
+}
+
+impl Asked {
+    /// Notes a call of a tool and returns its item.
+    pub(crate) fn call(
+        &mut self,
+        id: u64,
+        call: &str,
+        tool: &str,
+        arguments: &Value,
+        release: Release,
+    ) -> Value {
+        let mut item = json!({"type": "dynamicToolCall", "id": call, "tool": tool, "arguments": arguments,
+                              "status": "inProgress", "contentItems": null, "success": null, "durationMs": null});
+        if release >= Release::V140 {
+            item["namespace"] = Value::Null;
+        }
+        self.0.push(Request { id, method: "item/tool/call", item: Some(item.clone()), answer: None });
+        item
+    }
+
+    /// Notes another request.
+    pub(crate) fn ask(&mut self, id: u64, method: &'static str) {
+        self.0.push(Request { id, method, item: None, answer: None });
+    }
+
+    /// Whether one is not answered.
+    pub(crate) fn open(&self) -> bool {
+        self.0.iter().any(|request| request.answer.is_none())
+    }
+
+    /// Takes an answer: `None` if nobody asked, else the item that it ends, or the method if there is none.
+    pub(crate) fn answered(&mut self, id: u64, line: &Value) -> Option<Result<Value, &'static str>> {
+        let request = self.0.iter_mut().find(|request| request.id == id && request.answer.is_none())?;
+        let (text, success) = understood(line);
+        let answer = line.get("error").map_or_else(|| line["result"].clone(), |e| json!({"error": e}));
+        let told = match &mut request.item {
+            Some(item) => {
+                let given = line["result"]["contentItems"].clone();
+                let content =
+                    if given.is_array() { given } else { json!([{"type": "inputText", "text": text}]) };
+                item["status"] = json!(if success { "completed" } else { "failed" });
+                (item["contentItems"], item["success"], item["durationMs"]) =
+                    (content, json!(success), json!(1));
+                Ok(item.clone())
+            }
+            None => Err(request.method),
+        };
+        request.answer = Some(Answer { method: request.method, text, success, answer });
+        Some(told)
+    }
+
+    /// All of them, when none is open.
+    pub(crate) fn take(&mut self) -> Answers {
+        let requests = std::mem::take(&mut self.0);
+        let outputs = requests.iter().filter_map(|request| {
+            let answer = request.answer.as_ref()?;
+            Some(output(request.item.as_ref()?, &answer.text))
+        });
+        let outputs = outputs.collect();
+        Answers { answers: requests.into_iter().filter_map(|request| request.answer).collect(), outputs }
+    }
+
+    /// Ends what is open. The real one ends the items last first.
+    pub(crate) fn cancel(&mut self) -> Cancelled {
+        let open: Vec<Value> = std::mem::take(&mut self.0)
+            .into_iter()
+            .filter(|request| request.answer.is_none())
+            .filter_map(|request| request.item)
+            .collect();
+        let text = "dynamic tool call was cancelled before receiving a response";
+        let outputs = open.iter().map(|item| output(item, text)).collect();
+        let failed = |mut item: Value| {
+            item["status"] = json!("failed");
+            (item["contentItems"], item["success"], item["durationMs"]) = (json!([]), json!(false), json!(1));
+            item
+        };
+        Cancelled { items: open.into_iter().rev().map(failed).collect(), outputs }
+    }
+}
+
+fn output(item: &Value, text: &str) -> Value {
+    let id = super::wire::new_id("fco");
+    json!({"type": "function_call_output", "id": id, "call_id": item["id"], "output": text})
+}
+
+/// What the model gets to read, and whether it is a success.
+fn understood(line: &Value) -> (String, bool) {
+    if line.get("error").is_some() {
+        return ("dynamic tool request failed".to_owned(), false);
+    }
+    let result = &line["result"];
+    let (Some(items), Some(success)) = (result["contentItems"].as_array(), result["success"].as_bool())
+    else {
+        return ("dynamic tool response was invalid".to_owned(), false);
+    };
+    (items.iter().filter_map(|item| item["text"].as_str()).collect(), success)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{Asked, Release};
+
+    fn two_calls() -> Asked {
+        let mut asked = Asked::default();
+        asked.call(7, "call_a", "f", &json!({}), Release::V169);
+        asked.call(8, "call_b", "g", &json!({}), Release::V169);
+        asked
+    }
+
+    #[test]
+    fn outputs_go_back_in_the_order_of_the_calls() {
+        let mut asked = two_calls();
+        let answer =
+            json!({"result": {"contentItems": [{"type": "inputText", "text": "b"}], "success": true}});
+        let item = asked.answered(8, &answer).expect("asked").expect("an item");
+        assert_eq!((&item["status"], &item["success"]), (&json!("completed"), &json!(true)));
+        assert!(asked.answered(8, &answer).is_none() && asked.open());
+        let item = asked.answered(7, &json!({"error": {"code": 1}})).expect("asked").expect("an item");
+        assert_eq!(item["contentItems"][0]["text"], "dynamic tool request failed");
+        let outputs: Vec<_> = asked.take().outputs.iter().map(|o| o["output"].clone()).collect();
+        assert_eq!(outputs, ["dynamic tool request failed", "b"]);
+    }
+
+    #[test]
+    fn what_is_open_fails_when_cancelled() {
+        let mut asked = two_calls();
+        let cancelled = asked.cancel();
+        let ids: Vec<_> = cancelled.items.iter().map(|i| i["id"].clone()).collect();
+        assert_eq!(ids, ["call_b", "call_a"]);
+        assert_eq!(cancelled.outputs[0]["call_id"], "call_a");
+        assert!(!asked.open());
+    }
+
+    #[test]
+    fn a_malformed_answer_fails_the_call() {
+        let mut asked = two_calls();
+        let item = asked.answered(7, &json!({"result": {"x": 1}})).expect("asked").expect("an item");
+        assert_eq!(item["contentItems"][0]["text"], "dynamic tool response was invalid");
+    }
+}

@@ -1,0 +1,182 @@
+//! Which play a turn gives: read from its model's name, such as `fake:tools:2`.
+
+use std::time::Duration;
+
+use super::failures::{self, Failure};
+
+/// One play; see the README beside the fake for what each does.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Scenario {
+    Echo,
+    Report,
+    Text(usize),
+    Stream(usize, Duration),
+    Flood(usize),
+    Slow(Duration),
+    /// With the pipe that it waits at.
+    Gated(String),
+    Commentary,
+    Items,
+    Compaction,
+    Reasoning,
+    Usage,
+    UnknownModel,
+    Tools {
+        calls: usize,
+        style: Style,
+    },
+    Failed {
+        failure: Failure,
+        after_text: bool,
+    },
+    Reconnect(usize, Option<Failure>),
+    ReconnectForever,
+    Replay(usize),
+    Hang {
+        after_text: bool,
+    },
+    Deaf {
+        after_text: bool,
+    },
+    Grandchild,
+    Die,
+    Crash,
+    Exit0,
+    Stop,
+    CloseStdin,
+    Garbage,
+    BadUtf8,
+    LongLine(usize),
+    Stderr(usize),
+    Overloaded(usize),
+    MuteStart,
+    MuteInject,
+    MuteTurn,
+    Approval,
+    Memory(usize),
+}
+
+/// How tools are called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Style {
+    /// All at once.
+    Plain,
+    /// After some text.
+    AfterText,
+    /// 50 ms apart.
+    Slow,
+    /// After a command of the agent's own.
+    AfterOwn,
+    /// With arguments that the schema does not allow, at first.
+    Bad,
+}
+
+/// What marks a scenario in a model's name, whatever stands before it.
+const MARK: &str = "fake:";
+
+/// The scenario of a model's name; one without the mark echoes, a marked one that is not known is an error.
+pub(crate) fn of_model(model: &str) -> Result<Scenario, String> {
+    model.find(MARK).map_or(Ok(Scenario::Echo), |at| named(&model[at + MARK.len()..]))
+}
+
+/// The scenario of a name after the mark.
+pub(crate) fn named(name: &str) -> Result<Scenario, String> {
+    let name = name.strip_prefix(MARK).unwrap_or(name);
+    let (head, rest) = name.split_once(':').unwrap_or((name, ""));
+    let parsed = |text: &str| text.parse::<usize>().map_err(|e| format!("fake codex: `{name}`: {e}"));
+    let number = || parsed(rest);
+    let number_or = |otherwise: usize| if rest.is_empty() { Ok(otherwise) } else { parsed(rest) };
+    let millis =
+        |text: &str| parsed(text).map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or(u64::MAX)));
+    let failure = |kind: &str| failures::of(kind).ok_or(format!("fake codex: no failure `{kind}`"));
+    let tools = |style| Ok(Scenario::Tools { calls: number_or(1)?, style });
+    Ok(match head {
+        "text" => Scenario::Text(number()?),
+        "stream" => {
+            let (count, every) = rest.split_once(':').unwrap_or((rest, ""));
+            Scenario::Stream(parsed(count)?, millis(every)?)
+        }
+        "flood" => Scenario::Flood(number()?),
+        "slow" => Scenario::Slow(millis(rest)?),
+        "gated" => Scenario::Gated(rest.to_owned()),
+        "longline" => Scenario::LongLine(number()?),
+        "stderr" => Scenario::Stderr(number()?),
+        "overloaded" => Scenario::Overloaded(number()?),
+        "memory" => Scenario::Memory(number()?),
+        "replay" => Scenario::Replay(number()?),
+        "tools" => return tools(Style::Plain),
+        "tools-text" => return tools(Style::AfterText),
+        "tools-slow" => return Ok(Scenario::Tools { calls: number_or(3)?, style: Style::Slow }),
+        "tools-own" => return tools(Style::AfterOwn),
+        "tools-bad" => return tools(Style::Bad),
+        "failed" => Scenario::Failed { failure: failure(rest)?, after_text: false },
+        "failed-after-text" => Scenario::Failed { failure: failure(rest)?, after_text: true },
+        "reconnect" => {
+            let (times, kind) = rest.split_once(':').unwrap_or((rest, "ok"));
+            Scenario::Reconnect(parsed(times)?, if kind == "ok" { None } else { Some(failure(kind)?) })
+        }
+        _ if !rest.is_empty() => return Err(format!("fake codex: `{head}` takes nothing after it")),
+        "echo" | "after-end" => Scenario::Echo,
+        "report" => Scenario::Report,
+        "commentary" => Scenario::Commentary,
+        "items" => Scenario::Items,
+        "compaction" => Scenario::Compaction,
+        "reasoning" => Scenario::Reasoning,
+        "usage" => Scenario::Usage,
+        "unknown-model" => Scenario::UnknownModel,
+        "not-logged-in" => Scenario::Failed { failure: failure("not-logged-in")?, after_text: false },
+        "reconnect-forever" => Scenario::ReconnectForever,
+        "hang" => Scenario::Hang { after_text: false },
+        "hang-after-text" => Scenario::Hang { after_text: true },
+        "deaf" | "stubborn" => Scenario::Deaf { after_text: false },
+        "deaf-after-text" => Scenario::Deaf { after_text: true },
+        "grandchild" => Scenario::Grandchild,
+        "die" => Scenario::Die,
+        "crash" => Scenario::Crash,
+        "exit0" => Scenario::Exit0,
+        "stop" => Scenario::Stop,
+        "close-stdin" => Scenario::CloseStdin,
+        "garbage" => Scenario::Garbage,
+        "badutf8" => Scenario::BadUtf8,
+        "mute-start" => Scenario::MuteStart,
+        "mute-inject" => Scenario::MuteInject,
+        "mute-turn" | "silent" => Scenario::MuteTurn,
+        "approval" => Scenario::Approval,
+        _ => return Err(format!("fake codex: no scenario `{head}` for the app-server")),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Scenario, Style, of_model};
+
+    #[test]
+    fn names_are_read_with_their_numbers() {
+        for (name, scenario) in [
+            ("gpt-5.5", Scenario::Echo),
+            ("any/fake:text:12", Scenario::Text(12)),
+            ("fake:stream:3:50", Scenario::Stream(3, Duration::from_millis(50))),
+            ("fake:tools", Scenario::Tools { calls: 1, style: Style::Plain }),
+            ("fake:tools:4", Scenario::Tools { calls: 4, style: Style::Plain }),
+            ("fake:tools-slow", Scenario::Tools { calls: 3, style: Style::Slow }),
+            ("fake:reconnect:2:ok", Scenario::Reconnect(2, None)),
+        ] {
+            assert_eq!(of_model(name), Ok(scenario), "{name}");
+        }
+        assert!(matches!(
+            of_model("fake:failed-after-text:401"),
+            Ok(Scenario::Failed { after_text: true, .. })
+        ));
+    }
+
+    #[test]
+    fn a_slip_is_no_echo() {
+        for name in
+            ["fake:hnag", "fake:text", "fake:stream:1", "fake:failed:418", "fake:hang:1", "fake:tools:x"]
+        {
+            assert!(of_model(name).is_err(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! The built example, spoken to over its pipes: what only a process can show.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    path::PathBuf,
+    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+
+/// Longer than any of this takes.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A process, killed when it is dropped.
+struct Fake {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Fake {
+    fn start(args: &[&str], env: &[(&str, &str)]) -> Self {
+        let here = std::env::current_exe().expect("a path");
+        let built: PathBuf = here.with_file_name("fake-codex");
+        assert!(built.exists(), "the example is not built: cargo build --example fake-codex");
+        let mut command = Command::new(built);
+        command.arg("app-server").args(args).envs(env.iter().copied());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().expect("a process");
+        let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+        let (sender, lines) = mpsc::sync_channel(1024);
+        thread::spawn(move || {
+            for line in stdout.split(b'\n').map_while(Result::ok) {
+                if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
+                    return;
+                }
+            }
+        });
+        let stdin = child.stdin.take();
+        Self { child, stdin, lines }
+    }
+
+    fn ready(args: &[&str]) -> Self {
+        let mut fake = Self::start(args, &[]);
+        fake.send(&json!({"id": 1, "method": "initialize", "params": {
+            "clientInfo": {"name": "test", "version": "0"}, "capabilities": {"experimentalApi": true}}}));
+        fake
+    }
+
+    fn send(&mut self, line: &Value) {
+        self.try_send(line).expect("somebody who reads");
+    }
+
+    fn try_send(&mut self, line: &Value) -> std::io::Result<()> {
+        self.stdin.as_mut().expect("a pipe").write_all(format!("{line}\n").as_bytes())
+    }
+
+    fn begin(&mut self, model: &str) {
+        self.send(&json!({"id": 2, "method": "thread/start", "params": {"model": model, "ephemeral": true}}));
+        let started = self.until(|line| line["id"] == 2);
+        let thread = &started["result"]["thread"]["id"];
+        self.send(&json!({"id": 3, "method": "turn/start", "params": {"threadId": thread, "input": []}}));
+    }
+
+    /// The next line that is this.
+    fn until(&self, wanted: impl Fn(&Value) -> bool) -> Value {
+        loop {
+            let line = self.lines.recv_timeout(LIMIT).expect("a line");
+            if let Ok(line) = serde_json::from_str(&line)
+                && wanted(&line)
+            {
+                return line;
+            }
+        }
+    }
+
+    fn status(&mut self) -> ExitStatus {
+        let late = Instant::now() + LIMIT;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                return status;
+            }
+            assert!(Instant::now() < late, "it does not end");
+            thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn is(method: &'static str) -> impl Fn(&Value) -> bool {
+    move |line| line["method"] == method
+}
+
+#[test]
+fn many_streams_run_at_once_in_one_process() {
+    let mut fake = Fake::ready(&["-c", "thread_unload_delay_secs=0"]);
+    for _ in 0..50 {
+        fake.begin("fake:stream:5:10");
+    }
+    let began = Instant::now();
+    for _ in 0..50 {
+        let end = fake.until(is("turn/completed"));
+        assert_eq!(
+            end["params"]["turn"]["items"][0]["text"].as_str().map(|t| t.matches("t=").count()),
+            Some(5)
+        );
+    }
+    // One after the other they would take two seconds.
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+}
+
+#[test]
+fn the_end_of_its_input_is_its_end() {
+    let mut fake = Fake::ready(&[]);
+    fake.begin("fake:hang");
+    fake.until(is("turn/started"));
+    fake.stdin = None;
+    assert_eq!(fake.status().code(), Some(0));
+}
+
+#[test]
+fn it_dies_in_the_middle_of_a_turn() {
+    let mut fake = Fake::ready(&[]);
+    fake.begin("fake:die");
+    fake.until(is("item/agentMessage/delta"));
+    assert_eq!(fake.status().code(), Some(1));
+}
+
+#[test]
+fn it_stops_itself() {
+    let mut fake = Fake::ready(&[]);
+    fake.begin("fake:stop");
+    fake.until(is("item/agentMessage/delta"));
+    let stat = format!("/proc/{}/stat", fake.child.id());
+    let late = Instant::now() + LIMIT;
+    while !std::fs::read_to_string(&stat).expect("a process").contains(") T ") {
+        assert!(Instant::now() < late, "it runs on");
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn it_closes_its_input_and_lives() {
+    let mut fake = Fake::ready(&[]);
+    fake.begin("fake:close-stdin");
+    fake.until(is("item/agentMessage/delta"));
+    let late = Instant::now() + LIMIT;
+    while fake.try_send(&json!({})).is_ok() {
+        assert!(Instant::now() < late, "it still reads");
+        thread::yield_now();
+    }
+    assert!(fake.child.try_wait().expect("a child").is_none());
+}
+
+#[test]
+fn a_flood_and_a_long_line_arrive_whole() {
+    let mut fake = Fake::ready(&[]);
+    fake.begin("fake:flood:3000000");
+    let end = fake.until(is("turn/completed"));
+    assert_eq!(end["params"]["turn"]["items"][0]["text"].as_str().map(str::len), Some(3_000_000));
+    fake.begin("fake:longline:5000000");
+    let line = fake.until(is("item/completed"));
+    assert_eq!(line["params"]["item"]["aggregatedOutput"].as_str().map(str::len), Some(5_000_000));
+}
+
+#[test]
+fn start_up_can_fail_in_every_way() {
+    let mut dies = Fake::start(&[], &[("FAKE_CODEX_APP_SERVER", "dies")]);
+    assert_eq!(dies.status().code(), Some(1));
+    let mut bad = Fake::start(&["--disable", "nope"], &[]);
+    assert_eq!(bad.status().code(), Some(1));
+    let mut homeless = Fake::start(&[], &[("CODEX_HOME", "/nowhere")]);
+    assert_eq!(homeless.status().code(), Some(1));
+    let mut blind = Fake::start(&["-c", r#"model_catalog_json="/nowhere/x.json""#], &[]);
+    assert_eq!(blind.status().code(), Some(1));
+
+    let mut garbage = Fake::start(&[], &[("FAKE_CODEX_APP_SERVER", "garbage")]);
+    garbage.send(&json!({"id": 1, "method": "initialize"}));
+    assert_eq!(garbage.lines.recv_timeout(LIMIT).expect("a line"), "warning: this is not JSON");
+
+    let mut mute = Fake::start(&[], &[("FAKE_CODEX_APP_SERVER", "mute")]);
+    mute.send(&json!({"id": 1, "method": "initialize"}));
+    mute.stdin = None;
+    assert_eq!(mute.status().code(), Some(0));
+    assert!(mute.lines.recv_timeout(LIMIT).is_err());
+}
+
+#[test]
+fn old_releases_know_fewer_features() {
+    let old = [("FAKE_CODEX_VERSION", "0.110.0")];
+    let mut fake = Fake::start(&["--disable", "goals"], &old);
+    assert_eq!(fake.status().code(), Some(1));
+    let built = std::env::current_exe().expect("a path").with_file_name("fake-codex");
+    let mut command = Command::new(built);
+    command.args(["debug", "models"]).envs(old).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().expect("a process");
+    let mut text = String::new();
+    child.stdout.take().expect("a pipe").read_to_string(&mut text).expect("text");
+    assert_eq!((child.wait().expect("a status").code(), text.as_str()), (Some(2), ""));
+}

@@ -1,0 +1,148 @@
+//! Calls of the client's tools: what is called, with which arguments, and what is said about the answers.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{
+    act::{self, Act, Answer, message, words},
+    items,
+    scenario::Style,
+    wire::Usage,
+};
+
+/// What the response that calls costs, and the one that answers.
+const CALLING: Usage = Usage { input: 100, cached: 40, cache_write: 0, output: 20, reasoning: 7 };
+const ANSWERING: Usage = Usage::new(130, 90, 5);
+
+/// The turn that calls `calls` of the `offered` tools, and goes on when the client has answered.
+pub(crate) fn calling(offered: &[Value], calls: usize, style: Style, cwd: &str) -> Vec<Act> {
+    if offered.is_empty() {
+        return act::answer("No tool is offered.", Usage::new(100, 40, 5));
+    }
+    let mut acts = Vec::new();
+    if style == Style::AfterOwn {
+        acts.extend(items::command("cmd_own", cwd, "ls", "README.md\n", 0));
+        acts.extend([Act::Response(Usage::new(90, 30, 10)), Act::Settle]);
+    }
+    acts.push(Act::Think { summary: vec!["Which ".to_owned(), "tool?".to_owned()], raw: None });
+    if style == Style::AfterText {
+        acts.extend(message(words("Let me look."), None));
+    }
+    let bad = style == Style::Bad;
+    for (number, tool) in offered.iter().cycle().take(calls).enumerate() {
+        if style == Style::Slow && number > 0 {
+            acts.push(Act::Pause(Duration::from_millis(50)));
+        }
+        let arguments =
+            if bad { json!({"not_in_the_schema": [1, 2]}) } else { sample(&tool["inputSchema"], number) };
+        acts.push(call(tool, &arguments));
+    }
+    acts.push(Act::Response(CALLING));
+    let again: Vec<Value> = if bad { offered.iter().take(calls).cloned().collect() } else { Vec::new() };
+    acts.push(Act::Await(Box::new(move |answers| after(&answers, &again))));
+    acts
+}
+
+/// What the model says of these outputs.
+pub(crate) fn answering(outputs: &[String]) -> Vec<Act> {
+    act::answer(&format!("The tools say: {}", outputs.join(" | ")), ANSWERING)
+}
+
+fn after(answers: &[Answer], again: &[Value]) -> Vec<Act> {
+    let mut acts = vec![Act::Settle];
+    if again.is_empty() || answers.iter().all(|answer| answer.success) {
+        let outputs: Vec<String> = answers.iter().map(|answer| answer.text.clone()).collect();
+        acts.extend(answering(&outputs));
+        return acts;
+    }
+    acts.extend(
+        again.iter().enumerate().map(|(number, tool)| call(tool, &sample(&tool["inputSchema"], number))),
+    );
+    acts.push(Act::Response(CALLING));
+    acts.push(Act::Await(Box::new(|answers| after(&answers, &[]))));
+    acts
+}
+
+fn call(tool: &Value, arguments: &Value) -> Act {
+    Act::Call { tool: tool["name"].as_str().unwrap_or_default().to_owned(), arguments: spaced(arguments) }
+}
+
+/// A value that this schema allows; `number` makes the texts and numbers of parallel calls differ.
+fn sample(schema: &Value, number: usize) -> Value {
+    let of = |schema: &Value| sample(schema, number);
+    if let Some(word) = schema["enum"].as_array().filter(|words| !words.is_empty()) {
+        return word[number % word.len()].clone();
+    }
+    if let Some(value) = schema.get("const") {
+        return value.clone();
+    }
+    if let Some(one) = ["anyOf", "oneOf", "allOf"].iter().find_map(|of| schema[*of].get(0)) {
+        return of(one);
+    }
+    let kind = schema["type"].as_str().or_else(|| schema["type"].get(0)?.as_str());
+    match kind {
+        Some("string") => json!(format!("value {number}")),
+        Some("integer") => schema.get("minimum").cloned().unwrap_or(json!(number + 1)),
+        Some("number") => schema.get("minimum").cloned().unwrap_or(json!(1.5)),
+        Some("boolean") => json!(true),
+        Some("array") => json!([of(&schema["items"])]),
+        Some("null") => Value::Null,
+        _ => {
+            let members = schema["properties"].as_object().into_iter().flatten();
+            Value::Object(members.map(|(name, schema)| (name.clone(), of(schema))).collect())
+        }
+    }
+}
+
+/// JSON as models write it, with spaces: whoever reads it and writes it again changes it.
+fn spaced(value: &Value) -> String {
+    match value {
+        Value::Array(items) => {
+            format!("[{}]", items.iter().map(spaced).collect::<Vec<_>>().join(", "))
+        }
+        Value::Object(members) => {
+            let members: Vec<_> =
+                members.iter().map(|(n, v)| format!("{}: {}", json!(n), spaced(v))).collect();
+            format!("{{{}}}", members.join(", "))
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::{Act, Style, calling, sample, spaced};
+
+    #[test]
+    fn samples_keep_to_the_schema() {
+        let schema = json!({"type": "object", "properties": {
+            "city": {"type": "string", "enum": ["Paris", "Rome"]},
+            "days": {"type": "integer", "minimum": 3},
+            "tags": {"type": "array", "items": {"type": "string"}},
+            "opt": {"anyOf": [{"type": "null"}, {"type": "string"}]},
+        }});
+        let second = json!({"city": "Rome", "days": 3, "tags": ["value 1"], "opt": null});
+        assert_eq!(sample(&schema, 1), second);
+        assert_eq!(sample(&json!({}), 0), json!({}));
+    }
+
+    #[test]
+    fn raw_arguments_are_json_with_spaces() {
+        let value = json!({"a": [1, "x, y"], "b": {}});
+        assert_eq!(spaced(&value), r#"{"a": [1, "x, y"], "b": {}}"#);
+        assert_eq!(serde_json::from_str::<Value>(&spaced(&value)).expect("JSON"), value);
+    }
+
+    #[test]
+    fn calls_go_round_the_offered_tools() {
+        let offered = [json!({"name": "f", "inputSchema": {}}), json!({"name": "g", "inputSchema": {}})];
+        let called: Vec<String> = calling(&offered, 3, Style::Plain, "/")
+            .into_iter()
+            .filter_map(|act| if let Act::Call { tool, .. } = act { Some(tool) } else { None })
+            .collect();
+        assert_eq!(called, ["f", "g", "f"]);
+    }
+}
