@@ -91,6 +91,13 @@ impl ScratchHome {
         self.folder.path()
     }
 
+    /// Makes a folder in it for what commands write.
+    pub(super) fn temporary_folder(&self) -> io::Result<PathBuf> {
+        let folder = self.folder.path().join("commands-tmp");
+        fs::create_dir(&folder)?;
+        Ok(folder)
+    }
+
     /// The whole environment of the worker.
     pub(super) fn env(&self) -> BTreeMap<OsString, OsString> {
         self.env.clone()

@@ -89,10 +89,16 @@ impl Workshop {
     pub(super) async fn hatch(&self, kit: &Kit) -> Result<Worker, String> {
         let home = home::ScratchHome::make(&self.codex, &kit.installed)
             .map_err(|error| format!("a home for a worker: {error}"))?;
+        let (mut arguments, mut env) = (kit.arguments.clone(), home.env());
+        // Commands that may write get a temporary folder of the worker's own, not the one where everybody's files are.
+        let temporary = home.temporary_folder().map_err(|error| format!("a folder for a worker: {error}"))?;
+        let variable = toml::Value::from(temporary.to_string_lossy().into_owned());
+        arguments.extend(["-c".into(), format!("shell_environment_policy.set.TMPDIR={variable}").into()]);
+        env.insert("TMPDIR".into(), temporary.into());
         let launch = Launch {
             program: kit.installed.program.clone(),
-            arguments: kit.arguments.clone(),
-            env: home.env(),
+            arguments,
+            env,
             folder: self.codex.workspace.clone(),
             stdin: Input::Open,
             scratch: Some(home.into_folder()),
