@@ -42,11 +42,15 @@ TEST_NODE=$(command -v node)
 export TEST_NODE TEST_NODE_MODULES=$tools/clients
 
 cd "$root"
-if (($#)); then
-    # `cargo test` builds the fake codex only when it builds everything.
-    cargo build --locked --example fake-codex
-else
-    # … and never runs an example's own tests.
+# `cargo test` builds the fake codex only when it builds everything …
+cargo build --locked --example fake-codex
+if ((!$#)); then
+    # … and never runs an example's own tests, some of which talk to it.
     cargo test --locked --example fake-codex
 fi
-exec cargo test --locked "$@"
+cargo test --locked "$@"
+if (($#)); then
+    # What was chosen may be a test of either engine.
+    exec env TEST_ENGINE=app-server cargo test --locked "$@"
+fi
+exec env TEST_ENGINE=app-server cargo test --locked --test it

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, time::Duration};
 
-use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::{
     config::settings::{SETTINGS, Setting},
@@ -118,12 +118,7 @@ fn contain() -> Command {
         .about("Run a command and end everything that it leaves behind (used by codex-api itself)")
         .arg(Arg::new("parent").long("parent").required(true).value_parser(value_parser!(u32)))
         .arg(Arg::new("grace-ms").long("grace-ms").required(true).value_parser(value_parser!(u64)))
-        .arg(
-            Arg::new("remove")
-                .long("remove")
-                .value_parser(value_parser!(PathBuf))
-                .value_hint(ValueHint::DirPath),
-        )
+        .arg(Arg::new("remove").long("remove").action(ArgAction::Append).value_parser(value_parser!(PathBuf)))
         .arg(
             Arg::new("command").num_args(1..).last(true).required(true).value_parser(value_parser!(OsString)),
         )
@@ -133,7 +128,7 @@ fn contained(matches: &ArgMatches) -> Contained {
     Contained {
         parent: matches.get_one("parent").copied().unwrap_or_default(),
         grace: Duration::from_millis(matches.get_one("grace-ms").copied().unwrap_or_default()),
-        remove: matches.get_one::<PathBuf>("remove").cloned(),
+        remove: matches.get_many::<PathBuf>("remove").into_iter().flatten().cloned().collect(),
         command: matches.get_many::<OsString>("command").into_iter().flatten().cloned().collect(),
     }
 }

@@ -3,7 +3,7 @@
 //! # The parts, in reading order
 //! - [`pb`]: the contract, generated from `proto/codex/v1/codex.proto`.
 //! - [`service`]: the core; implements the contract: validation, admission, deadline, cancellation, accounts.
-//! - [`engine`]: how a turn is executed; [`engine::exec`] runs one `codex exec` for each.
+//! - [`engine`]: how a turn is executed; `app_server` has warm workers, [`engine::exec`] runs one process for each.
 //! - [`grpc`] and [`http`]: the doors. [`auth`] tells both who may come in.
 //! - [`listen`], [`access`], [`panics`], [`shutdown`], [`deadline`]: what holds the doors.
 //! - [`config`], [`cli`], [`app`], [`doctor`], [`telemetry`]: putting it together.

@@ -29,8 +29,8 @@ pub struct Contained {
     pub parent: u32,
     /// Time between the request to stop and the kill.
     pub grace: Duration,
-    /// A folder to remove at the end, if the parent no longer can.
-    pub remove: Option<PathBuf>,
+    /// Folders to remove at the end, if the parent no longer can.
+    pub remove: Vec<PathBuf>,
     /// Program and arguments.
     pub command: Vec<OsString>,
 }
@@ -42,9 +42,11 @@ pub fn run(contained: &Contained) -> ExitCode {
         .enable_all()
         .build()
         .and_then(|runtime| runtime.block_on(contain(contained)));
-    if let Some(folder) = contained.remove.as_ref().filter(|_| !has_parent(contained.parent)) {
-        // Our parent would have removed it, after a look into it.
-        drop(std::fs::remove_dir_all(folder));
+    if !has_parent(contained.parent) {
+        // Our parent would have removed them, after a look into them.
+        for folder in &contained.remove {
+            drop(std::fs::remove_dir_all(folder));
+        }
     }
     match outcome {
         Ok(status) => ExitCode::from(code(status)),

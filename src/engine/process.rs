@@ -59,6 +59,8 @@ pub(super) struct Launch {
     pub(super) scratch: Option<TempDir>,
     /// A file in `scratch` to look into when the child has ended.
     pub(super) last_words: Option<PathBuf>,
+    /// Files that it shares with others; removed with it when we were killed, and cannot do so ourselves.
+    pub(super) shared: Option<PathBuf>,
     /// When it is stopped, whoever still waits for it.
     pub(super) deadline: Option<tokio::time::Instant>,
 }
@@ -199,6 +201,9 @@ impl Launcher {
         command.arg(format!("--grace-ms={}", self.grace.as_millis()));
         if let Some(scratch) = &launch.scratch {
             command.arg("--remove").arg(scratch.path());
+        }
+        if let Some(shared) = &launch.shared {
+            command.arg("--remove").arg(shared);
         }
         command.arg("--").arg(&launch.program).args(&launch.arguments);
         command.env_clear().envs(&launch.env).current_dir(&launch.folder);

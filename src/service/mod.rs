@@ -203,7 +203,7 @@ impl CodexService for Service {
         _request: Request<pb::ListModelsRequest>,
     ) -> Result<Response<pb::ListModelsResponse>, Status> {
         let known = self.engine.models().await;
-        Ok(Response::new(pb::ListModelsResponse { models: models::list(&self.rules.models, known) }))
+        Ok(Response::new(pb::ListModelsResponse { models: models::list(&self.rules.models, &known) }))
     }
 
     async fn get_status(

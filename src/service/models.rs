@@ -4,7 +4,7 @@ use crate::{config::Models, pb};
 
 /// The default model first, then the others by name; each name once. What the CLI knows of a model is told; where the
 /// operator advertises nothing, what it knows is offered too.
-pub(super) fn list(models: &Models, known: Vec<pb::Model>) -> Vec<pb::Model> {
+pub(super) fn list(models: &Models, known: &[pb::Model]) -> Vec<pb::Model> {
     let aliases = models.aliases.iter().flat_map(|(alias, target)| [alias, target]);
     let offered: Vec<&str> = if models.advertised.is_empty() {
         known.iter().map(|model| model.id.as_str()).collect()
@@ -41,7 +41,7 @@ mod tests {
             advertised: vec!["b".into(), "m".into(), "a".into()],
             reasoning_effort: "high".into(),
         };
-        let listed = list(&models, Vec::new());
+        let listed = list(&models, &[]);
         let names: Vec<_> = listed.iter().map(|m| (m.id.as_str(), m.target.as_str(), m.is_default)).collect();
         assert_eq!(
             names,
@@ -64,7 +64,7 @@ mod tests {
             reasoning_effort: "high".into(),
         };
         let x = pb::Model { id: "x".into(), reasoning_efforts: vec!["low".into()], ..pb::Model::default() };
-        let listed = list(&models, vec![x]);
+        let listed = list(&models, &[x]);
         let names: Vec<_> = listed.iter().map(|m| (m.id.as_str(), m.reasoning_efforts.len())).collect();
         assert_eq!(names, [("m", 0), ("gpt-4o", 1), ("x", 1)]);
     }

@@ -53,7 +53,7 @@ impl TextFilter {
             Some(tags) => tags.without(text),
             None => text.to_owned(),
         };
-        if self.tokens.as_mut().is_some_and(|tokens| tokens.cut(&mut text)) {
+        if self.tokens.as_mut().is_some_and(|tokens| tokens.cut(&mut text, last || stopped)) {
             return Filtered { text, end: Some(FinishReason::Length) };
         }
         Filtered { text, end: stopped.then_some(FinishReason::Stop) }
@@ -121,39 +121,75 @@ impl Matcher {
 #[derive(Debug)]
 struct TokenLimit {
     left: usize,
-    /// Text not counted yet, while it is certainly short enough.
+    /// Text not counted yet: as long as it is certainly short enough, and what the next delta may make another token of.
     uncounted: String,
+    /// How much of it has gone out.
+    sent: usize,
 }
+
+/// Text without a space in it is counted in pieces of this length, whatever its deltas.
+const MOST_UNCOUNTED: usize = 4096;
 
 static TOKENIZER: LazyLock<&'static bpe_openai::Tokenizer> = LazyLock::new(bpe_openai::o200k_base);
 
 impl TokenLimit {
     fn new(limit: u32) -> Self {
-        Self { left: usize::try_from(limit).unwrap_or(usize::MAX), uncounted: String::new() }
+        let left = usize::try_from(limit).unwrap_or(usize::MAX);
+        Self { left, uncounted: String::new(), sent: 0 }
     }
 
     /// Cuts `text` where the limit is met; true if it was.
-    fn cut(&mut self, text: &mut String) -> bool {
-        if self.uncounted.len() + text.len() <= self.left {
-            self.uncounted.push_str(text);
+    fn cut(&mut self, text: &mut String, last: bool) -> bool {
+        self.uncounted.push_str(text);
+        if self.uncounted.len() <= self.left {
+            *text = self.send(self.uncounted.len());
             return false;
         }
-        self.left = self.left.saturating_sub(TOKENIZER.count(std::mem::take(&mut self.uncounted).as_str()));
-        let tokens = TOKENIZER.encode(text.as_str());
+        let tokens = TOKENIZER.encode(self.uncounted.as_str());
         if tokens.len() <= self.left {
-            self.left -= tokens.len();
+            *text = self.send(self.uncounted.len());
+            self.settle(tokens.len());
+            return false;
+        }
+        // Spaces at the end may yet belong to the next word, which is one token with them.
+        let trimmed = self.uncounted.trim_end_matches(' ').len();
+        if !last && trimmed < self.uncounted.len() && TOKENIZER.count(&self.uncounted[..trimmed]) <= self.left
+        {
+            *text = self.send(trimmed);
             return false;
         }
         let mut kept = self.left;
         // A token may end within a character: then it is left out.
-        *text = loop {
+        let whole = loop {
             match TOKENIZER.decode(&tokens[..kept]) {
                 Some(text) => break text,
                 None if kept > 0 => kept -= 1,
                 None => break String::new(),
             }
         };
+        *text = whole.get(self.sent..).unwrap_or_default().to_owned();
         true
+    }
+
+    /// The text up to there that has not gone out.
+    fn send(&mut self, end: usize) -> String {
+        let from = self.sent;
+        self.sent = from.max(end);
+        self.uncounted.get(from..end).unwrap_or_default().to_owned()
+    }
+
+    /// Counts what cannot become part of another token: no token goes on with a space.
+    fn settle(&mut self, all: usize) {
+        let is_border = |at: &usize| !self.uncounted[..*at].ends_with(char::is_whitespace);
+        let border = self.uncounted.rmatch_indices(' ').map(|(at, _)| at).find(is_border).unwrap_or_default();
+        if border > 0 {
+            self.left = self.left.saturating_sub(TOKENIZER.count(&self.uncounted[..border]));
+            self.uncounted.drain(..border);
+        } else if self.uncounted.len() > MOST_UNCOUNTED {
+            self.left = self.left.saturating_sub(all);
+            self.uncounted.clear();
+        }
+        self.sent = self.uncounted.len();
     }
 }
 
@@ -218,7 +254,25 @@ mod tests {
         assert_eq!(run(limit(1000), &["short"]), ("short".into(), None));
     }
 
+    #[test]
+    fn words_that_come_one_by_one_are_counted_as_in_one_piece() {
+        let limit = |n| TextFilter::new(false, &[], Some(n));
+        let length = Some(FinishReason::Length);
+        let words = ["one ", "two ", "three ", "four ", "five"];
+        assert_eq!(run(limit(3), &words), ("one two three".into(), length));
+        assert_eq!(run(limit(5), &words), ("one two three four five".into(), None));
+        assert_eq!(run(limit(2), &["two ", "words "]), ("two words".into(), length));
+        assert_eq!(run(limit(3), &["two ", "words "]), ("two words ".into(), None));
+    }
+
     proptest! {
+        #[test]
+        fn the_limit_is_met_at_the_same_place_however_the_words_come(text in "([a-z]{1,5} ){0,30}", most in 1u32..40) {
+            let limit = || TextFilter::new(false, &[], Some(most));
+            let pieces: Vec<&str> = text.split_inclusive(' ').collect();
+            prop_assert_eq!(run(limit(), &[&text]), run(limit(), &pieces));
+        }
+
         #[test]
         fn the_borders_of_deltas_do_not_matter(text in "[ab</answer>€ ]{0,40}", cut in 0usize..40) {
             let whole = run(TextFilter::new(true, &["ab".into(), "€ a".into()], None), &[&text]);

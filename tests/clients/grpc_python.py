@@ -353,7 +353,7 @@ def cancel():
     def listen():
         for event in call:
             got.append(event)
-            if event.HasField("text_delta"):
+            if text_of(got) == "the beginning":
                 assert status().running_turns >= 1, "the turn does not show"
                 call.cancel()
 

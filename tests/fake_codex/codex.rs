@@ -6,6 +6,12 @@
 //! nobody, `chatgpt`), `FAKE_CODEX_PID_FILE` (gets the process ids of `exec`, `app-server` and grandchildren, one a
 //! line), `FAKE_CODEX_APP_SERVER` (`mute`, `dies`, `garbage`, `stubborn`).
 
+#![allow(
+    clippy::needless_pass_by_value,
+    clippy::wildcard_enum_match_arm,
+    reason = "a play for tests: JSON is built in place, and only what matters to a scene is looked at"
+)]
+
 mod app_server;
 mod args;
 mod failures;

@@ -2,7 +2,8 @@
 
 use std::{
     fs::OpenOptions,
-    io::{self, BufRead, BufReader, Write},
+    io::{self, BufRead, BufReader, Read, Write},
+    os::unix::fs::OpenOptionsExt,
     process::{Command, ExitCode, Stdio},
     sync::mpsc,
     thread,
@@ -62,7 +63,7 @@ async fn receive(signals: Signals, ready: &mpsc::SyncSender<io::Result<()>>) {
             match (signals, received.first_mut()) {
                 (Signals::Heeded | Signals::Served, Some(ending)) => drop(ending.recv().await),
                 (Signals::Heeded | Signals::Served, None) | (Signals::Ignored, _) => {
-                    std::future::pending().await
+                    std::future::pending::<()>().await;
                 }
             }
         }
@@ -80,6 +81,17 @@ pub(crate) fn forever() -> ! {
 pub(crate) fn note_pid(pid: u32) -> io::Result<()> {
     let Some(path) = std::env::var_os("FAKE_CODEX_PID_FILE") else { return Ok(()) };
     OpenOptions::new().create(true).append(true).open(path)?.write_all(format!("{pid}\n").as_bytes())
+}
+
+/// Whether somebody has written a byte into this pipe, which it takes out.
+pub(crate) fn passes(pipe: &str) -> io::Result<bool> {
+    let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
+    let mut pipe = OpenOptions::new().read(true).custom_flags(nonblocking).open(pipe)?;
+    match pipe.read(&mut [0]) {
+        Ok(read) => Ok(read > 0),
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        Err(e) => Err(e),
+    }
 }
 
 /// Starts the grandchild. When this returns it is in its own session, deaf, and its id is noted.

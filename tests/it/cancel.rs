@@ -8,7 +8,13 @@ use tokio::task::JoinSet;
 
 use crate::{
     eventually,
-    support::{SOON, TestApp, ask, http::body, processes},
+    support::{
+        SOON, TestApp, ask,
+        engines::{Engine, echo, engine},
+        grpc::kind,
+        http::body,
+        processes,
+    },
 };
 
 /// Opens a streamed turn over HTTP and waits until its response has begun.
@@ -73,7 +79,7 @@ async fn give_up_many(app: &TestApp, count: usize, model: &'static str, text: &'
         let batch: Vec<usize> = numbers.drain(..numbers.len().min(8)).collect();
         futures_util::future::join_all(batch.into_iter().map(|n| give_up(app, n, model, text))).await;
     }
-    eventually!("every process is gone", app.processes().is_empty());
+    eventually!("every process is gone", app.turn_processes().is_empty());
     eventually!("their files are gone", app.scratch_files().is_empty());
     eventually!("every slot is free", app.status().await.running_turns == 0);
     assert_eq!(app.status().await.waiting_turns, 0);
@@ -83,9 +89,15 @@ async fn give_up_many(app: &TestApp, count: usize, model: &'static str, text: &'
 async fn a_hundred_and_fifty_turns_given_up_leave_nothing_and_the_next_one_works() {
     let app = TestApp::fake(&[("CODEX_MAX_CONCURRENCY", "8")]).await;
     give_up_many(&app, 100, "fake:hang", "hi").await;
-    give_up_many(&app, 50, "fake:grandchild", "hi").await;
+    let worse = match engine() {
+        // With a grandchild that has to be found.
+        Engine::Exec => "fake:grandchild",
+        // Deaf to the interrupt: its worker is replaced, under whatever else runs on it.
+        Engine::AppServer => "fake:deaf",
+    };
+    give_up_many(&app, 50, worse, "hi").await;
     let answer = app.complete(&body("fake:echo", "still there?")).await;
-    assert_eq!(answer["choices"][0]["message"]["content"], "USER: still there?");
+    assert_eq!(answer["choices"][0]["message"]["content"], echo("still there?"));
     app.stop().await;
 }
 
@@ -102,7 +114,8 @@ async fn fifty_turns_of_the_real_cli_given_up_leave_nothing_and_the_next_one_wor
 
 #[tokio::test]
 async fn children_and_grandchildren_that_ignore_signals_are_dead_after_the_grace() {
-    let app = TestApp::fake(&[("CODEX_CANCEL_GRACE_SECONDS", "0.3")]).await;
+    let settings = [("CODEX_ENGINE", "exec"), ("CODEX_CANCEL_GRACE_SECONDS", "0.3")];
+    let app = TestApp::fake(&settings).await;
     for scenario in ["fake:stubborn", "fake:grandchild", "fake:silent"] {
         let mut grpc = app.grpc().await;
         let call = tokio::spawn(async move { grpc.chat(ask(scenario, "hi")).await });
@@ -116,8 +129,36 @@ async fn children_and_grandchildren_that_ignore_signals_are_dead_after_the_grace
 }
 
 #[tokio::test]
+async fn a_worker_that_ignores_an_interrupt_is_dead_after_the_grace_and_with_it_what_it_started() {
+    let settings =
+        [("CODEX_ENGINE", "app-server"), ("CODEX_WORKERS", "1"), ("CODEX_CANCEL_GRACE_SECONDS", "0.3")];
+    let app = TestApp::fake(&settings).await;
+    for scenario in ["fake:deaf-after-text", "fake:silent"] {
+        eventually!("there is a worker", app.workers().len() == 1);
+        let old = app.workers();
+        // A neighbour, whose grandchild is deaf and in a session of its own.
+        let mut grpc = app.grpc().await;
+        let neighbour = tokio::spawn(async move { grpc.chat(ask("fake:grandchild", "hi")).await });
+        eventually!("the grandchild lives", !app.turn_processes().is_empty());
+        let mut request = ask(scenario, "hi");
+        request.timeout = Some(prost_types::Duration { seconds: 2, nanos: 0 });
+        let given_up = app.grpc().await.chat(request).await.unwrap_err();
+        assert_eq!(given_up.code(), tonic::Code::DeadlineExceeded);
+        let lost = tokio::time::timeout(SOON, neighbour).await.unwrap().unwrap().unwrap_err();
+        assert_eq!(kind(&lost), (tonic::Code::Unavailable, "WORKER_LOST".into()));
+        eventually!("the worker is dead", app.workers().iter().all(|worker| !old.contains(worker)));
+        eventually!("and the grandchild", app.turn_processes().is_empty());
+        eventually!("their slots are free", app.status().await.running_turns == 0);
+        assert_eq!(app.chat(ask("fake:echo", "and now?")).await, "and now?");
+    }
+    app.stop().await;
+}
+
+#[tokio::test]
 async fn the_slot_is_kept_until_the_last_process_is_gone() {
-    let app = TestApp::fake(&[("CODEX_MAX_CONCURRENCY", "1"), ("CODEX_CANCEL_GRACE_SECONDS", "1")]).await;
+    let settings =
+        [("CODEX_ENGINE", "exec"), ("CODEX_MAX_CONCURRENCY", "1"), ("CODEX_CANCEL_GRACE_SECONDS", "1")];
+    let app = TestApp::fake(&settings).await;
     let mut grpc = app.grpc().await;
     let call = tokio::spawn(async move { grpc.chat(ask("fake:stubborn", "hi")).await });
     eventually!("the turn runs", !app.processes().is_empty());
@@ -135,7 +176,7 @@ async fn the_slot_is_kept_until_the_last_process_is_gone() {
 
 #[tokio::test]
 async fn what_a_finished_turn_leaves_behind_is_swept() {
-    let app = TestApp::fake(&[]).await;
+    let app = TestApp::fake(&[("CODEX_ENGINE", "exec")]).await;
     let answer = app.complete(&body("fake:orphan", "hi")).await;
     assert_eq!(answer["choices"][0]["finish_reason"], "stop");
     eventually!("the orphan is gone", app.processes().is_empty());
@@ -171,22 +212,42 @@ async fn in_danger_mode_the_commands_of_the_real_cli_die_with_their_turn() {
     app.stop().await;
 }
 
+/// A request with an image and a schema.
+fn furnished(model: &str) -> serde_json::Value {
+    let png = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
+    json!({"model": model, "messages": [{"role": "user", "content": [
+        {"type": "text", "text": "look"}, {"type": "image_url", "image_url": {"url": png}}]}],
+        "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}}})
+}
+
+#[tokio::test]
+async fn a_warm_worker_needs_no_files_for_a_turn() {
+    let app = TestApp::fake(&[("CODEX_ENGINE", "app-server")]).await;
+    let answer = app.complete(&furnished("fake:report")).await;
+    let report = answer["choices"][0]["message"]["content"].as_str().unwrap();
+    let report: serde_json::Value = serde_json::from_str(report).unwrap();
+    let image = &report["items"][0]["content"][1];
+    assert_eq!(image["type"], "input_image", "{report}");
+    assert!(image["image_url"].as_str().unwrap().starts_with("data:image/png;base64,iVBOR"), "{image}");
+    assert_eq!(report["turn_start"]["outputSchema"]["type"], "object");
+    let call = tokio::spawn(app.post_later(&furnished("fake:hang")));
+    eventually!("the turn runs", app.status().await.running_turns == 1);
+    assert_eq!(app.scratch_files(), Vec::<std::path::PathBuf>::new());
+    call.abort();
+    app.stop().await;
+}
+
 #[tokio::test]
 async fn files_live_exactly_as_long_as_their_turn() {
-    let app = TestApp::fake(&[]).await;
-    let png = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
-    let request = json!({"model": "fake:report", "messages": [{"role": "user", "content": [
-        {"type": "text", "text": "look"}, {"type": "image_url", "image_url": {"url": png}}]}],
-        "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}}});
-    let answer = app.complete(&request).await;
+    let app = TestApp::fake(&[("CODEX_ENGINE", "exec")]).await;
+    let answer = app.complete(&furnished("fake:report")).await;
     let report = answer["choices"][0]["message"]["content"].as_str().unwrap();
     let report: serde_json::Value = serde_json::from_str(report).unwrap();
     assert_eq!(report["images"][0]["exists"], true, "{report}");
     assert!(report["schema"].as_str().is_some_and(|s| s.contains("object")) || report["schema"].is_object());
     eventually!("the files are gone", app.scratch_files().is_empty());
 
-    let mut hanging = request.clone();
-    hanging["model"] = "fake:hang".into();
+    let hanging = furnished("fake:hang");
     let call = app.post(&hanging);
     drop(tokio::time::timeout(Duration::from_millis(300), call).await);
     eventually!("the files are gone", app.scratch_files().is_empty());
@@ -211,11 +272,22 @@ async fn a_drain_whose_patience_is_over_ends_the_turns() {
 }
 
 #[tokio::test]
-async fn a_stream_that_is_dropped_ends_its_process_at_once() {
+async fn a_stream_that_is_dropped_ends_its_turn_at_once() {
     let app = TestApp::fake(&[]).await;
+    eventually!("all workers are there", {
+        let wanted = match engine() {
+            Engine::Exec => 0,
+            Engine::AppServer => std::thread::available_parallelism().unwrap().get().clamp(2, 8),
+        };
+        app.workers().len() == wanted
+    });
+    let workers = app.workers();
     let stream = open_sse(&app, "fake:slow:2000", "hi").await;
-    assert!(!app.processes().is_empty());
+    assert_eq!(app.status().await.running_turns, 1);
+    assert_eq!(app.turn_processes().is_empty(), engine() == Engine::AppServer);
     drop(stream);
-    eventually!("the process is gone", app.processes().is_empty());
+    eventually!("the turn is over", app.status().await.running_turns == 0);
+    eventually!("its process is gone", app.turn_processes().is_empty());
+    assert_eq!(app.workers(), workers, "a turn that obeys costs no worker");
     app.stop().await;
 }

@@ -2,6 +2,7 @@
 
 use crate::support::{
     TestApp, ask,
+    engines::echo,
     http::{Answer, body, folded, whole},
 };
 use codex_api::pb::{self, chat_event::Event};
@@ -72,7 +73,7 @@ async fn events(app: &TestApp, request: pb::ChatRequest) -> Vec<pb::ChatEvent> {
 async fn all_ways_agree_over_the_fake_codex() {
     let app = TestApp::fake(&[]).await;
     let answer = four_ways(&app, "fake:echo", "wörld 🌍 \u{202e}x").await;
-    assert_eq!(answer.text, "USER: wörld 🌍 \u{202e}x");
+    assert_eq!(answer.text, echo("wörld 🌍 \u{202e}x"));
     assert_eq!(answer.finish_reason, "stop");
     let answer = four_ways(&app, "fake:usage", "x").await;
     assert!(answer.usage.iter().all(|count| *count > 0), "{answer:?}");

@@ -21,10 +21,33 @@ fn installed(variable: &str) -> String {
     })
 }
 
-/// Runs one script against a server of its own; it says what is wrong by its output and its exit code.
+/// Runs one script against a server of its own, over the engine that the tests run over.
 async fn run(interpreter: &str, script: &str) {
-    let interpreter = installed(interpreter);
     let app = TestApp::real(&[("CODEX_GATEWAY_TOKEN", TOKEN)]).await;
+    let succeeded = script_succeeds(interpreter, script, &app, None).await;
+    app.stop().await;
+    assert!(succeeded, "{script} failed");
+}
+
+/// Runs one script against the engine that has client tools. The other server is what a restart leaves: the same, but
+/// it remembers nothing.
+async fn run_with_tools(interpreter: &str, script: &str) {
+    let settings = [("CODEX_GATEWAY_TOKEN", TOKEN), ("CODEX_ENGINE", "app-server")];
+    let (app, restarted) = (TestApp::real(&settings).await, TestApp::real(&settings).await);
+    let succeeded = script_succeeds(interpreter, script, &app, Some(&restarted)).await;
+    app.stop().await;
+    restarted.stop().await;
+    assert!(succeeded, "{script} failed");
+}
+
+/// A script says what is wrong by its output and its exit code.
+async fn script_succeeds(
+    interpreter: &str,
+    script: &str,
+    app: &TestApp,
+    restarted: Option<&TestApp>,
+) -> bool {
+    let interpreter = installed(interpreter);
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(script);
     let mut client = Command::new(interpreter);
     // Nothing of the machine's: a proxy's address, say, would lead the client astray.
@@ -34,14 +57,17 @@ async fn run(interpreter: &str, script: &str) {
     client
         .env("STUBS_DIR", app.home.path().join("stubs"))
         .env("NODE_MODULES", installed("TEST_NODE_MODULES"));
+    if let Some(restarted) = restarted {
+        client.env("BASE_URL_RESTARTED", restarted.url("/v1"));
+    }
     client.arg(&script).stdin(Stdio::null()).kill_on_drop(true);
     let output = tokio::time::timeout(PATIENCE, client.output()).await;
 
     let output = output.expect("the client ends in time").expect("the client starts");
     let said = [output.stdout, output.stderr].concat();
     eprintln!("{}", String::from_utf8_lossy(&said));
-    app.stop().await;
-    assert!(output.status.success(), "{} ended with {}", script.display(), output.status);
+    eprintln!("{} ended with {}", script.display(), output.status);
+    output.status.success()
 }
 
 #[tokio::test]
@@ -57,4 +83,19 @@ async fn openai_node() {
 #[tokio::test]
 async fn grpc_python() {
     run("TEST_PYTHON", "grpc_python.py").await;
+}
+
+#[tokio::test]
+async fn tools_of_openai_python() {
+    run_with_tools("TEST_PYTHON", "tools_python.py").await;
+}
+
+#[tokio::test]
+async fn tools_of_openai_node() {
+    run_with_tools("TEST_NODE", "tools_node.mjs").await;
+}
+
+#[tokio::test]
+async fn openai_agents() {
+    run_with_tools("TEST_PYTHON", "agents_python.py").await;
 }

@@ -1,4 +1,4 @@
-//! Every failure that the exec engine can meet, over both doors: the status with its reason, the OpenAI error.
+//! Every failure that an engine can meet, over both doors: the status with its reason, the OpenAI error.
 
 use std::time::Duration;
 
@@ -7,7 +7,11 @@ use serde_json::Value;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use crate::support::{TestApp, ask, http::body};
+use crate::support::{
+    TestApp, ask,
+    engines::{Engine, engine},
+    http::body,
+};
 
 /// What a failure looks like from outside.
 struct Row {
@@ -18,6 +22,12 @@ struct Row {
     http: u16,
     kind: &'static str,
     code: &'static str,
+    /// Whether some text is there before it fails. With `exec`, which tells whole messages, none is.
+    late: bool,
+}
+
+const fn late(scenario: &'static str, grpc: Grpc, http: Http) -> Row {
+    Row { late: true, ..row(scenario, grpc, http) }
 }
 
 const fn row(
@@ -25,7 +35,7 @@ const fn row(
     (grpc, reason): (Code, &'static str),
     (http, kind, code): (u16, &'static str, &'static str),
 ) -> Row {
-    Row { scenario, grpc, reason, http, kind, code }
+    Row { scenario, grpc, reason, http, kind, code, late: false }
 }
 
 type Grpc = (Code, &'static str);
@@ -47,6 +57,8 @@ const UPSTREAM: Grpc = (Code::Unavailable, "UPSTREAM_UNAVAILABLE");
 const UPSTREAM_HTTP: Http = (502, "server_error", "upstream_unavailable");
 const TURN: Grpc = (Code::Aborted, "TURN_FAILED");
 const TURN_HTTP: Http = (502, "server_error", "turn_failed");
+const LOST: Grpc = (Code::Unavailable, "WORKER_LOST");
+const LOST_HTTP: Http = (502, "server_error", "worker_lost");
 
 const FAKE: &[Row] = &[
     row("fake:failed:400", BAD, BAD_HTTP),
@@ -62,8 +74,6 @@ const FAKE: &[Row] = &[
     row("fake:failed:403", ENGINE, ENGINE_HTTP),
     row("fake:failed:missing-env-key", ENGINE, ENGINE_HTTP),
     row("fake:not-logged-in", ENGINE, ENGINE_HTTP),
-    row("fake:old", ENGINE, ENGINE_HTTP),
-    row("fake:config-error", ENGINE, ENGINE_HTTP),
     row("fake:failed:429", RATE, RATE_HTTP),
     row("fake:failed:sse-rate-limit", RATE, RATE_HTTP),
     row("fake:failed:429-quota", QUOTA, QUOTA_HTTP),
@@ -81,6 +91,12 @@ const FAKE: &[Row] = &[
     row("fake:reconnect:3:500", UPSTREAM, UPSTREAM_HTTP),
     row("fake:reconnect-forever", UPSTREAM, UPSTREAM_HTTP),
     row("fake:failed:sse-invalid-prompt", TURN, TURN_HTTP),
+];
+
+/// What a process for each turn can meet.
+const FAKE_EXEC: &[Row] = &[
+    row("fake:old", ENGINE, ENGINE_HTTP),
+    row("fake:config-error", ENGINE, ENGINE_HTTP),
     row("fake:crash", TURN, TURN_HTTP),
     row("fake:exit0", TURN, TURN_HTTP),
     row("fake:longline:9000000", TURN, TURN_HTTP),
@@ -89,6 +105,19 @@ const FAKE: &[Row] = &[
         (Code::InvalidArgument, "PROMPT_TOO_LARGE"),
         (413, "invalid_request_error", "context_length_exceeded"),
     ),
+];
+
+/// What a warm worker can: when it dies, its turns are lost.
+const FAKE_APP_SERVER: &[Row] = &[
+    row("fake:crash", LOST, LOST_HTTP),
+    row("fake:exit0", LOST, LOST_HTTP),
+    row("fake:longline:9000000", LOST, LOST_HTTP),
+    row("fake:failed:529", UPSTREAM, UPSTREAM_HTTP),
+    row("fake:failed:sse-overloaded", UPSTREAM, UPSTREAM_HTTP),
+    row("fake:failed:sse-cyber", BAD, BAD_HTTP),
+    late("fake:die", LOST, LOST_HTTP),
+    late("fake:failed-after-text:500", UPSTREAM, UPSTREAM_HTTP),
+    late("fake:failed-after-text:cut", UPSTREAM, UPSTREAM_HTTP),
 ];
 
 const REAL: &[Row] = &[
@@ -118,8 +147,8 @@ const REAL: &[Row] = &[
     ),
     row(r#"@@{"status":500}@@"#, UPSTREAM, UPSTREAM_HTTP),
     row(r#"@@{"status":503,"body":"<html>busy</html>"}@@"#, UPSTREAM, UPSTREAM_HTTP),
-    row(r#"@@{"text":"a b c d","cut_after":2}@@"#, UPSTREAM, UPSTREAM_HTTP),
-    row(r#"@@{"text":"a b c d","eof":true}@@"#, UPSTREAM, UPSTREAM_HTTP),
+    late(r#"@@{"text":"a b c d","cut_after":2}@@"#, UPSTREAM, UPSTREAM_HTTP),
+    late(r#"@@{"text":"a b c d","eof":true}@@"#, UPSTREAM, UPSTREAM_HTTP),
     row(r#"@@{"failed":{"code":"server_error","message":"oops"}}@@"#, UPSTREAM, UPSTREAM_HTTP),
 ];
 
@@ -146,9 +175,20 @@ async fn check(app: &TestApp, row: &Row, model: &str, text: &str) {
 
     let (status, error) = app.refused(&body(model, text)).await;
     check_error(status, &error, row, &context);
-    // Before the first text, a failure is a status also of a streamed request.
     let mut streaming = body(model, text);
     streaming["stream"] = true.into();
+    if row.late && engine() == Engine::AppServer {
+        let (chunks, done) = app.stream_to_its_end(&streaming).await;
+        assert!(!done, "{context}: {chunks:?}");
+        let (last, said) = chunks.split_last().unwrap();
+        check_error(row.http, &last["error"], row, &context);
+        assert!(
+            said.iter().any(|chunk| chunk["choices"][0]["delta"]["content"].is_string()),
+            "{context}: {said:?}"
+        );
+        return;
+    }
+    // Before the first text, a failure is a status also of a streamed request.
     let (status, error) = app.refused(&streaming).await;
     check_error(status, &error, row, &context);
 }
@@ -170,7 +210,11 @@ fn check_error(status: u16, error: &Value, row: &Row, context: &str) {
 #[tokio::test]
 async fn every_failure_of_the_fake_codex_over_both_doors() {
     let app = TestApp::fake(&[("CODEX_MAX_CONCURRENCY", "4")]).await;
-    for row in FAKE {
+    let own = match engine() {
+        Engine::Exec => FAKE_EXEC,
+        Engine::AppServer => FAKE_APP_SERVER,
+    };
+    for row in FAKE.iter().chain(own) {
         check(&app, row, row.scenario, "hi").await;
     }
     app.stop().await;

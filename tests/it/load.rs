@@ -13,6 +13,7 @@ use crate::{
     eventually,
     support::{
         TestApp, ask,
+        engines::echo,
         grpc::{all, answers, kind},
         http::{body, chunks, folded, streamed, whole},
     },
@@ -50,7 +51,7 @@ impl Client {
     /// What a right answer says.
     fn expected(&self) -> String {
         match self.model {
-            "fake:echo" => format!("USER: {}", self.marker()),
+            "fake:echo" => echo(&self.marker()),
             _ => (0..5).map(|n| format!("message {n}")).collect::<Vec<_>>().join("\n\n"),
         }
     }

@@ -1,7 +1,7 @@
 //! Notifications of an app-server → events of a turn. Pure: no I/O, no clock. A notification that it does not know is
 //! passed over.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Value, json};
 
@@ -32,6 +32,8 @@ pub(super) struct Translator {
     calls: Vec<Call>,
     /// Requests for calls, to be answered only where a call goes back to the model.
     requests: HashMap<String, Value>,
+    /// Calls that Codex has an answer for, though the response was not complete.
+    given_up: HashSet<String>,
     /// Calls that go back to the model as soon as all their requests are there.
     correcting: Option<Vec<(Call, Result<(), String>)>>,
     calls_made: usize,
@@ -93,6 +95,7 @@ impl Translator {
             speaking: false,
             calls: Vec::new(),
             requests: HashMap::new(),
+            given_up: HashSet::new(),
             correcting: None,
             calls_made: 0,
             usage: UsageSoFar::default(),
@@ -104,6 +107,24 @@ impl Translator {
     pub(super) fn called(&mut self, call: ToolCall) -> Step {
         self.requests.insert(call.call_id, call.request);
         Step { events: Vec::new(), next: self.corrections_due() }
+    }
+
+    /// Whether Codex waits for results of calls in a response that is not complete, as far as we know.
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.correcting.is_none() && !self.requests.is_empty()
+    }
+
+    /// Answers when nothing was said for long while Codex waits for results. If the response broke off, Codex does not
+    /// say so, and does nothing about it, until it has them. If it is only slow, its end still hands its calls over.
+    pub(super) fn give_up(&mut self) -> Vec<(Value, Value)> {
+        let text = "Not run: the response broke off. Repeat the call if it is still needed.";
+        let result = json!({"success": false, "contentItems": [{"type": "inputText", "text": text}]});
+        let requests = self.requests.drain();
+        let answers = requests.map(|(call, request)| {
+            self.given_up.insert(call);
+            (request, result.clone())
+        });
+        answers.collect()
     }
 
     /// What a notification means. `turn` is the id of our turn.
@@ -185,6 +206,8 @@ impl Translator {
             return Ok(Step::default());
         }
         self.retried += 1;
+        // Those of a response that broke off are not the client's to answer.
+        self.calls.clear();
         match failure::of(error) {
             End::Cut(reason) => Ok(self.finished(reason)),
             // Asked again, the model would repeat what the client already has.
@@ -248,7 +271,7 @@ impl Translator {
 
     /// Answers for the model, once Codex has asked for all of them.
     fn corrections_due(&mut self) -> Next {
-        let asked = |call: &Call| self.requests.contains_key(&call.id);
+        let asked = |call: &Call| self.requests.contains_key(&call.id) || self.given_up.contains(&call.id);
         let Some(calls) = self.correcting.take_if(|calls| calls.iter().all(|(call, _)| asked(call))) else {
             return Next::Read;
         };

@@ -19,6 +19,7 @@ fn plain() -> Translator {
     translator(Profile::Agent, vec![])
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the callers write their parameters in place")]
 fn events(translator: &mut Translator, method: &str, params: Value) -> Vec<TurnEvent> {
     translator.push(method, &params, TURN).unwrap().events
 }
@@ -178,4 +179,24 @@ fn failures_are_told_once_by_the_end_of_the_turn() {
         plain().push("turn/completed", &ended("interrupted"), TURN).unwrap_err().reason(),
         "TURN_FAILED"
     );
+}
+
+#[test]
+fn calls_of_a_response_that_breaks_off_are_answered_and_those_of_a_slow_one_handed_over() {
+    for broken in [true, false] {
+        let mut t = translator(Profile::Agent, vec![tool("get")]);
+        events(&mut t, "rawResponseItem/completed", call("c1", "get", "{}"));
+        assert!(!t.is_waited_for());
+        t.called(wanted("c1"));
+        assert!(t.is_waited_for());
+        let answers = t.give_up();
+        assert_eq!((answers.len(), &answers[0].0, &answers[0].1["success"]), (1, &json!(7), &json!(false)));
+        assert!(!t.is_waited_for() && t.give_up().is_empty());
+        if broken {
+            let error = json!({"error": {"message": "x", "codexErrorInfo": "other"}, "willRetry": true});
+            t.push("error", &error, TURN).unwrap();
+        }
+        let step = t.push("rawResponse/completed", &usage(5, 5), TURN).unwrap();
+        assert_eq!(matches!(step.next, Next::HandOver { .. }), !broken, "{step:?}");
+    }
 }

@@ -61,6 +61,7 @@ pub(super) fn arguments(codex: &Codex, installed: &Installed, catalogs: &Catalog
     set("web_search", if codex.search { "live" } else { "disabled" }.into());
     // By default a command of the agent sees everything that Codex sees, its upstream's key included.
     set("shell_environment_policy.inherit", "core".into());
+    set("sandbox_workspace_write.exclude_slash_tmp", ON);
     if codex.sandbox != Sandbox::ReadOnly && !codex.add_dirs.is_empty() {
         let folders = codex.add_dirs.iter().map(|folder| folder.to_string_lossy().into_owned());
         let folders: Vec<toml::Value> = folders.map(toml::Value::from).collect();

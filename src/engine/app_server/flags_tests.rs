@@ -34,6 +34,7 @@ fn an_agent_keeps_its_tools() {
         "sandbox_mode=\"read-only\"",
         "web_search=\"disabled\"",
         "shell_environment_policy.inherit=\"core\"",
+        "sandbox_workspace_write.exclude_slash_tmp=true",
         "features.plugins=false",
         "model_catalog_json=\"/p/agent.json\"",
     ];

@@ -132,6 +132,7 @@ async fn examined(bin: &Path, profile: Profile) -> Capabilities {
         folder: workspace,
         stdin: Input::Open,
         scratch: Some(home.into_folder()),
+        shared: None,
         deadline: None,
         last_words: None,
     };

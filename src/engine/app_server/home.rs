@@ -86,8 +86,16 @@ impl ScratchHome {
     }
 
     /// `CODEX_HOME`.
+    #[cfg(test)]
     pub(super) fn path(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// Makes a folder in it for what commands write.
+    pub(super) fn temporary_folder(&self) -> io::Result<PathBuf> {
+        let folder = self.folder.path().join("commands-tmp");
+        fs::create_dir(&folder)?;
+        Ok(folder)
     }
 
     /// The whole environment of the worker.

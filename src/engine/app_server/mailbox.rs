@@ -45,6 +45,7 @@ pub(super) struct Letterbox(Arc<Shared>);
 struct Shared {
     queue: Mutex<Queue>,
     arrived: Notify,
+    overflowed: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -53,6 +54,8 @@ struct Queue {
     bytes: usize,
     closed: bool,
     overflowed: bool,
+    /// It has overflowed before.
+    lossy: bool,
 }
 
 /// A pair of ends.
@@ -70,6 +73,9 @@ impl Letterbox {
         }
         if !queue.overflowed {
             queue.push(mail, bytes);
+            if queue.overflowed {
+                self.0.overflowed.notify_one();
+            }
         }
         drop(queue);
         self.0.arrived.notify_one();
@@ -84,16 +90,17 @@ impl Letterbox {
 
 impl Queue {
     fn push(&mut self, mail: Mail, bytes: usize) {
-        if let Some((weight, last)) = self.mail.back_mut()
+        let added = delta(&mail).map_or(0, str::len);
+        if self.bytes + added <= LIMIT
+            && let Some((weight, last)) = self.mail.back_mut()
             && join(last, &mail)
         {
-            let added = delta(&mail).map_or(0, str::len);
             *weight += added;
             self.bytes += added;
             return;
         }
         if self.bytes + bytes > LIMIT {
-            self.overflowed = true;
+            (self.overflowed, self.lossy) = (true, true);
             self.mail.clear();
             self.mail.push_back((0, Mail::Overflow));
             return;
@@ -140,10 +147,24 @@ impl Mailbox {
         }
     }
 
+    /// Ends when more was said than could be kept; for a reader that is itself not read. Once for each time.
+    pub(super) async fn overflow(&self) {
+        self.0.overflowed.notified().await;
+    }
+
+    /// Whether something was said that can no longer be read.
+    pub(super) fn lost_some(&self) -> bool {
+        self.0.queue.lock().unwrap_or_else(PoisonError::into_inner).lossy
+    }
+
     fn try_next(&mut self) -> Option<Mail> {
         let mut queue = self.0.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let (bytes, mail) = queue.mail.pop_front()?;
         queue.bytes = queue.bytes.saturating_sub(bytes);
+        if matches!(mail, Mail::Overflow) {
+            // Who knows of it may still want to hear the end.
+            (queue.overflowed, queue.bytes) = (false, 0);
+        }
         Some(mail)
     }
 }
@@ -194,6 +215,20 @@ mod tests {
         for _ in 0..3 {
             letterbox.put(item(), LIMIT / 2);
         }
+        assert!(matches!(mailbox.next().await, Mail::Overflow));
+        mailbox.overflow().await;
+        assert!(letterbox.put(item(), LIMIT), "there is room again");
+        assert!(matches!(mailbox.next().await, Mail::Notification { .. }));
+    }
+
+    #[tokio::test]
+    async fn text_that_is_joined_is_bounded_too() {
+        let (letterbox, mut mailbox) = pair();
+        let megabyte = "x".repeat(1 << 20);
+        for _ in 0..20 {
+            letterbox.put(text("a", &megabyte), megabyte.len());
+        }
+        mailbox.overflow().await;
         assert!(matches!(mailbox.next().await, Mail::Overflow));
     }
 }

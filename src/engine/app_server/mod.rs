@@ -15,37 +15,32 @@ mod models;
 mod peer;
 mod pool;
 mod schema;
+mod sweep;
 mod tools;
 mod turn;
 mod wire;
 mod worker;
+mod workshop;
 
 use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 use tokio::sync::{OnceCell, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
-    catalog::Catalogs,
     events::Translator,
-    gate::Features,
     history::Opening,
     memory::Memory,
     pool::{Nursery, Pool},
     tools::ToolSet,
     turn::Conductor,
-    worker::Worker,
+    workshop::Workshop,
 };
-use super::{
-    Check, Engine, EngineStatus, Events, Role, Slot, Turn,
-    installed::Installed,
-    process::{Input, Launch, Launcher},
-};
+use super::{Check, Engine, EngineStatus, Events, Role, Slot, Turn, installed::Installed, process::Launcher};
 use crate::{
-    config::{Codex, Config, Log, Models, Profile},
+    config::{Codex, Config, Log, Profile},
     error::Error,
     pb,
 };
@@ -65,8 +60,6 @@ const MEMORY_BYTES: usize = 64 << 20;
 pub(super) struct AppServer {
     codex: Codex,
     log: Log,
-    version: String,
-    features: Features,
     pool: Arc<Pool>,
     memory: Arc<Memory>,
     workshop: Arc<Workshop>,
@@ -87,14 +80,11 @@ impl AppServer {
         let tasks = TaskTracker::new();
         let workshop = Workshop::new(config, &launcher, installed, &tasks).await?;
         let first = workshop.worker().await?;
-        let features = gate::examine(&first.peer, &codex, installed).await?;
         let rules = codex.workers.clone();
         let workshop = Arc::new(workshop);
         let nursery: Arc<dyn Nursery> = Arc::<Workshop>::clone(&workshop);
         let pool = Pool::start(first, rules, nursery, &tasks);
         Ok(Self {
-            version: installed.version.clone(),
-            features,
             pool,
             workshop,
             models: OnceCell::new(),
@@ -112,7 +102,7 @@ impl AppServer {
         let tasks = TaskTracker::new();
         let found = async {
             let workshop = Workshop::new(config, launcher, installed, &tasks).await?;
-            let worker = workshop.worker().await?;
+            let worker = workshop.hatch(&workshop.kit()).await?;
             let found = gate::detect(&worker.peer, &config.codex, installed).await;
             worker.dismiss();
             found
@@ -161,8 +151,8 @@ impl AppServer {
     }
 
     fn thread_config(&self, turn: &Turn) -> Value {
-        let Workshop { codex, installed, catalogs, .. } = &*self.workshop;
-        let mut config = flags::thread_config(codex, installed, catalogs, turn.profile);
+        let kit = self.workshop.kit();
+        let mut config = flags::thread_config(&self.codex, &kit.installed, &kit.catalogs, turn.profile);
         config.insert("web_search".into(), if turn.web_search { "live" } else { "disabled" }.into());
         if let Some(verbosity) = &turn.verbosity {
             config.insert("model_verbosity".into(), verbosity.as_str().into());
@@ -203,7 +193,8 @@ impl Engine for AppServer {
     }
 
     async fn status(&self) -> EngineStatus {
-        EngineStatus { kind: "app-server", version: self.version.clone(), trouble: self.pool.trouble() }
+        let version = self.workshop.kit().installed.version.clone();
+        EngineStatus { kind: "app-server", version, trouble: self.pool.trouble() }
     }
 
     fn usual_concurrency(&self) -> usize {
@@ -212,16 +203,17 @@ impl Engine for AppServer {
 
     fn check(&self, turn: &Turn) -> Result<(), Error> {
         history::check_calls(&turn.messages)?;
+        let features = self.workshop.features();
         if !turn.tools.is_empty()
-            && let Some(reason) = &self.features.no_tools
+            && let Some(reason) = &features.no_tools
         {
             return Err(Error::unsupported("tools", reason.clone()));
         }
-        if turn.profile != self.codex.profile && !self.features.per_thread_profiles() {
+        if turn.profile != self.codex.profile && !features.per_thread_profiles() {
             return Err(Error::unsupported("model", "the installed Codex CLI has one profile for all turns"));
         }
         if turn.format.is_schema()
-            && let Some(reason) = &self.features.no_output_schema
+            && let Some(reason) = &features.no_output_schema
         {
             return Err(Error::unsupported("response_format", reason.clone()));
         }
@@ -229,7 +221,7 @@ impl Engine for AppServer {
     }
 
     async fn models(&self) -> Vec<pb::Model> {
-        if self.features.no_models.is_some() {
+        if self.workshop.features().no_models.is_some() {
             return Vec::new();
         }
         let known = self.models.get_or_try_init(|| models::ask(&self.pool)).await;
@@ -245,65 +237,5 @@ impl Engine for AppServer {
         self.tasks.close();
         self.tasks.wait().await;
         self.launcher.drain().await;
-    }
-}
-
-/// Names that clients may use for models.
-fn names(models: &Models) -> Vec<String> {
-    let targets = models.aliases.values();
-    targets.chain(&models.advertised).chain([&models.default]).cloned().collect()
-}
-
-/// Makes workers: what they are started with is made once.
-#[derive(Debug)]
-struct Workshop {
-    codex: Codex,
-    launcher: Launcher,
-    installed: Installed,
-    arguments: Vec<std::ffi::OsString>,
-    catalogs: Catalogs,
-    tasks: TaskTracker,
-    /// The catalog, and what else all workers share.
-    _private: TempDir,
-}
-
-impl Workshop {
-    async fn new(
-        config: &Config,
-        launcher: &Launcher,
-        installed: &Installed,
-        tasks: &TaskTracker,
-    ) -> Result<Self, String> {
-        let codex = &config.codex;
-        let private = home::private_folder(codex).map_err(|error| format!("a private folder: {error}"))?;
-        let catalogs =
-            catalog::write(codex, launcher, installed, private.path(), &names(&config.models)).await?;
-        Ok(Self {
-            arguments: flags::arguments(codex, installed, &catalogs),
-            catalogs,
-            codex: codex.clone(),
-            launcher: launcher.clone(),
-            installed: installed.clone(),
-            tasks: tasks.clone(),
-            _private: private,
-        })
-    }
-}
-
-#[tonic::async_trait]
-impl Nursery for Workshop {
-    async fn worker(&self) -> Result<Worker, String> {
-        let home = home::ScratchHome::make(&self.codex, &self.installed)
-            .map_err(|error| format!("a home for a worker: {error}"))?;
-        let launch = Launch {
-            program: self.installed.program.clone(),
-            arguments: self.arguments.clone(),
-            env: home.env(),
-            folder: self.codex.workspace.clone(),
-            stdin: Input::Open,
-            scratch: Some(home.into_folder()),
-            ..Launch::default()
-        };
-        Worker::start(launch, &self.launcher, self.codex.line_limit, &self.tasks).await
     }
 }

@@ -12,8 +12,7 @@ use std::{
 
 use serde_json::{Value, json};
 use tokio::{
-    io::AsyncWriteExt,
-    process::{ChildStdin, ChildStdout},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     sync::{Semaphore, mpsc, oneshot},
     time::{sleep, timeout},
 };
@@ -64,6 +63,8 @@ struct Shared {
     next_id: AtomicU64,
     routes: Mutex<Routes>,
     gone: CancellationToken,
+    /// Lines read so far: whoever speaks is alive.
+    heard: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -84,8 +85,8 @@ struct Pending {
 impl Peer {
     /// Starts the conversation. Its task lives in `tasks` and ends when a pipe does.
     pub(super) fn start(
-        stdin: ChildStdin,
-        stdout: ChildStdout,
+        stdin: impl AsyncWrite + Unpin + Send + 'static,
+        stdout: impl AsyncRead + Unpin + Send + 'static,
         line_limit: usize,
         tasks: &TaskTracker,
     ) -> Self {
@@ -96,6 +97,7 @@ impl Peer {
             next_id: AtomicU64::new(1),
             routes: Mutex::default(),
             gone: CancellationToken::new(),
+            heard: AtomicU64::new(0),
         }));
         let shared = Arc::clone(&peer.0);
         tasks.spawn(async move {
@@ -148,10 +150,25 @@ impl Peer {
         params: &Value,
         letterbox: Option<Letterbox>,
     ) -> Result<Value, CallError> {
+        let _turn = self.0.calls.acquire().await.map_err(|_| CallError::Gone(self.last_words()))?;
+        self.ask(method, params, letterbox).await
+    }
+
+    /// Asks for a sign of life, past the calls that wait for their turn: they may be what hangs.
+    pub(super) async fn pulse(&self) -> Result<(), CallError> {
+        self.ask("thread/loaded/list", &json!({}), None).await.map(drop)
+    }
+
+    async fn ask(
+        &self,
+        method: &'static str,
+        params: &Value,
+        letterbox: Option<Letterbox>,
+    ) -> Result<Value, CallError> {
         let gone = || CallError::Gone(self.last_words());
-        let _turn = self.0.calls.acquire().await.map_err(|_| gone())?;
         let id = self.0.next_id.fetch_add(1, Ordering::Relaxed);
         let (answer, answered) = oneshot::channel();
+        let starts_thread = letterbox.is_some();
         {
             let mut routes = self.0.routes();
             if let Some(why) = &routes.last_words {
@@ -159,11 +176,9 @@ impl Peer {
             }
             routes.pending.insert(id, Pending { answer, letterbox });
         }
-        let forget = Forget { shared: &self.0, id };
+        let mut waiting = Waiting { shared: &self.0, id, answered, starts_thread };
         self.0.outbox.send(wire::call(id, method, params)).await.map_err(|_| gone())?;
-        let answer = answered.await.map_err(|_| gone())?;
-        drop(forget);
-        answer
+        (&mut waiting.answered).await.map_err(|_| gone())?
     }
 
     /// Sends a notification.
@@ -190,6 +205,11 @@ impl Peer {
     /// Waits for its end.
     pub(super) async fn gone(&self) {
         self.0.gone.cancelled().await;
+    }
+
+    /// How many lines it has said; more of them are a sign of life.
+    pub(super) fn heard(&self) -> u64 {
+        self.0.heard.load(Ordering::Relaxed)
     }
 
     /// Whether it has ended.
@@ -309,26 +329,38 @@ impl Shared {
 
 /// The thread that an answer tells of.
 fn thread_of(incoming: &Incoming) -> Option<&str> {
-    incoming.result.as_ref()?.get("thread")?.get("id")?.as_str()
+    thread_in(incoming.result.as_ref()?)
 }
 
-/// A call that is given up must not wait in the table for ever.
-struct Forget<'a> {
+fn thread_in(answer: &Value) -> Option<&str> {
+    answer.get("thread")?.get("id")?.as_str()
+}
+
+/// A call under way. One that is given up must not wait in the table for ever, nor leave a thread that nobody has.
+struct Waiting<'a> {
     shared: &'a Shared,
     id: u64,
+    answered: oneshot::Receiver<Result<Value, CallError>>,
+    starts_thread: bool,
 }
 
-impl Drop for Forget<'_> {
+impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        // A `thread/start` stays: its answer names a thread that must be let go.
-        let mut routes = self.shared.routes();
-        if routes.pending.get(&self.id).is_some_and(|pending| pending.letterbox.is_none()) {
-            routes.pending.remove(&self.id);
+        if !self.starts_thread {
+            self.shared.routes().pending.remove(&self.id);
+            return;
+        }
+        // An answer that is still to come finds nobody and lets its thread go. One that came just now is here.
+        self.answered.close();
+        let Ok(Ok(answer)) = self.answered.try_recv() else { return };
+        if let Some(thread) = thread_in(&answer) {
+            self.shared.routes().threads.remove(thread);
+            drop(self.shared.outbox.try_send(self.shared.unsubscribe(thread)));
         }
     }
 }
 
-async fn write(mut stdin: ChildStdin, mut lines: mpsc::Receiver<Vec<u8>>) -> String {
+async fn write(mut stdin: impl AsyncWrite + Unpin, mut lines: mpsc::Receiver<Vec<u8>>) -> String {
     while let Some(line) = lines.recv().await {
         if let Err(error) = stdin.write_all(&line).await {
             return format!("it cannot be written to: {error}");
@@ -337,10 +369,11 @@ async fn write(mut stdin: ChildStdin, mut lines: mpsc::Receiver<Vec<u8>>) -> Str
     "nobody speaks to it".to_owned()
 }
 
-async fn read(mut lines: Lines<ChildStdout>, shared: &Shared) -> String {
+async fn read(mut lines: Lines<impl AsyncRead + Unpin>, shared: &Shared) -> String {
     loop {
         match lines.next().await {
             Ok(Some(line)) => {
+                shared.heard.fetch_add(1, Ordering::Relaxed);
                 if let Some(reply) = shared.take(line)
                     && let Err(error) = shared.outbox.try_send(reply)
                 {
@@ -357,3 +390,7 @@ async fn read(mut lines: Lines<ChildStdout>, shared: &Shared) -> String {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "peer_tests.rs"]
+mod tests;

@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::worker::{Lease, Worker};
@@ -15,6 +18,11 @@ use crate::{config::Workers, error::Error};
 /// Pause after a start that failed, doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// A worker that lives so long was well. One that dies sooner is replaced after a pause, doubled each time: what killed
+/// it may kill the next one too.
+const WELL: Duration = Duration::from_secs(10);
+const LONGEST_REST: Duration = Duration::from_secs(2);
 
 /// How long a turn waits for a worker when none is there.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -29,14 +37,22 @@ pub(super) trait Nursery: std::fmt::Debug + Send + Sync + 'static {
     async fn worker(&self) -> Result<Worker, String>;
 }
 
+/// What has become of the seats.
+#[derive(Debug)]
+struct News {
+    /// Why the last start failed.
+    trouble: Option<String>,
+    /// When a worker was last seen coming or going.
+    changed: Instant,
+}
+
 /// All seats.
 #[derive(Debug)]
 pub(super) struct Pool {
     rules: Workers,
     nursery: Arc<dyn Nursery>,
     ready: RwLock<Vec<Arc<Worker>>>,
-    /// Counts changes of `ready`, and holds why the last start failed.
-    news: watch::Sender<(u64, Option<String>)>,
+    news: watch::Sender<News>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -52,7 +68,7 @@ impl Pool {
         let pool = Arc::new(Self {
             nursery,
             ready: RwLock::default(),
-            news: watch::Sender::new((0, None)),
+            news: watch::Sender::new(News { trouble: None, changed: Instant::now() }),
             stop: CancellationToken::new(),
             tasks: tasks.clone(),
             rules,
@@ -94,17 +110,23 @@ impl Pool {
         let best = ready
             .iter()
             .filter(|worker| !worker.retired.load(Ordering::Relaxed) && !worker.peer.is_gone())
-            .min_by_key(|worker| worker.running.load(Ordering::Relaxed))?;
+            .min_by_key(|worker| {
+                (worker.late.load(Ordering::Relaxed), worker.running.load(Ordering::Relaxed))
+            })?;
         Some(Lease::of(best))
     }
 
-    /// Why there is no worker, if there is none.
+    /// Why there is no worker, if there is none. That one was lost just now is no trouble: turns wait for the next.
     pub(super) fn trouble(&self) -> Option<String> {
-        if !self.ready.read().unwrap_or_else(PoisonError::into_inner).is_empty() {
+        let ready = self.ready.read().unwrap_or_else(PoisonError::into_inner);
+        if ready.iter().any(|worker| !worker.peer.is_gone()) {
             return None;
         }
-        let why = self.news.borrow().1.clone();
-        Some(why.unwrap_or_else(|| "the app-server is starting".to_owned()))
+        drop(ready);
+        let news = self.news.borrow();
+        let starting =
+            || (news.changed.elapsed() >= PATIENCE).then(|| "the app-server is starting".to_owned());
+        news.trouble.clone().or_else(starting)
     }
 
     /// Sends all workers away.
@@ -113,10 +135,10 @@ impl Pool {
         self.publish(|ready| ready.clear(), None);
     }
 
-    async fn keep_seat(self: Arc<Self>, mut next: Option<Worker>) {
-        let mut pause = FIRST_PAUSE;
+    async fn keep_seat(self: Arc<Self>, mut first: Option<Worker>) {
+        let (mut pause, mut rest) = (FIRST_PAUSE, FIRST_PAUSE);
         while !self.stop.is_cancelled() {
-            let worker = match next.take() {
+            let worker = match first.take() {
                 Some(worker) => worker,
                 None => match self.hire().await {
                     Ok(worker) => worker,
@@ -130,47 +152,67 @@ impl Pool {
                 },
             };
             pause = FIRST_PAUSE;
-            let worker = Arc::new(worker);
+            let mut worker = Arc::new(worker);
             self.publish(|ready| ready.push(Arc::clone(&worker)), None);
-            next = self.serve(&worker).await;
+            // One after the other, as long as each is replaced in good order.
+            while let Some(successor) = self.serve(&worker).await {
+                worker = successor;
+            }
+            if worker.born.elapsed() >= WELL {
+                rest = FIRST_PAUSE;
+                continue;
+            }
+            self.rest(rest).await;
+            rest = (rest * 2).min(LONGEST_REST);
         }
     }
 
     /// Sees one worker to its end; gives its successor, where it was replaced in good order.
-    async fn serve(&self, worker: &Arc<Worker>) -> Option<Worker> {
-        let due = async {
-            loop {
-                sleep(ROUND).await;
-                if let Some(why) = self.due(worker) {
-                    return why;
-                }
-            }
-        };
-        let why = tokio::select! {
+    async fn serve(&self, worker: &Arc<Worker>) -> Option<Arc<Worker>> {
+        let successor = tokio::select! {
             why = worker.watch() => {
                 tracing::warn!(why, turns = worker.running.load(Ordering::Relaxed), "an app-server is lost");
-                self.dismiss(worker);
-                return None;
+                None
             }
-            () = self.stop.cancelled() => {
-                self.dismiss(worker);
-                return None;
-            }
-            why = due => why,
+            () = self.stop.cancelled() => None,
+            successor = self.successor(worker) => Some(successor),
         };
-        // The successor first, so that no turn has to wait for it.
-        let successor = match self.hire().await {
-            Ok(successor) => successor,
-            Err(error) => {
-                tracing::warn!(%error, "an app-server that is due cannot be replaced yet");
-                self.rest(LONGEST_PAUSE).await;
-                return self.again(worker).await;
-            }
+        let Some(successor) = successor else {
+            self.publish(|ready| ready.retain(|other| !Arc::ptr_eq(other, worker)), None);
+            worker.dismiss();
+            return None;
         };
-        tracing::info!(why, "an app-server is replaced");
+        let successor = Arc::new(successor);
         worker.retired.store(true, Ordering::Relaxed);
-        self.publish(|ready| ready.retain(|other| !Arc::ptr_eq(other, worker)), None);
-        let old = Arc::clone(worker);
+        let change = |ready: &mut Vec<Arc<Worker>>| {
+            ready.retain(|other| !Arc::ptr_eq(other, worker));
+            ready.push(Arc::clone(&successor));
+        };
+        self.publish(change, None);
+        self.see_off(Arc::clone(worker));
+        Some(successor)
+    }
+
+    /// Waits until a worker is due, and starts the next one first, so that no turn has to wait for it.
+    async fn successor(&self, worker: &Worker) -> Worker {
+        loop {
+            sleep(ROUND).await;
+            let Some(why) = self.due(worker) else { continue };
+            match self.hire().await {
+                Ok(successor) => {
+                    tracing::info!(why, "an app-server is replaced");
+                    return successor;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "an app-server that is due cannot be replaced yet");
+                    self.rest(LONGEST_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Lets a retired worker finish its turns.
+    fn see_off(&self, old: Arc<Worker>) {
         let stop = self.stop.clone();
         self.tasks.spawn(async move {
             let finished = async {
@@ -185,11 +227,6 @@ impl Pool {
             }
             old.dismiss();
         });
-        Some(successor)
-    }
-
-    async fn again(&self, worker: &Arc<Worker>) -> Option<Worker> {
-        Box::pin(self.serve(worker)).await
     }
 
     async fn hire(&self) -> Result<Worker, String> {
@@ -218,16 +255,12 @@ impl Pool {
         }
     }
 
-    fn dismiss(&self, worker: &Arc<Worker>) {
-        self.publish(|ready| ready.retain(|other| !Arc::ptr_eq(other, worker)), None);
-        worker.dismiss();
-    }
-
     fn publish(&self, change: impl FnOnce(&mut Vec<Arc<Worker>>), why: Option<String>) {
         change(&mut self.ready.write().unwrap_or_else(PoisonError::into_inner));
-        self.news.send_modify(|(count, last)| {
-            *count += 1;
-            *last = why;
-        });
+        self.news.send_replace(News { trouble: why, changed: Instant::now() });
     }
 }
+
+#[cfg(test)]
+#[path = "pool_tests.rs"]
+mod tests;

@@ -1,29 +1,39 @@
 //! One turn on a worker: a thread of its own, the whole history put in, the turn started, its events passed on, the
 //! thread let go. Its task owns all of it; nobody listening is the reason to interrupt.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
     events::{Next, Translator},
     history::Opening,
-    mailbox::{self, Mail, Mailbox},
+    mailbox::{self, Letterbox, Mail, Mailbox},
     memory::Memory,
     peer::CallError,
     pool::Pool,
     worker::{CALL_LIMIT, Lease},
 };
 use crate::{
-    config::Profile,
+    config::{Profile, Sandbox},
     engine::{Format, Slot, Turn, TurnEvent},
     error::Error,
 };
+
+/// Workers on which a thread is tried to be started.
+const MAX_TRIES: usize = 3;
+
+/// Least time that a worker has to obey an interrupt, whatever the grace is: on a busy machine it may take a second or
+/// two, and what follows costs its neighbours their turns.
+const OBEDIENCE: Duration = Duration::from_secs(5);
+
+/// Pause before a turn is interrupted again that is not known to be over.
+const NOT_BEGUN: Duration = Duration::from_millis(30);
 
 /// What a turn needs of its engine.
 #[derive(Debug)]
@@ -40,6 +50,9 @@ pub(super) struct Conductor {
     /// Cancelled when all turns must end.
     pub(super) stop: CancellationToken,
 }
+
+/// How long nothing may be said while Codex waits for the results of calls, before it gets some.
+const QUIET: Duration = Duration::from_secs(5);
 
 /// Where the events go.
 pub(super) type Out = mpsc::Sender<Result<TurnEvent, Error>>;
@@ -66,10 +79,7 @@ impl Conductor {
     async fn conduct(mut self, turn: &Turn, out: &Out, slot: Slot) -> Result<(), Error> {
         let (letterbox, mut mailbox) = mailbox::pair();
         let begun = async {
-            let lease = self.pool.lease().await?;
-            let started =
-                lease.peer.call_for("thread/start", &self.thread, CALL_LIMIT, Some(letterbox)).await;
-            let started = started.map_err(|error| self.refused(error, &lease))?;
+            let (lease, started) = self.start_thread(&letterbox).await?;
             let thread = started["thread"]["id"].as_str().unwrap_or_default().to_owned();
             Ok::<_, Error>((lease, thread))
         };
@@ -79,22 +89,67 @@ impl Conductor {
             () = out.closed() => return Ok(()),
             () = self.stop.cancelled() => return Err(Error::Draining),
         };
-        let running = self.start_turn(&lease, &thread, turn).await;
+        let running = {
+            let mut start = pin!(self.start_turn(&lease, &thread, turn));
+            tokio::select! {
+                running = &mut start => Some(running),
+                // What has begun must be known before it can be stopped.
+                () = self.unwanted(out) => timeout(self.patience(), start).await.ok(),
+            }
+        };
         let outcome = match running {
-            Ok(id) => {
+            None => {
+                tracing::warn!("an app-server does not say whether a turn has begun, and is replaced");
+                lease.dismiss();
+                if self.stop.is_cancelled() { Err(Error::Draining) } else { Ok(()) }
+            }
+            Some(Ok(id)) => {
                 let outcome = self.read(&lease, &mut mailbox, &id, turn, out).await;
                 if let Ok(Left::Running) | Err((Left::Running, _)) = &outcome {
                     self.interrupt(&lease, &mut mailbox, &thread, &id).await;
                 }
                 outcome.map(drop).map_err(|(_, error)| error)
             }
-            Err(error) => Err(error),
+            Some(Err(error)) => Err(error),
         };
+        if turn.sandbox == Sandbox::DangerFullAccess {
+            // Elsewhere the sandbox ends with the turn, and all that is in it.
+            lease.sweep(&thread).await;
+        }
         drop(slot);
         lease.peer.forget_thread(&thread);
         // Otherwise the thread stays in the worker's memory.
         drop(lease.peer.call("thread/unsubscribe", &json!({"threadId": thread}), CALL_LIMIT).await);
         outcome
+    }
+
+    /// A thread on some worker. One that dies under it is no loss yet: nothing was asked of the model.
+    async fn start_thread(&self, letterbox: &Letterbox) -> Result<(Lease, Value), Error> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let lease = self.pool.lease().await?;
+            let letterbox = Some(letterbox.clone());
+            let started = lease.peer.call_for("thread/start", &self.thread, CALL_LIMIT, letterbox).await;
+            match started {
+                Ok(started) => return Ok((lease, started)),
+                Err(CallError::Gone(_)) if tries < MAX_TRIES => {}
+                Err(error) => return Err(self.refused(error, &lease)),
+            }
+        }
+    }
+
+    /// Ends when the turn must.
+    async fn unwanted(&self, out: &Out) {
+        tokio::select! {
+            () = out.closed() => {}
+            () = self.stop.cancelled() => {}
+        }
+    }
+
+    /// How long a worker may take to obey.
+    fn patience(&self) -> Duration {
+        self.grace.max(OBEDIENCE)
     }
 
     async fn start_turn(&self, lease: &Lease, thread: &str, turn: &Turn) -> Result<String, Error> {
@@ -128,28 +183,32 @@ impl Conductor {
                 // The service says what there is to say.
                 () = sleep_until(deadline) => return Ok(Left::Running),
                 mail = mailbox.next() => mail,
+                () = sleep(QUIET), if self.translator.is_waited_for() => {
+                    for (request, result) in self.translator.give_up() {
+                        lease.peer.answer(&request, &result).await;
+                    }
+                    continue;
+                }
             };
+            let over = matches!(&mail, Mail::Notification { method, .. } if method == "turn/completed");
+            let left = || if over { Left::Over } else { Left::Running };
             let step = match mail {
                 Mail::Notification { method, params } => {
-                    let over = method == "turn/completed";
-                    let left = || if over { Left::Over } else { Left::Running };
                     self.translator.push(&method, &params, id).map_err(|error| (left(), error))?
                 }
                 Mail::ToolCall(call) => self.translator.called(call),
                 Mail::Gone(why) => return Err((Left::Gone, lost(&why))),
-                Mail::Overflow => {
-                    let message = "the answer grew faster than it was read, beyond what the server keeps";
-                    return Err((Left::Running, Error::TurnFailed { message: message.to_owned() }));
-                }
+                Mail::Overflow => return Err((Left::Running, unread())),
             };
             if let Next::HandOver { calls, items } = &step.next {
                 self.memory.remember(self.memory.place(&turn.messages), calls, items.clone());
             }
             for event in step.events {
                 tokio::select! {
-                    sent = out.send(Ok(event)) => if sent.is_err() { return Ok(Left::Running) },
-                    () = self.stop.cancelled() => return Err((Left::Running, Error::Draining)),
-                    () = sleep_until(deadline) => return Ok(Left::Running),
+                    sent = out.send(Ok(event)) => if sent.is_err() { return Ok(left()) },
+                    () = self.stop.cancelled() => return Err((left(), Error::Draining)),
+                    () = sleep_until(deadline) => return Ok(left()),
+                    () = mailbox.overflow() => return Err((left(), unread())),
                 }
             }
             match step.next {
@@ -160,32 +219,31 @@ impl Conductor {
                     }
                 }
                 Next::HandOver { .. } => return Ok(Left::Running),
-                Next::Over => return Ok(Left::Over),
+                Next::Over => return Ok(left()),
             }
         }
     }
 
     /// Stops a turn; a worker that does not obey loses its place.
     async fn interrupt(&self, lease: &Lease, mailbox: &mut Mailbox, thread: &str, turn: &str) {
+        let params = json!({"threadId": thread, "turnId": turn});
         let stopped = async {
-            let params = json!({"threadId": thread, "turnId": turn});
-            match lease.peer.call("turn/interrupt", &params, CALL_LIMIT).await {
-                // Refused means that it was over by itself.
-                Ok(_) => {}
-                Err(CallError::Refused(_) | CallError::Gone(_)) => return,
-                Err(CallError::TimedOut(_)) => std::future::pending().await,
-            }
             loop {
-                match mailbox.next().await {
-                    Mail::Notification { method, .. } if method == "turn/completed" => return,
-                    Mail::Gone(_) => return,
-                    Mail::Notification { .. } | Mail::ToolCall(_) => {}
-                    // Cleared with the rest; what counts is told by the worker's next answer.
-                    Mail::Overflow => return,
+                match lease.peer.call("turn/interrupt", &params, CALL_LIMIT).await {
+                    Ok(_) => return over(mailbox).await,
+                    Err(CallError::Gone(_)) => return,
+                    // It was over by itself, or has not quite begun: then it would go on for nobody.
+                    Err(CallError::Refused(_)) if mailbox.lost_some() => return,
+                    Err(CallError::Refused(_)) => {
+                        if timeout(NOT_BEGUN, over(mailbox)).await.is_ok() {
+                            return;
+                        }
+                    }
+                    Err(CallError::TimedOut(_)) => std::future::pending().await,
                 }
             }
         };
-        if timeout(self.grace.max(Duration::from_secs(1)), stopped).await.is_err() {
+        if timeout(self.patience(), stopped).await.is_err() {
             tracing::warn!("an app-server does not obey an interrupt and is replaced");
             lease.dismiss();
         }
@@ -211,6 +269,25 @@ impl Conductor {
             }
         }
     }
+}
+
+/// Waits for the last word of a turn.
+async fn over(mailbox: &mut Mailbox) {
+    loop {
+        match mailbox.next().await {
+            Mail::Notification { method, .. } if method == "turn/completed" => return,
+            Mail::Gone(_) => return,
+            Mail::Notification { .. } | Mail::ToolCall(_) => {}
+            // Cleared with the rest; what counts is told by the worker's next answer.
+            Mail::Overflow => return,
+        }
+    }
+}
+
+/// Nobody read what the model said.
+fn unread() -> Error {
+    let message = "the answer grew faster than it was read, beyond what the server keeps";
+    Error::TurnFailed { message: message.to_owned() }
 }
 
 /// The worker died under its turns. The caller may try again: another worker is there or on its way.

@@ -14,7 +14,10 @@ use serde_json::json;
 use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 
-use super::peer::{CallError, Peer};
+use super::{
+    peer::{CallError, Peer},
+    sweep,
+};
 use crate::engine::{
     Slot,
     process::{Launch, Launcher, ProcessGroup, Started},
@@ -23,11 +26,24 @@ use crate::engine::{
 /// Time for one call; the slowest takes some 20 ms when nothing else runs.
 pub(super) const CALL_LIMIT: Duration = Duration::from_secs(20);
 
-/// How often an idle or silent worker is asked whether it is there.
-const PULSE: Duration = Duration::from_secs(2);
+/// How often a worker is asked whether it is there.
+const PULSE: Duration = Duration::from_secs(1);
 
-/// How long it may take to say so.
-const PULSE_LIMIT: Duration = Duration::from_secs(5);
+/// How often it is looked for an answer, and whether the process was stopped.
+const TICK: Duration = Duration::from_millis(250);
+
+/// Ticks without any word of a worker that was asked, after which it is lost. Ticks, not time: when we were stopped
+/// ourselves, or starved, it was not the worker that was silent.
+const SILENT_TICKS: u32 = 20;
+
+/// The same for a worker that speaks but does not answer.
+const DEAF_TICKS: u32 = 32;
+
+/// Ticks after which others are preferred.
+const LATE_TICKS: u32 = 2;
+
+/// Ticks that a process may be stopped for.
+const STOPPED_TICKS: u32 = 2;
 
 /// What is told of every thread and means nothing to us.
 const NOT_WANTED: &[&str] = &[
@@ -54,6 +70,8 @@ pub(super) struct Worker {
     pub(super) running: AtomicUsize,
     /// No more turns are given to it.
     pub(super) retired: AtomicBool,
+    /// It owes an answer for longer than usual.
+    pub(super) late: AtomicBool,
     process: Mutex<Option<ProcessGroup>>,
     pid: Option<u32>,
 }
@@ -83,15 +101,21 @@ impl Worker {
             }
             Err(error) => return Err(error.to_string()),
         }
-        Ok(Self {
+        Ok(Self::of(peer, Some(process), pid))
+    }
+
+    /// One that has shaken hands.
+    pub(super) fn of(peer: Peer, process: Option<ProcessGroup>, pid: Option<u32>) -> Self {
+        Self {
             peer,
             born: Instant::now(),
             turns: AtomicU32::new(0),
             running: AtomicUsize::new(0),
             retired: AtomicBool::new(false),
-            process: Mutex::new(Some(process)),
+            late: AtomicBool::new(false),
+            process: Mutex::new(process),
             pid,
-        })
+        }
     }
 
     /// Ends the process, whatever it is doing. Its turns are told.
@@ -103,15 +127,55 @@ impl Worker {
 
     /// Ends when the worker does: by itself, or because it no longer answers.
     pub(super) async fn watch(&self) -> &'static str {
+        tokio::select! {
+            () = self.peer.gone() => "it ended",
+            () = self.stopped() => "it was stopped",
+            why = self.silent() => why,
+        }
+    }
+
+    /// Ends when somebody has stopped the process: it would never answer, and need not be asked.
+    async fn stopped(&self) {
+        let mut ticks = 0;
+        while ticks < STOPPED_TICKS {
+            sleep(TICK).await;
+            let stopped = self.pid.and_then(contained_by).and_then(state) == Some('T');
+            ticks = if stopped { ticks + 1 } else { 0 };
+            self.late.fetch_or(stopped, Ordering::Relaxed);
+        }
+    }
+
+    /// Ends when the worker owes an answer for too long.
+    async fn silent(&self) -> &'static str {
         loop {
-            tokio::select! {
-                () = self.peer.gone() => return "it ended",
-                () = sleep(PULSE) => {}
+            sleep(PULSE).await;
+            let pulse = self.peer.pulse();
+            tokio::pin!(pulse);
+            let (mut silent, mut deaf) = (0, 0);
+            let mut heard = self.peer.heard();
+            loop {
+                tokio::select! {
+                    biased;
+                    _answered_or_gone = &mut pulse => break,
+                    () = sleep(TICK) => {}
+                }
+                let now = self.peer.heard();
+                silent = if now == heard { silent + 1 } else { 0 };
+                deaf += 1;
+                heard = now;
+                if silent >= SILENT_TICKS || deaf >= DEAF_TICKS {
+                    return "it no longer answers";
+                }
+                self.late.fetch_or(deaf >= LATE_TICKS, Ordering::Relaxed);
             }
-            let pulse = self.peer.call("thread/loaded/list", &json!({}), PULSE_LIMIT).await;
-            if let Err(CallError::TimedOut(_)) = pulse {
-                return "it no longer answers";
-            }
+            self.late.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Ends what commands of a thread have left behind.
+    pub(super) async fn sweep(&self, thread: &str) {
+        if let Some(pid) = self.pid {
+            sweep::end_commands(pid, thread).await;
         }
     }
 
@@ -135,6 +199,13 @@ async fn shake_hands(peer: &Peer) -> Result<(), CallError> {
 fn contained_by(containment: u32) -> Option<u32> {
     let path = format!("/proc/{containment}/task/{containment}/children");
     std::fs::read_to_string(path).ok()?.split_ascii_whitespace().next()?.parse().ok()
+}
+
+/// The letter for what a process does; `T` when it was stopped.
+fn state(pid: u32) -> Option<char> {
+    let stat = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")).ok()?;
+    // The name, in parentheses, may hold anything.
+    stat.rsplit_once(')')?.1.trim_start().chars().next()
 }
 
 fn resident(pid: u32) -> Option<u64> {
@@ -168,3 +239,7 @@ impl Drop for Lease {
         self.0.running.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+#[path = "worker_tests.rs"]
+mod tests;

@@ -55,6 +55,8 @@ pub(crate) enum Act {
     Leak(usize),
     /// Starts the deaf grandchild.
     Grandchild,
+    /// Waits at this pipe till somebody writes a byte for it.
+    Gate(String),
     /// Stops reading requests, for ever.
     CloseStdin,
     /// Stops itself as SIGSTOP does.

@@ -80,6 +80,12 @@ pub(crate) fn thread_start(params: &Value, experimental: bool, release: Release)
     {
         return wrong(format!("invalid type: {}, expected a boolean", shown(value)));
     }
+    // 0.110 does not know it, and takes anything.
+    if release >= Release::V140
+        && let Some(value) = given("environments").filter(|value| !value.is_array())
+    {
+        return wrong(format!("invalid type: {}, expected a sequence", shown(value)));
+    }
     for name in ["environments", "dynamicTools", "experimentalRawEvents"] {
         if !experimental && given(name).is_some() {
             return Err(Refusal::invalid(format!("thread/start.{name} requires experimentalApi capability")));
@@ -235,11 +241,9 @@ mod tests {
         );
         assert_eq!(why(required(None, &[])), "Invalid request: missing field `params`");
         assert_eq!(why(required(Some(&json!({})), &["input"])), "Invalid request: missing field `input`");
-        assert_eq!(
-            why(thread_id(&json!("nope")).map(drop)),
-            "invalid thread id: invalid character: expected an optional prefix of `urn:uuid:` followed by \
-             [0-9a-fA-F-], found `n` at 1"
-        );
+        // The rest is in the words of the library that reads it.
+        let words = why(thread_id(&json!("nope")).map(drop));
+        assert!(words.starts_with("invalid thread id: ") && words.contains("found `n`"), "{words}");
         assert!(
             why(method("no/such", Release::V169))
                 .contains("unknown variant `no/such`, expected one of `init")

@@ -17,6 +17,7 @@ mod server;
 mod threads;
 mod tools;
 mod turn;
+mod upstream;
 pub(crate) mod version;
 mod wire;
 

@@ -26,6 +26,8 @@ pub(crate) struct Given {
     pub(crate) thread_start: Value,
     pub(crate) turn_start: Value,
     pub(crate) cwd: String,
+    /// Threads that are loaded.
+    pub(crate) threads: usize,
 }
 
 /// What most turns cost; the same as with `exec`.
@@ -53,6 +55,11 @@ pub(crate) fn acts(scenario: &Scenario, given: &Given) -> Vec<Act> {
             vec![Act::Open(None), flood, Act::Close, Act::Response(SOME), Act::Settle, Act::Finish]
         }
         Scenario::Slow(pause) => slow(*pause),
+        Scenario::Gated(pipe) => {
+            let mut acts = message(words("before"), None);
+            acts.push(Act::Gate(pipe.clone()));
+            then(acts, "after")
+        }
         Scenario::Commentary => {
             let mut acts = message(words("First I look."), Some("commentary"));
             acts.extend(message(words("Then I think."), Some("commentary")));
@@ -95,8 +102,10 @@ pub(crate) fn acts(scenario: &Scenario, given: &Given) -> Vec<Act> {
         Scenario::Reconnect(times, end) => reconnect(*times, end.as_ref(), given.release),
         Scenario::ReconnectForever => forever(given.release),
         Scenario::Replay(times) => replay(*times, given.release),
-        Scenario::Hang { after_text: true } => begun(Act::Hang),
-        Scenario::Hang { after_text: false } | Scenario::Deaf | Scenario::MuteTurn => vec![Act::Hang],
+        Scenario::Hang { after_text: true } | Scenario::Deaf { after_text: true } => begun(Act::Hang),
+        Scenario::Hang { after_text: false } | Scenario::Deaf { after_text: false } | Scenario::MuteTurn => {
+            vec![Act::Hang]
+        }
         Scenario::Grandchild => vec![Act::Grandchild, Act::Hang],
         Scenario::Die => begun(Act::Exit { code: 1, words: "Error: the fake was asked to die\n" }),
         Scenario::Crash => vec![Act::Exit { code: 101, words: play::CRASH }],
@@ -302,6 +311,7 @@ fn report(given: &Given) -> Value {
         "argv": argv,
         "env": env,
         "cwd": given.cwd,
+        "threads": given.threads,
     })
 }
 

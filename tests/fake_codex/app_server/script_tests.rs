@@ -10,6 +10,7 @@ fn given(items: &[Value]) -> Given {
         thread_start: json!({"dynamicTools": [{"name": "f", "inputSchema": {}}]}),
         turn_start: json!({}),
         cwd: "/".to_owned(),
+        threads: 1,
     }
 }
 

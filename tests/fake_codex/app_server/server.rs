@@ -11,6 +11,7 @@ use super::{
     script::{self, Given},
     threads::{self, Thread, Threads},
     turn::{Turn, World},
+    upstream,
     version::Release,
     wire::Out,
 };
@@ -195,6 +196,7 @@ impl Server {
         check::required(Some(params), &["threadId", "input"])?;
         let id = check::thread_id(&params["threadId"])?;
         let release = self.world.release;
+        let loaded = self.threads.ids().len();
         let thread = self.threads.get(id)?;
         check::input(&params["input"])?;
         if let Some(model) = params["model"].as_str() {
@@ -213,6 +215,7 @@ impl Server {
             thread_start: thread.params.clone(),
             turn_start: params.clone(),
             cwd: threads::cwd(&thread.params),
+            threads: loaded,
         };
         let (mute, raw) = (thread.scenario == Scenario::MuteTurn, thread.raw());
         // 0.110 never ends a turn without input.
@@ -222,11 +225,7 @@ impl Server {
             return Ok(Answer::Now(json!({"turn": running.told("inProgress", &Value::Null, release)})));
         }
         let thread = self.threads.get(id)?;
-        let acts = if stuck {
-            Vec::new()
-        } else {
-            user_message(&params["input"], script::acts(&thread.scenario, &given))
-        };
+        let acts = if stuck { Vec::new() } else { user_message(&params["input"], acts(thread, &given)) };
         let turn = Turn::new(id, acts, raw);
         let mut told = turn.told("inProgress", &Value::Null, release);
         for name in ["startedAt", "completedAt", "durationMs"] {
@@ -244,7 +243,7 @@ impl Server {
     fn interrupt(&mut self, id: &Value, params: &Value) -> Answered {
         check::required(Some(params), &["threadId", "turnId"])?;
         let thread = check::thread_id(&params["threadId"])?;
-        let deaf = self.threads.get(thread)?.scenario == Scenario::Deaf;
+        let deaf = matches!(self.threads.get(thread)?.scenario, Scenario::Deaf { .. });
         let release = self.world.release;
         let Some((number, turn)) = self.threads.turn_of(thread) else {
             return Err(Refusal::invalid("no active turn to interrupt"));
@@ -259,6 +258,18 @@ impl Server {
         turn.interrupt(&mut self.world, |world| world.out.answer(id, Ok(json!({}))));
         self.threads.end(&mut self.world, number);
         Ok(Answer::Never)
+    }
+}
+
+/// What the turn plays, which is up to the upstream where the thread brings one along and no scenario.
+fn acts(thread: &Thread, given: &Given) -> Vec<Act> {
+    let upstream = upstream::named(&thread.params).filter(|_| thread.scenario == Scenario::Echo);
+    match upstream {
+        Some(base_url) => {
+            let model = thread.params["model"].as_str().unwrap_or("gpt-5.5");
+            upstream::acts(&base_url, model, given)
+        }
+        None => script::acts(&thread.scenario, given),
     }
 }
 

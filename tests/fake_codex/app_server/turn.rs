@@ -3,7 +3,11 @@
 
 mod speech;
 
-use std::{collections::VecDeque, io, time::Instant};
+use std::{
+    collections::VecDeque,
+    io,
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
 
@@ -179,6 +183,7 @@ impl Turn {
             Act::Stderr(bytes) => crate::play::chatter(bytes),
             Act::Leak(bytes) => world.leaked.push(vec![1; bytes]),
             Act::Grandchild => drop::<io::Result<()>>(watch::start_grandchild()),
+            Act::Gate(pipe) => return self.wait_at(pipe),
             Act::CloseStdin => return Next::Process(Fate::CloseStdin),
             Act::Stop => return Next::Process(Fate::Stop),
             Act::Exit { code, words } => return Next::Process(Fate::Exit { code, words }),
@@ -190,6 +195,17 @@ impl Turn {
             Act::Fail(failure) => return self.fail(world, &failure),
         }
         Next::Now
+    }
+
+    fn wait_at(&mut self, pipe: String) -> Next {
+        match watch::passes(&pipe) {
+            Ok(true) => Next::Now,
+            Ok(false) => {
+                self.acts.push_front(Act::Gate(pipe));
+                Next::At(Instant::now() + Duration::from_millis(5))
+            }
+            Err(_) => Next::Process(Fate::Exit { code: crate::FAKE_ONLY, words: "fake codex: no gate\n" }),
+        }
     }
 
     fn call(&mut self, world: &mut World, tool: &str, arguments: &str) {

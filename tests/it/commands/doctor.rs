@@ -4,10 +4,25 @@ use serde_json::Value;
 
 use crate::support::{
     Codex,
+    engines::{Engine, echo, engine},
     program::{Ended, Program},
 };
 
 const CHECKS: [&str; 7] = ["configuration", "port", "workspace", "home", "codex", "login", "sandbox"];
+
+/// What the gate of the app-server engine looks at.
+const CHECKS_OF_THE_GATE: [&str; 10] = [
+    "engine: histories",
+    "engine: threads end",
+    "engine: nothing is stored",
+    "engine: no environment",
+    "engine: turns without input",
+    "engine: client tools",
+    "engine: ends of responses",
+    "engine: output schemas",
+    "engine: list of models",
+    "engine: typed errors",
+];
 
 /// Outcome, finding and remedy of one check, and whether all is well.
 fn findings(ended: &Ended) -> (bool, Vec<(String, String, String, String)>) {
@@ -32,7 +47,11 @@ async fn a_good_installation_is_found_good() {
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{ended:?}");
     let (ok, rows) = findings(&ended);
     assert!(ok);
-    assert_eq!(rows.iter().map(|row| row.0.as_str()).collect::<Vec<_>>(), CHECKS);
+    let checks = match engine() {
+        Engine::Exec => CHECKS.to_vec(),
+        Engine::AppServer => [&CHECKS[..], &CHECKS_OF_THE_GATE].concat(),
+    };
+    assert_eq!(rows.iter().map(|row| row.0.as_str()).collect::<Vec<_>>(), checks);
     assert!(of(&rows, "codex").1.starts_with("0.169.0 at "), "{rows:?}");
     for (name, outcome, _, remedy) in &rows {
         // The fake has no sandbox, which is worth knowing and no failure.
@@ -42,7 +61,7 @@ async fn a_good_installation_is_found_good() {
     }
     let text = program.run(&["doctor"]).await;
     assert_eq!(text.code, Some(0));
-    for check in CHECKS {
+    for check in checks {
         assert!(text.stdout.lines().any(|line| line.contains(check)), "{check}: {}", text.stdout);
     }
     assert!(!text.stdout.contains('\x1b'), "colours are for terminals");
@@ -92,6 +111,24 @@ async fn what_is_wrong_is_told_with_its_remedy() {
 }
 
 #[tokio::test]
+async fn older_codices_are_told_apart() {
+    let doctor = async |version: &str, engine: &str| {
+        let program =
+            Program::new(Codex::Fake).set("FAKE_CODEX_VERSION", version).set("CODEX_ENGINE", engine);
+        let ended = program.run(&["doctor", "--json"]).await;
+        (ended.code, findings(&ended).1)
+    };
+    let (code, rows) = doctor("0.140.0", "app-server").await;
+    assert_eq!(code, Some(0), "{rows:?}");
+    let odd: Vec<&str> = rows.iter().filter(|row| row.1 == "warning").map(|row| row.0.as_str()).collect();
+    assert_eq!(odd, ["sandbox", "engine: ends of responses", "engine: typed errors"]);
+    let (code, rows) = doctor("0.110.0", "auto").await;
+    let (outcome, says, remedy) = of(&rows, "engine: app-server");
+    assert_eq!((code, outcome.as_str()), (Some(0), "warning"), "exec is as good as ever");
+    assert!(says.contains("0.110.0") && remedy.contains("codex exec"), "{says} {remedy}");
+}
+
+#[tokio::test]
 async fn the_real_cli_is_examined() {
     let program = Program::new(Codex::Real);
     let ended = program.run(&["doctor", "--json"]).await;
@@ -110,7 +147,7 @@ async fn a_real_turn_is_run_where_it_is_asked_for() {
     let ended = program.run(&["doctor", "--json", "--turn"]).await;
     let (outcome, says, _) = of(&findings(&ended).1, "turn");
     assert_eq!((ended.code, outcome.as_str()), (Some(0), "ok"), "{ended:?}");
-    assert!(says.contains("USER: Answer with the word OK."), "{says}");
+    assert!(says.contains(&format!("answered {:?}", echo("Answer with the word OK."))), "{says}");
 
     let program = Program::new(Codex::Fake).set("CODEX_MODEL", "fake:failed:401");
     let ended = program.run(&["doctor", "--json", "--turn"]).await;

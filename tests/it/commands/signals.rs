@@ -11,6 +11,7 @@ use crate::{
     eventually,
     support::{
         Codex, SOON,
+        engines::{Engine, engine},
         http::{body, chunks, folded, streamed},
         program::{Program, Served},
     },
@@ -47,8 +48,13 @@ async fn turns_that_run_when_the_grace_is_over_are_ended() {
     let program = Program::new(Codex::Fake).set("CODEX_DRAIN_SECONDS", "0.2");
     let mut server = program.serve(&[]).await;
     let turns = ["fake:grandchild", "fake:stubborn"].map(|model| running(&server, model));
-    eventually!("both turns run", server.turns().len() >= 5);
-    assert_eq!(server.scratch_files().len(), 2);
+    let (processes, files) = match engine() {
+        Engine::Exec => (5, 2),
+        // The grandchild.
+        Engine::AppServer => (1, 0),
+    };
+    eventually!("both turns run", server.turns().len() >= processes && server.running().await == 2);
+    assert_eq!(server.scratch_files().len(), files);
     server.signal(Signal::TERM);
     for turn in turns {
         let response = turn.await.unwrap().unwrap();
@@ -57,7 +63,7 @@ async fn turns_that_run_when_the_grace_is_over_are_ended() {
     }
     assert_eq!(server.code(AT_ONCE).await, Some(0), "{:?}", server.log());
     // Nothing is left when it ends, not only some time after.
-    assert_eq!(server.turns(), Vec::<String>::new());
+    assert_eq!(server.processes(), Vec::<String>::new());
     assert!(server.scratch_files().is_empty());
 }
 
@@ -66,13 +72,13 @@ async fn a_second_signal_stops_at_once() {
     let program = Program::new(Codex::Fake).set("CODEX_DRAIN_SECONDS", "3600");
     let mut server = program.serve(&[]).await;
     let turn = running(&server, "fake:hang");
-    eventually!("the turn runs", server.turns().len() >= 2);
+    eventually!("the turn runs", server.running().await == 1);
     server.signal(Signal::TERM);
     eventually!("it drains", server.logged("draining").is_some());
     server.signal(Signal::TERM);
     assert_eq!(turn.await.unwrap().unwrap().status(), 503);
     assert_eq!(server.code(AT_ONCE).await, Some(0), "{:?}", server.log());
-    assert_eq!(server.turns(), Vec::<String>::new());
+    assert_eq!(server.processes(), Vec::<String>::new());
     assert!(server.scratch_files().is_empty());
 }
 
@@ -80,9 +86,13 @@ async fn a_second_signal_stops_at_once() {
 async fn a_server_that_is_killed_takes_its_turns_with_it() {
     let mut server = Program::new(Codex::Fake).serve(&[]).await;
     let turn = running(&server, "fake:grandchild");
-    // The containment, the CLI and its grandchild.
-    eventually!("the turn runs", server.turns().len() >= 3);
-    assert_eq!(server.scratch_files().len(), 1);
+    let (processes, files) = match engine() {
+        // The containment, the CLI and its grandchild.
+        Engine::Exec => (3, 1),
+        Engine::AppServer => (1, 0),
+    };
+    eventually!("the turn runs", server.turns().len() >= processes);
+    assert_eq!(server.scratch_files().len(), files);
     server.signal(Signal::KILL);
     assert_eq!(server.code(AT_ONCE).await, None);
     assert!(turn.await.unwrap().is_err());
@@ -91,7 +101,7 @@ async fn a_server_that_is_killed_takes_its_turns_with_it() {
 
 #[tokio::test]
 async fn what_a_killed_containment_leaves_is_ended_by_the_server() {
-    let mut server = Program::new(Codex::Fake).serve(&[]).await;
+    let mut server = Program::new(Codex::Fake).set("CODEX_ENGINE", "exec").serve(&[]).await;
     let turn = running(&server, "fake:grandchild");
     eventually!("the turn runs", server.turns().len() >= 3);
     let containment = server.turns().into_iter().find(|line| line.contains(" contain ")).unwrap();

@@ -22,7 +22,7 @@ use crate::{
         TestApp, ask,
         grpc::{all, answers, kind},
         http::{body, chunks, folded, streamed},
-        staged::{GATED, GATED_ANSWER, Staged},
+        staged::{GATED_ANSWER, Staged},
         wire::{Wire, head},
     },
 };
@@ -58,14 +58,14 @@ async fn what_runs_ends_well_and_what_waits_or_comes_is_refused() {
     let app = TestApp::fake(&settings).await;
     // One turn runs at either door.
     let mut grpc = app.grpc().await;
-    let mut running = grpc.stream_chat(ask(GATED, "x")).await.unwrap().into_inner();
+    let mut running = grpc.stream_chat(ask(&staged.gated(), "x")).await.unwrap().into_inner();
     let mut said = String::new();
     while said.is_empty() {
         if let Some(Event::TextDelta(delta)) = running.message().await.unwrap().unwrap().event {
             said = delta.text;
         }
     }
-    let mut sse = app.post(&streamed(body(GATED, "x"))).await;
+    let mut sse = app.post(&streamed(body(&staged.gated(), "x"))).await;
     let first = sse.chunk().await.unwrap().unwrap();
     // Some wait.
     let mut waiting = JoinSet::new();

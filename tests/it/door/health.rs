@@ -9,7 +9,13 @@ use tonic_health::pb::{
 
 use crate::{
     eventually,
-    support::{Codex, TestApp, ask, executable, grpc::kind, http::body},
+    support::{
+        Codex, TestApp, ask,
+        engines::{Engine, engine},
+        executable,
+        grpc::kind,
+        http::body,
+    },
 };
 
 async fn healthz(app: &TestApp) -> (u16, Value) {
@@ -34,7 +40,7 @@ async fn a_healthy_server_says_so_at_both_doors() {
     assert_eq!(status, 200);
     let version = env!("CARGO_PKG_VERSION");
     let expected = serde_json::json!({
-        "ok": true, "engine": "exec", "codex_version": "0.169.0", "version": version, "running": 0, "waiting": 0,
+        "ok": true, "engine": engine().name(), "codex_version": "0.169.0", "version": version, "running": 0, "waiting": 0,
         "draining": false, "demo": false, "reason": null,
     });
     assert_eq!(health, expected);
@@ -45,6 +51,7 @@ async fn a_healthy_server_says_so_at_both_doors() {
 async fn without_codex_the_server_is_unhealthy_until_codex_appears() {
     let folder = tempfile::tempdir().unwrap();
     let bin = folder.path().join("codex");
+    // Whichever engine is wanted, until there is a codex it is the one that starts it for each turn.
     let app = TestApp::fake(&[("CODEX_BIN", bin.to_str().unwrap())]).await;
     let (status, health) = healthz(&app).await;
     assert_eq!((status, &health["ok"]), (503, &Value::Bool(false)), "{health}");
@@ -63,6 +70,6 @@ async fn without_codex_the_server_is_unhealthy_until_codex_appears() {
     std::os::unix::fs::symlink(executable(Codex::Fake), &bin).unwrap();
     eventually!("the HTTP door is healthy again", healthz(&app).await.0 == 200);
     eventually!("the gRPC door is healthy again", check(&app, "").await.unwrap() == ServingStatus::Serving);
-    assert_eq!(app.chat(ask("fake:echo", "x")).await, "USER: x");
+    assert_eq!(app.chat(ask("fake:echo", "x")).await, Engine::Exec.echo("x"));
     app.stop().await;
 }

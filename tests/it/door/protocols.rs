@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tonic::{Code, Request};
 use tonic_reflection::pb::{v1, v1alpha};
 
-use crate::support::{TestApp, ask, http::body};
+use crate::support::{TestApp, ask, engines::echo, http::body};
 
 const CHAT: &str = "/codex.v1.CodexService/Chat";
 
@@ -117,8 +117,8 @@ async fn reflection_lists_the_services_in_both_versions() {
 async fn grpc_may_have_an_address_of_its_own() {
     let app = TestApp::fake(&[("CODEX_GRPC_LISTEN", "127.0.0.1:0")]).await;
     assert_ne!(app.address, app.grpc_address);
-    assert_eq!(app.chat(ask("fake:echo", "x")).await, "USER: x");
-    assert_eq!(app.complete(&body("fake:echo", "x")).await["choices"][0]["message"]["content"], "USER: x");
+    assert_eq!(app.chat(ask("fake:echo", "x")).await, echo("x"));
+    assert_eq!(app.complete(&body("fake:echo", "x")).await["choices"][0]["message"]["content"], echo("x"));
     // Neither is at the other's address.
     let there = grpc_post(&app, CHAT).send().await.unwrap();
     assert_eq!((there.status().as_u16(), &there.headers()["grpc-status"]), (200, &"12".parse().unwrap()));
@@ -203,7 +203,7 @@ async fn models_are_listed_alike_and_aliases_lead_to_their_targets() {
     let default = app.complete(&json!({"messages": [{"role": "user", "content": "x"}]})).await;
     assert_eq!(
         (&default["model"], &default["choices"][0]["message"]["content"]),
-        (&json!("fake:echo"), &json!("USER: x"))
+        (&json!("fake:echo"), &json!(echo("x")))
     );
     app.stop().await;
 }

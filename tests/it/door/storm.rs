@@ -11,9 +11,10 @@ use crate::{
     eventually,
     support::{
         SOON, TestApp, ask,
+        engines::echo,
         grpc::{all, answers, kind},
         http::{body, chunks, folded, streamed},
-        staged::{GATED, GATED_ANSWER, Staged},
+        staged::{GATED_ANSWER, Staged},
     },
 };
 
@@ -41,8 +42,8 @@ async fn settled(app: &TestApp) {
         let status = app.status().await;
         status.running_turns + status.waiting_turns == 0
     });
-    eventually!("no process is left", app.processes().is_empty());
-    assert_eq!(app.chat(ask("fake:echo", "again")).await, "USER: again");
+    eventually!("no process is left", app.turn_processes().is_empty());
+    assert_eq!(app.chat(ask("fake:echo", "again")).await, echo("again"));
 }
 
 #[tokio::test]
@@ -50,7 +51,7 @@ async fn a_storm_of_grpc_calls_kills_no_other_stream() {
     let mut staged = Staged::new();
     let app = app(&staged).await;
     let client = app.grpc().await;
-    let mut survivor = client.clone().stream_chat(ask(GATED, "x")).await.unwrap().into_inner();
+    let mut survivor = client.clone().stream_chat(ask(&staged.gated(), "x")).await.unwrap().into_inner();
     while !matches!(survivor.message().await.unwrap().unwrap().event.unwrap(), Event::TextDelta(_)) {}
 
     let call = |number: usize| {
@@ -79,7 +80,7 @@ async fn a_storm_of_grpc_calls_kills_no_other_stream() {
     assert_eq!(answers(&rest)[0].0, "\n\nafter");
     // The connection is as good as before.
     let response = client.clone().chat(ask("fake:echo", "same connection")).await.unwrap();
-    assert_eq!(response.into_inner().choices[0].text, "USER: same connection");
+    assert_eq!(response.into_inner().choices[0].text, echo("same connection"));
     settled(&app).await;
     app.stop().await;
 }
@@ -94,7 +95,7 @@ async fn a_storm_of_http_calls_kills_no_other_stream() {
         let body = if stream { streamed(body) } else { body };
         client.post(app.url("/v1/chat/completions")).json(&body).send()
     };
-    let mut survivor = post(GATED, true).await.unwrap();
+    let mut survivor = post(&staged.gated(), true).await.unwrap();
     let mut said = String::new();
     while !said.contains("before") {
         said.push_str(std::str::from_utf8(&survivor.chunk().await.unwrap().unwrap()).unwrap());

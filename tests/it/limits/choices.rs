@@ -6,6 +6,7 @@ use tonic::Code;
 
 use crate::support::{
     TestApp, ask,
+    engines::{Engine, echo as echoed, engine},
     grpc::{all, answers, field, kind},
     http::body,
 };
@@ -93,11 +94,14 @@ fn said(text: &str, reason: &str) -> Vec<Said> {
 async fn an_answer_ends_before_a_stop_text() {
     let app = TestApp::fake(&[]).await;
     let echo = |text| Both::new("fake:echo", text);
-    assert_eq!(echo("one two three").stop(&["three", "two"]).answers(&app).await, said("USER: one ", "stop"));
-    assert_eq!(echo("one").stop(&["two"]).answers(&app).await, said("USER: one", "stop"));
-    assert_eq!(echo("Grüße 🌍!").stop(&["🌍"]).answers(&app).await, said("USER: Grüße ", "stop"));
+    assert_eq!(
+        echo("one two three").stop(&["three", "two"]).answers(&app).await,
+        said(&echoed("one "), "stop")
+    );
+    assert_eq!(echo("one").stop(&["two"]).answers(&app).await, said(&echoed("one"), "stop"));
+    assert_eq!(echo("Grüße 🌍!").stop(&["🌍"]).answers(&app).await, said(&echoed("Grüße "), "stop"));
     // Even if nothing is left of it.
-    assert_eq!(echo("x").stop(&["USER"]).answers(&app).await, said("", "stop"));
+    assert_eq!(echo("xy").stop(&[&echoed("x")]).answers(&app).await, said("", "stop"));
     // Across messages, which come one by one; what only begins like it is text.
     let slow = || Both::new("fake:slow:10", "x");
     let first = said("message 0\n\nmessage ", "stop");
@@ -112,13 +116,22 @@ async fn an_answer_ends_at_its_limit_of_tokens() {
     let app = TestApp::fake(&[]).await;
     let echo = |text| Both::new("fake:echo", text);
     let (cut, reason) = echo("one two three four five six").max_tokens(4).answers(&app).await.remove(0);
-    assert_eq!((cut.as_str(), reason.as_str()), ("USER: one two", "length"));
-    assert_eq!(echo("one").max_tokens(100).answers(&app).await, said("USER: one", "stop"));
+    // What `exec` puts before it counts.
+    let expected = match engine() {
+        Engine::Exec => "USER: one two",
+        Engine::AppServer => "one two three four",
+    };
+    assert_eq!((cut.as_str(), reason.as_str()), (expected, "length"));
+    assert_eq!(echo("one").max_tokens(100).answers(&app).await, said(&echoed("one"), "stop"));
     // Whichever comes first.
     let both = echo("one two three four five").stop(&["two"]).max_tokens(50);
-    assert_eq!(both.answers(&app).await, said("USER: one ", "stop"));
+    assert_eq!(both.answers(&app).await, said(&echoed("one "), "stop"));
     let both = echo("one two three four five").stop(&["five"]).max_tokens(3);
-    assert_eq!(both.answers(&app).await, said("USER: one", "length"));
+    let expected = match engine() {
+        Engine::Exec => "USER: one",
+        Engine::AppServer => "one two three",
+    };
+    assert_eq!(both.answers(&app).await, said(expected, "length"));
     app.stop().await;
 }
 
@@ -160,9 +173,9 @@ async fn more_answers_than_allowed_are_refused_by_name() {
 async fn answer_tags_are_taken_out_where_the_operator_says_so() {
     let text = "<answer>42</answer>!</answer></answ";
     let app = TestApp::fake(&[]).await;
-    assert_eq!(Both::new("fake:echo", text).answers(&app).await, said(&format!("USER: {text}"), "stop"));
+    assert_eq!(Both::new("fake:echo", text).answers(&app).await, said(&echoed(text), "stop"));
     app.stop().await;
     let app = TestApp::fake(&[("CODEX_STRIP_ANSWER_TAGS", "1")]).await;
-    assert_eq!(Both::new("fake:echo", text).answers(&app).await, said("USER: <answer>42!</answ", "stop"));
+    assert_eq!(Both::new("fake:echo", text).answers(&app).await, said(&echoed("<answer>42!</answ"), "stop"));
     app.stop().await;
 }

@@ -9,16 +9,14 @@ use crate::{
     eventually,
     support::{
         TestApp, ask,
+        engines::{Engine, echo, engine},
         grpc::{all, answers, kind},
         http::{body, folded, whole},
     },
 };
 
-/// What the flattened transcript puts before a user's words.
-const LABEL: &str = "USER: ";
-
 async fn echoed_by_both(app: &TestApp, model: &str, text: &str) {
-    let expected = format!("{LABEL}{text}");
+    let expected = echo(text);
     // Compared without printing: some of these texts are long.
     assert!(app.chat(ask(model, text)).await == expected, "gRPC");
     assert!(whole(&app.complete(&body(model, text)).await).text == expected, "HTTP");
@@ -139,7 +137,7 @@ async fn half_a_surrogate_pair_is_no_text() {
     }
     let pair = r#"{"model":"fake:echo","messages":[{"role":"user","content":"\ud83c\udf0d"}]}"#;
     let answer = app.complete(&serde_json::from_str(pair).unwrap()).await;
-    assert_eq!(whole(&answer).text, "USER: 🌍");
+    assert_eq!(whole(&answer).text, echo("🌍"));
     // Protobuf has no escapes: the same mistake is three bytes that are no UTF-8.
     let mut message = ask("fake:echo", "???").encode_to_vec();
     let at = message.windows(3).position(|bytes| bytes == b"???").unwrap();
@@ -170,7 +168,9 @@ async fn a_megabyte_of_answer_arrives_whole() {
 
 #[tokio::test]
 async fn a_megabyte_arrives_whole_through_the_real_cli() {
-    let app = TestApp::real(&[("CODEX_MAX_PROMPT_CHARS", "1048576")]).await;
+    // With `exec` also of a prompt; in a warm worker it would be history, which Codex shortens beyond its model's
+    // window: see `more_than_the_window_is_not_shortened_in_silence`.
+    let app = TestApp::real(&[("CODEX_ENGINE", "exec"), ("CODEX_MAX_PROMPT_CHARS", "1048576")]).await;
     let expected = "é".repeat(1_000_000);
     let prompt = format!("@@{{\"text\":\"{expected}\"}}@@");
     assert!(app.chat(ask("gpt-5.5", &prompt)).await == expected, "gRPC");
@@ -179,16 +179,48 @@ async fn a_megabyte_arrives_whole_through_the_real_cli() {
 }
 
 #[tokio::test]
+async fn more_than_the_window_is_not_shortened_in_silence() {
+    let settings = [("CODEX_ENGINE", "app-server"), ("CODEX_MAX_PROMPT_CHARS", "1048576")];
+    let app = TestApp::real(&settings).await;
+    let expected = "é".repeat(1_000_000);
+    let prompt = format!("@@{{\"text\":\"{expected}\"}}@@");
+    let answer = app.grpc().await.chat(ask("gpt-5.5", &prompt)).await.unwrap().into_inner();
+    assert!(answer.choices[0].text != expected, "then Codex no longer shortens it: mend the README");
+    assert!(answer.notices.iter().any(|notice| notice.message.contains("summary")), "{:?}", answer.notices);
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_megabyte_of_tokens_arrives_whole_through_the_real_cli() {
+    let app = TestApp::real(&[]).await;
+    let count = 120_000;
+    let expected = (0..count).map(|n| format!("tok{n}")).collect::<Vec<_>>().join(" ");
+    assert!(expected.len() > 1_000_000);
+    let prompt = format!("@@{{\"tokens\":{count}}}@@");
+    assert!(app.chat(ask("gpt-5.5", &prompt)).await == expected, "gRPC");
+    assert!(folded(&app.stream(&body("gpt-5.5", &prompt)).await).text == expected, "SSE");
+    app.stop().await;
+}
+
+#[tokio::test]
 async fn a_line_beyond_the_limit_ends_the_turn_and_its_process() {
-    let app = TestApp::fake(&[("CODEX_SUBPROCESS_STREAM_LIMIT", "10000")]).await;
-    // A line of just the limit is fine.
-    assert_eq!(app.chat(ask("fake:longline:10000", "x")).await, "the answer after a long line");
-    let (status, error) = app.refused(&body("fake:longline:10001", "x")).await;
-    assert_eq!((status, &error["code"]), (502, &json!("turn_failed")));
+    // The fake of `exec` prints just so many bytes, the other one somewhat more.
+    let (limit, fits, exceeds) = match engine() {
+        Engine::Exec => ("10000", "fake:longline:10000", "fake:longline:10001"),
+        Engine::AppServer => ("100000", "fake:longline:99000", "fake:longline:100001"),
+    };
+    let (code, told) = match engine() {
+        Engine::Exec => ("turn_failed", (Code::Aborted, "TURN_FAILED")),
+        Engine::AppServer => ("worker_lost", (Code::Unavailable, "WORKER_LOST")),
+    };
+    let app = TestApp::fake(&[("CODEX_SUBPROCESS_STREAM_LIMIT", limit)]).await;
+    assert_eq!(app.chat(ask(fits, "x")).await, "the answer after a long line");
+    let (status, error) = app.refused(&body(exceeds, "x")).await;
+    assert_eq!((status, &error["code"]), (502, &json!(code)));
     assert!(error["message"].as_str().unwrap().contains("CODEX_SUBPROCESS_STREAM_LIMIT"), "{error}");
-    let refused = app.grpc_refused(ask("fake:longline:10001", "x")).await;
-    assert_eq!(kind(&refused), (Code::Aborted, "TURN_FAILED".into()));
-    eventually!("no process is left", app.processes().is_empty());
+    let refused = app.grpc_refused(ask(exceeds, "x")).await;
+    assert_eq!(kind(&refused), (told.0, told.1.into()));
+    eventually!("no process is left", app.turn_processes().is_empty());
     assert_eq!(app.status().await.running_turns, 0);
     app.stop().await;
 }

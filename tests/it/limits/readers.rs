@@ -9,8 +9,9 @@ use crate::{
     eventually,
     support::{
         SOON, TestApp, ask,
+        engines::echo,
         http::{body, chunks, streamed},
-        staged::{FLOOD, Staged},
+        staged::Staged,
         wire::{Wire, head},
     },
 };
@@ -24,22 +25,23 @@ async fn a_client_that_has_stopped_reading_is_cut_and_its_turn_ends() {
     let app = TestApp::fake(&[SHORT, ("CODEX_BIN", &staged.bin())]).await;
     // One at each door. Neither hangs up: the server has to notice.
     let mut http = Wire::narrow(app.address).await;
-    http.post(&streamed(body(FLOOD, "x"))).await;
+    http.post(&streamed(body(Staged::flood(), "x"))).await;
     assert_eq!(http.response().await.status, 200);
     let mut grpc = app.grpc().await;
-    let mut stream = grpc.stream_chat(ask(FLOOD, "x")).await.unwrap().into_inner();
+    let mut stream = grpc.stream_chat(ask(Staged::flood(), "x")).await.unwrap().into_inner();
     stream.message().await.unwrap().unwrap();
     eventually!("both turns are gone", app.status().await.running_turns == 0);
-    eventually!("their processes are gone", app.processes().is_empty());
+    eventually!("their processes are gone", app.turn_processes().is_empty());
     // The call is reset, its neighbours on the same connection are not.
     let response = grpc.chat(ask("fake:echo", "same connection")).await.unwrap().into_inner();
-    assert_eq!(response.choices[0].text, "USER: same connection");
+    assert_eq!(response.choices[0].text, echo("same connection"));
     let status = loop {
         if let Err(status) = stream.message().await {
             break status;
         }
     };
-    assert_eq!(status.code(), tonic::Code::Cancelled, "{status:?}");
+    // A warm worker says more than the server keeps for nobody before the time to write is over.
+    assert!(matches!(status.code(), tonic::Code::Cancelled | tonic::Code::Aborted), "{status:?}");
     app.stop().await;
     drop(http);
 }

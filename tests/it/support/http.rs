@@ -21,7 +21,13 @@ pub fn body(model: &str, text: &str) -> Value {
 
 impl TestApp {
     pub async fn post(&self, body: &Value) -> Response {
-        reqwest::Client::new().post(self.url("/v1/chat/completions")).json(body).send().await.unwrap()
+        self.post_later(body).await
+    }
+
+    /// The same for a task of its own.
+    pub fn post_later(&self, body: &Value) -> impl Future<Output = Response> + Send + use<> {
+        let request = reqwest::Client::new().post(self.url("/v1/chat/completions")).json(body).send();
+        async { request.await.unwrap() }
     }
 
     /// A whole chat completion.

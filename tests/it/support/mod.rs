@@ -1,6 +1,7 @@
 //! A server in this process, on a port of its own, over the fake codex or the real one; it asserts at its end that
 //! nothing of it is left.
 
+pub mod engines;
 pub mod grpc;
 pub mod http;
 pub mod processes;
@@ -114,7 +115,7 @@ impl TestApp {
         Channel::from_shared(format!("http://{}", self.grpc_address)).unwrap().connect().await.unwrap()
     }
 
-    /// Processes that this server's turns have started and that are alive.
+    /// Processes that this server has started and that are alive, warm workers too.
     pub fn processes(&self) -> Vec<String> {
         processes::marked(&self.marker)
     }
@@ -178,7 +179,7 @@ pub fn config(codex: Codex, home: &Path, marker: &str, settings: &[(&str, &str)]
     set("CODEX_CANCEL_GRACE_SECONDS", "0.5".into());
     set("CODEX_BIN", executable(codex).into());
     // The same tests run over both engines, one after the other: see scripts/test.sh.
-    set("CODEX_ENGINE", std::env::var_os("TEST_ENGINE").unwrap_or_else(|| "exec".into()));
+    set("CODEX_ENGINE", engines::engine().name().into());
     for (name, value) in settings {
         set(name, value.into());
     }

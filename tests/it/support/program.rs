@@ -18,7 +18,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Codex, SOON, executable, processes};
+use super::{Codex, SOON, engines, executable, processes};
 use crate::eventually;
 
 /// How to start it.
@@ -47,6 +47,7 @@ impl Program {
             ("CODEX_LOG_FORMAT", "json".into()),
             ("CODEX_CANCEL_GRACE_SECONDS", "0.5".into()),
             ("CODEX_BIN", executable(codex).display().to_string()),
+            ("CODEX_ENGINE", engines::engine().name().into()),
         ];
         let env = env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         Self { home, marker, env }
@@ -137,6 +138,16 @@ impl Served {
         format!("http://{}{path}", self.address)
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id().unwrap()
+    }
+
+    /// Folder of everything that it writes.
+    pub fn home(&self) -> &Path {
+        self.program.home.path()
+    }
+
     /// What it has written to stderr.
     pub fn log(&self) -> Vec<String> {
         self.log.lock().unwrap().clone()
@@ -154,12 +165,23 @@ impl Served {
         kill_process(pid, signal).unwrap();
     }
 
-    /// Processes that its turns have started and that are alive.
+    /// Processes of its turns that are alive: not the warm workers, nor what contains them.
     pub fn turns(&self) -> Vec<String> {
+        engines::without_workers(self.processes())
+    }
+
+    /// Processes that it has started and that are alive.
+    pub fn processes(&self) -> Vec<String> {
         let own = self.child.id().map(|pid| format!("{pid}: "));
         let mut alive = processes::marked(&self.program.marker);
         alive.retain(|process| own.as_ref().is_none_or(|own| !process.starts_with(own)));
         alive
+    }
+
+    /// How many turns it says it runs.
+    pub async fn running(&self) -> u64 {
+        let health: Value = reqwest::get(self.url("/healthz")).await.unwrap().json().await.unwrap();
+        health["running"].as_u64().unwrap()
     }
 
     /// What lies in its folder for temporary files; see `TestApp::scratch_files` for the exception.
@@ -176,7 +198,7 @@ impl Served {
 
     /// Asserts that nothing of it is left.
     pub async fn nothing_is_left(&self) {
-        eventually!("no process is left", self.turns().is_empty());
+        eventually!("no process is left", self.processes().is_empty());
         eventually!("no file is left", self.scratch_files().is_empty());
     }
 }

@@ -1,5 +1,5 @@
-//! A codex whose turns wait for the test, for what must happen in the middle of one. Everything but its two models is
-//! the fake codex's.
+//! A codex whose turns wait for the test, for what must happen in the middle of one. With `exec` it is a script, all but
+//! its two models the fake codex's; the fake app-server can do both itself.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -10,16 +10,20 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::{Codex, executable};
+use super::{
+    Codex,
+    engines::{Engine, engine},
+    executable,
+};
 
-/// Its turns say `before`, wait until they are let go on, and then say `after`.
-pub const GATED: &str = "gated";
+/// With `exec`, the model whose turns say `before`, wait until they are let go on, and then say `after`.
+const GATED: &str = "gated";
 
 /// What the two messages of such a turn come to.
 pub const GATED_ANSWER: &str = "before\n\nafter";
 
-/// Its turns never stop talking: 8 KiB a line, as fast as they are read.
-pub const FLOOD: &str = "flood";
+/// With `exec`, the model whose turns never stop talking: 8 KiB a line, as fast as they are read.
+const FLOOD: &str = "flood";
 
 /// The executable, and the gate that its turns wait at.
 pub struct Staged {
@@ -71,6 +75,22 @@ echo '{{"type":"turn.completed","usage":{{"input_tokens":1,"cached_input_tokens"
     /// The value for `CODEX_BIN`.
     pub fn bin(&self) -> String {
         self.folder.path().join("codex").display().to_string()
+    }
+
+    /// The model whose turns say `before`, wait until they are let go on, and then say `after`.
+    pub fn gated(&self) -> String {
+        match engine() {
+            Engine::Exec => GATED.to_owned(),
+            Engine::AppServer => format!("fake:gated:{}", self.folder.path().join("gate").display()),
+        }
+    }
+
+    /// The model whose turns talk as fast as they are read, and for longer than there is room for between us and a reader.
+    pub fn flood() -> &'static str {
+        match engine() {
+            Engine::Exec => FLOOD,
+            Engine::AppServer => "fake:flood:8000000",
+        }
     }
 
     /// Lets so many gated turns go on, those that wait and those that will.

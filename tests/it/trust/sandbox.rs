@@ -24,7 +24,8 @@ async fn printed(app: &TestApp, command: &str) -> String {
 
 #[tokio::test]
 async fn a_turn_that_may_write_has_a_temporary_folder_of_its_own() {
-    let app = TestApp::real(&[("CODEX_SANDBOX", "workspace-write"), ("CODEX_ENGINE", "exec")]).await;
+    // Over exec the turn's, over app-server the worker's.
+    let app = TestApp::real(&[("CODEX_SANDBOX", "workspace-write")]).await;
     // Where all turns have their files.
     let shared = app.home.path().join("scratch").join("foreign");
     std::fs::write(&shared, "theirs").unwrap();

@@ -1,13 +1,18 @@
 //! Secrets of the server: neither the CLI nor the commands of the agent see what is not for them, and none is left on
 //! the disk.
 
-use std::{fs, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use codex_api::pb::{chat_event::Event, item::Kind};
 use serde_json::Value;
 use tonic::Request;
 
-use crate::support::{TestApp, ask, grpc::all, http::body};
+use crate::support::{
+    TestApp, ask,
+    engines::{Engine, engine},
+    grpc::all,
+    http::body,
+};
 
 /// What an operator's environment may hold. The values are what is looked for.
 const SECRETS: &[(&str, &str)] = &[
@@ -99,17 +104,38 @@ async fn the_cli_gets_its_own_keys_and_nothing_of_the_gateways() {
     let answer: Value = request.json(&body("fake:report", "x")).send().await.unwrap().json().await.unwrap();
     let report = answer["choices"][0]["message"]["content"].as_str().unwrap();
     let report: Value = serde_json::from_str(report).unwrap();
-    let env = report["env"].as_object().unwrap();
+    let env = match engine() {
+        Engine::Exec => report["env"].as_object().unwrap().clone(),
+        Engine::AppServer => environment(app.workers()[0]),
+    };
     let seen = |name: &str| {
         SECRETS.iter().any(|(n, value)| *n == name && env.get(name) == Some(&Value::from(*value)))
     };
     // The login and the provider's key are the CLI's.
-    for name in ["CODEX_API_KEY", "CODEX_ACCESS_TOKEN", "OPENAI_API_KEY", "MOCK_SECRET"] {
+    for name in ["CODEX_ACCESS_TOKEN", "OPENAI_API_KEY", "MOCK_SECRET"] {
         assert!(seen(name), "{name} is missing: {env:?}");
     }
-    let text = report.to_string();
+    match engine() {
+        Engine::Exec => assert!(seen("CODEX_API_KEY"), "{env:?}"),
+        // It takes no key from its environment; it gets a login of its own instead, which nobody else can read.
+        Engine::AppServer => {
+            assert!(!env.contains_key("CODEX_API_KEY"), "{env:?}");
+            let login = Path::new(env["CODEX_HOME"].as_str().unwrap()).join("auth.json");
+            assert!(fs::read_to_string(&login).unwrap().contains("hush-codex-api-key"));
+            assert_eq!(fs::metadata(&login).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+    }
+    let text = report.to_string() + &Value::from(env.clone()).to_string();
     assert!(!text.contains("hush-gateway-token") && !text.contains("hush-misspelt-token"), "{text}");
     assert!(env.keys().all(|name| !name.starts_with("CODEX_GATEWAY_")), "{env:?}");
     assert!(!report["argv"].to_string().contains(HUSH), "{report}");
     app.stop().await;
+}
+
+/// What a process was started with.
+fn environment(pid: u32) -> serde_json::Map<String, Value> {
+    let environ = fs::read(format!("/proc/{pid}/environ")).unwrap();
+    let environ = String::from_utf8(environ).unwrap();
+    let pairs = environ.split('\0').filter_map(|pair| pair.split_once('='));
+    pairs.map(|(name, value)| (name.to_owned(), value.into())).collect()
 }

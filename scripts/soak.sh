@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# 2,000 turns of 16 clients through the real Codex CLI: no failure, memory and disk flat. Takes minutes; not part of the
+# suite.
+set -euo pipefail
+
+# shellcheck source=scripts/setup.sh
+. "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+
+need_rust
+if [[ -z ${CODEX_BIN:-} ]]; then
+    need_node
+    install_codex
+    export CODEX_BIN=$codex
+fi
+cd "$root"
+cargo build --bins --examples
+exec nice cargo test --test it -- workers::soak --ignored --nocapture

@@ -1,0 +1,279 @@
+"""Tool loops of the official openai-python.
+
+BASE_URL=http://127.0.0.1:PORT/v1, API_KEY; MODEL if not gpt-5.5. The server runs on the scripted upstream, with an
+engine that has client tools. BASE_URL_RESTARTED is the same server after a restart: one that remembers nothing.
+"""
+
+import asyncio
+import json
+
+import openai
+from openai import AsyncOpenAI, OpenAI
+from pydantic import BaseModel
+
+import checks
+from checks import Skip, check, directive, raises, same
+
+BASE_URL = checks.env("BASE_URL")
+API_KEY = checks.env("API_KEY", "unused")
+MODEL = checks.env("MODEL", "gpt-5.5")
+OPTIONS = {"base_url": BASE_URL, "api_key": API_KEY, "max_retries": 0, "timeout": 60}
+CLIENT = OpenAI(**OPTIONS)
+
+
+class GetWeather(BaseModel):
+    """Tells the weather."""
+
+    city: str
+    days: int
+
+
+class GetTime(BaseModel):
+    """Tells the time."""
+
+    zone: str
+
+
+TOOLS = [openai.pydantic_function_tool(GetWeather), openai.pydantic_function_tool(GetTime)]
+ROME = {"name": "GetWeather", "arguments": {"city": "Rome", "days": 2}}
+OSLO = {"name": "GetWeather", "arguments": {"city": "Oslo", "days": 1}}
+TIME = {"name": "GetTime", "arguments": {"zone": "CET"}}
+DONE = {"text": "It is warm.", "usage": checks.USAGE}
+
+
+def user(*steps):
+    return [{"role": "user", "content": directive(*steps)}]
+
+
+def calling(*calls, **more):
+    return {"calls": list(calls), "usage": checks.USAGE, **more}
+
+
+def run(call):
+    """The client's own functions."""
+    arguments = json.loads(call.function.arguments)
+    if call.function.name == "GetWeather":
+        weather = GetWeather(**arguments)
+        return f"{weather.city}: 25 C for {weather.days} days"
+    same(call.function.name, "GetTime")
+    return f"{GetTime(**arguments).zone}: noon"
+
+
+def answered(message):
+    """The assistant's message as the SDK has it, and the results of its calls."""
+    results = [{"role": "tool", "tool_call_id": call.id, "content": run(call)} for call in message.tool_calls]
+    return [message, *results]
+
+
+def loop(messages, client=CLIENT, rounds=10, **more):
+    """Asks until the model has no more calls; the answers, last one last."""
+    answers = []
+    for _ in range(rounds):
+        got = client.chat.completions.create(model=MODEL, messages=messages, tools=TOOLS, **more)
+        answers.append(got)
+        if got.choices[0].finish_reason != "tool_calls":
+            return answers
+        messages = [*messages, *answered(got.choices[0].message)]
+    raise AssertionError("the model calls for ever")
+
+
+def called(message):
+    return [(call.function.name, json.loads(call.function.arguments)) for call in message.tool_calls or []]
+
+
+def wanted(*calls):
+    return [(call["name"], call["arguments"]) for call in calls]
+
+
+def same_usage(usage):
+    same((usage.prompt_tokens, usage.completion_tokens), (checks.USAGE["input"], checks.USAGE["output"]), "usage")
+    same(usage.total_tokens, checks.USAGE["input"] + checks.USAGE["output"], "total")
+
+
+@check
+def single_call():
+    first, last = loop(user(calling(ROME), DONE))
+    choice = first.choices[0]
+    same((choice.finish_reason, choice.message.content), ("tool_calls", None))
+    same(called(choice.message), wanted(ROME))
+    same(choice.message.tool_calls[0].type, "function")
+    same_usage(first.usage)
+    same((last.choices[0].finish_reason, last.choices[0].message.content), ("stop", "It is warm."))
+    same(last.choices[0].message.tool_calls, None)
+    same_usage(last.usage)
+
+
+@check
+def text_beside_a_call():
+    first, last = loop(user(calling(ROME, text="Let me look.", reasoning="hm"), DONE))
+    same(first.choices[0].message.content, "Let me look.")
+    same(last.choices[0].message.content, "It is warm.")
+
+
+@check
+def parallel_calls():
+    first, last = loop(user(calling(ROME, TIME, OSLO), DONE))
+    same(called(first.choices[0].message), wanted(ROME, TIME, OSLO))
+    same(len({call.id for call in first.choices[0].message.tool_calls}), 3, "ids")
+    same(last.choices[0].message.content, "It is warm.")
+
+
+@check
+def one_call_at_a_time():
+    first, last = loop(user(calling(ROME, OSLO), DONE), parallel_tool_calls=False)
+    same(called(first.choices[0].message), wanted(ROME))
+    same(last.choices[0].message.content, "It is warm.")
+
+
+@check
+def several_rounds():
+    steps = [calling(ROME, reasoning="one"), calling(OSLO, TIME, text="And now?"), calling(TIME), DONE]
+    answers = loop(user(*steps))
+    same([called(a.choices[0].message) for a in answers], [wanted(ROME), wanted(OSLO, TIME), wanted(TIME), []])
+    same(answers[-1].choices[0].message.content, "It is warm.")
+
+
+@check
+def what_the_model_saw():
+    # The second answer tells what reached the model: everything, in order.
+    _, last = loop(user(calling(ROME, TIME, text="Wait.", reasoning="hm"), {"echo": True}))
+    seen = json.loads(last.choices[0].message.content)
+    wanted_items = ["user", "reasoning", "assistant", *["function_call"] * 2, *["function_call_output"] * 2]
+    same(seen["items"][-7:], wanted_items, "items")
+    same([name for name in seen["tools"] if name.startswith("Get")], ["GetWeather", "GetTime"], "tools")
+
+
+@check
+def choices_of_tools():
+    named = {"type": "function", "function": {"name": "GetTime"}}
+    for choice, calls in [("auto", [ROME]), ("required", [ROME]), (named, [TIME])]:
+        got = CLIENT.chat.completions.create(
+            model=MODEL, messages=user(calling(*calls)), tools=TOOLS, tool_choice=choice
+        )
+        same(called(got.choices[0].message), wanted(*calls), str(choice))
+    got = CLIENT.chat.completions.create(model=MODEL, messages=user(DONE), tools=TOOLS, tool_choice="none")
+    same((got.choices[0].finish_reason, got.choices[0].message.tool_calls), ("stop", None))
+
+
+@check
+def required_without_a_call():
+    error = raises(
+        openai.InternalServerError,
+        CLIENT.chat.completions.create,
+        model=MODEL,
+        messages=user(DONE),
+        tools=TOOLS,
+        tool_choice="required",
+    )
+    same((error.status_code, error.code), (502, "turn_failed"))
+    assert "tool_choice requires a tool call" in str(error), error
+
+
+@check
+def strict_arguments_come_corrected():
+    wrong = {"name": "GetWeather", "arguments": {"city": "Rome", "days": "two"}}
+    completion = CLIENT.chat.completions.parse(
+        model=MODEL, messages=user(calling(wrong), calling(ROME)), tools=TOOLS
+    )
+    calls = completion.choices[0].message.tool_calls
+    same([call.function.parsed_arguments for call in calls], [GetWeather(city="Rome", days=2)])
+
+
+@check
+def streamed_deltas_by_index():
+    steps = calling(ROME, TIME, text="Let me look.")
+    chunks = CLIENT.chat.completions.create(
+        model=MODEL, messages=user(steps), tools=TOOLS, stream=True, stream_options={"include_usage": True}
+    )
+    calls, text, reasons, usage = {}, "", [], None
+    for chunk in chunks:
+        usage = chunk.usage or usage
+        for choice in chunk.choices:
+            text += choice.delta.content or ""
+            reasons += [choice.finish_reason] if choice.finish_reason else []
+            for delta in choice.delta.tool_calls or []:
+                call = calls.setdefault(delta.index, {"id": "", "name": "", "arguments": ""})
+                call["id"] += delta.id or ""
+                call["name"] += delta.function.name or ""
+                call["arguments"] += delta.function.arguments or ""
+    same((text, reasons, sorted(calls)), ("Let me look.", ["tool_calls"], [0, 1]))
+    same([(c["name"], json.loads(c["arguments"])) for _, c in sorted(calls.items())], wanted(ROME, TIME))
+    assert all(call["id"].startswith("call_") for call in calls.values()), calls
+    same_usage(usage)
+
+
+@check
+def stream_helper():
+    messages = user(calling(ROME, TIME, text="Let me look."), {"echo": True})
+    with CLIENT.chat.completions.stream(model=MODEL, messages=messages, tools=TOOLS) as events:
+        events_seen = list(events)
+        final = events.get_final_completion()
+    done = [event for event in events_seen if event.type == "tool_calls.function.arguments.done"]
+    same([(event.name, event.index) for event in done], [("GetWeather", 0), ("GetTime", 1)])
+    same([event.parsed_arguments for event in done], [GetWeather(city="Rome", days=2), GetTime(zone="CET")])
+    deltas = [e for e in events_seen if e.type == "tool_calls.function.arguments.delta"]
+    same("".join(e.arguments_delta for e in deltas if e.index == 1), done[1].arguments)
+    choice = final.choices[0]
+    same((choice.finish_reason, choice.message.content), ("tool_calls", "Let me look."))
+    same(called(choice.message), wanted(ROME, TIME))
+
+    more = [*messages, *answered(choice.message)]
+    with CLIENT.chat.completions.stream(model=MODEL, messages=more, tools=TOOLS) as events:
+        final = events.get_final_completion()
+    seen = json.loads(final.choices[0].message.content)
+    same(seen["items"][-6:], ["user", "assistant", *["function_call"] * 2, *["function_call_output"] * 2])
+
+
+@check
+def results_after_a_restart():
+    restarted = checks.env("BASE_URL_RESTARTED", "none")
+    if restarted == "none":
+        raise Skip("BASE_URL_RESTARTED is not set")
+    messages = user(calling(ROME, TIME, reasoning="forgotten", text="Let me look."), {"echo": True})
+    client = OpenAI(**OPTIONS | {"base_url": restarted})
+    for stream in (False, True):
+        if stream:
+            with CLIENT.chat.completions.stream(model=MODEL, messages=messages, tools=TOOLS) as events:
+                first = events.get_final_completion()
+        else:
+            first = CLIENT.chat.completions.create(model=MODEL, messages=messages, tools=TOOLS)
+        last = loop([*messages, *answered(first.choices[0].message)], client)[-1]
+        seen = json.loads(last.choices[0].message.content)
+        wanted_items = ["user", "assistant", *["function_call"] * 2, *["function_call_output"] * 2]
+        same(seen["items"][-6:], wanted_items, "items")
+        assert "reasoning" not in seen["items"], seen["items"]
+
+
+@check
+def loops_side_by_side():
+    async def one(client, number):
+        messages = user(calling({"name": "GetTime", "arguments": {"zone": f"Z{number}"}}), {"text": f"done {number}"})
+        first = await client.chat.completions.create(model=MODEL, messages=messages, tools=TOOLS)
+        message = first.choices[0].message
+        same(called(message), [("GetTime", {"zone": f"Z{number}"})])
+        last = await client.chat.completions.create(model=MODEL, messages=[*messages, *answered(message)], tools=TOOLS)
+        return last.choices[0].message.content
+
+    async def all_of_them():
+        async with AsyncOpenAI(**OPTIONS) as client:
+            return await asyncio.gather(*(one(client, number) for number in range(12)))
+
+    same(asyncio.run(all_of_them()), [f"done {number}" for number in range(12)])
+
+
+@check
+def results_that_do_not_fit():
+    messages = user(calling(ROME, TIME), DONE)
+    first = CLIENT.chat.completions.create(model=MODEL, messages=messages, tools=TOOLS)
+    message, one, other = answered(first.choices[0].message)
+    create = CLIENT.chat.completions.create
+    for history, param in [
+        ([message, one], "messages[1].tool_calls[1]"),
+        ([message, one, other, one], "messages[4].tool_call_id"),
+        ([one], "messages[1].tool_call_id"),
+    ]:
+        error = raises(openai.BadRequestError, create, model=MODEL, messages=[*messages, *history], tools=TOOLS)
+        same(error.param, param)
+
+
+checks.main()

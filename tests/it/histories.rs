@@ -1,0 +1,98 @@
+//! Whole conversations through both doors and the real CLI on the warm engine: every role, word, picture, call and
+//! result that the model is shown, for a table of histories and for random ones.
+
+mod random;
+
+use serde_json::{Value, json};
+
+use crate::{
+    eventually,
+    support::{TestApp, http::streamed},
+    tools::{
+        contract::contract,
+        seen::{Seen, texts},
+        warm,
+    },
+};
+
+/// Also what the engine's own tests go by.
+const TABLE: &str = include_str!("../fixtures/histories.json");
+
+#[derive(Debug, Clone, Copy)]
+enum Door {
+    Grpc,
+    Http,
+}
+
+const DOORS: [Door; 2] = [Door::Grpc, Door::Http];
+
+/// What reaches the model of a request. Nobody waits for the answer: the turn is left as soon as the model is asked.
+async fn seen(app: &TestApp, door: Door, body: &Value) -> Seen {
+    let before = app.asked();
+    match door {
+        Door::Grpc => {
+            let stream = app.grpc().await.stream_chat(contract(body)).await.unwrap();
+            eventually!("the model is asked", app.asked() > before);
+            drop(stream);
+        }
+        Door::Http => {
+            let response = app.post(&streamed(body.clone())).await;
+            assert_eq!(response.status(), 200, "{:?}", response.text().await);
+            eventually!("the model is asked", app.asked() > before);
+            drop(response);
+        }
+    }
+    app.seen()
+}
+
+/// Asserts that the model is shown this conversation and told these instructions, and nothing else but Codex's own.
+fn shown(seen: &Seen, items: &[Value], instructions: Option<&str>, alone: bool) {
+    let own = seen.ends_with(items);
+    let told: Vec<&str> = own.iter().filter(|item| item["role"] == "developer").flat_map(texts).collect();
+    if alone {
+        assert_eq!((told, own.len()), (Vec::from_iter(instructions), usize::from(instructions.is_some())));
+        assert_eq!(seen.body["instructions"].as_str().unwrap_or_default(), "");
+    } else if let Some(instructions) = instructions {
+        let times = told.iter().filter(|text| **text == instructions).count();
+        assert_eq!(times, 1, "told once, and alone: {told:#?}");
+    }
+}
+
+#[tokio::test]
+async fn the_table_through_both_doors_and_in_both_profiles() {
+    let table: Vec<Value> = serde_json::from_str(TABLE).unwrap();
+    assert!(table.len() >= 30);
+    let app = warm(&[]).await;
+    for row in &table {
+        for (model, alone) in [("gpt-5.5", false), ("gpt-5.5:chat", true)] {
+            for door in DOORS {
+                let mut body = row.clone();
+                for ours in ["name", "items", "instructions"] {
+                    body.as_object_mut().unwrap().remove(ours);
+                }
+                body["model"] = model.into();
+                eprintln!("{} ({model}, {door:?})", row["name"]);
+                let seen = seen(&app, door, &body).await;
+                shown(&seen, row["items"].as_array().unwrap(), row["instructions"].as_str(), alone);
+            }
+        }
+    }
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn an_agent_without_instructions_of_the_client_is_told_codexs_own_only() {
+    let app = warm(&[]).await;
+    let told = async |messages: Value| {
+        let body = json!({"model": "gpt-5.5", "messages": messages});
+        let seen = seen(&app, Door::Http, &body).await;
+        let developer = seen.items.iter().filter(|item| item["role"] == "developer");
+        developer.flat_map(texts).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let user = json!({"role": "user", "content": "hi"});
+    let without = told(json!([user])).await;
+    let mut with = told(json!([{"role": "system", "content": "Be kind."}, user])).await;
+    with.retain(|text| text != "Be kind.");
+    assert_eq!(with, without, "nothing else changes");
+    app.stop().await;
+}

@@ -1,0 +1,175 @@
+//! Random histories. What the model must be shown is worked out here anew, from the rules in the documentation.
+
+use proptest::{
+    collection::vec,
+    option,
+    prelude::*,
+    sample,
+    test_runner::{Config, TestRunner},
+};
+use serde_json::{Value, json};
+
+use super::{DOORS, seen, shown};
+use crate::tools::{
+    seen::{call, output},
+    warm,
+};
+
+const CASES: u32 = 40;
+
+const PNG: &str = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAIAAAD91JpzAAAAEElEQVR4nGP4z8AARAwQCgAf7gP9i18U1AAAAABJRU5ErkJggg==";
+
+/// Functions by the client's name, and by the one that the model is shown.
+const NAMES: [(&str, &str); 5] = [
+    ("get", "get"),
+    ("set-it", "set-it"),
+    ("exec_command", "client_exec_command"),
+    ("mcp__a__b", "client_mcp__a__b"),
+    ("a.b", "client_a_b"),
+];
+
+/// What somebody says: texts, and pictures where there is none.
+type Parts = Vec<Option<String>>;
+
+#[derive(Debug, Clone)]
+enum Step {
+    Instructs(&'static str, String),
+    Asks(Parts, Option<String>),
+    Says(String, Option<String>),
+    /// Text beside calls, and of each call: which function, its arguments, its result, where that stands.
+    Calls(String, Vec<(usize, String, Parts, u32)>),
+}
+
+fn text() -> impl Strategy<Value = String> {
+    // A letter first: Codex's own messages begin with a mark.
+    "[a-zé世👩][ -?A-~é世👩\n]{0,12}"
+}
+
+fn parts() -> impl Strategy<Value = Parts> {
+    vec(prop_oneof![3 => text().prop_map(Some), 1 => Just(None)], 1..4)
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let name = || option::of("[a-z]{1,5}");
+    let calls = vec((0..NAMES.len(), text(), parts(), any::<u32>()), 1..4);
+    prop_oneof![
+        (sample::select(vec!["system", "developer"]), text())
+            .prop_map(|(role, text)| Step::Instructs(role, text)),
+        (parts(), name()).prop_map(|(parts, name)| Step::Asks(parts, name)),
+        (text(), name()).prop_map(|(text, name)| Step::Says(text, name)),
+        (option::of(text()), calls).prop_map(|(text, calls)| Step::Calls(text.unwrap_or_default(), calls)),
+    ]
+}
+
+/// Parts in OpenAI's words.
+fn content(parts: &Parts) -> Value {
+    let part = |part: &Option<String>| match part {
+        Some(text) => json!({"type": "text", "text": text}),
+        None => json!({"type": "image_url", "image_url": {"url": PNG}}),
+    };
+    parts.iter().map(part).collect()
+}
+
+/// Parts as the model is shown them.
+fn inputs(parts: &Parts) -> Vec<Value> {
+    let part = |part: &Option<String>| match part {
+        Some(text) => json!({"type": "input_text", "text": text}),
+        None => json!({"type": "input_image", "image_url": PNG}),
+    };
+    parts.iter().map(part).collect()
+}
+
+fn message(role: &str, kind: &str, text: &str) -> Value {
+    json!({"type": "message", "role": role, "content": [{"type": kind, "text": text}]})
+}
+
+/// A speaker's words with the name before them.
+fn named(name: Option<&String>, text: &str) -> String {
+    name.map_or_else(|| text.to_owned(), |name| format!("{name}: {text}"))
+}
+
+/// The messages of these steps, the instructions that are none of the conversation, and the conversation.
+fn history(steps: &[Step]) -> (Vec<Value>, Option<String>, Vec<Value>) {
+    let (mut messages, mut lead, mut items) = (Vec::new(), Vec::new(), Vec::new());
+    for (number, step) in steps.iter().enumerate() {
+        match step {
+            Step::Instructs(role, text) => {
+                messages.push(json!({"role": role, "content": text}));
+                if items.is_empty() {
+                    lead.push(text.clone());
+                } else {
+                    items.push(message("developer", "input_text", text));
+                }
+            }
+            Step::Asks(parts, name) => {
+                messages.push(json!({"role": "user", "content": content(parts), "name": name}));
+                let mut shown = inputs(parts);
+                if let Some(name) = name {
+                    match parts.iter().position(Option::is_some) {
+                        Some(first) => {
+                            shown[first]["text"] = named(Some(name), parts[first].as_ref().unwrap()).into();
+                        }
+                        None => shown.insert(0, json!({"type": "input_text", "text": format!("{name}:")})),
+                    }
+                }
+                items.push(json!({"type": "message", "role": "user", "content": shown}));
+            }
+            Step::Says(text, name) => {
+                messages.push(json!({"role": "assistant", "content": text, "name": name}));
+                items.push(message("assistant", "output_text", &named(name.as_ref(), text)));
+            }
+            Step::Calls(text, calls) => {
+                let id = |index: usize| format!("call_{number}_{index}");
+                let arguments = |text: &str| json!({"x": text}).to_string();
+                let made = calls.iter().enumerate().map(|(index, (name, text, ..))| {
+                    json!({"id": id(index), "type": "function",
+                        "function": {"name": NAMES[*name].0, "arguments": arguments(text)}})
+                });
+                let made: Vec<Value> = made.collect();
+                messages.push(json!({"role": "assistant", "content": text, "tool_calls": made}));
+                items.extend((!text.is_empty()).then(|| message("assistant", "output_text", text)));
+                let shown = calls.iter().enumerate();
+                items.extend(
+                    shown.map(|(index, (name, text, ..))| call(NAMES[*name].1, &arguments(text), &id(index))),
+                );
+                let mut order: Vec<usize> = (0..calls.len()).collect();
+                order.sort_by_key(|index| calls[*index].3);
+                for index in order {
+                    let parts = &calls[index].2;
+                    messages
+                        .push(json!({"role": "tool", "tool_call_id": id(index), "content": content(parts)}));
+                    items.push(match &parts[..] {
+                        [Some(text)] => output(&id(index), text.as_str()),
+                        _ => output(&id(index), inputs(parts)),
+                    });
+                }
+            }
+        }
+    }
+    if items.is_empty() {
+        // Somebody must speak: the last instruction does.
+        items.push(message("developer", "input_text", &lead.pop().unwrap()));
+    }
+    (messages, (!lead.is_empty()).then(|| lead.join("\n\n")), items)
+}
+
+#[test]
+fn every_word_reaches_the_model_once_in_order_and_in_its_role() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let app = runtime.block_on(warm(&[]));
+    // Each attempt to make a failure smaller is a turn as well.
+    let config =
+        Config { cases: CASES, max_shrink_iters: 60, failure_persistence: None, ..Config::default() };
+    let outcome = TestRunner::new(config).run(&vec(step(), 1..10), |steps| {
+        let (messages, instructions, items) = history(&steps);
+        let alone = steps.len() % 2 == 0;
+        let model = if alone { "gpt-5.5:chat" } else { "gpt-5.5" };
+        for door in DOORS {
+            let body = json!({"model": model, "messages": messages});
+            shown(&runtime.block_on(seen(&app, door, &body)), &items, instructions.as_deref(), alone);
+        }
+        Ok(())
+    });
+    runtime.block_on(app.stop());
+    outcome.unwrap();
+}

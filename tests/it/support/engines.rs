@@ -1,0 +1,72 @@
+//! Which engine the tests run over, and what is the same in both but told in other words.
+
+use super::TestApp;
+
+/// How turns run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// One process for each turn; the conversation is one text.
+    Exec,
+    /// Warm workers; the conversation keeps its roles.
+    AppServer,
+}
+
+impl Engine {
+    /// The value of `CODEX_ENGINE`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Exec => "exec",
+            Self::AppServer => "app-server",
+        }
+    }
+
+    /// What the fake codex echoes of a user's only message: what the model is sent.
+    pub fn echo(self, text: &str) -> String {
+        match self {
+            Self::Exec => format!("USER: {text}"),
+            Self::AppServer => text.to_owned(),
+        }
+    }
+}
+
+/// The engine of this run; see scripts/test.sh. A test may choose another by `CODEX_ENGINE`.
+pub fn engine() -> Engine {
+    match std::env::var("TEST_ENGINE").as_deref() {
+        Err(_) | Ok("exec") => Engine::Exec,
+        Ok("app-server") => Engine::AppServer,
+        Ok(other) => panic!("TEST_ENGINE={other}"),
+    }
+}
+
+/// What the fake codex echoes, over the engine of this run.
+pub fn echo(text: &str) -> String {
+    engine().echo(text)
+}
+
+impl TestApp {
+    /// Processes of turns that are alive: not the warm workers, nor what contains them.
+    pub fn turn_processes(&self) -> Vec<String> {
+        without_workers(self.processes())
+    }
+
+    /// The warm workers that are alive, by their process ids.
+    pub fn workers(&self) -> Vec<u32> {
+        workers(&self.processes())
+    }
+}
+
+/// The same of command lines.
+pub fn without_workers(mut processes: Vec<String>) -> Vec<String> {
+    processes.retain(|line| !is_worker(line));
+    processes
+}
+
+/// The process ids of those that are workers and not what contains them.
+pub fn workers(processes: &[String]) -> Vec<u32> {
+    let workers = processes.iter().filter(|line| is_worker(line) && !line.contains(" contain "));
+    workers.map(|line| line.split(':').next().unwrap().parse().unwrap()).collect()
+}
+
+fn is_worker(line: &str) -> bool {
+    line.split(' ').any(|argument| argument == "app-server")
+}

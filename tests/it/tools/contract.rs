@@ -1,0 +1,105 @@
+//! A request in OpenAI's words as one in the contract's, written apart from the server's own translation.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use codex_api::pb::{self, content_part, response_format, tool_choice::Mode};
+use prost_types::{ListValue, Struct, value::Kind};
+use serde_json::{Map, Value};
+
+/// The same request for the gRPC door.
+pub fn contract(body: &Value) -> pb::ChatRequest {
+    pb::ChatRequest {
+        model: string(&body["model"]),
+        messages: list(&body["messages"]).map(message).collect(),
+        tools: list(&body["tools"]).map(tool).collect(),
+        tool_choice: choice(&body["tool_choice"]),
+        parallel_tool_calls: body["parallel_tool_calls"].as_bool(),
+        response_format: (body["response_format"]["type"] == "json_object").then_some(pb::ResponseFormat {
+            format: Some(response_format::Format::JsonObject(pb::JsonObjectFormat {})),
+        }),
+        ..pb::ChatRequest::default()
+    }
+}
+
+fn message(message: &Value) -> pb::Message {
+    let role = match message["role"].as_str().unwrap() {
+        "system" => pb::Role::System,
+        "developer" => pb::Role::Developer,
+        "user" => pb::Role::User,
+        "assistant" => pb::Role::Assistant,
+        "tool" => pb::Role::Tool,
+        other => panic!("no role {other}"),
+    };
+    let parts = match &message["content"] {
+        Value::String(text) => vec![content_part::Part::Text(text.clone())],
+        parts => list(parts).map(part).collect(),
+    };
+    pb::Message {
+        role: role.into(),
+        parts: parts.into_iter().map(|part| pb::ContentPart { part: Some(part) }).collect(),
+        name: string(&message["name"]),
+        tool_calls: list(&message["tool_calls"])
+            .map(|call| pb::ToolCall {
+                id: string(&call["id"]),
+                name: string(&call["function"]["name"]),
+                arguments: string(&call["function"]["arguments"]),
+            })
+            .collect(),
+        tool_call_id: string(&message["tool_call_id"]),
+    }
+}
+
+fn part(part: &Value) -> content_part::Part {
+    let Some(url) = part["image_url"]["url"].as_str() else {
+        return content_part::Part::Text(string(&part["text"]));
+    };
+    let data = STANDARD.decode(url.split_once("base64,").unwrap().1).unwrap();
+    content_part::Part::Image(pb::Image { data: data.into(), detail: String::new() })
+}
+
+fn tool(tool: &Value) -> pb::Tool {
+    let function = &tool["function"];
+    pb::Tool {
+        name: string(&function["name"]),
+        description: string(&function["description"]),
+        parameters: function["parameters"].as_object().map(to_struct),
+        strict: function["strict"].as_bool().unwrap_or_default(),
+    }
+}
+
+fn choice(choice: &Value) -> Option<pb::ToolChoice> {
+    let mode = |mode: Mode| Some(pb::ToolChoice { mode: mode.into(), name: String::new() });
+    match choice {
+        Value::Null => None,
+        Value::String(word) => mode(match word.as_str() {
+            "auto" => Mode::Auto,
+            "none" => Mode::None,
+            "required" => Mode::Required,
+            other => panic!("no choice {other}"),
+        }),
+        named => Some(pb::ToolChoice { mode: Mode::Named.into(), name: string(&named["function"]["name"]) }),
+    }
+}
+
+fn to_struct(object: &Map<String, Value>) -> Struct {
+    Struct { fields: object.iter().map(|(name, value)| (name.clone(), to_value(value))).collect() }
+}
+
+fn to_value(value: &Value) -> prost_types::Value {
+    let kind = match value {
+        Value::Null => Kind::NullValue(0),
+        Value::Bool(bool) => Kind::BoolValue(*bool),
+        Value::Number(number) => Kind::NumberValue(number.as_f64().unwrap()),
+        Value::String(text) => Kind::StringValue(text.clone()),
+        Value::Array(values) => Kind::ListValue(ListValue { values: values.iter().map(to_value).collect() }),
+        Value::Object(object) => Kind::StructValue(to_struct(object)),
+    };
+    prost_types::Value { kind: Some(kind) }
+}
+
+fn list(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+fn string(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}

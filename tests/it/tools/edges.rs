@@ -1,0 +1,152 @@
+//! Where calls meet trouble: upstreams that break off, functions that nobody offers, many tools, every model.
+
+use serde_json::{Value, json};
+
+use super::{
+    MODEL,
+    contract::contract,
+    function, next, request, script,
+    seen::{call, output, user},
+    warm,
+    ways::{WAYS, Way, result},
+};
+
+#[tokio::test]
+async fn every_model_gets_functions_and_calls_them() {
+    let app = warm(&[]).await;
+    let models: Value = reqwest::get(app.url("/v1/models")).await.unwrap().json().await.unwrap();
+    let mut names: Vec<String> = models["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|model| model["id"].as_str().unwrap().to_owned())
+        .collect();
+    assert!(names.len() >= 3, "{names:?}");
+    names.push("a-model-that-nobody-knows".to_owned());
+    let prompt = script(&json!([{"calls": [{"name": "f", "arguments": {"a": "1"}}]}, {"text": "done"}]));
+    for name in names {
+        for model in [name.clone(), format!("{name}:chat")] {
+            let body = request(&model, &prompt, &[function("f", "a")]);
+            let first = app.turn(Way::Sse, &body).await;
+            assert_eq!(first.called(), [("f", r#"{"a":"1"}"#)], "{model}");
+            let seen = app.seen();
+            assert_eq!(seen.body["model"], name.as_str());
+            assert!(seen.functions().contains(&"f"), "{model}: {:?}", seen.functions());
+            let id = &first.calls[0].id;
+            let second =
+                app.turn(Way::Unary, &next(&body, &[first.message(), result(&first.calls[0], "r")])).await;
+            assert_eq!(second.text, "done", "{model}");
+            app.seen().ends_with(&[user(&prompt), call("f", r#"{"a":"1"}"#, id), output(id, "r")]);
+        }
+    }
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_response_that_breaks_off_behind_a_call_is_a_clear_failure() {
+    let app = warm(&[]).await;
+    let step = json!({"calls": [{"name": "f", "arguments": {"a": "1"}}], "eof": true});
+    let body = request(MODEL, &script(&json!([step, {"text": "never"}])), &[function("f", "a")]);
+    let (status, error) = app.refused(&body).await;
+    assert_eq!((status, &error["code"]), (502, &json!("upstream_unavailable")), "{error}");
+    let grpc = app.grpc().await.chat(contract(&body)).await.unwrap_err();
+    assert_eq!(grpc.message(), error["message"].as_str().unwrap());
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_call_in_a_response_that_is_cut_by_its_length_is_no_call() {
+    let app = warm(&[]).await;
+    for model in [MODEL, "gpt-5.5:chat"] {
+        let step = json!({"text": "Let me", "calls": [{"name": "f", "arguments": {"a": "1"}}],
+            "incomplete": "max_output_tokens"});
+        let body = request(model, &script(&json!([step, {"text": "never"}])), &[function("f", "a")]);
+        for way in [Way::Stream, Way::Http] {
+            let outcome = app.turn(way, &body).await;
+            assert_eq!(
+                (outcome.text.as_str(), outcome.finish_reason.as_str()),
+                ("Let me", "length"),
+                "{way:?}"
+            );
+            assert_eq!(outcome.calls, [], "{way:?}");
+        }
+    }
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_function_that_nobody_offers_is_not_the_clients() {
+    let app = warm(&[]).await;
+    let steps = json!([
+        {"calls": [{"name": "nobody", "arguments": {"a": "1"}}]},
+        {"calls": [{"name": "f", "arguments": {"a": "1"}}]},
+        {"text": "done"},
+    ]);
+    for model in [MODEL, "gpt-5.5:chat"] {
+        let body = request(model, &script(&steps), &[function("f", "a")]);
+        for way in WAYS {
+            let first = app.turn(way, &body).await;
+            assert_eq!(first.called(), [("f", r#"{"a":"1"}"#)], "{way:?}");
+            let told = app.seen().items.last().unwrap()["output"].to_string();
+            assert!(told.contains("unsupported call"), "{told}");
+            let more = [first.message(), result(&first.calls[0], "r")];
+            assert_eq!(app.turn(way, &next(&body, &more)).await.text, "done", "{way:?}");
+        }
+    }
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_clients_call_beside_one_of_codex() {
+    let app = warm(&[("CODEX_SANDBOX", "danger-full-access")]).await;
+    let command = json!({"cmd": "echo from codex", "login": false});
+    let steps = json!([
+        {"calls": [{"name": "exec_command", "arguments": command}, {"name": "f", "arguments": {"a": "1"}}]},
+        {"text": "done"},
+    ]);
+    let prompt = script(&steps);
+    let body = request(MODEL, &prompt, &[function("f", "a")]);
+    for way in WAYS {
+        let first = app.turn(way, &body).await;
+        assert_eq!(first.called(), [("f", r#"{"a":"1"}"#)], "{way:?}");
+        let more = [first.message(), result(&first.calls[0], "r")];
+        assert_eq!(app.turn(way, &next(&body, &more)).await.text, "done", "{way:?}");
+        let items = app.seen().items;
+        let outputs: Vec<String> = items
+            .iter()
+            .filter(|item| item["type"] == "function_call_output")
+            .map(|item| item["output"].to_string())
+            .collect();
+        assert!(!outputs.iter().any(|output| output.contains("aborted")), "{outputs:?}");
+    }
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn many_tools_with_large_schemas() {
+    let app = warm(&[]).await;
+    let tools: Vec<Value> = (0..128)
+        .map(|number| {
+            let mut tool = function(&format!("tool_{number}"), "a");
+            let long = "x".repeat(2_000);
+            for field in 0..4 {
+                tool["function"]["parameters"]["properties"][format!("field_{field}")] =
+                    json!({"type": "string", "description": long, "default": "a"});
+            }
+            tool
+        })
+        .collect();
+    let prompt = script(&json!([{"calls": [{"name": "tool_127", "arguments": {"a": "1"}}]}]));
+    for model in [MODEL, "gpt-5.5:chat"] {
+        let body = request(model, &prompt, &tools);
+        for way in WAYS {
+            assert_eq!(app.turn(way, &body).await.called(), [("tool_127", r#"{"a":"1"}"#)], "{way:?}");
+            let seen = app.seen();
+            let offered = seen.functions().into_iter().filter(|name| name.starts_with("tool_")).count();
+            assert_eq!(offered, 128, "{way:?}");
+            let told = seen.function("tool_5")["description"].as_str().unwrap();
+            assert!(told.contains(r#""default":"a""#), "what Codex drops is told in words");
+        }
+    }
+    app.stop().await;
+}

@@ -1,0 +1,152 @@
+//! What turns and servers leave behind: nothing, however they end.
+
+use std::{path::PathBuf, time::Duration};
+
+use futures_util::{StreamExt, future::join_all};
+use rustix::process::{Pid, Signal};
+
+use super::{begin, endless, home_of, resident, twenty_work, warm, workers};
+use crate::{
+    eventually,
+    support::{
+        Codex, SOON, TestApp, ask,
+        http::body,
+        program::{Program, Served},
+    },
+};
+
+/// Opens a turn and leaves after a while, in one way or another.
+async fn give_up(app: &TestApp, number: usize, (model, text): (&str, &str)) {
+    let while_ = Duration::from_millis((number as u64).wrapping_mul(0x9E37_79B9) % 150);
+    let mut request = body(model, text);
+    request["stream"] = number.is_multiple_of(4).into();
+    let call = async {
+        if number.is_multiple_of(2) {
+            let response = app.post(&request).await;
+            response.bytes_stream().for_each(|_| async {}).await;
+        } else if let Ok(stream) = app.grpc().await.stream_chat(ask(model, text)).await {
+            stream.into_inner().for_each(|_| async {}).await;
+        }
+    };
+    drop(tokio::time::timeout(while_, call).await);
+}
+
+async fn give_up_many(app: &TestApp, turns: usize, what: (&str, &str)) {
+    for batch in 0..turns / 20 {
+        join_all((0..20).map(|number| give_up(app, batch * 20 + number, what))).await;
+    }
+    eventually!("every slot is free", app.status().await.running_turns == 0);
+}
+
+#[tokio::test]
+async fn turns_of_the_real_cli_given_up_leave_the_upstream_alone_and_no_memory() {
+    let app = warm(Codex::Real, &[]).await;
+    let worker = workers(&app);
+    let upstream = app.upstream.as_ref().unwrap();
+    // Hanging up ends the request upstream.
+    let one = begin(&app, 0, endless(Codex::Real)).await;
+    assert_eq!(upstream.open_responses(), 1);
+    drop(one);
+    eventually!("the upstream is left alone", upstream.open_responses() == 0);
+
+    let pid = worker[0].as_raw_nonzero().get().unsigned_abs();
+    // Memory is not given back at once, but two hundred threads that stay would show every time.
+    let mut held = vec![resident(pid)];
+    loop {
+        give_up_many(&app, 200, endless(Codex::Real)).await;
+        eventually!("the upstream is left alone", upstream.open_responses() == 0);
+        let (before, now) = (held[held.len() - 1], resident(pid));
+        held.push(now);
+        if now <= before + before / 10 {
+            break;
+        }
+        assert!(held.len() < 8, "it grows and grows: {held:?} kB");
+    }
+    assert_eq!(workers(&app), worker, "the worker obeyed");
+    twenty_work(&app, Codex::Real).await;
+    app.stop().await;
+}
+
+/// Threads that the fake holds.
+async fn threads(app: &TestApp) -> u64 {
+    let report: serde_json::Value = serde_json::from_str(&app.chat(ask("fake:report", "hi")).await).unwrap();
+    report["threads"].as_u64().unwrap()
+}
+
+#[tokio::test]
+async fn two_hundred_turns_given_up_leave_no_thread() {
+    let app = warm(Codex::Fake, &[]).await;
+    let worker = workers(&app);
+    give_up_many(&app, 100, ("fake:hang-after-text", "hi")).await;
+    give_up_many(&app, 100, ("fake:stream:1000:1", "hi")).await;
+    eventually!("only the thread that asks is left", threads(&app).await == 1);
+    twenty_work(&app, Codex::Fake).await;
+    assert_eq!(workers(&app), worker, "the worker obeyed");
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_drain_waits_for_turns_and_ends_those_that_take_too_long() {
+    let app = warm(Codex::Fake, &[("CODEX_DRAIN_SECONDS", "2")]).await;
+    let homes: Vec<PathBuf> = workers(&app).into_iter().map(home_of).collect();
+    let mut grpc = app.grpc().await;
+    let mut soon = grpc.stream_chat(ask("fake:stream:50:10", "hi")).await.unwrap().into_inner();
+    soon.next().await.unwrap().unwrap();
+    let hanging = begin(&app, 0, ("fake:stream:100000:20", "hi")).await;
+    let muted = {
+        let mut grpc = app.grpc().await;
+        tokio::spawn(async move { grpc.chat(ask("fake:mute-inject", "hi")).await })
+    };
+    eventually!("all three run", app.status().await.running_turns == 3);
+    app.begin_drain();
+    while let Some(event) = soon.next().await {
+        event.expect("a turn that ends in time ends well");
+    }
+    assert_eq!(hanging.error().await, "SHUTTING_DOWN");
+    assert_eq!(muted.await.unwrap().unwrap_err().code(), tonic::Code::Unavailable);
+    app.stopped().await;
+    assert!(homes.iter().all(|home| !home.exists()), "{homes:?}");
+}
+
+/// The program with warm workers, and where these live.
+async fn served(codex: Codex) -> (Served, Vec<PathBuf>) {
+    let program = Program::new(codex).set("CODEX_ENGINE", "app-server").set("CODEX_WORKERS", "2");
+    let server = program.serve(&["serve"]).await;
+    let workers = || -> Vec<Pid> {
+        let lines = server.processes();
+        let lines = lines.iter().filter(|line| line.contains(" app-server") && !line.contains(" contain "));
+        lines.filter_map(|line| Pid::from_raw(line.split_once(':')?.0.parse().ok()?)).collect()
+    };
+    eventually!("both workers are there", workers().len() == 2);
+    let mut folders: Vec<PathBuf> = workers().into_iter().map(home_of).collect();
+    let lines = server.processes();
+    let catalog = lines.iter().find_map(|line| line.split("model_catalog_json=").nth(1)).unwrap();
+    let catalog = PathBuf::from(catalog.split_whitespace().next().unwrap().trim_matches('"'));
+    folders.push(catalog.parent().unwrap().to_owned());
+    assert!(folders.iter().all(|folder| folder.is_dir()), "{folders:?}");
+    (server, folders)
+}
+
+#[tokio::test]
+async fn a_server_that_ends_leaves_no_private_folder() {
+    for codex in [Codex::Fake, Codex::Real] {
+        let (mut server, folders) = served(codex).await;
+        server.signal(Signal::TERM);
+        assert_eq!(server.code(SOON).await, Some(0), "{:?}", server.log());
+        assert!(folders.iter().all(|folder| !folder.exists()), "{folders:?}");
+        server.nothing_is_left().await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_killed_leaves_no_private_folder() {
+    for codex in [Codex::Fake, Codex::Real] {
+        let (mut server, folders) = served(codex).await;
+        server.signal(Signal::KILL);
+        assert_eq!(server.code(SOON).await, None);
+        for folder in folders {
+            eventually!("it is gone", !folder.exists());
+        }
+        server.nothing_is_left().await;
+    }
+}

@@ -1,0 +1,145 @@
+//! Thousands of turns through the real CLI: none fails, and neither memory nor the disk grows. Run by scripts/soak.sh.
+
+use std::{
+    path::Path,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
+
+use futures_util::future::join_all;
+use rustix::process::{Pid, Signal};
+use serde_json::Value;
+
+use super::{home_of, resident};
+use crate::{
+    eventually,
+    support::{
+        Codex, SOON,
+        http::{body, chunks, folded, streamed},
+        program::{Program, Served},
+    },
+};
+
+const TURNS: usize = 2000;
+const CLIENTS: usize = 16;
+const WORKERS: usize = 2;
+
+/// What is held at one moment, in kB.
+#[derive(Debug, Clone, Copy, Default)]
+struct Held {
+    gateway: u64,
+    workers: u64,
+    disk: u64,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes: ./scripts/soak.sh"]
+async fn two_thousand_turns_of_sixteen_clients_fail_nowhere_and_leave_all_flat() {
+    let program = Program::new(Codex::Real)
+        .set("CODEX_ENGINE", "app-server")
+        .set("CODEX_WORKERS", WORKERS.to_string())
+        .set("CODEX_WORKER_MAX_TURNS", "1000000");
+    let mut server = program.serve(&["serve", "--demo"]).await;
+    eventually!("the workers are there", workers(&server).len() == WORKERS);
+    let before = workers(&server);
+    let (next, done, began) = (AtomicUsize::new(0), AtomicUsize::new(0), Instant::now());
+    let clients = join_all((0..CLIENTS).map(async |_| {
+        let client = reqwest::Client::new();
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= TURNS {
+                return;
+            }
+            ask(&client, &server, number).await;
+            done.fetch_add(1, Ordering::Relaxed);
+        }
+    }));
+    // Looked at as turns go by, not as time does.
+    let watched = async {
+        let mut samples: Vec<Held> = Vec::new();
+        while done.load(Ordering::Relaxed) < TURNS {
+            if done.load(Ordering::Relaxed) / 20 > samples.len() {
+                samples.push(held(&server));
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        samples
+    };
+    let (_, samples) = tokio::join!(clients, watched);
+    let seconds = began.elapsed().as_secs_f64();
+    assert_eq!(workers(&server), before, "no worker was lost");
+
+    let quarter =
+        |number: usize| mean(&samples[samples.len() * number / 4..samples.len() * (number + 1) / 4]);
+    let quarters = [0, 1, 2, 3].map(quarter);
+    eprintln!("{TURNS} turns in {seconds:.0} s, kB held in each quarter:");
+    for held in quarters {
+        eprintln!("  gateway {:>7}  workers {:>7}  disk {:>7}", held.gateway, held.workers, held.disk);
+    }
+    let [_, second, _, last] = quarters;
+    for (what, before, after) in [
+        ("gateway", second.gateway, last.gateway),
+        ("workers", second.workers, last.workers),
+        ("disk", second.disk, last.disk),
+    ] {
+        // 64 kB: a folder more or less is no growth.
+        assert!(after <= before + before / 10 + 64, "{what}: {before} kB, then {after} kB");
+    }
+    server.signal(Signal::TERM);
+    assert_eq!(server.code(SOON).await, Some(0));
+    server.nothing_is_left().await;
+}
+
+/// One turn, plain or streamed, whose answer must be right.
+async fn ask(client: &reqwest::Client, server: &Served, number: usize) {
+    let words: String = (0..20).map(|n| format!("{number}.{n} ")).collect();
+    let request = body("gpt-5.5", &format!("@@{}@@", serde_json::json!({"text": words.trim_end()})));
+    let stream = number.is_multiple_of(2);
+    let request = if stream { streamed(request) } else { request };
+    let response = client.post(server.url("/v1/chat/completions")).json(&request).send().await.unwrap();
+    let status = response.status();
+    let text = response.text().await.unwrap();
+    assert!(status.is_success(), "turn {number}: {status}: {text}");
+    let answer = if stream {
+        let (chunks, done) = chunks(&text);
+        assert!(done, "turn {number}: {text}");
+        folded(&chunks).text
+    } else {
+        let whole: Value = serde_json::from_str(&text).unwrap();
+        whole["choices"][0]["message"]["content"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(answer, words.trim_end(), "turn {number}");
+}
+
+fn workers(server: &Served) -> Vec<Pid> {
+    let lines = server.turns();
+    let lines = lines.iter().filter(|line| line.contains(" app-server") && !line.contains(" contain "));
+    lines.filter_map(|line| Pid::from_raw(line.split_once(':')?.0.parse().ok()?)).collect()
+}
+
+fn held(server: &Served) -> Held {
+    let workers = workers(server);
+    let homes: u64 = workers.iter().map(|pid| size(&home_of(*pid))).sum();
+    Held {
+        gateway: resident(server.pid()),
+        workers: workers.iter().map(|pid| resident(pid.as_raw_nonzero().get().unsigned_abs())).sum(),
+        disk: (homes + size(server.home())) / 1024,
+    }
+}
+
+/// Bytes below a folder; links are not followed.
+fn size(folder: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
+    let sizes = entries.flatten().map(|entry| match entry.metadata() {
+        Ok(meta) if meta.is_dir() => size(&entry.path()),
+        Ok(meta) => meta.len(),
+        Err(_) => 0,
+    });
+    sizes.sum()
+}
+
+fn mean(samples: &[Held]) -> Held {
+    let count = samples.len().max(1) as u64;
+    let of = |field: fn(&Held) -> u64| samples.iter().map(field).sum::<u64>() / count;
+    Held { gateway: of(|held| held.gateway), workers: of(|held| held.workers), disk: of(|held| held.disk) }
+}
