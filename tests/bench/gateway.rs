@@ -74,7 +74,7 @@ impl Gateway {
                     Err(format!("asked for {engine}, runs {}", health["engine"]).into())
                 };
             }
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            tokio::time::sleep(Duration::from_millis(4)).await;
         }
     }
 
@@ -138,6 +138,7 @@ pub(crate) fn free_address() -> Outcome<SocketAddr> {
 /// The end of a log, for a message.
 pub(crate) fn tail(log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().rev().take(5).collect();
+    let asked = |line: &&str| !line.contains("path=\"/healthz\"");
+    let lines: Vec<&str> = text.lines().rev().filter(asked).take(5).collect();
     lines.into_iter().rev().collect::<Vec<_>>().join(" | ")
 }

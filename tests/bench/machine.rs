@@ -2,13 +2,30 @@
 
 use std::{fs, path::Path, thread::available_parallelism};
 
-use crate::{Outcome, options::Options, process::Program};
+use crate::{
+    Outcome,
+    options::Options,
+    process::{Program, TICKS_PER_SECOND, buried_children, own_time},
+};
 
 /// The machine and the versions.
 #[derive(Debug)]
 pub(crate) struct Machine {
     lines: Vec<(String, String)>,
-    load_before: String,
+    before: Busy,
+}
+
+/// Who had the processors, in seconds since the machine's start.
+#[derive(Debug, Clone, Copy, Default)]
+struct Busy {
+    /// All that could be had.
+    all: f64,
+    /// What somebody had.
+    used: f64,
+    /// What the machine's host took.
+    stolen: f64,
+    /// What we had, and those of our programs that have ended.
+    ours: f64,
 }
 
 impl Machine {
@@ -34,20 +51,44 @@ impl Machine {
             let text = version(litellm, folder).await?;
             lines.push(("LiteLLM".to_owned(), text.rsplit(' ').next().unwrap_or_default().to_owned()));
         }
-        Ok(Self { lines, load_before: load() })
+        Ok(Self { lines, before: Busy::now() })
     }
 
-    /// Names and values; the load by others can be seen from the first of its numbers.
+    /// Names and values. What others did meanwhile tells how far the figures can be trusted.
     pub(crate) fn lines(&self) -> impl Iterator<Item = (&str, String)> {
-        let load = format!("{} before, {} after", self.load_before, load());
+        let (before, after) = (self.before, Busy::now());
+        let share = |of: fn(Busy) -> f64| {
+            format!("{:.0} %", 100.0 * (of(after) - of(before)) / (after.all - before.all))
+        };
+        let taken = format!(
+            "{} idle, {} this run, {} others, {} the host",
+            share(|busy| busy.all - busy.used - busy.stolen),
+            share(|busy| busy.ours),
+            share(|busy| busy.used - busy.ours),
+            share(|busy| busy.stolen)
+        );
         let lines = self.lines.iter().map(|(name, value)| (name.as_str(), value.clone()));
-        lines.chain([("load (1 minute)", load)])
+        lines.chain([("processors during the run", taken)])
     }
 }
 
-fn load() -> String {
-    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split(' ').next().unwrap_or_default().to_owned()
+impl Busy {
+    fn now() -> Self {
+        let text = fs::read_to_string("/proc/stat").unwrap_or_default();
+        let first = text.lines().next().unwrap_or_default();
+        let ticks: Vec<f64> = first.split_ascii_whitespace().filter_map(|field| field.parse().ok()).collect();
+        let seconds = |at: usize| ticks.get(at).copied().unwrap_or_default() / TICKS_PER_SECOND;
+        // user, nice, system, idle, iowait, irq, softirq, steal
+        let all = (0..8).map(seconds).sum();
+        let stolen = seconds(7);
+        let me = std::process::id();
+        Self {
+            all,
+            used: all - seconds(3) - seconds(4) - stolen,
+            stolen,
+            ours: own_time(me) + buried_children(),
+        }
+    }
 }
 
 /// The last line of what a program says to `--version`.

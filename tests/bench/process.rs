@@ -127,7 +127,7 @@ pub(crate) fn own_time(pid: u32) -> f64 {
 }
 
 /// Of `/proc`, whatever the kernel's own clock does.
-const TICKS_PER_SECOND: f64 = 100.0;
+pub(crate) const TICKS_PER_SECOND: f64 = 100.0;
 
 struct Stat {
     parent: u32,
