@@ -9,12 +9,12 @@ set -euo pipefail
 need curl "install curl"
 install_buf
 
-port=$(node -e 'const s = require("net").createServer().listen(0, "127.0.0.1", () => { console.log(s.address().port); s.close() })')
 log=$(mktemp)
 # Nothing that is set for somebody else's server.
 export CODEX_NO_DOTENV=1
 unset CODEX_GATEWAY_TOKEN
-"$root/scripts/serve.sh" --demo "$@" 127.0.0.1 "$port" >"$log" 2>&1 &
+# The server takes a free port itself: one that was chosen before the build could be taken after it.
+"$root/scripts/serve.sh" --demo "$@" 127.0.0.1 0 >"$log" 2>&1 &
 server=$!
 finish() {
     kill "$server" 2>/dev/null || true
@@ -28,10 +28,12 @@ fail() {
     die "$*"
 }
 
-url=http://127.0.0.1:$port
+# Where it says that it listens, without the colours of a terminal.
+url=
 # 15 minutes for the build; the server itself is there within a second.
 for ((second = 0; ; second++)); do
-    curl --silent --fail --output /dev/null "$url/healthz" && break
+    url=$(sed -n 's|.* is listening .*listen=\(127\.0\.0\.1:[0-9]*\).*|http://\1|p' "$log" | head -n 1)
+    [[ -n $url ]] && curl --silent --fail --output /dev/null "$url/healthz" && break
     kill -0 "$server" 2>/dev/null || fail "serve.sh has ended"
     ((second < 900)) || fail "no healthy server within 15 minutes"
     sleep 1
