@@ -15,7 +15,7 @@ usage: scripts/bench.sh [--quick] [--litellm] [--only PART,…] [--set NAME=VALU
   --quick    one short round of everything, below two minutes; goes to target/bench/ unless --out says otherwise
   --litellm  install LiteLLM's proxy into .tools/ to compare with (743 MB); once it is there, it always takes part
   --only     some parts: start, turns, cancel, deltas, idle, flood; goes to target/bench/ too
-  --set      NAME=VALUE: a setting of the servers that are measured; goes to target/bench/ too
+  --set      NAME=VALUE: a setting of the servers over app-server, for experiments; goes to target/bench/ too
   --out      where benchmarks.md and its plots go (default docs/)
 
 Takes the pinned codex, which it installs from npm into .tools/, or the one that CODEX_BIN names. Best on a machine

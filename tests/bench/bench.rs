@@ -195,7 +195,8 @@ impl Stage<'_> {
             codex: self.options.codex.clone(),
             engine,
             base_url: Some(self.base_url.clone()),
-            settings: self.settings(&[("CODEX_MAX_CONCURRENCY", running), ("CODEX_MAX_QUEUE", "256")]),
+            settings: self
+                .settings(engine, &[("CODEX_MAX_CONCURRENCY", running), ("CODEX_MAX_QUEUE", "256")]),
             folder: self.folder.to_owned(),
             name: format!("real-{engine}"),
         }
@@ -208,15 +209,16 @@ impl Stage<'_> {
         Setup {
             codex: self.options.fake.clone(),
             base_url: None,
-            settings: self.settings(&settings),
+            settings: self.settings("app-server", &settings),
             name: "fake".to_owned(),
             ..self.real("app-server")
         }
     }
 
-    fn settings(&self, ours: &[(&str, &str)]) -> Vec<(String, String)> {
+    fn settings(&self, engine: &str, ours: &[(&str, &str)]) -> Vec<(String, String)> {
         let ours = ours.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        ours.chain(self.options.set.iter().cloned()).collect()
+        let chosen = self.options.set.iter().filter(|_| engine == "app-server");
+        ours.chain(chosen.cloned()).collect()
     }
 
     /// The bare client: what this server says to its worker is recorded first.

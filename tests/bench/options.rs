@@ -19,7 +19,7 @@ usage: bench --gateway PATH --codex PATH --fake PATH [--litellm PATH] [--quick] 
   --litellm  a litellm program to compare with
   --quick    one short round of everything, below two minutes
   --only     start, turns, cancel, deltas, idle, flood
-  --set      a setting of the servers that are measured, over our own: NAME=VALUE; may be repeated
+  --set      a setting of the servers over app-server, for experiments: NAME=VALUE; may be repeated
   --out      where benchmarks.md and its plots go
 ";
 
