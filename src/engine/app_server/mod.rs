@@ -168,7 +168,7 @@ impl AppServer {
 
 #[tonic::async_trait]
 impl Engine for AppServer {
-    async fn run(&self, turn: Turn, slot: Slot) -> Result<Events, Error> {
+    async fn run(&self, mut turn: Turn, slot: Slot) -> Result<Events, Error> {
         let tools = ToolSet::new(&turn)?;
         let opening = Opening::of(&turn, &tools, &self.memory);
         let thread = self.thread(&turn, &tools, &opening);
@@ -177,9 +177,13 @@ impl Engine for AppServer {
             let items: String = items.chars().take(self.log.max_chars).collect();
             tracing::info!(turn.id = %turn.id, %items, "a thread starts");
         }
+        let place = self.memory.place(&turn.messages);
+        // Pictures among them; a turn may take hours.
+        turn.messages = Vec::new();
         let conductor = Conductor {
             pool: Arc::clone(&self.pool),
             memory: Arc::clone(&self.memory),
+            place,
             thread,
             opening,
             translator: Translator::new(tools, turn.profile, self.codex.upstream_retries),
@@ -189,7 +193,7 @@ impl Engine for AppServer {
         };
         let (out, events) = mpsc::channel(EVENTS);
         self.tasks.spawn(conductor.run(turn, slot, out));
-        Ok(stream::unfold(events, async |mut events| Some((events.recv().await?, events))).boxed())
+        Ok(stream::unfold(events, async |mut events| Some((*events.recv().await?, events))).boxed())
     }
 
     async fn status(&self) -> EngineStatus {

@@ -14,7 +14,7 @@ use super::{
     events::{Next, Translator},
     history::Opening,
     mailbox::{self, Letterbox, Mail, Mailbox},
-    memory::Memory,
+    memory::{Memory, Place},
     peer::CallError,
     pool::Pool,
     worker::{CALL_LIMIT, Lease},
@@ -28,9 +28,9 @@ use crate::{
 /// Workers on which a thread is tried to be started.
 const MAX_TRIES: usize = 3;
 
-/// Least time that a worker has to obey an interrupt, whatever the grace is: on a busy machine it may take a second or
-/// two, and what follows costs its neighbours their turns.
-const OBEDIENCE: Duration = Duration::from_secs(5);
+/// Least time that a worker has to obey an interrupt, whatever the grace is: on a busy machine it may take seconds, and
+/// what follows costs its neighbours their turns. One that is dead or stopped is found out sooner, by its watch.
+const OBEDIENCE: Duration = Duration::from_secs(10);
 
 /// Pause before a turn is interrupted again that is not known to be over.
 const NOT_BEGUN: Duration = Duration::from_millis(30);
@@ -40,6 +40,8 @@ const NOT_BEGUN: Duration = Duration::from_millis(30);
 pub(super) struct Conductor {
     pub(super) pool: Arc<Pool>,
     pub(super) memory: Arc<Memory>,
+    /// Where the turn stands in its conversation.
+    pub(super) place: Place,
     /// The parameters of `thread/start` that come from the turn.
     pub(super) thread: Value,
     pub(super) opening: Opening,
@@ -54,8 +56,8 @@ pub(super) struct Conductor {
 /// How long nothing may be said while Codex waits for the results of calls, before it gets some.
 const QUIET: Duration = Duration::from_secs(5);
 
-/// Where the events go.
-pub(super) type Out = mpsc::Sender<Result<TurnEvent, Error>>;
+/// Where the events go. Boxed, because the channel allocates 32 places at once.
+pub(super) type Out = mpsc::Sender<Box<Result<TurnEvent, Error>>>;
 
 /// Why a turn is no longer read.
 enum Left {
@@ -72,71 +74,92 @@ impl Conductor {
     pub(super) async fn run(self, turn: Turn, slot: Slot, out: Out) {
         let outcome = self.conduct(&turn, &out, slot).await;
         if let Err(error) = outcome {
-            drop(out.send(Err(error)).await);
+            drop(out.send(Box::new(Err(error))).await);
         }
     }
 
+    /// What comes before and after the reading is boxed: a turn that streams holds no room for it.
     async fn conduct(mut self, turn: &Turn, out: &Out, slot: Slot) -> Result<(), Error> {
         let (letterbox, mut mailbox) = mailbox::pair();
-        let begun = async {
-            let (lease, started) = self.start_thread(&letterbox).await?;
-            let thread = started["thread"]["id"].as_str().unwrap_or_default().to_owned();
-            Ok::<_, Error>((lease, thread))
-        };
-        let (lease, thread) = tokio::select! {
-            begun = begun => begun?,
-            // An answer that comes later is for nobody: the peer lets its thread go.
-            () = out.closed() => return Ok(()),
-            () = self.stop.cancelled() => return Err(Error::Draining),
-        };
-        let running = {
-            let mut start = pin!(self.start_turn(&lease, &thread, turn));
-            tokio::select! {
-                running = &mut start => Some(running),
-                // What has begun must be known before it can be stopped.
-                () = self.unwanted(out) => timeout(self.patience(), start).await.ok(),
-            }
-        };
-        let outcome = match running {
-            None => {
-                tracing::warn!("an app-server does not say whether a turn has begun, and is replaced");
-                lease.dismiss();
-                if self.stop.is_cancelled() { Err(Error::Draining) } else { Ok(()) }
-            }
-            Some(Ok(id)) => {
+        let Some((lease, thread)) = Box::pin(self.start_thread(letterbox, out)).await? else { return Ok(()) };
+        let outcome = match Box::pin(self.start_turn(&lease, &thread, turn, out)).await {
+            Ok(Some(id)) => {
                 let outcome = self.read(&lease, &mut mailbox, &id, turn, out).await;
                 if let Ok(Left::Running) | Err((Left::Running, _)) = &outcome {
-                    self.interrupt(&lease, &mut mailbox, &thread, &id).await;
+                    Box::pin(self.interrupt(&lease, &mut mailbox, &thread, &id)).await;
                 }
                 outcome.map(drop).map_err(|(_, error)| error)
             }
-            Some(Err(error)) => Err(error),
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
         };
         if turn.sandbox == Sandbox::DangerFullAccess {
             // Elsewhere the sandbox ends with the turn, and all that is in it.
-            lease.sweep(&thread).await;
+            Box::pin(lease.sweep(&thread)).await;
         }
         drop(slot);
-        lease.peer.forget_thread(&thread);
-        // Otherwise the thread stays in the worker's memory.
-        drop(lease.peer.call("thread/unsubscribe", &json!({"threadId": thread}), CALL_LIMIT).await);
+        Box::pin(let_go(&lease, &thread)).await;
         outcome
     }
 
-    /// A thread on some worker. One that dies under it is no loss yet: nothing was asked of the model.
-    async fn start_thread(&self, letterbox: &Letterbox) -> Result<(Lease, Value), Error> {
+    /// A thread on some worker; none if nobody wants it any more. What has been asked of a worker is seen to its end
+    /// all the same: while it makes threads for nobody no slot is free, or they would pile up in it.
+    async fn start_thread(
+        &mut self,
+        letterbox: Letterbox,
+        out: &Out,
+    ) -> Result<Option<(Lease, String)>, Error> {
+        let thread = std::mem::take(&mut self.thread);
         let mut tries = 0;
         loop {
             tries += 1;
-            let lease = self.pool.lease().await?;
+            let lease = tokio::select! {
+                lease = self.pool.lease() => lease?,
+                () = out.closed() => return Ok(None),
+                () = self.stop.cancelled() => return Err(Error::Draining),
+            };
             let letterbox = Some(letterbox.clone());
-            let started = lease.peer.call_for("thread/start", &self.thread, CALL_LIMIT, letterbox).await;
+            let started = tokio::select! {
+                started = lease.peer.call_for("thread/start", &thread, CALL_LIMIT, letterbox) => started,
+                () = self.stop.cancelled() => return Err(Error::Draining),
+            };
             match started {
-                Ok(started) => return Ok((lease, started)),
+                Ok(started) => {
+                    let id = started["thread"]["id"].as_str().unwrap_or_default().to_owned();
+                    if out.is_closed() {
+                        let_go(&lease, &id).await;
+                        return Ok(None);
+                    }
+                    return Ok(Some((lease, id)));
+                }
+                // One that dies under it is no loss yet: nothing was asked of the model.
                 Err(CallError::Gone(_)) if tries < MAX_TRIES => {}
                 Err(error) => return Err(self.refused(error, &lease)),
             }
         }
+    }
+
+    /// The id of the turn, once it has begun; none if it was given up and its worker does not even say that.
+    async fn start_turn(
+        &mut self,
+        lease: &Lease,
+        thread: &str,
+        turn: &Turn,
+        out: &Out,
+    ) -> Result<Option<String>, Error> {
+        let items = std::mem::take(&mut self.opening.items);
+        let mut start = pin!(self.ask_for_turn(lease, thread, turn, items));
+        let started = tokio::select! {
+            started = &mut start => Some(started),
+            // What has begun must be known before it can be stopped.
+            () = self.unwanted(out) => timeout(self.patience(), start).await.ok(),
+        };
+        if let Some(started) = started {
+            return started.map(Some);
+        }
+        tracing::warn!("an app-server does not say whether a turn has begun, and is replaced");
+        lease.dismiss();
+        if self.stop.is_cancelled() { Err(Error::Draining) } else { Ok(None) }
     }
 
     /// Ends when the turn must.
@@ -152,9 +175,16 @@ impl Conductor {
         self.grace.max(OBEDIENCE)
     }
 
-    async fn start_turn(&self, lease: &Lease, thread: &str, turn: &Turn) -> Result<String, Error> {
-        let items = json!({"threadId": thread, "items": self.opening.items});
+    async fn ask_for_turn(
+        &self,
+        lease: &Lease,
+        thread: &str,
+        turn: &Turn,
+        items: Vec<Value>,
+    ) -> Result<String, Error> {
+        let items = json!({"threadId": thread, "items": items});
         let injected = lease.peer.call("thread/inject_items", &items, CALL_LIMIT).await;
+        drop(items);
         injected.map_err(|error| self.refused(error, lease))?;
         let mut params = json!({"threadId": thread, "input": [], "effort": turn.reasoning_effort});
         if let Format::JsonSchema(schema) = &turn.format {
@@ -201,11 +231,11 @@ impl Conductor {
                 Mail::Overflow => return Err((Left::Running, unread())),
             };
             if let Next::HandOver { calls, items } = &step.next {
-                self.memory.remember(self.memory.place(&turn.messages), calls, items.clone());
+                self.memory.remember(self.place, calls, items.clone());
             }
             for event in step.events {
                 tokio::select! {
-                    sent = out.send(Ok(event)) => if sent.is_err() { return Ok(left()) },
+                    sent = out.send(Box::new(Ok(event))) => if sent.is_err() { return Ok(left()) },
                     () = self.stop.cancelled() => return Err((left(), Error::Draining)),
                     () = sleep_until(deadline) => return Ok(left()),
                     () = mailbox.overflow() => return Err((left(), unread())),
@@ -269,6 +299,12 @@ impl Conductor {
             }
         }
     }
+}
+
+/// Nobody reads the thread any more. Otherwise it would stay in the worker's memory.
+async fn let_go(lease: &Lease, thread: &str) {
+    lease.peer.forget_thread(thread);
+    drop(lease.peer.call("thread/unsubscribe", &json!({"threadId": thread}), CALL_LIMIT).await);
 }
 
 /// Waits for the last word of a turn.
