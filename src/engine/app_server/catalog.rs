@@ -2,7 +2,7 @@
 //! functions and, in `chat`, that nothing of Codex is left. Bound to the CLI's version, so made from its own.
 
 use std::{
-    fs, io,
+    fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
@@ -60,9 +60,15 @@ impl Catalogs {
     pub(super) fn outdated(&self, installed: &Installed) -> bool {
         fingerprint(&installed.program) != self.made_from
     }
+
+    /// Whether there is another program in its place.
+    pub(super) fn replaced(&self, installed: &Installed) -> bool {
+        let now = fingerprint(&installed.program);
+        now.is_some() && now != self.made_from
+    }
 }
 
-/// Makes the catalogs of the installed CLI, in `folder`. `models` are names that clients may use.
+/// Makes the catalogs of the installed CLI, in a `folder` of their own. `models` are names that clients may use.
 pub(super) async fn write(
     codex: &Codex,
     launcher: &Launcher,
@@ -91,17 +97,10 @@ pub(super) async fn write(
     let put = |profile: Profile| -> Result<PathBuf, String> {
         let text = make(&answer.stdout, profile, models)?;
         let path = folder.join(format!("models-{}.json", profile.as_str()));
-        replace(&path, &text).map_err(|error| format!("{}: {error}", path.display()))?;
+        fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))?;
         Ok(path)
     };
     Ok(Catalogs { agent: put(Profile::Agent)?, chat: put(Profile::Chat)?, made_from })
-}
-
-/// Written beside and moved: a worker that starts meanwhile reads the old one or the new one.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let new = path.with_extension("new");
-    fs::write(&new, text)?;
-    fs::rename(new, path)
 }
 
 fn fingerprint(program: &Path) -> Option<Fingerprint> {

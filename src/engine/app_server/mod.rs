@@ -9,12 +9,14 @@ mod gate;
 mod history;
 mod home;
 mod item;
+mod kit;
 mod mailbox;
 mod memory;
 mod models;
 mod peer;
 mod pool;
 mod schema;
+mod setting;
 mod sweep;
 mod tools;
 mod turn;
@@ -25,7 +27,7 @@ mod workshop;
 use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::{OnceCell, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -34,13 +36,14 @@ use self::{
     history::Opening,
     memory::Memory,
     pool::{Nursery, Pool},
+    setting::Setting,
     tools::ToolSet,
     turn::Conductor,
     workshop::Workshop,
 };
-use super::{Check, Engine, EngineStatus, Events, Role, Slot, Turn, installed::Installed, process::Launcher};
+use super::{Check, Engine, EngineStatus, Events, Slot, Turn, installed::Installed, process::Launcher};
 use crate::{
-    config::{Codex, Config, Log, Profile},
+    config::{Codex, Config, Log},
     error::Error,
     pb,
 };
@@ -121,49 +124,6 @@ impl AppServer {
         tasks.wait().await;
         checks
     }
-
-    /// The parameters of `thread/start` that come from the turn.
-    fn thread(&self, turn: &Turn, tools: &ToolSet, opening: &Opening) -> Value {
-        let mut thread = json!({
-            "ephemeral": true,
-            "model": turn.model,
-            "cwd": self.codex.workspace,
-            "approvalPolicy": self.codex.approval_policy,
-            "sandbox": turn.sandbox.as_str(),
-            "experimentalRawEvents": true,
-            "config": self.thread_config(turn),
-        });
-        if let Some(instructions) = &opening.developer_instructions {
-            thread["developerInstructions"] = instructions.as_str().into();
-        }
-        let offered = tools.dynamic_tools();
-        if !offered.is_empty() {
-            thread["dynamicTools"] = offered.into();
-        }
-        match turn.profile {
-            Profile::Agent => {}
-            Profile::Chat => {
-                thread["environments"] = json!([]);
-                thread["baseInstructions"] = "".into();
-            }
-        }
-        thread
-    }
-
-    fn thread_config(&self, turn: &Turn) -> Value {
-        let kit = self.workshop.kit();
-        let mut config = flags::thread_config(&self.codex, &kit.installed, &kit.catalogs, turn.profile);
-        config.insert("web_search".into(), if turn.web_search { "live" } else { "disabled" }.into());
-        if let Some(verbosity) = &turn.verbosity {
-            config.insert("model_verbosity".into(), verbosity.as_str().into());
-        }
-        let results = turn.messages.iter().any(|message| message.role == Role::Tool);
-        if results || !turn.tools.is_empty() {
-            // What the client's tools say reaches the model whole.
-            config.insert(flags::UNCUT.0.into(), flags::UNCUT.1.into());
-        }
-        config.into()
-    }
 }
 
 #[tonic::async_trait]
@@ -171,7 +131,7 @@ impl Engine for AppServer {
     async fn run(&self, mut turn: Turn, slot: Slot) -> Result<Events, Error> {
         let tools = ToolSet::new(&turn)?;
         let opening = Opening::of(&turn, &tools, &self.memory);
-        let thread = self.thread(&turn, &tools, &opening);
+        let setting = Setting::of(&turn, &self.codex, &tools, &opening);
         if self.log.debug {
             let items = Value::from(opening.items.clone()).to_string();
             let items: String = items.chars().take(self.log.max_chars).collect();
@@ -184,7 +144,7 @@ impl Engine for AppServer {
             pool: Arc::clone(&self.pool),
             memory: Arc::clone(&self.memory),
             place,
-            thread,
+            setting,
             opening,
             translator: Translator::new(tools, turn.profile, self.codex.upstream_retries),
             profile: turn.profile,
@@ -197,7 +157,7 @@ impl Engine for AppServer {
     }
 
     async fn status(&self) -> EngineStatus {
-        let version = self.workshop.kit().installed.version.clone();
+        let version = self.workshop.fit().installed.version.clone();
         EngineStatus { kind: "app-server", version, trouble: self.pool.trouble() }
     }
 
@@ -207,25 +167,12 @@ impl Engine for AppServer {
 
     fn check(&self, turn: &Turn) -> Result<(), Error> {
         history::check_calls(&turn.messages)?;
-        let features = self.workshop.features();
-        if !turn.tools.is_empty()
-            && let Some(reason) = &features.no_tools
-        {
-            return Err(Error::unsupported("tools", reason.clone()));
-        }
-        if turn.profile != self.codex.profile && !features.per_thread_profiles() {
-            return Err(Error::unsupported("model", "the installed Codex CLI has one profile for all turns"));
-        }
-        if turn.format.is_schema()
-            && let Some(reason) = &features.no_output_schema
-        {
-            return Err(Error::unsupported("response_format", reason.clone()));
-        }
+        self.workshop.fit().check(turn)?;
         ToolSet::new(turn).map(drop)
     }
 
     async fn models(&self) -> Vec<pb::Model> {
-        if self.workshop.features().no_models.is_some() {
+        if self.workshop.fit().features().is_some_and(|features| features.no_models.is_some()) {
             return Vec::new();
         }
         let known = self.models.get_or_try_init(|| models::ask(&self.pool)).await;

@@ -35,6 +35,9 @@ const ROUND: Duration = Duration::from_secs(1);
 pub(super) trait Nursery: std::fmt::Debug + Send + Sync + 'static {
     /// Starts one, ready for turns.
     async fn worker(&self) -> Result<Worker, String>;
+
+    /// Why a worker is no longer one that it would start, if so.
+    fn due(&self, worker: &Worker) -> Option<&'static str>;
 }
 
 /// What has become of the seats.
@@ -251,7 +254,7 @@ impl Pool {
         } else if worker.memory() >= self.rules.max_memory_bytes {
             Some("it holds too much memory")
         } else {
-            None
+            self.nursery.due(worker)
         }
     }
 

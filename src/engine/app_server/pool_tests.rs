@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::engine::app_server::peer::Peer;
+use crate::engine::app_server::{kit::Kit, peer::Peer};
 
 /// Starts workers as long as it is told to.
 #[derive(Debug, Default)]
@@ -43,7 +43,16 @@ impl Nursery for Toys {
                 () = end.cancelled() => {}
             }
         });
-        Ok(Worker::of(Peer::start(stdin, stdout, 1 << 16, &self.tasks), None, None))
+        Ok(Worker::of(
+            Peer::start(stdin, stdout, 1 << 16, &self.tasks),
+            Arc::new(Kit::for_test()),
+            None,
+            None,
+        ))
+    }
+
+    fn due(&self, _worker: &Worker) -> Option<&'static str> {
+        None
     }
 }
 

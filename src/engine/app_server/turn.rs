@@ -17,6 +17,7 @@ use super::{
     memory::{Memory, Place},
     peer::CallError,
     pool::Pool,
+    setting::Setting,
     worker::{CALL_LIMIT, Lease},
 };
 use crate::{
@@ -42,8 +43,7 @@ pub(super) struct Conductor {
     pub(super) memory: Arc<Memory>,
     /// Where the turn stands in its conversation.
     pub(super) place: Place,
-    /// The parameters of `thread/start` that come from the turn.
-    pub(super) thread: Value,
+    pub(super) setting: Setting,
     pub(super) opening: Opening,
     pub(super) translator: Translator,
     pub(super) profile: Profile,
@@ -81,7 +81,9 @@ impl Conductor {
     /// What comes before and after the reading is boxed: a turn that streams holds no room for it.
     async fn conduct(mut self, turn: &Turn, out: &Out, slot: Slot) -> Result<(), Error> {
         let (letterbox, mut mailbox) = mailbox::pair();
-        let Some((lease, thread)) = Box::pin(self.start_thread(letterbox, out)).await? else { return Ok(()) };
+        let Some((lease, thread)) = Box::pin(self.start_thread(letterbox, turn, out)).await? else {
+            return Ok(());
+        };
         let outcome = match Box::pin(self.start_turn(&lease, &thread, turn, out)).await {
             Ok(Some(id)) => {
                 let outcome = self.read(&lease, &mut mailbox, &id, turn, out).await;
@@ -107,9 +109,10 @@ impl Conductor {
     async fn start_thread(
         &mut self,
         letterbox: Letterbox,
+        turn: &Turn,
         out: &Out,
     ) -> Result<Option<(Lease, String)>, Error> {
-        let thread = std::mem::take(&mut self.thread);
+        let mut setting = std::mem::take(&mut self.setting);
         let mut tries = 0;
         loop {
             tries += 1;
@@ -119,8 +122,11 @@ impl Conductor {
                 () = self.stop.cancelled() => return Err(Error::Draining),
             };
             let letterbox = Some(letterbox.clone());
+            // The first look was at the newest workers; this one may be older.
+            lease.kit.check(turn)?;
+            let thread = setting.on(&lease.kit);
             let started = tokio::select! {
-                started = lease.peer.call_for("thread/start", &thread, CALL_LIMIT, letterbox) => started,
+                started = lease.peer.call_for("thread/start", thread, CALL_LIMIT, letterbox) => started,
                 () = self.stop.cancelled() => return Err(Error::Draining),
             };
             match started {

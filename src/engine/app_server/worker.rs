@@ -15,6 +15,7 @@ use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 
 use super::{
+    kit::Kit,
     peer::{CallError, Peer},
     sweep,
 };
@@ -63,6 +64,8 @@ const NOT_WANTED: &[&str] = &[
 #[derive(Debug)]
 pub(super) struct Worker {
     pub(super) peer: Peer,
+    /// What it was started with.
+    pub(super) kit: Arc<Kit>,
     pub(super) born: Instant,
     /// Turns that it has been given.
     pub(super) turns: AtomicU32,
@@ -81,7 +84,7 @@ impl Worker {
     pub(super) async fn start(
         launch: Launch,
         launcher: &Launcher,
-        line_limit: usize,
+        kit: &Arc<Kit>,
         tasks: &TaskTracker,
     ) -> Result<Self, String> {
         let started = launcher.start(launch, Slot::new(())).map_err(|error| error.to_string())?;
@@ -89,7 +92,7 @@ impl Worker {
             return Err("a pipe is missing".to_owned());
         };
         let pid = process.pid();
-        let peer = Peer::start(stdin, stdout, line_limit, tasks);
+        let peer = Peer::start(stdin, stdout, kit.codex.line_limit, tasks);
         match shake_hands(&peer).await {
             Ok(()) => {}
             Err(CallError::Gone(_)) => {
@@ -101,13 +104,14 @@ impl Worker {
             }
             Err(error) => return Err(error.to_string()),
         }
-        Ok(Self::of(peer, Some(process), pid))
+        Ok(Self::of(peer, Arc::clone(kit), Some(process), pid))
     }
 
     /// One that has shaken hands.
-    pub(super) fn of(peer: Peer, process: Option<ProcessGroup>, pid: Option<u32>) -> Self {
+    pub(super) fn of(peer: Peer, kit: Arc<Kit>, process: Option<ProcessGroup>, pid: Option<u32>) -> Self {
         Self {
             peer,
+            kit,
             born: Instant::now(),
             turns: AtomicU32::new(0),
             running: AtomicUsize::new(0),

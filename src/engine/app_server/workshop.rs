@@ -1,23 +1,12 @@
 //! Makes workers. What they are started with is made once, and again when the program at its path is another one: its
 //! catalog is bound to its version, and it must be found fit before a turn is given to it.
 
-use std::{
-    ffi::OsString,
-    sync::{Arc, PoisonError, RwLock},
-};
+use std::sync::{Arc, PoisonError, RwLock};
 
-use tempfile::TempDir;
 use tokio::sync::Mutex;
 use tokio_util::task::TaskTracker;
 
-use super::{
-    catalog::{self, Catalogs},
-    flags,
-    gate::{self, Features},
-    home,
-    pool::Nursery,
-    worker::Worker,
-};
+use super::{gate, home, kit::Kit, pool::Nursery, worker::Worker};
 use crate::{
     config::{Codex, Config, Models},
     engine::{
@@ -34,20 +23,11 @@ pub(super) struct Workshop {
     /// Models that the catalogs must know.
     names: Vec<String>,
     tasks: TaskTracker,
+    /// What workers are started with now.
     kit: RwLock<Arc<Kit>>,
-    /// What the last program that was found fit can do, and which kit that was.
-    fit: RwLock<Option<(Arc<Kit>, Arc<Features>)>>,
+    /// The last one whose workers were found fit.
+    fit: RwLock<Option<Arc<Kit>>>,
     renewing: Mutex<()>,
-    /// The catalogs, which all workers share.
-    private: TempDir,
-}
-
-/// What workers are started with.
-#[derive(Debug)]
-pub(super) struct Kit {
-    pub(super) installed: Installed,
-    pub(super) catalogs: Catalogs,
-    arguments: Vec<OsString>,
 }
 
 impl Workshop {
@@ -59,9 +39,9 @@ impl Workshop {
         tasks: &TaskTracker,
     ) -> Result<Self, String> {
         let codex = config.codex.clone();
-        let private = home::private_folder(&codex).map_err(|error| format!("a private folder: {error}"))?;
+        home::sweep_up(&codex);
         let names = names(&config.models);
-        let kit = Kit::make(&codex, launcher, installed.clone(), &private, &names).await?;
+        let kit = Kit::make(&codex, launcher, installed.clone(), &names).await?;
         Ok(Self {
             codex,
             launcher: launcher.clone(),
@@ -70,7 +50,6 @@ impl Workshop {
             kit: RwLock::new(Arc::new(kit)),
             fit: RwLock::default(),
             renewing: Mutex::default(),
-            private,
         })
     }
 
@@ -79,14 +58,14 @@ impl Workshop {
         Arc::clone(&self.kit.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// What the newest worker can do; nothing is known before the first one.
-    pub(super) fn features(&self) -> Arc<Features> {
-        let fit = self.fit.read().unwrap_or_else(PoisonError::into_inner);
-        fit.as_ref().map(|(_, features)| Arc::clone(features)).unwrap_or_default()
+    /// That of the newest workers that turns are given to.
+    pub(super) fn fit(&self) -> Arc<Kit> {
+        let fit = self.fit.read().unwrap_or_else(PoisonError::into_inner).clone();
+        fit.unwrap_or_else(|| self.kit())
     }
 
     /// A worker that nobody has looked at yet.
-    pub(super) async fn hatch(&self, kit: &Kit) -> Result<Worker, String> {
+    pub(super) async fn hatch(&self, kit: &Arc<Kit>) -> Result<Worker, String> {
         let home = home::ScratchHome::make(&self.codex, &kit.installed)
             .map_err(|error| format!("a home for a worker: {error}"))?;
         let (mut arguments, mut env) = (kit.arguments.clone(), home.env());
@@ -102,30 +81,25 @@ impl Workshop {
             folder: self.codex.workspace.clone(),
             stdin: Input::Open,
             scratch: Some(home.into_folder()),
-            shared: Some(self.private.path().to_owned()),
+            shared: Some(kit.folder().to_owned()),
             ..Launch::default()
         };
-        Worker::start(launch, &self.launcher, self.codex.line_limit, &self.tasks).await
+        Worker::start(launch, &self.launcher, kit, &self.tasks).await
     }
 
     /// The kit of the program that is there now.
     async fn renewed(&self) -> Result<Arc<Kit>, String> {
         let _one_at_a_time = self.renewing.lock().await;
         let kit = self.kit();
-        if !kit.catalogs.outdated(&kit.installed) {
+        if !kit.is_outdated() {
             return Ok(kit);
         }
         let installed = installed::look(&self.codex, &self.launcher).await?;
         tracing::info!(old = %kit.installed.version, new = %installed.version, "the Codex CLI is another one");
-        let kit = Kit::make(&self.codex, &self.launcher, installed, &self.private, &self.names).await?;
+        let kit = Kit::make(&self.codex, &self.launcher, installed, &self.names).await?;
         let kit = Arc::new(kit);
         *self.kit.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&kit);
         Ok(kit)
-    }
-
-    fn is_fit(&self, kit: &Arc<Kit>) -> bool {
-        let fit = self.fit.read().unwrap_or_else(PoisonError::into_inner);
-        fit.as_ref().is_some_and(|(known, _)| Arc::ptr_eq(known, kit))
     }
 }
 
@@ -134,26 +108,15 @@ impl Nursery for Workshop {
     async fn worker(&self) -> Result<Worker, String> {
         let kit = self.renewed().await?;
         let worker = self.hatch(&kit).await?;
-        if !self.is_fit(&kit) {
-            let features = gate::examine(&worker.peer, &self.codex, &kit.installed).await?;
-            let fit = Some((kit, Arc::new(features)));
-            *self.fit.write().unwrap_or_else(PoisonError::into_inner) = fit;
+        if kit.features().is_none() {
+            kit.found_fit(gate::examine(&worker.peer, &self.codex, &kit.installed).await?);
+            *self.fit.write().unwrap_or_else(PoisonError::into_inner) = Some(kit);
         }
         Ok(worker)
     }
-}
 
-impl Kit {
-    async fn make(
-        codex: &Codex,
-        launcher: &Launcher,
-        installed: Installed,
-        private: &TempDir,
-        names: &[String],
-    ) -> Result<Self, String> {
-        let catalogs = catalog::write(codex, launcher, &installed, private.path(), names).await?;
-        let arguments = flags::arguments(codex, &installed, &catalogs);
-        Ok(Self { installed, catalogs, arguments })
+    fn due(&self, worker: &Worker) -> Option<&'static str> {
+        worker.kit.is_replaced().then_some("its program was replaced")
     }
 }
 

@@ -1,27 +1,22 @@
 //! Workers that cannot be started any more, and a CLI that is replaced under a running server.
 
-use std::{
-    fs,
-    os::unix::fs::{MetadataExt, PermissionsExt},
-    path::Path,
-    time::Instant,
-};
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, time::Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Signal, kill_process};
 use tempfile::TempDir;
 
-use super::{health, signal_all, twenty_work, warm, workers};
+use super::{begin, health, signal_all, twenty_work, warm, workers};
 use crate::{
     eventually,
-    support::{Codex, TestApp, executable, http::body},
+    support::{Codex, TestApp, ask, executable, http::body},
 };
 
 /// A codex that can be replaced.
-struct Replaceable(TempDir);
+struct Replaceable(TempDir, Codex);
 
 impl Replaceable {
-    fn new() -> Self {
-        let new = Self(tempfile::tempdir().unwrap());
+    fn new(codex: Codex) -> Self {
+        let new = Self(tempfile::tempdir().unwrap(), codex);
         new.put("");
         new
     }
@@ -30,14 +25,14 @@ impl Replaceable {
         self.0.path().join("codex").display().to_string()
     }
 
-    /// From now on it is the fake with these shell commands before it; each start leaves a line.
+    /// From now on it is the codex with these shell commands before it; each start leaves a line.
     fn put(&self, before: &str) {
-        let fake = executable(Codex::Fake);
+        let codex = executable(self.1);
         let (starts, new) = (self.0.path().join("starts"), self.0.path().join("new"));
         let text = format!(
             "#!/bin/sh\ncase \"$*\" in *app-server*) echo x >> '{}';; esac\n{before}\nexec '{}' \"$@\"\n",
             starts.display(),
-            fake.display()
+            codex.display()
         );
         fs::write(&new, text).unwrap();
         fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).unwrap();
@@ -56,7 +51,7 @@ async fn is_ill(app: &TestApp) -> bool {
 #[tokio::test]
 async fn an_app_server_that_cannot_start_any_more_is_told_and_tried_again() {
     for mode in ["dies", "garbage"] {
-        let codex = Replaceable::new();
+        let codex = Replaceable::new(Codex::Fake);
         let app = warm(Codex::Fake, &[("CODEX_BIN", &codex.bin())]).await;
         twenty_work(&app, Codex::Fake).await;
         assert_eq!(health(&app).await.0, 200);
@@ -82,7 +77,7 @@ async fn an_app_server_that_cannot_start_any_more_is_told_and_tried_again() {
 
 #[tokio::test]
 async fn a_worker_that_dies_again_and_again_is_not_replaced_in_a_storm() {
-    let codex = Replaceable::new();
+    let codex = Replaceable::new(Codex::Fake);
     let app = warm(Codex::Fake, &[("CODEX_BIN", &codex.bin())]).await;
     let (before, began) = (codex.starts(), Instant::now());
     for _ in 0..4 {
@@ -98,18 +93,22 @@ async fn a_worker_that_dies_again_and_again_is_not_replaced_in_a_storm() {
 
 #[tokio::test]
 async fn another_cli_gets_a_catalog_of_its_own_and_is_looked_at_first() {
-    let codex = Replaceable::new();
+    let codex = Replaceable::new(Codex::Fake);
     let app = warm(Codex::Fake, &[("CODEX_BIN", &codex.bin())]).await;
     assert_eq!(app.status().await.codex_version, "0.169.0");
-    let catalog = catalog_of(&app);
-    let inode = || fs::metadata(&catalog).unwrap().ino();
-    let first = inode();
+    let (old, catalog) = (workers(&app), catalogs_of(&app));
+    let running = begin(&app, 1, ("fake:stream:100000:20", "hi")).await;
 
+    // Nobody has to die for it.
     codex.put("export FAKE_CODEX_VERSION=0.170.0");
-    signal_all(&app, Signal::KILL);
     eventually!("it is another one", app.status().await.codex_version == "0.170.0");
     twenty_work(&app, Codex::Fake).await;
-    assert_ne!(inode(), first, "the catalog is that of the new one");
+    eventually!("only turns that have begun keep the old one", workers(&app).len() == 2);
+    assert!(workers(&app).contains(&old[0]));
+    assert!(catalog[0].is_file(), "it may still be read");
+    drop(running);
+    eventually!("the old one is gone", !workers(&app).contains(&old[0]));
+    eventually!("and its catalog", !catalog[0].exists());
 
     // This one would run commands where none may run.
     codex.put("export FAKE_CODEX_VERSION=0.110.0");
@@ -121,11 +120,33 @@ async fn another_cli_gets_a_catalog_of_its_own_and_is_looked_at_first() {
     app.stop().await;
 }
 
-/// The catalog that the worker was started with.
-fn catalog_of(app: &TestApp) -> std::path::PathBuf {
-    let line = app.processes().into_iter().find(|line| line.contains("model_catalog_json")).unwrap();
-    let rest = line.split("model_catalog_json=").nth(1).unwrap();
-    let path = rest.split_whitespace().next().unwrap().trim_matches('"');
-    assert!(Path::new(path).is_file(), "{line}");
-    path.into()
+#[tokio::test]
+async fn a_worker_of_the_old_cli_keeps_its_catalogs_when_its_neighbour_gets_a_new_one() {
+    let codex = Replaceable::new(Codex::Real);
+    let settings = [("CODEX_BIN", &*codex.bin()), ("CODEX_WORKERS", "2")];
+    let app = warm(Codex::Real, &settings).await;
+    eventually!("both workers are there", workers(&app).len() == 2);
+    let before = codex.starts();
+    // A catalog of another form, and an app-server that does not start.
+    codex.put(
+        r#"case "$*" in
+        "debug models") echo '{"models": [{"slug": "gpt-9", "of_another": "form"}]}'; exit ;;
+        *app-server*) echo 'not yet' >&2; exit 1 ;;
+        esac"#,
+    );
+    kill_process(workers(&app)[0], Signal::KILL).unwrap();
+    eventually!("the new one is tried", codex.starts() > before);
+    eventually!("one is left", workers(&app).len() == 1);
+    // Its catalogs are read at every thread, and those of the new one are nothing for it.
+    for model in ["gpt-5.5", "gpt-5.5:chat"] {
+        assert_eq!(app.chat(ask(model, r#"@@{"text":"01234"}@@"#)).await, "01234");
+    }
+    app.stop().await;
+}
+
+/// The catalogs that workers were started with.
+fn catalogs_of(app: &TestApp) -> Vec<PathBuf> {
+    let lines = app.processes();
+    let paths = lines.iter().filter_map(|line| line.split("model_catalog_json=").nth(1));
+    paths.map(|path| path.split_whitespace().next().unwrap().trim_matches('"').into()).collect()
 }
