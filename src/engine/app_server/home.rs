@@ -13,7 +13,7 @@ use std::{
 use tempfile::TempDir;
 
 use crate::{
-    config::Codex,
+    config::{Codex, Sandbox},
     engine::{
         home,
         installed::{Installed, numbers},
@@ -82,6 +82,10 @@ impl ScratchHome {
         spare_loopback(&mut env);
         env.insert("CODEX_HOME".into(), folder.path().into());
         env.insert("CODEX_SQLITE_HOME".into(), folder.path().into());
+        // For the CLI itself, which leaves little there; commands that write have a folder each.
+        let temporary = folder.path().join("own-tmp");
+        fs::create_dir(&temporary)?;
+        env.insert("TMPDIR".into(), temporary.into());
         Ok(Self { folder, env })
     }
 
@@ -89,13 +93,6 @@ impl ScratchHome {
     #[cfg(test)]
     pub(super) fn path(&self) -> &Path {
         self.folder.path()
-    }
-
-    /// Makes a folder in it for what commands write.
-    pub(super) fn temporary_folder(&self) -> io::Result<PathBuf> {
-        let folder = self.folder.path().join("commands-tmp");
-        fs::create_dir(&folder)?;
-        Ok(folder)
     }
 
     /// The whole environment of the worker.
@@ -121,6 +118,15 @@ pub(super) fn sweep_up(codex: &Codex) {
 /// A folder for what workers share.
 pub(super) fn private_folder(codex: &Codex) -> io::Result<TempDir> {
     folder(&place(codex))
+}
+
+/// A folder for what commands of a worker's turns write, which may be much: not in memory. None where they write
+/// nothing.
+pub(super) fn commands_folder(codex: &Codex) -> io::Result<Option<TempDir>> {
+    match codex.sandbox {
+        Sandbox::ReadOnly => Ok(None),
+        Sandbox::WorkspaceWrite | Sandbox::DangerFullAccess => folder(&codex.scratch).map(Some),
+    }
 }
 
 /// Where private folders go: into memory where there is enough, else to the scratch folder.

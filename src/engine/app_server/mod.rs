@@ -20,6 +20,7 @@ mod setting;
 mod sweep;
 mod tools;
 mod turn;
+mod turn_folder;
 mod wire;
 mod worker;
 mod workshop;
@@ -145,6 +146,7 @@ impl Engine for AppServer {
             memory: Arc::clone(&self.memory),
             place,
             setting,
+            folder: None,
             opening,
             translator: Translator::new(tools, turn.profile, self.codex.upstream_retries),
             profile: turn.profile,

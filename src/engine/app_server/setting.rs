@@ -1,6 +1,8 @@
 //! The parameters of `thread/start`: what the turn says, and what the worker's program makes of it. Says nothing about
 //! the conversation.
 
+use std::path::Path;
+
 use serde_json::{Map, Value, json};
 
 use super::{flags, history::Opening, kit::Kit, tools::ToolSet};
@@ -46,9 +48,13 @@ impl Setting {
         Self { params, config: config(turn), profile: turn.profile }
     }
 
-    /// The parameters on a worker of this kit: another one may have another catalog and other features.
-    pub(super) fn on(&mut self, kit: &Kit) -> &Value {
+    /// The parameters on a worker of this kit: another one may have another catalog. Commands that may write do so in
+    /// `folder`.
+    pub(super) fn on(&mut self, kit: &Kit, folder: Option<&Path>) -> &Value {
         let mut config = kit.thread_config(self.profile);
+        if let Some(folder) = folder {
+            config.extend(flags::with_folder(&kit.codex, folder));
+        }
         config.extend(self.config.clone());
         self.params["config"] = config.into();
         &self.params

@@ -18,6 +18,7 @@ use super::{
     peer::CallError,
     pool::Pool,
     setting::Setting,
+    turn_folder::TurnFolder,
     worker::{CALL_LIMIT, Lease},
 };
 use crate::{
@@ -44,6 +45,8 @@ pub(super) struct Conductor {
     /// Where the turn stands in its conversation.
     pub(super) place: Place,
     pub(super) setting: Setting,
+    /// For what its commands write, once it has a worker.
+    pub(super) folder: Option<TurnFolder>,
     pub(super) opening: Opening,
     pub(super) translator: Translator,
     pub(super) profile: Profile,
@@ -99,6 +102,9 @@ impl Conductor {
             // Elsewhere the sandbox ends with the turn, and all that is in it.
             Box::pin(lease.sweep(&thread)).await;
         }
+        if let Some(folder) = self.folder.take() {
+            Box::pin(folder.remove()).await;
+        }
         drop(slot);
         Box::pin(let_go(&lease, &thread)).await;
         outcome
@@ -124,7 +130,8 @@ impl Conductor {
             let letterbox = Some(letterbox.clone());
             // The first look was at the newest workers; this one may be older.
             lease.kit.check(turn)?;
-            let thread = setting.on(&lease.kit);
+            self.folder = TurnFolder::of(turn, lease.commands.as_deref()).map_err(Error::internal)?;
+            let thread = setting.on(&lease.kit, self.folder.as_ref().map(TurnFolder::path));
             let started = tokio::select! {
                 started = lease.peer.call_for("thread/start", thread, CALL_LIMIT, letterbox) => started,
                 () = self.stop.cancelled() => return Err(Error::Draining),

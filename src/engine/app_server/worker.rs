@@ -2,7 +2,7 @@
 //! business.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
@@ -66,6 +66,8 @@ pub(super) struct Worker {
     pub(super) peer: Peer,
     /// What it was started with.
     pub(super) kit: Arc<Kit>,
+    /// Where its turns have their temporary folders.
+    pub(super) commands: Option<PathBuf>,
     pub(super) born: Instant,
     /// Turns that it has been given.
     pub(super) turns: AtomicU32,
@@ -112,6 +114,7 @@ impl Worker {
         Self {
             peer,
             kit,
+            commands: None,
             born: Instant::now(),
             turns: AtomicU32::new(0),
             running: AtomicUsize::new(0),

@@ -68,23 +68,22 @@ impl Workshop {
     pub(super) async fn hatch(&self, kit: &Arc<Kit>) -> Result<Worker, String> {
         let home = home::ScratchHome::make(&self.codex, &kit.installed)
             .map_err(|error| format!("a home for a worker: {error}"))?;
-        let (mut arguments, mut env) = (kit.arguments.clone(), home.env());
-        // Commands that may write get a temporary folder of the worker's own, not the one where everybody's files are.
-        let temporary = home.temporary_folder().map_err(|error| format!("a folder for a worker: {error}"))?;
-        let variable = toml::Value::from(temporary.to_string_lossy().into_owned());
-        arguments.extend(["-c".into(), format!("shell_environment_policy.set.TMPDIR={variable}").into()]);
-        env.insert("TMPDIR".into(), temporary.into());
+        let commands = home::commands_folder(&self.codex)
+            .map_err(|error| format!("a folder for commands: {}: {error}", self.codex.scratch.display()))?;
+        let folder = commands.as_ref().map(|folder| folder.path().to_owned());
         let launch = Launch {
             program: kit.installed.program.clone(),
-            arguments,
-            env,
+            arguments: kit.arguments.clone(),
+            env: home.env(),
             folder: self.codex.workspace.clone(),
             stdin: Input::Open,
-            scratch: Some(home.into_folder()),
+            scratch: [home.into_folder()].into_iter().chain(commands).collect(),
             shared: Some(kit.folder().to_owned()),
             ..Launch::default()
         };
-        Worker::start(launch, &self.launcher, kit, &self.tasks).await
+        let mut worker = Worker::start(launch, &self.launcher, kit, &self.tasks).await?;
+        worker.commands = folder;
+        Ok(worker)
     }
 
     /// The kit of the program that is there now.
