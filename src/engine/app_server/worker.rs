@@ -11,7 +11,7 @@ use std::{
 };
 
 use serde_json::json;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 
 use super::{
@@ -26,6 +26,9 @@ use crate::engine::{
 
 /// Time for one call; the slowest takes some 20 ms when nothing else runs.
 pub(super) const CALL_LIMIT: Duration = Duration::from_secs(20);
+
+/// How long one that fails at its start may take to end and say why.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// How often a worker is asked whether it is there.
 const PULSE: Duration = Duration::from_secs(1);
@@ -98,7 +101,8 @@ impl Worker {
         match shake_hands(&peer).await {
             Ok(()) => {}
             Err(CallError::Gone(_)) => {
-                process.exit().await;
+                // One that has only closed its pipe may never end by itself.
+                drop(timeout(LAST_WORDS, process.exit()).await);
                 let words = process.stderr();
                 let last =
                     words.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");

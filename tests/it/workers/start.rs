@@ -1,6 +1,11 @@
 //! Workers that cannot be started any more, and a CLI that is replaced under a running server.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, time::Instant};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
+    time::Instant,
+};
 
 use rustix::process::{Signal, kill_process};
 use tempfile::TempDir;
@@ -73,6 +78,27 @@ async fn an_app_server_that_cannot_start_any_more_is_told_and_tried_again() {
         twenty_work(&app, Codex::Fake).await;
         app.stop().await;
     }
+}
+
+#[tokio::test]
+async fn one_that_is_no_good_at_its_start_and_does_not_end_is_given_up() {
+    let codex = Replaceable::new(Codex::Fake);
+    let settings = [("CODEX_BIN", &*codex.bin()), ("CODEX_SUBPROCESS_STREAM_LIMIT", "100000")];
+    let app = warm(Codex::Fake, &settings).await;
+    let before = codex.starts();
+    // A line that is too long, and then nothing, whatever it is told.
+    codex.put(
+        r#"case "$*" in
+        *app-server*) echo 'not a word more' >&2; head -c 120000 /dev/zero | tr '\0' x; exec sleep 120 ;;
+        esac"#,
+    );
+    signal_all(&app, Signal::KILL);
+    eventually!("it says why", health(&app).await.1.to_string().contains("not a word more"));
+    eventually!("it is tried again", codex.starts() - before >= 2);
+    codex.put("");
+    eventually!("it recovers", health(&app).await.0 == 200);
+    twenty_work(&app, Codex::Fake).await;
+    app.stop().await;
 }
 
 #[tokio::test]
