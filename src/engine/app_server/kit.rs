@@ -5,6 +5,7 @@ use std::{ffi::OsString, path::Path, sync::OnceLock};
 
 use serde_json::{Map, Value};
 use tempfile::TempDir;
+use tokio::sync::OnceCell;
 
 use super::{
     catalog::{self, Catalogs},
@@ -16,6 +17,7 @@ use crate::{
     config::{Codex, Profile},
     engine::{Turn, installed::Installed, process::Launcher},
     error::Error,
+    pb,
 };
 
 /// What workers are started with.
@@ -27,6 +29,7 @@ pub(super) struct Kit {
     catalogs: Catalogs,
     /// Set when a worker was found fit.
     features: OnceLock<Features>,
+    models: OnceCell<Vec<pb::Model>>,
     /// The catalogs: an app-server reads its own again at every thread, so they stay as long as it does.
     folder: TempDir,
 }
@@ -43,7 +46,8 @@ impl Kit {
         let catalogs = catalog::write(codex, launcher, &installed, folder.path(), models).await?;
         let arguments = flags::arguments(codex, &installed, &catalogs);
         let features = OnceLock::new();
-        Ok(Self { codex: codex.clone(), installed, arguments, catalogs, features, folder })
+        let models = OnceCell::new();
+        Ok(Self { codex: codex.clone(), installed, arguments, catalogs, features, models, folder })
     }
 
     /// Where its files are.
@@ -70,6 +74,11 @@ impl Kit {
     pub(super) fn found_fit(&self, features: Features) {
         // Two of them may be looked at, which find the same.
         drop(self.features.set(features));
+    }
+
+    /// What its workers list. Whoever else asks meanwhile waits for the same answer.
+    pub(super) const fn models(&self) -> &OnceCell<Vec<pb::Model>> {
+        &self.models
     }
 
     /// What makes a thread one of `profile`.
@@ -109,6 +118,7 @@ impl Kit {
             arguments: Vec::new(),
             catalogs: Catalogs::for_test("agent", "chat"),
             features: OnceLock::new(),
+            models: OnceCell::new(),
             folder: tempfile::tempdir().unwrap(),
         }
     }

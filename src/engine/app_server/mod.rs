@@ -29,7 +29,7 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
 use serde_json::Value;
-use tokio::sync::{OnceCell, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
@@ -67,7 +67,6 @@ pub(super) struct AppServer {
     pool: Arc<Pool>,
     memory: Arc<Memory>,
     workshop: Arc<Workshop>,
-    models: OnceCell<Vec<pb::Model>>,
     launcher: Launcher,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -91,7 +90,6 @@ impl AppServer {
         Ok(Self {
             pool,
             workshop,
-            models: OnceCell::new(),
             memory: Arc::new(Memory::new(MEMORY_TURNS, MEMORY_BYTES)),
             launcher,
             tasks,
@@ -174,14 +172,8 @@ impl Engine for AppServer {
     }
 
     async fn models(&self) -> Vec<pb::Model> {
-        if self.workshop.fit().features().is_some_and(|features| features.no_models.is_some()) {
-            return Vec::new();
-        }
-        let known = self.models.get_or_try_init(|| models::ask(&self.pool)).await;
-        known
-            .cloned()
-            .inspect_err(|error| tracing::warn!(%error, "the models cannot be listed"))
-            .unwrap_or_default()
+        let known = models::list(&self.workshop.fit(), &self.pool).await;
+        known.inspect_err(|error| tracing::warn!(%error, "the models cannot be listed")).unwrap_or_default()
     }
 
     async fn drain(&self) {

@@ -4,13 +4,14 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::PathBuf,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
+use futures_util::future::join_all;
 use rustix::process::{Signal, kill_process};
 use tempfile::TempDir;
 
-use super::{begin, health, signal_all, twenty_work, warm, workers};
+use super::{begin, health, signal_all, twenty_work, warm, within, workers};
 use crate::{
     eventually,
     support::{Codex, TestApp, ask, executable, http::body},
@@ -167,6 +168,38 @@ async fn a_worker_of_the_old_cli_keeps_its_catalogs_when_its_neighbour_gets_a_ne
     for model in ["gpt-5.5", "gpt-5.5:chat"] {
         assert_eq!(app.chat(ask(model, r#"@@{"text":"01234"}@@"#)).await, "01234");
     }
+    app.stop().await;
+}
+
+/// The names on the HTTP door's list.
+async fn listed(app: &TestApp) -> String {
+    reqwest::get(app.url("/v1/models")).await.unwrap().text().await.unwrap()
+}
+
+#[tokio::test]
+async fn the_list_of_models_is_that_of_the_cli_that_is_there() {
+    let codex = Replaceable::new(Codex::Fake);
+    let app = warm(Codex::Fake, &[("CODEX_BIN", &codex.bin())]).await;
+    let first = listed(&app).await;
+    assert!(first.contains("gpt-6-sol") && !first.contains("gpt-9.9"), "{first}");
+    codex.put(&format!(
+        r#"case "$*" in "debug models") '{}' "$@" | sed 's/gpt-6-sol/gpt-9.9/g'; exit ;; esac"#,
+        executable(Codex::Fake).display()
+    ));
+    eventually!("the new one is asked", listed(&app).await.contains("gpt-9.9"));
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn nobody_waits_in_line_for_a_list_that_nobody_can_give() {
+    let codex = Replaceable::new(Codex::Fake);
+    let app = warm(Codex::Fake, &[("CODEX_BIN", &codex.bin())]).await;
+    let before = codex.starts();
+    codex.put("export FAKE_CODEX_APP_SERVER=mute");
+    signal_all(&app, Signal::KILL);
+    eventually!("the next one is started, and says nothing", codex.starts() > before);
+    let many = join_all((0..5).map(|_| listed(&app)));
+    within(Duration::from_secs(9), "everybody is answered", many).await;
     app.stop().await;
 }
 
