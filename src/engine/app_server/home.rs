@@ -17,6 +17,7 @@ use crate::{
     engine::{
         home,
         installed::{Installed, numbers},
+        procfs::started,
     },
 };
 
@@ -193,13 +194,6 @@ impl Owner {
         parts.next()?;
         Some(Self { namespace, pid, started })
     }
-}
-
-/// When a process was started, in ticks since boot; none if it is gone.
-fn started(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in parentheses, may hold anything; the start is the 20th field after it.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }
 
 /// Links the user's things, and copies what the CLI might change.

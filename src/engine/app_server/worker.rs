@@ -2,9 +2,10 @@
 //! business.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -22,6 +23,7 @@ use super::{
 use crate::engine::{
     Slot,
     process::{Launch, Launcher, ProcessGroup, Started},
+    procfs,
 };
 
 /// Time for one call; the slowest takes some 20 ms when nothing else runs.
@@ -76,6 +78,8 @@ pub(super) struct Worker {
     pub(super) turns: AtomicU32,
     /// Turns that it runs.
     pub(super) running: AtomicUsize,
+    /// When each of these began, in the kernel's ticks.
+    begun: Mutex<BTreeMap<u32, u64>>,
     /// No more turns are given to it.
     pub(super) retired: AtomicBool,
     /// It owes an answer for longer than usual.
@@ -122,6 +126,7 @@ impl Worker {
             born: Instant::now(),
             turns: AtomicU32::new(0),
             running: AtomicUsize::new(0),
+            begun: Mutex::default(),
             retired: AtomicBool::new(false),
             late: AtomicBool::new(false),
             process: Mutex::new(process),
@@ -183,11 +188,8 @@ impl Worker {
         }
     }
 
-    /// Ends what commands of a thread have left behind.
-    pub(super) async fn sweep(&self, thread: &str) {
-        if let Some(pid) = self.pid {
-            sweep::end_commands(pid, thread).await;
-        }
+    fn begun(&self) -> MutexGuard<'_, BTreeMap<u32, u64>> {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Memory that the process holds, in bytes.
@@ -227,13 +229,21 @@ fn resident(pid: u32) -> Option<u64> {
 
 /// A turn on a worker; dropped, the worker has one turn less.
 #[derive(Debug)]
-pub(super) struct Lease(pub(super) Arc<Worker>);
+pub(super) struct Lease(pub(super) Arc<Worker>, u32);
 
 impl Lease {
     pub(super) fn of(worker: &Arc<Worker>) -> Self {
-        worker.turns.fetch_add(1, Ordering::Relaxed);
+        let number = worker.turns.fetch_add(1, Ordering::Relaxed);
         worker.running.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(worker))
+        worker.begun().insert(number, procfs::ticks());
+        Self(Arc::clone(worker), number)
+    }
+
+    /// Ends what commands of the turn, whose thread this is, have left behind.
+    pub(super) async fn sweep(&self, thread: &str) {
+        let Some(containment) = self.pid else { return };
+        let others = || self.begun().iter().filter(|(number, _)| **number != self.1).map(|(_, at)| *at).min();
+        sweep::end_commands(containment, contained_by(containment), thread, others).await;
     }
 }
 
@@ -247,6 +257,7 @@ impl std::ops::Deref for Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        self.0.begun().remove(&self.1);
         self.0.running.fetch_sub(1, Ordering::Relaxed);
     }
 }
