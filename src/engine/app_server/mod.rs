@@ -29,7 +29,7 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
 use serde_json::Value;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
@@ -69,6 +69,8 @@ pub(super) struct AppServer {
     workshop: Arc<Workshop>,
     launcher: Launcher,
     tasks: TaskTracker,
+    /// Those that conduct turns.
+    turns: TaskTracker,
     stop: CancellationToken,
 }
 
@@ -93,6 +95,7 @@ impl AppServer {
             memory: Arc::new(Memory::new(MEMORY_TURNS, MEMORY_BYTES)),
             launcher,
             tasks,
+            turns: TaskTracker::new(),
             stop: CancellationToken::new(),
             codex,
             log,
@@ -152,7 +155,7 @@ impl Engine for AppServer {
             stop: self.stop.clone(),
         };
         let (out, events) = mpsc::channel(EVENTS);
-        self.tasks.spawn(conductor.run(turn, slot, out));
+        self.turns.spawn(conductor.run(turn, slot, out));
         Ok(stream::unfold(events, async |mut events| Some((*events.recv().await?, events))).boxed())
     }
 
@@ -178,9 +181,13 @@ impl Engine for AppServer {
 
     async fn drain(&self) {
         self.stop.cancel();
+        self.turns.close();
+        // Turns are interrupted first: with their workers gone they would be killed. What does not obey loses its time.
+        drop(timeout(self.codex.cancel_grace, self.turns.wait()).await);
         self.pool.close();
         self.tasks.close();
         self.tasks.wait().await;
+        self.turns.wait().await;
         self.launcher.drain().await;
     }
 }

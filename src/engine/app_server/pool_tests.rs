@@ -170,6 +170,23 @@ async fn one_that_has_had_its_turns_goes_when_they_are_over() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn those_that_began_together_do_not_go_together() {
+    let (pool, toys) = pool(rules(4)).await;
+    assert_eq!(toys.started(), 4);
+    let mut replaced = Vec::new();
+    for _ in 0..3600 {
+        sleep(Duration::from_secs(1)).await;
+        replaced.push(toys.started() - 4);
+    }
+    // 90 s lie between one and the next.
+    let at = |count| replaced.iter().position(|now| *now >= count);
+    let (first, second, third) = (at(1).unwrap(), at(2).unwrap(), at(3).unwrap());
+    assert!((3320..3340).contains(&first), "{first}");
+    assert!(second - first >= 80 && third - second >= 80, "{first} {second} {third}");
+    close(&pool, &toys).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_that_is_due_and_cannot_be_replaced_goes_on_and_is_still_watched() {
     let (pool, toys) = pool(rules(1)).await;
     toys.broken.store(true, Ordering::Relaxed);

@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use rustix::process::{Signal, kill_process};
 use tempfile::TempDir;
 
-use super::{begin, health, signal_all, twenty_work, warm, within, workers};
+use super::{begin, endless, health, signal_all, twenty_work, warm, within, workers};
 use crate::{
     eventually,
     support::{Codex, TestApp, ask, executable, http::body},
@@ -48,6 +48,28 @@ impl Replaceable {
     fn starts(&self) -> usize {
         fs::read_to_string(self.0.path().join("starts")).map_or(0, |lines| lines.lines().count())
     }
+}
+
+/// A drain interrupts turns before it ends their workers: Codex ends what they have begun.
+#[tokio::test]
+async fn turns_that_a_drain_ends_are_interrupted() {
+    let codex = Replaceable::new(Codex::Fake);
+    let log = codex.0.path().join("asked");
+    codex.put(&format!(
+        r#"case "$*" in *app-server*) tee -a '{}' | '{}' "$@"; exit ;; esac"#,
+        log.display(),
+        executable(Codex::Fake).display()
+    ));
+    let app = warm(Codex::Fake, &[("CODEX_BIN", &codex.bin()), ("CODEX_DRAIN_SECONDS", "0")]).await;
+    let turns = [begin(&app, 0, endless(Codex::Fake)).await, begin(&app, 1, endless(Codex::Fake)).await];
+    let asked = || fs::read_to_string(&log).unwrap().matches("turn/interrupt").count();
+    let before = asked();
+    app.begin_drain();
+    for turn in turns {
+        assert_eq!(turn.error().await, "SHUTTING_DOWN");
+    }
+    app.stopped().await;
+    assert!(asked() >= before + 2, "{}", asked());
 }
 
 async fn is_ill(app: &TestApp) -> bool {
