@@ -172,10 +172,15 @@ impl Launcher {
         };
         self.alive.spawn(async move {
             let feeding = OptionFuture::from(text.map(|(stdin, text)| feed(stdin, text)));
-            let (status, _, ()) = tokio::join!(owner.end(), feeding, keep(stderr, tail));
-            if let Some(foster) = foster {
-                foster.ended(pid, status).await;
-            }
+            // Whoever was left by a containment that was killed may hold its pipes: it must end before they are read.
+            let ended = async {
+                let status = owner.end().await;
+                if let Some(foster) = foster {
+                    foster.ended(pid, status).await;
+                }
+                status
+            };
+            let (status, _, ()) = tokio::join!(ended, feeding, keep(stderr, tail));
             let last_words = launch.last_words.and_then(|path| std::fs::read_to_string(path).ok());
             drop(launch.scratch);
             drop(slot);
