@@ -180,7 +180,7 @@ impl Engine for AppServer {
         let place = self.memory.place(&turn.messages);
         // Pictures among them; a turn may take hours.
         turn.messages = Vec::new();
-        let conductor = Conductor {
+        let conductor = Box::new(Conductor {
             pool: Arc::clone(&self.pool),
             memory: Arc::clone(&self.memory),
             place,
@@ -190,7 +190,7 @@ impl Engine for AppServer {
             profile: turn.profile,
             grace: self.codex.cancel_grace,
             stop: self.stop.clone(),
-        };
+        });
         let (out, events) = mpsc::channel(EVENTS);
         self.tasks.spawn(conductor.run(turn, slot, out));
         Ok(stream::unfold(events, async |mut events| Some((*events.recv().await?, events))).boxed())
