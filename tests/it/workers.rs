@@ -5,6 +5,7 @@ mod asked;
 mod leftovers;
 mod lost;
 mod recycle;
+mod replaced;
 mod soak;
 mod start;
 
