@@ -109,3 +109,33 @@ fn nothing_follows_an_error() {
     assert_eq!(last["error"]["code"], "turn_failed");
     assert!(!body.contains("[DONE]") && !body.contains("\"b\""));
 }
+
+#[test]
+fn only_an_answer_that_begins_with_a_call_begins_without_text() {
+    let call = || Ok(Event::ToolCall(crate::pb::ToolCall { name: "f".into(), ..Default::default() }));
+    let thought = || Ok(Event::ReasoningDelta(crate::pb::ReasoningDelta { text: "hm".into() }));
+    let firsts = |body: &str| -> Vec<Value> {
+        let firsts =
+            chunks(body).into_iter().filter(|chunk| chunk["choices"][0]["delta"]["role"] == "assistant");
+        firsts.map(|chunk| chunk["choices"][0]["delta"]["content"].clone()).collect()
+    };
+    let notice = || Ok(Event::Notice(crate::pb::Notice::default()));
+    let mut events = vec![
+        (0, notice()),
+        (0, call()),
+        (1, text("a")),
+        (1, call()),
+        (2, thought()),
+        (2, call()),
+        (0, text("b")),
+    ];
+    events.extend((0..3).map(|index| (index, finished(FinishReason::ToolCalls))));
+    events.push((0, completed(None)));
+    let body = body(events, 3, vec![]);
+    assert_eq!(firsts(&body), [Value::Null, "".into(), "".into()]);
+
+    // Nobody knows yet how it goes on.
+    let events = vec![(0, call()), (0, finished(FinishReason::ToolCalls)), (0, completed(None))];
+    let body = self::body(events, 1, vec![true]);
+    assert_eq!(firsts(&body), [Value::from("")]);
+}
