@@ -11,11 +11,7 @@ use crate::{
 };
 
 /// The whole body for events that are `pending` for a moment before each of the places in `pauses`.
-fn body(
-    events: Vec<(u32, Result<crate::pb::chat_event::Event, Status>)>,
-    choices: u32,
-    pauses: Vec<bool>,
-) -> String {
+fn body(events: Vec<(u32, Result<Event, Status>)>, choices: u32, pauses: Vec<bool>) -> String {
     let mut events = framed(events).into_iter();
     let first = events.next().unwrap().unwrap();
     let chunks = ChunkMaker::begin(first, choices, true).unwrap();
