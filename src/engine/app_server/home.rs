@@ -107,17 +107,13 @@ impl ScratchHome {
     }
 }
 
-/// Removes what killed servers left behind.
-pub(super) fn sweep_up(codex: &Codex) {
+/// A folder for what all workers share. Made at the start, when it is time to remove what killed servers left.
+pub(super) fn private_folder(codex: &Codex) -> io::Result<TempDir> {
     for place in [Path::new(MEMORY), &codex.scratch] {
         if let Err(error) = sweep(place) {
             tracing::debug!(%error, place = %place.display(), "leftovers cannot be looked for");
         }
     }
-}
-
-/// A folder for what workers share.
-pub(super) fn private_folder(codex: &Codex) -> io::Result<TempDir> {
     folder(&place(codex))
 }
 

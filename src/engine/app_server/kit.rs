@@ -11,7 +11,6 @@ use super::{
     catalog::{self, Catalogs},
     flags,
     gate::Features,
-    home,
 };
 use crate::{
     config::{Codex, Profile},
@@ -31,38 +30,25 @@ pub(super) struct Kit {
     features: OnceLock<Features>,
     models: OnceCell<Vec<pb::Model>>,
     /// The catalogs: an app-server reads its own again at every thread, so they stay as long as it does.
-    folder: TempDir,
+    _folder: TempDir,
 }
 
 impl Kit {
-    /// One for the program that was looked at; its catalogs know `models`.
+    /// One for the program that was looked at; its catalogs, which are in `place`, know `names`.
     pub(super) async fn make(
         codex: &Codex,
         launcher: &Launcher,
         installed: Installed,
-        models: &[String],
+        place: &Path,
+        names: &[String],
     ) -> Result<Self, String> {
-        let folder = home::private_folder(codex).map_err(|error| format!("a private folder: {error}"))?;
-        let catalogs = catalog::write(codex, launcher, &installed, folder.path(), models).await?;
+        let folder = tempfile::Builder::new().prefix("kit-").tempdir_in(place);
+        let folder = folder.map_err(|error| format!("a folder for catalogs: {error}"))?;
+        let catalogs = catalog::write(codex, launcher, &installed, folder.path(), names).await?;
         let arguments = flags::arguments(codex, &installed, &catalogs);
         let features = OnceLock::new();
         let models = OnceCell::new();
-        Ok(Self { codex: codex.clone(), installed, arguments, catalogs, features, models, folder })
-    }
-
-    /// Where its files are.
-    pub(super) fn folder(&self) -> &Path {
-        self.folder.path()
-    }
-
-    /// Whether the program is no longer the one that this was made for; it may be gone.
-    pub(super) fn is_outdated(&self) -> bool {
-        self.catalogs.outdated(&self.installed)
-    }
-
-    /// Whether there is another program in the place of the one that this was made for.
-    pub(super) fn is_replaced(&self) -> bool {
-        self.catalogs.replaced(&self.installed)
+        Ok(Self { codex: codex.clone(), installed, arguments, catalogs, features, models, _folder: folder })
     }
 
     /// What its workers can do; none before one was found fit.
@@ -119,7 +105,7 @@ impl Kit {
             catalogs: Catalogs::for_test("agent", "chat"),
             features: OnceLock::new(),
             models: OnceCell::new(),
-            folder: tempfile::tempdir().unwrap(),
+            _folder: tempfile::tempdir().unwrap(),
         }
     }
 }

@@ -13,14 +13,17 @@ mod kit;
 mod mailbox;
 mod memory;
 mod models;
+mod own_calls;
 mod peer;
 mod pool;
 mod schema;
 mod setting;
+mod step;
 mod sweep;
 mod tools;
 mod turn;
 mod turn_folder;
+mod usage;
 mod wire;
 mod worker;
 mod workshop;
@@ -102,6 +105,11 @@ impl AppServer {
         })
     }
 
+    /// Whether it can run nothing because the CLI was replaced by one that it must not use.
+    pub(super) fn is_refused(&self) -> bool {
+        self.workshop.is_refused() && self.pool.trouble().is_some()
+    }
+
     /// What the doctor finds: whether a worker starts, and each thing that the gate looks at.
     pub(super) async fn examine(config: &Config, launcher: &Launcher, installed: &Installed) -> Vec<Check> {
         let tasks = TaskTracker::new();
@@ -142,7 +150,7 @@ impl Engine for AppServer {
         let place = self.memory.place(&turn.messages);
         // Pictures among them; a turn may take hours.
         turn.messages = Vec::new();
-        let conductor = Conductor {
+        let conductor = Box::new(Conductor {
             pool: Arc::clone(&self.pool),
             memory: Arc::clone(&self.memory),
             place,
@@ -153,14 +161,14 @@ impl Engine for AppServer {
             profile: turn.profile,
             grace: self.codex.cancel_grace,
             stop: self.stop.clone(),
-        };
+        });
         let (out, events) = mpsc::channel(EVENTS);
-        self.turns.spawn(conductor.run(turn, slot, out));
+        self.turns.spawn(conductor.run(Box::new(turn), slot, out));
         Ok(stream::unfold(events, async |mut events| Some((*events.recv().await?, events))).boxed())
     }
 
     async fn status(&self) -> EngineStatus {
-        let version = self.workshop.fit().installed.version.clone();
+        let version = self.workshop.kit().installed.version.clone();
         EngineStatus { kind: "app-server", version, trouble: self.pool.trouble() }
     }
 
@@ -170,12 +178,12 @@ impl Engine for AppServer {
 
     fn check(&self, turn: &Turn) -> Result<(), Error> {
         history::check_calls(&turn.messages)?;
-        self.workshop.fit().check(turn)?;
+        self.workshop.kit().check(turn)?;
         ToolSet::new(turn).map(drop)
     }
 
     async fn models(&self) -> Vec<pb::Model> {
-        let known = models::list(&self.workshop.fit(), &self.pool).await;
+        let known = models::list(&self.workshop.kit(), &self.pool).await;
         known.inspect_err(|error| tracing::warn!(%error, "the models cannot be listed")).unwrap_or_default()
     }
 

@@ -36,8 +36,8 @@ pub(super) trait Nursery: std::fmt::Debug + Send + Sync + 'static {
     /// Starts one, ready for turns.
     async fn worker(&self) -> Result<Worker, String>;
 
-    /// Why a worker is no longer one that it would start, if so.
-    fn due(&self, worker: &Worker) -> Option<&'static str>;
+    /// Whether a new one would be of another kind.
+    fn is_stale(&self, worker: &Worker) -> bool;
 }
 
 /// What has become of the seats.
@@ -284,8 +284,10 @@ impl Pool {
             Some("it is old")
         } else if worker.memory() >= self.rules.max_memory_bytes {
             Some("it holds too much memory")
+        } else if self.nursery.is_stale(worker) {
+            Some("the Codex CLI is another one")
         } else {
-            self.nursery.due(worker)
+            None
         }
     }
 

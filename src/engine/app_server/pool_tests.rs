@@ -51,8 +51,8 @@ impl Nursery for Toys {
         ))
     }
 
-    fn due(&self, _worker: &Worker) -> Option<&'static str> {
-        None
+    fn is_stale(&self, _worker: &Worker) -> bool {
+        false
     }
 }
 

@@ -1,7 +1,7 @@
 //! One turn on a worker: a thread of its own, the whole history put in, the turn started, its events passed on, the
 //! thread let go. Its task owns all of it; nobody listening is the reason to interrupt.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use tokio::{
@@ -11,13 +11,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    events::{Next, Translator},
+    events::Translator,
     history::Opening,
     mailbox::{self, Letterbox, Mail, Mailbox},
     memory::{Memory, Place},
     peer::CallError,
     pool::Pool,
     setting::Setting,
+    step::Next,
     turn_folder::TurnFolder,
     worker::{CALL_LIMIT, Lease},
 };
@@ -56,9 +57,6 @@ pub(super) struct Conductor {
     pub(super) stop: CancellationToken,
 }
 
-/// How long nothing may be said while Codex waits for the results of calls, before it gets some.
-const QUIET: Duration = Duration::from_secs(5);
-
 /// Where the events go. Boxed, because the channel allocates 32 places at once.
 pub(super) type Out = mpsc::Sender<Box<Result<TurnEvent, Error>>>;
 
@@ -74,22 +72,28 @@ enum Left {
 
 impl Conductor {
     /// Runs the turn to its end, whichever it is. `slot` is free when the worker has nothing left to do for it.
-    pub(super) async fn run(self, turn: Turn, slot: Slot, out: Out) {
-        let outcome = self.conduct(&turn, &out, slot).await;
-        if let Err(error) = outcome {
-            drop(out.send(Box::new(Err(error))).await);
+    pub(super) async fn run(mut self: Box<Self>, turn: Box<Turn>, slot: Slot, out: Out) {
+        let stop = self.stop.clone();
+        if let Err(error) = self.conduct(&turn, &out, slot).await {
+            tokio::select! {
+                // If nobody is there to be told, so be it.
+                _ = out.send(Box::new(Err(error))) => {}
+                // The service knows why; a client that has stopped reading must not hold up the drain.
+                () = stop.cancelled() => {}
+            }
         }
     }
 
     /// What comes before and after the reading is boxed: a turn that streams holds no room for it.
-    async fn conduct(mut self, turn: &Turn, out: &Out, slot: Slot) -> Result<(), Error> {
+    async fn conduct(&mut self, turn: &Turn, out: &Out, slot: Slot) -> Result<(), Error> {
         let (letterbox, mut mailbox) = mailbox::pair();
         let Some((lease, thread)) = Box::pin(self.start_thread(letterbox, turn, out)).await? else {
             return Ok(());
         };
         let outcome = match Box::pin(self.start_turn(&lease, &thread, turn, out)).await {
             Ok(Some(id)) => {
-                let outcome = self.read(&lease, &mut mailbox, &id, turn, out).await;
+                let names = (thread.as_str(), id.as_str());
+                let outcome = self.read(&lease, &mut mailbox, names, turn, out).await;
                 if let Ok(Left::Running) | Err((Left::Running, _)) = &outcome {
                     Box::pin(self.interrupt(&lease, &mut mailbox, &thread, &id)).await;
                 }
@@ -152,7 +156,8 @@ impl Conductor {
         }
     }
 
-    /// The id of the turn, once it has begun; none if it was given up and its worker does not even say that.
+    /// The id of the turn, once it has begun; none if nobody wants it any more. What has been asked for is waited for
+    /// all the same: it must be known before it can be stopped.
     async fn start_turn(
         &mut self,
         lease: &Lease,
@@ -161,51 +166,21 @@ impl Conductor {
         out: &Out,
     ) -> Result<Option<String>, Error> {
         let items = std::mem::take(&mut self.opening.items);
-        let mut start = pin!(self.ask_for_turn(lease, thread, turn, items));
-        let started = tokio::select! {
-            started = &mut start => Some(started),
-            // What has begun must be known before it can be stopped.
-            () = self.unwanted(out) => timeout(self.patience(), start).await.ok(),
+        let params = turn_params(thread, turn)?;
+        let asked = async {
+            let items = json!({"threadId": thread, "items": items});
+            lease.peer.call("thread/inject_items", &items, CALL_LIMIT).await?;
+            drop(items);
+            if out.is_closed() {
+                return Ok(None);
+            }
+            lease.peer.call("turn/start", &params, CALL_LIMIT).await.map(Some)
         };
-        if let Some(started) = started {
-            return started.map(Some);
-        }
-        tracing::warn!("an app-server does not say whether a turn has begun, and is replaced");
-        lease.dismiss();
-        if self.stop.is_cancelled() { Err(Error::Draining) } else { Ok(None) }
-    }
-
-    /// Ends when the turn must.
-    async fn unwanted(&self, out: &Out) {
-        tokio::select! {
-            () = out.closed() => {}
-            () = self.stop.cancelled() => {}
-        }
-    }
-
-    /// How long a worker may take to obey.
-    fn patience(&self) -> Duration {
-        self.grace.max(OBEDIENCE)
-    }
-
-    async fn ask_for_turn(
-        &self,
-        lease: &Lease,
-        thread: &str,
-        turn: &Turn,
-        items: Vec<Value>,
-    ) -> Result<String, Error> {
-        let items = json!({"threadId": thread, "items": items});
-        let injected = lease.peer.call("thread/inject_items", &items, CALL_LIMIT).await;
-        drop(items);
-        injected.map_err(|error| self.refused(error, lease))?;
-        let mut params = json!({"threadId": thread, "input": [], "effort": turn.reasoning_effort});
-        if let Format::JsonSchema(schema) = &turn.format {
-            params["outputSchema"] = serde_json::from_str(schema).map_err(Error::internal)?;
-        }
-        let started = lease.peer.call("turn/start", &params, CALL_LIMIT).await;
-        let started = started.map_err(|error| self.refused(error, lease))?;
-        Ok(started["turn"]["id"].as_str().unwrap_or_default().to_owned())
+        let started = tokio::select! {
+            started = asked => started.map_err(|error| self.refused(error, lease))?,
+            () = self.stop.cancelled() => return Err(Error::Draining),
+        };
+        Ok(started.map(|started| started["turn"]["id"].as_str().unwrap_or_default().to_owned()))
     }
 
     /// Passes events on until the turn is over, or nobody wants it any more.
@@ -213,35 +188,32 @@ impl Conductor {
         &mut self,
         lease: &Lease,
         mailbox: &mut Mailbox,
-        id: &str,
+        (thread, id): (&str, &str),
         turn: &Turn,
         out: &Out,
     ) -> Result<Left, (Left, Error)> {
         let deadline = turn.deadline.unwrap_or_else(|| Instant::now() + Duration::from_secs(7 * 86400));
         loop {
+            let patience = self.translator.patience();
             let mail = tokio::select! {
                 biased;
                 () = out.closed() => return Ok(Left::Running),
                 () = self.stop.cancelled() => return Err((Left::Running, Error::Draining)),
                 // The service says what there is to say.
                 () = sleep_until(deadline) => return Ok(Left::Running),
-                mail = mailbox.next() => mail,
-                () = sleep(QUIET), if self.translator.is_waited_for() => {
-                    for (request, result) in self.translator.give_up() {
-                        lease.peer.answer(&request, &result).await;
-                    }
-                    continue;
-                }
+                mail = mailbox.next() => Some(mail),
+                () = sleep(patience.unwrap_or_default()), if patience.is_some() => None,
             };
-            let over = matches!(&mail, Mail::Notification { method, .. } if method == "turn/completed");
+            let over = matches!(&mail, Some(Mail::Notification { method, .. }) if method == "turn/completed");
             let left = || if over { Left::Over } else { Left::Running };
             let step = match mail {
-                Mail::Notification { method, params } => {
+                Some(Mail::Notification { method, params }) => {
                     self.translator.push(&method, &params, id).map_err(|error| (left(), error))?
                 }
-                Mail::ToolCall(call) => self.translator.called(call),
-                Mail::Gone(why) => return Err((Left::Gone, lost(&why))),
-                Mail::Overflow => return Err((Left::Running, unread())),
+                Some(Mail::ToolCall(call)) => self.translator.called(call),
+                Some(Mail::Gone(why)) => return Err((Left::Gone, lost(&why))),
+                Some(Mail::Overflow) => return Err((Left::Running, unread())),
+                None => self.translator.quiet(),
             };
             if let Next::HandOver { calls, items } = &step.next {
                 self.memory.remember(self.place, calls, items.clone());
@@ -258,10 +230,16 @@ impl Conductor {
                 Next::Read => {}
                 Next::Answer(answers) => {
                     for (request, result) in answers {
-                        lease.peer.answer(&request, &result).await;
+                        Box::pin(lease.peer.answer(&request, &result)).await;
                     }
                 }
-                Next::HandOver { .. } => return Ok(Left::Running),
+                Next::Interrupt => {
+                    let params = json!({"threadId": thread, "turnId": id});
+                    // A worker that does not obey is found out behind the hand-over.
+                    let asked = lease.peer.call("turn/interrupt", &params, self.grace.max(OBEDIENCE));
+                    drop(Box::pin(asked).await);
+                }
+                Next::HandOver { .. } => return Ok(left()),
                 Next::Over => return Ok(left()),
             }
         }
@@ -286,7 +264,7 @@ impl Conductor {
                 }
             }
         };
-        if timeout(self.patience(), stopped).await.is_err() {
+        if timeout(self.grace.max(OBEDIENCE), stopped).await.is_err() {
             tracing::warn!("an app-server does not obey an interrupt and is replaced");
             lease.dismiss();
         }
@@ -312,6 +290,15 @@ impl Conductor {
             }
         }
     }
+}
+
+/// For `turn/start`.
+fn turn_params(thread: &str, turn: &Turn) -> Result<Value, Error> {
+    let mut params = json!({"threadId": thread, "input": [], "effort": turn.reasoning_effort});
+    if let Format::JsonSchema(schema) = &turn.format {
+        params["outputSchema"] = serde_json::from_str(schema).map_err(Error::internal)?;
+    }
+    Ok(params)
 }
 
 /// Nobody reads the thread any more. Otherwise it would stay in the worker's memory.

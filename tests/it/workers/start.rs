@@ -1,14 +1,16 @@
 //! Workers that cannot be started any more, and a CLI that is replaced under a running server.
 
 use std::{
+    collections::BTreeSet,
     fs,
     os::unix::fs::PermissionsExt,
-    path::PathBuf,
+    path::Path,
     time::{Duration, Instant},
 };
 
 use futures_util::future::join_all;
 use rustix::process::{Signal, kill_process};
+use serde_json::json;
 use tempfile::TempDir;
 
 use super::{begin, endless, health, signal_all, twenty_work, warm, within, workers};
@@ -18,21 +20,30 @@ use crate::{
 };
 
 /// A codex that can be replaced.
-struct Replaceable(TempDir, Codex);
+pub(super) struct Replaceable(TempDir, Codex);
 
 impl Replaceable {
-    fn new(codex: Codex) -> Self {
+    pub(super) fn new() -> Self {
+        Self::of(Codex::Fake)
+    }
+
+    /// One that is the fake or the real one with something before it.
+    fn of(codex: Codex) -> Self {
         let new = Self(tempfile::tempdir().unwrap(), codex);
         new.put("");
         new
     }
 
-    fn bin(&self) -> String {
+    pub(super) fn remove(&self) {
+        fs::remove_file(self.bin()).unwrap();
+    }
+
+    pub(super) fn bin(&self) -> String {
         self.0.path().join("codex").display().to_string()
     }
 
     /// From now on it is the codex with these shell commands before it; each start leaves a line.
-    fn put(&self, before: &str) {
+    pub(super) fn put(&self, before: &str) {
         let codex = executable(self.1);
         let (starts, new) = (self.0.path().join("starts"), self.0.path().join("new"));
         let text = format!(
@@ -53,7 +64,7 @@ impl Replaceable {
 /// A drain interrupts turns before it ends their workers: Codex ends what they have begun.
 #[tokio::test]
 async fn turns_that_a_drain_ends_are_interrupted() {
-    let codex = Replaceable::new(Codex::Fake);
+    let codex = Replaceable::new();
     let log = codex.0.path().join("asked");
     codex.put(&format!(
         r#"case "$*" in *app-server*) tee -a '{}' | '{}' "$@"; exit ;; esac"#,
@@ -72,14 +83,14 @@ async fn turns_that_a_drain_ends_are_interrupted() {
     assert!(asked() >= before + 2, "{}", asked());
 }
 
-async fn is_ill(app: &TestApp) -> bool {
+pub(super) async fn is_ill(app: &TestApp) -> bool {
     health(app).await.0 == 503
 }
 
 #[tokio::test]
 async fn an_app_server_that_cannot_start_any_more_is_told_and_tried_again() {
     for mode in ["dies", "garbage"] {
-        let codex = Replaceable::new(Codex::Fake);
+        let codex = Replaceable::new();
         let app = warm(Codex::Fake, &[("CODEX_BIN", &codex.bin())]).await;
         twenty_work(&app, Codex::Fake).await;
         assert_eq!(health(&app).await.0, 200);
@@ -105,7 +116,7 @@ async fn an_app_server_that_cannot_start_any_more_is_told_and_tried_again() {
 
 #[tokio::test]
 async fn one_that_is_no_good_at_its_start_and_does_not_end_is_given_up() {
-    let codex = Replaceable::new(Codex::Fake);
+    let codex = Replaceable::new();
     let settings = [("CODEX_BIN", &*codex.bin()), ("CODEX_SUBPROCESS_STREAM_LIMIT", "100000")];
     let app = warm(Codex::Fake, &settings).await;
     let before = codex.starts();
@@ -126,7 +137,7 @@ async fn one_that_is_no_good_at_its_start_and_does_not_end_is_given_up() {
 
 #[tokio::test]
 async fn a_worker_that_dies_again_and_again_is_not_replaced_in_a_storm() {
-    let codex = Replaceable::new(Codex::Fake);
+    let codex = Replaceable::new();
     let app = warm(Codex::Fake, &[("CODEX_BIN", &codex.bin())]).await;
     let (before, began) = (codex.starts(), Instant::now());
     for _ in 0..4 {
@@ -142,22 +153,16 @@ async fn a_worker_that_dies_again_and_again_is_not_replaced_in_a_storm() {
 
 #[tokio::test]
 async fn another_cli_gets_a_catalog_of_its_own_and_is_looked_at_first() {
-    let codex = Replaceable::new(Codex::Fake);
+    let codex = Replaceable::new();
     let app = warm(Codex::Fake, &[("CODEX_BIN", &codex.bin())]).await;
     assert_eq!(app.status().await.codex_version, "0.169.0");
-    let (old, catalog) = (workers(&app), catalogs_of(&app));
-    let running = begin(&app, 1, ("fake:stream:100000:20", "hi")).await;
+    let first = catalog_of(&app);
 
-    // Nobody has to die for it.
     codex.put("export FAKE_CODEX_VERSION=0.170.0");
+    signal_all(&app, Signal::KILL);
     eventually!("it is another one", app.status().await.codex_version == "0.170.0");
     twenty_work(&app, Codex::Fake).await;
-    eventually!("only turns that have begun keep the old one", workers(&app).len() == 2);
-    assert!(workers(&app).contains(&old[0]));
-    assert!(catalog[0].is_file(), "it may still be read");
-    drop(running);
-    eventually!("the old one is gone", !workers(&app).contains(&old[0]));
-    eventually!("and its catalog", !catalog[0].exists());
+    assert_ne!(catalog_of(&app), first, "the catalog is that of the new one");
 
     // This one would run commands where none may run.
     codex.put("export FAKE_CODEX_VERSION=0.110.0");
@@ -171,10 +176,19 @@ async fn another_cli_gets_a_catalog_of_its_own_and_is_looked_at_first() {
 
 #[tokio::test]
 async fn a_worker_of_the_old_cli_keeps_its_catalogs_when_its_neighbour_gets_a_new_one() {
-    let codex = Replaceable::new(Codex::Real);
-    let settings = [("CODEX_BIN", &*codex.bin()), ("CODEX_WORKERS", "2")];
+    let codex = Replaceable::of(Codex::Real);
+    let settings =
+        [("CODEX_BIN", &*codex.bin()), ("CODEX_WORKERS", "2"), ("CODEX_SANDBOX", "workspace-write")];
     let app = warm(Codex::Real, &settings).await;
-    eventually!("both workers are there", workers(&app).len() == 2);
+    // Each has a folder where its turns have theirs.
+    let step =
+        json!([{"calls": [{"name": "exec_command", "arguments": {"cmd": "dirname $TMPDIR >> seen"}}]}]);
+    let prompt = format!("@@{step}@@");
+    eventually!("both run turns", {
+        join_all((0..2).map(|_| app.chat(ask("gpt-5.5", &prompt)))).await;
+        let seen = fs::read_to_string(app.home.path().join("work/seen")).unwrap();
+        seen.lines().collect::<BTreeSet<_>>().len() == 2
+    });
     let before = codex.starts();
     // A catalog of another form, and an app-server that does not start.
     codex.put(
@@ -200,7 +214,7 @@ async fn listed(app: &TestApp) -> String {
 
 #[tokio::test]
 async fn the_list_of_models_is_that_of_the_cli_that_is_there() {
-    let codex = Replaceable::new(Codex::Fake);
+    let codex = Replaceable::new();
     let app = warm(Codex::Fake, &[("CODEX_BIN", &codex.bin())]).await;
     let first = listed(&app).await;
     assert!(first.contains("gpt-6-sol") && !first.contains("gpt-9.9"), "{first}");
@@ -214,7 +228,7 @@ async fn the_list_of_models_is_that_of_the_cli_that_is_there() {
 
 #[tokio::test]
 async fn nobody_waits_in_line_for_a_list_that_nobody_can_give() {
-    let codex = Replaceable::new(Codex::Fake);
+    let codex = Replaceable::new();
     let app = warm(Codex::Fake, &[("CODEX_BIN", &codex.bin())]).await;
     let before = codex.starts();
     codex.put("export FAKE_CODEX_APP_SERVER=mute");
@@ -225,9 +239,11 @@ async fn nobody_waits_in_line_for_a_list_that_nobody_can_give() {
     app.stop().await;
 }
 
-/// The catalogs that workers were started with.
-fn catalogs_of(app: &TestApp) -> Vec<PathBuf> {
-    let lines = app.processes();
-    let paths = lines.iter().filter_map(|line| line.split("model_catalog_json=").nth(1));
-    paths.map(|path| path.split_whitespace().next().unwrap().trim_matches('"').into()).collect()
+/// The catalog that the worker was started with.
+pub(super) fn catalog_of(app: &TestApp) -> std::path::PathBuf {
+    let line = app.processes().into_iter().find(|line| line.contains("model_catalog_json")).unwrap();
+    let rest = line.split("model_catalog_json=").nth(1).unwrap();
+    let path = rest.split_whitespace().next().unwrap().trim_matches('"');
+    assert!(Path::new(path).is_file(), "{line}");
+    path.into()
 }
