@@ -84,7 +84,7 @@ impl Answer {
                 let events = text.into_iter().chain([Event::ToolCall(call)]).collect();
                 Step { events, state: State::Open }
             }
-            TurnEvent::Item(item) => Event::Item(item).into(),
+            TurnEvent::Item(item) => Event::Item(Box::new(item)).into(),
             TurnEvent::Notice(notice) => Event::Notice(notice).into(),
             TurnEvent::Finished { reason, usage } => self.finish(reason, usage),
         }
@@ -120,7 +120,8 @@ impl Answer {
         if let Some(text) = self.held.take() {
             let kind = Some(pb::item::Kind::AgentMessage(pb::AgentMessage { text }));
             let id = format!("message_{}", self.messages - 1);
-            return Event::Item(pb::Item { id, status: pb::ItemStatus::Completed.into(), kind }).into();
+            return Event::Item(Box::new(pb::Item { id, status: pb::ItemStatus::Completed.into(), kind }))
+                .into();
         }
         if !self.any_text {
             return Step::default();

@@ -1,5 +1,6 @@
 //! The model catalog that workers run with: that of the installed CLI, changed so that tools of clients are plain
-//! functions and, in `chat`, that nothing of Codex is left. Bound to the CLI's version, so made from its own.
+//! functions and, in `chat`, that nothing of Codex is left and no history is too long for it. Bound to the CLI's version,
+//! so made from its own. In `agent`, Codex keeps its windows and makes summaries of what exceeds them: see `events`.
 
 use std::{
     fs,
@@ -17,8 +18,8 @@ use crate::{
     },
 };
 
-/// More tokens than anybody has: nothing is compacted or cut behind a client's back, the upstream says what is too
-/// much.
+/// More tokens than anybody has: in `chat` nothing is compacted or cut behind a client's back, the upstream says what
+/// is too much.
 const LIMITLESS: u64 = 10_000_000;
 
 /// The models that lend their entry to one that the CLI does not know, best first.
@@ -100,7 +101,7 @@ fn make(printed: &str, profile: Profile, models: &[String]) -> Result<String, St
 }
 
 /// Enters models that the CLI does not know. With an entry they are asked as any other; without one every turn
-/// begins with a warning, and histories beyond a guessed window are compacted in silence.
+/// begins with a warning, and a history beyond a guessed window would be compacted, which in `chat` is a failure.
 fn adopt(list: &mut Vec<Value>, models: &[String]) {
     let find = |slug: &str| list.iter().find(|model| model["slug"] == slug);
     let plain = |model: &&Value| model["use_responses_lite"] != true;

@@ -177,7 +177,7 @@ impl AppServer {
 
 #[tonic::async_trait]
 impl Engine for AppServer {
-    async fn run(&self, turn: Turn, slot: Slot) -> Result<Events, Error> {
+    async fn run(&self, mut turn: Turn, slot: Slot) -> Result<Events, Error> {
         let tools = ToolSet::new(&turn)?;
         let opening = Opening::of(&turn, &tools, &self.memory);
         let thread = self.thread(&turn, &tools, &opening);
@@ -186,19 +186,23 @@ impl Engine for AppServer {
             let items: String = items.chars().take(self.log.max_chars).collect();
             tracing::info!(turn.id = %turn.id, %items, "a thread starts");
         }
-        let conductor = Conductor {
+        let place = self.memory.place(&turn.messages);
+        // Pictures among them; a turn may take hours.
+        turn.messages = Vec::new();
+        let conductor = Box::new(Conductor {
             pool: Arc::clone(&self.pool),
             memory: Arc::clone(&self.memory),
+            place,
             thread,
             opening,
             translator: Translator::new(tools, turn.profile, self.codex.upstream_retries),
             profile: turn.profile,
             grace: self.codex.cancel_grace,
             stop: self.stop.clone(),
-        };
+        });
         let (out, events) = mpsc::channel(EVENTS);
-        self.tasks.spawn(conductor.run(turn, slot, out));
-        Ok(stream::unfold(events, async |mut events| Some((events.recv().await?, events))).boxed())
+        self.tasks.spawn(conductor.run(Box::new(turn), slot, out));
+        Ok(stream::unfold(events, async |mut events| Some((*events.recv().await?, events))).boxed())
     }
 
     async fn status(&self) -> EngineStatus {

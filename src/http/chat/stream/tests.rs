@@ -24,9 +24,9 @@ fn completed() -> Event {
 #[test]
 fn roles_come_once_and_for_every_answer() {
     let mut maker = begun(2, false);
-    let role = |index| Chunk::Delta(index, Delta::Role { role: "assistant", content: "", refusal: () });
-    assert_eq!(maker.roles(), [role(0), role(1)]);
-    assert_eq!(maker.roles(), []);
+    let role = |index, content| Chunk::Delta(index, Delta::Role { role: "assistant", content, refusal: () });
+    assert_eq!(maker.roles(|index| index == 1), [role(0, Some("")), role(1, None)]);
+    assert_eq!(maker.roles(|_| false), []);
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn what_the_contract_does_not_allow_is_an_inner_fault() {
 fn events_without_a_place_in_openais_stream_say_nothing() {
     let mut maker = begun(1, false);
     for quiet in [
-        event(0, Event::Item(pb::Item::default())),
+        event(0, Event::Item(Box::default())),
         event(0, Event::Notice(pb::Notice::default())),
         pb::ChatEvent::default(),
     ] {
