@@ -126,6 +126,12 @@ async fn older_codices_are_told_apart() {
     let (outcome, says, remedy) = of(&rows, "engine: app-server");
     assert_eq!((code, outcome.as_str()), (Some(0), "warning"), "exec is as good as ever");
     assert!(says.contains("0.110.0") && remedy.contains("codex exec"), "{says} {remedy}");
+    let (code, rows) = doctor("0.110.0", "app-server").await;
+    assert_eq!(
+        (code, of(&rows, "engine: app-server").0.as_str()),
+        (Some(1), "failed"),
+        "nothing else may be"
+    );
 }
 
 #[tokio::test]
