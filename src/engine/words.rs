@@ -171,6 +171,8 @@ pub(super) fn of_exit(code: Option<i32>, stderr: &str) -> Error {
         unavailable("the installed Codex CLI does not understand our options; `codex-api doctor` tells more")
     } else if has("Error loading config") || has("in `model_providers") {
         unavailable("the Codex CLI refuses its configuration; `codex-api doctor` tells more")
+    } else if has("failed to initialize ") || has("Error finding codex home") {
+        unavailable("the Codex CLI cannot begin a turn, perhaps for its home; `codex-api doctor` tells more")
     } else if has("Not inside a trusted directory") {
         unavailable(
             "the workspace is not a git repository; set CODEX_SKIP_GIT_REPO_CHECK=1 or another CODEX_WORKSPACE",

@@ -83,6 +83,12 @@ fn exits_without_an_end_are_told_apart() {
         (Some(101), "thread 'main' panicked", "TURN_FAILED"),
         (None, "", "TURN_FAILED"),
         (Some(1), "Not logged in. Run `codex login`", "ENGINE_UNAVAILABLE"),
+        (
+            Some(1),
+            "Error: failed to initialize in-process app-server client: Read-only file system (os error 30)",
+            "ENGINE_UNAVAILABLE",
+        ),
+        (Some(1), "Error finding codex home: CODEX_HOME points to \"/x\", but", "ENGINE_UNAVAILABLE"),
         (Some(2), "error: unexpected argument '--ephemeral' found", "ENGINE_UNAVAILABLE"),
         (Some(1), "Error loading config.toml: bad", "ENGINE_UNAVAILABLE"),
         (

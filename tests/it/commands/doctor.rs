@@ -96,6 +96,20 @@ async fn what_is_wrong_is_told_with_its_remedy() {
     assert_eq!((ok, outcome.as_str(), says.as_str()), (false, "failed", "Not logged in"));
     assert!(remedy.contains("codex login"), "{remedy}");
 
+    // Nobody can write there; and there is no such folder.
+    for (folder, word) in [("/proc", "cannot write"), ("/nowhere/home", "does not exist")] {
+        for codex in [Codex::Fake, Codex::Real] {
+            let program = Program::new(codex).set("CODEX_HOME", folder).set("CODEX_ENGINE", "auto");
+            let (ok, rows) = findings(&program.run(&["doctor", "--json"]).await);
+            let (outcome, says, remedy) = of(&rows, "home");
+            assert_eq!((ok, outcome.as_str()), (false, "failed"), "{rows:?}");
+            assert!(says.contains(folder) && says.contains(word), "{says}");
+            assert!(remedy.contains("CODEX_HOME"), "{remedy}");
+            let (_, says, remedy) = of(&rows, "codex");
+            assert!(!says.contains("backtrace") && !remedy.contains("npm"), "{says} {remedy}");
+        }
+    }
+
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     let ended = Program::new(Codex::Fake).run(&["doctor", "--json", "--port", &port]).await;
