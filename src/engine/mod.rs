@@ -5,6 +5,7 @@ mod app_server;
 pub mod binary;
 mod choice;
 mod chosen;
+mod complaint;
 pub mod containment;
 pub mod exec;
 mod foster;
