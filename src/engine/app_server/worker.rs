@@ -21,7 +21,7 @@ use super::{
     sweep,
 };
 use crate::engine::{
-    Slot,
+    Slot, complaint,
     process::{Launch, Launcher, ProcessGroup, Started},
     procfs,
 };
@@ -107,10 +107,9 @@ impl Worker {
             Err(CallError::Gone(_)) => {
                 // One that has only closed its pipe may never end by itself.
                 drop(timeout(LAST_WORDS, process.exit()).await);
-                let words = process.stderr();
-                let last =
-                    words.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
-                return Err(format!("the app-server ended at its start: {}", last.trim()));
+                let words = complaint::of(&process.stderr());
+                let words = if words.is_empty() { "it said nothing" } else { &words };
+                return Err(format!("the app-server ended at its start: {words}"));
             }
             Err(error) => return Err(error.to_string()),
         }
