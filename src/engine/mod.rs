@@ -251,7 +251,7 @@ pub enum TurnEvent {
     /// A call of a client's tool.
     ToolCall(pb::ToolCall),
     /// What the agent does.
-    Item(pb::Item),
+    Item(Box<pb::Item>),
     /// A warning or a retry.
     Notice(pb::Notice),
     /// The end, once.

@@ -170,10 +170,15 @@ impl Launcher {
         };
         self.alive.spawn(async move {
             let feeding = OptionFuture::from(text.map(|(stdin, text)| feed(stdin, text)));
-            let (status, _, ()) = tokio::join!(owner.end(), feeding, keep(stderr, tail));
-            if let Some(foster) = foster {
-                foster.ended(pid, status).await;
-            }
+            let ending = async {
+                let status = owner.end().await;
+                // What is left may hold the pipes, which are read to their end.
+                if let Some(foster) = foster {
+                    foster.ended(pid, status).await;
+                }
+                status
+            };
+            let (status, _, ()) = tokio::join!(ending, feeding, keep(stderr, tail));
             let last_words = launch.last_words.and_then(|path| std::fs::read_to_string(path).ok());
             drop(launch.scratch);
             drop(slot);

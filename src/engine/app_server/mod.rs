@@ -202,7 +202,7 @@ impl Engine for AppServer {
             stop: self.stop.clone(),
         });
         let (out, events) = mpsc::channel(EVENTS);
-        self.tasks.spawn(conductor.run(turn, slot, out));
+        self.tasks.spawn(conductor.run(Box::new(turn), slot, out));
         Ok(stream::unfold(events, async |mut events| Some((*events.recv().await?, events))).boxed())
     }
 

@@ -177,6 +177,27 @@ async fn older_codices_are_told_apart() {
 }
 
 #[tokio::test]
+async fn one_that_runs_commands_where_none_may_run_is_found_out() {
+    // Whatever it says of environments, and whatever the profile switches off.
+    for version in ["0.140.0", "0.169.0"] {
+        for profile in ["agent", "chat"] {
+            let program = Program::new(Codex::Fake)
+                .set("FAKE_CODEX_VERSION", version)
+                .set("FAKE_CODEX_APP_SERVER", "careless")
+                .set("CODEX_PROFILE", profile)
+                .set("CODEX_ENGINE", "app-server");
+            let ended = program.run(&["doctor", "--json"]).await;
+            let (outcome, says, _) = of(&findings(&ended).1, "engine: no environment");
+            assert_eq!((ended.code, outcome.as_str()), (Some(1), "failed"), "{version} {profile}");
+            assert!(says.contains("runs commands"), "{says}");
+            let ended = program.run(&[]).await;
+            assert_eq!(ended.code, Some(64), "nor is it started: {ended:?}");
+            assert!(ended.stderr.contains("runs commands where it is asked for no environment"), "{ended:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn the_real_cli_is_examined() {
     let program = Program::new(Codex::Real);
     let ended = program.run(&["doctor", "--json"]).await;
