@@ -363,3 +363,17 @@ async fn why_the_upstream_refuses_the_login_is_known_to_the_operator() {
     server.signal(Signal::TERM);
     assert_eq!(server.code(SOON).await, Some(0));
 }
+
+#[tokio::test]
+async fn when_to_come_back_is_told_where_codex_tells_it() {
+    let app = TestApp::real(&[("CODEX_UPSTREAM_RETRIES", "0")]).await;
+    let failed = r#"@@{"failed":{"code":"rate_limit_exceeded","message":"Please try again in 3.2s."}}@@"#;
+    let refused = r#"@@{"status":429,"headers":{"retry-after":"7"},"body":{"error":{"message":"slow"}}}@@"#;
+    for (prompt, told) in [(failed, Some("4")), (refused, None)] {
+        let response = app.post(&body("gpt-5.5", prompt)).await;
+        assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+        let delay = response.headers().get("retry-after").map(|delay| delay.to_str().unwrap());
+        assert_eq!(delay, told, "the README says when");
+    }
+    app.stop().await;
+}
