@@ -136,10 +136,10 @@ impl ToolSet {
         tools.collect()
     }
 
-    /// Whether a name that the model calls is one of the offered tools.
+    /// Whether a name that the model calls is one of the offered tools. Where a tool has an alias, its own name is that
+    /// of a tool of Codex.
     pub(super) fn offers(&self, alias: &str) -> bool {
-        let name = self.original(alias);
-        self.offered.iter().any(|tool| tool.name == name)
+        self.offered.iter().any(|tool| self.alias(&tool.name) == alias)
     }
 
     /// What the model must be told, because Codex has no parameter for it.
