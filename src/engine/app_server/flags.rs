@@ -15,12 +15,10 @@ use crate::{
 /// the output of Codex's own commands, so it is no default there.
 pub(super) const UNCUT: (&str, i64) = ("tool_output_token_limit", 10_000_000);
 
-/// Features that give the model tools or texts of Codex.
+/// Features that give the model tools or texts of Codex, but for those that are off in any profile.
 const TOOLS: &[&str] = &[
     "shell_tool",
     "view_image",
-    "goals",
-    "multi_agent",
     "apps",
     "hooks",
     "memories",
