@@ -2,6 +2,7 @@
 //! request is one ephemeral thread on some worker; nothing of it stays.
 
 mod catalog;
+mod checks;
 mod events;
 mod failure;
 mod flags;
@@ -17,11 +18,13 @@ mod peer;
 mod pool;
 mod schema;
 mod step;
+mod strict;
 mod sweep;
 mod tools;
 mod turn;
 mod usage;
 mod wire;
+mod work;
 mod worker;
 mod workshop;
 

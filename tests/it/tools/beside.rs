@@ -127,7 +127,8 @@ async fn a_patch_is_made_or_not_and_the_model_is_told_which() {
             if std::fs::remove_file(file(&app, "made")).is_ok() {
                 assert!(words.contains("Success"), "{words}");
             } else {
-                assert!(words.starts_with("Not run: "), "{words}");
+                // On a busy machine it may have begun and no more.
+                assert!(words.starts_with("Not run: ") || words.starts_with("Stopped "), "{words}");
             }
             let id = &first.calls[0].id;
             let patched = json!({"type": "custom_tool_call", "name": "apply_patch", "input": patch("made"),
