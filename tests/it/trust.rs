@@ -2,5 +2,6 @@
 
 mod beyond;
 mod doors;
+mod environment;
 mod sandbox;
 mod secrets;
