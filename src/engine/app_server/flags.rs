@@ -18,12 +18,10 @@ pub(super) const UNCUT: (&str, i64) = ("tool_output_token_limit", 10_000_000);
 /// Folders besides the workspace.
 const WRITABLE: &str = "sandbox_workspace_write.writable_roots";
 
-/// Features that give the model tools or texts of Codex.
+/// Features that give the model tools or texts of Codex, but for those that are off in any profile.
 const TOOLS: &[&str] = &[
     "shell_tool",
     "view_image",
-    "goals",
-    "multi_agent",
     "apps",
     "hooks",
     "memories",

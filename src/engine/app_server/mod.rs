@@ -2,6 +2,7 @@
 //! request is one ephemeral thread on some worker; nothing of it stays.
 
 mod catalog;
+mod checks;
 mod events;
 mod failure;
 mod flags;
@@ -19,12 +20,14 @@ mod pool;
 mod schema;
 mod setting;
 mod step;
+mod strict;
 mod sweep;
 mod tools;
 mod turn;
 mod turn_folder;
 mod usage;
 mod wire;
+mod work;
 mod worker;
 mod workshop;
 

@@ -11,6 +11,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    checks,
     events::Translator,
     history::Opening,
     mailbox::{self, Letterbox, Mail, Mailbox},
@@ -206,7 +207,7 @@ impl Conductor {
             };
             let over = matches!(&mail, Some(Mail::Notification { method, .. }) if method == "turn/completed");
             let left = || if over { Left::Over } else { Left::Running };
-            let step = match mail {
+            let mut step = match mail {
                 Some(Mail::Notification { method, params }) => {
                     self.translator.push(&method, &params, id).map_err(|error| (left(), error))?
                 }
@@ -215,6 +216,17 @@ impl Conductor {
                 Some(Mail::Overflow) => return Err((Left::Running, unread())),
                 None => self.translator.quiet(),
             };
+            if let Next::Check(calls) = step.next {
+                let tools = self.translator.tools();
+                let verdicts = tokio::select! {
+                    verdicts = Box::pin(checks::of(tools, calls)) => verdicts,
+                    () = out.closed() => return Ok(left()),
+                    () = self.stop.cancelled() => return Err((left(), Error::Draining)),
+                    () = sleep_until(deadline) => return Ok(left()),
+                };
+                let checked = verdicts.and_then(|verdicts| self.translator.checked(verdicts));
+                step = checked.map_err(|error| (left(), error))?;
+            }
             if let Next::HandOver { calls, items } = &step.next {
                 self.memory.remember(self.place, calls, items.clone());
             }
@@ -227,7 +239,8 @@ impl Conductor {
                 }
             }
             match step.next {
-                Next::Read => {}
+                // What comes of a check is none.
+                Next::Read | Next::Check(_) => {}
                 Next::Answer(answers) => {
                     for (request, result) in answers {
                         Box::pin(lease.peer.answer(&request, &result)).await;
