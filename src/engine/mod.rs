@@ -4,6 +4,8 @@
 mod app_server;
 pub mod binary;
 mod choice;
+mod chosen;
+mod complaint;
 pub mod containment;
 pub mod exec;
 mod foster;
@@ -39,7 +41,7 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
     /// Whether a turn can run now. Cheap: a good answer is remembered, a bad one is checked again.
     async fn status(&self) -> EngineStatus;
 
-    /// Turns that it runs well at once.
+    /// Turns that it runs well at once; may change with the installed CLI.
     fn usual_concurrency(&self) -> usize;
 
     /// Refuses what this engine cannot do, before the turn is admitted.
@@ -249,7 +251,7 @@ pub enum TurnEvent {
     /// A call of a client's tool.
     ToolCall(pb::ToolCall),
     /// What the agent does.
-    Item(pb::Item),
+    Item(Box<pb::Item>),
     /// A warning or a retry.
     Notice(pb::Notice),
     /// The end, once.
@@ -264,7 +266,7 @@ pub enum TurnEvent {
 /// Whether an engine can run a turn.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineStatus {
-    /// `exec` or `app-server`.
+    /// `exec` or `app-server`; `auto` while nothing can be chosen.
     pub kind: &'static str,
     /// Version of the CLI, empty when it could not be asked.
     pub version: String,

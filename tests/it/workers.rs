@@ -5,6 +5,7 @@ mod asked;
 mod leftovers;
 mod lost;
 mod recycle;
+mod replaced;
 mod sabotage;
 mod soak;
 mod start;

@@ -12,12 +12,15 @@ mod item;
 mod mailbox;
 mod memory;
 mod models;
+mod own_calls;
 mod peer;
 mod pool;
 mod schema;
+mod step;
 mod sweep;
 mod tools;
 mod turn;
+mod usage;
 mod wire;
 mod worker;
 mod workshop;
@@ -26,7 +29,7 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
-use tokio::sync::{OnceCell, mpsc};
+use tokio::sync::{Mutex, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
@@ -36,7 +39,7 @@ use self::{
     pool::{Nursery, Pool},
     tools::ToolSet,
     turn::Conductor,
-    workshop::Workshop,
+    workshop::{Kit, Workshop},
 };
 use super::{Check, Engine, EngineStatus, Events, Role, Slot, Turn, installed::Installed, process::Launcher};
 use crate::{
@@ -63,7 +66,8 @@ pub(super) struct AppServer {
     pool: Arc<Pool>,
     memory: Arc<Memory>,
     workshop: Arc<Workshop>,
-    models: OnceCell<Vec<pb::Model>>,
+    /// As a worker listed them, and of which kit it was.
+    models: Mutex<Option<(Arc<Kit>, Vec<pb::Model>)>>,
     launcher: Launcher,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -87,7 +91,7 @@ impl AppServer {
         Ok(Self {
             pool,
             workshop,
-            models: OnceCell::new(),
+            models: Mutex::default(),
             memory: Arc::new(Memory::new(MEMORY_TURNS, MEMORY_BYTES)),
             launcher,
             tasks,
@@ -95,6 +99,11 @@ impl AppServer {
             codex,
             log,
         })
+    }
+
+    /// Whether it can run nothing because the CLI was replaced by one that it must not use.
+    pub(super) fn is_refused(&self) -> bool {
+        self.workshop.is_refused() && self.pool.trouble().is_some()
     }
 
     /// What the doctor finds: whether a worker starts, and each thing that the gate looks at.
@@ -110,10 +119,11 @@ impl AppServer {
         let checks = match found.await {
             Ok(found) => found.checks(),
             Err(trouble) => {
-                vec![Check::odd(
+                vec![Check::bad(
                     "engine: app-server",
                     trouble,
-                    "turns run by `codex exec`; see docs/app-server-engine.md",
+                    "CODEX_ENGINE=auto with CODEX_PROFILE=agent runs turns by `codex exec` instead; \
+                     see docs/app-server-engine.md",
                 )]
             }
         };
@@ -168,7 +178,7 @@ impl AppServer {
 
 #[tonic::async_trait]
 impl Engine for AppServer {
-    async fn run(&self, turn: Turn, slot: Slot) -> Result<Events, Error> {
+    async fn run(&self, mut turn: Turn, slot: Slot) -> Result<Events, Error> {
         let tools = ToolSet::new(&turn)?;
         let opening = Opening::of(&turn, &tools, &self.memory);
         let thread = self.thread(&turn, &tools, &opening);
@@ -177,19 +187,23 @@ impl Engine for AppServer {
             let items: String = items.chars().take(self.log.max_chars).collect();
             tracing::info!(turn.id = %turn.id, %items, "a thread starts");
         }
-        let conductor = Conductor {
+        let place = self.memory.place(&turn.messages);
+        // Pictures among them; a turn may take hours.
+        turn.messages = Vec::new();
+        let conductor = Box::new(Conductor {
             pool: Arc::clone(&self.pool),
             memory: Arc::clone(&self.memory),
+            place,
             thread,
             opening,
             translator: Translator::new(tools, turn.profile, self.codex.upstream_retries),
             profile: turn.profile,
             grace: self.codex.cancel_grace,
             stop: self.stop.clone(),
-        };
+        });
         let (out, events) = mpsc::channel(EVENTS);
-        self.tasks.spawn(conductor.run(turn, slot, out));
-        Ok(stream::unfold(events, async |mut events| Some((events.recv().await?, events))).boxed())
+        self.tasks.spawn(conductor.run(Box::new(turn), slot, out));
+        Ok(stream::unfold(events, async |mut events| Some((*events.recv().await?, events))).boxed())
     }
 
     async fn status(&self) -> EngineStatus {
@@ -224,11 +238,22 @@ impl Engine for AppServer {
         if self.workshop.features().no_models.is_some() {
             return Vec::new();
         }
-        let known = self.models.get_or_try_init(|| models::ask(&self.pool)).await;
-        known
-            .cloned()
-            .inspect_err(|error| tracing::warn!(%error, "the models cannot be listed"))
-            .unwrap_or_default()
+        let mut known = self.models.lock().await;
+        if let Some((kit, models)) = &*known
+            && Arc::ptr_eq(kit, &self.workshop.kit())
+        {
+            return models.clone();
+        }
+        match models::ask(&self.pool).await {
+            Ok((kit, models)) => {
+                *known = kit.map(|kit| (kit, models.clone()));
+                models
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the models cannot be listed");
+                Vec::new()
+            }
+        }
     }
 
     async fn drain(&self) {

@@ -1,7 +1,7 @@
 //! One turn on a worker: a thread of its own, the whole history put in, the turn started, its events passed on, the
 //! thread let go. Its task owns all of it; nobody listening is the reason to interrupt.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use tokio::{
@@ -11,12 +11,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    events::{Next, Translator},
+    events::Translator,
     history::Opening,
     mailbox::{self, Letterbox, Mail, Mailbox},
-    memory::Memory,
+    memory::{Memory, Place},
     peer::CallError,
     pool::Pool,
+    step::Next,
     worker::{CALL_LIMIT, Lease},
 };
 use crate::{
@@ -28,9 +29,9 @@ use crate::{
 /// Workers on which a thread is tried to be started.
 const MAX_TRIES: usize = 3;
 
-/// Least time that a worker has to obey an interrupt, whatever the grace is: on a busy machine it may take a second or
-/// two, and what follows costs its neighbours their turns.
-const OBEDIENCE: Duration = Duration::from_secs(5);
+/// Least time that a worker has to obey an interrupt, whatever the grace is: on a busy machine it may take seconds, and
+/// what follows costs its neighbours their turns. One that is dead or stopped is found out sooner, by its watch.
+const OBEDIENCE: Duration = Duration::from_secs(10);
 
 /// Pause before a turn is interrupted again that is not known to be over.
 const NOT_BEGUN: Duration = Duration::from_millis(30);
@@ -40,6 +41,8 @@ const NOT_BEGUN: Duration = Duration::from_millis(30);
 pub(super) struct Conductor {
     pub(super) pool: Arc<Pool>,
     pub(super) memory: Arc<Memory>,
+    /// Where the turn stands in its conversation.
+    pub(super) place: Place,
     /// The parameters of `thread/start` that come from the turn.
     pub(super) thread: Value,
     pub(super) opening: Opening,
@@ -51,11 +54,8 @@ pub(super) struct Conductor {
     pub(super) stop: CancellationToken,
 }
 
-/// How long nothing may be said while Codex waits for the results of calls, before it gets some.
-const QUIET: Duration = Duration::from_secs(5);
-
-/// Where the events go.
-pub(super) type Out = mpsc::Sender<Result<TurnEvent, Error>>;
+/// Where the events go. Boxed, because the channel allocates 32 places at once.
+pub(super) type Out = mpsc::Sender<Box<Result<TurnEvent, Error>>>;
 
 /// Why a turn is no longer read.
 enum Left {
@@ -69,100 +69,105 @@ enum Left {
 
 impl Conductor {
     /// Runs the turn to its end, whichever it is. `slot` is free when the worker has nothing left to do for it.
-    pub(super) async fn run(self, turn: Turn, slot: Slot, out: Out) {
-        let outcome = self.conduct(&turn, &out, slot).await;
-        if let Err(error) = outcome {
-            drop(out.send(Err(error)).await);
+    pub(super) async fn run(mut self: Box<Self>, turn: Box<Turn>, slot: Slot, out: Out) {
+        let stop = self.stop.clone();
+        if let Err(error) = self.conduct(&turn, &out, slot).await {
+            tokio::select! {
+                // If nobody is there to be told, so be it.
+                _ = out.send(Box::new(Err(error))) => {}
+                // The service knows why; a client that has stopped reading must not hold up the drain.
+                () = stop.cancelled() => {}
+            }
         }
     }
 
-    async fn conduct(mut self, turn: &Turn, out: &Out, slot: Slot) -> Result<(), Error> {
+    /// What comes before and after the reading is boxed: a turn that streams holds no room for it.
+    async fn conduct(&mut self, turn: &Turn, out: &Out, slot: Slot) -> Result<(), Error> {
         let (letterbox, mut mailbox) = mailbox::pair();
-        let begun = async {
-            let (lease, started) = self.start_thread(&letterbox).await?;
-            let thread = started["thread"]["id"].as_str().unwrap_or_default().to_owned();
-            Ok::<_, Error>((lease, thread))
-        };
-        let (lease, thread) = tokio::select! {
-            begun = begun => begun?,
-            // An answer that comes later is for nobody: the peer lets its thread go.
-            () = out.closed() => return Ok(()),
-            () = self.stop.cancelled() => return Err(Error::Draining),
-        };
-        let running = {
-            let mut start = pin!(self.start_turn(&lease, &thread, turn));
-            tokio::select! {
-                running = &mut start => Some(running),
-                // What has begun must be known before it can be stopped.
-                () = self.unwanted(out) => timeout(self.patience(), start).await.ok(),
-            }
-        };
-        let outcome = match running {
-            None => {
-                tracing::warn!("an app-server does not say whether a turn has begun, and is replaced");
-                lease.dismiss();
-                if self.stop.is_cancelled() { Err(Error::Draining) } else { Ok(()) }
-            }
-            Some(Ok(id)) => {
-                let outcome = self.read(&lease, &mut mailbox, &id, turn, out).await;
+        let Some((lease, thread)) = Box::pin(self.start_thread(letterbox, out)).await? else { return Ok(()) };
+        let outcome = match Box::pin(self.start_turn(&lease, &thread, turn, out)).await {
+            Ok(Some(id)) => {
+                let names = (thread.as_str(), id.as_str());
+                let outcome = self.read(&lease, &mut mailbox, names, turn, out).await;
                 if let Ok(Left::Running) | Err((Left::Running, _)) = &outcome {
-                    self.interrupt(&lease, &mut mailbox, &thread, &id).await;
+                    Box::pin(self.interrupt(&lease, &mut mailbox, &thread, &id)).await;
                 }
                 outcome.map(drop).map_err(|(_, error)| error)
             }
-            Some(Err(error)) => Err(error),
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
         };
         if turn.sandbox == Sandbox::DangerFullAccess {
             // Elsewhere the sandbox ends with the turn, and all that is in it.
-            lease.sweep(&thread).await;
+            Box::pin(lease.sweep(&thread)).await;
         }
         drop(slot);
-        lease.peer.forget_thread(&thread);
-        // Otherwise the thread stays in the worker's memory.
-        drop(lease.peer.call("thread/unsubscribe", &json!({"threadId": thread}), CALL_LIMIT).await);
+        Box::pin(let_go(&lease, &thread)).await;
         outcome
     }
 
-    /// A thread on some worker. One that dies under it is no loss yet: nothing was asked of the model.
-    async fn start_thread(&self, letterbox: &Letterbox) -> Result<(Lease, Value), Error> {
+    /// A thread on some worker; none if nobody wants it any more. What has been asked of a worker is seen to its end
+    /// all the same: while it makes threads for nobody no slot is free, or they would pile up in it.
+    async fn start_thread(
+        &mut self,
+        letterbox: Letterbox,
+        out: &Out,
+    ) -> Result<Option<(Lease, String)>, Error> {
+        let thread = std::mem::take(&mut self.thread);
         let mut tries = 0;
         loop {
             tries += 1;
-            let lease = self.pool.lease().await?;
+            let lease = tokio::select! {
+                lease = self.pool.lease() => lease?,
+                () = out.closed() => return Ok(None),
+                () = self.stop.cancelled() => return Err(Error::Draining),
+            };
             let letterbox = Some(letterbox.clone());
-            let started = lease.peer.call_for("thread/start", &self.thread, CALL_LIMIT, letterbox).await;
+            let started = tokio::select! {
+                started = lease.peer.call_for("thread/start", &thread, CALL_LIMIT, letterbox) => started,
+                () = self.stop.cancelled() => return Err(Error::Draining),
+            };
             match started {
-                Ok(started) => return Ok((lease, started)),
+                Ok(started) => {
+                    let id = started["thread"]["id"].as_str().unwrap_or_default().to_owned();
+                    if out.is_closed() {
+                        let_go(&lease, &id).await;
+                        return Ok(None);
+                    }
+                    return Ok(Some((lease, id)));
+                }
+                // One that dies under it is no loss yet: nothing was asked of the model.
                 Err(CallError::Gone(_)) if tries < MAX_TRIES => {}
                 Err(error) => return Err(self.refused(error, &lease)),
             }
         }
     }
 
-    /// Ends when the turn must.
-    async fn unwanted(&self, out: &Out) {
-        tokio::select! {
-            () = out.closed() => {}
-            () = self.stop.cancelled() => {}
-        }
-    }
-
-    /// How long a worker may take to obey.
-    fn patience(&self) -> Duration {
-        self.grace.max(OBEDIENCE)
-    }
-
-    async fn start_turn(&self, lease: &Lease, thread: &str, turn: &Turn) -> Result<String, Error> {
-        let items = json!({"threadId": thread, "items": self.opening.items});
-        let injected = lease.peer.call("thread/inject_items", &items, CALL_LIMIT).await;
-        injected.map_err(|error| self.refused(error, lease))?;
-        let mut params = json!({"threadId": thread, "input": [], "effort": turn.reasoning_effort});
-        if let Format::JsonSchema(schema) = &turn.format {
-            params["outputSchema"] = serde_json::from_str(schema).map_err(Error::internal)?;
-        }
-        let started = lease.peer.call("turn/start", &params, CALL_LIMIT).await;
-        let started = started.map_err(|error| self.refused(error, lease))?;
-        Ok(started["turn"]["id"].as_str().unwrap_or_default().to_owned())
+    /// The id of the turn, once it has begun; none if nobody wants it any more. What has been asked for is waited for
+    /// all the same: it must be known before it can be stopped.
+    async fn start_turn(
+        &mut self,
+        lease: &Lease,
+        thread: &str,
+        turn: &Turn,
+        out: &Out,
+    ) -> Result<Option<String>, Error> {
+        let items = std::mem::take(&mut self.opening.items);
+        let params = turn_params(thread, turn)?;
+        let asked = async {
+            let items = json!({"threadId": thread, "items": items});
+            lease.peer.call("thread/inject_items", &items, CALL_LIMIT).await?;
+            drop(items);
+            if out.is_closed() {
+                return Ok(None);
+            }
+            lease.peer.call("turn/start", &params, CALL_LIMIT).await.map(Some)
+        };
+        let started = tokio::select! {
+            started = asked => started.map_err(|error| self.refused(error, lease))?,
+            () = self.stop.cancelled() => return Err(Error::Draining),
+        };
+        Ok(started.map(|started| started["turn"]["id"].as_str().unwrap_or_default().to_owned()))
     }
 
     /// Passes events on until the turn is over, or nobody wants it any more.
@@ -170,42 +175,39 @@ impl Conductor {
         &mut self,
         lease: &Lease,
         mailbox: &mut Mailbox,
-        id: &str,
+        (thread, id): (&str, &str),
         turn: &Turn,
         out: &Out,
     ) -> Result<Left, (Left, Error)> {
         let deadline = turn.deadline.unwrap_or_else(|| Instant::now() + Duration::from_secs(7 * 86400));
         loop {
+            let patience = self.translator.patience();
             let mail = tokio::select! {
                 biased;
                 () = out.closed() => return Ok(Left::Running),
                 () = self.stop.cancelled() => return Err((Left::Running, Error::Draining)),
                 // The service says what there is to say.
                 () = sleep_until(deadline) => return Ok(Left::Running),
-                mail = mailbox.next() => mail,
-                () = sleep(QUIET), if self.translator.is_waited_for() => {
-                    for (request, result) in self.translator.give_up() {
-                        lease.peer.answer(&request, &result).await;
-                    }
-                    continue;
-                }
+                mail = mailbox.next() => Some(mail),
+                () = sleep(patience.unwrap_or_default()), if patience.is_some() => None,
             };
-            let over = matches!(&mail, Mail::Notification { method, .. } if method == "turn/completed");
+            let over = matches!(&mail, Some(Mail::Notification { method, .. }) if method == "turn/completed");
             let left = || if over { Left::Over } else { Left::Running };
             let step = match mail {
-                Mail::Notification { method, params } => {
+                Some(Mail::Notification { method, params }) => {
                     self.translator.push(&method, &params, id).map_err(|error| (left(), error))?
                 }
-                Mail::ToolCall(call) => self.translator.called(call),
-                Mail::Gone(why) => return Err((Left::Gone, lost(&why))),
-                Mail::Overflow => return Err((Left::Running, unread())),
+                Some(Mail::ToolCall(call)) => self.translator.called(call),
+                Some(Mail::Gone(why)) => return Err((Left::Gone, lost(&why))),
+                Some(Mail::Overflow) => return Err((Left::Running, unread())),
+                None => self.translator.quiet(),
             };
             if let Next::HandOver { calls, items } = &step.next {
-                self.memory.remember(self.memory.place(&turn.messages), calls, items.clone());
+                self.memory.remember(self.place, calls, items.clone());
             }
             for event in step.events {
                 tokio::select! {
-                    sent = out.send(Ok(event)) => if sent.is_err() { return Ok(left()) },
+                    sent = out.send(Box::new(Ok(event))) => if sent.is_err() { return Ok(left()) },
                     () = self.stop.cancelled() => return Err((left(), Error::Draining)),
                     () = sleep_until(deadline) => return Ok(left()),
                     () = mailbox.overflow() => return Err((left(), unread())),
@@ -215,10 +217,16 @@ impl Conductor {
                 Next::Read => {}
                 Next::Answer(answers) => {
                     for (request, result) in answers {
-                        lease.peer.answer(&request, &result).await;
+                        Box::pin(lease.peer.answer(&request, &result)).await;
                     }
                 }
-                Next::HandOver { .. } => return Ok(Left::Running),
+                Next::Interrupt => {
+                    let params = json!({"threadId": thread, "turnId": id});
+                    // A worker that does not obey is found out behind the hand-over.
+                    let asked = lease.peer.call("turn/interrupt", &params, self.grace.max(OBEDIENCE));
+                    drop(Box::pin(asked).await);
+                }
+                Next::HandOver { .. } => return Ok(left()),
                 Next::Over => return Ok(left()),
             }
         }
@@ -243,7 +251,7 @@ impl Conductor {
                 }
             }
         };
-        if timeout(self.patience(), stopped).await.is_err() {
+        if timeout(self.grace.max(OBEDIENCE), stopped).await.is_err() {
             tracing::warn!("an app-server does not obey an interrupt and is replaced");
             lease.dismiss();
         }
@@ -269,6 +277,21 @@ impl Conductor {
             }
         }
     }
+}
+
+/// For `turn/start`.
+fn turn_params(thread: &str, turn: &Turn) -> Result<Value, Error> {
+    let mut params = json!({"threadId": thread, "input": [], "effort": turn.reasoning_effort});
+    if let Format::JsonSchema(schema) = &turn.format {
+        params["outputSchema"] = serde_json::from_str(schema).map_err(Error::internal)?;
+    }
+    Ok(params)
+}
+
+/// Nobody reads the thread any more. Otherwise it would stay in the worker's memory.
+async fn let_go(lease: &Lease, thread: &str) {
+    lease.peer.forget_thread(thread);
+    drop(lease.peer.call("thread/unsubscribe", &json!({"threadId": thread}), CALL_LIMIT).await);
 }
 
 /// Waits for the last word of a turn.

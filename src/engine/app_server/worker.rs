@@ -17,9 +17,10 @@ use tokio_util::task::TaskTracker;
 use super::{
     peer::{CallError, Peer},
     sweep,
+    workshop::Kit,
 };
 use crate::engine::{
-    Slot,
+    Slot, complaint,
     process::{Launch, Launcher, ProcessGroup, Started},
 };
 
@@ -72,6 +73,8 @@ pub(super) struct Worker {
     pub(super) retired: AtomicBool,
     /// It owes an answer for longer than usual.
     pub(super) late: AtomicBool,
+    /// What it was started with.
+    pub(super) kit: Option<Arc<Kit>>,
     process: Mutex<Option<ProcessGroup>>,
     pid: Option<u32>,
 }
@@ -94,10 +97,9 @@ impl Worker {
             Ok(()) => {}
             Err(CallError::Gone(_)) => {
                 process.exit().await;
-                let words = process.stderr();
-                let last =
-                    words.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
-                return Err(format!("the app-server ended at its start: {}", last.trim()));
+                let words = complaint::of(&process.stderr());
+                let words = if words.is_empty() { "it said nothing" } else { &words };
+                return Err(format!("the app-server ended at its start: {words}"));
             }
             Err(error) => return Err(error.to_string()),
         }
@@ -113,9 +115,15 @@ impl Worker {
             running: AtomicUsize::new(0),
             retired: AtomicBool::new(false),
             late: AtomicBool::new(false),
+            kit: None,
             process: Mutex::new(process),
             pid,
         }
+    }
+
+    /// The same, with what it was started with.
+    pub(super) fn made_of(self, kit: Arc<Kit>) -> Self {
+        Self { kit: Some(kit), ..self }
     }
 
     /// Ends the process, whatever it is doing. Its turns are told.
