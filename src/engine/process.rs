@@ -24,7 +24,7 @@ use tokio_util::{
     task::TaskTracker,
 };
 
-use super::{Slot, foster::Foster};
+use super::{Slot, complaint, foster::Foster};
 
 /// How much of stderr is kept: its end, where the reason stands.
 const STDERR_KEPT: usize = 16 * 1024;
@@ -100,9 +100,7 @@ pub(super) struct Answer {
 impl Answer {
     /// What it said, on one line, for a person.
     pub(super) fn words(&self) -> String {
-        let text = if self.stderr.trim().is_empty() { &self.stdout } else { &self.stderr };
-        let words: Vec<&str> = text.split_whitespace().collect();
-        words.join(" ").chars().take(300).collect()
+        complaint::of(if self.stderr.trim().is_empty() { &self.stdout } else { &self.stderr })
     }
 }
 

@@ -84,7 +84,7 @@ impl Answer {
                 let events = text.into_iter().chain([Event::ToolCall(call)]).collect();
                 Step { events, state: State::Open }
             }
-            TurnEvent::Item(item) => Event::Item(Box::new(item)).into(),
+            TurnEvent::Item(item) => Event::Item(item).into(),
             TurnEvent::Notice(notice) => Event::Notice(notice).into(),
             TurnEvent::Finished { reason, usage } => self.finish(reason, usage),
         }

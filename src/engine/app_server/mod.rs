@@ -119,10 +119,11 @@ impl AppServer {
         let checks = match found.await {
             Ok(found) => found.checks(),
             Err(trouble) => {
-                vec![Check::odd(
+                vec![Check::bad(
                     "engine: app-server",
                     trouble,
-                    "turns run by `codex exec`; see docs/app-server-engine.md",
+                    "CODEX_ENGINE=auto with CODEX_PROFILE=agent runs turns by `codex exec` instead; \
+                     see docs/app-server-engine.md",
                 )]
             }
         };
