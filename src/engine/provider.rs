@@ -6,8 +6,10 @@ use super::home;
 use crate::config::Codex;
 
 /// Features of the CLI that we switch off, where the installed one has them: endless retries; files with the
-/// environment's secrets; a clone of the plugin marketplace for each run.
-pub(super) const SWITCHED_OFF: &[&str] = &["unbounded_connection_retries", "shell_snapshot", "plugins"];
+/// environment's secrets; a clone of the plugin marketplace for each run; work that goes on when its turn is over, which
+/// nobody could stop, count or wait for (sub-agents; goals, which also need threads that are stored).
+pub(super) const SWITCHED_OFF: &[&str] =
+    &["unbounded_connection_retries", "shell_snapshot", "plugins", "multi_agent", "multi_agent_v2", "goals"];
 
 /// Id of the provider that the scripted upstream goes by.
 const SCRIPTED: &str = "codex-api-scripted";

@@ -14,6 +14,7 @@ use crate::{
         grpc::kind,
         http::body,
         processes,
+        staged::Gate,
     },
 };
 
@@ -225,6 +226,36 @@ async fn in_danger_mode_the_commands_of_the_real_cli_die_with_their_turn() {
     let answer = app.complete(&body("gpt-5.5", &format!("@@{step}@@"))).await;
     assert_eq!(answer["choices"][0]["message"]["content"], "done");
     eventually!("the command is dead", processes::named(&format!("sleep\0{name}")).is_empty());
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn in_danger_mode_who_clears_the_environment_does_not_escape_either() {
+    let settings = [("CODEX_SANDBOX", "danger-full-access"), ("CODEX_WORKERS", "1")];
+    let app = TestApp::real(&settings).await;
+    let mut gate = Gate::in_folder(&app.home.path().join("work"));
+    let name = |number: u32| format!("{}.{number}", 98_000 + std::process::id() % 1000);
+    let alive = |number: u32| !processes::named(&format!("sleep\0{}", name(number))).is_empty();
+    let leave = |number: u32| format!("env -i setsid sleep {} >/dev/null 2>&1 & sleep 0.1", name(number));
+    let turn = async |command: String| {
+        let step =
+            json!([{"calls": [{"name": "exec_command", "arguments": {"cmd": command}}]}, {"text": "done"}]);
+        let answer = app.complete(&body("gpt-5.5", &format!("@@{step}@@"))).await;
+        assert_eq!(answer["choices"][0]["message"]["content"], "done");
+    };
+    turn(leave(1)).await;
+    eventually!("it is dead", !alive(1));
+
+    // One of a neighbour that still runs is not taken for ours.
+    let neighbour = turn(format!("{}; read -r _ < gate", leave(2)));
+    let ours = async {
+        eventually!("the neighbour's runs", alive(2));
+        turn(leave(3)).await;
+        assert!(alive(2), "it is the neighbour's");
+        gate.open();
+    };
+    tokio::join!(neighbour, ours);
+    eventually!("with the last turn that may have started them, all are dead", !alive(2) && !alive(3));
     app.stop().await;
 }
 

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -12,7 +13,7 @@ use super::{
     failure, item,
     memory::call_id,
     own_calls::OwnCalls,
-    step::{Next, Step},
+    step::{Call, Next, Step},
     tools::ToolSet,
     usage::{UsageSoFar, usage},
     wire::ToolCall,
@@ -41,7 +42,7 @@ const ENDING: Duration = Duration::from_secs(5);
 /// Translates one turn.
 #[derive(Debug)]
 pub(super) struct Translator {
-    tools: ToolSet,
+    tools: Arc<ToolSet>,
     profile: Profile,
     retries: u32,
     retried: u32,
@@ -70,18 +71,10 @@ pub(super) struct Translator {
     produced: Vec<Value>,
 }
 
-/// A call of a client's tool, as the model wrote it.
-#[derive(Debug, Clone)]
-struct Call {
-    id: String,
-    alias: String,
-    arguments: String,
-}
-
 impl Translator {
     pub(super) fn new(tools: ToolSet, profile: Profile, retries: u32) -> Self {
         Self {
-            tools,
+            tools: Arc::new(tools),
             profile,
             retries,
             retried: 0,
@@ -146,11 +139,20 @@ impl Translator {
     /// What a notification means. `turn` is the id of our turn.
     pub(super) fn push(&mut self, method: &str, params: &Value, turn: &str) -> Result<Step, Error> {
         let mut step = self.translate(method, params, turn)?;
+        self.settle(&mut step);
+        Ok(step)
+    }
+
+    fn settle(&mut self, step: &mut Step) {
         if self.settling.is_some() && !self.interrupted && self.own.are_over() {
             self.interrupted = true;
             step.next = Next::Interrupt;
         }
-        Ok(step)
+    }
+
+    /// The tools of the turn.
+    pub(super) fn tools(&self) -> Arc<ToolSet> {
+        Arc::clone(&self.tools)
     }
 
     fn translate(&mut self, method: &str, params: &Value, turn: &str) -> Result<Step, Error> {
@@ -270,25 +272,42 @@ impl Translator {
             return Ok(Step::default());
         }
         let calls = std::mem::take(&mut self.calls);
-        let verdicts =
-            calls.iter().map(|call| self.tools.check(&self.tools.original(&call.alias), &call.arguments));
-        let verdicts: Vec<Result<(), String>> = verdicts.collect();
-        if let Some(Err(mistake)) = verdicts.iter().find(|verdict| verdict.is_err()) {
+        if calls.iter().any(|call| self.tools.is_strict(&self.tools.original(&call.alias))) {
+            return Ok(Next::Check(calls).into());
+        }
+        Ok(self.accepted(calls))
+    }
+
+    /// Goes on with the calls of a response, each with what was found of it.
+    pub(super) fn checked(&mut self, verdicts: Vec<(Call, Result<(), String>)>) -> Result<Step, Error> {
+        let mut step = self.judged(verdicts)?;
+        self.settle(&mut step);
+        Ok(step)
+    }
+
+    fn judged(&mut self, verdicts: Vec<(Call, Result<(), String>)>) -> Result<Step, Error> {
+        if let Some(Err(mistake)) =
+            verdicts.iter().map(|(_, verdict)| verdict).find(|verdict| verdict.is_err())
+        {
             if self.corrections == CORRECTIONS {
                 return Err(Error::TurnFailed {
                     message: format!("the model keeps breaking the schema of a tool: {mistake}"),
                 });
             }
             self.corrections += 1;
-            self.correcting = Some(calls.into_iter().zip(verdicts).collect());
+            self.correcting = Some(verdicts);
             return Ok(Step { events: Vec::new(), next: self.corrections_due() });
         }
+        Ok(self.accepted(verdicts.into_iter().map(|(call, _)| call).collect()))
+    }
+
+    fn accepted(&mut self, calls: Vec<Call>) -> Step {
         if self.own.are_answered() {
-            return Ok(self.hand_over(&calls));
+            return self.hand_over(&calls);
         }
         // Interrupted now, they would be stopped half way, and the model would make them again.
         self.settling = Some(calls);
-        Ok(Step::default())
+        Step::default()
     }
 
     fn hand_over(&mut self, calls: &[Call]) -> Step {

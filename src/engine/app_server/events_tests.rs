@@ -146,7 +146,7 @@ fn arguments_that_break_a_strict_schema_go_back_to_the_model() {
         if early {
             t.called(wanted("c1"));
         }
-        let mut step = t.push("rawResponse/completed", &usage(5, 5), TURN).unwrap();
+        let mut step = response_checked(&mut t).unwrap();
         if !early {
             assert!(matches!(step.next, Next::Read));
             step = t.called(wanted("c1"));
@@ -155,7 +155,16 @@ fn arguments_that_break_a_strict_schema_go_back_to_the_model() {
         assert_eq!((answers[0].0.clone(), answers[0].1["success"].clone()), (json!(7), json!(false)));
     }
     events(&mut t, "rawResponseItem/completed", wrong());
-    assert_eq!(t.push("rawResponse/completed", &usage(5, 5), TURN).unwrap_err().reason(), "TURN_FAILED");
+    assert_eq!(response_checked(&mut t).unwrap_err().reason(), "TURN_FAILED");
+}
+
+/// Ends a response whose calls are to be checked.
+fn response_checked(t: &mut Translator) -> Result<Step, Error> {
+    let step = t.push("rawResponse/completed", &usage(5, 5), TURN)?;
+    let Next::Check(calls) = step.next else { panic!("{step:?}") };
+    let tools = t.tools();
+    let check = |call: Call| (call.clone(), tools.check(&call.alias, &call.arguments));
+    t.checked(calls.into_iter().map(check).collect())
 }
 
 /// `{"type": "object", "properties": {"city": {"type": "string"}}}`
