@@ -1,8 +1,10 @@
 // The table of scripts/compat.sh, from what it has collected: node compat.mjs FOLDER VERSION...
 // Exit code 1 if something failed that nobody has explained, or was not there to be run.
+// node compat.mjs FOLDER VERSION --failed: only the names of the tests that failed so.
 import { readFileSync } from "node:fs";
 
-const [folder, ...versions] = process.argv.slice(2);
+const wants = { failed: process.argv.at(-1) === "--failed" };
+const [folder, ...versions] = process.argv.slice(2, wants.failed ? -1 : undefined);
 const read = (name) => readFileSync(`${folder}/${name}`, "utf8");
 const lines = (text) => text.split("\n").filter((line) => line !== "");
 
@@ -21,12 +23,21 @@ const prefix = "engine: ";
 const found = versions.map((version) => {
   const { checks } = JSON.parse(read(`${version}.json`));
   const gate = checks.filter((check) => check.check.startsWith(prefix));
-  const tests = lines(read(`${version}.log`))
-    .map((line) => /^test (\S+) \.\.\. .*?\b(ok|FAILED)$/.exec(line))
-    .filter((match) => match !== null)
-    .map(([, name, outcome]) => ({ name, passed: outcome === "ok" }));
+  // Of a test that was run again the last outcome counts.
+  const outcomes = new Map();
+  for (const line of lines(read(`${version}.log`))) {
+    const [, name, outcome] = /^test (\S+) \.\.\. .*?\b(ok|FAILED)$/.exec(line) ?? [];
+    if (name !== undefined) outcomes.set(name, outcome === "ok");
+  }
+  const note = (name) => notes.find((note) => version.startsWith(note.version) && name.startsWith(note.test));
+  const tests = [...outcomes].map(([name, passed]) => ({ name, passed, note: note(name) }));
   return { version, gate, tests, engine: read(`${version}.engine`).trim() };
 });
+if (wants.failed) {
+  const failed = found.flatMap(({ tests }) => tests.filter((test) => !test.passed && test.note === undefined));
+  for (const { name } of failed) console.log(name);
+  process.exit();
+}
 
 let faults = 0;
 const fault = (words) => {
@@ -67,10 +78,9 @@ for (const { version, gate, tests, engine } of found) {
   // Without the CLI's own words on how it is used.
   const limit = ({ says }) => `${says.split(": error:")[0].replace(/^it /, "The CLI ").replace(/\.$/, "")}.`;
   const said = gate.filter((check) => check.outcome !== "ok").map(limit);
-  for (const { name } of tests.filter((test) => !test.passed)) {
-    const known = notes.find((note) => version.startsWith(note.version) && name.startsWith(note.test));
-    if (known === undefined) fault(`Codex ${version}: ${name} fails, see ${folder}/${version}.log`);
-    said.push(known?.words ?? `**\`${name}\` fails.**`);
+  for (const { name, note } of tests.filter((test) => !test.passed)) {
+    if (note === undefined) fault(`Codex ${version}: ${name} fails, see ${folder}/${version}.log`);
+    said.push(note?.words ?? `**\`${name}\` fails.**`);
   }
   if (said.length === 0) continue;
   console.log(`\nCodex ${version} over \`${engine}\`:\n`);

@@ -186,7 +186,7 @@ async fn streamed_calls_are_deltas_in_openais_shape() {
     let app = warm(&[("CODEX_PROFILE", "chat")]).await;
     let chunks = app.stream(&request(MODEL, &script(&steps), &[function("f", "a")])).await;
     let choices: Vec<&Value> = chunks.iter().filter_map(|chunk| chunk["choices"].get(0)).collect();
-    assert_eq!(choices[0]["delta"]["role"], "assistant");
+    assert_eq!(choices[0]["delta"], json!({"role": "assistant", "content": "", "refusal": null}));
     let with_calls = choices.iter().filter(|choice| choice["delta"]["tool_calls"].is_array());
     let deltas: Vec<&Value> = with_calls.map(|choice| &choice["delta"]).collect();
     let id = |index: usize| deltas[index]["tool_calls"][0]["id"].clone();
@@ -200,5 +200,11 @@ async fn streamed_calls_are_deltas_in_openais_shape() {
     assert_eq!((&end["delta"], &end["finish_reason"]), (&json!({}), &json!("tool_calls")));
     let usage = chunks.last().unwrap();
     assert_eq!((&usage["choices"], usage["usage"]["completion_tokens"].as_u64()), (&json!([]), Some(21)));
+
+    // Nothing but calls: no text is begun.
+    let steps = json!([{"calls": [{"name": "f"}]}]);
+    let chunks = app.stream(&request(MODEL, &script(&steps), &[function("f", "a")])).await;
+    let first = &chunks[0]["choices"][0]["delta"];
+    assert_eq!(first, &json!({"role": "assistant", "content": null, "refusal": null}));
     app.stop().await;
 }

@@ -135,6 +135,7 @@ fn of_chunks(chunks: &[Value]) -> Outcome {
     let answer = folded(chunks);
     let begins_with_call =
         chunks.get(1).is_some_and(|chunk| !chunk["choices"][0]["delta"]["tool_calls"].is_null());
+    // What the agent does before says nothing here, but what comes first is then sent before anybody knows of a call.
     let first = &chunks[0]["choices"][0]["delta"];
     assert_eq!(first["role"], "assistant", "{chunks:?}");
     // What Codex did before the call makes the head come before it is known what follows.
