@@ -119,6 +119,18 @@ impl Begun {
         timeout(SOON, self.read_error()).await.expect("it ends in time")
     }
 
+    /// Waits for more text.
+    async fn more(&mut self) {
+        match self {
+            Self::Sse(_, stream) => {
+                let bytes = stream.next().await.expect("it goes on").unwrap();
+                let text = String::from_utf8_lossy(&bytes);
+                assert!(text.contains(r#""content":""#) && !text.contains(r#""error""#), "{text}");
+            }
+            Self::Grpc(stream) => drop(stream.message().await.unwrap().expect("it goes on")),
+        }
+    }
+
     async fn read_error(self) -> String {
         match self {
             Self::Sse(mut read, mut stream) => {

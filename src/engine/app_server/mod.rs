@@ -9,6 +9,7 @@ mod gate;
 mod history;
 mod home;
 mod item;
+mod large;
 mod mailbox;
 mod memory;
 mod models;

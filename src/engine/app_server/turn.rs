@@ -229,6 +229,7 @@ impl Conductor {
                 Mail::ToolCall(call) => self.translator.called(call),
                 Mail::Gone(why) => return Err((Left::Gone, lost(&why))),
                 Mail::Overflow => return Err((Left::Running, unread())),
+                Mail::TooLong { limit } => return Err((Left::Running, too_long(limit))),
             };
             if let Next::HandOver { calls, items } = &step.next {
                 self.memory.remember(self.place, calls, items.clone());
@@ -314,8 +315,8 @@ async fn over(mailbox: &mut Mailbox) {
             Mail::Notification { method, .. } if method == "turn/completed" => return,
             Mail::Gone(_) => return,
             Mail::Notification { .. } | Mail::ToolCall(_) => {}
-            // Cleared with the rest; what counts is told by the worker's next answer.
-            Mail::Overflow => return,
+            // Lost, perhaps, with the rest; what counts is told by the worker's next answer.
+            Mail::Overflow | Mail::TooLong { .. } => return,
         }
     }
 }
@@ -324,6 +325,12 @@ async fn over(mailbox: &mut Mailbox) {
 fn unread() -> Error {
     let message = "the answer grew faster than it was read, beyond what the server keeps";
     Error::TurnFailed { message: message.to_owned() }
+}
+
+/// Codex said something at such length that it was not read.
+fn too_long(limit: usize) -> Error {
+    let what = "something that Codex said of this turn was longer than";
+    Error::TurnFailed { message: format!("{what} {limit} bytes (CODEX_SUBPROCESS_STREAM_LIMIT)") }
 }
 
 /// The worker died under its turns. The caller may try again: another worker is there or on its way.
