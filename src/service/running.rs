@@ -77,6 +77,8 @@ impl Begun {
                     () = stop.cancelled() => Some(Err(Error::Draining)),
                     next = timeout_at(until, merged.next()) => match next {
                         Ok(Some((index, said))) => Some(said.map(|said| (index, said))),
+                        // An engine ends at the deadline; who reads slowly may come to that end before to ours.
+                        Ok(None) if deadline.at() <= Instant::now() => Some(Err(deadline.exceeded())),
                         Ok(None) => Some(Err(Error::internal("an engine's stream ended without its end"))),
                         Err(_) if until == deadline.at() => Some(Err(deadline.exceeded())),
                         Err(_) => None,
@@ -134,7 +136,8 @@ fn say(choice: Choice) -> impl Stream<Item = Result<Said, Error>> + Send {
             let event = match next {
                 Some(Ok(event)) => event,
                 Some(Err(error)) if !cut => Err(error)?,
-                None if !cut => Err(Error::internal("an engine's stream ended without its end"))?,
+                // Not the end of an answer: whoever waits for that one will say so.
+                None if !cut => return,
                 // The answer was whole before the turn failed, fell silent or went on: it stands.
                 Some(Err(_)) | None => {
                     if let Some(event) = answer.abandoned() {

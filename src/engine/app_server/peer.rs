@@ -114,7 +114,7 @@ impl Peer {
         peer
     }
 
-    /// Makes a call and waits for its answer, `limit` at most.
+    /// Makes a call and waits for its answer, `limit` at most from when it is its turn.
     pub(super) async fn call(
         &self,
         method: &'static str,
@@ -132,29 +132,20 @@ impl Peer {
         limit: Duration,
         letterbox: Option<Letterbox>,
     ) -> Result<Value, CallError> {
-        let asked = async {
-            let mut pauses = BACKOFF.into_iter();
-            loop {
-                let answer = self.once(method, params, letterbox.clone()).await;
-                match (answer, pauses.next()) {
-                    (Err(CallError::Refused(error)), Some(pause)) if error.code == wire::OVERLOADED => {
-                        sleep(pause).await;
-                    }
-                    (answer, _) => return answer,
+        let mut pauses = BACKOFF.into_iter();
+        loop {
+            // The time that it waits for its turn is not the worker's: every call before it has a limit of its own.
+            let turn = self.0.calls.acquire().await.map_err(|_| CallError::Gone(self.last_words()))?;
+            let asked = timeout(limit, self.ask(method, params, letterbox.clone())).await;
+            let answer = asked.map_err(|_| CallError::TimedOut(method))?;
+            drop(turn);
+            match (answer, pauses.next()) {
+                (Err(CallError::Refused(error)), Some(pause)) if error.code == wire::OVERLOADED => {
+                    sleep(pause).await;
                 }
+                (answer, _) => return answer,
             }
-        };
-        timeout(limit, asked).await.map_err(|_| CallError::TimedOut(method))?
-    }
-
-    async fn once(
-        &self,
-        method: &'static str,
-        params: &Value,
-        letterbox: Option<Letterbox>,
-    ) -> Result<Value, CallError> {
-        let _turn = self.0.calls.acquire().await.map_err(|_| CallError::Gone(self.last_words()))?;
-        self.ask(method, params, letterbox).await
+        }
     }
 
     /// Asks for a sign of life, past the calls that wait for their turn: they may be what hangs.

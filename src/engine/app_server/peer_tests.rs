@@ -93,8 +93,15 @@ async fn a_call_without_an_answer_ends_and_is_forgotten_and_the_pulse_waits_for_
     let (peer, mut server) = pair();
     let calls = (0..MAX_CALLS + 10).map(|_| call(&peer));
     let outcomes = futures_util::future::join_all(calls);
-    let pulse = async { while server.hear().await["method"] == "model/list" {} };
-    let (outcomes, _, ()) = tokio::join!(outcomes, timeout(SOON, peer.pulse()), pulse);
+    let pulse = async {
+        let mut calls = 0;
+        while server.hear().await["method"] == "model/list" {
+            calls += 1;
+        }
+        calls
+    };
+    let (outcomes, _, before) = tokio::join!(outcomes, timeout(SOON, peer.pulse()), pulse);
+    assert_eq!(before, MAX_CALLS, "the others wait until one of them is over");
     assert!(outcomes.iter().all(|outcome| matches!(outcome, Err(CallError::TimedOut("model/list")))));
     assert!(peer.0.routes().pending.is_empty(), "nothing stays in the table");
 }

@@ -1,7 +1,7 @@
 //! One turn on a worker: a thread of its own, the whole history put in, the turn started, its events passed on, the
 //! thread let go. Its task owns all of it; nobody listening is the reason to interrupt.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use tokio::{
@@ -72,9 +72,14 @@ enum Left {
 impl Conductor {
     /// Runs the turn to its end, whichever it is. `slot` is free when the worker has nothing left to do for it.
     pub(super) async fn run(self, turn: Turn, slot: Slot, out: Out) {
-        let outcome = self.conduct(&turn, &out, slot).await;
-        if let Err(error) = outcome {
-            drop(out.send(Box::new(Err(error))).await);
+        let stop = self.stop.clone();
+        if let Err(error) = self.conduct(&turn, &out, slot).await {
+            tokio::select! {
+                // If nobody is there to be told, so be it.
+                _ = out.send(Box::new(Err(error))) => {}
+                // The service knows why; a client that has stopped reading must not hold up the drain.
+                () = stop.cancelled() => {}
+            }
         }
     }
 
@@ -139,7 +144,8 @@ impl Conductor {
         }
     }
 
-    /// The id of the turn, once it has begun; none if it was given up and its worker does not even say that.
+    /// The id of the turn, once it has begun; none if nobody wants it any more. What has been asked for is waited for
+    /// all the same: it must be known before it can be stopped.
     async fn start_turn(
         &mut self,
         lease: &Lease,
@@ -148,51 +154,21 @@ impl Conductor {
         out: &Out,
     ) -> Result<Option<String>, Error> {
         let items = std::mem::take(&mut self.opening.items);
-        let mut start = pin!(self.ask_for_turn(lease, thread, turn, items));
-        let started = tokio::select! {
-            started = &mut start => Some(started),
-            // What has begun must be known before it can be stopped.
-            () = self.unwanted(out) => timeout(self.patience(), start).await.ok(),
+        let params = turn_params(thread, turn)?;
+        let asked = async {
+            let items = json!({"threadId": thread, "items": items});
+            lease.peer.call("thread/inject_items", &items, CALL_LIMIT).await?;
+            drop(items);
+            if out.is_closed() {
+                return Ok(None);
+            }
+            lease.peer.call("turn/start", &params, CALL_LIMIT).await.map(Some)
         };
-        if let Some(started) = started {
-            return started.map(Some);
-        }
-        tracing::warn!("an app-server does not say whether a turn has begun, and is replaced");
-        lease.dismiss();
-        if self.stop.is_cancelled() { Err(Error::Draining) } else { Ok(None) }
-    }
-
-    /// Ends when the turn must.
-    async fn unwanted(&self, out: &Out) {
-        tokio::select! {
-            () = out.closed() => {}
-            () = self.stop.cancelled() => {}
-        }
-    }
-
-    /// How long a worker may take to obey.
-    fn patience(&self) -> Duration {
-        self.grace.max(OBEDIENCE)
-    }
-
-    async fn ask_for_turn(
-        &self,
-        lease: &Lease,
-        thread: &str,
-        turn: &Turn,
-        items: Vec<Value>,
-    ) -> Result<String, Error> {
-        let items = json!({"threadId": thread, "items": items});
-        let injected = lease.peer.call("thread/inject_items", &items, CALL_LIMIT).await;
-        drop(items);
-        injected.map_err(|error| self.refused(error, lease))?;
-        let mut params = json!({"threadId": thread, "input": [], "effort": turn.reasoning_effort});
-        if let Format::JsonSchema(schema) = &turn.format {
-            params["outputSchema"] = serde_json::from_str(schema).map_err(Error::internal)?;
-        }
-        let started = lease.peer.call("turn/start", &params, CALL_LIMIT).await;
-        let started = started.map_err(|error| self.refused(error, lease))?;
-        Ok(started["turn"]["id"].as_str().unwrap_or_default().to_owned())
+        let started = tokio::select! {
+            started = asked => started.map_err(|error| self.refused(error, lease))?,
+            () = self.stop.cancelled() => return Err(Error::Draining),
+        };
+        Ok(started.map(|started| started["turn"]["id"].as_str().unwrap_or_default().to_owned()))
     }
 
     /// Passes events on until the turn is over, or nobody wants it any more.
@@ -274,7 +250,7 @@ impl Conductor {
                 }
             }
         };
-        if timeout(self.patience(), stopped).await.is_err() {
+        if timeout(self.grace.max(OBEDIENCE), stopped).await.is_err() {
             tracing::warn!("an app-server does not obey an interrupt and is replaced");
             lease.dismiss();
         }
@@ -300,6 +276,15 @@ impl Conductor {
             }
         }
     }
+}
+
+/// For `turn/start`.
+fn turn_params(thread: &str, turn: &Turn) -> Result<Value, Error> {
+    let mut params = json!({"threadId": thread, "input": [], "effort": turn.reasoning_effort});
+    if let Format::JsonSchema(schema) = &turn.format {
+        params["outputSchema"] = serde_json::from_str(schema).map_err(Error::internal)?;
+    }
+    Ok(params)
 }
 
 /// Nobody reads the thread any more. Otherwise it would stay in the worker's memory.

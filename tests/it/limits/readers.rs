@@ -47,6 +47,39 @@ async fn a_client_that_has_stopped_reading_is_cut_and_its_turn_ends() {
 }
 
 #[tokio::test]
+async fn a_client_that_has_stopped_reading_does_not_hold_up_the_drain() {
+    let staged = Staged::new();
+    let app = TestApp::fake(&[("CODEX_DRAIN_SECONDS", "1"), ("CODEX_BIN", &staged.bin())]).await;
+    let mut grpc = app.grpc().await;
+    let mut stream = grpc.stream_chat(ask(Staged::flood(), "x")).await.unwrap().into_inner();
+    stream.message().await.unwrap().unwrap();
+    // Much longer than a test may take is the time that it has to read on.
+    app.begin_drain();
+    app.stopped().await;
+}
+
+#[tokio::test]
+async fn a_client_that_reads_on_after_the_deadline_is_told_of_it() {
+    let app = TestApp::fake(&[("CODEX_ENGINE", "app-server"), ("CODEX_TIMEOUT_SECONDS", "5")]).await;
+    let mut wire = Wire::narrow(app.address).await;
+    wire.post(&streamed(body("fake:stream:100000:1", "x"))).await;
+    assert_eq!(wire.response().await.status, 200);
+    // By then, what was said fills everything between the turn and us.
+    eventually!("the turn is over", app.status().await.running_turns == 0);
+    let mut said = Vec::new();
+    while !said.ends_with(b"0\r\n\r\n") {
+        let read = timeout(SOON, wire.0.read_buf(&mut said)).await.unwrap().unwrap();
+        assert_ne!(read, 0, "cut after {} bytes", said.len());
+    }
+    let said = without_chunk_sizes(&said);
+    assert!(said.ends_with("}\n\n") && !said.contains("[DONE]"), "{}", &said[said.len() - 500..]);
+    let last = said.rsplit("data: ").next().unwrap();
+    let error = serde_json::from_str::<serde_json::Value>(last).unwrap();
+    assert_eq!(error["error"]["code"], "timeout", "{error}");
+    app.stop().await;
+}
+
+#[tokio::test]
 async fn a_client_that_reads_slowly_gets_everything() {
     let app = TestApp::fake(&[SHORT]).await;
     let mut wire = Wire::narrow(app.address).await;
