@@ -1,9 +1,9 @@
 //! One answer in the making: the engine's events in, the contract's events out. Joins messages, holds JSON answers
-//! until it is clear which message is the answer, filters the text. Pure.
+//! until it is clear which message is the answer, and text until a demanded call is there; filters the text. Pure.
 
 use super::text::{Filtered, TextFilter};
 use crate::{
-    engine::{Format, TurnEvent},
+    engine::{Format, ToolChoice, Turn, TurnEvent},
     pb::{self, FinishReason, chat_event::Event},
 };
 
@@ -17,6 +17,9 @@ pub(super) struct Answer {
     /// With a JSON format: the message that may turn out to be the answer.
     held: Option<String>,
     holds: bool,
+    /// While a call is demanded and none has come: the text so far. Without the call there is no answer, and text that
+    /// a client already has could not be taken back.
+    waiting: Option<String>,
     any_text: bool,
     messages: u32,
     /// Why the answer is over, while only the usage is waited for.
@@ -43,12 +46,21 @@ pub(super) enum State {
 }
 
 impl Answer {
-    pub(super) fn new(format: &Format, filter: TextFilter) -> Self {
-        let holds = match format {
+    pub(super) fn new(turn: &Turn, filter: TextFilter) -> Self {
+        let holds = match turn.format {
             Format::Text => false,
             Format::JsonObject | Format::JsonSchema(_) => true,
         };
-        Self { filter, held: None, holds, any_text: false, messages: 0, cut: None }
+        let waiting = match turn.tool_choice {
+            ToolChoice::Auto => None,
+            ToolChoice::Required | ToolChoice::Named(_) => Some(String::new()),
+        };
+        Self { filter, held: None, holds, waiting, any_text: false, messages: 0, cut: None }
+    }
+
+    /// Whether nothing counts before a call is there.
+    pub(super) fn awaits_call(&self) -> bool {
+        self.waiting.is_some()
     }
 
     pub(super) fn push(&mut self, event: TurnEvent) -> Step {
@@ -67,7 +79,11 @@ impl Answer {
                 self.out(filtered)
             }
             TurnEvent::Reasoning(text) => Event::ReasoningDelta(pb::ReasoningDelta { text }).into(),
-            TurnEvent::ToolCall(call) => Event::ToolCall(call).into(),
+            TurnEvent::ToolCall(call) => {
+                let text = self.waiting.take().and_then(delta);
+                let events = text.into_iter().chain([Event::ToolCall(call)]).collect();
+                Step { events, state: State::Open }
+            }
             TurnEvent::Item(item) => Event::Item(item).into(),
             TurnEvent::Notice(notice) => Event::Notice(notice).into(),
             TurnEvent::Finished { reason, usage } => self.finish(reason, usage),
@@ -114,7 +130,7 @@ impl Answer {
     }
 
     fn finish(&mut self, reason: FinishReason, usage: Option<pb::Usage>) -> Step {
-        let mut events = Vec::new();
+        let mut events: Vec<Event> = self.waiting.take().and_then(delta).into_iter().collect();
         let mut end = None;
         let held = self.held.take().map(|text| self.filter.push(&text));
         for filtered in [held, Some(self.filter.finish())].into_iter().flatten() {
@@ -130,7 +146,18 @@ impl Answer {
     fn out(&mut self, filtered: Filtered) -> Step {
         self.cut = filtered.end;
         let state = if self.cut.is_some() { State::Cut } else { State::Open };
-        Step { events: delta(filtered.text).into_iter().collect(), state }
+        let text = match &mut self.waiting {
+            None => filtered.text,
+            Some(waiting) => {
+                waiting.push_str(&filtered.text);
+                // Cut by the client's own limits, it is the answer, call or not.
+                if state == State::Open {
+                    return Step::default();
+                }
+                self.waiting.take().unwrap_or_default()
+            }
+        };
+        Step { events: delta(text).into_iter().collect(), state }
     }
 }
 
@@ -153,8 +180,18 @@ mod tests {
     use super::*;
 
     fn answer(format: &Format, stop: &[&str]) -> Answer {
+        let turn = Turn { format: format.clone(), ..Turn::default() };
+        Answer::new(&turn, filter(stop))
+    }
+
+    /// One that is nothing without a call.
+    fn demanding(stop: &[&str]) -> Answer {
+        Answer::new(&Turn { tool_choice: ToolChoice::Required, ..Turn::default() }, filter(stop))
+    }
+
+    fn filter(stop: &[&str]) -> TextFilter {
         let stop: Vec<String> = stop.iter().map(|s| (*s).to_owned()).collect();
-        Answer::new(format, TextFilter::new(false, &stop, None))
+        TextFilter::new(false, &stop, None)
     }
 
     fn run(mut answer: Answer, events: Vec<TurnEvent>) -> (String, Vec<Event>, Option<State>) {
@@ -220,5 +257,30 @@ mod tests {
         let events = [message("one STOP two").to_vec(), message("more").to_vec()].concat();
         let (text, _, state) = run(answer(&Format::Text, &["STOP"]), events);
         assert_eq!((text.as_str(), state), ("one ", Some(State::Over(None))));
+    }
+
+    #[test]
+    fn text_waits_for_the_call_that_is_demanded() {
+        let call = pb::ToolCall { id: "1".into(), ..Default::default() };
+        let mut answer = demanding(&[]);
+        for event in [message("look").to_vec(), message("twice").to_vec()].concat() {
+            assert_eq!(answer.push(event), Step::default());
+        }
+        let thoughts = answer.push(TurnEvent::Reasoning("hm".into()));
+        assert_eq!(thoughts.events, [Event::ReasoningDelta(pb::ReasoningDelta { text: "hm".into() })]);
+        let step = answer.push(TurnEvent::ToolCall(call.clone()));
+        assert_eq!(step.events, [delta("look\n\ntwice".into()).unwrap(), Event::ToolCall(call)]);
+        assert!(!answer.awaits_call());
+        assert_eq!(answer.push(TurnEvent::Text("!".into())).events, [delta("!".into()).unwrap()]);
+    }
+
+    #[test]
+    fn an_answer_that_is_cut_needs_no_call() {
+        let events = [message("one STOP two").to_vec(), vec![end()]].concat();
+        let (text, others, _) = run(demanding(&["STOP"]), events);
+        assert_eq!((text.as_str(), others), ("one ", vec![finished(FinishReason::Stop)]));
+        let long = TurnEvent::Finished { reason: FinishReason::Length, usage: None };
+        let (text, others, _) = run(demanding(&[]), [message("one").to_vec(), vec![long]].concat());
+        assert_eq!((text.as_str(), others), ("one", vec![finished(FinishReason::Length)]));
     }
 }

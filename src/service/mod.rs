@@ -142,7 +142,7 @@ impl Service {
             let opened = open(Arc::clone(&self.engine), turn, ticket, deadline);
             let events = if index == 0 { opened.await? } else { later(opened, deadline) };
             let filter = TextFilter::new(self.strip_answer_tags, &parsed.stop, parsed.max_output_tokens);
-            choices.push(Choice { events, answer: Answer::new(&parsed.turn.format, filter) });
+            choices.push(Choice { events, answer: Answer::new(&parsed.turn, filter) });
         }
         Ok(choices)
     }

@@ -24,6 +24,10 @@ use crate::{
 /// and not as a broken stream. After that, the stream begins: proxies do not wait for ever for a response's head.
 const HELD_BACK: Duration = Duration::from_secs(10);
 
+/// The same where a call of a tool is demanded: an answer without one fails, and a model may think for long before.
+/// Common proxies wait a minute.
+const HELD_BACK_FOR_CALL: Duration = Duration::from_secs(30);
+
 /// How long a turn whose answer was cut may take to tell its usage.
 const LINGER: Duration = Duration::from_millis(250);
 
@@ -63,11 +67,12 @@ impl Begun {
             let Self { mut account, deadline, started, choices, stop, presence } = self;
             let _here_until_the_end = presence;
             let mut left = choices.len();
+            let awaits_call = choices.iter().any(|choice| choice.answer.awaits_call());
             let mut merged = merge(choices);
             let mut numbers = Numbers { id: account.id.clone(), next: 0 };
             let mut usage = Some(pb::Usage::default());
             let mut held = Some((started, Vec::new()));
-            let hold_until = Instant::now() + HELD_BACK;
+            let hold_until = Instant::now() + if awaits_call { HELD_BACK_FOR_CALL } else { HELD_BACK };
 
             while left > 0 {
                 let until = if held.is_some() { hold_until.min(deadline.at()) } else { deadline.at() };
@@ -94,14 +99,17 @@ impl Begun {
                     }
                     None => (0, None),
                 };
-                if let (Some((_, early)), Some(Event::Notice(_))) = (&mut held, &event) {
-                    early.extend(event);
-                    continue;
-                }
+                let event = match (&mut held, event) {
+                    (Some((_, early)), Some(event)) if is_early(&event, awaits_call) => {
+                        early.push((index, event));
+                        continue;
+                    }
+                    (_, event) => event,
+                };
                 if let Some((started, early)) = held.take() {
                     yield numbers.number(0, Event::Started(started));
-                    for notice in early {
-                        yield numbers.number(0, notice);
+                    for (index, event) in early {
+                        yield numbers.number(index, event);
                     }
                 }
                 if let Some(event) = event {
@@ -113,6 +121,20 @@ impl Begun {
             yield numbers.number(0, Event::Completed(pb::Completed { usage }));
         };
         Box::pin(stream.map_err(|error: Error| Status::from(error)))
+    }
+}
+
+/// Whether an event may be followed by a failure that is still one of the call: where a call of a tool is demanded,
+/// also thoughts and what the agent does, because without the call there is no answer.
+fn is_early(event: &Event, awaits_call: bool) -> bool {
+    match event {
+        Event::Notice(_) => true,
+        Event::ReasoningDelta(_) | Event::Item(_) => awaits_call,
+        Event::Started(_)
+        | Event::TextDelta(_)
+        | Event::ToolCall(_)
+        | Event::ChoiceFinished(_)
+        | Event::Completed(_) => false,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Functions of the client, through the real CLI on the warm engine: what the client is told over each door, and what
 //! reaches the model, item by item.
 
+mod beside;
 mod choices;
 pub mod contract;
 mod edges;

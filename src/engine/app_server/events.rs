@@ -1,11 +1,22 @@
 //! Notifications of an app-server → events of a turn. Pure: no I/O, no clock. A notification that it does not know is
 //! passed over.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 
-use super::{failure, item, tools::ToolSet, wire::ToolCall};
+use super::{
+    failure, item,
+    memory::call_id,
+    own_calls::OwnCalls,
+    step::{Next, Step},
+    tools::ToolSet,
+    usage::{UsageSoFar, usage},
+    wire::ToolCall,
+};
 use crate::{
     config::Profile,
     engine::{TurnEvent, words::End},
@@ -15,6 +26,17 @@ use crate::{
 
 /// How often calls that do not match a strict schema go back to the model.
 const CORRECTIONS: u32 = 2;
+
+/// How long nothing may be said while Codex waits for the results of calls, before it gets some.
+const QUIET: Duration = Duration::from_secs(5);
+
+/// How long Codex's own calls beside the client's may say nothing: those that run, and those that have not begun. Some
+/// cannot begin before the client's calls are answered, and nothing tells them from those that are about to.
+const RUNNING: Duration = Duration::from_secs(60);
+const NOT_BEGUN: Duration = Duration::from_secs(2);
+
+/// How long an interrupted turn may take to say what its calls came to.
+const ENDING: Duration = Duration::from_secs(5);
 
 /// Translates one turn.
 #[derive(Debug)]
@@ -36,6 +58,12 @@ pub(super) struct Translator {
     given_up: HashSet<String>,
     /// Calls that go back to the model as soon as all their requests are there.
     correcting: Option<Vec<(Call, Result<(), String>)>>,
+    /// Calls of Codex's own tools.
+    own: OwnCalls,
+    /// Calls that the client gets as soon as Codex's own in the same response are over.
+    settling: Option<Vec<Call>>,
+    /// The turn was interrupted to hear what they came to.
+    interrupted: bool,
     calls_made: usize,
     usage: UsageSoFar,
     /// What the model produced, in the words of the Responses API.
@@ -48,39 +76,6 @@ struct Call {
     id: String,
     alias: String,
     arguments: String,
-}
-
-/// The sum over the model calls of this turn; the thread's total where the single ones are not told.
-#[derive(Debug, Default)]
-struct UsageSoFar {
-    sum: Option<pb::Usage>,
-    total: Option<pb::Usage>,
-}
-
-/// What is to be done after something was said.
-#[derive(Debug, Default)]
-pub(super) struct Step {
-    pub(super) events: Vec<TurnEvent>,
-    pub(super) next: Next,
-}
-
-/// The conductor's part.
-#[derive(Debug, Default)]
-pub(super) enum Next {
-    /// Go on reading.
-    #[default]
-    Read,
-    /// Answer these requests and go on.
-    Answer(Vec<(Value, Value)>),
-    /// The client must answer the calls: remember what the model produced, and end the turn.
-    HandOver {
-        /// The calls, as the client is told them.
-        calls: Vec<pb::ToolCall>,
-        /// What the model produced in this turn.
-        items: Vec<Value>,
-    },
-    /// The turn has ended by itself.
-    Over,
 }
 
 impl Translator {
@@ -97,6 +92,9 @@ impl Translator {
             requests: HashMap::new(),
             given_up: HashSet::new(),
             correcting: None,
+            own: OwnCalls::default(),
+            settling: None,
+            interrupted: false,
             calls_made: 0,
             usage: UsageSoFar::default(),
             produced: Vec::new(),
@@ -109,14 +107,32 @@ impl Translator {
         Step { events: Vec::new(), next: self.corrections_due() }
     }
 
-    /// Whether Codex waits for results of calls in a response that is not complete, as far as we know.
-    pub(super) fn is_waited_for(&self) -> bool {
-        self.correcting.is_none() && !self.requests.is_empty()
+    /// How long nothing may be said before [`quiet`](Self::quiet) is to be asked; none: as long as it likes.
+    pub(super) fn patience(&self) -> Option<Duration> {
+        match &self.settling {
+            Some(_) if self.interrupted => Some(ENDING),
+            Some(_) if self.own.run() => Some(RUNNING),
+            Some(_) => Some(NOT_BEGUN),
+            None => (self.correcting.is_none() && !self.requests.is_empty()).then_some(QUIET),
+        }
+    }
+
+    /// What is to be done when nothing was said for that long.
+    pub(super) fn quiet(&mut self) -> Step {
+        match self.settling.take() {
+            Some(calls) if self.interrupted => self.hand_over(&calls),
+            Some(calls) => {
+                self.settling = Some(calls);
+                self.interrupted = true;
+                Next::Interrupt.into()
+            }
+            None => Next::Answer(self.give_up()).into(),
+        }
     }
 
     /// Answers when nothing was said for long while Codex waits for results. If the response broke off, Codex does not
     /// say so, and does nothing about it, until it has them. If it is only slow, its end still hands its calls over.
-    pub(super) fn give_up(&mut self) -> Vec<(Value, Value)> {
+    fn give_up(&mut self) -> Vec<(Value, Value)> {
         let text = "Not run: the response broke off. Repeat the call if it is still needed.";
         let result = json!({"success": false, "contentItems": [{"type": "inputText", "text": text}]});
         let requests = self.requests.drain();
@@ -129,6 +145,15 @@ impl Translator {
 
     /// What a notification means. `turn` is the id of our turn.
     pub(super) fn push(&mut self, method: &str, params: &Value, turn: &str) -> Result<Step, Error> {
+        let mut step = self.translate(method, params, turn)?;
+        if self.settling.is_some() && !self.interrupted && self.own.are_over() {
+            self.interrupted = true;
+            step.next = Next::Interrupt;
+        }
+        Ok(step)
+    }
+
+    fn translate(&mut self, method: &str, params: &Value, turn: &str) -> Result<Step, Error> {
         match method {
             "item/agentMessage/delta" => Ok(self.text(string(params, "delta")).into()),
             "item/reasoning/summaryTextDelta" | "item/reasoning/textDelta" => {
@@ -143,8 +168,7 @@ impl Translator {
             "warning" => Ok(Some(notice(pb::notice::Kind::Warning, string(params, "message"))).into()),
             "error" => self.trouble(params),
             "rawResponseItem/completed" if params["turnId"] == turn => {
-                self.calls.extend(self.call(&params["item"]));
-                self.produced.push(params["item"].clone());
+                self.produced(&params["item"]);
                 Ok(Step::default())
             }
             "rawResponse/completed" => self.response_completed(&params["usage"]),
@@ -155,6 +179,20 @@ impl Translator {
             "turn/completed" => self.completed(&params["turn"]),
             _ => Ok(Step::default()),
         }
+    }
+
+    /// A raw item: of the model, or the output of one of Codex's own tools.
+    fn produced(&mut self, item: &Value) {
+        let mut item = item.clone();
+        if let Some(call) = self.call(&item) {
+            self.calls.push(call);
+        } else if !self.names_offered(&item) {
+            self.own.saw(&item);
+        }
+        if self.interrupted {
+            self.own.mend(&mut item);
+        }
+        self.produced.push(item);
     }
 
     fn text(&mut self, text: String) -> Option<TurnEvent> {
@@ -180,7 +218,10 @@ impl Translator {
             "reasoning" | "userMessage" | "dynamicToolCall" | "hookPrompt" | "functionCallOutput" => {
                 Ok(Step::default())
             }
-            _ => Ok(Some(TurnEvent::Item(item::of(item, completed))).into()),
+            _ => {
+                self.own.heard(item, completed);
+                Ok(Some(TurnEvent::Item(item::of(item, completed))).into())
+            }
         }
     }
 
@@ -208,6 +249,7 @@ impl Translator {
         self.retried += 1;
         // Those of a response that broke off are not the client's to answer.
         self.calls.clear();
+        self.own.clear();
         match failure::of(error) {
             End::Cut(reason) => Ok(self.finished(reason)),
             // Asked again, the model would repeat what the client already has.
@@ -241,12 +283,20 @@ impl Translator {
             self.correcting = Some(calls.into_iter().zip(verdicts).collect());
             return Ok(Step { events: Vec::new(), next: self.corrections_due() });
         }
-        Ok(self.hand_over(&calls))
+        if self.own.are_answered() {
+            return Ok(self.hand_over(&calls));
+        }
+        // Interrupted now, they would be stopped half way, and the model would make them again.
+        self.settling = Some(calls);
+        Ok(Step::default())
     }
 
     fn hand_over(&mut self, calls: &[Call]) -> Step {
         let kept = self.tools.keep(calls.len());
         self.calls_made += kept;
+        let mut items = std::mem::take(&mut self.produced);
+        let dropped = |item: &Value| calls[kept..].iter().any(|call| call_id(item) == Some(&*call.id));
+        items.retain(|item| !dropped(item));
         let calls: Vec<pb::ToolCall> = calls[..kept]
             .iter()
             .map(|call| pb::ToolCall {
@@ -257,16 +307,23 @@ impl Translator {
             .collect();
         let mut events: Vec<TurnEvent> = calls.iter().cloned().map(TurnEvent::ToolCall).collect();
         events.push(TurnEvent::Finished { reason: FinishReason::ToolCalls, usage: self.usage.best() });
-        Step { events, next: Next::HandOver { calls, items: std::mem::take(&mut self.produced) } }
+        Step { events, next: Next::HandOver { calls, items } }
     }
 
     /// A raw item as a call of a client's tool. Codex itself sends those back that are no JSON.
     fn call(&self, item: &Value) -> Option<Call> {
         let text = |key: &str| item[key].as_str().map(str::to_owned);
         let call = Call { id: text("call_id")?, alias: text("name")?, arguments: text("arguments")? };
-        let ours = item["type"] == "function_call" && self.tools.offers(&call.alias);
+        let ours = item["type"] == "function_call" && self.names_offered(item);
         let whole = serde_json::from_str::<serde::de::IgnoredAny>(&call.arguments).is_ok();
         (ours && whole).then_some(call)
+    }
+
+    /// Whether a raw item names a tool of the client. A tool of an MCP server may have the same name, in its namespace.
+    fn names_offered(&self, item: &Value) -> bool {
+        let namespace = item["namespace"].as_str().unwrap_or_default();
+        matches!(namespace, "" | "functions")
+            && item["name"].as_str().is_some_and(|name| self.tools.offers(name))
     }
 
     /// Answers for the model, once Codex has asked for all of them.
@@ -288,6 +345,9 @@ impl Translator {
 
     fn completed(&mut self, turn: &Value) -> Result<Step, Error> {
         match turn["status"].as_str() {
+            Some("completed" | "interrupted") if let Some(calls) = self.settling.take() => {
+                Ok(self.hand_over(&calls))
+            }
             Some("completed") => {
                 if let Some(message) = self.tools.too_few_calls(self.calls_made) {
                     return Err(Error::TurnFailed { message });
@@ -308,46 +368,12 @@ impl Translator {
     }
 }
 
-impl UsageSoFar {
-    fn add(&mut self, told: pb::Usage) {
-        let sum = self.sum.unwrap_or_default();
-        self.sum = Some(pb::Usage {
-            input_tokens: sum.input_tokens + told.input_tokens,
-            cached_input_tokens: sum.cached_input_tokens + told.cached_input_tokens,
-            output_tokens: sum.output_tokens + told.output_tokens,
-            reasoning_output_tokens: sum.reasoning_output_tokens + told.reasoning_output_tokens,
-        });
-    }
-
-    /// Whichever knows of more: the total comes late, and an incomplete response is in the total only.
-    fn best(&self) -> Option<pb::Usage> {
-        let tokens = |usage: &pb::Usage| usage.input_tokens + usage.output_tokens;
-        [self.sum, self.total].into_iter().flatten().max_by_key(tokens)
-    }
-}
-
-impl From<Option<TurnEvent>> for Step {
-    fn from(event: Option<TurnEvent>) -> Self {
-        Self { events: event.into_iter().collect(), next: Next::Read }
-    }
-}
-
 /// A failure that nobody could read is still one of the upstream's, as the CLI wanted to try again.
 fn given_up(error: Error) -> Error {
     if let Error::TurnFailed { message } = error {
         return Error::UpstreamUnavailable { message };
     }
     error
-}
-
-fn usage(usage: &Value) -> pb::Usage {
-    let count = |key: &str| usage[key].as_u64().unwrap_or_default();
-    pb::Usage {
-        input_tokens: count("inputTokens"),
-        cached_input_tokens: count("cachedInputTokens"),
-        output_tokens: count("outputTokens"),
-        reasoning_output_tokens: count("reasoningOutputTokens"),
-    }
 }
 
 fn notice(kind: pb::notice::Kind, message: String) -> TurnEvent {

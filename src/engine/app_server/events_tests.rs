@@ -186,12 +186,12 @@ fn calls_of_a_response_that_breaks_off_are_answered_and_those_of_a_slow_one_hand
     for broken in [true, false] {
         let mut t = translator(Profile::Agent, vec![tool("get")]);
         events(&mut t, "rawResponseItem/completed", call("c1", "get", "{}"));
-        assert!(!t.is_waited_for());
+        assert!(t.patience().is_none());
         t.called(wanted("c1"));
-        assert!(t.is_waited_for());
-        let answers = t.give_up();
+        assert_eq!(t.patience(), Some(QUIET));
+        let Next::Answer(answers) = t.quiet().next else { panic!("answers") };
         assert_eq!((answers.len(), &answers[0].0, &answers[0].1["success"]), (1, &json!(7), &json!(false)));
-        assert!(!t.is_waited_for() && t.give_up().is_empty());
+        assert!(t.patience().is_none());
         if broken {
             let error = json!({"error": {"message": "x", "codexErrorInfo": "other"}, "willRetry": true});
             t.push("error", &error, TURN).unwrap();
@@ -199,4 +199,85 @@ fn calls_of_a_response_that_breaks_off_are_answered_and_those_of_a_slow_one_hand
         let step = t.push("rawResponse/completed", &usage(5, 5), TURN).unwrap();
         assert_eq!(matches!(step.next, Next::HandOver { .. }), !broken, "{step:?}");
     }
+}
+
+/// Something about one of Codex's own commands.
+fn command(id: &str) -> Value {
+    json!({"item": {"type": "commandExecution", "id": id, "command": "ls", "status": "inProgress"}})
+}
+
+fn output(id: &str, text: &str) -> Value {
+    json!({"turnId": TURN, "item": {"type": "function_call_output", "call_id": id, "output": text}})
+}
+
+/// A translator that has heard of a response with a call of the client's and these of Codex's own.
+fn beside(own: &[&str]) -> Translator {
+    let mut t = translator(Profile::Agent, vec![tool("get")]);
+    events(&mut t, "rawResponseItem/completed", call("c1", "get", "{}"));
+    t.called(wanted("c1"));
+    for id in own {
+        events(&mut t, "rawResponseItem/completed", call(id, "exec_command", "{}"));
+    }
+    t
+}
+
+#[test]
+fn codexs_own_calls_beside_the_clients_come_to_their_end_first() {
+    let mut t = beside(&["own", "blocked"]);
+    let step = t.push("rawResponse/completed", &usage(5, 5), TURN).unwrap();
+    assert!(matches!(step.next, Next::Read) && step.events.is_empty(), "{step:?}");
+    // Nobody is to answer the client's call in the meantime.
+    assert_eq!(t.patience(), Some(NOT_BEGUN));
+    t.push("item/started", &command("own"), TURN).unwrap();
+    assert_eq!(t.patience(), Some(RUNNING));
+    let step = t.push("item/completed", &command("own"), TURN).unwrap();
+    assert!(matches!(step.next, Next::Read), "{step:?}");
+    // The other one cannot begin.
+    assert_eq!(t.patience(), Some(NOT_BEGUN));
+    assert!(matches!(t.quiet().next, Next::Interrupt));
+    assert_eq!(t.patience(), Some(ENDING));
+    for (id, text) in [("c1", "cancelled"), ("own", "files"), ("blocked", "aborted by user after 2.0s")] {
+        events(&mut t, "rawResponseItem/completed", output(id, text));
+    }
+    let step = t.push("turn/completed", &ended("interrupted"), TURN).unwrap();
+    assert!(matches!(step.events[..], [TurnEvent::ToolCall(_), TurnEvent::Finished { .. }]), "{step:?}");
+    let Next::HandOver { items, .. } = step.next else { panic!("handed over") };
+    let said =
+        |id: &str| items.iter().rfind(|item| item["call_id"] == id).unwrap()["output"].as_str().unwrap();
+    assert_eq!(said("own"), "files");
+    assert!(said("blocked").starts_with("Not run"), "{}", said("blocked"));
+}
+
+#[test]
+fn what_is_answered_needs_no_interrupt_and_a_worker_that_does_not_obey_is_not_waited_for() {
+    let mut t = beside(&["own"]);
+    events(&mut t, "rawResponseItem/completed", output("own", "files"));
+    let step = t.push("rawResponse/completed", &usage(5, 5), TURN).unwrap();
+    assert!(matches!(step.next, Next::HandOver { .. }), "{step:?}");
+
+    let mut t = beside(&["own"]);
+    t.push("rawResponse/completed", &usage(5, 5), TURN).unwrap();
+    t.push("item/started", &command("own"), TURN).unwrap();
+    let step = t.push("item/completed", &command("own"), TURN).unwrap();
+    assert!(matches!(step.next, Next::Interrupt), "{step:?}");
+    assert!(
+        matches!(step.events[..], [TurnEvent::Item(_)]),
+        "the client is told of it all the same: {step:?}"
+    );
+    // A worker that does not obey takes nothing from the client.
+    assert!(matches!(t.quiet().next, Next::HandOver { .. }));
+
+    // What has ended before the response has may still be without its output.
+    let mut t = beside(&["own"]);
+    t.push("item/completed", &command("own"), TURN).unwrap();
+    let step = t.push("rawResponse/completed", &usage(5, 5), TURN).unwrap();
+    assert!(matches!(step.next, Next::Interrupt), "{step:?}");
+
+    // A tool of an MCP server that has the name of a client's one.
+    let mut t = translator(Profile::Agent, vec![tool("get")]);
+    let mut mcp = call("own", "get", "{}");
+    mcp["item"]["namespace"] = "mcp__server".into();
+    events(&mut t, "rawResponseItem/completed", mcp);
+    let step = t.push("rawResponse/completed", &usage(5, 5), TURN).unwrap();
+    assert!(matches!(step.next, Next::Read) && step.events.is_empty(), "{step:?}");
 }

@@ -1,14 +1,14 @@
 //! A conversation as what a fresh thread is opened with: instructions and items of the Responses API, each message in
 //! its role. Also refuses histories whose calls and results do not fit, which Codex would mend in silence.
 
-use std::{borrow::Cow, collections::HashSet, fmt::Write};
+use std::{borrow::Cow, collections::HashSet, fmt::Write, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{
-    memory::{Memory, Remembered, kind},
+    memory::{self, Memory, Remembered, kind},
     tools::ToolSet,
 };
 use crate::{
@@ -38,7 +38,7 @@ impl Opening {
         let leading = turn.messages.iter().take_while(instructs).count();
         let (lead, rest) = turn.messages.split_at(leading);
         let mut instructions: Vec<String> = lead.iter().map(said).filter(|text| !text.is_empty()).collect();
-        let mut items = Items { tools, memory, turn, list: Vec::new() };
+        let mut items = Items { tools, memory, turn, list: Vec::new(), shown: Vec::new() };
         for (index, message) in rest.iter().enumerate() {
             items.add(message, leading + index);
         }
@@ -106,6 +106,8 @@ struct Items<'a> {
     memory: &'a Memory,
     turn: &'a Turn,
     list: Vec<Value>,
+    /// What was remembered and is in the list.
+    shown: Vec<Arc<Remembered>>,
 }
 
 impl Items<'_> {
@@ -133,21 +135,29 @@ impl Items<'_> {
     }
 
     fn assistant(&mut self, message: &Message, index: usize) {
-        let remembered = message.tool_calls.first().and_then(|call| {
-            self.memory.recall(self.memory.place(self.turn.messages.get(..index)?), &call.id)
-        });
-        if let Some(remembered) = remembered.filter(|remembered| same_calls(message, remembered)) {
-            if same_text(message, &remembered) {
+        if let Some(remembered) = self.remembered(message, index) {
+            self.shown.push(Arc::clone(&remembered));
+            let as_told = same_calls(message, &remembered);
+            if as_told && same_text(message, &remembered) {
                 let items = remembered.items.iter().map(|item| self.renamed(item, &message.tool_calls));
                 let items: Vec<Value> = items.collect();
                 self.list.extend(items);
                 return;
             }
-            // The thoughts right before these calls; older ones belong to steps that are not shown again.
-            let ends_step = |item: &Value| kind(item).ends_with("_output");
-            let step = remembered.items.iter().rposition(ends_step).map_or(0, |last| last + 1);
-            let thoughts = remembered.items.iter().skip(step).filter(|item| kind(item) == "reasoning");
-            self.list.extend(thoughts.cloned());
+            // What the client says of its own part counts. What Codex did beside it has happened all the same: a model
+            // that is not shown it does it again. Thoughts are of no use without the calls that they led to.
+            let theirs = |item: &&Value| {
+                memory::call_id(item).is_some_and(|id| message.tool_calls.iter().any(|call| call.id == id))
+            };
+            let kept = |item: &&Value| match kind(item) {
+                "message" => false,
+                "reasoning" => as_told,
+                _ => {
+                    !theirs(item)
+                        && remembered.calls.iter().all(|call| memory::call_id(item) != Some(&*call.id))
+                }
+            };
+            self.list.extend(remembered.items.iter().filter(kept).cloned());
         }
         let content = content(message.name.as_deref(), &message.parts, "output_text");
         if message.parts.iter().any(|part| !matches!(part, Part::Text(text) if text.is_empty())) {
@@ -162,6 +172,14 @@ impl Items<'_> {
                 "call_id": call_id(&call.id),
             }));
         }
+    }
+
+    /// The turn that ended with these calls, or with one of them, unless it was shown already: some clients make a
+    /// message of each call.
+    fn remembered(&self, message: &Message, index: usize) -> Option<Arc<Remembered>> {
+        let place = self.memory.place(self.turn.messages.get(..index)?);
+        let found = message.tool_calls.iter().find_map(|call| self.memory.recall(place, &call.id))?;
+        (!self.shown.iter().any(|shown| Arc::ptr_eq(shown, &found))).then_some(found)
     }
 
     /// A remembered item, the client's functions under the names that this turn gives them.

@@ -192,24 +192,34 @@ fn an_interrupted_turn_is_shown_to_the_model_as_it_was() {
 #[test]
 fn what_the_client_changed_is_not_overwritten_by_memory() {
     let own = ["message", "message", "function_call", "function_call_output"];
+    // What Codex did in that turn has happened, whatever becomes of the words.
+    let did = [
+        "message",
+        "function_call",
+        "function_call_output",
+        "message",
+        "function_call",
+        "function_call_output",
+    ];
 
     let (memory, mut turn) = remembered_turn();
     turn.messages[1].parts = vec![Part::Text("I never look.".into())];
     let changed = opening(&turn, &memory);
-    assert_eq!(kinds(&changed), ["message", "SECOND", "message", "function_call", "function_call_output"]);
-    assert_eq!(changed.items[2]["content"][0]["text"], "I never look.");
+    let expected = [&["message", "FIRST"], &did[1..3], &["SECOND"], &did[3..]].concat();
+    assert_eq!(kinds(&changed), expected);
+    assert_eq!(changed.items[5]["content"][0]["text"], "I never look.");
 
     let (memory, mut turn) = remembered_turn();
     turn.messages[1].tool_calls[0].arguments = "{}".into();
-    assert_eq!(kinds(&opening(&turn, &memory)), own);
+    assert_eq!(kinds(&opening(&turn, &memory)), did);
 
     let (memory, mut turn) = remembered_turn();
     turn.messages[1].tool_calls[0].name = "other".into();
-    assert_eq!(kinds(&opening(&turn, &memory)), own);
+    assert_eq!(kinds(&opening(&turn, &memory)), did);
 
     let (memory, mut turn) = remembered_turn();
-    turn.messages[1].tool_calls.push(call("c2", "shell", "{}"));
-    assert_eq!(opening(&turn, &memory).items.len(), 5);
+    turn.messages[1].tool_calls.insert(0, call("c2", "shell", "{}"));
+    assert_eq!(opening(&turn, &memory).items.len(), 7);
 
     // Another conversation in which a call has the same id.
     let (memory, mut turn) = remembered_turn();
@@ -219,4 +229,54 @@ fn what_the_client_changed_is_not_overwritten_by_memory() {
     // After a restart.
     let (_, turn) = remembered_turn();
     assert_eq!(kinds(&opening(&turn, &Memory::new(8, 1 << 20))), own);
+}
+
+#[test]
+fn what_codex_did_is_shown_once_where_a_client_makes_a_message_of_each_call() {
+    let memory = Memory::new(8, 1 << 20);
+    let calls = [call("c1", "f", "{}"), call("c2", "f", "{}")];
+    let made = |id: &str| json!({"type": "function_call", "name": "f", "arguments": "{}", "call_id": id});
+    let items = vec![
+        made("c1"),
+        json!({"type": "custom_tool_call", "name": "apply_patch", "input": "p", "call_id": "own"}),
+        made("c2"),
+        json!({"type": "custom_tool_call_output", "call_id": "own", "output": "done"}),
+    ];
+    let asked = message(Role::User, "go");
+    memory.remember(memory.place(std::slice::from_ref(&asked)), &calls, items);
+    let said =
+        |call: &pb::ToolCall| Message { tool_calls: vec![call.clone()], ..message(Role::Assistant, "") };
+    let [one, two] = &calls;
+    let together = Message { tool_calls: calls.to_vec(), ..message(Role::Assistant, "") };
+    let turn = Turn {
+        messages: vec![asked.clone(), together, result("c2", "2"), result("c1", "1")],
+        ..Turn::default()
+    };
+    let ids = |opening: &Opening| -> Vec<String> {
+        let own = |item: &Value| format!("{} {}", kind(item), item["call_id"].as_str().unwrap_or_default());
+        opening.items[1..].iter().map(own).collect()
+    };
+    assert_eq!(
+        ids(&opening(&turn, &memory)),
+        [
+            "function_call c1",
+            "custom_tool_call own",
+            "function_call c2",
+            "custom_tool_call_output own",
+            "function_call_output c2",
+            "function_call_output c1"
+        ]
+    );
+    let apart = vec![asked, said(one), result("c1", "1"), said(two), result("c2", "2")];
+    assert_eq!(
+        ids(&opening(&Turn { messages: apart, ..Turn::default() }, &memory)),
+        [
+            "custom_tool_call own",
+            "custom_tool_call_output own",
+            "function_call c1",
+            "function_call_output c1",
+            "function_call c2",
+            "function_call_output c2"
+        ]
+    );
 }

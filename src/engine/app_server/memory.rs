@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::{
     engine::{Message, Part, Role},
@@ -34,7 +34,7 @@ pub(super) struct Place(u64);
 pub(super) struct Remembered {
     /// The client's calls in it, as the client was told them.
     pub(super) calls: Vec<pb::ToolCall>,
-    /// Everything that the model produced up to its last call, ready to be injected but for the names of the client's
+    /// Everything that the model and Codex's own tools produced, ready to be injected but for the names of the client's
     /// tools, which may need another alias now.
     pub(super) items: Vec<Value>,
 }
@@ -121,14 +121,12 @@ impl Shelf {
     }
 }
 
-/// The items up to the last of the calls, as they may be injected. Nothing if a call is not among them: then what the
-/// model did is not what the client was told (in code mode calls have no items of their own).
-fn injectable(calls: &[pb::ToolCall], mut items: Vec<Value>) -> Option<Vec<Value>> {
+/// The items as they may be injected. Nothing if a call is not among them: then what the model did is not what the
+/// client was told (in code mode calls have no items of their own).
+fn injectable(calls: &[pb::ToolCall], items: Vec<Value>) -> Option<Vec<Value>> {
     let client: HashSet<&str> = calls.iter().map(|call| call.id.as_str()).collect();
     let is_clients =
         |item: &Value| kind(item) == "function_call" && call_id(item).is_some_and(|id| client.contains(id));
-    let last = items.iter().rposition(is_clients)?;
-    items.truncate(last + 1);
     if items.iter().filter(|item| is_clients(item)).count() != calls.len() {
         return None;
     }
@@ -142,7 +140,7 @@ fn injectable(calls: &[pb::ToolCall], mut items: Vec<Value>) -> Option<Vec<Value
         let id = call_id(&item).map(str::to_owned);
         let keep = match kind(&item) {
             "reasoning" => item.get("encrypted_content").is_some_and(Value::is_string),
-            "message" => item.get("role").is_some_and(|role| role == "assistant"),
+            "message" => item["role"] == "assistant" && item["content"] != json!([]),
             // A call that was not answered never came to its end, unless the client is to answer it.
             "function_call" | "custom_tool_call" | "local_shell_call" | "tool_search_call" => {
                 clients || id.is_some_and(|id| answered.contains(&id) && !client.contains(id.as_str()))
@@ -155,7 +153,12 @@ fn injectable(calls: &[pb::ToolCall], mut items: Vec<Value>) -> Option<Vec<Value
         };
         keep.then(|| stripped(item))
     });
-    Some(kept.collect())
+    let mut kept: Vec<Value> = kept.collect();
+    // The upstream refuses thoughts that nothing follows.
+    while kept.last().is_some_and(|item| kind(item) == "reasoning") {
+        kept.pop();
+    }
+    Some(kept)
 }
 
 /// Without what belongs to the response that an item came with, and without what says nothing.
@@ -179,7 +182,8 @@ pub(super) fn kind(item: &Value) -> &str {
     item.get("type").and_then(Value::as_str).unwrap_or_default()
 }
 
-fn call_id(item: &Value) -> Option<&str> {
+/// The id of the call that an item is, or answers.
+pub(super) fn call_id(item: &Value) -> Option<&str> {
     item.get("call_id").and_then(Value::as_str)
 }
 

@@ -102,11 +102,16 @@ fn only_what_may_be_injected_is_kept() {
         json!({"type": "function_call", "name": "exec_command", "arguments": "{}", "call_id": "unfinished"}),
         json!({"type": "function_call_output", "call_id": "nobody's", "output": "x"}),
         json!({"type": "ghost_snapshot"}),
+        json!({"type": "custom_tool_call", "id": "c", "name": "apply_patch", "input": "q", "call_id": "beside"}),
         json!({"type": "function_call", "id": "fc", "status": "completed", "name": "f", "arguments": "{}",
             "call_id": "1", "namespace": null}),
         // What Codex says for the client when it is interrupted.
         json!({"type": "function_call_output", "call_id": "1", "output": "aborted"}),
+        // What Codex did beside it, and heard of only behind the client's call.
+        json!({"type": "custom_tool_call_output", "call_id": "beside", "output": "done too"}),
         json!({"type": "message", "role": "assistant", "content": []}),
+        json!({"type": "message", "role": "user", "content": [{"type": "input_text", "text": "<turn_aborted>"}]}),
+        json!({"type": "reasoning", "summary": [], "encrypted_content": "led to nothing"}),
     ];
     memory.remember(here, &[call("1")], items);
     let expected = json!([
@@ -116,7 +121,9 @@ fn only_what_may_be_injected_is_kept() {
         {"type": "custom_tool_call", "name": "apply_patch", "input": "p", "call_id": "p"},
         {"type": "custom_tool_call_output", "call_id": "p", "output": "done"},
         {"type": "web_search_call", "status": "completed", "action": {"type": "search"}},
+        {"type": "custom_tool_call", "name": "apply_patch", "input": "q", "call_id": "beside"},
         {"type": "function_call", "name": "f", "arguments": "{}", "call_id": "1"},
+        {"type": "custom_tool_call_output", "call_id": "beside", "output": "done too"},
     ]);
     assert_eq!(json!(memory.recall(here, "1").unwrap().items), expected);
 }

@@ -11,12 +11,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    events::{Next, Translator},
+    events::Translator,
     history::Opening,
     mailbox::{self, Letterbox, Mail, Mailbox},
     memory::{Memory, Place},
     peer::CallError,
     pool::Pool,
+    step::Next,
     worker::{CALL_LIMIT, Lease},
 };
 use crate::{
@@ -53,9 +54,6 @@ pub(super) struct Conductor {
     pub(super) stop: CancellationToken,
 }
 
-/// How long nothing may be said while Codex waits for the results of calls, before it gets some.
-const QUIET: Duration = Duration::from_secs(5);
-
 /// Where the events go. Boxed, because the channel allocates 32 places at once.
 pub(super) type Out = mpsc::Sender<Box<Result<TurnEvent, Error>>>;
 
@@ -89,7 +87,8 @@ impl Conductor {
         let Some((lease, thread)) = Box::pin(self.start_thread(letterbox, out)).await? else { return Ok(()) };
         let outcome = match Box::pin(self.start_turn(&lease, &thread, turn, out)).await {
             Ok(Some(id)) => {
-                let outcome = self.read(&lease, &mut mailbox, &id, turn, out).await;
+                let names = (thread.as_str(), id.as_str());
+                let outcome = self.read(&lease, &mut mailbox, names, turn, out).await;
                 if let Ok(Left::Running) | Err((Left::Running, _)) = &outcome {
                     Box::pin(self.interrupt(&lease, &mut mailbox, &thread, &id)).await;
                 }
@@ -176,36 +175,33 @@ impl Conductor {
         &mut self,
         lease: &Lease,
         mailbox: &mut Mailbox,
-        id: &str,
+        (thread, id): (&str, &str),
         turn: &Turn,
         out: &Out,
     ) -> Result<Left, (Left, Error)> {
         let deadline = turn.deadline.unwrap_or_else(|| Instant::now() + Duration::from_secs(7 * 86400));
         loop {
+            let patience = self.translator.patience();
             let mail = tokio::select! {
                 biased;
                 () = out.closed() => return Ok(Left::Running),
                 () = self.stop.cancelled() => return Err((Left::Running, Error::Draining)),
                 // The service says what there is to say.
                 () = sleep_until(deadline) => return Ok(Left::Running),
-                mail = mailbox.next() => mail,
-                () = sleep(QUIET), if self.translator.is_waited_for() => {
-                    for (request, result) in self.translator.give_up() {
-                        lease.peer.answer(&request, &result).await;
-                    }
-                    continue;
-                }
+                mail = mailbox.next() => Some(mail),
+                () = sleep(patience.unwrap_or_default()), if patience.is_some() => None,
             };
-            let over = matches!(&mail, Mail::Notification { method, .. } if method == "turn/completed");
+            let over = matches!(&mail, Some(Mail::Notification { method, .. }) if method == "turn/completed");
             let left = || if over { Left::Over } else { Left::Running };
             let step = match mail {
-                Mail::Notification { method, params } => {
+                Some(Mail::Notification { method, params }) => {
                     self.translator.push(&method, &params, id).map_err(|error| (left(), error))?
                 }
-                Mail::ToolCall(call) => self.translator.called(call),
-                Mail::Gone(why) => return Err((Left::Gone, lost(&why))),
-                Mail::Overflow => return Err((Left::Running, unread())),
-                Mail::TooLong { limit } => return Err((Left::Running, too_long(limit))),
+                Some(Mail::ToolCall(call)) => self.translator.called(call),
+                Some(Mail::Gone(why)) => return Err((Left::Gone, lost(&why))),
+                Some(Mail::Overflow) => return Err((Left::Running, unread())),
+                Some(Mail::TooLong { limit }) => return Err((Left::Running, too_long(limit))),
+                None => self.translator.quiet(),
             };
             if let Next::HandOver { calls, items } = &step.next {
                 self.memory.remember(self.place, calls, items.clone());
@@ -225,7 +221,12 @@ impl Conductor {
                         lease.peer.answer(&request, &result).await;
                     }
                 }
-                Next::HandOver { .. } => return Ok(Left::Running),
+                Next::Interrupt => {
+                    let params = json!({"threadId": thread, "turnId": id});
+                    // A worker that does not obey is found out behind the hand-over.
+                    drop(lease.peer.call("turn/interrupt", &params, self.grace.max(OBEDIENCE)).await);
+                }
+                Next::HandOver { .. } => return Ok(left()),
                 Next::Over => return Ok(left()),
             }
         }

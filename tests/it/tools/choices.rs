@@ -1,7 +1,8 @@
 //! What Codex has no parameter for: how tools may be used, strict schemas, names that are Codex's own.
 
-use codex_api::pb;
+use codex_api::pb::{self, chat_event::Event};
 use serde_json::{Value, json};
+use tonic::Code;
 
 use super::{
     MODEL, PROFILES,
@@ -11,7 +12,11 @@ use super::{
     warm,
     ways::{WAYS, Way, result},
 };
-use crate::support::{TestApp, grpc::all};
+use crate::support::{
+    TestApp,
+    grpc::{all, kind},
+    http::streamed,
+};
 
 fn with(mut body: Value, parameter: &str, value: Value) -> Value {
     body[parameter] = value;
@@ -59,19 +64,33 @@ async fn none_offers_nothing() {
     app.stop().await;
 }
 
-/// How all ways fail at an answer that is not what was demanded: text that came before cannot be taken back.
+/// All ways fail alike at an answer that is not what was demanded: with a status, before any of it was told.
 async fn not_called(app: &TestApp, body: &Value, why: &str) {
-    let (status, error) = app.refused(body).await;
-    assert_eq!((status, &error["code"]), (502, &json!("turn_failed")), "{error}");
-    assert_eq!(error["message"], why);
-    let (chunks, done) = app.stream_to_its_end(body).await;
-    assert!(!done, "a stream that fails has no [DONE]");
-    assert_eq!(chunks.last().unwrap()["error"], error);
-    let unary = app.grpc().await.chat(contract(body)).await.unwrap_err();
-    assert_eq!(unary.message(), why);
-    let stream = app.grpc().await.stream_chat(contract(body)).await.unwrap().into_inner();
-    let streamed = all(stream).await.unwrap_err();
-    assert_eq!((streamed.code(), streamed.message()), (unary.code(), why));
+    let answers = [
+        json!({"text": "I will not."}),
+        json!({"reasoning": "Should I?", "text": "I will not.", "delay_ms": 10}),
+        json!({"messages": [{"text": "No.", "phase": "commentary"}, {"text": "I will not."}]}),
+    ];
+    for answer in answers {
+        let message = json!([{"role": "user", "content": script(&answer)}]);
+        let body = with(body.clone(), "messages", message);
+        let (status, error) = app.refused(&body).await;
+        assert_eq!((status, &error["code"]), (502, &json!("turn_failed")), "{error}");
+        assert_eq!(error["message"], why);
+        assert_eq!(app.refused(&streamed(body.clone())).await, (status, error), "{answer}");
+        let refused = app.grpc_refused(contract(&body)).await;
+        assert_eq!(
+            (kind(&refused), refused.message()),
+            ((Code::Aborted, "TURN_FAILED".to_owned()), why),
+            "{answer}"
+        );
+        let stream = app.grpc().await.stream_chat(contract(&body)).await;
+        let first = match stream {
+            Ok(stream) => stream.into_inner().message().await.map(drop),
+            Err(status) => Err(status),
+        };
+        assert_eq!(first.unwrap_err().message(), why, "nothing comes before it: {answer}");
+    }
 }
 
 #[tokio::test]
@@ -90,13 +109,45 @@ async fn required_asks_for_a_call_and_fails_without() {
                     .contains("must call at least one of the application's functions (`f`, `g`)")
             );
         }
-        let body = with(
-            body,
-            "messages",
-            json!([{"role": "user", "content": script(&json!({"text": "I will not."}))}]),
-        );
         not_called(&app, &body, "tool_choice requires a tool call, but the model answered without one").await;
     }
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_said_before_a_demanded_call_comes_with_it() {
+    let app = warm(&[]).await;
+    let steps =
+        json!({"reasoning": "hm", "text": "Let me look.", "calls": [{"name": "f", "arguments": {"a": "1"}}]});
+    for model in [MODEL, "gpt-5.5:chat"] {
+        let body = request(model, &script(&steps), &[function("f", "a")]);
+        let body = with(body, "tool_choice", "required".into());
+        for way in WAYS {
+            let outcome = app.turn(way, &body).await;
+            assert_eq!(
+                (outcome.text.as_str(), outcome.called()),
+                ("Let me look.", vec![("f", r#"{"a":"1"}"#)]),
+                "{way:?}"
+            );
+        }
+        let stream = app.grpc().await.stream_chat(contract(&body)).await.unwrap();
+        let events: Vec<Event> =
+            all(stream.into_inner()).await.unwrap().into_iter().filter_map(|event| event.event).collect();
+        let text = pb::TextDelta { text: "Let me look.".into() };
+        let said = events.iter().position(|event| *event == Event::TextDelta(text.clone())).unwrap();
+        assert!(matches!(events[said + 1], Event::ToolCall(_)), "in one piece, right before it: {events:?}");
+        assert!(matches!(events[0], Event::Started(_)) && said > 1, "thoughts come before: {events:?}");
+    }
+    // What the client's own limit cuts is an answer, call or not.
+    let prompt = script(&json!({"text": "one two three four"}));
+    let body = with(request(MODEL, &prompt, &[function("f", "a")]), "tool_choice", "required".into());
+    let body = with(body, "stop", "three".into());
+    let cut = app.complete(&body).await;
+    assert_eq!(cut["choices"][0]["message"]["content"], "one two ", "{cut}");
+    let chunks = app.stream(&body).await;
+    let said: String =
+        chunks.iter().filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str()).collect();
+    assert_eq!(said, "one two ");
     app.stop().await;
 }
 
@@ -119,11 +170,6 @@ async fn a_named_function_is_the_only_one() {
             );
             assert!(seen.instructions().contains("must call the application's function `g`"));
         }
-        let body = with(
-            body,
-            "messages",
-            json!([{"role": "user", "content": script(&json!({"text": "I will not."}))}]),
-        );
         not_called(&app, &body, "tool_choice requires a call of `g`, but the model answered without one")
             .await;
     }

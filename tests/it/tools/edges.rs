@@ -97,32 +97,6 @@ async fn a_function_that_nobody_offers_is_not_the_clients() {
 }
 
 #[tokio::test]
-async fn a_clients_call_beside_one_of_codex() {
-    let app = warm(&[("CODEX_SANDBOX", "danger-full-access")]).await;
-    let command = json!({"cmd": "echo from codex", "login": false});
-    let steps = json!([
-        {"calls": [{"name": "exec_command", "arguments": command}, {"name": "f", "arguments": {"a": "1"}}]},
-        {"text": "done"},
-    ]);
-    let prompt = script(&steps);
-    let body = request(MODEL, &prompt, &[function("f", "a")]);
-    for way in WAYS {
-        let first = app.turn(way, &body).await;
-        assert_eq!(first.called(), [("f", r#"{"a":"1"}"#)], "{way:?}");
-        let more = [first.message(), result(&first.calls[0], "r")];
-        assert_eq!(app.turn(way, &next(&body, &more)).await.text, "done", "{way:?}");
-        let items = app.seen().items;
-        let outputs: Vec<String> = items
-            .iter()
-            .filter(|item| item["type"] == "function_call_output")
-            .map(|item| item["output"].to_string())
-            .collect();
-        assert!(!outputs.iter().any(|output| output.contains("aborted")), "{outputs:?}");
-    }
-    app.stop().await;
-}
-
-#[tokio::test]
 async fn many_tools_with_large_schemas() {
     let app = warm(&[]).await;
     let tools: Vec<Value> = (0..128)

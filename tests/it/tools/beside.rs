@@ -1,0 +1,216 @@
+//! Calls of Codex's own tools in the same response as calls of the client's: they come to their end, once, and the
+//! model is shown them again together with the client's results.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use super::{
+    MODEL, function, next, request, script,
+    seen::{assistant, call, output, thoughts, user},
+    warm,
+    ways::{Outcome, WAYS, Way, result},
+};
+use crate::support::TestApp;
+
+/// A command that leaves a line in `ran` each time.
+fn command(cmd: &str) -> Value {
+    json!({"name": "exec_command", "arguments": {"cmd": format!("echo line >> ran; {cmd}"), "login": false}})
+}
+
+fn of_client(argument: &str) -> Value {
+    json!({"name": "f", "arguments": {"a": argument}})
+}
+
+fn patch(file: &str) -> String {
+    format!("*** Begin Patch\n*** Add File: {file}\n+hi\n*** End Patch\n")
+}
+
+/// A server on which commands may write, in no sandbox.
+async fn free() -> TestApp {
+    warm(&[("CODEX_SANDBOX", "danger-full-access")]).await
+}
+
+fn file(app: &TestApp, name: &str) -> PathBuf {
+    app.home.path().join("work").join(name)
+}
+
+/// How often commands ran since this was asked last.
+fn ran(app: &TestApp) -> usize {
+    let lines = std::fs::read_to_string(file(app, "ran")).unwrap_or_default().lines().count();
+    drop(std::fs::remove_file(file(app, "ran")));
+    lines
+}
+
+/// One of Codex's own calls as the model made it, by its place in the response.
+fn own(app: &TestApp, index: usize) -> String {
+    format!("call_s0_{}_{index}", app.asked())
+}
+
+/// Asks twice, the second time with results of the client's calls; gives what the first time came to.
+async fn there_and_back(app: &TestApp, way: Way, body: &Value) -> (Outcome, Vec<String>) {
+    let first = app.turn(way, body).await;
+    assert_eq!(first.finish_reason, "tool_calls", "{way:?}");
+    let own = (0..5).map(|index| own(app, index)).collect();
+    let results = first.calls.iter().map(|call| result(call, format!("result {}", call.arguments)));
+    let more: Vec<Value> = [first.message()].into_iter().chain(results).collect();
+    let second = app.turn(way, &next(body, &more)).await;
+    assert_eq!(second.text, "done", "{way:?}");
+    (first, own)
+}
+
+fn result_of(id: &str, argument: &str) -> Value {
+    output(id, format!("result {{\"a\":\"{argument}\"}}"))
+}
+
+/// What a command printed, out of the words that Codex puts around it.
+fn printed(item: &Value) -> &str {
+    let output = item["output"].as_str().unwrap();
+    output.split_once("Output:\n").unwrap_or_else(|| panic!("{output}")).1
+}
+
+#[tokio::test]
+async fn commands_before_and_behind_the_clients_calls() {
+    let app = free().await;
+    let steps = json!([
+        {"reasoning": "all at once", "text": "Let me see.", "calls": [
+            command("echo first; sleep 0.5; echo late"), of_client("1"), command("sleep 0.3; echo second; exit 3"), of_client("2")]},
+        {"text": "done"},
+    ]);
+    let prompt = script(&steps);
+    let body = request(MODEL, &prompt, &[function("f", "a")]);
+    for way in WAYS {
+        let (first, own) = there_and_back(&app, way, &body).await;
+        assert_eq!(first.called(), [("f", r#"{"a":"1"}"#), ("f", r#"{"a":"2"}"#)], "{way:?}");
+        assert_eq!(first.text, "Let me see.");
+        assert_eq!(ran(&app), 2, "{way:?}: each command once, and to its end");
+        let seen = app.seen();
+        let arguments = |index: usize| steps[0]["calls"][index]["arguments"].to_string();
+        let (a, b) = (&first.calls[0].id, &first.calls[1].id);
+        assert_eq!([&own[1], &own[3]], [a, b]);
+        let answers: Vec<Value> = seen.items[seen.items.len() - 4..][..2].to_vec();
+        assert_eq!(printed(&answers[0]), "first\nlate\n", "{way:?}");
+        assert_eq!(printed(&answers[1]), "second\n", "{way:?}");
+        assert!(answers[1]["output"].as_str().unwrap().contains("exited with code 3"));
+        seen.ends_with(&[
+            user(&prompt),
+            thoughts("all at once", app.asked() - 1),
+            assistant("Let me see."),
+            call("exec_command", &arguments(0), &own[0]),
+            call("f", r#"{"a":"1"}"#, a),
+            call("exec_command", &arguments(2), &own[2]),
+            call("f", r#"{"a":"2"}"#, b),
+            output(&own[0], answers[0]["output"].clone()),
+            output(&own[2], answers[1]["output"].clone()),
+            result_of(a, "1"),
+            result_of(b, "2"),
+        ]);
+    }
+    app.stop().await;
+}
+
+/// Codex makes patches when nothing else runs, and the client's call does until it is answered: which of both begins
+/// is a race.
+#[tokio::test]
+async fn a_patch_is_made_or_not_and_the_model_is_told_which() {
+    let app = free().await;
+    let made = json!({"name": "apply_patch", "custom": patch("made")});
+    for (calls, at) in [(json!([made, of_client("1")]), 0), (json!([of_client("1"), made]), 1)] {
+        let prompt = script(&json!([{"calls": calls}, {"text": "done"}]));
+        let body = request(MODEL, &prompt, &[function("f", "a")]);
+        for way in [Way::Sse, Way::Unary] {
+            let (first, own) = there_and_back(&app, way, &body).await;
+            assert_eq!(first.called(), [("f", r#"{"a":"1"}"#)], "{way:?}");
+            let seen = app.seen();
+            let said = seen.items[seen.items.len() - 2]["output"].clone();
+            let words = said.as_str().unwrap_or_else(|| panic!("{way:?} {at} {}", json!(seen.items[2..])));
+            if std::fs::remove_file(file(&app, "made")).is_ok() {
+                assert!(words.contains("Success"), "{words}");
+            } else {
+                assert!(words.starts_with("Not run: "), "{words}");
+            }
+            let id = &first.calls[0].id;
+            let patched = json!({"type": "custom_tool_call", "name": "apply_patch", "input": patch("made"),
+                "call_id": own[at]});
+            let mut calls = [patched, call("f", r#"{"a":"1"}"#, id)];
+            calls.rotate_left(at);
+            let answer = json!({"type": "custom_tool_call_output", "call_id": own[at], "output": said});
+            seen.ends_with(&[&[user(&prompt)], &calls[..], &[answer, result_of(id, "1")]].concat());
+        }
+    }
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn what_codex_did_is_shown_also_to_who_changed_the_words() {
+    let app = free().await;
+    let steps = json!([
+        {"reasoning": "step one", "text": "First.", "calls": [command("echo own")]},
+        {"reasoning": "step two", "text": "Then.", "calls": [of_client("1"), command("echo beside")]},
+        {"text": "done"},
+    ]);
+    let prompt = script(&steps);
+    let body = request(MODEL, &prompt, &[function("f", "a")]);
+    let first = app.turn(Way::Http, &body).await;
+    assert_eq!(ran(&app), 2);
+    let number = app.asked();
+    let [made] = &first.calls[..] else { panic!("{first:?}") };
+    let mut message = first.message();
+    message["content"] = "In short.".into();
+    assert_eq!(app.turn(Way::Http, &next(&body, &[message.clone(), result(made, "r")])).await.text, "done");
+    assert_eq!(ran(&app), 0, "nothing is done again");
+    let (one, two) = (format!("call_s0_{}_0", number - 1), format!("call_s1_{number}_1"));
+    let arguments = |step: usize, index: usize| steps[step]["calls"][index]["arguments"].to_string();
+    let seen = app.seen();
+    let said = |id: &str| {
+        let answer =
+            seen.items.iter().find(|item| item["type"] == "function_call_output" && item["call_id"] == id);
+        answer.unwrap_or_else(|| panic!("{id} has no output: {}", json!(seen.items)))["output"].clone()
+    };
+    let did = [
+        call("exec_command", &arguments(0, 0), &one),
+        output(&one, said(&one)),
+        call("exec_command", &arguments(1, 1), &two),
+        output(&two, said(&two)),
+    ];
+    let expected = [
+        &[user(&prompt), thoughts("step one", number - 1)],
+        &did[..2],
+        &[thoughts("step two", number)],
+        &did[2..],
+        &[assistant("In short."), call("f", r#"{"a":"1"}"#, &made.id), output(&made.id, "r")],
+    ];
+    seen.ends_with(&expected.concat());
+
+    message["tool_calls"][0]["function"]["arguments"] = r#"{"a":"9"}"#.into();
+    assert_eq!(app.turn(Way::Stream, &next(&body, &[message, result(made, "r")])).await.text, "done");
+    let expected = [
+        &[user(&prompt)],
+        &did[..],
+        &[assistant("In short."), call("f", r#"{"a":"9"}"#, &made.id), output(&made.id, "r")],
+    ];
+    app.seen().ends_with(&expected.concat());
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_call_that_is_one_too_many_takes_nothing_along() {
+    let app = free().await;
+    let steps = json!([{"calls": [of_client("1"), command("echo own"), of_client("2")]}, {"text": "done"}]);
+    let prompt = script(&steps);
+    let mut body = request(MODEL, &prompt, &[function("f", "a")]);
+    body["parallel_tool_calls"] = false.into();
+    let (first, own) = there_and_back(&app, Way::Http, &body).await;
+    assert_eq!((first.called(), ran(&app)), (vec![("f", r#"{"a":"1"}"#)], 1));
+    let seen = app.seen();
+    let said = seen.items[seen.items.len() - 2]["output"].clone();
+    let id = &first.calls[0].id;
+    seen.ends_with(&[
+        user(&prompt),
+        call("f", r#"{"a":"1"}"#, id),
+        call("exec_command", &steps[0]["calls"][1]["arguments"].to_string(), &own[1]),
+        output(&own[1], said),
+        result_of(id, "1"),
+    ]);
+    app.stop().await;
+}
