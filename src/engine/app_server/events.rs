@@ -12,7 +12,9 @@ use super::{
     failure, item,
     memory::call_id,
     own_calls::OwnCalls,
+    produced::Produced,
     step::{Next, Step},
+    told::Told,
     tools::ToolSet,
     usage::{UsageSoFar, usage},
     wire::ToolCall,
@@ -47,7 +49,7 @@ pub(super) struct Translator {
     retried: u32,
     corrections: u32,
     /// Text of the current message that the client has.
-    told: String,
+    told: Told,
     /// Whether the client has text of a model response that is not complete.
     speaking: bool,
     /// Calls of the response that is under way.
@@ -67,7 +69,7 @@ pub(super) struct Translator {
     calls_made: usize,
     usage: UsageSoFar,
     /// What the model produced, in the words of the Responses API.
-    produced: Vec<Value>,
+    produced: Produced,
 }
 
 /// A call of a client's tool, as the model wrote it.
@@ -81,12 +83,13 @@ struct Call {
 impl Translator {
     pub(super) fn new(tools: ToolSet, profile: Profile, retries: u32) -> Self {
         Self {
+            produced: Produced::new(!tools.is_empty()),
             tools,
             profile,
             retries,
             retried: 0,
             corrections: 0,
-            told: String::new(),
+            told: Told::default(),
             speaking: false,
             calls: Vec::new(),
             requests: HashMap::new(),
@@ -97,7 +100,6 @@ impl Translator {
             interrupted: false,
             calls_made: 0,
             usage: UsageSoFar::default(),
-            produced: Vec::new(),
         }
     }
 
@@ -196,7 +198,7 @@ impl Translator {
     }
 
     fn text(&mut self, text: String) -> Option<TurnEvent> {
-        self.told.push_str(&text);
+        self.told.add(&text);
         self.speaking = true;
         non_empty(text).map(TurnEvent::Text)
     }
@@ -206,7 +208,7 @@ impl Translator {
             "agentMessage" if completed => {
                 // An upstream that does not stream tells the text only here.
                 let whole = string(item, "text");
-                let rest = whole.strip_prefix(self.told.as_str()).unwrap_or_default().to_owned();
+                let rest = self.told.rest(&whole).to_owned();
                 Ok(self.text(rest).into())
             }
             "agentMessage" => {
@@ -294,7 +296,7 @@ impl Translator {
     fn hand_over(&mut self, calls: &[Call]) -> Step {
         let kept = self.tools.keep(calls.len());
         self.calls_made += kept;
-        let mut items = std::mem::take(&mut self.produced);
+        let mut items = self.produced.take();
         let dropped = |item: &Value| calls[kept..].iter().any(|call| call_id(item) == Some(&*call.id));
         items.retain(|item| !dropped(item));
         let calls: Vec<pb::ToolCall> = calls[..kept]

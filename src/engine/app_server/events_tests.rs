@@ -81,6 +81,16 @@ fn a_retry_never_repeats_text() {
 }
 
 #[test]
+fn nothing_is_kept_of_a_turn_that_nobody_will_ask_for() {
+    let item = || json!({"turnId": TURN, "item": {"type": "reasoning", "encrypted_content": "E"}});
+    for (tools, kept) in [(vec![], 0), (vec![tool("get")], 1)] {
+        let mut t = translator(Profile::Agent, tools);
+        events(&mut t, "rawResponseItem/completed", item());
+        assert_eq!(t.produced.take().len(), kept);
+    }
+}
+
+#[test]
 fn a_summary_in_place_of_the_history_is_never_silent() {
     let started = json!({"item": {"type": "contextCompaction", "id": "c"}});
     let mut chat = translator(Profile::Chat, vec![]);

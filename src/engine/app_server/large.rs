@@ -10,7 +10,14 @@ use serde_json::{Value, json};
 const LARGE: usize = 64 << 10;
 
 /// Longest output of a tool that is passed on.
-const MAX_OUTPUT: usize = 1 << 20;
+const MAX_OUTPUT: usize = 4 << 20;
+
+/// Items that have one.
+pub(super) const OUTPUTS: [&str; 2] = ["function_call_output", "custom_tool_call_output"];
+
+/// For the model, in place of an output that was too large to be kept.
+pub(super) const LEFT_OUT: &str =
+    "The call has run. Its output was too large to be kept: make the call again if it is needed.";
 
 /// The turn that Codex has injected items belong to.
 const INJECTED: &str = "auto-compact-";
@@ -22,7 +29,8 @@ const RAW_ITEM: &str = "rawResponseItem/completed";
 pub(super) enum Large {
     /// Nobody needs it.
     Echo,
-    /// It stands for an output of a tool that is not passed on: the parameters of the notification without it.
+    /// It has an output of a tool that is too large to be passed on: the parameters of the notification, other words
+    /// in its place.
     Output {
         /// Its thread.
         thread: String,
@@ -59,6 +67,8 @@ struct Item<'a> {
     kind: Cow<'a, str>,
     #[serde(borrow, default)]
     role: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    call_id: Option<Cow<'a, str>>,
 }
 
 impl Params<'_> {
@@ -68,11 +78,11 @@ impl Params<'_> {
         if injected || self.item.kind == "message" && self.item.role.is_some_and(|role| role != "assistant") {
             return Some(Large::Echo);
         }
-        let output = bytes > MAX_OUTPUT && self.item.kind.ends_with("_output");
-        output.then(|| Large::Output {
-            params: json!({"turnId": self.turn_id, "item": {"type": self.item.kind}}),
-            thread: self.thread_id.into_owned(),
-        })
+        let call_id =
+            self.item.call_id.filter(|_| bytes > MAX_OUTPUT && OUTPUTS.contains(&&*self.item.kind))?;
+        let item = json!({"type": self.item.kind, "call_id": call_id, "output": LEFT_OUT});
+        let params = json!({"turnId": self.turn_id, "item": item});
+        Some(Large::Output { thread: self.thread_id.into_owned(), params })
     }
 }
 
@@ -96,7 +106,8 @@ pub(super) fn edges(edges: &[u8]) -> Large {
     let Some(thread) = address(&text) else { return Large::Needed { thread: None } };
     let named = (value(&text, "method"), value(&text, "turnId"), value(&text, "type"));
     if let (Some(RAW_ITEM), Some(turn), Some(kind)) = named {
-        let item = Item { kind: kind.into(), role: value(&text, "role").map(Cow::Borrowed) };
+        let found = |name| value(&text, name).map(Cow::Borrowed);
+        let item = Item { kind: kind.into(), role: found("role"), call_id: found("call_id") };
         let params = Params { thread_id: thread.into(), turn_id: turn.into(), item };
         if let Some(known) = params.known(usize::MAX) {
             return known;
@@ -156,7 +167,7 @@ mod tests {
                 assert_eq!(edges(&ends(&line)), Large::Echo);
             }
         }
-        for item in [message("assistant", 100_000), output(100_000), output(2_000_000)] {
+        for item in [message("assistant", 100_000), output(100_000), output(5_000_000)] {
             let line = raw("auto-compact-0", &item);
             assert_eq!(whole(line.as_bytes()), Large::Echo);
             assert_eq!(edges(&ends(&line)), Large::Echo);
@@ -165,8 +176,9 @@ mod tests {
 
     #[test]
     fn outputs_of_a_turn_are_left_out_where_they_are_too_large() {
-        let line = raw("U", &output(2_000_000));
-        let params = json!({"turnId": "U", "item": {"type": "function_call_output"}});
+        let line = raw("U", &output(5_000_000));
+        let item = json!({"type": "function_call_output", "call_id": "c", "output": LEFT_OUT});
+        let params = json!({"turnId": "U", "item": item});
         let expected = Large::Output { thread: "T".into(), params };
         assert_eq!(whole(line.as_bytes()), expected);
         assert_eq!(edges(&ends(&line)), expected);

@@ -53,7 +53,7 @@ fn what_was_not_used_for_longest_is_forgotten_first() {
 
 #[test]
 fn bytes_are_bounded_and_given_back() {
-    let one = size(&item("1"));
+    let one = weight(&item("1")) + weight_of_call(&call("1"));
     let memory = Memory::new(100, 2 * one);
     let here = memory.place(&[]);
     for id in 0..50 {
@@ -67,6 +67,32 @@ fn bytes_are_bounded_and_given_back() {
     // What is larger than everything is not kept, and pushes nothing out.
     memory.remember(here, &[call("1"), call("2"), call("3")], vec![item("1"), item("2"), item("3")]);
     assert_eq!(memory.shelf().turns.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_asks_for_is_forgotten_after_an_hour() {
+    let memory = Memory::new(4, 10_000);
+    let here = memory.place(&[]);
+    keep(&memory, here, "1");
+    keep(&memory, here, "2");
+    tokio::time::advance(AGE - Duration::from_secs(1)).await;
+    assert!(memory.recall(here, "1").is_some());
+    tokio::time::advance(Duration::from_secs(2)).await;
+    assert!(memory.recall(here, "2").is_none());
+    assert!(memory.recall(here, "1").is_some());
+    tokio::time::advance(AGE + Duration::from_secs(1)).await;
+    keep(&memory, here, "3");
+    let shelf = memory.shelf();
+    assert_eq!((shelf.turns.len(), shelf.index.len()), (1, 1));
+}
+
+#[test]
+fn small_objects_are_not_taken_for_as_light_as_their_text() {
+    let item = json!({"a": [{}, {"b": 1}, {"c": "text"}]});
+    let told = item.to_string().len();
+    assert!(weight(&item) > 40 * told, "{} for {told} bytes of text", weight(&item));
+    let long = json!("x".repeat(100_000));
+    assert!((100_000..100_100).contains(&weight(&long)));
 }
 
 #[test]

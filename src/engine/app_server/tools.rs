@@ -136,6 +136,11 @@ impl ToolSet {
         tools.collect()
     }
 
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.offered.is_empty()
+    }
+
     /// Whether a name that the model calls is one of the offered tools.
     pub(super) fn offers(&self, alias: &str) -> bool {
         let name = self.original(alias);

@@ -193,7 +193,7 @@ impl Conductor {
             };
             let over = matches!(&mail, Some(Mail::Notification { method, .. }) if method == "turn/completed");
             let left = || if over { Left::Over } else { Left::Running };
-            let step = match mail {
+            let mut step = match mail {
                 Some(Mail::Notification { method, params }) => {
                     self.translator.push(&method, &params, id).map_err(|error| (left(), error))?
                 }
@@ -203,8 +203,8 @@ impl Conductor {
                 Some(Mail::TooLong { limit }) => return Err((Left::Running, too_long(limit))),
                 None => self.translator.quiet(),
             };
-            if let Next::HandOver { calls, items } = &step.next {
-                self.memory.remember(self.place, calls, items.clone());
+            if let Next::HandOver { calls, items } = &mut step.next {
+                self.memory.remember(self.place, calls, std::mem::take(items));
             }
             for event in step.events {
                 tokio::select! {
