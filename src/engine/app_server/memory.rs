@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use crate::{
-    engine::{Message, Part, Role},
+    engine::{Message, Part, Role, Turn},
     pb,
 };
 
@@ -29,8 +29,9 @@ pub(super) struct Memory {
     shelf: Mutex<Shelf>,
 }
 
-/// Where in which conversation a turn stands: after which words of the user. Some upstreams number their call ids
-/// from zero in every conversation; nobody is to be shown what was thought in another one.
+/// Where in which conversation a turn stands: with which model, profile and instructions, after which words of the
+/// user. Some upstreams number their call ids from zero in every conversation; nobody is to be shown what was thought in
+/// another one, and no model what another has thought. Callers are all the same: there is one token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Place(u64);
 
@@ -66,18 +67,13 @@ impl Memory {
         Self { max_turns, max_bytes, hasher: RandomState::new(), shelf: Mutex::default() }
     }
 
-    /// The place behind these messages. Pictures count by their size only.
-    pub(super) fn place(&self, messages: &[Message]) -> Place {
-        let asked = messages.iter().rfind(|message| message.role == Role::User);
-        let parts = asked.map_or(&[][..], |message| &message.parts);
-        let told: Vec<(&str, usize)> = parts
-            .iter()
-            .map(|part| match part {
-                Part::Text(text) => (text.as_str(), 0),
-                Part::Image(image) => ("", image.data.len()),
-            })
-            .collect();
-        Place(self.hasher.hash_one(told))
+    /// The place behind so many messages of a turn. Pictures count by their size only.
+    pub(super) fn place(&self, turn: &Turn, messages: usize) -> Place {
+        let before = turn.messages.get(..messages).unwrap_or(&turn.messages);
+        let instructs = |message: &&Message| matches!(message.role, Role::System | Role::Developer);
+        let instructions: Vec<Vec<(&str, usize)>> = before.iter().filter(instructs).map(told).collect();
+        let asked = before.iter().rfind(|message| message.role == Role::User).map(told);
+        Place(self.hasher.hash_one((&turn.model, turn.profile.as_str(), instructions, asked)))
     }
 
     /// Remembers a turn that was interrupted for `calls`. `items` are the raw items that the model and its own tools
@@ -140,6 +136,15 @@ impl Shelf {
             }
         }
     }
+}
+
+/// What a message says.
+fn told(message: &Message) -> Vec<(&str, usize)> {
+    let told = message.parts.iter().map(|part| match part {
+        Part::Text(text) => (text.as_str(), 0),
+        Part::Image(image) => ("", image.data.len()),
+    });
+    told.collect()
 }
 
 /// The items as they may be injected. Nothing if a call is not among them: then what the model did is not what the

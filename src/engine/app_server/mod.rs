@@ -183,7 +183,7 @@ impl Engine for AppServer {
             let items: String = items.chars().take(self.log.max_chars).collect();
             tracing::info!(turn.id = %turn.id, %items, "a thread starts");
         }
-        let place = self.memory.place(&turn.messages);
+        let place = self.memory.place(&turn, turn.messages.len());
         // Pictures among them; a turn may take hours.
         turn.messages = Vec::new();
         let conductor = Conductor {
