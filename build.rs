@@ -15,6 +15,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .build_client(true)
         .build_transport(false)
         .bytes(".codex.v1.Image.data")
+        .codec_path("crate::grpc::codec::SmallCodec")
         .compile_fds(compiler.file_descriptor_set())?;
     Ok(())
 }

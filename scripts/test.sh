@@ -42,8 +42,8 @@ TEST_NODE=$(command -v node)
 export TEST_NODE TEST_NODE_MODULES=$tools/clients
 
 cd "$root"
-# `cargo test` builds the fake codex only when it builds everything …
-cargo build --locked --example fake-codex
+# `cargo test` builds the fake codex and the saboteur only when it builds everything …
+cargo build --locked --example fake-codex --example saboteur
 if ((!$#)); then
     # … and never runs an example's own tests, some of which talk to it.
     cargo test --locked --example fake-codex

@@ -89,7 +89,8 @@ pub enum StartError {
 }
 
 impl App {
-    /// Opens the listeners and looks at the CLI. A CLI that is missing is no reason not to start: health tells it.
+    /// Opens the listeners and looks at the CLI. A CLI that is missing is no reason not to start: health tells
+    /// it, until it is there.
     pub async fn start(mut config: Config, options: Options) -> Result<Self, StartError> {
         let demo = if options.demo { Some(Demo::start(&mut config).await?) } else { None };
         let prepare = |what| move |cause| StartError::Prepare { what, cause };

@@ -126,6 +126,7 @@ fn as_json(checks: &[Check]) -> String {
 }
 
 fn as_text(checks: &[Check], colour: bool) -> String {
+    let width = checks.iter().map(|check| check.name.chars().count()).max().unwrap_or_default();
     let mut text = String::new();
     for check in checks {
         let (mark, paint) = match check.outcome {
@@ -135,9 +136,10 @@ fn as_text(checks: &[Check], colour: bool) -> String {
         };
         let mark = if colour { format!("\x1b[{paint}m{mark}\x1b[0m") } else { mark.to_owned() };
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "{mark}  {:<14} {}", check.name, check.says);
+        let line = format!("{mark}  {:<width$}  {}", check.name, check.says);
+        let _ = writeln!(text, "{}", line.trim_end());
         if !check.remedy.is_empty() {
-            let _ = writeln!(text, "      {:<14} → {}", "", check.remedy);
+            let _ = writeln!(text, "      {:<width$}  → {}", "", check.remedy);
         }
     }
     text
@@ -149,14 +151,23 @@ mod tests {
 
     #[test]
     fn findings_are_told_with_their_remedy() {
-        let checks = [Check::good("a", "fine".into()), Check::bad("b", "broken".into(), "mend it")];
+        let checks = [
+            Check::good("short", "fine".into()),
+            Check::good("nothing more to say", String::new()),
+            Check::bad("engine: rather long", "broken".into(), "mend it"),
+        ];
         let text = as_text(&checks, false);
         assert_eq!(
-            text,
-            "ok    a              fine\nFAIL  b              broken\n                     → mend it\n"
+            text.lines().collect::<Vec<_>>(),
+            [
+                "ok    short                fine",
+                "ok    nothing more to say",
+                "FAIL  engine: rather long  broken",
+                "                           → mend it",
+            ]
         );
         let json: serde_json::Value = serde_json::from_str(&as_json(&checks)).unwrap();
         assert_eq!(json["ok"], false);
-        assert_eq!(json["checks"][1]["remedy"], "mend it");
+        assert_eq!(json["checks"][2]["remedy"], "mend it");
     }
 }

@@ -1,6 +1,8 @@
 //! The gRPC door: the contract, health and reflection as routes, behind the same gate as the HTTP door.
 //! What a request means is the service's business.
 
+pub mod codec;
+
 use std::sync::Arc;
 
 use axum::{

@@ -81,10 +81,24 @@ async fn forever(work: impl Future<Output = ()>) {
 }
 
 fn run(work: impl Future<Output = ExitCode>) -> ExitCode {
-    match tokio::runtime::Runtime::new() {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.enable_all();
+    if let Some(threads) = threads() {
+        runtime.worker_threads(threads);
+    }
+    match runtime.build() {
         Ok(runtime) => runtime.block_on(work),
         Err(error) => complain(&error.to_string(), 1),
     }
+}
+
+/// Half of the processors: the others are for the CLI, which needs ten times as much, and a token that is read by one
+/// thread and written by another costs twice what it costs on one. None if the runtime's own variable decides.
+fn threads() -> Option<usize> {
+    if std::env::var_os("TOKIO_WORKER_THREADS").is_some() {
+        return None;
+    }
+    std::thread::available_parallelism().ok().map(|all| (all.get() / 2).max(1))
 }
 
 fn complain(text: &str, code: u8) -> ExitCode {

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use super::{Check, Engine, app_server::AppServer, exec::Exec, installed, process::Launcher};
+use super::{Check, Engine, app_server::AppServer, chosen::Chosen, exec::Exec, installed, process::Launcher};
 use crate::config::{Config, EngineChoice};
 
 /// The configuration asks for what the installed CLI does not do.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{0}")]
-pub struct ChoiceError(String);
+pub struct ChoiceError(pub(super) String);
 
 /// What the doctor asks of the engines.
 pub async fn examine(config: &Config, launcher: &Launcher) -> Vec<Check> {
@@ -30,27 +30,20 @@ pub async fn examine(config: &Config, launcher: &Launcher) -> Vec<Check> {
     checks
 }
 
-/// Looks at the CLI and chooses. A CLI that is missing is no error: the exec engine looks again at each turn, and
-/// health tells why none can run.
+/// Looks at the CLI and chooses. A CLI that is missing is no error: it is looked for again, and health tells why no turn
+/// can run.
 pub async fn choose(config: &Config, launcher: Launcher) -> Result<Arc<dyn Engine>, ChoiceError> {
-    let (codex, log) = (&config.codex, &config.log);
-    let exec = || Arc::new(Exec::new(codex.clone(), log.clone(), launcher.clone()));
-    let installed = match installed::look(codex, &launcher).await {
-        Ok(installed) => installed,
-        Err(trouble) if trouble.contains("CODEX_APPROVAL_POLICY") => return Err(ChoiceError(trouble)),
-        Err(_) => return Ok(exec()),
-    };
-    if codex.engine == EngineChoice::Exec {
-        return Ok(exec());
+    let codex = &config.codex;
+    match codex.engine {
+        EngineChoice::Exec => match installed::look(codex, &launcher).await {
+            Err(trouble) if is_misconfigured(&trouble) => Err(ChoiceError(trouble)),
+            Ok(_) | Err(_) => Ok(Arc::new(Exec::new(codex.clone(), config.log.clone(), launcher))),
+        },
+        EngineChoice::Auto | EngineChoice::AppServer => Ok(Chosen::start(config.clone(), launcher).await?),
     }
-    match AppServer::start(config, launcher.clone(), &installed).await {
-        Ok(engine) => Ok(Arc::new(engine)),
-        Err(reason) if codex.engine == EngineChoice::AppServer => {
-            Err(ChoiceError(format!("CODEX_ENGINE=app-server cannot be used: {reason}")))
-        }
-        Err(reason) => {
-            tracing::warn!(%reason, "the app-server engine is not used: each turn gets a process of its own");
-            Ok(exec())
-        }
-    }
+}
+
+/// Whether it is the configuration that has to be changed, and not the CLI.
+pub(super) fn is_misconfigured(trouble: &str) -> bool {
+    trouble.contains("CODEX_APPROVAL_POLICY")
 }

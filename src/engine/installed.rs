@@ -1,6 +1,6 @@
 //! What the installed CLI is, asked before the first turn: version, features, whether it takes our settings.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt, path::PathBuf, time::Duration};
 
 use super::{
     binary, home,
@@ -15,6 +15,17 @@ pub(super) struct Installed {
     pub(super) version: String,
     /// Its features, and whether each is on by the user's configuration.
     pub(super) features: BTreeMap<String, bool>,
+    /// Which program it was.
+    pub(super) fingerprint: Option<Fingerprint>,
+}
+
+/// What tells one program from the next one, be it at the same place or another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Fingerprint {
+    program: PathBuf,
+    inode: (u64, u64),
+    modified: (i64, i64),
+    size: u64,
 }
 
 /// The oldest CLI that has what every turn needs (`--ephemeral`).
@@ -23,9 +34,30 @@ const OLDEST: (u64, u64) = (0, 110);
 /// Time for one question; the CLI needs some 20 ms.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
+impl Installed {
+    /// Whether the program that would be started now is another one. Where there is none, nothing can be said.
+    pub(super) fn is_outdated(&self, codex: &Codex) -> bool {
+        fingerprint(codex).is_some_and(|now| Some(&now) != self.fingerprint.as_ref())
+    }
+}
+
+/// Which program would be started now. Cheap.
+pub(super) fn fingerprint(codex: &Codex) -> Option<Fingerprint> {
+    let program = binary::find(codex.bin.as_deref(), &codex.env).ok()?;
+    let meta = fs::metadata(&program).ok()?;
+    Some(Fingerprint {
+        program,
+        inode: (meta.dev(), meta.ino()),
+        modified: (meta.mtime(), meta.mtime_nsec()),
+        size: meta.len(),
+    })
+}
+
 /// Looks at the CLI; the error tells the operator what to do.
 pub(super) async fn look(codex: &Codex, launcher: &Launcher) -> Result<Installed, String> {
     let program = binary::find(codex.bin.as_deref(), &codex.env)?;
+    // Taken first: one that is replaced while it is asked is another one.
+    let fingerprint = fingerprint(codex);
     if !codex.workspace.is_dir() {
         return Err(format!("CODEX_WORKSPACE names {}, which is not a folder", codex.workspace.display()));
     }
@@ -65,7 +97,7 @@ pub(super) async fn look(codex: &Codex, launcher: &Launcher) -> Result<Installed
     if answer.code != Some(0) {
         return Err(format!("the Codex CLI refuses its configuration: {}", answer.words()));
     }
-    Ok(Installed { program, version, features: features(&answer.stdout) })
+    Ok(Installed { program, version, features: features(&answer.stdout), fingerprint })
 }
 
 /// `codex-cli 0.169.0` → `0.169.0`
@@ -91,7 +123,33 @@ fn features(list: &str) -> BTreeMap<String, bool> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
+    use crate::config::{Config, Sources};
+
+    #[test]
+    fn a_program_is_known_by_what_is_there_now() {
+        let folder = tempfile::tempdir().unwrap();
+        let (link, new) = (folder.path().join("codex"), folder.path().join("new"));
+        let put = |name: &str, text: &str| {
+            let file = folder.path().join(name);
+            fs::write(&file, text).unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+            std::os::unix::fs::symlink(&file, &new).unwrap();
+            fs::rename(&new, &link).unwrap();
+        };
+        let env = [("CODEX_BIN".into(), link.clone().into()), ("PATH".into(), "".into())].into();
+        let codex = Config::load(Sources { env, ..Sources::default() }).unwrap().codex;
+        put("old", "the first one");
+        let installed = Installed { fingerprint: fingerprint(&codex), ..Installed::default() };
+        assert!(!installed.is_outdated(&codex));
+        // Of the same size, made within the same tick of the clock, and perhaps for a moment.
+        put("next", "the other one");
+        assert!(installed.is_outdated(&codex));
+        fs::remove_file(&link).unwrap();
+        assert!(!installed.is_outdated(&codex), "nothing is there to take its place");
+    }
 
     #[test]
     fn features_have_a_state() {

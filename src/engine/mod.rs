@@ -4,6 +4,7 @@
 mod app_server;
 pub mod binary;
 mod choice;
+mod chosen;
 pub mod containment;
 pub mod exec;
 mod foster;
@@ -39,7 +40,7 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
     /// Whether a turn can run now. Cheap: a good answer is remembered, a bad one is checked again.
     async fn status(&self) -> EngineStatus;
 
-    /// Turns that it runs well at once.
+    /// Turns that it runs well at once; may change with the installed CLI.
     fn usual_concurrency(&self) -> usize;
 
     /// Refuses what this engine cannot do, before the turn is admitted.
@@ -264,7 +265,7 @@ pub enum TurnEvent {
 /// Whether an engine can run a turn.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineStatus {
-    /// `exec` or `app-server`.
+    /// `exec` or `app-server`; `auto` while nothing can be chosen.
     pub kind: &'static str,
     /// Version of the CLI, empty when it could not be asked.
     pub version: String,

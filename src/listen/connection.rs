@@ -3,18 +3,26 @@
 use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, extract::ConnectInfo};
-use hyper::{body::Incoming, rt::Executor, service::service_fn};
+use hyper::{
+    body::Incoming,
+    rt::Executor,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
-    server::conn::auto,
+    server::graceful::GracefulConnection,
 };
 use socket2::{SockRef, TcpKeepalive};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::TcpStream,
+    time::{sleep, timeout},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
 use super::{
-    first_bytes::FirstBytes,
+    first_bytes::{self, Protocol},
     reader::{Outgoing, unless_stuck},
     stalled::{Stalled, Traffic},
 };
@@ -50,7 +58,8 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(super) struct Connections {
     app: Router,
-    http: auto::Builder<Streams>,
+    http1: http1::Builder,
+    http2: http2::Builder<Streams>,
     header_timeout: Duration,
     write_timeout: Duration,
     drain: CancellationToken,
@@ -68,7 +77,8 @@ impl Connections {
         let streams = Streams { tracker, kill: kill.clone() };
         Self {
             app,
-            http: protocols(doors.header_timeout, streams),
+            http1: http1(doors.header_timeout),
+            http2: http2(streams),
             header_timeout: doors.header_timeout,
             write_timeout: doors.write_timeout,
             drain,
@@ -81,7 +91,7 @@ impl Connections {
         if let Err(error) = self.tune(&stream) {
             tracing::debug!(%error, %peer, "socket options");
         }
-        let served = Box::pin(unless_stuck(self.serve(stream, peer)));
+        let served = unless_stuck(Box::pin(self.serve(stream, peer)));
         if let Some(Some(Err(error))) = self.kill.run_until_cancelled(served).await {
             tracing::debug!(error = &*error, %peer, "connection ended");
         }
@@ -101,7 +111,10 @@ impl Connections {
         peer: SocketAddr,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let traffic = Arc::new(Traffic::default());
-        let io = FirstBytes::new(stream, self.header_timeout);
+        let (protocol, io) = tokio::select! {
+            looked = first_bytes::look(stream, self.header_timeout) => looked?,
+            () = self.drain_and_last_words() => return Ok(()),
+        };
         let io = TokioIo::new(Stalled::new(io, self.write_timeout, Arc::clone(&traffic)));
         let service = service_fn(|mut request: hyper::Request<Incoming>| {
             let in_flight = traffic.request();
@@ -113,7 +126,23 @@ impl Connections {
                 Ok::<_, Infallible>(response.map(|body| Outgoing::new(body, limit, in_flight)))
             }
         });
-        let mut connection = pin!(self.http.serve_connection(io, service));
+        // Boxed, so that the one does not take the room of the other.
+        match protocol {
+            Protocol::Http1 => {
+                Ok(Box::pin(self.see_to_its_end(self.http1.serve_connection(io, service), &traffic)).await?)
+            }
+            Protocol::Http2 => {
+                Ok(Box::pin(self.see_to_its_end(self.http2.serve_connection(io, service), &traffic)).await?)
+            }
+        }
+    }
+
+    async fn see_to_its_end<C: GracefulConnection>(
+        &self,
+        connection: C,
+        traffic: &Traffic,
+    ) -> Result<(), C::Error> {
+        let mut connection = pin!(connection);
         tokio::select! {
             ended = connection.as_mut() => return ended,
             () = self.drain.cancelled() => connection.as_mut().graceful_shutdown(),
@@ -127,18 +156,26 @@ impl Connections {
             }
         }
     }
+
+    async fn drain_and_last_words(&self) {
+        self.drain.cancelled().await;
+        sleep(LAST_WORDS).await;
+    }
 }
 
-fn protocols(header_timeout: Duration, streams: Streams) -> auto::Builder<Streams> {
-    let mut http = auto::Builder::new(streams);
+fn http1(header_timeout: Duration) -> http1::Builder {
+    let mut http = http1::Builder::new();
     // Without a timer the time limits of the library do nothing.
-    http.http1()
-        .timer(TokioTimer::new())
+    http.timer(TokioTimer::new())
         .header_read_timeout(header_timeout)
         .max_headers(MAX_HEADERS)
         .max_buf_size(BUFFER_BYTES);
-    http.http2()
-        .timer(TokioTimer::new())
+    http
+}
+
+fn http2(streams: Streams) -> http2::Builder<Streams> {
+    let mut http = http2::Builder::new(streams);
+    http.timer(TokioTimer::new())
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT)
         .max_concurrent_streams(MAX_STREAMS)
@@ -159,8 +196,9 @@ struct Streams {
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
     fn execute(&self, call: F) {
         let kill = self.kill.clone();
+        let call = unless_stuck(Box::pin(call));
         self.tracker.spawn(async move {
-            kill.run_until_cancelled(unless_stuck(call)).await;
+            kill.run_until_cancelled(call).await;
         });
     }
 }

@@ -1,64 +1,76 @@
-//! Time limit for the first bytes of a connection: until they tell the protocol, no timer of the HTTP library runs.
+//! The first bytes of a connection: they tell the protocol, and until they do no timer of the HTTP library runs.
 
 use std::{
     io,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Sleep, sleep},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
+    time::timeout,
 };
 
 /// What an HTTP/2 client says first. Bytes that differ from it are HTTP/1.1.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Fails a read with `TimedOut` if the peer has not told its protocol in time.
+/// What a connection speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Protocol {
+    Http1,
+    Http2,
+}
+
+/// A connection whose first bytes were looked at. Whoever reads it gets them.
 #[derive(Debug)]
 pub(super) struct FirstBytes<T> {
+    bytes: [u8; PREFACE.len()],
+    /// How many there are, and how many of them were read.
+    length: usize,
+    read: usize,
     io: T,
-    waiting: Option<Waiting>,
 }
 
-#[derive(Debug)]
-struct Waiting {
-    /// How much of the preface has been seen.
-    seen: usize,
-    limit: Pin<Box<Sleep>>,
-}
-
-impl<T> FirstBytes<T> {
-    pub(super) fn new(io: T, limit: Duration) -> Self {
-        Self { io, waiting: Some(Waiting { seen: 0, limit: Box::pin(sleep(limit)) }) }
-    }
-}
-
-impl Waiting {
-    /// Whether these further bytes tell the protocol. The end of the input (no bytes) does as well.
-    fn is_over(&mut self, bytes: &[u8]) -> bool {
-        let expected = &PREFACE[self.seen..];
-        let length = bytes.len().min(expected.len());
-        self.seen += length;
-        bytes.is_empty() || bytes[..length] != expected[..length] || length == expected.len()
-    }
+/// Finds out the protocol; `TimedOut` if the peer has not told it in time. The end of the input tells it as well.
+pub(super) async fn look<T: AsyncRead + Unpin>(
+    io: T,
+    limit: Duration,
+) -> io::Result<(Protocol, FirstBytes<T>)> {
+    let mut first = FirstBytes { bytes: [0; PREFACE.len()], length: 0, read: 0, io };
+    let told = timeout(limit, async {
+        loop {
+            let read = first.io.read(&mut first.bytes[first.length..]).await?;
+            first.length += read;
+            if read == 0 || first.bytes[..first.length] != PREFACE[..first.length] {
+                return io::Result::Ok(Protocol::Http1);
+            }
+            if first.length == PREFACE.len() {
+                return Ok(Protocol::Http2);
+            }
+        }
+    });
+    let too_late = |_| io::Error::new(io::ErrorKind::TimedOut, "no request in time");
+    let protocol = told.await.map_err(too_late)??;
+    Ok((protocol, first))
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for FirstBytes<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let before = buf.filled().len();
-        let read = Pin::new(&mut this.io).poll_read(cx, buf);
-        let Some(waiting) = &mut this.waiting else { return read };
-        if read.is_pending() {
-            ready!(waiting.limit.as_mut().poll(cx));
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "no request in time")));
+        if this.read == this.length {
+            return Pin::new(&mut this.io).poll_read(cx, buf);
         }
-        if waiting.is_over(&buf.filled()[before..]) {
-            this.waiting = None;
+        let left = &this.bytes[this.read..this.length];
+        let taken = left.len().min(buf.remaining());
+        buf.put_slice(&left[..taken]);
+        this.read += taken;
+        if buf.remaining() > 0 {
+            // What came with them as well: a second read would double the library's buffer. Its end or error comes
+            // again when it is read alone.
+            drop(Pin::new(&mut this.io).poll_read(cx, buf));
         }
-        read
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -90,47 +102,65 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for FirstBytes<T> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::io::{AsyncWriteExt, duplex};
 
     use super::*;
 
     const LIMIT: Duration = Duration::from_secs(30);
 
-    /// Sends `text`, then nothing; tells what reading until the end or an error gives.
-    async fn read_after(text: &[u8]) -> (Vec<u8>, Option<io::ErrorKind>) {
+    /// Sends these pieces, then nothing, or the end; tells what the protocol is and what can be read.
+    async fn look_at(pieces: &[&[u8]], end: bool) -> (Result<Protocol, io::ErrorKind>, Vec<u8>) {
         let (mut client, server) = duplex(1024);
-        let mut server = FirstBytes::new(server, LIMIT);
-        client.write_all(text).await.unwrap();
-        let mut got = Vec::new();
-        // Longer than the limit: who passes it was not cut.
-        let end = tokio::time::timeout(LIMIT * 2, server.read_to_end(&mut got)).await;
-        (got, end.ok().map(|read| read.unwrap_err().kind()))
+        let looked = async { look(server, LIMIT).await };
+        let sent = async {
+            for piece in pieces {
+                client.write_all(piece).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+            (!end).then_some(client)
+        };
+        let (looked, client) = tokio::join!(looked, sent);
+        let (protocol, mut first) = match looked {
+            Ok(looked) => looked,
+            Err(error) => return (Err(error.kind()), Vec::new()),
+        };
+        drop(client);
+        let mut all = Vec::new();
+        first.read_to_end(&mut all).await.unwrap();
+        (Ok(protocol), all)
     }
 
     #[tokio::test(start_paused = true)]
     async fn silence_and_a_partial_preface_are_cut() {
         for text in [&b""[..], b"P", &PREFACE[..23]] {
-            assert_eq!(read_after(text).await, (text.to_vec(), Some(io::ErrorKind::TimedOut)));
+            assert_eq!(look_at(&[text], false).await, (Err(io::ErrorKind::TimedOut), Vec::new()));
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_has_told_the_protocol_is_left_alone() {
-        for text in [PREFACE, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nmore", b"GET", b"PRI * HTTP/1.1"] {
-            assert_eq!(read_after(text).await, (text.to_vec(), None));
+    async fn the_first_bytes_tell_the_protocol_and_are_read_again() {
+        use Protocol::{Http1, Http2};
+        let cases: [(&[&[u8]], Protocol); 6] = [
+            (&[PREFACE], Http2),
+            (&[PREFACE, b"more"], Http2),
+            (&[b"PRI * ", b"HTTP/2.0\r\n\r\nSM\r\n", b"\r\nmore"], Http2),
+            (&[b"GET / HTTP/1.1\r\nhost: somewhere\r\n\r\n"], Http1),
+            (&[b"P", b"OST"], Http1),
+            (&[b"PRI * HTTP/1.1"], Http1),
+        ];
+        for (pieces, protocol) in cases {
+            assert_eq!(look_at(pieces, false).await, (Ok(protocol), pieces.concat()));
         }
+        assert_eq!(look_at(&[b"P"], true).await, (Ok(Http1), b"P".to_vec()), "the end tells it as well");
     }
 
-    #[test]
-    fn a_preface_in_pieces_is_followed() {
-        let pieces = |pieces: &[&[u8]]| {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-            let _guard = runtime.enter();
-            let mut waiting = Waiting { seen: 0, limit: Box::pin(sleep(LIMIT)) };
-            pieces.iter().map(|piece| waiting.is_over(piece)).collect::<Vec<_>>()
-        };
-        assert_eq!(pieces(&[b"PRI * ", b"HTTP/2.0\r\n\r\nSM\r\n", b"\r\n"]), [false, false, true]);
-        assert_eq!(pieces(&[b"P", b"OST"]), [false, true]);
-        assert_eq!(pieces(&[b"P", b""]), [false, true]);
+    #[tokio::test]
+    async fn one_read_gets_all_that_is_there() {
+        let (mut client, server) = duplex(1024);
+        let text = b"GET / HTTP/1.1\r\nhost: somewhere\r\n\r\n";
+        client.write_all(text).await.unwrap();
+        let (_, mut first) = look(server, LIMIT).await.unwrap();
+        let mut buffer = [0; 100];
+        assert_eq!(first.read(&mut buffer).await.unwrap(), text.len());
     }
 }

@@ -38,8 +38,8 @@ impl Due {
 }
 
 /// Runs the task that sends a response, to its end or until the client has not taken a frame of its body in time.
-/// `None` is the latter.
-pub(super) async fn unless_stuck<F: Future>(task: F) -> Option<F::Output> {
+/// `None` is the latter. The task is boxed: every future around it would hold it twice.
+pub(super) async fn unless_stuck<F: Future>(task: Pin<Box<F>>) -> Option<F::Output> {
     let due = Arc::new(Due::default());
     let mut task = pin!(DUE.scope(Arc::clone(&due), task));
     let mut timer = None;
@@ -135,29 +135,29 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_frame_that_is_not_taken_ends_the_task() {
         let start = Instant::now();
-        let stuck = unless_stuck(async {
+        let stuck = unless_stuck(Box::pin(async {
             let mut body = body(vec![vec![1], vec![2]]);
             body.frame().await;
             pending::<()>().await;
-        });
+        }));
         assert_eq!(timeout(LIMIT * 2, stuck).await, Ok(None));
         assert!(start.elapsed() >= LIMIT);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_large_frame_has_more_time() {
-        let slow = unless_stuck(async {
+        let slow = unless_stuck(Box::pin(async {
             let mut body = body(vec![vec![0; 3 * STEP_BYTES], vec![2]]);
             body.frame().await;
             sleep(LIMIT * 3).await;
             body.frame().await.is_some()
-        });
+        }));
         assert_eq!(timeout(LIMIT * 4, slow).await, Ok(Some(true)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_silent_handler_and_a_body_that_is_over_are_not_the_clients_fault() {
-        let fine = unless_stuck(async {
+        let fine = unless_stuck(Box::pin(async {
             sleep(LIMIT * 2).await;
             let mut first = body(vec![vec![1]]);
             first.frame().await;
@@ -167,7 +167,7 @@ mod tests {
             second.frame().await;
             drop(second);
             sleep(LIMIT * 2).await;
-        });
+        }));
         assert_eq!(timeout(LIMIT * 8, fine).await, Ok(Some(())));
     }
 }

@@ -3,8 +3,8 @@
 
 use std::{
     sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -17,11 +17,12 @@ use crate::error::Error;
 #[derive(Debug, Clone)]
 pub(super) struct Admission {
     /// A place for every turn that runs or waits.
-    places: Arc<Semaphore>,
+    places: Room,
     /// A slot for every turn that runs.
-    slots: Arc<Semaphore>,
-    max_running: usize,
+    slots: Room,
+    max_running: Arc<AtomicUsize>,
     max_waiting: usize,
+    resizing: Arc<Mutex<()>>,
     /// Smoothed length of a turn, for an honest `Retry-After`.
     typical_ms: Arc<AtomicU64>,
 }
@@ -30,7 +31,7 @@ pub(super) struct Admission {
 #[derive(Debug)]
 pub(super) struct Ticket {
     admission: Admission,
-    place: OwnedSemaphorePermit,
+    place: Taken,
 }
 
 /// A slot. Dropping it lets the next turn in.
@@ -38,8 +39,8 @@ pub(super) struct Ticket {
 pub(super) struct Permit {
     typical_ms: Arc<AtomicU64>,
     since: Instant,
-    _place: OwnedSemaphorePermit,
-    _slot: OwnedSemaphorePermit,
+    _place: Taken,
+    _slot: Taken,
 }
 
 /// How full it is.
@@ -53,53 +54,72 @@ impl Admission {
     /// A gate for `max_running` turns and a queue of `max_waiting`.
     pub(super) fn new(max_running: usize, max_waiting: usize) -> Self {
         Self {
-            places: Arc::new(Semaphore::new(max_running + max_waiting)),
-            slots: Arc::new(Semaphore::new(max_running)),
-            max_running,
+            places: Room::new(max_running + max_waiting),
+            slots: Room::new(max_running),
+            max_running: Arc::new(AtomicUsize::new(max_running)),
             max_waiting,
+            resizing: Arc::default(),
             typical_ms: Arc::new(AtomicU64::new(0)),
+        }
+    }
+
+    /// Lets so many turns run from now on. Who runs already, runs on.
+    pub(super) fn resize(&self, max_running: usize) {
+        if self.max_running() == max_running {
+            return;
+        }
+        let _one_at_a_time = self.resizing.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.max_running.swap(max_running, Ordering::Relaxed);
+        for room in [&self.places, &self.slots] {
+            room.grow(max_running.saturating_sub(before));
+            room.shrink(before.saturating_sub(max_running));
         }
     }
 
     /// Refuses everybody from now on, those who wait included. Who runs, runs on.
     pub(super) fn close(&self) {
-        self.places.close();
-        self.slots.close();
+        self.places.free.close();
+        self.slots.free.close();
     }
 
     /// Places for `count` turns, all or none, at once or never.
     pub(super) fn enter(&self, count: u32) -> Result<Vec<Ticket>, Error> {
-        if self.places.is_closed() {
+        if self.places.free.is_closed() {
             return Err(Error::Draining);
         }
-        let mut all = Arc::clone(&self.places).try_acquire_many_owned(count).map_err(|_| self.full())?;
+        let mut all = Arc::clone(&self.places.free).try_acquire_many_owned(count).map_err(|_| self.full())?;
         let mut tickets = Vec::new();
         while let Some(place) = all.split(1) {
-            tickets.push(Ticket { admission: self.clone(), place });
+            tickets.push(Ticket { admission: self.clone(), place: self.places.taken(place) });
         }
         Ok(tickets)
     }
 
     pub(super) fn load(&self) -> Load {
-        let running = self.max_running - self.slots.available_permits().min(self.max_running);
-        let entered = self.capacity() - self.places.available_permits().min(self.capacity());
+        let running = self.slots.used(self.max_running());
+        let entered = self.places.used(self.capacity());
         Load { running, waiting: entered.saturating_sub(running) }
     }
 
     /// Turns that can be here at once, running and waiting.
     pub(super) fn capacity(&self) -> usize {
-        self.max_running + self.max_waiting
+        self.max_running() + self.max_waiting
     }
 
     pub(super) fn limits(&self) -> Load {
-        Load { running: self.max_running, waiting: self.max_waiting }
+        Load { running: self.max_running(), waiting: self.max_waiting }
+    }
+
+    fn max_running(&self) -> usize {
+        self.max_running.load(Ordering::Relaxed)
     }
 
     fn full(&self) -> Error {
         Error::Overloaded {
             message: format!(
                 "the server is busy: {} turns run and {} wait; try again later",
-                self.max_running, self.max_waiting
+                self.max_running(),
+                self.max_waiting
             ),
             retry_after: self.retry_after(),
         }
@@ -108,7 +128,7 @@ impl Admission {
     /// When a slot is likely to be free.
     fn retry_after(&self) -> Duration {
         let typical = Duration::from_millis(self.typical_ms.load(Ordering::Relaxed));
-        let per_slot = typical / u32::try_from(self.max_running).unwrap_or(u32::MAX);
+        let per_slot = typical / u32::try_from(self.max_running()).unwrap_or(u32::MAX);
         per_slot.clamp(Duration::from_secs(1), Duration::from_secs(60))
     }
 }
@@ -117,9 +137,10 @@ impl Ticket {
     /// Waits for a slot, first come, first served.
     pub(super) async fn slot(self, deadline: tokio::time::Instant) -> Result<Permit, Error> {
         let Self { admission, place } = self;
-        let waited = tokio::time::timeout_at(deadline, Arc::clone(&admission.slots).acquire_owned()).await;
+        let waited =
+            tokio::time::timeout_at(deadline, Arc::clone(&admission.slots.free).acquire_owned()).await;
         let slot = match waited {
-            Ok(Ok(slot)) => slot,
+            Ok(Ok(slot)) => admission.slots.taken(slot),
             Ok(Err(_closed)) => return Err(Error::Draining),
             Err(_elapsed) => {
                 return Err(Error::Overloaded {
@@ -139,6 +160,60 @@ impl Drop for Permit {
         // A lost update of two turns that end together does not matter.
         self.typical_ms.store(before - before / 8 + took / 8, Ordering::Relaxed);
     }
+}
+
+/// Permits whose number can change.
+#[derive(Debug, Clone)]
+struct Room {
+    free: Arc<Semaphore>,
+    /// Those in use that are not to come back.
+    owed: Arc<AtomicUsize>,
+}
+
+/// A permit of it. Dropping it gives it back.
+#[derive(Debug)]
+struct Taken {
+    permit: Option<OwnedSemaphorePermit>,
+    owed: Arc<AtomicUsize>,
+}
+
+impl Room {
+    fn new(size: usize) -> Self {
+        Self { free: Arc::new(Semaphore::new(size)), owed: Arc::default() }
+    }
+
+    fn taken(&self, permit: OwnedSemaphorePermit) -> Taken {
+        Taken { permit: Some(permit), owed: Arc::clone(&self.owed) }
+    }
+
+    fn used(&self, size: usize) -> usize {
+        (size + self.owed.load(Ordering::Relaxed)).saturating_sub(self.free.available_permits())
+    }
+
+    fn grow(&self, count: usize) {
+        let new = (0..count).filter(|_| !pay(&self.owed)).count();
+        self.free.add_permits(new);
+    }
+
+    fn shrink(&self, count: usize) {
+        let gone = self.free.forget_permits(count);
+        self.owed.fetch_add(count - gone, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        if let Some(permit) = self.permit.take()
+            && pay(&self.owed)
+        {
+            permit.forget();
+        }
+    }
+}
+
+/// Takes one off a debt; false if there is none.
+fn pay(owed: &AtomicUsize) -> bool {
+    owed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |owed| owed.checked_sub(1)).is_ok()
 }
 
 #[cfg(test)]
@@ -185,5 +260,40 @@ mod tests {
         admission.close();
         assert_eq!(waiting.await.unwrap_err().reason(), "SHUTTING_DOWN");
         assert_eq!(admission.enter(1).unwrap_err().reason(), "SHUTTING_DOWN");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_number_of_slots_can_change_while_they_are_used() {
+        let admission = Admission::new(2, 1);
+        let mut permits = Vec::new();
+        for ticket in admission.enter(2).unwrap() {
+            permits.push(ticket.slot(soon()).await.unwrap());
+        }
+        admission.resize(4);
+        assert_eq!((admission.capacity(), admission.load()), (5, Load { running: 2, waiting: 0 }));
+        for ticket in admission.enter(2).unwrap() {
+            permits.push(ticket.slot(soon()).await.unwrap());
+        }
+        // Fewer than run: nobody is let in before enough of them are gone.
+        admission.resize(1);
+        assert_eq!(admission.load(), Load { running: 4, waiting: 0 });
+        assert_eq!(admission.enter(1).unwrap_err().reason(), "OVERLOADED");
+        permits.truncate(1);
+        assert_eq!(admission.load(), Load { running: 1, waiting: 0 });
+        let next = admission.enter(1).unwrap().remove(0).slot(soon());
+        tokio::pin!(next);
+        assert!(futures_util::poll!(&mut next).is_pending());
+        // What is owed is paid before there is more.
+        admission.resize(2);
+        permits.push(next.await.unwrap());
+        admission.resize(1);
+        admission.resize(2);
+        assert_eq!(admission.load(), Load { running: 2, waiting: 0 });
+        drop(permits);
+        assert_eq!(admission.load(), Load { running: 0, waiting: 0 });
+        assert_eq!(
+            (admission.slots.free.available_permits(), admission.places.free.available_permits()),
+            (2, 3)
+        );
     }
 }

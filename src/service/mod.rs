@@ -42,6 +42,8 @@ pub struct Service {
     engine: Arc<dyn Engine>,
     rules: Rules,
     admission: Admission,
+    /// Turns that run at once, where the operator has said it.
+    max_running: Option<usize>,
     strip_answer_tags: bool,
     demo: bool,
     /// Requests that are here.
@@ -55,7 +57,8 @@ pub struct Service {
 impl Service {
     /// A service over an engine.
     pub fn new(config: &Config, engine: Arc<dyn Engine>) -> Self {
-        let running = config.limits.max_concurrency.unwrap_or_else(|| engine.usual_concurrency());
+        let max_running = config.limits.max_concurrency;
+        let running = max_running.unwrap_or_else(|| engine.usual_concurrency());
         let admission = Admission::new(running, config.limits.max_queue);
         let rules = Rules {
             models: config.models.clone(),
@@ -63,17 +66,24 @@ impl Service {
             sandbox: config.codex.sandbox,
             search: config.codex.search,
             profile: config.codex.profile,
-            capacity: admission.capacity(),
         };
         Self {
             engine,
             rules,
             admission,
+            max_running,
             strip_answer_tags: config.codex.strip_answer_tags,
             demo: config.codex.scripted_upstream.is_some(),
             present: TaskTracker::new(),
             stop: CancellationToken::new(),
             draining: CancellationToken::new(),
+        }
+    }
+
+    /// The engine may be another one by now, and want another number of turns.
+    fn resize(&self) {
+        if self.max_running.is_none() {
+            self.admission.resize(self.engine.usual_concurrency());
         }
     }
 
@@ -97,7 +107,8 @@ impl Service {
     /// Checks, admits and starts a request; the stream of a request that could not start is an error of the call.
     async fn start(&self, metadata: &MetadataMap, request: pb::ChatRequest) -> Result<Running, Error> {
         let presence = self.present.token();
-        let parsed = self.rules.parse(request)?;
+        self.resize();
+        let parsed = self.rules.parse(request, self.admission.capacity())?;
         self.engine.check(&parsed.turn)?;
         let deadline = Deadline::new(self.rules.limits.timeout, metadata, parsed.timeout)?;
         let mut account = Account::new(chat_id(), parsed.turn.model.clone(), "", parsed.n);
@@ -211,6 +222,7 @@ impl CodexService for Service {
         _request: Request<pb::GetStatusRequest>,
     ) -> Result<Response<pb::GetStatusResponse>, Status> {
         let engine = self.engine.status().await;
+        self.resize();
         let draining = self.draining.is_cancelled();
         let reason = if draining { Some(Error::Draining.to_string()) } else { engine.trouble };
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);

@@ -20,8 +20,6 @@ pub(super) struct Rules {
     pub(super) sandbox: Sandbox,
     pub(super) search: bool,
     pub(super) profile: Profile,
-    /// Turns that the server can hold at once.
-    pub(super) capacity: usize,
 }
 
 /// A request without open questions.
@@ -39,7 +37,8 @@ pub(super) struct Parsed {
 }
 
 impl Rules {
-    pub(super) fn parse(&self, request: pb::ChatRequest) -> Result<Parsed, Error> {
+    /// Checks a request. `capacity` is how many turns the server can hold at once.
+    pub(super) fn parse(&self, request: pb::ChatRequest, capacity: usize) -> Result<Parsed, Error> {
         bounded("model", &request.model, 256)?;
         let asked = if request.model.is_empty() { &self.models.default } else { &request.model };
         let (name, profile) = self.profile(asked)?;
@@ -63,7 +62,7 @@ impl Rules {
         Ok(Parsed {
             model_asked: asked.clone(),
             turn,
-            n: self.n(request.n)?,
+            n: self.n(request.n, capacity)?,
             stop,
             max_output_tokens: max_output_tokens(request.max_output_tokens)?,
             timeout: timeout(request.timeout)?,
@@ -97,9 +96,9 @@ impl Rules {
         Ok(asked)
     }
 
-    fn n(&self, asked: Option<u32>) -> Result<u32, Error> {
+    fn n(&self, asked: Option<u32>, capacity: usize) -> Result<u32, Error> {
         let n = asked.unwrap_or(1);
-        let capacity = u32::try_from(self.capacity).unwrap_or(u32::MAX);
+        let capacity = u32::try_from(capacity).unwrap_or(u32::MAX);
         let most = self.limits.max_choices.min(capacity);
         if !(1..=most).contains(&n) {
             return Err(Error::invalid("n", format!("expected 1 to {most} answers, got {n}")));

@@ -2,6 +2,7 @@
 //! result that the model is shown, for a table of histories and for random ones.
 
 mod random;
+mod sizes;
 
 use serde_json::{Value, json};
 

@@ -5,6 +5,8 @@ mod asked;
 mod leftovers;
 mod lost;
 mod recycle;
+mod replaced;
+mod sabotage;
 mod soak;
 mod start;
 
@@ -116,7 +118,7 @@ async fn open(app: &TestApp, number: usize, model: &str, text: &str) -> Begun {
 impl Begun {
     /// The stable reason of the error that it ends with.
     async fn error(self) -> String {
-        timeout(SOON, self.read_error()).await.expect("it ends in time")
+        self.failure().await.0
     }
 
     /// Waits for more text.
@@ -131,7 +133,12 @@ impl Begun {
         }
     }
 
-    async fn read_error(self) -> String {
+    /// The stable reason of the error that it ends with, and its words.
+    async fn failure(self) -> (String, String) {
+        timeout(SOON, self.read_failure()).await.expect("it ends in time")
+    }
+
+    async fn read_failure(self) -> (String, String) {
         match self {
             Self::Sse(mut read, mut stream) => {
                 while let Some(bytes) = stream.next().await {
@@ -139,14 +146,40 @@ impl Begun {
                 }
                 let (chunks, done) = chunks(&read);
                 assert!(!done, "a broken stream has no [DONE]");
-                let code = chunks.last().unwrap()["error"]["code"].as_str();
-                code.unwrap_or_else(|| panic!("no error: {chunks:?}")).to_ascii_uppercase()
+                let error = &chunks.last().unwrap()["error"];
+                let code = error["code"].as_str().unwrap_or_else(|| panic!("no error: {chunks:?}"));
+                (code.to_ascii_uppercase(), error["message"].as_str().unwrap().to_owned())
             }
             Self::Grpc(mut stream) => loop {
                 match stream.message().await {
                     Ok(Some(_)) => {}
                     Ok(None) => panic!("it ended well"),
-                    Err(status) => return kind(&status).1,
+                    Err(status) => return (kind(&status).1, status.message().to_owned()),
+                }
+            },
+        }
+    }
+
+    /// Waits for more text.
+    async fn goes_on(&mut self) {
+        timeout(SOON, self.read_on()).await.expect("it goes on in time");
+    }
+
+    async fn read_on(&mut self) {
+        match self {
+            Self::Sse(read, stream) => loop {
+                let bytes = stream.next().await.expect("it has not ended").unwrap();
+                let more = std::str::from_utf8(&bytes).unwrap();
+                assert!(!more.contains("error"), "{more}");
+                read.push_str(more);
+                if more.contains(r#""content":""#) {
+                    return;
+                }
+            },
+            Self::Grpc(stream) => loop {
+                let event = stream.message().await.unwrap().expect("it has not ended");
+                if matches!(event.event, Some(pb::chat_event::Event::TextDelta(_))) {
+                    return;
                 }
             },
         }

@@ -1,9 +1,9 @@
 //! The model catalog that workers run with: that of the installed CLI, changed so that tools of clients are plain
-//! functions and, in `chat`, that nothing of Codex is left. Bound to the CLI's version, so made from its own.
+//! functions and, in `chat`, that nothing of Codex is left and no history is too long for it. Bound to the CLI's version,
+//! so made from its own. In `agent`, Codex keeps its windows and makes summaries of what exceeds them: see `events`.
 
 use std::{
-    fs, io,
-    os::unix::fs::MetadataExt,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -18,8 +18,8 @@ use crate::{
     },
 };
 
-/// More tokens than anybody has: nothing is compacted or cut behind a client's back, the upstream says what is too
-/// much.
+/// More tokens than anybody has: in `chat` nothing is compacted or cut behind a client's back, the upstream says what
+/// is too much.
 const LIMITLESS: u64 = 10_000_000;
 
 /// The models that lend their entry to one that the CLI does not know, best first.
@@ -30,16 +30,6 @@ const LENDERS: &[&str] = &["gpt-5.5", "gpt-5.4"];
 pub(super) struct Catalogs {
     pub(super) agent: PathBuf,
     pub(super) chat: PathBuf,
-    /// What the program was that they were made from.
-    made_from: Option<Fingerprint>,
-}
-
-/// What tells one program from the next one at the same path.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Fingerprint {
-    program: PathBuf,
-    modified: (i64, i64),
-    size: u64,
 }
 
 impl Catalogs {
@@ -53,12 +43,7 @@ impl Catalogs {
 
     #[cfg(test)]
     pub(super) fn for_test(agent: &str, chat: &str) -> Self {
-        Self { agent: agent.into(), chat: chat.into(), made_from: None }
-    }
-
-    /// Whether the program is no longer the one that these were made from.
-    pub(super) fn outdated(&self, installed: &Installed) -> bool {
-        fingerprint(&installed.program) != self.made_from
+        Self { agent: agent.into(), chat: chat.into() }
     }
 }
 
@@ -70,7 +55,6 @@ pub(super) async fn write(
     folder: &Path,
     models: &[String],
 ) -> Result<Catalogs, String> {
-    let made_from = fingerprint(&installed.program);
     let launch = Launch {
         program: installed.program.clone(),
         arguments: ["debug", "models"].map(Into::into).into(),
@@ -91,23 +75,10 @@ pub(super) async fn write(
     let put = |profile: Profile| -> Result<PathBuf, String> {
         let text = make(&answer.stdout, profile, models)?;
         let path = folder.join(format!("models-{}.json", profile.as_str()));
-        replace(&path, &text).map_err(|error| format!("{}: {error}", path.display()))?;
+        fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))?;
         Ok(path)
     };
-    Ok(Catalogs { agent: put(Profile::Agent)?, chat: put(Profile::Chat)?, made_from })
-}
-
-/// Written beside and moved: a worker that starts meanwhile reads the old one or the new one.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let new = path.with_extension("new");
-    fs::write(&new, text)?;
-    fs::rename(new, path)
-}
-
-fn fingerprint(program: &Path) -> Option<Fingerprint> {
-    let meta = fs::metadata(program).ok()?;
-    let modified = (meta.mtime(), meta.mtime_nsec());
-    Some(Fingerprint { program: program.to_owned(), modified, size: meta.len() })
+    Ok(Catalogs { agent: put(Profile::Agent)?, chat: put(Profile::Chat)? })
 }
 
 /// What `codex debug models` printed → the catalog of a profile.
@@ -130,7 +101,7 @@ fn make(printed: &str, profile: Profile, models: &[String]) -> Result<String, St
 }
 
 /// Enters models that the CLI does not know. With an entry they are asked as any other; without one every turn
-/// begins with a warning, and histories beyond a guessed window are compacted in silence.
+/// begins with a warning, and a history beyond a guessed window would be compacted, which in `chat` is a failure.
 fn adopt(list: &mut Vec<Value>, models: &[String]) {
     let find = |slug: &str| list.iter().find(|model| model["slug"] == slug);
     let plain = |model: &&Value| model["use_responses_lite"] != true;

@@ -61,15 +61,3 @@ fn what_is_no_catalog_is_refused() {
     assert!(make("", Profile::Chat, &[]).is_err());
     assert!(make("{\"models\": {}}", Profile::Chat, &[]).unwrap_err().contains("no models"));
 }
-
-#[test]
-fn another_program_at_the_same_path_makes_them_outdated() {
-    let folder = tempfile::tempdir().unwrap();
-    let program = folder.path().join("codex");
-    fs::write(&program, "1").unwrap();
-    let installed = Installed { program: program.clone(), ..Installed::default() };
-    let catalogs = Catalogs { agent: "a".into(), chat: "c".into(), made_from: fingerprint(&program) };
-    assert!(!catalogs.outdated(&installed));
-    fs::write(&program, "22").unwrap();
-    assert!(catalogs.outdated(&installed));
-}

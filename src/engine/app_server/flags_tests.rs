@@ -12,7 +12,7 @@ fn codex(env: &[(&str, &str)]) -> Codex {
 fn installed() -> Installed {
     let features = [("plugins", true), ("shell_tool", true), ("goals", false), ("steer", true)];
     let features = features.map(|(name, on)| (name.to_owned(), on)).into();
-    Installed { program: "/bin/codex".into(), version: "0.169.0".into(), features }
+    Installed { program: "/bin/codex".into(), version: "0.169.0".into(), features, fingerprint: None }
 }
 
 fn catalogs() -> Catalogs {

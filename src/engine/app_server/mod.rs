@@ -32,7 +32,7 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
-use tokio::sync::{OnceCell, mpsc};
+use tokio::sync::{Mutex, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
@@ -42,7 +42,7 @@ use self::{
     pool::{Nursery, Pool},
     tools::ToolSet,
     turn::Conductor,
-    workshop::Workshop,
+    workshop::{Kit, Workshop},
 };
 use super::{Check, Engine, EngineStatus, Events, Role, Slot, Turn, installed::Installed, process::Launcher};
 use crate::{
@@ -69,7 +69,8 @@ pub(super) struct AppServer {
     pool: Arc<Pool>,
     memory: Arc<Memory>,
     workshop: Arc<Workshop>,
-    models: OnceCell<Vec<pb::Model>>,
+    /// As a worker listed them, and of which kit it was.
+    models: Mutex<Option<(Arc<Kit>, Vec<pb::Model>)>>,
     launcher: Launcher,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -93,7 +94,7 @@ impl AppServer {
         Ok(Self {
             pool,
             workshop,
-            models: OnceCell::new(),
+            models: Mutex::default(),
             memory: Arc::new(Memory::new(MEMORY_TURNS, MEMORY_BYTES)),
             launcher,
             tasks,
@@ -101,6 +102,11 @@ impl AppServer {
             codex,
             log,
         })
+    }
+
+    /// Whether it can run nothing because the CLI was replaced by one that it must not use.
+    pub(super) fn is_refused(&self) -> bool {
+        self.workshop.is_refused() && self.pool.trouble().is_some()
     }
 
     /// What the doctor finds: whether a worker starts, and each thing that the gate looks at.
@@ -186,7 +192,7 @@ impl Engine for AppServer {
         let place = self.memory.place(&turn, turn.messages.len());
         // Pictures among them; a turn may take hours.
         turn.messages = Vec::new();
-        let conductor = Conductor {
+        let conductor = Box::new(Conductor {
             pool: Arc::clone(&self.pool),
             memory: Arc::clone(&self.memory),
             place,
@@ -196,7 +202,7 @@ impl Engine for AppServer {
             profile: turn.profile,
             grace: self.codex.cancel_grace,
             stop: self.stop.clone(),
-        };
+        });
         let (out, events) = mpsc::channel(EVENTS);
         self.tasks.spawn(conductor.run(turn, slot, out));
         Ok(stream::unfold(events, async |mut events| Some((*events.recv().await?, events))).boxed())
@@ -234,11 +240,22 @@ impl Engine for AppServer {
         if self.workshop.features().no_models.is_some() {
             return Vec::new();
         }
-        let known = self.models.get_or_try_init(|| models::ask(&self.pool)).await;
-        known
-            .cloned()
-            .inspect_err(|error| tracing::warn!(%error, "the models cannot be listed"))
-            .unwrap_or_default()
+        let mut known = self.models.lock().await;
+        if let Some((kit, models)) = &*known
+            && Arc::ptr_eq(kit, &self.workshop.kit())
+        {
+            return models.clone();
+        }
+        match models::ask(&self.pool).await {
+            Ok((kit, models)) => {
+                *known = kit.map(|kit| (kit, models.clone()));
+                models
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the models cannot be listed");
+                Vec::new()
+            }
+        }
     }
 
     async fn drain(&self) {

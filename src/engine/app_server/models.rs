@@ -1,15 +1,17 @@
 //! The models that the installed CLI knows, as `model/list` tells them.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
-use super::{pool::Pool, worker::CALL_LIMIT};
+use super::{pool::Pool, worker::CALL_LIMIT, workshop::Kit};
 use crate::{error::Error, pb};
 
 /// Most pages that are read.
 const PAGES: usize = 20;
 
-/// Asks a worker.
-pub(super) async fn ask(pool: &Pool) -> Result<Vec<pb::Model>, Error> {
+/// Asks a worker; also tells of which kit it is.
+pub(super) async fn ask(pool: &Pool) -> Result<(Option<Arc<Kit>>, Vec<pb::Model>), Error> {
     let lease = pool.lease().await?;
     let mut found = Vec::new();
     let mut cursor = Value::Null;
@@ -22,7 +24,7 @@ pub(super) async fn ask(pool: &Pool) -> Result<Vec<pb::Model>, Error> {
             break;
         }
     }
-    Ok(found)
+    Ok((lease.kit.clone(), found))
 }
 
 fn model(entry: &Value) -> pb::Model {

@@ -35,6 +35,9 @@ const ROUND: Duration = Duration::from_secs(1);
 pub(super) trait Nursery: std::fmt::Debug + Send + Sync + 'static {
     /// Starts one, ready for turns.
     async fn worker(&self) -> Result<Worker, String>;
+
+    /// Whether a new one would be of another kind.
+    fn is_stale(&self, worker: &Worker) -> bool;
 }
 
 /// What has become of the seats.
@@ -250,6 +253,8 @@ impl Pool {
             Some("it is old")
         } else if worker.memory() >= self.rules.max_memory_bytes {
             Some("it holds too much memory")
+        } else if self.nursery.is_stale(worker) {
+            Some("the Codex CLI is another one")
         } else {
             None
         }

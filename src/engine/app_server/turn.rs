@@ -69,7 +69,7 @@ enum Left {
 
 impl Conductor {
     /// Runs the turn to its end, whichever it is. `slot` is free when the worker has nothing left to do for it.
-    pub(super) async fn run(self, turn: Turn, slot: Slot, out: Out) {
+    pub(super) async fn run(mut self: Box<Self>, turn: Turn, slot: Slot, out: Out) {
         let stop = self.stop.clone();
         if let Err(error) = self.conduct(&turn, &out, slot).await {
             tokio::select! {
@@ -82,7 +82,7 @@ impl Conductor {
     }
 
     /// What comes before and after the reading is boxed: a turn that streams holds no room for it.
-    async fn conduct(mut self, turn: &Turn, out: &Out, slot: Slot) -> Result<(), Error> {
+    async fn conduct(&mut self, turn: &Turn, out: &Out, slot: Slot) -> Result<(), Error> {
         let (letterbox, mut mailbox) = mailbox::pair();
         let Some((lease, thread)) = Box::pin(self.start_thread(letterbox, out)).await? else { return Ok(()) };
         let outcome = match Box::pin(self.start_turn(&lease, &thread, turn, out)).await {

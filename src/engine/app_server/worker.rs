@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use super::{
     peer::{CallError, Peer},
     sweep,
+    workshop::Kit,
 };
 use crate::engine::{
     Slot,
@@ -72,6 +73,8 @@ pub(super) struct Worker {
     pub(super) retired: AtomicBool,
     /// It owes an answer for longer than usual.
     pub(super) late: AtomicBool,
+    /// What it was started with.
+    pub(super) kit: Option<Arc<Kit>>,
     process: Mutex<Option<ProcessGroup>>,
     pid: Option<u32>,
 }
@@ -113,9 +116,15 @@ impl Worker {
             running: AtomicUsize::new(0),
             retired: AtomicBool::new(false),
             late: AtomicBool::new(false),
+            kit: None,
             process: Mutex::new(process),
             pid,
         }
+    }
+
+    /// The same, with what it was started with.
+    pub(super) fn made_of(self, kit: Arc<Kit>) -> Self {
+        Self { kit: Some(kit), ..self }
     }
 
     /// Ends the process, whatever it is doing. Its turns are told.

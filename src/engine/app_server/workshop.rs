@@ -3,7 +3,10 @@
 
 use std::{
     ffi::OsString,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use tempfile::TempDir;
@@ -34,11 +37,15 @@ pub(super) struct Workshop {
     /// Models that the catalogs must know.
     names: Vec<String>,
     tasks: TaskTracker,
+    /// What workers are started with that may run turns.
     kit: RwLock<Arc<Kit>>,
-    /// What the last program that was found fit can do, and which kit that was.
-    fit: RwLock<Option<(Arc<Kit>, Arc<Features>)>>,
-    renewing: Mutex<()>,
-    /// The catalogs, which all workers share.
+    /// What they can do, once one was found fit.
+    features: RwLock<Option<Arc<Features>>>,
+    /// That of a program that nobody has found fit yet. One task at a time makes it.
+    next: Mutex<Option<Arc<Kit>>>,
+    /// The program that is there now was looked at, and must not be used.
+    refused: AtomicBool,
+    /// The catalogs.
     private: TempDir,
 }
 
@@ -48,6 +55,16 @@ pub(super) struct Kit {
     pub(super) installed: Installed,
     pub(super) catalogs: Catalogs,
     arguments: Vec<OsString>,
+    /// Of the catalogs. Workers keep it for as long as they live.
+    _folder: TempDir,
+}
+
+/// Why there is no worker.
+enum Failure {
+    /// The program must not be used, as far as one can see.
+    Refused(String),
+    /// There is no program, or it was good once.
+    Other(String),
 }
 
 impl Workshop {
@@ -68,25 +85,31 @@ impl Workshop {
             names,
             tasks: tasks.clone(),
             kit: RwLock::new(Arc::new(kit)),
-            fit: RwLock::default(),
-            renewing: Mutex::default(),
+            features: RwLock::default(),
+            next: Mutex::default(),
+            refused: AtomicBool::new(false),
             private,
         })
     }
 
-    /// What workers are started with now.
+    /// What workers that run turns are started with.
     pub(super) fn kit(&self) -> Arc<Kit> {
         Arc::clone(&self.kit.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// What the newest worker can do; nothing is known before the first one.
+    /// What they can do; nothing is known before the first one.
     pub(super) fn features(&self) -> Arc<Features> {
-        let fit = self.fit.read().unwrap_or_else(PoisonError::into_inner);
-        fit.as_ref().map(|(_, features)| Arc::clone(features)).unwrap_or_default()
+        let features = self.features.read().unwrap_or_else(PoisonError::into_inner);
+        features.clone().unwrap_or_default()
+    }
+
+    /// Whether the program that is there now must not be used: it took the place of one that could.
+    pub(super) fn is_refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// A worker that nobody has looked at yet.
-    pub(super) async fn hatch(&self, kit: &Kit) -> Result<Worker, String> {
+    pub(super) async fn hatch(&self, kit: &Arc<Kit>) -> Result<Worker, String> {
         let home = home::ScratchHome::make(&self.codex, &kit.installed)
             .map_err(|error| format!("a home for a worker: {error}"))?;
         let (mut arguments, mut env) = (kit.arguments.clone(), home.env());
@@ -105,41 +128,70 @@ impl Workshop {
             shared: Some(self.private.path().to_owned()),
             ..Launch::default()
         };
-        Worker::start(launch, &self.launcher, self.codex.line_limit, &self.tasks).await
+        let worker = Worker::start(launch, &self.launcher, self.codex.line_limit, &self.tasks).await?;
+        Ok(worker.made_of(Arc::clone(kit)))
     }
 
     /// The kit of the program that is there now.
-    async fn renewed(&self) -> Result<Arc<Kit>, String> {
-        let _one_at_a_time = self.renewing.lock().await;
-        let kit = self.kit();
-        if !kit.catalogs.outdated(&kit.installed) {
+    async fn renewed(&self) -> Result<Arc<Kit>, Failure> {
+        let mut next = self.next.lock().await;
+        let now = installed::fingerprint(&self.codex);
+        let made = [Some(self.kit()), next.clone()].into_iter().flatten();
+        if let Some(kit) = made.into_iter().find(|kit| now.is_some() && kit.installed.fingerprint == now) {
             return Ok(kit);
         }
-        let installed = installed::look(&self.codex, &self.launcher).await?;
-        tracing::info!(old = %kit.installed.version, new = %installed.version, "the Codex CLI is another one");
-        let kit = Kit::make(&self.codex, &self.launcher, installed, &self.private, &self.names).await?;
-        let kit = Arc::new(kit);
-        *self.kit.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&kit);
+        let installed = installed::look(&self.codex, &self.launcher).await.map_err(Failure::Other)?;
+        let kit = Kit::make(&self.codex, &self.launcher, installed, &self.private, &self.names).await;
+        let kit = Arc::new(kit.map_err(Failure::Refused)?);
+        *next = Some(Arc::clone(&kit));
         Ok(kit)
     }
 
+    /// A worker that may run turns.
+    async fn fit_worker(&self) -> Result<Worker, Failure> {
+        let kit = self.renewed().await?;
+        let is_known = self.is_fit(&kit);
+        let failure = |why| if is_known { Failure::Other(why) } else { Failure::Refused(why) };
+        let worker = self.hatch(&kit).await.map_err(failure)?;
+        let features = match is_known {
+            true => None,
+            false => Some(gate::examine(&worker.peer, &self.codex, &kit.installed).await.map_err(failure)?),
+        };
+        if kit.installed.is_outdated(&self.codex) {
+            // Which of both programs this worker runs, nobody knows.
+            return Err(Failure::Other("the Codex CLI was replaced while it was started".to_owned()));
+        }
+        if let Some(features) = features {
+            self.is_found_fit(kit, features);
+        }
+        Ok(worker)
+    }
+
     fn is_fit(&self, kit: &Arc<Kit>) -> bool {
-        let fit = self.fit.read().unwrap_or_else(PoisonError::into_inner);
-        fit.as_ref().is_some_and(|(known, _)| Arc::ptr_eq(known, kit))
+        let features = self.features.read().unwrap_or_else(PoisonError::into_inner);
+        features.is_some() && Arc::ptr_eq(kit, &self.kit())
+    }
+
+    fn is_found_fit(&self, kit: Arc<Kit>, features: Features) {
+        let version = kit.installed.version.clone();
+        let old = std::mem::replace(&mut *self.kit.write().unwrap_or_else(PoisonError::into_inner), kit);
+        let mut known = self.features.write().unwrap_or_else(PoisonError::into_inner);
+        if known.replace(Arc::new(features)).is_some() {
+            tracing::info!(old = %old.installed.version, new = %version, "the Codex CLI is another one");
+        }
     }
 }
 
 #[tonic::async_trait]
 impl Nursery for Workshop {
     async fn worker(&self) -> Result<Worker, String> {
-        let kit = self.renewed().await?;
-        let worker = self.hatch(&kit).await?;
-        if !self.is_fit(&kit) {
-            let features = gate::examine(&worker.peer, &self.codex, &kit.installed).await?;
-            let fit = Some((kit, Arc::new(features)));
-            *self.fit.write().unwrap_or_else(PoisonError::into_inner) = fit;
-        }
-        Ok(worker)
+        let worker = self.fit_worker().await;
+        self.refused.store(matches!(worker, Err(Failure::Refused(_))), Ordering::Relaxed);
+        worker.map_err(|(Failure::Refused(why) | Failure::Other(why))| why)
+    }
+
+    fn is_stale(&self, worker: &Worker) -> bool {
+        worker.kit.as_ref().is_some_and(|kit| kit.installed.is_outdated(&self.codex))
     }
 }
 
@@ -151,9 +203,11 @@ impl Kit {
         private: &TempDir,
         names: &[String],
     ) -> Result<Self, String> {
-        let catalogs = catalog::write(codex, launcher, &installed, private.path(), names).await?;
+        let folder = tempfile::Builder::new().prefix("kit-").tempdir_in(private.path());
+        let folder = folder.map_err(|error| format!("a folder for catalogs: {error}"))?;
+        let catalogs = catalog::write(codex, launcher, &installed, folder.path(), names).await?;
         let arguments = flags::arguments(codex, &installed, &catalogs);
-        Ok(Self { installed, catalogs, arguments })
+        Ok(Self { installed, catalogs, arguments, _folder: folder })
     }
 }
 

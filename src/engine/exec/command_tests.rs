@@ -28,6 +28,7 @@ fn installed() -> Installed {
         program: "/bin/codex".into(),
         version: "0.169.0".into(),
         features: [("plugins".to_owned(), true), ("shell_snapshot".to_owned(), true)].into(),
+        ..Installed::default()
     }
 }
 

@@ -49,7 +49,7 @@ impl Exec {
         Self { codex, log, launcher, found: RwLock::new(None), probing: tokio::sync::Mutex::new(()) }
     }
 
-    /// The installed CLI. A good finding is kept, a bad one is doubted after a while.
+    /// The installed CLI. A good finding is kept while it is the same one, a bad one is doubted after a while.
     async fn installed(&self) -> Finding {
         if let Some(finding) = self.remembered() {
             return finding;
@@ -73,7 +73,11 @@ impl Exec {
     fn remembered(&self) -> Option<Finding> {
         let found = self.found.read().unwrap_or_else(PoisonError::into_inner);
         let (when, finding) = found.as_ref()?;
-        (finding.is_ok() || when.elapsed() < DOUBT).then(|| finding.clone())
+        let believed = match finding {
+            Ok(installed) => installed::fingerprint(&self.codex) == installed.fingerprint,
+            Err(_) => when.elapsed() < DOUBT,
+        };
+        believed.then(|| finding.clone())
     }
 }
 

@@ -17,7 +17,7 @@ use super::stream::{Chunk, ChunkMaker};
 use crate::{
     error::Error,
     http::{error::ApiError, sse, words::Words},
-    pb::ChatEvent,
+    pb::{ChatEvent, chat_event::Event},
 };
 
 /// Most events in one piece.
@@ -45,6 +45,19 @@ impl Frames {
         for chunk in chunks {
             sse::write_event(out, &self.chunks.frame(chunk));
         }
+    }
+
+    /// Writes the roles if they are still to come. OpenAI's first chunk has no text where calls are all that follows;
+    /// an answer that begins with anything else may still have some.
+    fn write_roles(&mut self, ready: &[Result<ChatEvent, Status>], out: &mut BytesMut) {
+        let says = |event: &Event| !matches!(event, Event::Item(_) | Event::Notice(_));
+        let is_call = |index| {
+            let of_answer = ready.iter().flatten().filter(|event| event.choice_index == index);
+            let first = of_answer.filter_map(|event| event.event.as_ref()).find(|event| says(event));
+            matches!(first, Some(Event::ToolCall(_)))
+        };
+        let roles = self.chunks.roles(is_call);
+        self.write(&roles, out);
     }
 
     /// Writes what is ready and tells whether the stream goes on.
@@ -77,11 +90,16 @@ impl Stream for Frames {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let frames = &mut *self;
         let mut out = BytesMut::new();
-        let roles = frames.chunks.roles();
-        frames.write(&roles, &mut out);
         loop {
             let Some(events) = &mut frames.events else { return Poll::Ready(None) };
-            let goes_on = match events.poll_next_unpin(cx) {
+            let polled = events.poll_next_unpin(cx);
+            // Only now, because what is ready tells how the answers begin.
+            let ready = match &polled {
+                Poll::Ready(Some(ready)) => ready.as_slice(),
+                Poll::Ready(None) | Poll::Pending => &[],
+            };
+            frames.write_roles(ready, &mut out);
+            let goes_on = match polled {
                 Poll::Ready(Some(ready)) => frames.write_ready(ready, &mut out),
                 Poll::Ready(None) => {
                     let cut = Error::internal("the stream of events ended without `completed`");

@@ -58,7 +58,7 @@ pub(super) enum Chunk {
 #[derive(Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub(super) enum Delta {
-    Role { role: &'static str, content: &'static str, refusal: () },
+    Role { role: &'static str, content: Option<&'static str>, refusal: () },
     Content { content: String },
     Reasoning { reasoning_content: String },
     ToolCalls { tool_calls: [ToolCallDelta; 1] },
@@ -88,13 +88,17 @@ impl ChunkMaker {
         Ok(Self { head, include_usage, choices, phase: Phase::Begun })
     }
 
-    /// The chunks that come before any event: the role of every answer. Empty when asked again.
-    pub(super) fn roles(&mut self) -> Vec<Chunk> {
+    /// The chunks that come before any event: the role of every answer, without text for those that `is_call` says
+    /// begin with a call. Empty when asked again.
+    pub(super) fn roles(&mut self, is_call: impl Fn(u32) -> bool) -> Vec<Chunk> {
         if self.phase != Phase::Begun {
             return Vec::new();
         }
         self.phase = Phase::Running;
-        let role = |index| Chunk::Delta(index, Delta::Role { role: "assistant", content: "", refusal: () });
+        let content = |index| (!is_call(index)).then_some("");
+        let role = |index| {
+            Chunk::Delta(index, Delta::Role { role: "assistant", content: content(index), refusal: () })
+        };
         (0..).zip(&self.choices).map(|(index, _)| role(index)).collect()
     }
 

@@ -1,6 +1,8 @@
 use super::*;
 use crate::config::{Config, Sources};
 
+const CAPACITY: usize = 34;
+
 fn rules(env: &[(&str, &str)]) -> Rules {
     let env = env.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
     let config = Config::load(Sources { env, ..Sources::default() }).unwrap();
@@ -10,7 +12,6 @@ fn rules(env: &[(&str, &str)]) -> Rules {
         sandbox: config.codex.sandbox,
         search: config.codex.search,
         profile: config.codex.profile,
-        capacity: 34,
     }
 }
 
@@ -27,13 +28,13 @@ fn request() -> pb::ChatRequest {
 fn refused(change: impl FnOnce(&mut pb::ChatRequest)) -> String {
     let mut request = request();
     change(&mut request);
-    let error = rules(&[]).parse(request).unwrap_err();
+    let error = rules(&[]).parse(request, CAPACITY).unwrap_err();
     if let Error::InvalidArgument { field, .. } = error { field } else { error.reason().to_owned() }
 }
 
 #[test]
 fn empty_fields_mean_the_servers_defaults() {
-    let parsed = rules(&[("CODEX_MODEL", "m")]).parse(request()).unwrap();
+    let parsed = rules(&[("CODEX_MODEL", "m")]).parse(request(), CAPACITY).unwrap();
     assert_eq!((parsed.turn.model.as_str(), parsed.model_asked.as_str(), parsed.n), ("m", "m", 1));
     assert_eq!(parsed.turn.reasoning_effort, "high");
     assert_eq!(parsed.turn.sandbox, Sandbox::ReadOnly);
@@ -43,14 +44,14 @@ fn empty_fields_mean_the_servers_defaults() {
 #[test]
 fn an_alias_is_resolved_and_remembered() {
     let rules = rules(&[("CODEX_MODEL_ALIASES", r#"{"gpt-4o":"gpt-5.5"}"#)]);
-    let parsed = rules.parse(pb::ChatRequest { model: "gpt-4o".into(), ..request() }).unwrap();
+    let parsed = rules.parse(pb::ChatRequest { model: "gpt-4o".into(), ..request() }, CAPACITY).unwrap();
     assert_eq!((parsed.turn.model.as_str(), parsed.model_asked.as_str()), ("gpt-5.5", "gpt-4o"));
 }
 
 #[test]
 fn a_suffix_asks_for_a_profile_and_cannot_widen() {
     let parse = |env: &[(&str, &str)], model: &str| {
-        rules(env).parse(pb::ChatRequest { model: model.into(), ..request() })
+        rules(env).parse(pb::ChatRequest { model: model.into(), ..request() }, CAPACITY)
     };
     let turn = parse(&[], "gpt-5.5:chat").unwrap().turn;
     assert_eq!((turn.model.as_str(), turn.profile), ("gpt-5.5", Profile::Chat));
@@ -135,7 +136,7 @@ fn a_request_cannot_widen_the_policy_but_narrow_it() {
 
     let rules = rules(&[("CODEX_SANDBOX", "danger-full-access"), ("CODEX_ENABLE_SEARCH", "1")]);
     let agent = Some(pb::AgentOptions { sandbox, web_search: Some(false) });
-    let turn = rules.parse(pb::ChatRequest { agent, ..request() }).unwrap().turn;
+    let turn = rules.parse(pb::ChatRequest { agent, ..request() }, CAPACITY).unwrap().turn;
     assert_eq!((turn.sandbox, turn.web_search), (Sandbox::WorkspaceWrite, false));
 }
 
@@ -144,6 +145,6 @@ fn the_prompt_is_measured_in_characters() {
     let rules = rules(&[("CODEX_MAX_PROMPT_CHARS", "4")]);
     let request =
         |text: &str| pb::ChatRequest { messages: vec![message(pb::Role::User, text)], ..Default::default() };
-    assert!(rules.parse(request("äöü€")).is_ok());
-    assert_eq!(rules.parse(request("äöü€.")).unwrap_err().reason(), "PROMPT_TOO_LARGE");
+    assert!(rules.parse(request("äöü€"), CAPACITY).is_ok());
+    assert_eq!(rules.parse(request("äöü€."), CAPACITY).unwrap_err().reason(), "PROMPT_TOO_LARGE");
 }

@@ -11,7 +11,7 @@ use crate::{
     eventually,
     support::{
         Codex, TestApp, ask,
-        engines::{Engine, engine},
+        engines::{echo, engine},
         executable,
         grpc::kind,
         http::body,
@@ -51,10 +51,10 @@ async fn a_healthy_server_says_so_at_both_doors() {
 async fn without_codex_the_server_is_unhealthy_until_codex_appears() {
     let folder = tempfile::tempdir().unwrap();
     let bin = folder.path().join("codex");
-    // Whichever engine is wanted, until there is a codex it is the one that starts it for each turn.
     let app = TestApp::fake(&[("CODEX_BIN", bin.to_str().unwrap())]).await;
     let (status, health) = healthz(&app).await;
     assert_eq!((status, &health["ok"]), (503, &Value::Bool(false)), "{health}");
+    assert_eq!(health["engine"], engine().name());
     let reason = health["reason"].as_str().unwrap();
     assert!(reason.contains("CODEX_BIN") && reason.contains(bin.to_str().unwrap()), "{reason}");
     assert_eq!(check(&app, "").await.unwrap(), ServingStatus::NotServing);
@@ -70,6 +70,6 @@ async fn without_codex_the_server_is_unhealthy_until_codex_appears() {
     std::os::unix::fs::symlink(executable(Codex::Fake), &bin).unwrap();
     eventually!("the HTTP door is healthy again", healthz(&app).await.0 == 200);
     eventually!("the gRPC door is healthy again", check(&app, "").await.unwrap() == ServingStatus::Serving);
-    assert_eq!(app.chat(ask("fake:echo", "x")).await, Engine::Exec.echo("x"));
+    assert_eq!(app.chat(ask("fake:echo", "x")).await, echo("x"), "the engine that was asked for");
     app.stop().await;
 }

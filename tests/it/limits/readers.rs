@@ -81,12 +81,12 @@ async fn a_client_that_reads_on_after_the_deadline_is_told_of_it() {
 
 #[tokio::test]
 async fn a_client_that_reads_slowly_gets_everything() {
-    let app = TestApp::fake(&[SHORT]).await;
+    let app = TestApp::fake(&[("CODEX_WRITE_TIMEOUT_SECONDS", "2")]).await;
     let mut wire = Wire::narrow(app.address).await;
     wire.post(&streamed(body("fake:text:2000000", "x"))).await;
     assert_eq!(wire.response().await.status, 200);
-    // Some two seconds in all: twice what a silent client has.
-    let mut pace = tokio::time::interval(Duration::from_millis(10));
+    // Some four seconds in all: twice what a silent client has.
+    let mut pace = tokio::time::interval(Duration::from_millis(20));
     let mut said = Vec::new();
     let mut piece = vec![0; 10 * 1024];
     while !said.ends_with(b"0\r\n\r\n") {

@@ -189,20 +189,20 @@ pub fn config(codex: Codex, home: &Path, marker: &str, settings: &[(&str, &str)]
 /// Where a codex is.
 pub fn executable(codex: Codex) -> PathBuf {
     match codex {
-        Codex::Fake => {
-            // `cargo test` builds examples beside the test binaries' folder.
-            let target = Path::new(env!("CARGO_BIN_EXE_codex-api")).parent().unwrap();
-            let fake = target.join("examples/fake-codex");
-            assert!(
-                fake.exists(),
-                "the fake codex is not built: run `cargo test`, or `cargo build --examples` first"
-            );
-            fake
-        }
+        Codex::Fake => example("fake-codex"),
         Codex::Real => std::env::var_os("CODEX_BIN").map(PathBuf::from).expect(
             "the tests through the real CLI need CODEX_BIN: run ./scripts/test.sh, which installs it",
         ),
     }
+}
+
+/// A program of ours for tests.
+pub fn example(name: &str) -> PathBuf {
+    // `cargo test` builds examples beside the test binaries' folder.
+    let target = Path::new(env!("CARGO_BIN_EXE_codex-api")).parent().unwrap();
+    let program = target.join("examples").join(name);
+    assert!(program.exists(), "{name} is not built: run `cargo test`, or `cargo build --examples` first");
+    program
 }
 
 /// A request of one user message.

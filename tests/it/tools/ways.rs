@@ -133,6 +133,14 @@ fn of_completion(completion: &Value) -> Outcome {
 /// What a client makes of the deltas by their indexes.
 fn of_chunks(chunks: &[Value]) -> Outcome {
     let answer = folded(chunks);
+    let begins_with_call =
+        chunks.get(1).is_some_and(|chunk| !chunk["choices"][0]["delta"]["tool_calls"].is_null());
+    let first = &chunks[0]["choices"][0]["delta"];
+    assert_eq!(
+        (&first["role"], first["content"].is_null()),
+        (&json!("assistant"), begins_with_call),
+        "{chunks:?}"
+    );
     let deltas: Vec<&Value> = chunks
         .iter()
         .filter_map(|chunk| chunk["choices"].get(0)?["delta"]["tool_calls"].as_array())

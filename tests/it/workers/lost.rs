@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The next turns after the errors.
-const NEXT: Duration = Duration::from_secs(2);
+pub const NEXT: Duration = Duration::from_secs(2);
 
 async fn all_lost(begun: Vec<Begun>) {
     for reason in join_all(begun.into_iter().map(Begun::error)).await {

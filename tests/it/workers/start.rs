@@ -1,11 +1,6 @@
 //! Workers that cannot be started any more, and a CLI that is replaced under a running server.
 
-use std::{
-    fs,
-    os::unix::fs::{MetadataExt, PermissionsExt},
-    path::Path,
-    time::Instant,
-};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Instant};
 
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -17,21 +12,30 @@ use crate::{
 };
 
 /// A codex that can be replaced.
-struct Replaceable(TempDir);
+pub(super) struct Replaceable(TempDir);
 
 impl Replaceable {
-    fn new() -> Self {
-        let new = Self(tempfile::tempdir().unwrap());
+    pub(super) fn new() -> Self {
+        let new = Self::missing();
         new.put("");
         new
     }
 
-    fn bin(&self) -> String {
+    /// One that is not there yet.
+    pub(super) fn missing() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub(super) fn remove(&self) {
+        fs::remove_file(self.bin()).unwrap();
+    }
+
+    pub(super) fn bin(&self) -> String {
         self.0.path().join("codex").display().to_string()
     }
 
     /// From now on it is the fake with these shell commands before it; each start leaves a line.
-    fn put(&self, before: &str) {
+    pub(super) fn put(&self, before: &str) {
         let fake = executable(Codex::Fake);
         let (starts, new) = (self.0.path().join("starts"), self.0.path().join("new"));
         let text = format!(
@@ -49,7 +53,7 @@ impl Replaceable {
     }
 }
 
-async fn is_ill(app: &TestApp) -> bool {
+pub(super) async fn is_ill(app: &TestApp) -> bool {
     health(app).await.0 == 503
 }
 
@@ -101,15 +105,13 @@ async fn another_cli_gets_a_catalog_of_its_own_and_is_looked_at_first() {
     let codex = Replaceable::new();
     let app = warm(Codex::Fake, &[("CODEX_BIN", &codex.bin())]).await;
     assert_eq!(app.status().await.codex_version, "0.169.0");
-    let catalog = catalog_of(&app);
-    let inode = || fs::metadata(&catalog).unwrap().ino();
-    let first = inode();
+    let first = catalog_of(&app);
 
     codex.put("export FAKE_CODEX_VERSION=0.170.0");
     signal_all(&app, Signal::KILL);
     eventually!("it is another one", app.status().await.codex_version == "0.170.0");
     twenty_work(&app, Codex::Fake).await;
-    assert_ne!(inode(), first, "the catalog is that of the new one");
+    assert_ne!(catalog_of(&app), first, "the catalog is that of the new one");
 
     // This one would run commands where none may run.
     codex.put("export FAKE_CODEX_VERSION=0.110.0");
@@ -122,7 +124,7 @@ async fn another_cli_gets_a_catalog_of_its_own_and_is_looked_at_first() {
 }
 
 /// The catalog that the worker was started with.
-fn catalog_of(app: &TestApp) -> std::path::PathBuf {
+pub(super) fn catalog_of(app: &TestApp) -> std::path::PathBuf {
     let line = app.processes().into_iter().find(|line| line.contains("model_catalog_json")).unwrap();
     let rest = line.split("model_catalog_json=").nth(1).unwrap();
     let path = rest.split_whitespace().next().unwrap().trim_matches('"');

@@ -11,11 +11,7 @@ use crate::{
 };
 
 /// The whole body for events that are `pending` for a moment before each of the places in `pauses`.
-fn body(
-    events: Vec<(u32, Result<crate::pb::chat_event::Event, Status>)>,
-    choices: u32,
-    pauses: Vec<bool>,
-) -> String {
+fn body(events: Vec<(u32, Result<Event, Status>)>, choices: u32, pauses: Vec<bool>) -> String {
     let mut events = framed(events).into_iter();
     let first = events.next().unwrap().unwrap();
     let chunks = ChunkMaker::begin(first, choices, true).unwrap();
@@ -108,4 +104,34 @@ fn nothing_follows_an_error() {
     let last = chunks(&body).pop().unwrap();
     assert_eq!(last["error"]["code"], "turn_failed");
     assert!(!body.contains("[DONE]") && !body.contains("\"b\""));
+}
+
+#[test]
+fn only_an_answer_that_begins_with_a_call_begins_without_text() {
+    let call = || Ok(Event::ToolCall(crate::pb::ToolCall { name: "f".into(), ..Default::default() }));
+    let thought = || Ok(Event::ReasoningDelta(crate::pb::ReasoningDelta { text: "hm".into() }));
+    let firsts = |body: &str| -> Vec<Value> {
+        let firsts =
+            chunks(body).into_iter().filter(|chunk| chunk["choices"][0]["delta"]["role"] == "assistant");
+        firsts.map(|chunk| chunk["choices"][0]["delta"]["content"].clone()).collect()
+    };
+    let notice = || Ok(Event::Notice(crate::pb::Notice::default()));
+    let mut events = vec![
+        (0, notice()),
+        (0, call()),
+        (1, text("a")),
+        (1, call()),
+        (2, thought()),
+        (2, call()),
+        (0, text("b")),
+    ];
+    events.extend((0..3).map(|index| (index, finished(FinishReason::ToolCalls))));
+    events.push((0, completed(None)));
+    let body = body(events, 3, vec![]);
+    assert_eq!(firsts(&body), [Value::Null, "".into(), "".into()]);
+
+    // Nobody knows yet how it goes on.
+    let events = vec![(0, call()), (0, finished(FinishReason::ToolCalls)), (0, completed(None))];
+    let body = self::body(events, 1, vec![true]);
+    assert_eq!(firsts(&body), [Value::from("")]);
 }

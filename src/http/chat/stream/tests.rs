@@ -24,9 +24,9 @@ fn completed() -> Event {
 #[test]
 fn roles_come_once_and_for_every_answer() {
     let mut maker = begun(2, false);
-    let role = |index| Chunk::Delta(index, Delta::Role { role: "assistant", content: "", refusal: () });
-    assert_eq!(maker.roles(), [role(0), role(1)]);
-    assert_eq!(maker.roles(), []);
+    let role = |index, content| Chunk::Delta(index, Delta::Role { role: "assistant", content, refusal: () });
+    assert_eq!(maker.roles(|index| index == 1), [role(0, Some("")), role(1, None)]);
+    assert_eq!(maker.roles(|_| false), []);
 }
 
 #[test]

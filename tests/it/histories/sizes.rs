@@ -1,0 +1,82 @@
+//! What reaches the model besides the conversation, in bytes, and what becomes of a conversation that is longer than
+//! the model's window. The README has the figures.
+
+use codex_api::pb::{self, chat_event::Event};
+use serde_json::json;
+use tonic::Code;
+
+use crate::{
+    support::{
+        TestApp, ask,
+        grpc::{all, kind},
+    },
+    tools::warm,
+};
+
+/// Bytes of the one request that a line of two words is to the model.
+async fn size(app: &TestApp, model: &str) -> usize {
+    let before = app.asked();
+    let body =
+        json!({"model": model, "messages": [{"role": "user", "content": r#"Hello! @@{"text":"Hi."}@@"#}]});
+    app.complete(&body).await;
+    assert_eq!(app.asked(), before + 1, "{model}");
+    app.seen().body.to_string().len()
+}
+
+#[tokio::test]
+async fn the_model_alone_gets_little_besides_the_conversation() {
+    let app = warm(&[]).await;
+    // One that the CLI knows, one whose requests have another form, one that it does not know.
+    for model in ["gpt-5.5", "gpt-5.6-sol", "gpt-5-codex"] {
+        let alone = size(&app, &format!("{model}:chat")).await;
+        assert!(alone < 3_000, "{model}:chat: {alone} bytes");
+        let agent = size(&app, model).await;
+        assert!((35_000..50_000).contains(&agent), "{model}: {agent} bytes");
+    }
+    app.stop().await;
+}
+
+/// Longer than the 258,400 tokens that Codex takes for the window, at four bytes each.
+fn long() -> pb::ChatRequest {
+    ask("", &format!(r#"{} @@{{"text":"done"}}@@"#, WORDS.repeat(TIMES)))
+}
+
+const WORDS: &str = "wörd äöüß ";
+const TIMES: usize = 90_000;
+
+/// Texts of the notices, the answer, and how often the model was asked.
+async fn told(app: &TestApp, model: &str) -> (Vec<String>, String, u64) {
+    let before = app.asked();
+    let request = pb::ChatRequest { model: model.into(), ..long() };
+    let stream = app.grpc().await.stream_chat(request).await.unwrap().into_inner();
+    let (mut notices, mut answer) = (Vec::new(), String::new());
+    for event in all(stream).await.unwrap() {
+        match event.event.unwrap() {
+            Event::Notice(notice) => notices.push(notice.message),
+            Event::TextDelta(delta) => answer.push_str(&delta.text),
+            _ => {}
+        }
+    }
+    (notices, answer, app.asked() - before)
+}
+
+#[tokio::test]
+async fn a_history_beyond_the_window_is_shortened_for_agents_only_and_never_in_silence() {
+    let app = warm(&[("CODEX_MAX_PROMPT_CHARS", "1000000")]).await;
+    for model in ["gpt-5.5", "gpt-5-codex"] {
+        // The first question is for the summary.
+        let (notices, _, asked) = told(&app, model).await;
+        let summary = notices.iter().filter(|notice| notice.contains("goes on with a summary")).count();
+        assert_eq!((summary, asked), (1, 2), "{model}: {notices:?}");
+        assert!(app.seen().body.to_string().len() < 200_000, "{model}");
+        // Alone, the upstream judges.
+        let (notices, answer, asked) = told(&app, &format!("{model}:chat")).await;
+        assert_eq!((notices, answer.as_str(), asked), (vec![], "done", 1), "{model}");
+        assert!(app.seen().body.to_string().len() > TIMES * WORDS.len(), "{model}: nothing is cut");
+    }
+    // Nobody told us that there is such a model, so that Codex guesses its window.
+    let request = pb::ChatRequest { model: "not-configured:chat".into(), ..long() };
+    let refused = app.grpc().await.chat(request).await.unwrap_err();
+    assert_eq!(kind(&refused), (Code::InvalidArgument, "CONTEXT_LENGTH_EXCEEDED".into()));
+    app.stop().await;
+}

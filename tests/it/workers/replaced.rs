@@ -1,0 +1,144 @@
+//! A CLI that comes, goes or is replaced while the server runs: what `CODEX_ENGINE` would choose at a start is chosen,
+//! and nobody loses a turn.
+
+use std::os::unix::fs::symlink;
+
+use codex_api::pb;
+use serde_json::{Value, json};
+
+use super::{
+    begin, health, signal_all,
+    start::{Replaceable, catalog_of},
+    twenty_work, workers,
+};
+use crate::{
+    eventually,
+    support::{Codex, TestApp, ask, executable, http::body},
+};
+use rustix::process::Signal;
+
+const OLD: &str = "export FAKE_CODEX_VERSION=0.110.0";
+
+/// A server that chooses by itself.
+async fn auto(codex: Codex, settings: &[(&str, &str)]) -> TestApp {
+    let mut all = vec![("CODEX_ENGINE", "auto"), ("CODEX_WORKERS", "1")];
+    all.extend_from_slice(settings);
+    TestApp::start(codex, &all).await
+}
+
+/// The engine that runs turns, if one does.
+async fn runs(app: &TestApp) -> Option<String> {
+    let status = app.status().await;
+    status.ready.then_some(status.engine)
+}
+
+async fn runs_by(app: &TestApp, engine: &str) -> bool {
+    runs(app).await.as_deref() == Some(engine)
+}
+
+/// A request that offers a function.
+fn with_tool(model: &str, text: &str) -> Value {
+    let mut body = body(model, text);
+    body["tools"] =
+        json!([{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]);
+    body
+}
+
+#[tokio::test]
+async fn a_codex_that_comes_later_is_used_as_it_would_have_been_at_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let bin = folder.path().join("codex");
+    let app = auto(Codex::Real, &[("CODEX_BIN", bin.to_str().unwrap())]).await;
+    let (status, told) = health(&app).await;
+    assert_eq!((status, told["engine"].as_str()), (503, Some("auto")), "{told}");
+    assert!(told["reason"].as_str().unwrap().contains(bin.to_str().unwrap()), "{told}");
+    // Whether it will have tools is not known: that is no mistake of the caller.
+    let script = r#"@@[{"calls":[{"name":"f","arguments":{}}]},{"text":"done"}]@@"#;
+    let (status, error) = app.refused(&with_tool("gpt-5.5", script)).await;
+    assert_eq!((status, &error["code"]), (503, &json!("engine_unavailable")), "{error}");
+
+    symlink(executable(Codex::Real), &bin).unwrap();
+    eventually!("the best engine runs", runs_by(&app, "app-server").await);
+    assert_eq!(app.status().await.max_running_turns, 32, "as many turns as suit it");
+    let answer = app.complete(&with_tool("gpt-5.5", script)).await;
+    assert_eq!(answer["choices"][0]["finish_reason"], "tool_calls", "{answer}");
+    let models = app.grpc().await.list_models(pb::ListModelsRequest {}).await.unwrap().into_inner().models;
+    assert!(models.len() > 3, "what it knows is listed: {models:?}");
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_codex_that_is_replaced_by_a_better_one_and_back() {
+    let codex = Replaceable::new();
+    codex.put(OLD);
+    let app = auto(Codex::Fake, &[("CODEX_BIN", &codex.bin())]).await;
+    assert_eq!(runs(&app).await.as_deref(), Some("exec"));
+    assert_eq!(app.status().await.max_running_turns, 2);
+    assert_eq!(app.refused(&with_tool("fake:tools", "x")).await.0, 400);
+
+    codex.put("");
+    eventually!("the better engine runs", runs_by(&app, "app-server").await);
+    assert_eq!(app.status().await.max_running_turns, 32);
+    twenty_work(&app, Codex::Fake).await;
+    let answer = app.complete(&with_tool("fake:tools", "x")).await;
+    assert_eq!(answer["choices"][0]["finish_reason"], "tool_calls", "{answer}");
+
+    // Workers that are there go on, but no new one is of a program that runs commands where none may run.
+    codex.put(OLD);
+    twenty_work(&app, Codex::Fake).await;
+    assert_eq!(runs(&app).await.as_deref(), Some("app-server"));
+    assert_eq!(app.status().await.codex_version, "0.169.0");
+    signal_all(&app, Signal::KILL);
+    eventually!("the other engine runs", runs_by(&app, "exec").await);
+    let status = app.status().await;
+    assert_eq!((status.codex_version.as_str(), status.max_running_turns), ("0.110.0", 2));
+    assert_eq!(app.chat(ask("fake:text:5", "x")).await, "01234");
+    eventually!("no worker of it is there", workers(&app).is_empty());
+
+    codex.put("");
+    eventually!("the better engine runs again", runs_by(&app, "app-server").await);
+    twenty_work(&app, Codex::Fake).await;
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn an_update_replaces_the_workers_and_no_turn_is_lost() {
+    let codex = Replaceable::new();
+    let app = auto(Codex::Fake, &[("CODEX_BIN", &codex.bin()), ("CODEX_WORKERS", "2")]).await;
+    eventually!("both are there", workers(&app).len() == 2);
+    let (old, catalog) = (workers(&app), catalog_of(&app));
+    let running = begin(&app, 1, ("fake:stream:100000:20", "hi")).await;
+
+    // As npm does it: for a moment there is none.
+    codex.remove();
+    twenty_work(&app, Codex::Fake).await;
+    assert_eq!(health(&app).await.0, 200);
+    codex.put("export FAKE_CODEX_VERSION=0.170.0");
+    eventually!("it is another one", app.status().await.codex_version == "0.170.0");
+    eventually!("both are new", {
+        twenty_work(&app, Codex::Fake).await;
+        workers(&app).iter().filter(|pid| !old.contains(pid)).count() == 2
+    });
+    eventually!("one of the old ones is left, which has a turn to finish", workers(&app).len() == 3);
+    drop(running);
+    eventually!("the old ones are gone", workers(&app).iter().all(|pid| !old.contains(pid)));
+    assert_ne!(catalog_of(&app), catalog, "the catalog is that of the new one");
+    assert!(!catalog.exists(), "the old one's is gone with it");
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_process_for_each_turn_is_of_the_codex_that_is_there() {
+    let codex = Replaceable::new();
+    let app = TestApp::fake(&[("CODEX_ENGINE", "exec"), ("CODEX_BIN", &codex.bin())]).await;
+    assert_eq!(app.status().await.codex_version, "0.169.0");
+    codex.put("export FAKE_CODEX_VERSION=0.140.0");
+    assert_eq!(app.status().await.codex_version, "0.140.0");
+    codex.remove();
+    let status = app.status().await;
+    assert!(!status.ready && status.reason.contains("CODEX_BIN"), "{status:?}");
+    codex.put("");
+    eventually!("it is there again", app.status().await.ready);
+    assert_eq!(app.chat(ask("fake:text:5", "x")).await, "01234");
+    app.stop().await;
+}

@@ -1,0 +1,158 @@
+//! The real CLI behind a relay that goes wrong in the middle of twenty streams: a clear error for each of them, the other
+//! worker's go on, and the next turns work. `tests/saboteur` is the relay.
+
+use std::{fs, io::Write, path::PathBuf, time::Duration};
+
+use futures_util::future::join_all;
+use tempfile::TempDir;
+
+use super::{Begun, STREAMS, begin, lost::NEXT, twenty_work, warm, within};
+use crate::{
+    eventually,
+    support::{Codex, TestApp, example, executable},
+};
+
+/// Slow enough that forty of them leave the machine some time for the rest.
+const ENDLESS: (&str, &str) = ("gpt-5.5", r#"@@{"tokens":100000,"delay_ms":100}@@"#);
+
+/// Silence is noticed after six seconds, and one that talks but does not answer after nine. So is a closed pipe: the
+/// containment process holds the same ends.
+const NOTICED: Duration = Duration::from_secs(15);
+
+/// What is said of a worker that was found out so.
+const SENT_AWAY: &str = "it was sent away";
+
+/// One that breaks a rule is sent away at once.
+const AT_ONCE: Duration = Duration::from_secs(2);
+
+/// Two workers, both of which can be made to go wrong.
+struct Sabotaged {
+    app: TestApp,
+    folder: TempDir,
+    workers: [u32; 2],
+    /// Streams under way, by their worker.
+    begun: [Vec<Begun>; 2],
+}
+
+impl Sabotaged {
+    /// Twenty streams at least on each worker.
+    async fn new() -> Self {
+        let folder = tempfile::Builder::new().prefix("codex-api-sabotage-").tempdir().unwrap();
+        let settings = [
+            ("CODEX_BIN", example("saboteur")),
+            ("SABOTEUR_CODEX", executable(Codex::Real)),
+            ("SABOTEUR_FOLDER", folder.path().to_owned()),
+            ("CODEX_WORKERS", "2".into()),
+        ];
+        let settings = settings.map(|(name, value)| (name, value.display().to_string()));
+        let settings: Vec<(&str, &str)> =
+            settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let app = warm(Codex::Real, &settings).await;
+        eventually!("both workers are there", started(&folder).len() == 2);
+        let workers = <[u32; 2]>::try_from(started(&folder)).unwrap();
+        let mut new = Self { app, folder, workers, begun: [Vec::new(), Vec::new()] };
+        while new.begun.iter().any(|begun| begun.len() < STREAMS) {
+            new.begin().await;
+        }
+        new
+    }
+
+    /// One more stream.
+    async fn begin(&mut self) {
+        let before = self.turns();
+        let number = self.begun.iter().map(Vec::len).sum();
+        let stream = begin(&self.app, number, ENDLESS).await;
+        let place = self.turns().iter().zip(&before).position(|(now, before)| now > before);
+        self.begun[place.expect("one of the two has it")].push(stream);
+    }
+
+    /// How many turns each worker was given.
+    fn turns(&self) -> [u64; 2] {
+        self.workers.map(|pid| fs::metadata(self.file(pid, "turns")).unwrap().len())
+    }
+
+    fn file(&self, pid: u32, what: &str) -> PathBuf {
+        self.folder.path().join(format!("{pid}.{what}"))
+    }
+
+    /// From now on the first worker does this.
+    fn order(&self, order: &str) {
+        let mut orders =
+            fs::OpenOptions::new().write(true).open(self.file(self.workers[0], "orders")).unwrap();
+        writeln!(orders, "{order}").unwrap();
+    }
+
+    /// The other worker's streams are unharmed, the next turns work, nothing is left.
+    async fn goes_on(self) {
+        let Self { app, folder, begun: [first, mut second], .. } = self;
+        join_all(second.iter_mut().map(Begun::goes_on)).await;
+        within(NEXT, "the next twenty turns", twenty_work(&app, Codex::Real)).await;
+        drop((first, second));
+        eventually!("all is quiet", app.status().await.running_turns == 0);
+        app.stop().await;
+        drop(folder);
+    }
+}
+
+/// The process ids of the workers so far.
+fn started(folder: &TempDir) -> Vec<u32> {
+    let names = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    let names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
+    names.iter().filter_map(|name| name.strip_suffix(".turns")?.parse().ok()).collect()
+}
+
+/// The first worker's streams end with an error that says what to do.
+async fn the_first_worker_is_lost(order: &str, noticed: Duration, why: &str) {
+    let mut all = Sabotaged::new().await;
+    all.order(order);
+    let lost = join_all(std::mem::take(&mut all.begun[0]).into_iter().map(Begun::failure));
+    for (reason, words) in within(noticed, "twenty errors", lost).await {
+        assert_eq!(reason, "WORKER_LOST");
+        assert!(words.contains(why) && words.contains("try again"), "{words}");
+    }
+    let pid = all.workers[0];
+    eventually!("it is gone", !all.app.processes().iter().any(|line| line.starts_with(&format!("{pid}: "))));
+    all.goes_on().await;
+}
+
+#[tokio::test]
+async fn a_line_of_twenty_megabytes() {
+    the_first_worker_is_lost("long", AT_ONCE, "a line of more than").await;
+}
+
+#[tokio::test]
+async fn a_worker_that_closes_its_output() {
+    the_first_worker_is_lost("close-stdout", NOTICED, SENT_AWAY).await;
+}
+
+#[tokio::test]
+async fn a_worker_that_closes_its_input() {
+    the_first_worker_is_lost("close-stdin", NOTICED, SENT_AWAY).await;
+}
+
+#[tokio::test]
+async fn a_worker_that_says_nothing_any_more() {
+    the_first_worker_is_lost("mute", NOTICED, SENT_AWAY).await;
+}
+
+#[tokio::test]
+async fn a_worker_that_speaks_but_never_answers() {
+    the_first_worker_is_lost("deaf", NOTICED, SENT_AWAY).await;
+}
+
+#[tokio::test]
+async fn a_worker_that_says_nothing_but_garbage() {
+    the_first_worker_is_lost("nonsense", NOTICED, SENT_AWAY).await;
+}
+
+#[tokio::test]
+async fn garbage_between_the_lines_harms_nobody() {
+    let mut all = Sabotaged::new().await;
+    let before = all.turns();
+    all.order("garbage");
+    join_all(all.begun[0].iter_mut().map(Begun::goes_on)).await;
+    within(NEXT, "the next twenty turns", twenty_work(&all.app, Codex::Real)).await;
+    assert!(all.turns()[0] > before[0], "some of them on the same worker");
+    assert_eq!(started(&all.folder).len(), 2, "no worker was replaced");
+    all.goes_on().await;
+}
