@@ -52,6 +52,7 @@ settings! {
     MODELS CODEX_MODEL_ALIASES "model-aliases" "JSON" "{}" "Other names for models: a JSON object, requested to real"
     MODELS CODEX_ADVERTISED_MODELS "advertised-models" "LIST" "" "Models that /v1/models lists besides the aliases and their targets (comma list); when empty, CODEX_MODEL and what the CLI knows"
     MODELS CODEX_MODEL_REASONING_EFFORT "model-reasoning-effort" "WORD" "high" "Effort of requests that name none: minimal, low, medium, high, xhigh or a word the model advertises"
+    MODELS CODEX_MODEL_REASONING_SUMMARY "model-reasoning-summary" "WORD" "auto" "How the model tells its thoughts in requests that do not say it: auto, concise, detailed or none (some OpenAI accounts must be verified for summaries: without that, none)"
     AGENT CODEX_PROFILE "profile" "NAME" "agent" "What the model is given: agent (Codex with its own tools) or chat (the model alone, with the client's tools); needs the app-server engine"
     AGENT CODEX_WORKSPACE "workspace" "DIR" "" "Folder that the agent works in; the current one when empty"
     AGENT CODEX_ADD_DIRS "add-dirs" "LIST" "" "Further folders that the agent may write to under workspace-write (comma list)"

@@ -281,7 +281,12 @@ impl Conductor {
 
 /// For `turn/start`.
 fn turn_params(thread: &str, turn: &Turn) -> Result<Value, Error> {
-    let mut params = json!({"threadId": thread, "input": [], "effort": turn.reasoning_effort});
+    let mut params = json!({
+        "threadId": thread,
+        "input": [],
+        "effort": turn.reasoning_effort,
+        "summary": turn.reasoning_summary,
+    });
     if let Format::JsonSchema(schema) = &turn.format {
         params["outputSchema"] = serde_json::from_str(schema).map_err(Error::internal)?;
     }
