@@ -9,6 +9,7 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{
+    attempt::Attempt,
     failure, item,
     memory::call_id,
     own_calls::OwnCalls,
@@ -46,12 +47,10 @@ pub(super) struct Translator {
     tools: ToolSet,
     profile: Profile,
     retries: u32,
-    retried: u32,
+    attempt: Attempt,
     corrections: u32,
     /// Text of the current message that the client has.
     told: Told,
-    /// Whether the client has text of a model response that is not complete.
-    speaking: bool,
     /// Calls of the response that is under way.
     calls: Vec<Call>,
     /// Requests for calls, to be answered only where a call goes back to the model.
@@ -87,10 +86,9 @@ impl Translator {
             tools,
             profile,
             retries,
-            retried: 0,
+            attempt: Attempt::default(),
             corrections: 0,
             told: Told::default(),
-            speaking: false,
             calls: Vec::new(),
             requests: HashMap::new(),
             given_up: HashSet::new(),
@@ -159,10 +157,10 @@ impl Translator {
         match method {
             "item/agentMessage/delta" => Ok(self.text(string(params, "delta")).into()),
             "item/reasoning/summaryTextDelta" | "item/reasoning/textDelta" => {
-                Ok(non_empty(string(params, "delta")).map(TurnEvent::Reasoning).into())
+                Ok(self.thought(string(params, "delta")).into())
             }
             "item/reasoning/summaryPartAdded" if params["summaryIndex"].as_u64() > Some(0) => {
-                Ok(Some(TurnEvent::Reasoning("\n\n".to_owned())).into())
+                Ok(self.thought("\n\n".to_owned()).into())
             }
             "item/started" => self.item(&params["item"], false),
             "item/completed" => self.item(&params["item"], true),
@@ -175,6 +173,7 @@ impl Translator {
             }
             "rawResponse/completed" => self.response_completed(&params["usage"]),
             "thread/tokenUsage/updated" => {
+                self.attempt.is_counted();
                 self.usage.total = Some(usage(&params["tokenUsage"]["total"]));
                 Ok(Step::default())
             }
@@ -199,8 +198,12 @@ impl Translator {
 
     fn text(&mut self, text: String) -> Option<TurnEvent> {
         self.told.add(&text);
-        self.speaking = true;
+        self.attempt.speaks();
         non_empty(text).map(TurnEvent::Text)
+    }
+
+    fn thought(&mut self, text: String) -> Option<TurnEvent> {
+        non_empty(text).filter(|_| self.attempt.thinks()).map(TurnEvent::Reasoning)
     }
 
     fn item(&mut self, item: &Value, completed: bool) -> Result<Step, Error> {
@@ -248,14 +251,13 @@ impl Translator {
             // The same comes again, with the end of the turn.
             return Ok(Step::default());
         }
-        self.retried += 1;
+        let again = self.attempt.retries(self.retries);
         // Those of a response that broke off are not the client's to answer.
         self.calls.clear();
         self.own.clear();
         match failure::of(error) {
             End::Cut(reason) => Ok(self.finished(reason)),
-            // Asked again, the model would repeat what the client already has.
-            End::Failed(error) if self.speaking || self.retried > self.retries => Err(given_up(error)),
+            End::Failed(error) if !again => Err(given_up(error)),
             End::Failed(_) => {
                 let details = error["additionalDetails"].as_str().unwrap_or_default();
                 let message = format!("{} {details}", string(error, "message"));
@@ -266,8 +268,7 @@ impl Translator {
 
     fn response_completed(&mut self, told: &Value) -> Result<Step, Error> {
         self.usage.add(usage(told));
-        self.speaking = false;
-        self.retried = 0;
+        self.attempt.ends();
         if self.calls.is_empty() {
             return Ok(Step::default());
         }

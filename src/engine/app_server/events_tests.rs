@@ -81,6 +81,35 @@ fn a_retry_never_repeats_text() {
 }
 
 #[test]
+fn a_retry_never_repeats_thoughts() {
+    let retry =
+        json!({"willRetry": true, "error": {"message": "Reconnecting... 1/5", "codexErrorInfo": "other"}});
+    let part = json!({"summaryIndex": 1});
+    let mut t = plain();
+    let thinks = |t: &mut Translator, text: &str| events(t, "item/reasoning/summaryTextDelta", delta(text));
+    assert_eq!(thinks(&mut t, "one"), [TurnEvent::Reasoning("one".into())]);
+    assert!(matches!(events(&mut t, "error", retry)[..], [TurnEvent::Notice(_)]));
+    assert_eq!(thinks(&mut t, "one"), []);
+    assert_eq!(events(&mut t, "item/reasoning/summaryPartAdded", part), []);
+    events(&mut t, "rawResponse/completed", usage(1, 1));
+    assert_eq!(thinks(&mut t, "two"), [TurnEvent::Reasoning("two".into())]);
+}
+
+#[test]
+fn a_codex_that_tells_no_ends_of_responses_may_retry_each_of_them() {
+    let retry =
+        json!({"willRetry": true, "error": {"message": "Reconnecting... 1/5", "codexErrorInfo": "other"}});
+    let mut t = plain();
+    for _ in 0..3 {
+        events(&mut t, "error", retry.clone());
+        events(&mut t, "item/agentMessage/delta", delta("said"));
+        events(&mut t, "thread/tokenUsage/updated", json!({"tokenUsage": {"total": {}}}));
+    }
+    events(&mut t, "item/agentMessage/delta", delta("said"));
+    assert_eq!(t.push("error", &retry, TURN).unwrap_err().reason(), "UPSTREAM_UNAVAILABLE");
+}
+
+#[test]
 fn nothing_is_kept_of_a_turn_that_nobody_will_ask_for() {
     let item = || json!({"turnId": TURN, "item": {"type": "reasoning", "encrypted_content": "E"}});
     for (tools, kept) in [(vec![], 0), (vec![tool("get")], 1)] {

@@ -1,6 +1,7 @@
 //! Warm `codex app-server` workers: every token as it is made, histories with their roles, tools of the client. One
 //! request is one ephemeral thread on some worker; nothing of it stays.
 
+mod attempt;
 mod catalog;
 mod events;
 mod failure;
