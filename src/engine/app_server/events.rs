@@ -18,7 +18,7 @@ use super::{
     told::Told,
     tools::ToolSet,
     usage::{UsageSoFar, usage},
-    wire::ToolCall,
+    wire::{self, ToolCall},
 };
 use crate::{
     config::Profile,
@@ -104,7 +104,7 @@ impl Translator {
     /// Codex asks for the result of a call. It may come before or after the end of the response that has the call.
     pub(super) fn called(&mut self, call: ToolCall) -> Step {
         self.requests.insert(call.call_id, call.request);
-        Step { events: Vec::new(), next: self.corrections_due() }
+        Step { events: Vec::new(), next: self.corrections_due(false) }
     }
 
     /// How long nothing may be said before [`quiet`](Self::quiet) is to be asked; none: as long as it likes.
@@ -113,7 +113,7 @@ impl Translator {
             Some(_) if self.interrupted => Some(ENDING),
             Some(_) if self.own.run() => Some(RUNNING),
             Some(_) => Some(NOT_BEGUN),
-            None => (self.correcting.is_none() && !self.requests.is_empty()).then_some(QUIET),
+            None => (self.correcting.is_some() || !self.requests.is_empty()).then_some(QUIET),
         }
     }
 
@@ -126,6 +126,8 @@ impl Translator {
                 self.interrupted = true;
                 Next::Interrupt.into()
             }
+            // Codex will not ask for all of them: some it has sent back by itself.
+            None if self.correcting.is_some() => self.corrections_due(true).into(),
             None => Next::Answer(self.give_up()).into(),
         }
     }
@@ -198,8 +200,9 @@ impl Translator {
 
     fn text(&mut self, text: String) -> Option<TurnEvent> {
         self.told.add(&text);
+        let text = non_empty(text)?;
         self.attempt.speaks();
-        non_empty(text).map(TurnEvent::Text)
+        Some(TurnEvent::Text(text))
     }
 
     fn thought(&mut self, text: String) -> Option<TurnEvent> {
@@ -284,7 +287,7 @@ impl Translator {
             }
             self.corrections += 1;
             self.correcting = Some(calls.into_iter().zip(verdicts).collect());
-            return Ok(Step { events: Vec::new(), next: self.corrections_due() });
+            return Ok(Step { events: Vec::new(), next: self.corrections_due(false) });
         }
         if self.own.are_answered() {
             return Ok(self.hand_over(&calls));
@@ -318,7 +321,7 @@ impl Translator {
         let text = |key: &str| item[key].as_str().map(str::to_owned);
         let call = Call { id: text("call_id")?, alias: text("name")?, arguments: text("arguments")? };
         let ours = item["type"] == "function_call" && self.names_offered(item);
-        let whole = serde_json::from_str::<serde::de::IgnoredAny>(&call.arguments).is_ok();
+        let whole = wire::parse(call.arguments.as_bytes()).is_some();
         (ours && whole).then_some(call)
     }
 
@@ -329,10 +332,11 @@ impl Translator {
             && item["name"].as_str().is_some_and(|name| self.tools.offers(name))
     }
 
-    /// Answers for the model, once Codex has asked for all of them.
-    fn corrections_due(&mut self) -> Next {
+    /// Answers for the model, once Codex has asked for all of them, or `now`.
+    fn corrections_due(&mut self, now: bool) -> Next {
         let asked = |call: &Call| self.requests.contains_key(&call.id) || self.given_up.contains(&call.id);
-        let Some(calls) = self.correcting.take_if(|calls| calls.iter().all(|(call, _)| asked(call))) else {
+        let due = |calls: &mut Vec<(Call, _)>| now || calls.iter().all(|(call, _)| asked(call));
+        let Some(calls) = self.correcting.take_if(due) else {
             return Next::Read;
         };
         let answers = calls.into_iter().filter_map(|(call, verdict)| {

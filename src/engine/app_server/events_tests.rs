@@ -197,6 +197,45 @@ fn arguments_that_break_a_strict_schema_go_back_to_the_model() {
     assert_eq!(t.push("rawResponse/completed", &usage(5, 5), TURN).unwrap_err().reason(), "TURN_FAILED");
 }
 
+#[test]
+fn calls_that_codex_sends_back_itself_are_not_waited_for() {
+    let strict = pb::Tool { strict: true, parameters: Some(strict_schema()), ..tool("get") };
+    // A half of a letter is no JSON that Codex can read, but a number may be as large as it likes.
+    for (first, asked) in [(r#"{"city": "\ud800"}"#, false), (r#"{"city": 1e999}"#, true)] {
+        let mut t = translator(Profile::Agent, vec![strict.clone()]);
+        events(&mut t, "rawResponseItem/completed", call("c1", "get", first));
+        events(&mut t, "rawResponseItem/completed", call("c2", "get", r#"{"city": 5}"#));
+        t.called(wanted("c2"));
+        let mut step = t.push("rawResponse/completed", &usage(5, 5), TURN).unwrap();
+        if asked {
+            assert!(matches!(step.next, Next::Read));
+            step = t.called(wanted("c1"));
+        }
+        let Next::Answer(answers) = step.next else { panic!("{first}: {step:?}") };
+        assert_eq!(answers.len(), 1 + usize::from(asked));
+    }
+}
+
+#[test]
+fn a_correction_does_not_wait_for_ever() {
+    let strict = pb::Tool { strict: true, parameters: Some(strict_schema()), ..tool("get") };
+    for asked in [0, 1] {
+        let mut t = translator(Profile::Agent, vec![strict.clone()]);
+        for id in ["c1", "c2"] {
+            events(&mut t, "rawResponseItem/completed", call(id, "get", r#"{"city": 5}"#));
+        }
+        t.push("rawResponse/completed", &usage(5, 5), TURN).unwrap();
+        if asked == 1 {
+            assert!(matches!(t.called(wanted("c2")).next, Next::Read));
+        }
+        // Codex asks for no more, whyever.
+        assert_eq!(t.patience(), Some(QUIET));
+        let Next::Answer(answers) = t.quiet().next else { panic!("answers") };
+        assert_eq!(answers.len(), asked);
+        assert_eq!(t.patience(), None);
+    }
+}
+
 /// `{"type": "object", "properties": {"city": {"type": "string"}}}`
 fn strict_schema() -> prost_types::Struct {
     use prost_types::{Struct, Value as V, value::Kind};

@@ -248,7 +248,7 @@ impl Shared {
             self.put(known, 0);
             return None;
         }
-        let Ok(incoming) = serde_json::from_slice::<Incoming>(line) else {
+        let Some(incoming) = wire::read(line) else {
             if !line.trim_ascii().is_empty() {
                 tracing::warn!(
                     bytes = line.len(),
