@@ -189,11 +189,11 @@ fn later(opened: impl Future<Output = Result<Events, Error>> + Send + 'static, d
 /// The events of a turn that is not the only one of its request. The engine may find out late that it has no room, and
 /// the others run by then.
 fn beside_others(events: Events) -> Events {
-    let told = |error| match error {
-        Error::Overloaded { message, .. } => {
-            Error::TurnFailed { message: format!("another answer: {message}") }
+    let told = |error| {
+        if let Error::Overloaded { message, .. } = error {
+            return Error::TurnFailed { message: format!("another answer: {message}") };
         }
-        error => error,
+        error
     };
     Box::pin(events.map(move |event| event.map_err(told)))
 }
