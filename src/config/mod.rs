@@ -299,6 +299,12 @@ impl Config {
                  set it, or listen on 127.0.0.1",
             );
         }
+        if config.codex.engine == EngineChoice::Exec && config.codex.profile == Profile::Chat {
+            values.mistake(
+                "CODEX_PROFILE: chat needs the app-server engine, and CODEX_ENGINE=exec excludes it; \
+                 set CODEX_ENGINE=app-server, or CODEX_PROFILE=agent",
+            );
+        }
         values.finish(config)
     }
 }

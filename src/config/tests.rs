@@ -66,6 +66,17 @@ fn every_mistake_is_reported_at_once() {
 }
 
 #[test]
+fn settings_that_contradict_each_other_are_a_mistake() {
+    let chat = ("CODEX_PROFILE", "chat");
+    let ConfigError(mistakes) = load(&[chat, ("CODEX_ENGINE", "exec")], "", &[]).unwrap_err();
+    assert_eq!(mistakes.len(), 1);
+    assert!(mistakes[0].starts_with("CODEX_PROFILE: ") && mistakes[0].contains("CODEX_ENGINE=exec"));
+    for engine in ["auto", "app-server"] {
+        assert_eq!(load(&[chat, ("CODEX_ENGINE", engine)], "", &[]).unwrap().codex.profile, Profile::Chat);
+    }
+}
+
+#[test]
 fn secrets_neither_print_nor_reach_the_child() {
     let env = [
         ("CODEX_GATEWAY_TOKEN", "swordfish"),

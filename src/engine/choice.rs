@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Check, Engine, app_server::AppServer, chosen::Chosen, exec::Exec, installed, process::Launcher};
-use crate::config::{Config, EngineChoice};
+use crate::config::{Codex, Config, EngineChoice, Profile};
 
 /// The configuration asks for what the installed CLI does not do.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -19,7 +19,7 @@ pub async fn examine(config: &Config, launcher: &Launcher) -> Vec<Check> {
         && codex.engine != EngineChoice::Exec
     {
         let mut found = AppServer::examine(config, launcher, &installed).await;
-        if codex.engine == EngineChoice::Auto {
+        if may_be_exec(codex) {
             // There is another engine: what this one lacks is worth knowing, but turns do not fail.
             for check in &mut found {
                 check.soften();
@@ -41,6 +41,11 @@ pub async fn choose(config: &Config, launcher: Launcher) -> Result<Arc<dyn Engin
         },
         EngineChoice::Auto | EngineChoice::AppServer => Ok(Chosen::start(config.clone(), launcher).await?),
     }
+}
+
+/// Whether a process for each turn may take the place of the app-server: it cannot leave the agent out.
+pub(super) fn may_be_exec(codex: &Codex) -> bool {
+    codex.engine == EngineChoice::Auto && codex.profile == Profile::Agent
 }
 
 /// Whether it is the configuration that has to be changed, and not the CLI.

@@ -12,7 +12,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     Engine, EngineStatus, Events, Slot, Turn,
     app_server::AppServer,
-    choice::{ChoiceError, is_misconfigured},
+    choice::{ChoiceError, is_misconfigured, may_be_exec},
     exec::Exec,
     installed::{self, Fingerprint},
     process::Launcher,
@@ -75,9 +75,11 @@ impl Chosen {
     pub(super) async fn start(config: Config, launcher: Launcher) -> Result<Arc<Self>, ChoiceError> {
         let last = look(&config, &launcher).await;
         match &last.found {
-            Found::Unfit(trouble) => return Err(ChoiceError(trouble.clone())),
+            Found::Unfit(trouble) if config.codex.engine == EngineChoice::AppServer => {
+                return Err(ChoiceError(trouble.clone()));
+            }
             Found::Missing(trouble) if is_misconfigured(trouble) => return Err(ChoiceError(trouble.clone())),
-            Found::Warm(_) | Found::Exec(_) | Found::Missing(_) => last.found.tell(None),
+            Found::Warm(_) | Found::Exec(_) | Found::Unfit(_) | Found::Missing(_) => last.found.tell(None),
         }
         let chosen = Arc::new(Self {
             exec: Exec::new(config.codex.clone(), config.log.clone(), launcher.clone()),
@@ -133,7 +135,7 @@ impl Chosen {
     fn now(&self) -> Now<'_> {
         let last = self.last.read().unwrap_or_else(PoisonError::into_inner);
         match &last.found {
-            Found::Warm(warm) if self.config.codex.engine == EngineChoice::Auto && warm.is_refused() => {
+            Found::Warm(warm) if may_be_exec(&self.config.codex) && warm.is_refused() => {
                 Now::Exec(&self.exec)
             }
             Found::Warm(warm) => Now::Warm(Arc::clone(warm)),
@@ -153,6 +155,9 @@ async fn look(config: &Config, launcher: &Launcher) -> Look {
             Err(reason) if config.codex.engine == EngineChoice::AppServer => {
                 Found::Unfit(format!("CODEX_ENGINE=app-server cannot be used: {reason}"))
             }
+            Err(reason) if !may_be_exec(&config.codex) => Found::Unfit(format!(
+                "CODEX_PROFILE=chat needs the app-server engine, which cannot be used: {reason}"
+            )),
             Err(reason) => Found::Exec(reason),
         },
     };

@@ -52,6 +52,25 @@ pub fn prepare(codex: &Codex) -> io::Result<()> {
     Ok(())
 }
 
+/// Why the CLI could not live there; it must be able to write, if only its state. None if it can.
+pub(super) fn trouble(codex: &Codex) -> Option<String> {
+    let env = environment(codex);
+    let Some(folder) = codex_home(&env) else {
+        return Some("the Codex CLI has no home: neither CODEX_HOME nor HOME is set".to_owned());
+    };
+    let shown = folder.display();
+    if folder.is_dir() {
+        let tried = tempfile::tempfile_in(&folder).err()?;
+        return Some(format!("the Codex CLI cannot write in its home {shown}: {tried}"));
+    }
+    if folder.exists() {
+        return Some(format!("the Codex CLI's home {shown} is not a folder"));
+    }
+    // Its usual one it makes itself.
+    let named = env.get(&OsString::from("CODEX_HOME")).is_some_and(|value| !value.is_empty());
+    named.then(|| format!("CODEX_HOME names {shown}, which does not exist"))
+}
+
 /// `CODEX_HOME` as the CLI would find it.
 pub fn codex_home(env: &BTreeMap<OsString, OsString>) -> Option<PathBuf> {
     let of = |name: &str| env.get(&OsString::from(name)).filter(|value| !value.is_empty());

@@ -61,6 +61,9 @@ pub(super) async fn look(codex: &Codex, launcher: &Launcher) -> Result<Installed
     if !codex.workspace.is_dir() {
         return Err(format!("CODEX_WORKSPACE names {}, which is not a folder", codex.workspace.display()));
     }
+    if let Some(trouble) = home::trouble(codex) {
+        return Err(trouble);
+    }
     let ask = async |arguments: &[&str]| {
         let launch = Launch {
             program: program.clone(),

@@ -5,6 +5,7 @@ mod app_server;
 pub mod binary;
 mod choice;
 mod chosen;
+mod complaint;
 pub mod containment;
 pub mod exec;
 mod foster;
@@ -252,7 +253,7 @@ pub enum TurnEvent {
     /// A call of a client's tool.
     ToolCall(pb::ToolCall),
     /// What the agent does.
-    Item(pb::Item),
+    Item(Box<pb::Item>),
     /// A warning or a retry.
     Notice(pb::Notice),
     /// The end, once.

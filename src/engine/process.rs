@@ -24,7 +24,7 @@ use tokio_util::{
     task::TaskTracker,
 };
 
-use super::{Slot, foster::Foster};
+use super::{Slot, complaint, foster::Foster};
 
 /// How much of stderr is kept: its end, where the reason stands.
 const STDERR_KEPT: usize = 16 * 1024;
@@ -100,9 +100,7 @@ pub(super) struct Answer {
 impl Answer {
     /// What it said, on one line, for a person.
     pub(super) fn words(&self) -> String {
-        let text = if self.stderr.trim().is_empty() { &self.stdout } else { &self.stderr };
-        let words: Vec<&str> = text.split_whitespace().collect();
-        words.join(" ").chars().take(300).collect()
+        complaint::of(if self.stderr.trim().is_empty() { &self.stdout } else { &self.stderr })
     }
 }
 
@@ -172,10 +170,15 @@ impl Launcher {
         };
         self.alive.spawn(async move {
             let feeding = OptionFuture::from(text.map(|(stdin, text)| feed(stdin, text)));
-            let (status, _, ()) = tokio::join!(owner.end(), feeding, keep(stderr, tail));
-            if let Some(foster) = foster {
-                foster.ended(pid, status).await;
-            }
+            let ending = async {
+                let status = owner.end().await;
+                // What is left may hold the pipes, which are read to their end.
+                if let Some(foster) = foster {
+                    foster.ended(pid, status).await;
+                }
+                status
+            };
+            let (status, _, ()) = tokio::join!(ending, feeding, keep(stderr, tail));
             let last_words = launch.last_words.and_then(|path| std::fs::read_to_string(path).ok());
             drop(launch.scratch);
             drop(slot);

@@ -65,7 +65,7 @@ fn by_status(code: u16, words: &str) -> Error {
     let message = format!("the upstream answered {code}: {words}");
     match code {
         400 | 422 => Error::Rejected { message },
-        401 | 403 => login_refused(code),
+        401 | 403 => refused(code, &quoted(words)),
         402 => Error::UsageLimit { message },
         404 if is_unknown_model(words) => Error::ModelNotFound { message },
         413 => Error::ContextLengthExceeded { message },
@@ -75,13 +75,34 @@ fn by_status(code: u16, words: &str) -> Error {
     }
 }
 
-/// The upstream wants another key than ours.
-pub(super) fn login_refused(code: u16) -> Error {
+/// The upstream wants another key than ours (401), or does not want us at all (403), for which there are more reasons
+/// than the login. What it says of our login is for the operator.
+fn refused(code: u16, words: &str) -> Error {
+    tracing::warn!(status = code, upstream = words, "the upstream refuses the server's own login");
+    let quote = if code == 403 && !words.is_empty() { format!(": {words}") } else { String::new() };
+    let remedy = match code {
+        403 => "the operator must log in with an account that may use it, or mend what it names",
+        _ => "the operator must log in again",
+    };
     Error::EngineUnavailable {
-        message: format!(
-            "the upstream refused the server's own login ({code}); the operator must log in again"
-        ),
+        message: format!("the upstream refused the server's own login ({code}{quote}); {remedy}"),
     }
+}
+
+/// The most that is quoted of an upstream, in characters.
+const QUOTED: usize = 200;
+
+/// Words of the upstream on one line, without what may be a key.
+fn quoted(words: &str) -> String {
+    let words: Vec<&str> =
+        words.split_whitespace().map(|word| if is_secret(word) { "…" } else { word }).collect();
+    words.join(" ").chars().take(QUOTED).collect()
+}
+
+fn is_secret(word: &str) -> bool {
+    let word = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());
+    let starts = ["sk-", "sess-", "eyJ"].iter().any(|start| word.contains(start));
+    starts || (word.len() >= 24 && word.contains(|c: char| c.is_ascii_digit()))
 }
 
 fn by_prefix(text: &str) -> Error {
@@ -171,6 +192,8 @@ pub(super) fn of_exit(code: Option<i32>, stderr: &str) -> Error {
         unavailable("the installed Codex CLI does not understand our options; `codex-api doctor` tells more")
     } else if has("Error loading config") || has("in `model_providers") {
         unavailable("the Codex CLI refuses its configuration; `codex-api doctor` tells more")
+    } else if has("failed to initialize ") || has("Error finding codex home") {
+        unavailable("the Codex CLI cannot begin a turn, perhaps for its home; `codex-api doctor` tells more")
     } else if has("Not inside a trusted directory") {
         unavailable(
             "the workspace is not a git repository; set CODEX_SKIP_GIT_REPO_CHECK=1 or another CODEX_WORKSPACE",

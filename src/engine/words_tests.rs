@@ -83,6 +83,12 @@ fn exits_without_an_end_are_told_apart() {
         (Some(101), "thread 'main' panicked", "TURN_FAILED"),
         (None, "", "TURN_FAILED"),
         (Some(1), "Not logged in. Run `codex login`", "ENGINE_UNAVAILABLE"),
+        (
+            Some(1),
+            "Error: failed to initialize in-process app-server client: Read-only file system (os error 30)",
+            "ENGINE_UNAVAILABLE",
+        ),
+        (Some(1), "Error finding codex home: CODEX_HOME points to \"/x\", but", "ENGINE_UNAVAILABLE"),
         (Some(2), "error: unexpected argument '--ephemeral' found", "ENGINE_UNAVAILABLE"),
         (Some(1), "Error loading config.toml: bad", "ENGINE_UNAVAILABLE"),
         (
@@ -95,4 +101,25 @@ fn exits_without_an_end_are_told_apart() {
     for (code, stderr, expected) in table {
         assert_eq!(of_exit(code, stderr).reason(), expected, "{stderr}");
     }
+}
+
+#[test]
+fn a_refusal_of_the_login_is_quoted_without_its_key() {
+    let of = |text: &str| match of_message(text) {
+        End::Failed(error) => error.to_string(),
+        End::Cut(_) => panic!("a failure"),
+    };
+    assert_eq!(
+        of("unexpected status 403 Forbidden: Country, region,\n or territory not supported, url: http://u"),
+        "the upstream refused the server's own login (403: Country, region, or territory not supported); \
+         the operator must log in with an account that may use it, or mend what it names"
+    );
+    let refused = of("unexpected status 401 Unauthorized: Missing scopes: api.write, url: http://u");
+    assert_eq!(refused, "the upstream refused the server's own login (401); the operator must log in again");
+    for secret in ["sk-proj-ab**cd.", "\"eyJhbGciOi.x.y\"", "Zm9vYmFyYmF6cXV4MTIzNDU2Nzg5"] {
+        let told = of(&format!("unexpected status 403 Forbidden: the key {secret} is bad, url: http://u"));
+        assert!(told.contains("403: the key … is bad"), "{told}");
+    }
+    let long = of(&format!("unexpected status 403 Forbidden: {}", "no ".repeat(1000)));
+    assert!(long.chars().count() < 2 * QUOTED, "{long}");
 }

@@ -8,7 +8,7 @@ use tonic::codec::{BufferSettings, Codec};
 use tonic_prost::ProstCodec;
 
 /// What a delta needs; larger messages make it grow.
-const BUFFER_BYTES: usize = 512;
+const BUFFER_BYTES: usize = 256;
 
 /// Encoded bytes after which what is ready goes out in one piece. The library's default.
 const PIECE_BYTES: usize = 32 * 1024;

@@ -71,7 +71,7 @@ async fn a_stream_has_openais_shape() {
         (0, Ok(Event::Notice(notice))),
         (0, Ok(Event::ReasoningDelta(pb::ReasoningDelta { text: "Hm.".into() }))),
         (0, text("Hé ")),
-        (0, Ok(Event::Item(item))),
+        (0, Ok(Event::Item(Box::new(item)))),
         (0, text("👋\n")),
         (0, finished(FinishReason::Stop)),
         (0, completed(Some(USAGE))),

@@ -195,10 +195,7 @@ struct Streams {
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
     fn execute(&self, call: F) {
-        let kill = self.kill.clone();
         let call = unless_stuck(Box::pin(call));
-        self.tracker.spawn(async move {
-            kill.run_until_cancelled(call).await;
-        });
+        self.tracker.spawn(self.kill.clone().run_until_cancelled_owned(call));
     }
 }

@@ -120,7 +120,8 @@ impl Answer {
         if let Some(text) = self.held.take() {
             let kind = Some(pb::item::Kind::AgentMessage(pb::AgentMessage { text }));
             let id = format!("message_{}", self.messages - 1);
-            return Event::Item(pb::Item { id, status: pb::ItemStatus::Completed.into(), kind }).into();
+            return Event::Item(Box::new(pb::Item { id, status: pb::ItemStatus::Completed.into(), kind }))
+                .into();
         }
         if !self.any_text {
             return Step::default();

@@ -59,7 +59,7 @@ fn add(response: &mut ChatResponse, event: ChatEvent) {
         Event::ReasoningDelta(delta) => choice(response, index).reasoning.push_str(&delta.text),
         Event::ToolCall(call) => choice(response, index).tool_calls.push(call),
         Event::Item(item) if item.status() == pb::ItemStatus::InProgress => {}
-        Event::Item(item) => response.items.push(item),
+        Event::Item(item) => response.items.push(*item),
         Event::Notice(notice) => response.notices.push(notice),
         Event::ChoiceFinished(finished) => choice(response, index).finish_reason = finished.finish_reason,
         Event::Completed(completed) => response.usage = completed.usage,

@@ -62,10 +62,10 @@ enum Said {
 impl Begun {
     /// The stream for the caller.
     pub(super) fn run(self) -> Running {
+        let Self { mut account, deadline, started, choices, stop, presence } = self;
         let stream = try_stream! {
-            // Moved in whole, or parts of it would be dropped before the stream begins.
-            let Self { mut account, deadline, started, choices, stop, presence } = self;
-            let _here_until_the_end = presence;
+            // Named, or it would be dropped before the stream begins.
+            let _here_until_the_end = &presence;
             let mut left = choices.len();
             let awaits_call = choices.iter().any(|choice| choice.answer.awaits_call());
             let mut merged = merge(choices);

@@ -3,14 +3,19 @@
 use std::time::Duration;
 
 use reqwest::StatusCode;
+use rustix::process::Signal;
 use serde_json::Value;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use crate::support::{
-    TestApp, ask,
-    engines::{Engine, engine},
-    http::body,
+use crate::{
+    eventually,
+    support::{
+        Codex, SOON, TestApp, ask,
+        engines::{Engine, engine},
+        http::body,
+        program::Program,
+    },
 };
 
 /// What a failure looks like from outside.
@@ -336,4 +341,26 @@ async fn a_queue_that_is_full_refuses_at_once_and_says_when_to_come_back() {
     assert!(delay.is_some_and(|delay| delay >= Duration::from_secs(1)), "{delay:?}");
     while holder.message().await.unwrap().is_some() {}
     app.stop().await;
+}
+
+#[tokio::test]
+async fn why_the_upstream_refuses_the_login_is_known_to_the_operator() {
+    let mut server = Program::new(Codex::Real).serve(&["serve", "--demo"]).await;
+    let http = reqwest::Client::new();
+    for (status, words, told) in [
+        (401, "Missing scopes: api.write", false),
+        (403, "Country, region, or territory not supported", true),
+    ] {
+        let prompt = format!(r#"@@{{"status":{status},"body":{{"error":{{"message":"{words}"}}}}}}@@"#);
+        let request = http.post(server.url("/v1/chat/completions")).json(&body("gpt-5.5", &prompt));
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        let error: Value = response.json().await.unwrap();
+        let message = error["error"]["message"].as_str().unwrap();
+        assert!(message.contains("log in") && message.contains(words) == told, "{message}");
+        let logged = || server.log().iter().any(|line| line.contains("refuses") && line.contains(words));
+        eventually!("the log has it", logged());
+    }
+    server.signal(Signal::TERM);
+    assert_eq!(server.code(SOON).await, Some(0));
 }

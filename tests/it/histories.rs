@@ -63,31 +63,64 @@ fn shown(seen: &Seen, items: &[Value], instructions: Option<&str>, alone: bool) 
     }
 }
 
-#[tokio::test]
-async fn the_table_through_both_doors_and_in_both_profiles() {
+/// Which rows of the table: those that need tools of the client, or the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rows {
+    WithTools,
+    WithoutTools,
+}
+
+/// Rows of the table, through both doors, to one model of a server.
+async fn the_table(rows: Rows, profile: &str, model: &str, alone: bool) {
     let table: Vec<Value> = serde_json::from_str(TABLE).unwrap();
     assert!(table.len() >= 30);
-    let app = warm(&[]).await;
-    for row in &table {
-        for (model, alone) in [("gpt-5.5", false), ("gpt-5.5:chat", true)] {
-            for door in DOORS {
-                let mut body = row.clone();
-                for ours in ["name", "items", "instructions"] {
-                    body.as_object_mut().unwrap().remove(ours);
-                }
-                body["model"] = model.into();
-                eprintln!("{} ({model}, {door:?})", row["name"]);
-                let seen = seen(&app, door, &body).await;
-                shown(&seen, row["items"].as_array().unwrap(), row["instructions"].as_str(), alone);
+    let wanted = |row: &&Value| row.get("tools").is_some() == (rows == Rows::WithTools);
+    let table: Vec<&Value> = table.iter().filter(wanted).collect();
+    assert!(table.len() >= 5, "{rows:?}: {}", table.len());
+    let app = warm(&[("CODEX_PROFILE", profile)]).await;
+    for row in table {
+        for door in DOORS {
+            let mut body = row.clone();
+            for ours in ["name", "items", "instructions"] {
+                body.as_object_mut().unwrap().remove(ours);
             }
+            body["model"] = model.into();
+            eprintln!("{} ({model}, {door:?})", row["name"]);
+            let seen = seen(&app, door, &body).await;
+            shown(&seen, row["items"].as_array().unwrap(), row["instructions"].as_str(), alone);
         }
     }
     app.stop().await;
 }
 
 #[tokio::test]
+async fn the_table_through_both_doors_to_an_agent() {
+    the_table(Rows::WithoutTools, "agent", "gpt-5.5", false).await;
+}
+
+#[tokio::test]
+async fn the_table_through_both_doors_to_the_model_alone() {
+    the_table(Rows::WithoutTools, "chat", "gpt-5.5", true).await;
+}
+
+#[tokio::test]
+async fn the_table_through_both_doors_where_requests_choose_the_profile() {
+    the_table(Rows::WithoutTools, "agent", "gpt-5.5:chat", true).await;
+}
+
+#[tokio::test]
+async fn the_table_with_tools_through_both_doors_and_in_both_profiles() {
+    for (profile, model, alone) in
+        [("agent", "gpt-5.5", false), ("chat", "gpt-5.5", true), ("agent", "gpt-5.5:chat", true)]
+    {
+        the_table(Rows::WithTools, profile, model, alone).await;
+    }
+}
+
+#[tokio::test]
 async fn an_agent_without_instructions_of_the_client_is_told_codexs_own_only() {
-    let app = warm(&[]).await;
+    // The agent is told where its worker lives.
+    let app = warm(&[("CODEX_WORKERS", "1")]).await;
     let told = async |messages: Value| {
         let body = json!({"model": "gpt-5.5", "messages": messages});
         let seen = seen(&app, Door::Http, &body).await;

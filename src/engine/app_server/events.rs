@@ -166,7 +166,7 @@ impl Translator {
             }
             "item/started" => self.item(&params["item"], false),
             "item/completed" => self.item(&params["item"], true),
-            "turn/plan/updated" => Ok(Some(TurnEvent::Item(item::plan(params))).into()),
+            "turn/plan/updated" => Ok(Some(TurnEvent::Item(Box::new(item::plan(params)))).into()),
             "warning" => Ok(Some(notice(pb::notice::Kind::Warning, string(params, "message"))).into()),
             "error" => self.trouble(params),
             "rawResponseItem/completed" if params["turnId"] == turn => {
@@ -228,7 +228,7 @@ impl Translator {
             }
             _ => {
                 self.own.heard(item, completed);
-                Ok(Some(TurnEvent::Item(item::of(item, completed))).into())
+                Ok(Some(TurnEvent::Item(Box::new(item::of(item, completed)))).into())
             }
         }
     }

@@ -30,7 +30,7 @@ fn typed(info: &Value, message: &str) -> Option<Error> {
             "usageLimitExceeded" => Error::UsageLimit { message },
             "internalServerError" | "serverOverloaded" => Error::UpstreamUnavailable { message },
             "cyberPolicy" => Error::Rejected { message },
-            "unauthorized" => words::login_refused(401),
+            "unauthorized" => words::of_status(401, &message),
             _ => return None,
         });
     }

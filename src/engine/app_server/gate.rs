@@ -2,31 +2,28 @@
 //! the wrong type is refused, the rest is read from answers and from a turn with an upstream of our own. Version
 //! numbers decide nothing here, and an "ok" proves nothing: what an app-server does not know it ignores.
 
+mod turns;
 mod upstream;
 
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use self::upstream::Upstream;
-use super::{
-    flags,
-    mailbox::{self, Mail, Mailbox},
-    peer::{CallError, Peer},
+use self::{
+    turns::{Turns, release},
+    upstream::Upstream,
 };
+use super::peer::{CallError, Peer};
 use crate::{
     config::Codex,
     engine::{Check, installed::Installed},
 };
 
-/// For all of it; it takes some 150 ms.
+/// For all of it; it takes some 200 ms.
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// For one call.
 const CALL: Duration = Duration::from_secs(10);
-
-/// For a turn with our own upstream, which answers at once. 0.110 never ends one without input.
-const TURN: Duration = Duration::from_secs(5);
 
 /// The tool that the gate's turn offers.
 const TOOL: &str = "codex_api_gate";
@@ -93,8 +90,7 @@ pub(super) async fn detect(
     codex: &Codex,
     installed: &Installed,
 ) -> Result<Capabilities, String> {
-    let version = installed.version.clone();
-    let looked = tokio::time::timeout(LIMIT, look(peer, codex, version)).await;
+    let looked = tokio::time::timeout(LIMIT, look(peer, codex, installed)).await;
     looked
         .map_err(|_| format!("the app-server was not examined within {} s", LIMIT.as_secs()))?
         .map_err(|error| format!("the app-server cannot be examined: {error}"))
@@ -173,11 +169,11 @@ impl Capabilities {
     }
 }
 
-async fn look(peer: &Peer, codex: &Codex, version: String) -> Result<Capabilities, CallError> {
+async fn look(peer: &Peer, codex: &Codex, installed: &Installed) -> Result<Capabilities, CallError> {
     let methods = methods(peer).await?;
     let has = |name: &str| methods.contains(name);
     let mut found = Capabilities {
-        version,
+        version: installed.version.clone(),
         inject_items: has("thread/inject_items"),
         unsubscribe: has("thread/unsubscribe"),
         models: lists_models(peer).await?,
@@ -185,20 +181,48 @@ async fn look(peer: &Peer, codex: &Codex, version: String) -> Result<Capabilitie
     };
     let knows_environments = knows(peer, "environments", &codex.workspace).await?;
     let Ok(upstream) = Upstream::bind().await else { return Ok(found) };
+    let turns = Turns { peer, codex, installed, upstream: &upstream };
     tokio::select! {
-        // Serves the turn meanwhile; ends only when the listener breaks.
+        // Serves the turns meanwhile; ends only when the listener breaks.
         _ = upstream.serve() => {}
-        taken = take_turns(peer, codex, &upstream, &mut found) => taken?,
-    }
-    if let Some(asked) = upstream.asked() {
-        let tools = tools(&asked);
-        found.dynamic_tools = tools.contains(TOOL);
-        found.output_schema = asked["text"]["format"]["type"] == "json_schema";
-        // 0.140 does not repeat what it was told, and leaves these tools out; later ones repeat it, and refuse.
-        let none_acts = !ACTING.iter().any(|name| tools.contains(*name));
-        found.no_environment |= knows_environments && none_acts;
+        taken = take_turns(&turns, knows_environments, &mut found) => taken?,
     }
     Ok(found)
+}
+
+/// Turns that show what no parameter does.
+async fn take_turns(
+    turns: &Turns<'_>,
+    knows_environments: bool,
+    found: &mut Capabilities,
+) -> Result<(), CallError> {
+    let told = turns.without_environment(found.inject_items).await?;
+    let thread = &told.thread;
+    found.ephemeral = thread["ephemeral"] == true && thread["path"].is_null();
+    found.empty_input = told.end.is_some();
+    found.raw_completed = told.raw_completed;
+    let asked = turns.upstream.asked(upstream::CALLS);
+    let Some(first) = asked.first() else { return Ok(()) };
+    let offered = tools(first);
+    found.dynamic_tools = offered.contains(TOOL);
+    found.output_schema = first["text"]["format"]["type"] == "json_schema";
+    // Whatever it says of environments: the commands that its model called for must not have run.
+    if found.empty_input && asked.last().is_some_and(upstream::ran_nothing) {
+        found.no_environment = thread["environments"] == json!([]);
+        if !found.no_environment && knows_environments && offered.is_disjoint(&acting()) {
+            // 0.140 does not repeat what it was told, and leaves out the tools that act; later ones repeat it, and
+            // refuse the calls. That they are missing means something only where they would be there otherwise.
+            turns.with_environment().await?;
+            let asked = turns.upstream.asked(upstream::ANSWERS);
+            found.no_environment = asked.iter().any(|request| !tools(request).is_disjoint(&acting()));
+        }
+    }
+    if found.empty_input {
+        let refused = turns.refused().await?;
+        let error = refused.end.unwrap_or_default()["turn"]["error"]["codexErrorInfo"].take();
+        found.typed_401 = error["httpConnectionFailed"]["httpStatusCode"] == 401;
+    }
+    Ok(())
 }
 
 /// All methods: the refusal of an unknown one lists them.
@@ -229,98 +253,8 @@ async fn knows(peer: &Peer, parameter: &str, folder: &Path) -> Result<bool, Call
     Ok(made.is_none())
 }
 
-/// Two turns: one that is answered, one that is refused.
-async fn take_turns(
-    peer: &Peer,
-    codex: &Codex,
-    upstream: &Upstream,
-    found: &mut Capabilities,
-) -> Result<(), CallError> {
-    let answered = turn(peer, codex, &upstream.base_url(upstream::ANSWERS), found.inject_items).await?;
-    let thread = &answered.thread;
-    found.ephemeral = thread["ephemeral"] == true && thread["path"].is_null();
-    found.no_environment = thread["environments"] == json!([]);
-    found.empty_input = answered.end.is_some();
-    found.raw_completed = answered.raw_completed;
-    if found.empty_input {
-        let refused = turn(peer, codex, &upstream.base_url(upstream::REFUSES), true).await?;
-        let error = refused.end.unwrap_or_default()["turn"]["error"]["codexErrorInfo"].take();
-        found.typed_401 = error["httpConnectionFailed"]["httpStatusCode"] == 401;
-    }
-    Ok(())
-}
-
-/// What a turn told.
-#[derive(Debug, Default)]
-struct Told {
-    thread: Value,
-    /// The parameters of `turn/completed`, if it came.
-    end: Option<Value>,
-    raw_completed: bool,
-}
-
-async fn turn(peer: &Peer, codex: &Codex, base_url: &str, whole: bool) -> Result<Told, CallError> {
-    let (letterbox, mut mailbox) = mailbox::pair();
-    let made = peer.call_for("thread/start", &thread(codex, base_url), CALL, Some(letterbox)).await;
-    let Some(made) = asked(made)? else { return Ok(Told::default()) };
-    let mut told = Told { thread: made["thread"].clone(), ..Told::default() };
-    if whole {
-        let id = made["thread"]["id"].as_str().unwrap_or_default().to_owned();
-        let said =
-            json!([{"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hi"}]}]);
-        let items = json!({"threadId": id, "items": said});
-        asked(peer.call("thread/inject_items", &items, CALL).await)?;
-        let begin = json!({"threadId": id, "input": [], "outputSchema": {"type": "object"}});
-        if asked(peer.call("turn/start", &begin, CALL).await)?.is_some() {
-            // A turn that does not end in time has told what there is to know.
-            drop(tokio::time::timeout(TURN, listen(&mut mailbox, &mut told)).await);
-        }
-    }
-    release(peer, &made).await?;
-    Ok(told)
-}
-
-/// A thread of nobody: nothing of the user's login or servers is used for it.
-fn thread(codex: &Codex, base_url: &str) -> Value {
-    let provider = |name: &str| format!("model_providers.codex-api-gate.{name}");
-    let mut config: Map<String, Value> = flags::without_servers(codex);
-    // Nor is the user told of it.
-    config.insert("notify".into(), json!([]));
-    config.insert("features.hooks".into(), false.into());
-    config.insert(provider("name"), "gate".into());
-    config.insert(provider("base_url"), base_url.into());
-    config.insert(provider("wire_api"), "responses".into());
-    config.insert(provider("request_max_retries"), 0.into());
-    config.insert(provider("stream_max_retries"), 0.into());
-    let tool = json!({"type": "function", "name": TOOL, "description": "none",
-        "inputSchema": {"type": "object", "properties": {}}});
-    json!({
-        "ephemeral": true, "cwd": codex.workspace, "sandbox": "read-only", "approvalPolicy": "never",
-        "environments": [], "dynamicTools": [tool], "experimentalRawEvents": true,
-        "modelProvider": "codex-api-gate", "config": config,
-    })
-}
-
-async fn listen(mailbox: &mut Mailbox, told: &mut Told) {
-    loop {
-        match mailbox.next().await {
-            Mail::Notification { method, params } if method == "turn/completed" => {
-                told.end = Some(params);
-                return;
-            }
-            Mail::Notification { method, .. } => told.raw_completed |= method == "rawResponse/completed",
-            Mail::ToolCall(_) => {}
-            Mail::Gone(_) | Mail::Overflow | Mail::TooLong { .. } => return,
-        }
-    }
-}
-
-/// Lets a thread go. One that cannot be let go is said elsewhere.
-async fn release(peer: &Peer, made: &Value) -> Result<(), CallError> {
-    let id = &made["thread"]["id"];
-    asked(peer.call("thread/unsubscribe", &json!({"threadId": id}), CALL).await)?;
-    peer.forget_thread(id.as_str().unwrap_or_default());
-    Ok(())
+fn acting() -> BTreeSet<&'static str> {
+    ACTING.iter().copied().collect()
 }
 
 /// The names of the tools that a request offers.

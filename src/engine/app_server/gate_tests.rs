@@ -7,7 +7,7 @@ use crate::{
     config::{Config, Profile, Sources},
     engine::{
         Outcome, Slot,
-        app_server::{catalog, home::ScratchHome},
+        app_server::{catalog, flags, home::ScratchHome},
         installed::{self, numbers},
         process::{Input, Launch, Launcher, Started},
     },
@@ -71,6 +71,21 @@ fn tools_are_found_wherever_they_are_told_of() {
     let item = json!({"type": "additional_tools", "tools": [
         {"type": "namespace", "name": "functions", "tools": [{"type": "function", "name": "b"}]}]});
     assert_eq!(tools(&json!({"input": [item]})), BTreeSet::from(["functions", "b"]));
+}
+
+#[test]
+fn a_command_that_ran_is_known_by_what_it_printed() {
+    let output = |text: &str| json!({"type": "function_call_output", "call_id": "c", "output": text});
+    let told =
+        |outputs: [Value; 3]| json!({"input": [{"type": "message"}, outputs[0], outputs[1], outputs[2]]});
+    let refused = output("unsupported call: echo codex-api-$((20000+2026))");
+    assert!(upstream::ran_nothing(&told([refused.clone(), refused.clone(), refused.clone()])));
+    let ran = json!({"type": "function_call_output", "call_id": "c",
+        "output": [{"type": "input_text", "text": "Output:\ncodex-api-22026\n"}]});
+    assert!(!upstream::ran_nothing(&told([refused.clone(), ran, refused.clone()])));
+    // What was not told of may have run.
+    assert!(!upstream::ran_nothing(&json!({"input": [refused]})));
+    assert!(!upstream::ran_nothing(&json!({"input": []})));
 }
 
 /// Through real CLIs, each in `CODEX_BINS` (a list like `PATH`); what they must show depends on their version.

@@ -123,10 +123,11 @@ impl AppServer {
         let checks = match found.await {
             Ok(found) => found.checks(),
             Err(trouble) => {
-                vec![Check::odd(
+                vec![Check::bad(
                     "engine: app-server",
                     trouble,
-                    "turns run by `codex exec`; see docs/app-server-engine.md",
+                    "CODEX_ENGINE=auto with CODEX_PROFILE=agent runs turns by `codex exec` instead; \
+                     see docs/app-server-engine.md",
                 )]
             }
         };
@@ -205,7 +206,7 @@ impl Engine for AppServer {
             stop: self.stop.clone(),
         });
         let (out, events) = mpsc::channel(EVENTS);
-        self.tasks.spawn(conductor.run(turn, slot, out));
+        self.tasks.spawn(conductor.run(Box::new(turn), slot, out));
         Ok(stream::unfold(events, async |mut events| Some((*events.recv().await?, events))).boxed())
     }
 

@@ -69,7 +69,7 @@ enum Left {
 
 impl Conductor {
     /// Runs the turn to its end, whichever it is. `slot` is free when the worker has nothing left to do for it.
-    pub(super) async fn run(mut self: Box<Self>, turn: Turn, slot: Slot, out: Out) {
+    pub(super) async fn run(mut self: Box<Self>, turn: Box<Turn>, slot: Slot, out: Out) {
         let stop = self.stop.clone();
         if let Err(error) = self.conduct(&turn, &out, slot).await {
             tokio::select! {
@@ -218,13 +218,14 @@ impl Conductor {
                 Next::Read => {}
                 Next::Answer(answers) => {
                     for (request, result) in answers {
-                        lease.peer.answer(&request, &result).await;
+                        Box::pin(lease.peer.answer(&request, &result)).await;
                     }
                 }
                 Next::Interrupt => {
                     let params = json!({"threadId": thread, "turnId": id});
                     // A worker that does not obey is found out behind the hand-over.
-                    drop(lease.peer.call("turn/interrupt", &params, self.grace.max(OBEDIENCE)).await);
+                    let asked = lease.peer.call("turn/interrupt", &params, self.grace.max(OBEDIENCE));
+                    drop(Box::pin(asked).await);
                 }
                 Next::HandOver { .. } => return Ok(left()),
                 Next::Over => return Ok(left()),

@@ -20,7 +20,7 @@ use super::{
     workshop::Kit,
 };
 use crate::engine::{
-    Slot,
+    Slot, complaint,
     process::{Launch, Launcher, ProcessGroup, Started},
 };
 
@@ -97,10 +97,9 @@ impl Worker {
             Ok(()) => {}
             Err(CallError::Gone(_)) => {
                 process.exit().await;
-                let words = process.stderr();
-                let last =
-                    words.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
-                return Err(format!("the app-server ended at its start: {}", last.trim()));
+                let words = complaint::of(&process.stderr());
+                let words = if words.is_empty() { "it said nothing" } else { &words };
+                return Err(format!("the app-server ended at its start: {words}"));
             }
             Err(error) => return Err(error.to_string()),
         }

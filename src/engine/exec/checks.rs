@@ -5,7 +5,7 @@ use std::fs;
 use super::Exec;
 use crate::{
     config::Sandbox,
-    engine::{Check, home, installed, process::Launch, provider},
+    engine::{Check, Outcome, home, installed, process::Launch, provider},
 };
 
 impl Exec {
@@ -19,7 +19,10 @@ impl Exec {
                 checks.push(self.examine_login(&installed.program).await);
                 checks.push(self.examine_sandbox(&installed.program).await);
             }
-            Err(trouble) => checks.push(Check::bad("codex", trouble, "install or mend it: `npm install -g @openai/codex`, or start with scripts/serve.sh, which brings it")),
+            Err(trouble) => {
+                let remedy = remedy(&checks, &trouble);
+                checks.push(Check::bad("codex", trouble, remedy));
+            }
         }
         checks
     }
@@ -42,6 +45,13 @@ impl Exec {
         let Some(folder) = home::codex_home(&home::environment(&self.codex)) else {
             return Check::bad("home", "neither CODEX_HOME nor HOME is set".into(), "set CODEX_CLI_HOME");
         };
+        if let Some(trouble) = home::trouble(&self.codex) {
+            return Check::bad(
+                "home",
+                trouble,
+                "make it a folder that the server's user can write in, or name another with CODEX_HOME or CODEX_CLI_HOME",
+            );
+        }
         let config = fs::read_to_string(folder.join("config.toml")).unwrap_or_default();
         let config: toml::Table = match config.parse() {
             Ok(config) => config,
@@ -121,5 +131,18 @@ impl Exec {
         };
         let asked = tokio::time::timeout(installed::PATIENCE, self.launcher.ask(launch)).await;
         asked.map_err(|_| "no answer in time".to_owned())?.map_err(|error| error.to_string())
+    }
+}
+
+/// What to do about a CLI that cannot be used.
+fn remedy(before: &[Check], trouble: &str) -> &'static str {
+    if before.iter().any(|check| check.outcome == Outcome::Bad && check.says == trouble)
+        || trouble.starts_with("CODEX_WORKSPACE ")
+    {
+        "mend what failed above: before that the CLI cannot be asked"
+    } else if trouble.starts_with("the Codex CLI refuses its configuration") {
+        "mend the config.toml in its home"
+    } else {
+        "install or mend it: `npm install -g @openai/codex`, or start with scripts/serve.sh, which brings it"
     }
 }

@@ -95,7 +95,7 @@ impl Translator {
                 // The upstream answered since the last retry, so the count begins anew.
                 self.retried = 0;
                 self.answer = self.answer.take().filter(|_| text(item, "type") == "todo_list");
-                vec![TurnEvent::Item(item::of(item, completed))]
+                vec![TurnEvent::Item(Box::new(item::of(item, completed)))]
             }
         }
     }

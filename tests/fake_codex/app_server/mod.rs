@@ -67,7 +67,8 @@ enum Mode {
 /// Plays `codex app-server` with these `-c` overrides and this `-m`.
 pub(crate) fn serve(overrides: &[String], model: Option<String>) -> io::Result<u8> {
     let mode = match env("FAKE_CODEX_APP_SERVER").as_deref() {
-        None | Some("") => Mode::Good,
+        // Careless ones are so in what they do, not in how they talk.
+        None | Some("" | "careless") => Mode::Good,
         Some("mute") => Mode::Mute,
         Some("dies") => return say(1, "Error: the fake was asked to die\n"),
         Some("garbage") => Mode::Garbage,

@@ -26,17 +26,59 @@ pub(crate) fn named(thread_start: &Value) -> Option<String> {
     url.as_str().filter(|_| crate::env("FAKE_CODEX_SCENARIO").is_none()).map(str::to_owned)
 }
 
-/// The acts of a turn that asks there.
+/// Most responses of one turn.
+const ROUNDS: usize = 4;
+
+/// The acts of a turn that asks there. Calls of commands are answered, and it asks again.
 pub(crate) fn acts(base_url: &str, model: &str, given: &Given) -> Vec<Act> {
-    match post(base_url, &request(model, given)) {
-        Ok((200, body)) => match text(&body) {
-            Some(text) => answer(&text, Usage::new(1, 0, 1)),
-            None => failed("eof"),
-        },
-        Ok((401, _)) => failed("401"),
-        Ok(_) => failed("500"),
-        Err(_) => failed("connection"),
+    let mut request = request(model, given);
+    for _ in 0..ROUNDS {
+        let items = match post(base_url, &request) {
+            Ok((200, body)) => items(&body),
+            Ok((401, _)) => return failed("401"),
+            Ok(_) => return failed("500"),
+            Err(_) => return failed("connection"),
+        };
+        let Some(items) = items else { return failed("eof") };
+        let calls: Vec<&Value> = items.iter().filter(|item| item["type"] == "function_call").collect();
+        if calls.is_empty() {
+            let text: String = items.iter().filter_map(|item| item["content"][0]["text"].as_str()).collect();
+            return answer(&text, Usage::new(1, 0, 1));
+        }
+        let outputs = calls.iter().map(|call| {
+            let output = output(call, can_act(given));
+            json!({"type": "function_call_output", "call_id": call["call_id"], "output": output})
+        });
+        let outputs: Vec<Value> = outputs.collect();
+        if let Some(input) = request["input"].as_array_mut() {
+            input.extend(items.iter().cloned().chain(outputs));
+        }
     }
+    failed("eof")
+}
+
+/// Whether commands run: where there is an environment, or nobody minds whether there is, and the tool is not switched
+/// off for the thread or the process.
+fn can_act(given: &Given) -> bool {
+    let careless = crate::env("FAKE_CODEX_APP_SERVER").as_deref() == Some("careless");
+    let of_process = || !std::env::args().any(|argument| argument == "features.shell_tool=false");
+    let switched_on =
+        given.thread_start["config"]["features.shell_tool"].as_bool().unwrap_or_else(of_process);
+    switched_on && (careless || given.thread_start["environments"] != json!([]))
+}
+
+/// What a call comes to. The only command that is known prints a sum.
+fn output(call: &Value, can_act: bool) -> String {
+    let arguments: Value =
+        call["arguments"].as_str().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    let name = call["name"].as_str().unwrap_or_default();
+    let command = arguments["cmd"].as_str().filter(|_| can_act && name == "exec_command");
+    let printed = command.and_then(|command| {
+        let (before, sum) = command.strip_prefix("echo ")?.strip_suffix("))")?.split_once("$((")?;
+        let (a, b) = sum.split_once('+')?;
+        Some(format!("Output:\n{before}{}\n", a.parse::<u32>().ok()? + b.parse::<u32>().ok()?))
+    });
+    printed.unwrap_or_else(|| format!("unsupported call: {name}"))
 }
 
 fn failed(kind: &str) -> Vec<Act> {
@@ -49,7 +91,7 @@ fn request(model: &str, given: &Given) -> Value {
     let mut tools: Vec<Value> = offered
         .map(|tool| json!({"type": "function", "name": tool["name"], "parameters": tool["inputSchema"]}))
         .collect();
-    if given.thread_start["environments"] != json!([]) {
+    if can_act(given) {
         tools.push(json!({"type": "function", "name": "exec_command"}));
     }
     let mut request = json!({"model": model, "input": given.items, "tools": tools, "stream": true});
@@ -79,20 +121,20 @@ fn post(base_url: &str, request: &Value) -> io::Result<(u16, String)> {
     Ok((status.ok_or(io::ErrorKind::InvalidData)?, body.to_owned()))
 }
 
-/// The text of a streamed answer that is complete.
-fn text(body: &str) -> Option<String> {
+/// The items of a streamed answer that is complete.
+fn items(body: &str) -> Option<Vec<Value>> {
     let events: Vec<Value> =
         body.lines().filter_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok()).collect();
     events.iter().find(|event| event["type"] == "response.completed")?;
-    let items = events.iter().filter(|event| event["type"] == "response.output_item.done");
-    Some(items.filter_map(|event| event["item"]["content"][0]["text"].as_str()).collect())
+    let done = events.into_iter().filter(|event| event["type"] == "response.output_item.done");
+    Some(done.map(|mut event| event["item"].take()).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
 
-    use super::{named, text};
+    use super::{items, named, output};
 
     #[test]
     fn only_a_provider_that_is_brought_along_is_asked() {
@@ -106,7 +148,16 @@ mod tests {
     fn an_answer_is_one_when_it_is_complete() {
         let item = json!({"type": "response.output_item.done", "item": {"content": [{"text": "hi"}]}});
         let end = json!({"type": "response.completed"});
-        assert_eq!(text(&format!("event: x\ndata: {item}\n\ndata: {end}\n\n")).as_deref(), Some("hi"));
-        assert_eq!(text(&format!("data: {item}\n\n")), None);
+        let whole = items(&format!("event: x\ndata: {item}\n\ndata: {end}\n\n"));
+        assert_eq!(whole, Some(vec![json!({"content": [{"text": "hi"}]})]));
+        assert_eq!(items(&format!("data: {item}\n\n")), None);
+    }
+
+    #[test]
+    fn a_sum_is_printed_where_commands_run() {
+        let call = |name: &str| json!({"name": name, "arguments": r#"{"cmd": "echo a-$((2+3))"}"#});
+        assert_eq!(output(&call("exec_command"), true), "Output:\na-5\n");
+        assert_eq!(output(&call("exec_command"), false), "unsupported call: exec_command");
+        assert_eq!(output(&call("other"), true), "unsupported call: other");
     }
 }

@@ -96,6 +96,20 @@ async fn what_is_wrong_is_told_with_its_remedy() {
     assert_eq!((ok, outcome.as_str(), says.as_str()), (false, "failed", "Not logged in"));
     assert!(remedy.contains("codex login"), "{remedy}");
 
+    // Nobody can write there; and there is no such folder.
+    for (folder, word) in [("/proc", "cannot write"), ("/nowhere/home", "does not exist")] {
+        for codex in [Codex::Fake, Codex::Real] {
+            let program = Program::new(codex).set("CODEX_HOME", folder).set("CODEX_ENGINE", "auto");
+            let (ok, rows) = findings(&program.run(&["doctor", "--json"]).await);
+            let (outcome, says, remedy) = of(&rows, "home");
+            assert_eq!((ok, outcome.as_str()), (false, "failed"), "{rows:?}");
+            assert!(says.contains(folder) && says.contains(word), "{says}");
+            assert!(remedy.contains("CODEX_HOME"), "{remedy}");
+            let (_, says, remedy) = of(&rows, "codex");
+            assert!(!says.contains("backtrace") && !remedy.contains("npm"), "{says} {remedy}");
+        }
+    }
+
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     let ended = Program::new(Codex::Fake).run(&["doctor", "--json", "--port", &port]).await;
@@ -126,6 +140,33 @@ async fn older_codices_are_told_apart() {
     let (outcome, says, remedy) = of(&rows, "engine: app-server");
     assert_eq!((code, outcome.as_str()), (Some(0), "warning"), "exec is as good as ever");
     assert!(says.contains("0.110.0") && remedy.contains("codex exec"), "{says} {remedy}");
+    let (code, rows) = doctor("0.110.0", "app-server").await;
+    assert_eq!(
+        (code, of(&rows, "engine: app-server").0.as_str()),
+        (Some(1), "failed"),
+        "nothing else may be"
+    );
+}
+
+#[tokio::test]
+async fn one_that_runs_commands_where_none_may_run_is_found_out() {
+    // Whatever it says of environments, and whatever the profile switches off.
+    for version in ["0.140.0", "0.169.0"] {
+        for profile in ["agent", "chat"] {
+            let program = Program::new(Codex::Fake)
+                .set("FAKE_CODEX_VERSION", version)
+                .set("FAKE_CODEX_APP_SERVER", "careless")
+                .set("CODEX_PROFILE", profile)
+                .set("CODEX_ENGINE", "app-server");
+            let ended = program.run(&["doctor", "--json"]).await;
+            let (outcome, says, _) = of(&findings(&ended).1, "engine: no environment");
+            assert_eq!((ended.code, outcome.as_str()), (Some(1), "failed"), "{version} {profile}");
+            assert!(says.contains("runs commands"), "{says}");
+            let ended = program.run(&[]).await;
+            assert_eq!(ended.code, Some(64), "nor is it started: {ended:?}");
+            assert!(ended.stderr.contains("runs commands where it is asked for no environment"), "{ended:?}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -156,20 +156,24 @@ fn history(steps: &[Step]) -> (Vec<Value>, Option<String>, Vec<Value>) {
 #[test]
 fn every_word_reaches_the_model_once_in_order_and_in_its_role() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let app = runtime.block_on(warm(&[]));
+    // Pictures stand wherever text may: sometimes in more than eight places.
+    let pictures = ("CODEX_MAX_IMAGES", "100");
+    let agent = runtime.block_on(warm(&[pictures]));
+    let chat = runtime.block_on(warm(&[pictures, ("CODEX_PROFILE", "chat")]));
     // Each attempt to make a failure smaller is a turn as well.
     let config =
         Config { cases: CASES, max_shrink_iters: 60, failure_persistence: None, ..Config::default() };
     let outcome = TestRunner::new(config).run(&vec(step(), 1..10), |steps| {
         let (messages, instructions, items) = history(&steps);
         let alone = steps.len() % 2 == 0;
-        let model = if alone { "gpt-5.5:chat" } else { "gpt-5.5" };
+        let app = if alone { &chat } else { &agent };
         for door in DOORS {
-            let body = json!({"model": model, "messages": messages});
-            shown(&runtime.block_on(seen(&app, door, &body)), &items, instructions.as_deref(), alone);
+            let body = json!({"model": "gpt-5.5", "messages": messages});
+            shown(&runtime.block_on(seen(app, door, &body)), &items, instructions.as_deref(), alone);
         }
         Ok(())
     });
-    runtime.block_on(app.stop());
+    runtime.block_on(agent.stop());
+    runtime.block_on(chat.stop());
     outcome.unwrap();
 }

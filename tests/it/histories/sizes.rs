@@ -23,15 +23,25 @@ async fn size(app: &TestApp, model: &str) -> usize {
     app.seen().body.to_string().len()
 }
 
+/// One that the CLI knows, one whose requests have another form, one that it does not know.
+const MODELS: [&str; 3] = ["gpt-5.5", "gpt-5.6-sol", "gpt-5-codex"];
+
 #[tokio::test]
 async fn the_model_alone_gets_little_besides_the_conversation() {
+    let app = warm(&[("CODEX_PROFILE", "chat")]).await;
+    for model in MODELS {
+        let bytes = size(&app, model).await;
+        assert!(bytes < 3_000, "{model}: {bytes} bytes");
+    }
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn an_agent_gets_what_the_readme_says() {
     let app = warm(&[]).await;
-    // One that the CLI knows, one whose requests have another form, one that it does not know.
-    for model in ["gpt-5.5", "gpt-5.6-sol", "gpt-5-codex"] {
-        let alone = size(&app, &format!("{model}:chat")).await;
-        assert!(alone < 3_000, "{model}:chat: {alone} bytes");
-        let agent = size(&app, model).await;
-        assert!((35_000..50_000).contains(&agent), "{model}: {agent} bytes");
+    for model in MODELS {
+        let bytes = size(&app, model).await;
+        assert!((35_000..50_000).contains(&bytes), "{model}: {bytes} bytes");
     }
     app.stop().await;
 }
@@ -60,22 +70,37 @@ async fn told(app: &TestApp, model: &str) -> (Vec<String>, String, u64) {
     (notices, answer, app.asked() - before)
 }
 
+const ALL_OF_IT: (&str, &str) = ("CODEX_MAX_PROMPT_CHARS", "1000000");
+
 #[tokio::test]
-async fn a_history_beyond_the_window_is_shortened_for_agents_only_and_never_in_silence() {
-    let app = warm(&[("CODEX_MAX_PROMPT_CHARS", "1000000")]).await;
+async fn a_history_beyond_the_window_is_shortened_for_an_agent_and_it_is_told() {
+    let app = warm(&[ALL_OF_IT]).await;
     for model in ["gpt-5.5", "gpt-5-codex"] {
         // The first question is for the summary.
         let (notices, _, asked) = told(&app, model).await;
         let summary = notices.iter().filter(|notice| notice.contains("goes on with a summary")).count();
         assert_eq!((summary, asked), (1, 2), "{model}: {notices:?}");
         assert!(app.seen().body.to_string().len() < 200_000, "{model}");
-        // Alone, the upstream judges.
-        let (notices, answer, asked) = told(&app, &format!("{model}:chat")).await;
+    }
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_history_beyond_the_window_is_not_shortened_for_the_model_alone() {
+    let app = warm(&[ALL_OF_IT, ("CODEX_PROFILE", "chat")]).await;
+    for model in ["gpt-5.5", "gpt-5-codex"] {
+        let (notices, answer, asked) = told(&app, model).await;
         assert_eq!((notices, answer.as_str(), asked), (vec![], "done", 1), "{model}");
         assert!(app.seen().body.to_string().len() > TIMES * WORDS.len(), "{model}: nothing is cut");
     }
-    // Nobody told us that there is such a model, so that Codex guesses its window.
-    let request = pb::ChatRequest { model: "not-configured:chat".into(), ..long() };
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_history_beyond_the_window_that_codex_guesses_is_refused() {
+    let app = warm(&[ALL_OF_IT, ("CODEX_PROFILE", "chat")]).await;
+    // Nobody told us that there is such a model.
+    let request = pb::ChatRequest { model: "not-configured".into(), ..long() };
     let refused = app.grpc().await.chat(request).await.unwrap_err();
     assert_eq!(kind(&refused), (Code::InvalidArgument, "CONTEXT_LENGTH_EXCEEDED".into()));
     app.stop().await;

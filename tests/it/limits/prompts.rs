@@ -169,24 +169,12 @@ async fn a_megabyte_of_answer_arrives_whole() {
 #[tokio::test]
 async fn a_megabyte_arrives_whole_through_the_real_cli() {
     // With `exec` also of a prompt; in a warm worker it would be history, which Codex shortens beyond its model's
-    // window: see `more_than_the_window_is_not_shortened_in_silence`.
+    // window: see `histories::sizes`.
     let app = TestApp::real(&[("CODEX_ENGINE", "exec"), ("CODEX_MAX_PROMPT_CHARS", "1048576")]).await;
     let expected = "é".repeat(1_000_000);
     let prompt = format!("@@{{\"text\":\"{expected}\"}}@@");
     assert!(app.chat(ask("gpt-5.5", &prompt)).await == expected, "gRPC");
     assert!(folded(&app.stream(&body("gpt-5.5", &prompt)).await).text == expected, "SSE");
-    app.stop().await;
-}
-
-#[tokio::test]
-async fn more_than_the_window_is_not_shortened_in_silence() {
-    let settings = [("CODEX_ENGINE", "app-server"), ("CODEX_MAX_PROMPT_CHARS", "1048576")];
-    let app = TestApp::real(&settings).await;
-    let expected = "é".repeat(1_000_000);
-    let prompt = format!("@@{{\"text\":\"{expected}\"}}@@");
-    let answer = app.grpc().await.chat(ask("gpt-5.5", &prompt)).await.unwrap().into_inner();
-    assert!(answer.choices[0].text != expected, "then Codex no longer shortens it: mend the README");
-    assert!(answer.notices.iter().any(|notice| notice.message.contains("summary")), "{:?}", answer.notices);
     app.stop().await;
 }
 
@@ -218,7 +206,7 @@ async fn a_line_beyond_the_limit_ends_the_turn_and_its_process() {
     let refused = app.grpc_refused(ask(exceeds, "x")).await;
     assert_eq!(kind(&refused), (told.0, told.1.into()));
     eventually!("no process is left", app.turn_processes().is_empty());
-    assert_eq!(app.status().await.running_turns, 0);
+    eventually!("its slot is free", app.status().await.running_turns == 0);
     app.stop().await;
 }
 

@@ -102,6 +102,35 @@ async fn a_codex_that_is_replaced_by_a_better_one_and_back() {
 }
 
 #[tokio::test]
+async fn a_profile_that_only_one_engine_has_waits_for_it() {
+    let codex = Replaceable::new();
+    codex.put(OLD);
+    let app = auto(Codex::Fake, &[("CODEX_BIN", &codex.bin()), ("CODEX_PROFILE", "chat")]).await;
+    let cannot = async || {
+        let (status, told) = health(&app).await;
+        let (code, error) = app.refused(&body("fake:text:5", "x")).await;
+        assert_eq!((code, &error["code"]), (503, &json!("engine_unavailable")), "{error}");
+        for text in [told["reason"].as_str().unwrap(), error["message"].as_str().unwrap()] {
+            assert!(text.contains("0.110.0") && !text.contains(":chat"), "{text}");
+        }
+        assert_eq!(status, 503, "{told}");
+        told["reason"].as_str().unwrap().to_owned()
+    };
+    assert!(cannot().await.starts_with("CODEX_PROFILE=chat needs the app-server engine"));
+
+    codex.put("");
+    eventually!("its engine runs", runs_by(&app, "app-server").await);
+    twenty_work(&app, Codex::Fake).await;
+
+    codex.put(OLD);
+    signal_all(&app, Signal::KILL);
+    eventually!("it cannot run", runs(&app).await.is_none());
+    eventually!("it is known why", health(&app).await.1["reason"].to_string().contains("0.110.0"));
+    cannot().await;
+    app.stop().await;
+}
+
+#[tokio::test]
 async fn an_update_replaces_the_workers_and_no_turn_is_lost() {
     let codex = Replaceable::new();
     let app = auto(Codex::Fake, &[("CODEX_BIN", &codex.bin()), ("CODEX_WORKERS", "2")]).await;

@@ -85,6 +85,34 @@ async fn an_app_server_that_cannot_start_any_more_is_told_and_tried_again() {
 }
 
 #[tokio::test]
+async fn the_reason_is_the_error_and_not_a_frame_of_its_backtrace() {
+    let codex = Replaceable::new();
+    let app = warm(Codex::Fake, &[("CODEX_BIN", &codex.bin())]).await;
+    let says = r"Error: the disk is full\n\nStack backtrace:\n   0: <unknown>\n   8: <unknown>\n";
+    codex.put(&format!("case \"$*\" in *app-server*) printf '{says}' >&2; exit 1;; esac"));
+    signal_all(&app, Signal::KILL);
+    eventually!("it says why", {
+        let reason = health(&app).await.1["reason"].to_string();
+        assert!(!reason.contains("unknown"), "{reason}");
+        reason.contains("Error: the disk is full\"")
+    });
+    codex.put("");
+    eventually!("it recovers", health(&app).await.0 == 200);
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_home_that_nothing_can_be_written_in_is_told_by_health() {
+    for engine in ["auto", "exec"] {
+        let app = TestApp::fake(&[("CODEX_ENGINE", engine), ("CODEX_HOME", "/proc")]).await;
+        let (status, told) = health(&app).await;
+        assert_eq!(status, 503, "{told}");
+        assert!(told["reason"].as_str().unwrap().contains("cannot write in its home /proc"), "{told}");
+        app.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn a_worker_that_dies_again_and_again_is_not_replaced_in_a_storm() {
     let codex = Replaceable::new();
     let app = warm(Codex::Fake, &[("CODEX_BIN", &codex.bin())]).await;

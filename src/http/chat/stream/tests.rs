@@ -69,7 +69,7 @@ fn what_the_contract_does_not_allow_is_an_inner_fault() {
 fn events_without_a_place_in_openais_stream_say_nothing() {
     let mut maker = begun(1, false);
     for quiet in [
-        event(0, Event::Item(pb::Item::default())),
+        event(0, Event::Item(Box::default())),
         event(0, Event::Notice(pb::Notice::default())),
         pb::ChatEvent::default(),
     ] {
