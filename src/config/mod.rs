@@ -68,6 +68,8 @@ pub struct Models {
     pub advertised: Vec<String>,
     /// Effort of requests that name none.
     pub reasoning_effort: String,
+    /// Summaries of thoughts for requests that do not name any, one of [`SUMMARIES`].
+    pub reasoning_summary: String,
 }
 
 /// How much and how long.
@@ -306,6 +308,9 @@ impl Config {
         values.finish(config)
     }
 }
+
+/// How a model can be asked to tell its thoughts.
+pub const SUMMARIES: [&str; 4] = ["auto", "concise", "detailed", "none"];
 
 /// Whether a text can be a reasoning effort or a verbosity: a short lower-case word.
 pub fn is_word(text: &str) -> bool {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    Codex, Doors, EngineChoice, Limits, Log, Models, Profile, Sandbox, Secret, Workers, is_word,
+    Codex, Doors, EngineChoice, Limits, Log, Models, Profile, SUMMARIES, Sandbox, Secret, Workers, is_word,
     values::Values,
 };
 
@@ -82,6 +82,13 @@ pub(super) fn models(v: &mut Values) -> Models {
     if !is_word(&effort) {
         v.mistake("CODEX_MODEL_REASONING_EFFORT: expected a word such as low, medium, high or xhigh");
     }
+    let summary = v.text("CODEX_MODEL_REASONING_SUMMARY");
+    if !SUMMARIES.contains(&summary.as_str()) {
+        v.mistake(&format!(
+            "CODEX_MODEL_REASONING_SUMMARY: {summary:?} is not one of {}",
+            SUMMARIES.join(", ")
+        ));
+    }
     let aliases = v.text("CODEX_MODEL_ALIASES");
     let aliases = serde_json::from_str(&aliases).unwrap_or_else(|e| {
         v.mistake(&format!(
@@ -89,7 +96,7 @@ pub(super) fn models(v: &mut Values) -> Models {
         ));
         BTreeMap::new()
     });
-    Models { default, aliases, advertised, reasoning_effort: effort }
+    Models { default, aliases, advertised, reasoning_effort: effort, reasoning_summary: summary }
 }
 
 pub(super) fn limits(v: &mut Values) -> Limits {

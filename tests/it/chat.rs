@@ -3,9 +3,11 @@
 use crate::support::{
     TestApp, ask,
     engines::{Engine, echo, engine},
+    grpc::field,
     http::{Answer, body, folded, whole},
 };
 use codex_api::pb::{self, chat_event::Event};
+use serde_json::json;
 
 fn of_response(response: &pb::ChatResponse) -> Answer {
     Answer {
@@ -168,4 +170,48 @@ async fn a_history_that_codex_shortens_is_told_in_all_ways() {
     let (answer, beside) = told_alike("fake:compaction").await;
     assert!(!answer.text.is_empty(), "{answer:?}");
     assert!(!beside.notices.is_empty(), "{beside:?}");
+}
+
+/// What is told of the model's thoughts, at both doors.
+async fn thoughts(app: &TestApp, summary: &str) -> String {
+    let prompt = r#"@@{"reasoning":"so it is","text":"hi"}@@"#;
+    let (mut grpc, mut http) = (ask("gpt-5.5", prompt), body("gpt-5.5", prompt));
+    grpc.reasoning_summary = summary.into();
+    if !summary.is_empty() {
+        http["reasoning"] = json!({"summary": summary});
+    }
+    let asked = || {
+        let requests = app.upstream.as_ref().unwrap().requests();
+        requests.last().unwrap().body["reasoning"]["summary"].as_str().unwrap_or("none").to_owned()
+    };
+    let told = app.grpc().await.chat(grpc).await.unwrap().into_inner().choices[0].reasoning.clone();
+    let over_grpc = asked();
+    let answer = app.complete(&http).await;
+    let reasoning = answer["choices"][0]["message"]["reasoning_content"].as_str().unwrap_or_default();
+    assert_eq!((told.as_str(), over_grpc), (reasoning, asked()));
+    format!("{}: {told}", asked())
+}
+
+#[tokio::test]
+async fn thoughts_are_told_as_they_are_asked_for() {
+    let app = TestApp::real(&[]).await;
+    for (summary, told) in [
+        ("", "auto: so it is"),
+        ("concise", "concise: so it is"),
+        ("detailed", "detailed: so it is"),
+        ("none", "none: "),
+    ] {
+        assert_eq!(thoughts(&app, summary).await, told);
+    }
+    let long = pb::ChatRequest { reasoning_summary: "long".into(), ..ask("gpt-5.5", "hi") };
+    assert_eq!(field(&app.grpc_refused(long).await), "reasoning_summary");
+    let long = json!({"model": "gpt-5.5", "messages": [{"role": "user", "content": "hi"}], "reasoning": {"summary": "long"}});
+    let (status, error) = app.refused(&long).await;
+    assert_eq!((status, &error["param"]), (400, &json!("reasoning.summary")), "{error}");
+    app.stop().await;
+
+    let app = TestApp::real(&[("CODEX_MODEL_REASONING_SUMMARY", "none")]).await;
+    assert_eq!(thoughts(&app, "").await, "none: ");
+    assert_eq!(thoughts(&app, "auto").await, "auto: so it is");
+    app.stop().await;
 }

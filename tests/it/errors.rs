@@ -118,7 +118,8 @@ const FAKE_EXEC: &[Row] = &[
 const FAKE_APP_SERVER: &[Row] = &[
     row("fake:crash", LOST, LOST_HTTP),
     row("fake:exit0", LOST, LOST_HTTP),
-    row("fake:longline:9000000", LOST, LOST_HTTP),
+    row("fake:longline:9000000", TURN, TURN_HTTP),
+    row("fake:babble:9000000", LOST, LOST_HTTP),
     row("fake:failed:529", UPSTREAM, UPSTREAM_HTTP),
     row("fake:failed:sse-overloaded", UPSTREAM, UPSTREAM_HTTP),
     row("fake:failed:sse-cyber", BAD, BAD_HTTP),

@@ -10,13 +10,16 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{
+    attempt::Attempt,
     failure, item,
     memory::call_id,
     own_calls::OwnCalls,
+    produced::Produced,
     step::{Call, Next, Step},
+    told::Told,
     tools::ToolSet,
     usage::{UsageSoFar, usage},
-    wire::ToolCall,
+    wire::{self, ToolCall},
 };
 use crate::{
     config::Profile,
@@ -45,12 +48,10 @@ pub(super) struct Translator {
     tools: Arc<ToolSet>,
     profile: Profile,
     retries: u32,
-    retried: u32,
+    attempt: Attempt,
     corrections: u32,
     /// Text of the current message that the client has.
-    told: String,
-    /// Whether the client has text of a model response that is not complete.
-    speaking: bool,
+    told: Told,
     /// Calls of the response that is under way.
     calls: Vec<Call>,
     /// Requests for calls, to be answered only where a call goes back to the model.
@@ -68,19 +69,19 @@ pub(super) struct Translator {
     calls_made: usize,
     usage: UsageSoFar,
     /// What the model produced, in the words of the Responses API.
-    produced: Vec<Value>,
+    produced: Produced,
 }
 
 impl Translator {
     pub(super) fn new(tools: ToolSet, profile: Profile, retries: u32) -> Self {
         Self {
+            produced: Produced::new(!tools.is_empty()),
             tools: Arc::new(tools),
             profile,
             retries,
-            retried: 0,
+            attempt: Attempt::default(),
             corrections: 0,
-            told: String::new(),
-            speaking: false,
+            told: Told::default(),
             calls: Vec::new(),
             requests: HashMap::new(),
             given_up: HashSet::new(),
@@ -90,14 +91,13 @@ impl Translator {
             interrupted: false,
             calls_made: 0,
             usage: UsageSoFar::default(),
-            produced: Vec::new(),
         }
     }
 
     /// Codex asks for the result of a call. It may come before or after the end of the response that has the call.
     pub(super) fn called(&mut self, call: ToolCall) -> Step {
         self.requests.insert(call.call_id, call.request);
-        Step { events: Vec::new(), next: self.corrections_due() }
+        Step { events: Vec::new(), next: self.corrections_due(false) }
     }
 
     /// How long nothing may be said before [`quiet`](Self::quiet) is to be asked; none: as long as it likes.
@@ -106,7 +106,7 @@ impl Translator {
             Some(_) if self.interrupted => Some(ENDING),
             Some(_) if self.own.run() => Some(RUNNING),
             Some(_) => Some(NOT_BEGUN),
-            None => (self.correcting.is_none() && !self.requests.is_empty()).then_some(QUIET),
+            None => (self.correcting.is_some() || !self.requests.is_empty()).then_some(QUIET),
         }
     }
 
@@ -119,6 +119,8 @@ impl Translator {
                 self.interrupted = true;
                 Next::Interrupt.into()
             }
+            // Codex will not ask for all of them: some it has sent back by itself.
+            None if self.correcting.is_some() => self.corrections_due(true).into(),
             None => Next::Answer(self.give_up()).into(),
         }
     }
@@ -159,10 +161,10 @@ impl Translator {
         match method {
             "item/agentMessage/delta" => Ok(self.text(string(params, "delta")).into()),
             "item/reasoning/summaryTextDelta" | "item/reasoning/textDelta" => {
-                Ok(non_empty(string(params, "delta")).map(TurnEvent::Reasoning).into())
+                Ok(self.thought(string(params, "delta")).into())
             }
             "item/reasoning/summaryPartAdded" if params["summaryIndex"].as_u64() > Some(0) => {
-                Ok(Some(TurnEvent::Reasoning("\n\n".to_owned())).into())
+                Ok(self.thought("\n\n".to_owned()).into())
             }
             "item/started" => self.item(&params["item"], false),
             "item/completed" => self.item(&params["item"], true),
@@ -175,6 +177,7 @@ impl Translator {
             }
             "rawResponse/completed" => self.response_completed(&params["usage"]),
             "thread/tokenUsage/updated" => {
+                self.attempt.is_counted();
                 self.usage.total = Some(usage(&params["tokenUsage"]["total"]));
                 Ok(Step::default())
             }
@@ -198,9 +201,14 @@ impl Translator {
     }
 
     fn text(&mut self, text: String) -> Option<TurnEvent> {
-        self.told.push_str(&text);
-        self.speaking = true;
-        non_empty(text).map(TurnEvent::Text)
+        self.told.add(&text);
+        let text = non_empty(text)?;
+        self.attempt.speaks();
+        Some(TurnEvent::Text(text))
+    }
+
+    fn thought(&mut self, text: String) -> Option<TurnEvent> {
+        non_empty(text).filter(|_| self.attempt.thinks()).map(TurnEvent::Reasoning)
     }
 
     fn item(&mut self, item: &Value, completed: bool) -> Result<Step, Error> {
@@ -208,7 +216,7 @@ impl Translator {
             "agentMessage" if completed => {
                 // An upstream that does not stream tells the text only here.
                 let whole = string(item, "text");
-                let rest = whole.strip_prefix(self.told.as_str()).unwrap_or_default().to_owned();
+                let rest = self.told.rest(&whole).to_owned();
                 Ok(self.text(rest).into())
             }
             "agentMessage" => {
@@ -248,14 +256,13 @@ impl Translator {
             // The same comes again, with the end of the turn.
             return Ok(Step::default());
         }
-        self.retried += 1;
+        let again = self.attempt.retries(self.retries);
         // Those of a response that broke off are not the client's to answer.
         self.calls.clear();
         self.own.clear();
         match failure::of(error) {
             End::Cut(reason) => Ok(self.finished(reason)),
-            // Asked again, the model would repeat what the client already has.
-            End::Failed(error) if self.speaking || self.retried > self.retries => Err(given_up(error)),
+            End::Failed(error) if !again => Err(given_up(error)),
             End::Failed(_) => {
                 let details = error["additionalDetails"].as_str().unwrap_or_default();
                 let message = format!("{} {details}", string(error, "message"));
@@ -266,8 +273,7 @@ impl Translator {
 
     fn response_completed(&mut self, told: &Value) -> Result<Step, Error> {
         self.usage.add(usage(told));
-        self.speaking = false;
-        self.retried = 0;
+        self.attempt.ends();
         if self.calls.is_empty() {
             return Ok(Step::default());
         }
@@ -296,7 +302,7 @@ impl Translator {
             }
             self.corrections += 1;
             self.correcting = Some(verdicts);
-            return Ok(Step { events: Vec::new(), next: self.corrections_due() });
+            return Ok(Step { events: Vec::new(), next: self.corrections_due(false) });
         }
         Ok(self.accepted(verdicts.into_iter().map(|(call, _)| call).collect()))
     }
@@ -313,7 +319,7 @@ impl Translator {
     fn hand_over(&mut self, calls: &[Call]) -> Step {
         let kept = self.tools.keep(calls.len());
         self.calls_made += kept;
-        let mut items = std::mem::take(&mut self.produced);
+        let mut items = self.produced.take();
         let dropped = |item: &Value| calls[kept..].iter().any(|call| call_id(item) == Some(&*call.id));
         items.retain(|item| !dropped(item));
         let calls: Vec<pb::ToolCall> = calls[..kept]
@@ -334,7 +340,7 @@ impl Translator {
         let text = |key: &str| item[key].as_str().map(str::to_owned);
         let call = Call { id: text("call_id")?, alias: text("name")?, arguments: text("arguments")? };
         let ours = item["type"] == "function_call" && self.names_offered(item);
-        let whole = serde_json::from_str::<serde::de::IgnoredAny>(&call.arguments).is_ok();
+        let whole = wire::parse(call.arguments.as_bytes()).is_some();
         (ours && whole).then_some(call)
     }
 
@@ -345,10 +351,11 @@ impl Translator {
             && item["name"].as_str().is_some_and(|name| self.tools.offers(name))
     }
 
-    /// Answers for the model, once Codex has asked for all of them.
-    fn corrections_due(&mut self) -> Next {
+    /// Answers for the model, once Codex has asked for all of them, or `now`.
+    fn corrections_due(&mut self, now: bool) -> Next {
         let asked = |call: &Call| self.requests.contains_key(&call.id) || self.given_up.contains(&call.id);
-        let Some(calls) = self.correcting.take_if(|calls| calls.iter().all(|(call, _)| asked(call))) else {
+        let due = |calls: &mut Vec<(Call, _)>| now || calls.iter().all(|(call, _)| asked(call));
+        let Some(calls) = self.correcting.take_if(due) else {
             return Next::Read;
         };
         let answers = calls.into_iter().filter_map(|(call, verdict)| {

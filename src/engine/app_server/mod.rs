@@ -1,6 +1,7 @@
 //! Warm `codex app-server` workers: every token as it is made, histories with their roles, tools of the client. One
 //! request is one ephemeral thread on some worker; nothing of it stays.
 
+mod attempt;
 mod catalog;
 mod checks;
 mod events;
@@ -11,17 +12,20 @@ mod history;
 mod home;
 mod item;
 mod kit;
+mod large;
 mod mailbox;
 mod memory;
 mod models;
 mod own_calls;
 mod peer;
 mod pool;
+mod produced;
 mod schema;
 mod setting;
 mod step;
 mod strict;
 mod sweep;
+mod told;
 mod tools;
 mod turn;
 mod turn_folder;
@@ -151,7 +155,7 @@ impl Engine for AppServer {
             let items: String = items.chars().take(self.log.max_chars).collect();
             tracing::info!(turn.id = %turn.id, %items, "a thread starts");
         }
-        let place = self.memory.place(&turn.messages);
+        let place = self.memory.place(&turn, turn.messages.len());
         // Pictures among them; a turn may take hours.
         turn.messages = Vec::new();
         let conductor = Box::new(Conductor {

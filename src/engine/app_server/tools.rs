@@ -130,6 +130,11 @@ impl ToolSet {
         tools.collect()
     }
 
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.offered.is_empty()
+    }
+
     /// Whether a name that the model calls is one of the offered tools. Where a tool has an alias, its own name is that
     /// of a tool of Codex.
     pub(super) fn offers(&self, alias: &str) -> bool {

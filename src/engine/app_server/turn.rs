@@ -214,6 +214,7 @@ impl Conductor {
                 Some(Mail::ToolCall(call)) => self.translator.called(call),
                 Some(Mail::Gone(why)) => return Err((Left::Gone, lost(&why))),
                 Some(Mail::Overflow) => return Err((Left::Running, unread())),
+                Some(Mail::TooLong { limit }) => return Err((Left::Running, too_long(limit))),
                 None => self.translator.quiet(),
             };
             if let Next::Check(calls) = step.next {
@@ -227,8 +228,8 @@ impl Conductor {
                 let checked = verdicts.and_then(|verdicts| self.translator.checked(verdicts));
                 step = checked.map_err(|error| (left(), error))?;
             }
-            if let Next::HandOver { calls, items } = &step.next {
-                self.memory.remember(self.place, calls, items.clone());
+            if let Next::HandOver { calls, items } = &mut step.next {
+                self.memory.remember(self.place, calls, std::mem::take(items));
             }
             for event in step.events {
                 tokio::select! {
@@ -307,7 +308,12 @@ impl Conductor {
 
 /// For `turn/start`.
 fn turn_params(thread: &str, turn: &Turn) -> Result<Value, Error> {
-    let mut params = json!({"threadId": thread, "input": [], "effort": turn.reasoning_effort});
+    let mut params = json!({
+        "threadId": thread,
+        "input": [],
+        "effort": turn.reasoning_effort,
+        "summary": turn.reasoning_summary,
+    });
     if let Format::JsonSchema(schema) = &turn.format {
         params["outputSchema"] = serde_json::from_str(schema).map_err(Error::internal)?;
     }
@@ -327,8 +333,8 @@ async fn over(mailbox: &mut Mailbox) {
             Mail::Notification { method, .. } if method == "turn/completed" => return,
             Mail::Gone(_) => return,
             Mail::Notification { .. } | Mail::ToolCall(_) => {}
-            // Cleared with the rest; what counts is told by the worker's next answer.
-            Mail::Overflow => return,
+            // Lost, perhaps, with the rest; what counts is told by the worker's next answer.
+            Mail::Overflow | Mail::TooLong { .. } => return,
         }
     }
 }
@@ -337,6 +343,12 @@ async fn over(mailbox: &mut Mailbox) {
 fn unread() -> Error {
     let message = "the answer grew faster than it was read, beyond what the server keeps";
     Error::TurnFailed { message: message.to_owned() }
+}
+
+/// Codex said something at such length that it was not read.
+fn too_long(limit: usize) -> Error {
+    let what = "something that Codex said of this turn was longer than";
+    Error::TurnFailed { message: format!("{what} {limit} bytes (CODEX_SUBPROCESS_STREAM_LIMIT)") }
 }
 
 /// The worker died under its turns. The caller may try again: another worker is there or on its way.

@@ -39,6 +39,7 @@ pub(super) fn of(turn: &Turn, codex: &Codex, installed: &Installed) -> Result<La
     let last_words = scratch.path().join("last-message.txt");
     arguments.path("--output-last-message=", &last_words);
     arguments.set("model_reasoning_effort", &turn.reasoning_effort);
+    arguments.set("model_reasoning_summary", &turn.reasoning_summary);
     if let Some(verbosity) = &turn.verbosity {
         arguments.set("model_verbosity", verbosity);
     }

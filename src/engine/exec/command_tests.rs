@@ -20,7 +20,13 @@ fn turn() -> Turn {
         tool_calls: vec![],
         tool_call_id: None,
     };
-    Turn { model: "-m".into(), messages: vec![message], reasoning_effort: "high".into(), ..Turn::default() }
+    Turn {
+        model: "-m".into(),
+        messages: vec![message],
+        reasoning_effort: "high".into(),
+        reasoning_summary: "concise".into(),
+        ..Turn::default()
+    }
 }
 
 fn installed() -> Installed {
@@ -54,6 +60,8 @@ fn the_plain_turn() {
         "--cd=/work",
         "-c",
         "model_reasoning_effort=\"high\"",
+        "-c",
+        "model_reasoning_summary=\"concise\"",
         "-c",
         "web_search=\"disabled\"",
         "-c",

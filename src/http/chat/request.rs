@@ -40,7 +40,8 @@ impl Asked {
             (Some(newer), _) => (Some(newer), "max_completion_tokens"),
             (None, older) => (older, "max_tokens"),
         };
-        let nested_effort = wire.reasoning.and_then(|reasoning| reasoning.effort);
+        let (nested_effort, summary) =
+            wire.reasoning.map_or((None, None), |reasoning| (reasoning.effort, reasoning.summary));
         let (effort, effort_name) = match (wire.reasoning_effort, nested_effort) {
             (Some(effort), _) => (effort, "reasoning_effort"),
             (None, nested) => (nested.unwrap_or_default(), "reasoning.effort"),
@@ -86,6 +87,7 @@ impl Asked {
             agent: None,
             verbosity: wire.verbosity.unwrap_or_default(),
             timeout: None,
+            reasoning_summary: summary.unwrap_or_default(),
         };
         Ok(Self { request, stream, words, ignored })
     }

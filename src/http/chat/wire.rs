@@ -52,6 +52,7 @@ pub(super) struct StreamOptions {
 #[serde(expecting = "an object")]
 pub(super) struct Reasoning {
     pub(super) effort: Option<String>,
+    pub(super) summary: Option<String>,
     #[serde(flatten)]
     _rest: Rest,
 }

@@ -39,7 +39,7 @@ fn refused(change: impl FnOnce(&mut pb::ChatRequest)) -> String {
 fn empty_fields_mean_the_servers_defaults() {
     let parsed = rules(&[("CODEX_MODEL", "m")]).parse(request(), CAPACITY).unwrap();
     assert_eq!((parsed.turn.model.as_str(), parsed.model_asked.as_str(), parsed.n), ("m", "m", 1));
-    assert_eq!(parsed.turn.reasoning_effort, "high");
+    assert_eq!((&*parsed.turn.reasoning_effort, &*parsed.turn.reasoning_summary), ("high", "auto"));
     assert_eq!(parsed.turn.sandbox, Sandbox::ReadOnly);
     assert_eq!(parsed.turn.format, Format::Text);
 }
@@ -97,6 +97,7 @@ fn each_wrong_field_is_named() {
     assert_eq!(refused(|r| r.messages[0].tool_calls.push(call)), "messages[0].tool_calls");
     assert_eq!(refused(|r| r.model = "m".repeat(257)), "model");
     assert_eq!(refused(|r| r.reasoning_effort = "very high".into()), "reasoning_effort");
+    assert_eq!(refused(|r| r.reasoning_summary = "long".into()), "reasoning_summary");
     assert_eq!(refused(|r| r.verbosity = "huge".into()), "verbosity");
     assert_eq!(refused(|r| r.stop = vec![String::new()]), "stop[0]");
     assert_eq!(refused(|r| r.stop = vec!["x".into(); 5]), "stop");

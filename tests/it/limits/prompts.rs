@@ -214,10 +214,7 @@ async fn a_line_beyond_the_limit_ends_the_turn_and_its_process() {
         Engine::Exec => ("10000", "fake:longline:10000", "fake:longline:10001"),
         Engine::AppServer => ("100000", "fake:longline:99000", "fake:longline:100001"),
     };
-    let (code, told) = match engine() {
-        Engine::Exec => ("turn_failed", (Code::Aborted, "TURN_FAILED")),
-        Engine::AppServer => ("worker_lost", (Code::Unavailable, "WORKER_LOST")),
-    };
+    let (code, told) = ("turn_failed", (Code::Aborted, "TURN_FAILED"));
     let app = TestApp::fake(&[("CODEX_SUBPROCESS_STREAM_LIMIT", limit)]).await;
     assert_eq!(app.chat(ask(fits, "x")).await, "the answer after a long line");
     let (status, error) = app.refused(&body(exceeds, "x")).await;

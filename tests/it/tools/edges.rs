@@ -124,3 +124,23 @@ async fn many_tools_with_large_schemas() {
     }
     app.stop().await;
 }
+
+#[tokio::test]
+async fn a_call_that_codex_itself_sends_back_beside_one_that_breaks_its_schema() {
+    let mut strict = function("f", "a");
+    strict["function"]["strict"] = true.into();
+    for broken in [r#"{"a": 1e999}"#, r#"{"a": "\ud800"}"#] {
+        let steps = json!([
+            {"calls": [{"name": "f", "arguments": broken}, {"name": "f", "arguments": {"a": 5}}]},
+            {"calls": [{"name": "f", "arguments": {"a": "5"}}]},
+        ]);
+        let app = warm(&[("CODEX_TIMEOUT_SECONDS", "20")]).await;
+        for model in [MODEL, "gpt-5.5:chat"] {
+            let body = request(model, &script(&steps), std::slice::from_ref(&strict));
+            for way in [Way::Unary, Way::Sse] {
+                assert_eq!(app.turn(way, &body).await.called(), [("f", r#"{"a":"5"}"#)], "{way:?} {broken}");
+            }
+        }
+        app.stop().await;
+    }
+}
