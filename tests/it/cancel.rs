@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{StreamExt, future::join_all};
 use serde_json::json;
 use tokio::task::JoinSet;
 
@@ -27,9 +27,8 @@ async fn open_sse(app: &TestApp, model: &str, text: &str) -> impl futures_util::
     Box::pin(response.bytes_stream())
 }
 
-/// A turn is given up in one of four ways, after a random while.
-async fn give_up(app: &TestApp, number: usize, model: &str, text: &str) {
-    let while_ = Duration::from_millis(fastrand(number) % 120);
+/// A turn is given up in one of four ways, after a while.
+async fn give_up(app: &TestApp, number: usize, (model, text): (&str, &str), while_: Duration) {
     let client = reqwest::Client::new();
     let mut request = body(model, text);
     match number % 4 {
@@ -61,8 +60,8 @@ async fn give_up(app: &TestApp, number: usize, model: &str, text: &str) {
         // Deadline.
         _ => {
             let mut request = ask(model, text);
-            let nanos = i32::try_from(while_.as_nanos()).unwrap() + 1;
-            request.timeout = Some(prost_types::Duration { seconds: 0, nanos });
+            // Not zero.
+            request.timeout = Some((while_ + Duration::from_nanos(1)).try_into().unwrap());
             app.grpc().await.chat(request).await.unwrap_err();
         }
     }
@@ -78,8 +77,13 @@ async fn give_up_many(app: &TestApp, count: usize, model: &'static str, text: &'
     let mut numbers = (0..count).collect::<Vec<_>>();
     while !numbers.is_empty() {
         let batch: Vec<usize> = numbers.drain(..numbers.len().min(8)).collect();
-        futures_util::future::join_all(batch.into_iter().map(|n| give_up(app, n, model, text))).await;
+        let random = |n| Duration::from_millis(fastrand(n) % 120);
+        join_all(batch.into_iter().map(|n| give_up(app, n, (model, text), random(n)))).await;
     }
+    nothing_is_left(app).await;
+}
+
+async fn nothing_is_left(app: &TestApp) {
     eventually!("every process is gone", app.turn_processes().is_empty());
     eventually!("their files are gone", app.scratch_files().is_empty());
     eventually!("every slot is free", app.status().await.running_turns == 0);
@@ -105,8 +109,20 @@ async fn a_hundred_and_fifty_turns_given_up_leave_nothing_and_the_next_one_works
 #[tokio::test]
 async fn fifty_turns_of_the_real_cli_given_up_leave_nothing_and_the_next_one_works() {
     let app = TestApp::real(&[("CODEX_MAX_CONCURRENCY", "8")]).await;
-    give_up_many(&app, 50, "gpt-5.5", r#"@@{"text":"a b c","hang_after_ms":60000}@@"#).await;
+    let (model, text) = ("gpt-5.5", r#"@@{"text":"a b c","hang_after_ms":60000}@@"#);
+    give_up_many(&app, 42, model, text).await;
+    // And while the model answers: two in each way, of which those with a deadline end by it.
     let upstream = app.upstream.as_ref().unwrap();
+    let overdue = [3, 7].map(|n| give_up(&app, n, (model, text), Duration::from_secs(3)));
+    let given_up = async {
+        let calls = [0, 1, 2, 4, 5, 6].map(|n| give_up(&app, n, (model, text), SOON));
+        tokio::select! {
+            _ = join_all(calls) => panic!("they end when they are given up"),
+            () = async { eventually!("the model answers them", upstream.open_responses() >= 6) } => {}
+        }
+    };
+    tokio::join!(join_all(overdue), given_up);
+    nothing_is_left(&app).await;
     eventually!("the upstream is left alone", upstream.open_responses() == 0);
     let answer = app.complete(&body("gpt-5.5", r#"@@{"text":"still there"}@@"#)).await;
     assert_eq!(answer["choices"][0]["message"]["content"], "still there");

@@ -8,12 +8,14 @@ use serde_json::Value;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
+use codex_api::pb::notice;
+
 use crate::{
     eventually,
     support::{
         Codex, SOON, TestApp, ask,
         engines::{Engine, engine},
-        http::body,
+        http::{body, notices, streamed},
         program::Program,
     },
 };
@@ -255,6 +257,16 @@ async fn a_retry_heals_what_it_can_and_is_told() {
     let response = app.grpc().await.chat(ask("fake:reconnect:2:ok", "hi")).await.unwrap().into_inner();
     let retries: Vec<_> = response.notices.iter().filter(|n| n.message.starts_with("Reconnecting")).collect();
     assert_eq!(retries.len(), 2, "{:?}", response.notices);
+    // The other door says the same, where no SDK minds.
+    let request = body("fake:reconnect:2:ok", "hi");
+    let whole = app.complete(&request).await;
+    let stream = app.post(&streamed(request)).await.text().await.unwrap();
+    for shown in [whole["codex"]["notices"].as_array().unwrap(), &notices(&stream)] {
+        let told =
+            |notice: &Value| (notice["kind"] == "retry", notice["message"].as_str().unwrap().to_owned());
+        let expected = response.notices.iter().map(|n| (n.kind() == notice::Kind::Retry, n.message.clone()));
+        assert_eq!(shown.iter().map(told).collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+    }
     app.stop().await;
 }
 
