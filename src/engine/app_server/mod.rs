@@ -1,6 +1,7 @@
 //! Warm `codex app-server` workers: every token as it is made, histories with their roles, tools of the client. One
 //! request is one ephemeral thread on some worker; nothing of it stays.
 
+mod call_ids;
 mod catalog;
 mod checks;
 mod events;
@@ -16,6 +17,7 @@ mod models;
 mod own_calls;
 mod peer;
 mod pool;
+mod requests;
 mod schema;
 mod step;
 mod strict;
