@@ -1,16 +1,36 @@
 #!/usr/bin/env bash
-# Prints, as a Markdown table, what the app-server engine can do with several versions of the Codex CLI: what the
-# gate of the server sees of each, told by `codex-api doctor --json`. Nobody's login or configuration is touched.
-# usage: scripts/compat.sh [version...]
+# What works with several versions of the Codex CLI: for each, what the server finds out of it (`codex-api doctor --json`),
+# which engine `auto` takes, and how the tests that go through the real CLI fare over that engine. Prints a Markdown table,
+# with --write into README.md. Fails where a test does of which scripts/compat-notes does not say why.
+# Nobody's login or configuration is touched. Takes some ten minutes.
+# usage: scripts/compat.sh [--write] [version...]
 set -euo pipefail
 
 # shellcheck source=scripts/setup.sh
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
+write=
+if [[ ${1:-} == --write ]]; then
+    write=README.md
+    shift
+fi
 versions=("$@")
 if (($# == 0)); then
     versions=("$codex_version" 0.140.0 0.110.0)
 fi
+
+# What is run: a name for the table, what it needs, and how the tests' names begin.
+groups=(
+    "nothing is run without an environment|any|trust::environment::"
+    "answers, long and odd texts|any|chat::all_ways_agree_over_the_real_cli limits::prompts::odd_texts_reach_the_model limits::prompts::a_megabyte_of_tokens"
+    "hanging up|any|cancel::fifty_turns_of_the_real_cli cancel::in_danger_mode"
+    "failures and retries|any|errors::failures_through_the_real_cli errors::a_dead_upstream errors::a_retry_heals errors::an_answer_cut"
+    "sandbox and secrets|any|trust::sandbox::a_turn_that_may_write trust::secrets::a_command trust::secrets::a_sandboxed"
+    "openai-python, openai-node, grpcio|any|clients::openai_python clients::openai_node clients::grpc_python"
+    "histories, item by item|app-server|histories::"
+    "workers that are lost, replaced, left|app-server|workers::lost::the_real_cli workers::recycle::workers_of_the_real_cli workers::leftovers::turns_of_the_real_cli"
+    "client tools, also with the SDKs and openai-agents|tools|tools:: clients::tools_of clients::openai_agents"
+)
 
 # program FOLDER: the native program below it. Its folder was called `codex` before 0.140.
 program() {
@@ -21,56 +41,84 @@ program() {
     die "npm installed no program for this machine ($(uname -m)) into ${1#"$root/"}"
 }
 
+# doctor VERSION: asks it of the CLI at CODEX_BIN.
+doctor() {
+    mkdir -p "$results/home-$1" "$results/workspace"
+    # It fails where there is no login, and there is none: what it says of the engine counts.
+    env -i PATH="$PATH" HOME="$results/home-$1" LANG=C.UTF-8 CODEX_NO_DOTENV=1 CODEX_GATEWAY_PORT=0 \
+        CODEX_BIN="$CODEX_BIN" CODEX_WORKSPACE="$results/workspace" CODEX_ENGINE=auto \
+        timeout 120 "$server" doctor --json >"$results/$1.json" || true
+}
+
+# tests LOG ARGUMENT...: one after the other, so that they do not disturb each other's times.
+tests() {
+    local log=$1
+    shift
+    timeout 420 cargo test --locked --test it -- --test-threads 1 "$@" >"$log" 2>&1 || true
+    grep -q '^test result: ' "$log" || die "the tests did not come to their end, see $log"
+}
+
+# has VERSION CHECK...: whether the doctor says so.
+has() {
+    node -e 'const [file, ...names] = process.argv.slice(1);
+        const { checks } = JSON.parse(require("node:fs").readFileSync(file, "utf8"));
+        const good = (name) => checks.some((check) => check.check === name && check.outcome === "ok");
+        process.exit(names.every(good) ? 0 : 1);' "$results/$1.json" "${@:2}"
+}
+
 need_rust
-need_node
+install_clients
 cd "$root"
-cargo build --locked --bin codex-api
-server=${CARGO_TARGET_DIR:-target}/debug/codex-api
-scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
+cargo build --locked --bin codex-api --example fake-codex --example saboteur
+cargo test --locked --test it --no-run
+target=${CARGO_TARGET_DIR:-target}
+server=$target/debug/codex-api
+# Stays, so that one can look into it.
+results=$root/.tools/compat
+rm -rf "$results"
+mkdir -p "$results"
+printf '%s\n' "${groups[@]}" >"$results/groups"
 
 for version in "${versions[@]}"; do
     folder=$tools/codex-$version
     install_npm "$folder" "@openai/codex@$version"
-    codex=$(program "$folder")
-    mkdir -p "$scratch/home-$version" "$scratch/workspace"
+    CODEX_BIN=$(program "$folder")
+    export CODEX_BIN
     say "asking Codex $version"
-    # The doctor fails where there is no login, and there is none: what it says of the engine counts.
-    env -i PATH="$PATH" HOME="$scratch/home-$version" LANG=C.UTF-8 CODEX_NO_DOTENV=1 CODEX_GATEWAY_PORT=0 \
-        CODEX_BIN="$codex" CODEX_WORKSPACE="$scratch/workspace" CODEX_ENGINE=auto \
-        timeout 120 "$server" doctor --json >"$scratch/$version.json" || true
+    doctor "$version"
+    tests "$results/$version.engine.log" --nocapture trust::environment::what_auto
+    engine=$(sed -n 's/.*auto takes "\([a-z-]*\)".*/\1/p' "$results/$version.engine.log")
+    [[ -n $engine ]] || die "nobody says which engine \`auto\` takes, see $results/$version.engine.log"
+    printf '%s\n' "$engine" >"$results/$version.engine"
+    offers=" any $engine "
+    if [[ $engine == app-server ]] && has "$version" "engine: client tools" "engine: ends of responses"; then
+        offers+="tools "
+    fi
+    chosen=()
+    for group in "${groups[@]}"; do
+        IFS='|' read -r _ needed filters <<<"$group"
+        [[ $offers == *" $needed "* ]] || continue
+        read -ra filters <<<"$filters"
+        chosen+=("${filters[@]}")
+    done
+    say "testing Codex $version over $engine (log: $results/$version.log)"
+    TEST_ENGINE=$engine tests "$results/$version.log" "${chosen[@]}"
 done
 
-node - "$scratch" "${versions[@]}" <<'END'
-const [folder, ...versions] = process.argv.slice(2);
-const { readFileSync } = require("node:fs");
-const prefix = "engine: ";
-const words = { ok: "yes", warning: "no", failed: "**no**" };
-const found = versions.map((version) => {
-  const { checks } = JSON.parse(readFileSync(`${folder}/${version}.json`, "utf8"));
-  const rows = checks.filter((check) => check.check.startsWith(prefix));
-  return new Map(rows.map((check) => [check.check.slice(prefix.length), check]));
-});
-const names = [...new Set(found.flatMap((rows) => [...rows.keys()]))];
-if (names.length === 0) {
-  console.error("error: the doctor says nothing of the app-server engine");
-  process.exit(1);
-}
-const cell = (text) => text.replaceAll("|", "\\|").replaceAll("\n", " ");
-const line = (cells) => console.log(`| ${cells.map(cell).join(" | ")} |`);
-line(["", ...versions.map((version) => `Codex ${version}`)]);
-line(["---", ...versions.map(() => "---")]);
-for (const name of names) {
-  line([name, ...found.map((rows) => words[rows.get(name)?.outcome] ?? "?")]);
-}
-line(["**usable**", ...found.map((rows) => {
-  const outcomes = [...rows.values()].map((check) => check.outcome);
-  if (outcomes.length === 0 || outcomes.includes("failed")) return "no: `exec` is used";
-  return outcomes.includes("warning") ? "with limits" : "yes";
-})]);
-for (const [index, version] of versions.entries()) {
-  const limits = [...found[index].values()].filter((check) => check.outcome !== "ok");
-  if (limits.length > 0) console.log(`\nCodex ${version}:`);
-  for (const check of limits) console.log(`- ${check.says}`);
-}
+code=0
+node "$root/scripts/compat.mjs" "$results" "${versions[@]}" >"$results/table.md" || code=$?
+if [[ -n $write && $code == 0 ]]; then
+    node - "$write" "$results/table.md" <<'END'
+const { readFileSync, writeFileSync } = require("node:fs");
+const [file, table] = process.argv.slice(2);
+const [begin, end] = ["<!-- compat: begin -->\n", "<!-- compat: end -->"];
+const text = readFileSync(file, "utf8");
+const [from, to] = [text.indexOf(begin), text.indexOf(end)];
+if (from < 0 || to < from) throw new Error(`${file} has no place for the table`);
+writeFileSync(file, text.slice(0, from + begin.length) + readFileSync(table, "utf8") + text.slice(to));
 END
+    say "the table is in $write"
+else
+    cat "$results/table.md"
+fi
+exit "$code"

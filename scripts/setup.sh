@@ -91,3 +91,30 @@ install_buf() {
     # shellcheck disable=SC2034 # read by whoever sources this file
     buf=$tools/buf/node_modules/.bin/buf
 }
+
+make_venv() {
+    python3 -c 'import ensurepip, venv' 2>/dev/null ||
+        die "python3 has no venv; install it (Debian: apt-get install python3-venv)"
+    say "installing the Python clients into ${1#"$root/"}"
+    python3 -m venv "$1"
+    "$1/bin/python" -m pip install --quiet --disable-pip-version-check \
+        --requirement "$root/tests/clients/requirements.txt" >&2
+}
+
+make_node_modules() {
+    say "installing the Node clients into ${1#"$root/"}"
+    cp "$root/tests/clients/package.json" "$1/"
+    npm_install "$1"
+}
+
+# Installs the official clients and tells tests/it/clients.rs where they are.
+install_clients() {
+    need python3 "install Python 3.10 or newer, with venv (Debian: apt-get install python3-venv)"
+    need_node
+    local clients=$root/tests/clients
+    once "$tools/venv" "$(python3 --version) $(cksum <"$clients/requirements.txt")" make_venv
+    once "$tools/clients" "$(cksum <"$clients/package.json")" make_node_modules
+    export TEST_PYTHON=$tools/venv/bin/python
+    TEST_NODE=$(command -v node)
+    export TEST_NODE TEST_NODE_MODULES=$tools/clients
+}

@@ -189,8 +189,17 @@ pub(super) fn log(v: &mut Values) -> Log {
     if !["text", "json"].contains(&format.as_str()) {
         v.mistake(&format!("CODEX_LOG_FORMAT: {format:?} is not one of text, json"));
     }
+    let filter = v.text("CODEX_LOG");
+    for word in filter.split(',').map(str::trim) {
+        // A target without a level would be legal, and silence everything else.
+        if word.parse::<tracing_subscriber::filter::LevelFilter>().is_err() && !word.contains(['=', '[']) {
+            v.mistake(&format!(
+                "CODEX_LOG: {word:?} is not one of error, warn, info, debug, trace, off, or target=level"
+            ));
+        }
+    }
     Log {
-        filter: v.text("CODEX_LOG"),
+        filter,
         json: format == "json",
         max_chars: v.size("CODEX_LOG_MAX_CHARS", 80, 1 << 30),
         debug: v.switch("CODEX_DEBUG_LOG"),

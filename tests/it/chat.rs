@@ -2,7 +2,7 @@
 
 use crate::support::{
     TestApp, ask,
-    engines::echo,
+    engines::{Engine, echo, engine},
     http::{Answer, body, folded, whole},
 };
 use codex_api::pb::{self, chat_event::Event};
@@ -90,4 +90,82 @@ async fn all_ways_agree_over_the_real_cli() {
         Answer { text: "Grüße, 世界 🌍".into(), finish_reason: "stop".into(), usage: [120, 100, 7, 3] };
     assert_eq!(answer, expected);
     app.stop().await;
+}
+
+/// What a turn tells besides its answer.
+#[derive(Debug, PartialEq)]
+struct Beside {
+    reasoning: String,
+    /// What the agent did, once each, as it ended.
+    items: Vec<pb::Item>,
+    notices: Vec<pb::Notice>,
+}
+
+impl Beside {
+    fn of_events(events: Vec<pb::ChatEvent>) -> Self {
+        let mut beside = Self { reasoning: String::new(), items: Vec::new(), notices: Vec::new() };
+        for event in events {
+            match event.event.unwrap() {
+                Event::ReasoningDelta(delta) => beside.reasoning.push_str(&delta.text),
+                Event::Item(item) if item.status() != pb::ItemStatus::InProgress => beside.items.push(*item),
+                Event::Notice(notice) => beside.notices.push(notice),
+                _ => {}
+            }
+        }
+        beside
+    }
+}
+
+/// The same, of a turn of the fake codex that is asked for in all four ways.
+async fn told_alike(model: &str) -> (Answer, Beside) {
+    let app = TestApp::fake(&[]).await;
+    let answer = four_ways(&app, model, "x").await;
+    let beside = Beside::of_events(events(&app, ask(model, "x")).await);
+    let unary = app.grpc().await.chat(ask(model, "x")).await.unwrap().into_inner();
+    let reasoning = unary.choices[0].reasoning.clone();
+    assert_eq!(Beside { reasoning, items: unary.items, notices: unary.notices }, beside, "{model}: gRPC");
+    let http = app.complete(&body(model, "x")).await;
+    let thoughts = http["choices"][0]["message"]["reasoning_content"].as_str().unwrap_or_default();
+    assert_eq!(thoughts, beside.reasoning, "{model}: HTTP");
+    let chunks = app.stream(&body(model, "x")).await;
+    let thoughts = |chunk: &serde_json::Value| {
+        chunk.pointer("/choices/0/delta/reasoning_content")?.as_str().map(str::to_owned)
+    };
+    assert_eq!(chunks.iter().filter_map(thoughts).collect::<String>(), beside.reasoning, "{model}: SSE");
+    app.stop().await;
+    (answer, beside)
+}
+
+#[tokio::test]
+async fn several_messages_are_one_text_in_all_ways() {
+    let (answer, _) = told_alike("fake:commentary").await;
+    assert_eq!(answer.text, "First I look.\n\nThen I think.\n\nThe final answer.");
+}
+
+#[tokio::test]
+async fn thoughts_are_told_in_all_ways() {
+    let (answer, beside) = told_alike("fake:reasoning").await;
+    assert_eq!(answer.text, "final answer");
+    assert!(beside.reasoning.contains("what to say") && beside.reasoning.contains("still"), "{beside:?}");
+}
+
+#[tokio::test]
+async fn what_the_agent_does_is_told_in_all_ways() {
+    let (answer, beside) = told_alike("fake:items").await;
+    assert!(answer.text.ends_with("the end"), "{answer:?}");
+    assert!(beside.items.len() >= 4, "{beside:?}");
+    for item in &beside.items {
+        let again = beside.items.iter().filter(|other| other.id == item.id && other.kind == item.kind);
+        assert_eq!(again.count(), 1, "told once: {item:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_history_that_codex_shortens_is_told_in_all_ways() {
+    if engine() == Engine::Exec {
+        return; // Its process does not tell it.
+    }
+    let (answer, beside) = told_alike("fake:compaction").await;
+    assert!(!answer.text.is_empty(), "{answer:?}");
+    assert!(!beside.notices.is_empty(), "{beside:?}");
 }

@@ -48,7 +48,7 @@ impl Catalogs {
     }
 }
 
-/// Makes the catalogs of the installed CLI, in `folder`. `models` are names that clients may use.
+/// Makes the catalogs of the installed CLI, in a `folder` of their own. `models` are names that clients may use.
 pub(super) async fn write(
     codex: &Codex,
     launcher: &Launcher,

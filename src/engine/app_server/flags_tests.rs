@@ -36,6 +36,7 @@ fn an_agent_keeps_its_tools() {
         "web_search=\"disabled\"",
         "shell_environment_policy.inherit=\"core\"",
         "sandbox_workspace_write.exclude_slash_tmp=true",
+        "sandbox_workspace_write.exclude_tmpdir_env_var=true",
         "features.plugins=false",
         "features.multi_agent=false",
         "model_catalog_json=\"/p/agent.json\"",

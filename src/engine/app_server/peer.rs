@@ -104,7 +104,7 @@ impl Peer {
             let why = tokio::select! {
                 why = write(stdin, lines) => why,
                 why = read(Lines::new(stdout, line_limit), &shared) => why,
-                () = shared.gone.cancelled() => "it was sent away".to_owned(),
+                () = shared.gone.cancelled() => "it no longer answered".to_owned(),
             };
             shared.close(&why);
         });

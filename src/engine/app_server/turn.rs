@@ -18,7 +18,9 @@ use super::{
     memory::{Memory, Place},
     peer::CallError,
     pool::Pool,
+    setting::Setting,
     step::Next,
+    turn_folder::TurnFolder,
     worker::{CALL_LIMIT, Lease},
 };
 use crate::{
@@ -44,8 +46,9 @@ pub(super) struct Conductor {
     pub(super) memory: Arc<Memory>,
     /// Where the turn stands in its conversation.
     pub(super) place: Place,
-    /// The parameters of `thread/start` that come from the turn.
-    pub(super) thread: Value,
+    pub(super) setting: Setting,
+    /// For what its commands write, once it has a worker.
+    pub(super) folder: Option<TurnFolder>,
     pub(super) opening: Opening,
     pub(super) translator: Translator,
     pub(super) profile: Profile,
@@ -85,7 +88,9 @@ impl Conductor {
     /// What comes before and after the reading is boxed: a turn that streams holds no room for it.
     async fn conduct(&mut self, turn: &Turn, out: &Out, slot: Slot) -> Result<(), Error> {
         let (letterbox, mut mailbox) = mailbox::pair();
-        let Some((lease, thread)) = Box::pin(self.start_thread(letterbox, out)).await? else { return Ok(()) };
+        let Some((lease, thread)) = Box::pin(self.start_thread(letterbox, turn, out)).await? else {
+            return Ok(());
+        };
         let outcome = match Box::pin(self.start_turn(&lease, &thread, turn, out)).await {
             Ok(Some(id)) => {
                 let names = (thread.as_str(), id.as_str());
@@ -102,6 +107,9 @@ impl Conductor {
             // Elsewhere the sandbox ends with the turn, and all that is in it.
             Box::pin(lease.sweep(&thread)).await;
         }
+        if let Some(folder) = self.folder.take() {
+            Box::pin(folder.remove()).await;
+        }
         drop(slot);
         Box::pin(let_go(&lease, &thread)).await;
         outcome
@@ -112,9 +120,10 @@ impl Conductor {
     async fn start_thread(
         &mut self,
         letterbox: Letterbox,
+        turn: &Turn,
         out: &Out,
     ) -> Result<Option<(Lease, String)>, Error> {
-        let thread = std::mem::take(&mut self.thread);
+        let mut setting = std::mem::take(&mut self.setting);
         let mut tries = 0;
         loop {
             tries += 1;
@@ -124,8 +133,12 @@ impl Conductor {
                 () = self.stop.cancelled() => return Err(Error::Draining),
             };
             let letterbox = Some(letterbox.clone());
+            // The first look was at the newest workers; this one may be older.
+            lease.kit.check(turn)?;
+            self.folder = TurnFolder::of(turn, lease.commands.as_deref()).map_err(Error::internal)?;
+            let thread = setting.on(&lease.kit, self.folder.as_ref().map(TurnFolder::path));
             let started = tokio::select! {
-                started = lease.peer.call_for("thread/start", &thread, CALL_LIMIT, letterbox) => started,
+                started = lease.peer.call_for("thread/start", thread, CALL_LIMIT, letterbox) => started,
                 () = self.stop.cancelled() => return Err(Error::Draining),
             };
             match started {

@@ -65,7 +65,7 @@ pub(super) fn of(turn: &Turn, codex: &Codex, installed: &Installed) -> Result<La
         env,
         folder: codex.workspace.clone(),
         stdin: Input::Text(prompt.text.into_bytes()),
-        scratch: Some(scratch),
+        scratch: vec![scratch],
         shared: None,
         last_words: Some(last_words),
         deadline: turn.deadline,

@@ -1,5 +1,8 @@
 use super::*;
-use crate::config::{Config, Sources};
+use crate::{
+    config::{Config, Sources},
+    engine::Part,
+};
 
 const CAPACITY: usize = 34;
 
@@ -147,4 +150,18 @@ fn the_prompt_is_measured_in_characters() {
         |text: &str| pb::ChatRequest { messages: vec![message(pb::Role::User, text)], ..Default::default() };
     assert!(rules.parse(request("äöü€"), CAPACITY).is_ok());
     assert_eq!(rules.parse(request("äöü€."), CAPACITY).unwrap_err().reason(), "PROMPT_TOO_LARGE");
+}
+
+#[test]
+fn a_tool_may_have_nothing_to_say() {
+    let call = pb::ToolCall { id: "c".into(), name: "f".into(), arguments: "{}".into() };
+    let mut request = request();
+    let calling =
+        pb::Message { role: pb::Role::Assistant.into(), tool_calls: vec![call], ..Default::default() };
+    let result = pb::Message { role: pb::Role::Tool.into(), tool_call_id: "c".into(), ..Default::default() };
+    request.messages.extend([calling, result]);
+    let turn = rules(&[]).parse(request, CAPACITY).unwrap().turn;
+    let [Part::Text(said)] = &turn.messages[2].parts[..] else { panic!("{:?}", turn.messages[2]) };
+    assert_eq!(said, "");
+    assert!(turn.messages[1].parts.is_empty(), "an assistant's calls need no text");
 }

@@ -1,0 +1,79 @@
+// The table of scripts/compat.sh, from what it has collected: node compat.mjs FOLDER VERSION...
+// Exit code 1 if something failed that nobody has explained, or was not there to be run.
+import { readFileSync } from "node:fs";
+
+const [folder, ...versions] = process.argv.slice(2);
+const read = (name) => readFileSync(`${folder}/${name}`, "utf8");
+const lines = (text) => text.split("\n").filter((line) => line !== "");
+
+const groups = lines(read("groups")).map((line) => {
+  const [name, , filters] = line.split("|");
+  return { name, filters: filters.split(" ") };
+});
+const notes = lines(readFileSync(new URL("compat-notes", import.meta.url), "utf8"))
+  .filter((line) => !line.startsWith("#"))
+  .map((line) => {
+    const [version, test, ...words] = line.split(" ");
+    return { version, test, words: words.join(" ") };
+  });
+
+const prefix = "engine: ";
+const found = versions.map((version) => {
+  const { checks } = JSON.parse(read(`${version}.json`));
+  const gate = checks.filter((check) => check.check.startsWith(prefix));
+  const tests = lines(read(`${version}.log`))
+    .map((line) => /^test (\S+) \.\.\. .*?\b(ok|FAILED)$/.exec(line))
+    .filter((match) => match !== null)
+    .map(([, name, outcome]) => ({ name, passed: outcome === "ok" }));
+  return { version, gate, tests, engine: read(`${version}.engine`).trim() };
+});
+
+let faults = 0;
+const fault = (words) => {
+  console.error(`error: ${words}`);
+  faults += 1;
+};
+const escape = (text) => text.replaceAll(/\s+/g, " ").replaceAll("|", "\\|").replaceAll("<", "\\<");
+const row = (name, cells) => console.log(`| ${[name, ...cells].map(escape).join(" | ")} |`);
+const count = (tests) => `${tests.filter((test) => test.passed).length} of ${tests.length}`;
+
+row("", versions.map((version) => `Codex ${version}`));
+row("---", versions.map(() => "---"));
+row("`CODEX_ENGINE=auto` takes", found.map(({ engine }) => `\`${engine}\``));
+const answers = { ok: "yes", warning: "no", failed: "no" };
+const none = `${prefix}app-server`;
+const names = new Set(found.flatMap(({ gate }) => gate.map((check) => check.check)));
+names.delete(none);
+for (const name of names) {
+  const outcome = (gate) => gate.find((check) => check.check === name)?.outcome;
+  row(name.slice(prefix.length), found.map(({ gate }) => answers[outcome(gate)] ?? "–"));
+}
+for (const { name, filters } of groups) {
+  const cells = found.map(({ version, tests }) => {
+    const own = (filter) => tests.filter((test) => test.name.startsWith(filter));
+    const all = filters.flatMap(own);
+    if (all.length > 0) {
+      const empty = filters.filter((filter) => own(filter).length === 0);
+      if (empty.length > 0) fault(`Codex ${version}: no test is called ${empty.join(" or ")}`);
+    }
+    return all.length > 0 ? count(all) : "–";
+  });
+  row(`tests: ${name}`, cells);
+}
+row("**all of these tests**", found.map(({ tests }) => count(tests)));
+
+for (const { version, gate, tests, engine } of found) {
+  if (tests.length === 0) fault(`Codex ${version}: no test was run`);
+  // Without the CLI's own words on how it is used.
+  const limit = ({ says }) => `${says.split(": error:")[0].replace(/^it /, "The CLI ").replace(/\.$/, "")}.`;
+  const said = gate.filter((check) => check.outcome !== "ok").map(limit);
+  for (const { name } of tests.filter((test) => !test.passed)) {
+    const known = notes.find((note) => version.startsWith(note.version) && name.startsWith(note.test));
+    if (known === undefined) fault(`Codex ${version}: ${name} fails, see ${folder}/${version}.log`);
+    said.push(known?.words ?? `**\`${name}\` fails.**`);
+  }
+  if (said.length === 0) continue;
+  console.log(`\nCodex ${version} over \`${engine}\`:\n`);
+  for (const one of new Set(said)) console.log(`- ${escape(one)}`);
+}
+process.exitCode = faults > 0 ? 1 : 0;
