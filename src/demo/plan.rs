@@ -155,7 +155,7 @@ fn message(ids: Ids, index: usize, spoken: Spoken, open: bool) -> Acts {
 }
 
 fn tool_call(ids: Ids, index: usize, i: usize, call: &Call) -> Acts {
-    let call_id = format!("call_s{}_{}_{i}", ids.round, ids.number);
+    let call_id = call.id.clone().unwrap_or_else(|| format!("call_s{}_{}_{i}", ids.round, ids.number));
     let (kind, field, prefix, input) = match &call.custom {
         Some(input) => ("custom_tool_call", "input", "ctc", input.clone()),
         None => ("function_call", "arguments", "fc", call.arguments()),

@@ -1,20 +1,18 @@
 //! Notifications of an app-server → events of a turn. Pure: no I/O, no clock. A notification that it does not know is
 //! passed over.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{
     attempt::Attempt,
+    call_ids::CallIds,
     failure, item,
-    memory::call_id,
+    memory::{call_id, kind},
     own_calls::OwnCalls,
     produced::Produced,
+    requests::Requests,
     step::{Call, Next, Step},
     told::Told,
     tools::ToolSet,
@@ -55,9 +53,8 @@ pub(super) struct Translator {
     /// Calls of the response that is under way.
     calls: Vec<Call>,
     /// Requests for calls, to be answered only where a call goes back to the model.
-    requests: HashMap<String, Value>,
-    /// Calls that Codex has an answer for, though the response was not complete.
-    given_up: HashSet<String>,
+    requests: Requests,
+    ids: CallIds,
     /// Calls that go back to the model as soon as all their requests are there.
     correcting: Option<Vec<(Call, Result<(), String>)>>,
     /// Calls of Codex's own tools.
@@ -83,8 +80,8 @@ impl Translator {
             corrections: 0,
             told: Told::default(),
             calls: Vec::new(),
-            requests: HashMap::new(),
-            given_up: HashSet::new(),
+            requests: Requests::default(),
+            ids: CallIds::default(),
             correcting: None,
             own: OwnCalls::default(),
             settling: None,
@@ -96,7 +93,7 @@ impl Translator {
 
     /// Codex asks for the result of a call. It may come before or after the end of the response that has the call.
     pub(super) fn called(&mut self, call: ToolCall) -> Step {
-        self.requests.insert(call.call_id, call.request);
+        self.requests.put(call);
         Step { events: Vec::new(), next: self.corrections_due(false) }
     }
 
@@ -121,21 +118,8 @@ impl Translator {
             }
             // Codex will not ask for all of them: some it has sent back by itself.
             None if self.correcting.is_some() => self.corrections_due(true).into(),
-            None => Next::Answer(self.give_up()).into(),
+            None => Next::Answer(self.requests.give_up()).into(),
         }
-    }
-
-    /// Answers when nothing was said for long while Codex waits for results. If the response broke off, Codex does not
-    /// say so, and does nothing about it, until it has them. If it is only slow, its end still hands its calls over.
-    fn give_up(&mut self) -> Vec<(Value, Value)> {
-        let text = "Not run: the response broke off. Repeat the call if it is still needed.";
-        let result = json!({"success": false, "contentItems": [{"type": "inputText", "text": text}]});
-        let requests = self.requests.drain();
-        let answers = requests.map(|(call, request)| {
-            self.given_up.insert(call);
-            (request, result.clone())
-        });
-        answers.collect()
     }
 
     /// What a notification means. `turn` is the id of our turn.
@@ -172,7 +156,7 @@ impl Translator {
             "warning" => Ok(Some(notice(pb::notice::Kind::Warning, string(params, "message"))).into()),
             "error" => self.trouble(params),
             "rawResponseItem/completed" if params["turnId"] == turn => {
-                self.produced(&params["item"]);
+                self.produced(&params["item"], turn);
                 Ok(Step::default())
             }
             "rawResponse/completed" => self.response_completed(&params["usage"]),
@@ -187,12 +171,20 @@ impl Translator {
     }
 
     /// A raw item: of the model, or the output of one of Codex's own tools.
-    fn produced(&mut self, item: &Value) {
+    fn produced(&mut self, item: &Value, turn: &str) {
         let mut item = item.clone();
-        if let Some(call) = self.call(&item) {
+        if let Some(mut call) = self.call(&item) {
+            call.id = self.ids.of_call(&call.told, turn);
+            item["call_id"] = call.id.as_str().into();
             self.calls.push(call);
         } else if !self.names_offered(&item) {
             self.own.saw(&item);
+            let id = call_id(&item).unwrap_or_default();
+            if kind(&item).ends_with("_call") {
+                self.ids.of_own(id);
+            } else if let Some(id) = self.ids.of_output(id) {
+                item["call_id"] = id.into();
+            }
         }
         if self.interrupted {
             self.own.mend(&mut item);
@@ -338,7 +330,8 @@ impl Translator {
     /// A raw item as a call of a client's tool. Codex itself sends those back that are no JSON.
     fn call(&self, item: &Value) -> Option<Call> {
         let text = |key: &str| item[key].as_str().map(str::to_owned);
-        let call = Call { id: text("call_id")?, alias: text("name")?, arguments: text("arguments")? };
+        let told = text("call_id")?;
+        let call = Call { id: told.clone(), told, alias: text("name")?, arguments: text("arguments")? };
         let ours = item["type"] == "function_call" && self.names_offered(item);
         let whole = wire::parse(call.arguments.as_bytes()).is_some();
         (ours && whole).then_some(call)
@@ -353,20 +346,11 @@ impl Translator {
 
     /// Answers for the model, once Codex has asked for all of them, or `now`.
     fn corrections_due(&mut self, now: bool) -> Next {
-        let asked = |call: &Call| self.requests.contains_key(&call.id) || self.given_up.contains(&call.id);
-        let due = |calls: &mut Vec<(Call, _)>| now || calls.iter().all(|(call, _)| asked(call));
-        let Some(calls) = self.correcting.take_if(due) else {
-            return Next::Read;
-        };
-        let answers = calls.into_iter().filter_map(|(call, verdict)| {
-            let text = match verdict {
-                Ok(()) => "Not run, because another call of yours was invalid. Repeat this call.".to_owned(),
-                Err(mistake) => format!("Not run: {mistake}. Correct the call."),
-            };
-            let result = json!({"success": false, "contentItems": [{"type": "inputText", "text": text}]});
-            Some((self.requests.remove(&call.id)?, result))
-        });
-        Next::Answer(answers.collect())
+        let due = |calls: &mut Vec<(Call, _)>| now || calls.iter().all(|(call, _)| self.requests.have(call));
+        let Some(calls) = self.correcting.take_if(due) else { return Next::Read };
+        Next::Answer(
+            calls.into_iter().filter_map(|(call, verdict)| self.requests.send_back(&call, verdict)).collect(),
+        )
     }
 
     fn completed(&mut self, turn: &Value) -> Result<Step, Error> {

@@ -2,6 +2,7 @@
 //! request is one ephemeral thread on some worker; nothing of it stays.
 
 mod attempt;
+mod call_ids;
 mod catalog;
 mod checks;
 mod events;
@@ -20,6 +21,7 @@ mod own_calls;
 mod peer;
 mod pool;
 mod produced;
+mod requests;
 mod schema;
 mod setting;
 mod step;

@@ -8,6 +8,8 @@ use crate::{engine::TurnEvent, pb};
 #[derive(Debug, Clone)]
 pub(super) struct Call {
     pub(super) id: String,
+    /// Its id as Codex knows it.
+    pub(super) told: String,
     pub(super) alias: String,
     pub(super) arguments: String,
 }

@@ -55,11 +55,12 @@ impl Asked {
             reasoning_effort: effort_name,
             string_contents: messages.iter().map(|m| matches!(m.content, Some(TextOr::Text(_)))).collect(),
         };
-        if let Some(ResponseFormat {
-            json_schema: Some(wire::JsonSchema { strict: Some(false), .. }), ..
-        }) = wire.response_format
-        {
-            ignored.push("response_format.json_schema.strict".to_owned());
+        if let Some(schema) = wire.response_format.as_ref().and_then(|format| format.json_schema.as_ref()) {
+            // Codex has no place for the one and knows no other way than the other.
+            let described = schema.description.as_ref().is_some_and(|text| !text.is_empty());
+            let given = [("description", described), ("strict", schema.strict == Some(false))];
+            let given = given.into_iter().filter(|(_, given)| *given);
+            ignored.extend(given.map(|(name, _)| format!("response_format.json_schema.{name}")));
         }
         let tools = tools::tools(wire.tools.unwrap_or_default())?;
         let choice = wire.tool_choice.as_ref().map(tools::choice).transpose()?;

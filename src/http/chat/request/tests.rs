@@ -83,7 +83,7 @@ fn a_request_with_everything_reaches_the_contract_whole() {
     };
     assert_eq!(asked.request, expected);
     assert_eq!(asked.stream, Some(Streamed { include_usage: true }));
-    assert_eq!(asked.ignored, ["temperature", "user"]);
+    assert_eq!(asked.ignored, ["temperature", "user", "response_format.json_schema.description"]);
     assert_eq!(asked.words.max_output_tokens, "max_completion_tokens");
     assert_eq!(asked.words.string_contents, [true, false, false, false, true, false]);
 }
