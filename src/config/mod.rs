@@ -53,6 +53,8 @@ pub struct Doors {
     pub max_body_bytes: usize,
     /// Open connections.
     pub max_connections: usize,
+    /// Threads that serve connections and turns; by default half of the processors, one at least.
+    pub threads: usize,
     /// How long running turns may go on when the server is told to stop.
     pub drain_grace: Duration,
 }

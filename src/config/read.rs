@@ -37,8 +37,18 @@ pub(super) fn doors(v: &mut Values) -> Doors {
         write_timeout: v.seconds("CODEX_WRITE_TIMEOUT_SECONDS", 1, 3600),
         max_body_bytes: v.size("CODEX_MAX_BODY_BYTES", 1024, 1 << 30),
         max_connections: v.size("CODEX_MAX_CONNECTIONS", 1, 1_000_000),
+        threads: match v.optional("CODEX_THREADS") {
+            Some(_) => v.size("CODEX_THREADS", 1, 1024),
+            None => half_of_the_processors(),
+        },
         drain_grace: v.seconds("CODEX_DRAIN_SECONDS", 0, 86400),
     }
+}
+
+/// The others are for the CLI. On few processors fewer threads are faster, too: a token that is read by one thread and
+/// written by another costs twice what it costs on one.
+fn half_of_the_processors() -> usize {
+    std::thread::available_parallelism().map_or(1, |all| (all.get() / 2).max(1))
 }
 
 fn allowed_hosts(v: &mut Values) -> Vec<String> {

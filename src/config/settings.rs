@@ -70,6 +70,7 @@ settings! {
     LIMITS CODEX_MAX_IMAGE_BYTES "max-image-bytes" "BYTES" "10485760" "Largest image, decoded"
     LIMITS CODEX_MAX_BODY_BYTES "max-body-bytes" "BYTES" "33554432" "Largest request body or gRPC message"
     LIMITS CODEX_MAX_CONNECTIONS "max-connections" "N" "1024" "Open connections; more wait to be accepted"
+    LIMITS CODEX_THREADS "threads" "N" "" "Threads of the server itself; when empty, half of the processors, one at least: the others are for the CLI, which needs ten times as much"
     LIMITS CODEX_SUBPROCESS_STREAM_LIMIT "subprocess-stream-limit" "BYTES" "8388608" "Longest line read from the CLI; a longer one ends its turn, and is never kept in memory"
     LIMITS CODEX_HEADER_TIMEOUT_SECONDS "header-timeout-seconds" "SECONDS" "30" "Time for a connection's first bytes and for request headers; also how long an idle connection is kept"
     LIMITS CODEX_BODY_TIMEOUT_SECONDS "body-timeout-seconds" "SECONDS" "30" "Longest pause within a request body"

@@ -284,13 +284,10 @@ impl Translator {
     }
 
     fn judged(&mut self, verdicts: Vec<(Call, Result<(), String>)>) -> Result<Step, Error> {
-        if let Some(Err(mistake)) =
-            verdicts.iter().map(|(_, verdict)| verdict).find(|verdict| verdict.is_err())
-        {
+        if let Some(mistake) = verdicts.iter().find_map(|(_, verdict)| verdict.as_ref().err()) {
             if self.corrections == CORRECTIONS {
-                return Err(Error::TurnFailed {
-                    message: format!("the model keeps breaking the schema of a tool: {mistake}"),
-                });
+                let message = format!("the model keeps breaking the schema of a tool: {mistake}");
+                return Err(Error::TurnFailed { message });
             }
             self.corrections += 1;
             self.correcting = Some(verdicts);
