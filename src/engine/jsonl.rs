@@ -70,7 +70,8 @@ impl<R: AsyncRead + Unpin> Lines<R> {
     }
 
     /// Reads on to the end of a line that is too long, keeping no more than its first and its last bytes: these.
-    pub(super) async fn skip(&mut self) -> Result<&[u8], std::io::Error> {
+    /// `heard` is called whenever more of it comes.
+    pub(super) async fn skip(&mut self, heard: impl Fn()) -> Result<&[u8], std::io::Error> {
         let mut tail = self.line.split_off(EDGE.min(self.line.len()));
         self.line.shrink_to(KEPT);
         loop {
@@ -80,6 +81,7 @@ impl<R: AsyncRead + Unpin> Lines<R> {
                 let end = buffer.iter().position(|byte| *byte == b'\n');
                 let piece = &buffer[..end.unwrap_or(buffer.len())];
                 tail.extend_from_slice(&piece[piece.len().saturating_sub(EDGE)..]);
+                heard();
                 (end.is_some() || buffer.is_empty(), piece.len() + usize::from(end.is_some()))
             };
             self.reader.consume(used);
@@ -128,7 +130,7 @@ mod tests {
             assert_eq!(lines.next().await.unwrap().unwrap(), b"a");
             lines.next().await.unwrap_err();
             assert_eq!(lines.begun().len(), 50);
-            let edges = lines.skip().await.unwrap();
+            let edges = lines.skip(|| ()).await.unwrap();
             assert!(edges.len() <= 2 * EDGE && edges.starts_with(b"<hh") && edges.ends_with(b"tt>"));
             assert!(middle > EDGE || edges.len() == middle + 122);
             assert_eq!(lines.next().await.unwrap().unwrap(), b"b");
@@ -137,7 +139,7 @@ mod tests {
         }
         let mut lines = Lines::new(&b"123456"[..], 5);
         lines.next().await.unwrap_err();
-        assert_eq!(lines.skip().await.unwrap(), b"123456");
+        assert_eq!(lines.skip(|| ()).await.unwrap(), b"123456");
         assert!(lines.next().await.unwrap().is_none());
     }
 }

@@ -34,7 +34,7 @@ pub(super) async fn read(mut lines: Lines<impl AsyncRead + Unpin>, shared: &Shar
             Ok(None) => return "it ended".to_owned(),
             Err(LineError::TooLong { limit }) => {
                 let missed = match lines.begun() {
-                    begun if large::is_addressed(begun) => match lines.skip().await {
+                    begun if large::is_addressed(begun) => match lines.skip(|| shared.hear()).await {
                         Ok(edges) => shared.put(large::edges(edges), limit),
                         Err(error) => return format!("it cannot be read: {error}"),
                     },
@@ -45,7 +45,6 @@ pub(super) async fn read(mut lines: Lines<impl AsyncRead + Unpin>, shared: &Shar
                         "it printed a line of more than {limit} bytes (CODEX_SUBPROCESS_STREAM_LIMIT)"
                     );
                 }
-                shared.hear();
             }
             Err(LineError::Io(error)) => return format!("it cannot be read: {error}"),
         }
