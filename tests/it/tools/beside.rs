@@ -125,7 +125,7 @@ async fn a_patch_is_made_or_not_and_the_model_is_told_which() {
             let said = seen.items[seen.items.len() - 2]["output"].clone();
             let words = said.as_str().unwrap_or_else(|| panic!("{way:?} {at} {}", json!(seen.items[2..])));
             if std::fs::remove_file(file(&app, "made")).is_ok() {
-                assert!(words.contains("Success"), "{words}");
+                assert!(words.contains("Success") || words.starts_with("Stopped "), "{words}");
             } else {
                 // On a busy machine it may have begun and no more.
                 assert!(words.starts_with("Not run: ") || words.starts_with("Stopped "), "{words}");
