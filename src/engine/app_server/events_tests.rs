@@ -217,7 +217,7 @@ fn calls_that_codex_sends_back_itself_are_not_waited_for() {
         events(&mut t, "rawResponseItem/completed", call("c1", "get", first));
         events(&mut t, "rawResponseItem/completed", call("c2", "get", r#"{"city": 5}"#));
         t.called(wanted("c2"));
-        let mut step = t.push("rawResponse/completed", &usage(5, 5), TURN).unwrap();
+        let mut step = response_checked(&mut t).unwrap();
         if asked {
             assert!(matches!(step.next, Next::Read));
             step = t.called(wanted("c1"));
@@ -235,7 +235,7 @@ fn a_correction_does_not_wait_for_ever() {
         for id in ["c1", "c2"] {
             events(&mut t, "rawResponseItem/completed", call(id, "get", r#"{"city": 5}"#));
         }
-        t.push("rawResponse/completed", &usage(5, 5), TURN).unwrap();
+        response_checked(&mut t).unwrap();
         if asked == 1 {
             assert!(matches!(t.called(wanted("c2")).next, Next::Read));
         }

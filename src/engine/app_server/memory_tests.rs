@@ -140,7 +140,7 @@ fn the_last_turn_has_the_name() {
 
 #[test]
 fn only_what_may_be_injected_is_kept() {
-    let memory = Memory::new(4, 10_000);
+    let memory = Memory::new(4, 100_000);
     let here = place(&memory, &[]);
     let meta = json!({"turn_id": "t"});
     let items = vec![
