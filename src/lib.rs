@@ -18,7 +18,7 @@
 //!
 //! # What is never the case
 //! - The doors do not know that engines exist; engines do not know that doors exist.
-//! - No state of a conversation is kept between requests.
+//! - No request needs what an earlier one left. (The warm engine remembers thoughts behind a tool call, bounded.)
 //! - A turn's slot is not free before its last process is gone; dropping a stream is the only way to cancel.
 //! - No child is started but by `engine::process`; nothing but [`config`] reads the environment.
 //! - An error is a status, never an event and never text of the assistant.

@@ -20,9 +20,9 @@ const USAGE: u8 = 64;
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os()) {
         Ok(Order::Serve { demo, flags }) => with_config(flags, |config| serve(config, demo)),
-        Ok(Order::Doctor { json, turn, flags }) => {
-            with_config(flags, |config| run(doctor::run(config, doctor::Request { json, turn })))
-        }
+        Ok(Order::Doctor { json, turn, flags }) => with_config(flags, |config| {
+            run(config.doors.threads, doctor::run(config, doctor::Request { json, turn }))
+        }),
         // Before any thread is started: the kernel ties its life to the one thread it has.
         Ok(Order::Contain(contained)) => containment::run(&contained),
         Err(error) => {
@@ -53,7 +53,7 @@ fn serve(config: Config, demo: bool) -> ExitCode {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    run(async {
+    run(config.doors.threads, async {
         let signals = match Signals::take() {
             Ok(signals) => signals,
             Err(error) => return complain(&error.to_string(), 1),
@@ -80,25 +80,12 @@ async fn forever(work: impl Future<Output = ()>) {
     std::future::pending::<()>().await;
 }
 
-fn run(work: impl Future<Output = ExitCode>) -> ExitCode {
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    runtime.enable_all();
-    if let Some(threads) = threads() {
-        runtime.worker_threads(threads);
-    }
-    match runtime.build() {
+fn run(threads: usize, work: impl Future<Output = ExitCode>) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
+    match runtime {
         Ok(runtime) => runtime.block_on(work),
         Err(error) => complain(&error.to_string(), 1),
     }
-}
-
-/// Half of the processors: the others are for the CLI, which needs ten times as much, and a token that is read by one
-/// thread and written by another costs twice what it costs on one. None if the runtime's own variable decides.
-fn threads() -> Option<usize> {
-    if std::env::var_os("TOKIO_WORKER_THREADS").is_some() {
-        return None;
-    }
-    std::thread::available_parallelism().ok().map(|all| (all.get() / 2).max(1))
 }
 
 fn complain(text: &str, code: u8) -> ExitCode {

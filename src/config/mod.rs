@@ -53,6 +53,8 @@ pub struct Doors {
     pub max_body_bytes: usize,
     /// Open connections.
     pub max_connections: usize,
+    /// Threads that serve connections and turns; by default half of the processors, one at least.
+    pub threads: usize,
     /// How long running turns may go on when the server is told to stop.
     pub drain_grace: Duration,
 }
@@ -68,6 +70,8 @@ pub struct Models {
     pub advertised: Vec<String>,
     /// Effort of requests that name none.
     pub reasoning_effort: String,
+    /// Summaries of thoughts for requests that do not name any, one of [`SUMMARIES`].
+    pub reasoning_summary: String,
 }
 
 /// How much and how long.
@@ -306,6 +310,9 @@ impl Config {
         values.finish(config)
     }
 }
+
+/// How a model can be asked to tell its thoughts.
+pub const SUMMARIES: [&str; 4] = ["auto", "concise", "detailed", "none"];
 
 /// Whether a text can be a reasoning effort or a verbosity: a short lower-case word.
 pub fn is_word(text: &str) -> bool {

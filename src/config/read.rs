@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    Codex, Doors, EngineChoice, Limits, Log, Models, Profile, Sandbox, Secret, Workers, is_word,
+    Codex, Doors, EngineChoice, Limits, Log, Models, Profile, SUMMARIES, Sandbox, Secret, Workers, is_word,
     values::Values,
 };
 
@@ -37,8 +37,18 @@ pub(super) fn doors(v: &mut Values) -> Doors {
         write_timeout: v.seconds("CODEX_WRITE_TIMEOUT_SECONDS", 1, 3600),
         max_body_bytes: v.size("CODEX_MAX_BODY_BYTES", 1024, 1 << 30),
         max_connections: v.size("CODEX_MAX_CONNECTIONS", 1, 1_000_000),
+        threads: match v.optional("CODEX_THREADS") {
+            Some(_) => v.size("CODEX_THREADS", 1, 1024),
+            None => half_of_the_processors(),
+        },
         drain_grace: v.seconds("CODEX_DRAIN_SECONDS", 0, 86400),
     }
+}
+
+/// The others are for the CLI. On few processors fewer threads are faster, too: a token that is read by one thread and
+/// written by another costs twice what it costs on one.
+fn half_of_the_processors() -> usize {
+    std::thread::available_parallelism().map_or(1, |all| (all.get() / 2).max(1))
 }
 
 fn allowed_hosts(v: &mut Values) -> Vec<String> {
@@ -82,6 +92,13 @@ pub(super) fn models(v: &mut Values) -> Models {
     if !is_word(&effort) {
         v.mistake("CODEX_MODEL_REASONING_EFFORT: expected a word such as low, medium, high or xhigh");
     }
+    let summary = v.text("CODEX_MODEL_REASONING_SUMMARY");
+    if !SUMMARIES.contains(&summary.as_str()) {
+        v.mistake(&format!(
+            "CODEX_MODEL_REASONING_SUMMARY: {summary:?} is not one of {}",
+            SUMMARIES.join(", ")
+        ));
+    }
     let aliases = v.text("CODEX_MODEL_ALIASES");
     let aliases = serde_json::from_str(&aliases).unwrap_or_else(|e| {
         v.mistake(&format!(
@@ -89,7 +106,7 @@ pub(super) fn models(v: &mut Values) -> Models {
         ));
         BTreeMap::new()
     });
-    Models { default, aliases, advertised, reasoning_effort: effort }
+    Models { default, aliases, advertised, reasoning_effort: effort, reasoning_summary: summary }
 }
 
 pub(super) fn limits(v: &mut Values) -> Limits {
@@ -189,8 +206,17 @@ pub(super) fn log(v: &mut Values) -> Log {
     if !["text", "json"].contains(&format.as_str()) {
         v.mistake(&format!("CODEX_LOG_FORMAT: {format:?} is not one of text, json"));
     }
+    let filter = v.text("CODEX_LOG");
+    for word in filter.split(',').map(str::trim) {
+        // A target without a level would be legal, and silence everything else.
+        if word.parse::<tracing_subscriber::filter::LevelFilter>().is_err() && !word.contains(['=', '[']) {
+            v.mistake(&format!(
+                "CODEX_LOG: {word:?} is not one of error, warn, info, debug, trace, off, or target=level"
+            ));
+        }
+    }
     Log {
-        filter: v.text("CODEX_LOG"),
+        filter,
         json: format == "json",
         max_chars: v.size("CODEX_LOG_MAX_CHARS", 80, 1 << 30),
         debug: v.switch("CODEX_DEBUG_LOG"),

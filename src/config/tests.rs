@@ -77,6 +77,17 @@ fn settings_that_contradict_each_other_are_a_mistake() {
 }
 
 #[test]
+fn a_filter_of_the_log_names_levels() {
+    for fine in ["info", "WARN", "off", "debug,hyper=warn", "codex_api=trace, error", "[span]=info", ""] {
+        assert!(load(&[("CODEX_LOG", fine)], "", &[]).is_ok(), "{fine}");
+    }
+    for bad in ["zork", "info,zork", "codex_api", "verbose"] {
+        let ConfigError(mistakes) = load(&[("CODEX_LOG", bad)], "", &[]).unwrap_err();
+        assert!(mistakes.len() == 1 && mistakes[0].starts_with("CODEX_LOG: "), "{mistakes:?}");
+    }
+}
+
+#[test]
 fn secrets_neither_print_nor_reach_the_child() {
     let env = [
         ("CODEX_GATEWAY_TOKEN", "swordfish"),

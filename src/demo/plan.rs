@@ -45,7 +45,7 @@ pub(super) fn acts(step: &Step, seen: &Seen, number: u64) -> Result<Acts, String
     // Each part is one item of the output; its place is its index.
     let mut parts: Vec<Acts> = Vec::new();
     if step.reasoning.is_some() || step.raw_reasoning.is_some() {
-        parts.push(reasoning(ids, parts.len(), step));
+        parts.push(reasoning(ids, parts.len(), step, seen.summary));
     }
     if let Some(query) = &step.search {
         parts.push(search(ids, parts.len(), query));
@@ -91,9 +91,9 @@ fn pause(ms: u64) -> Option<Act> {
     (ms > 0).then(|| Act::Pause(Duration::from_millis(ms)))
 }
 
-fn reasoning(ids: Ids, index: usize, step: &Step) -> Acts {
+fn reasoning(ids: Ids, index: usize, step: &Step, summarized: bool) -> Acts {
     let Step { reasoning: summary, raw_reasoning: raw, delay_ms, .. } = step;
-    let delay_ms = *delay_ms;
+    let (delay_ms, summary) = (*delay_ms, &summary.clone().filter(|_| summarized));
     let id = ids.of("rs", index);
     let parts = |kind: &str, text: &Option<String>| {
         text.iter().map(|text| json!({"type": kind, "text": text})).collect::<Vec<_>>()
@@ -155,7 +155,7 @@ fn message(ids: Ids, index: usize, spoken: Spoken, open: bool) -> Acts {
 }
 
 fn tool_call(ids: Ids, index: usize, i: usize, call: &Call) -> Acts {
-    let call_id = format!("call_s{}_{}_{i}", ids.round, ids.number);
+    let call_id = call.id.clone().unwrap_or_else(|| format!("call_s{}_{}_{i}", ids.round, ids.number));
     let (kind, field, prefix, input) = match &call.custom {
         Some(input) => ("custom_tool_call", "input", "ctc", input.clone()),
         None => ("function_call", "arguments", "fc", call.arguments()),

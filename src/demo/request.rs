@@ -12,6 +12,8 @@ pub(super) struct Seen {
     pub(super) user: String,
     /// Rounds of tool calls since then: 0 for the first model call of a turn.
     pub(super) round: usize,
+    /// Whether thoughts are to be summarized: a model tells none that nobody asks for.
+    pub(super) summary: bool,
     /// The schema that the answer must follow.
     pub(super) schema: Option<Value>,
     /// Characters of text in the request.
@@ -40,6 +42,7 @@ impl Seen {
         let echo = json!({
             "model": body["model"],
             "effort": body["reasoning"]["effort"],
+            "summary": body["reasoning"]["summary"],
             "verbosity": body["text"]["verbosity"],
             "format": format,
             "instructions": body["instructions"].as_str().is_some_and(|text| !text.is_empty()),
@@ -54,6 +57,7 @@ impl Seen {
             model: body["model"].as_str().unwrap_or("demo").to_owned(),
             user,
             round,
+            summary: body["reasoning"]["summary"].as_str().is_some_and(|word| word != "none"),
             schema,
             chars: chars(&body["input"]) + body["instructions"].as_str().map_or(0, count),
             echo,

@@ -92,6 +92,9 @@ pub(super) struct Message {
 #[serde(deny_unknown_fields)]
 pub(super) struct Call {
     pub(super) name: String,
+    /// In place of one of ours, which tell the step.
+    #[serde(default)]
+    pub(super) id: Option<String>,
     #[serde(default)]
     pub(super) namespace: Option<String>,
     /// An object, or a string that is sent as it is.

@@ -16,6 +16,7 @@ use super::{
     exec::Exec,
     installed::{self, Fingerprint},
     process::Launcher,
+    provider,
 };
 use crate::{
     config::{Config, EngineChoice},
@@ -59,7 +60,7 @@ enum Found {
     Exec(String),
     /// Nothing, because its app-server cannot be used and nothing else may be.
     Unfit(String),
-    /// Nothing: there is none, or it is too old, or broken.
+    /// Nothing: there is none, or it is too old, or broken, or has no key.
     Missing(String),
 }
 
@@ -148,7 +149,9 @@ impl Chosen {
 async fn look(config: &Config, launcher: &Launcher) -> Look {
     // Taken first: one that is replaced meanwhile is another one.
     let program = installed::fingerprint(&config.codex);
-    let found = match installed::look(&config.codex, launcher).await {
+    let usable = installed::look(&config.codex, launcher).await;
+    let usable = usable.and_then(|installed| provider::missing_key(&config.codex).map_or(Ok(installed), Err));
+    let found = match usable {
         Err(trouble) => Found::Missing(trouble),
         Ok(installed) => match AppServer::start(config, launcher.clone(), &installed).await {
             Ok(engine) => Found::Warm(Arc::new(engine)),

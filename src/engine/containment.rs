@@ -63,17 +63,18 @@ async fn contain(contained: &Contained) -> io::Result<ExitStatus> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
+    let mut orphaned = signal(SignalKind::user_defined1())?;
     let mut child_changed = signal(SignalKind::child())?;
 
     set_child_subreaper(Some(getpid()))?;
-    set_parent_process_death_signal(Some(Signal::TERM))?;
+    set_parent_process_death_signal(Some(Signal::USR1))?;
     if !has_parent(contained.parent) {
         return Err(io::Error::other("the parent is gone"));
     }
 
     let child = spawn(&contained.command)?;
     let mut status = None;
-    let mut deadline = None;
+    let (mut deadline, mut is_orphan) = (None, false);
     while status.is_none() {
         let overdue = async {
             match deadline {
@@ -86,15 +87,26 @@ async fn contain(contained: &Contained) -> io::Result<ExitStatus> {
             _ = interrupt.recv() => deadline = Some(stop(child, deadline, contained.grace)),
             _ = terminate.recv() => deadline = Some(stop(child, deadline, contained.grace)),
             _ = hangup.recv() => deadline = Some(stop(child, deadline, contained.grace)),
+            _ = orphaned.recv() => {
+                is_orphan = true;
+                deadline = Some(stop(child, deadline, contained.grace));
+            }
             () = overdue => break,
         }
     }
     let swept = sweep(child, &mut child_changed).await;
+    let swept_at = Instant::now();
+    while is_orphan && has_parent(contained.parent) && swept_at.elapsed() < BURIAL {
+        // The first of its threads tells us; the last one may take a while.
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     status.or(swept).ok_or_else(|| io::Error::other("the command could not be ended"))
 }
 
+/// One that is dying has lost its memory, and its pipes, some time before it is gone.
 fn has_parent(pid: u32) -> bool {
-    getppid().is_some_and(|parent| parent.as_raw_nonzero().get().unsigned_abs() == pid)
+    let is_parent = getppid().is_some_and(|parent| parent.as_raw_nonzero().get().unsigned_abs() == pid);
+    is_parent && !std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.is_empty())
 }
 
 fn spawn(command: &[OsString]) -> io::Result<Pid> {

@@ -71,6 +71,8 @@ pub struct Turn {
     pub parallel_tool_calls: bool,
     /// Effort, a word the model knows.
     pub reasoning_effort: String,
+    /// Summaries of thoughts, a word of [`SUMMARIES`](crate::config::SUMMARIES).
+    pub reasoning_summary: String,
     /// Verbosity, or the model's default.
     pub verbosity: Option<String>,
     /// Form of the answer.

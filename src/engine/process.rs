@@ -55,8 +55,8 @@ pub(super) struct Launch {
     pub(super) env: BTreeMap<OsString, OsString>,
     pub(super) folder: PathBuf,
     pub(super) stdin: Input,
-    /// Files that the child needs; removed when the last of its processes is gone.
-    pub(super) scratch: Option<TempDir>,
+    /// Folders that the child needs; removed when the last of its processes is gone.
+    pub(super) scratch: Vec<TempDir>,
     /// A file in `scratch` to look into when the child has ended.
     pub(super) last_words: Option<PathBuf>,
     /// Files that it shares with others; removed with it when we were killed, and cannot do so ourselves.
@@ -202,7 +202,7 @@ impl Launcher {
         command.arg("contain");
         command.arg(format!("--parent={}", std::process::id()));
         command.arg(format!("--grace-ms={}", self.grace.as_millis()));
-        if let Some(scratch) = &launch.scratch {
+        for scratch in &launch.scratch {
             command.arg("--remove").arg(scratch.path());
         }
         if let Some(shared) = &launch.shared {

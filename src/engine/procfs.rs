@@ -19,6 +19,26 @@ pub(super) fn children(root: Pid) -> Vec<Pid> {
     parents().into_iter().filter(|(_, parent)| *parent == root).map(|(pid, _)| pid).collect()
 }
 
+/// When a process was started, in ticks since boot; none if it is gone.
+pub(super) fn started(pid: u32) -> Option<u64> {
+    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    fields(&stat)?.nth(19)?.parse().ok()
+}
+
+/// Now, in the same ticks.
+pub(super) fn ticks() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let per_second = rustix::param::clock_ticks_per_second();
+    let whole = u64::try_from(now.tv_sec).unwrap_or_default() * per_second;
+    whole + u64::try_from(now.tv_nsec).unwrap_or_default() * per_second / 1_000_000_000
+}
+
+/// What follows the name, which stands in parentheses and may hold anything: state, parent, …
+fn fields(stat: &[u8]) -> Option<std::str::SplitAsciiWhitespace<'_>> {
+    let name_ends = stat.iter().rposition(|byte| *byte == b')')?;
+    Some(std::str::from_utf8(stat.get(name_ends + 1..)?).ok()?.split_ascii_whitespace())
+}
+
 /// Every process with its parent.
 fn parents() -> Vec<(Pid, Pid)> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
@@ -27,10 +47,7 @@ fn parents() -> Vec<(Pid, Pid)> {
         .filter_map(|entry| {
             let pid = entry.file_name().to_str()?.parse().ok()?;
             let stat = std::fs::read(entry.path().join("stat")).ok()?;
-            // The name, in parentheses, may hold anything: the fields go on after the last one.
-            let after_name = stat.iter().rposition(|byte| *byte == b')')?;
-            let rest = std::str::from_utf8(stat.get(after_name + 1..)?).ok()?;
-            let parent = rest.split_ascii_whitespace().nth(1)?.parse().ok()?;
+            let parent = fields(&stat)?.nth(1)?.parse().ok()?;
             Some((Pid::from_raw(pid)?, Pid::from_raw(parent)?))
         })
         .collect()

@@ -11,14 +11,20 @@ use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 use tonic::metadata::AsciiMetadataValue;
 
-use super::{error::ApiError, words::TIMEOUT_HEADER};
-use crate::auth::Caller;
+use super::{
+    error::ApiError,
+    words::{TIMEOUT_HEADER, Words},
+};
+use crate::{auth::Caller, error::Error};
 
 /// Names a request in logs; set by the caller or by an outer layer.
 const REQUEST_ID: &str = "x-request-id";
 
 /// Longest error text that quotes the caller, in characters.
 const MAX_QUOTE: usize = 300;
+
+/// Bytes from which a body is parsed beside the runtime's threads, which all streams share.
+const LARGE_BODY: usize = 256 * 1024;
 
 /// How much of a body is read, and how patiently.
 #[derive(Debug, Clone, Copy)]
@@ -30,7 +36,7 @@ pub(super) struct BodyLimits {
 }
 
 /// Reads and parses a JSON body.
-pub(super) async fn json<T: DeserializeOwned>(
+pub(super) async fn json<T: DeserializeOwned + Send + 'static>(
     parts: &Parts,
     body: Body,
     limits: BodyLimits,
@@ -39,7 +45,12 @@ pub(super) async fn json<T: DeserializeOwned>(
     check_content_encoding(&parts.headers)?;
     // A client that asks first gets its answer at once; any other is still sending and would not hear it.
     let asks_first = parts.headers.contains_key(header::EXPECT);
-    parse(&read(body, limits, asks_first).await?)
+    let bytes = read(body, limits, asks_first).await?;
+    if bytes.len() < LARGE_BODY {
+        return parse(&bytes);
+    }
+    let parsed = tokio::task::spawn_blocking(move || parse(&bytes)).await;
+    parsed.unwrap_or_else(|error| Err(ApiError::of(&Error::internal(error).into(), &Words::default())))
 }
 
 /// JSON is required: a form or plain text can be sent by any web page without asking the browser's permission.

@@ -51,13 +51,26 @@ pub(super) async fn retrieve<S: CodexService>(
         return Err(ApiError::model_not_found("a model's name is UTF-8; see GET /v1/models".to_owned()));
     };
     let models = fetch(&facade, request).await?;
-    match models.into_iter().find(|model| model.id == id) {
-        Some(model) => Ok(Json(Model::of(model)).into_response()),
-        None => {
+    if let Some(model) = models.iter().find(|model| model.id == id) {
+        return Ok(Json(Model::of(model.clone())).into_response());
+    }
+    // Such a name can be asked for though it is not listed, where the engine knows the profile.
+    let alone = id.strip_suffix(":chat").and_then(|name| models.iter().find(|model| model.id == name));
+    match alone {
+        Some(model) if has_profiles(&facade).await? => {
+            Ok(Json(Model::of(pb::Model { id, ..model.clone() })).into_response())
+        }
+        Some(_) | None => {
             let id: String = id.chars().take(200).collect();
             Err(ApiError::model_not_found(format!("this server lists no model `{id}`; see GET /v1/models")))
         }
     }
+}
+
+async fn has_profiles<S: CodexService>(facade: &Facade<S>) -> Result<bool, ApiError> {
+    let answer = facade.service.get_status(tonic::Request::new(pb::GetStatusRequest {})).await;
+    let status = answer.map_err(|status| ApiError::of(&status, &Words::default()))?.into_inner();
+    Ok(status.engine == "app-server")
 }
 
 async fn fetch<S: CodexService>(facade: &Facade<S>, request: Request) -> Result<Vec<pb::Model>, ApiError> {

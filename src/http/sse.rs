@@ -27,11 +27,20 @@ const KEEP_ALIVE: &[u8] = b": keep-alive\n\n";
 
 /// Writes one unnamed event. Named ones break the official SDKs on chat completions.
 pub(super) fn write_event(out: &mut BytesMut, value: &impl Serialize) {
+    write_line(out, b"data: ", value);
+}
+
+/// Writes what no client takes for an event, for people and for who looks for it.
+pub(super) fn write_notice(out: &mut BytesMut, value: &impl Serialize) {
+    write_line(out, b": notice ", value);
+}
+
+fn write_line(out: &mut BytesMut, head: &[u8], value: &impl Serialize) {
     // Most events are shorter than this: one growth instead of several.
     out.reserve(256);
     let start = out.len();
-    out.put_slice(b"data: ");
-    // JSON text has no line breaks, so one `data` line always holds it.
+    out.put_slice(head);
+    // JSON text has no line breaks, so one line always holds it.
     if let Err(error) = serde_json::to_writer((&mut *out).writer(), value) {
         tracing::error!(%error, "an event could not be written as JSON");
         out.truncate(start);
@@ -132,5 +141,8 @@ mod tests {
         let mut out = BytesMut::new();
         write_event(&mut out, &"a\nb\u{2028}");
         assert_eq!(out, "data: \"a\\nb\u{2028}\"\n\n");
+        out.clear();
+        write_notice(&mut out, &"a\r\ndata: b");
+        assert_eq!(out, ": notice \"a\\r\\ndata: b\"\n\n");
     }
 }

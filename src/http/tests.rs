@@ -66,7 +66,7 @@ async fn choices_tool_calls_and_thoughts_have_their_places() {
 #[tokio::test]
 async fn a_stream_has_openais_shape() {
     let item = pb::Item { id: "item_1".into(), ..pb::Item::default() };
-    let notice = pb::Notice { message: "retry".into(), ..pb::Notice::default() };
+    let notice = pb::Notice { kind: pb::notice::Kind::Retry.into(), message: "Once\nmore.".into() };
     let events = vec![
         (0, Ok(Event::Notice(notice))),
         (0, Ok(Event::ReasoningDelta(pb::ReasoningDelta { text: "Hm.".into() }))),
@@ -87,6 +87,21 @@ async fn a_stream_has_openais_shape() {
         assert_eq!(response.headers()["x-accel-buffering"], "no");
         assert_eq!(read(response).await, (StatusCode::OK, expected.to_owned()));
     }
+}
+
+#[tokio::test]
+async fn notices_are_beside_an_answer_and_nothing_is_where_there_are_none() {
+    let mut all = answer(vec![], None);
+    let notice =
+        |kind: pb::notice::Kind, message: &str| pb::Notice { kind: kind.into(), message: message.into() };
+    all.notices = vec![notice(pb::notice::Kind::Warning, "Älter"), notice(pb::notice::Kind::Retry, "again")];
+    let (_, body) = read(send(&Stub::answering(Ok(all.clone())), &doors(), chat(HELLO)).await).await;
+    let expected = serde_json::json!({"notices": [
+        {"kind": "warning", "message": "Älter"}, {"kind": "retry", "message": "again"}]});
+    assert_eq!(json(&body)["codex"], expected);
+    all.notices.clear();
+    let (_, body) = read(send(&Stub::answering(Ok(all)), &doors(), chat(HELLO)).await).await;
+    assert!(json(&body).get("codex").is_none());
 }
 
 #[tokio::test]

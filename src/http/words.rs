@@ -32,6 +32,7 @@ impl Words {
         match steps.as_slice() {
             ["max_output_tokens"] => self.max_output_tokens.to_owned(),
             ["reasoning_effort"] => self.reasoning_effort.to_owned(),
+            ["reasoning_summary"] => "reasoning.summary".to_owned(),
             ["timeout"] => TIMEOUT_HEADER.to_owned(),
             ["tool_choice", "name"] => "tool_choice.function.name".to_owned(),
             ["tool_choice", "mode"] => "tool_choice".to_owned(),
@@ -85,6 +86,7 @@ mod tests {
             ("n", "n"),
             ("max_output_tokens", "max_tokens"),
             ("reasoning_effort", "reasoning.effort"),
+            ("reasoning_summary", "reasoning.summary"),
             ("timeout", "x-codex-timeout-seconds"),
             ("tools", "tools"),
             ("tools[2]", "tools[2]"),

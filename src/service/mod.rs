@@ -152,6 +152,7 @@ impl Service {
             turn.deadline = Some(deadline.at());
             let opened = open(Arc::clone(&self.engine), turn, ticket, deadline);
             let events = if index == 0 { opened.await? } else { later(opened, deadline) };
+            let events = if parsed.n == 1 { events } else { beside_others(events) };
             let filter = TextFilter::new(self.strip_answer_tags, &parsed.stop, parsed.max_output_tokens);
             choices.push(Choice { events, answer: Answer::new(&parsed.turn, filter) });
         }
@@ -183,6 +184,18 @@ fn later(opened: impl Future<Output = Result<Events, Error>> + Send + 'static, d
         Err(Error::Overloaded { .. }) => Box::pin(stream::iter([Err(deadline.exceeded())])) as Events,
         Err(error) => Box::pin(stream::iter([Err(error)])) as Events,
     }))
+}
+
+/// The events of a turn that is not the only one of its request. The engine may find out late that it has no room, and
+/// the others run by then.
+fn beside_others(events: Events) -> Events {
+    let told = |error| {
+        if let Error::Overloaded { message, .. } = error {
+            return Error::TurnFailed { message: format!("another answer: {message}") };
+        }
+        error
+    };
+    Box::pin(events.map(move |event| event.map_err(told)))
 }
 
 fn chat_id() -> String {

@@ -40,6 +40,7 @@ mod tests {
             aliases: [("gpt-4o".to_owned(), "x".to_owned())].into(),
             advertised: vec!["b".into(), "m".into(), "a".into()],
             reasoning_effort: "high".into(),
+            reasoning_summary: "auto".into(),
         };
         let listed = list(&models, &[]);
         let names: Vec<_> = listed.iter().map(|m| (m.id.as_str(), m.target.as_str(), m.is_default)).collect();
@@ -62,6 +63,7 @@ mod tests {
             aliases: [("gpt-4o".to_owned(), "x".to_owned())].into(),
             advertised: vec![],
             reasoning_effort: "high".into(),
+            reasoning_summary: "auto".into(),
         };
         let x = pb::Model { id: "x".into(), reasoning_efforts: vec!["low".into()], ..pb::Model::default() };
         let listed = list(&models, &[x]);

@@ -53,6 +53,7 @@ impl Rules {
             tools: tools(request.tools, request.tool_choice.as_ref())?,
             parallel_tool_calls: request.parallel_tool_calls.unwrap_or(true),
             reasoning_effort: self.effort(request.reasoning_effort)?,
+            reasoning_summary: self.summary(request.reasoning_summary)?,
             verbosity: verbosity(request.verbosity)?,
             format: format(request.response_format)?,
             sandbox: self.sandbox(request.agent.unwrap_or_default())?,
@@ -94,6 +95,14 @@ impl Rules {
             ));
         }
         Ok(asked)
+    }
+
+    fn summary(&self, asked: String) -> Result<String, Error> {
+        match asked.as_str() {
+            "" => Ok(self.models.reasoning_summary.clone()),
+            known if config::SUMMARIES.contains(&known) => Ok(asked),
+            _ => Err(Error::invalid("reasoning_summary", "expected auto, concise, detailed or none")),
+        }
     }
 
     fn n(&self, asked: Option<u32>, capacity: usize) -> Result<u32, Error> {

@@ -1,7 +1,7 @@
 """openai-agents as a client of the HTTP door: agents with functions, over `OpenAIChatCompletionsModel`.
 
 BASE_URL=http://127.0.0.1:PORT/v1, API_KEY; MODEL if not gpt-5.5. The server runs on the scripted upstream, with an
-engine that has client tools.
+engine that has client tools. BASE_URL_RESTARTED is the same server after a restart: one that remembers nothing.
 """
 
 import asyncio
@@ -33,6 +33,9 @@ OSLO = {"name": "get_weather", "arguments": {"city": "Oslo"}}
 TIME = {"name": "get_time", "arguments": {"zone": "CET", "seconds": True}}
 DONE = {"text": "It is warm.", "usage": checks.USAGE}
 CALLED = []
+# The client of the agent that runs, and where its server is after the next call.
+CLIENTS = []
+MOVES = []
 
 
 @function_tool
@@ -43,6 +46,8 @@ def get_weather(city: str) -> str:
         city: Where.
     """
     CALLED.append(("get_weather", city))
+    if MOVES:
+        CLIENTS[-1].base_url = MOVES.pop()
     return f"{city}: 25 C"
 
 
@@ -64,6 +69,7 @@ def run(*steps, streamed=False, handoffs=(), **options):
 
     async def go():
         async with AsyncOpenAI(base_url=BASE_URL, api_key=API_KEY, max_retries=0, timeout=60) as client:
+            CLIENTS.append(client)
             model = OpenAIChatCompletionsModel(model=MODEL, openai_client=client)
             agent = Agent(
                 name="Helper",
@@ -175,6 +181,22 @@ def one_agent_hands_over_to_another():
         result, _, called = run(calling(handing), calling(TIME), DONE, streamed=stream, handoffs=[expert])
         same((result.last_agent.name, result.final_output), ("Expert", "It is warm."))
         same(called, [("get_time", "CET", True)])
+
+
+@check
+def results_after_a_restart():
+    restarted = checks.env("BASE_URL_RESTARTED", "none")
+    if restarted == "none":
+        raise checks.Skip("BASE_URL_RESTARTED is not set")
+    for stream in (False, True):
+        MOVES.append(restarted)
+        step = calling(ROME, TIME, reasoning="forgotten", text="Wait.")
+        result, _, called = run(step, {"echo": True}, streamed=stream)
+        same((MOVES, sorted(called)), ([], [("get_time", "CET", True), ("get_weather", "Rome")]))
+        seen = json.loads(result.final_output)
+        wanted = ["user", "assistant", *["function_call"] * 2, *["function_call_output"] * 2]
+        same(seen["items"][-6:], wanted, f"items, streamed: {stream}")
+        assert "reasoning" not in seen["items"], seen["items"]
 
 
 checks.main()

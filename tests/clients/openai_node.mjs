@@ -153,6 +153,18 @@ const checks = {
     assert.deepEqual(chunks.filter((c) => c.usage), [], "usage nobody asked for");
   },
 
+  async notices_break_nothing() {
+    // Codex warns of a model that it does not know.
+    const model = "a-model-that-nobody-knows";
+    const got = await create(HELLO, { model });
+    assert.equal(said(got), "hello world");
+    assert.ok(got.codex.notices.some((n) => n.kind === "warning" && n.message.includes(model)), JSON.stringify(got));
+    const chunks = await all(create(HELLO, { model, stream: true }));
+    assert.equal(heard(chunks), "hello world");
+    const raw = await create(HELLO, { model, stream: true }).asResponse();
+    assert.match(await raw.text(), /^: notice \{"kind":"warning"/m);
+  },
+
   async stream_with_usage() {
     const chunks = await all(create(HELLO, { stream: true, stream_options: { include_usage: true } }));
     assert.equal(heard(chunks), "hello world");

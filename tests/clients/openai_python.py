@@ -71,6 +71,19 @@ def chat():
 
 
 @check
+def notices_break_nothing():
+    # Codex warns of a model that it does not know.
+    options = {"model": "a-model-that-nobody-knows", "messages": user(HELLO)}
+    got = CLIENT.chat.completions.create(**options)
+    same(said(got), "hello world", "content")
+    kinds = [notice["kind"] for notice in got.model_extra["codex"]["notices"]]
+    assert "warning" in kinds, got
+    same(heard(CLIENT.chat.completions.create(**options, stream=True)), "hello world", "a stream")
+    raw = CLIENT.chat.completions.with_raw_response.create(**options, stream=True)
+    assert ': notice {"kind":"warning"' in raw.http_response.read().decode(), "the stream has the notice"
+
+
+@check
 def chat_members_are_written_out():
     raw = CLIENT.chat.completions.with_raw_response.create(model=MODEL, messages=user(HELLO))
     choice = json.loads(raw.text if isinstance(raw.text, str) else raw.text())["choices"][0]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{StreamExt, future::join_all};
 use serde_json::json;
 use tokio::task::JoinSet;
 
@@ -14,6 +14,7 @@ use crate::{
         grpc::kind,
         http::body,
         processes,
+        staged::Gate,
     },
 };
 
@@ -26,9 +27,8 @@ async fn open_sse(app: &TestApp, model: &str, text: &str) -> impl futures_util::
     Box::pin(response.bytes_stream())
 }
 
-/// A turn is given up in one of four ways, after a random while.
-async fn give_up(app: &TestApp, number: usize, model: &str, text: &str) {
-    let while_ = Duration::from_millis(fastrand(number) % 120);
+/// A turn is given up in one of four ways, after a while.
+async fn give_up(app: &TestApp, number: usize, (model, text): (&str, &str), while_: Duration) {
     let client = reqwest::Client::new();
     let mut request = body(model, text);
     match number % 4 {
@@ -60,8 +60,8 @@ async fn give_up(app: &TestApp, number: usize, model: &str, text: &str) {
         // Deadline.
         _ => {
             let mut request = ask(model, text);
-            let nanos = i32::try_from(while_.as_nanos()).unwrap() + 1;
-            request.timeout = Some(prost_types::Duration { seconds: 0, nanos });
+            // Not zero.
+            request.timeout = Some((while_ + Duration::from_nanos(1)).try_into().unwrap());
             app.grpc().await.chat(request).await.unwrap_err();
         }
     }
@@ -77,8 +77,13 @@ async fn give_up_many(app: &TestApp, count: usize, model: &'static str, text: &'
     let mut numbers = (0..count).collect::<Vec<_>>();
     while !numbers.is_empty() {
         let batch: Vec<usize> = numbers.drain(..numbers.len().min(8)).collect();
-        futures_util::future::join_all(batch.into_iter().map(|n| give_up(app, n, model, text))).await;
+        let random = |n| Duration::from_millis(fastrand(n) % 120);
+        join_all(batch.into_iter().map(|n| give_up(app, n, (model, text), random(n)))).await;
     }
+    nothing_is_left(app).await;
+}
+
+async fn nothing_is_left(app: &TestApp) {
     eventually!("every process is gone", app.turn_processes().is_empty());
     eventually!("their files are gone", app.scratch_files().is_empty());
     eventually!("every slot is free", app.status().await.running_turns == 0);
@@ -104,8 +109,20 @@ async fn a_hundred_and_fifty_turns_given_up_leave_nothing_and_the_next_one_works
 #[tokio::test]
 async fn fifty_turns_of_the_real_cli_given_up_leave_nothing_and_the_next_one_works() {
     let app = TestApp::real(&[("CODEX_MAX_CONCURRENCY", "8")]).await;
-    give_up_many(&app, 50, "gpt-5.5", r#"@@{"text":"a b c","hang_after_ms":60000}@@"#).await;
+    let (model, text) = ("gpt-5.5", r#"@@{"text":"a b c","hang_after_ms":60000}@@"#);
+    give_up_many(&app, 42, model, text).await;
+    // And while the model answers: two in each way, of which those with a deadline end by it.
     let upstream = app.upstream.as_ref().unwrap();
+    let overdue = [3, 7].map(|n| give_up(&app, n, (model, text), Duration::from_secs(3)));
+    let given_up = async {
+        let calls = [0, 1, 2, 4, 5, 6].map(|n| give_up(&app, n, (model, text), SOON));
+        tokio::select! {
+            _ = join_all(calls) => panic!("they end when they are given up"),
+            () = async { eventually!("the model answers them", upstream.open_responses() >= 6) } => {}
+        }
+    };
+    tokio::join!(join_all(overdue), given_up);
+    nothing_is_left(&app).await;
     eventually!("the upstream is left alone", upstream.open_responses() == 0);
     let answer = app.complete(&body("gpt-5.5", r#"@@{"text":"still there"}@@"#)).await;
     assert_eq!(answer["choices"][0]["message"]["content"], "still there");
@@ -209,6 +226,36 @@ async fn in_danger_mode_the_commands_of_the_real_cli_die_with_their_turn() {
     let answer = app.complete(&body("gpt-5.5", &format!("@@{step}@@"))).await;
     assert_eq!(answer["choices"][0]["message"]["content"], "done");
     eventually!("the command is dead", processes::named(&format!("sleep\0{name}")).is_empty());
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn in_danger_mode_who_clears_the_environment_does_not_escape_either() {
+    let settings = [("CODEX_SANDBOX", "danger-full-access"), ("CODEX_WORKERS", "1")];
+    let app = TestApp::real(&settings).await;
+    let mut gate = Gate::in_folder(&app.home.path().join("work"));
+    let name = |number: u32| format!("{}.{number}", 98_000 + std::process::id() % 1000);
+    let alive = |number: u32| !processes::named(&format!("sleep\0{}", name(number))).is_empty();
+    let leave = |number: u32| format!("env -i setsid sleep {} >/dev/null 2>&1 & sleep 0.1", name(number));
+    let turn = async |command: String| {
+        let step =
+            json!([{"calls": [{"name": "exec_command", "arguments": {"cmd": command}}]}, {"text": "done"}]);
+        let answer = app.complete(&body("gpt-5.5", &format!("@@{step}@@"))).await;
+        assert_eq!(answer["choices"][0]["message"]["content"], "done");
+    };
+    turn(leave(1)).await;
+    eventually!("it is dead", !alive(1));
+
+    // One of a neighbour that still runs is not taken for ours.
+    let neighbour = turn(format!("{}; read -r _ < gate", leave(2)));
+    let ours = async {
+        eventually!("the neighbour's runs", alive(2));
+        turn(leave(3)).await;
+        assert!(alive(2), "it is the neighbour's");
+        gate.open();
+    };
+    tokio::join!(neighbour, ours);
+    eventually!("with the last turn that may have started them, all are dead", !alive(2) && !alive(3));
     app.stop().await;
 }
 

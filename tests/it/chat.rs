@@ -2,10 +2,12 @@
 
 use crate::support::{
     TestApp, ask,
-    engines::echo,
+    engines::{Engine, echo, engine},
+    grpc::field,
     http::{Answer, body, folded, whole},
 };
 use codex_api::pb::{self, chat_event::Event};
+use serde_json::json;
 
 fn of_response(response: &pb::ChatResponse) -> Answer {
     Answer {
@@ -89,5 +91,127 @@ async fn all_ways_agree_over_the_real_cli() {
     let expected =
         Answer { text: "Grüße, 世界 🌍".into(), finish_reason: "stop".into(), usage: [120, 100, 7, 3] };
     assert_eq!(answer, expected);
+    app.stop().await;
+}
+
+/// What a turn tells besides its answer.
+#[derive(Debug, PartialEq)]
+struct Beside {
+    reasoning: String,
+    /// What the agent did, once each, as it ended.
+    items: Vec<pb::Item>,
+    notices: Vec<pb::Notice>,
+}
+
+impl Beside {
+    fn of_events(events: Vec<pb::ChatEvent>) -> Self {
+        let mut beside = Self { reasoning: String::new(), items: Vec::new(), notices: Vec::new() };
+        for event in events {
+            match event.event.unwrap() {
+                Event::ReasoningDelta(delta) => beside.reasoning.push_str(&delta.text),
+                Event::Item(item) if item.status() != pb::ItemStatus::InProgress => beside.items.push(*item),
+                Event::Notice(notice) => beside.notices.push(notice),
+                _ => {}
+            }
+        }
+        beside
+    }
+}
+
+/// The same, of a turn of the fake codex that is asked for in all four ways.
+async fn told_alike(model: &str) -> (Answer, Beside) {
+    let app = TestApp::fake(&[]).await;
+    let answer = four_ways(&app, model, "x").await;
+    let beside = Beside::of_events(events(&app, ask(model, "x")).await);
+    let unary = app.grpc().await.chat(ask(model, "x")).await.unwrap().into_inner();
+    let reasoning = unary.choices[0].reasoning.clone();
+    assert_eq!(Beside { reasoning, items: unary.items, notices: unary.notices }, beside, "{model}: gRPC");
+    let http = app.complete(&body(model, "x")).await;
+    let thoughts = http["choices"][0]["message"]["reasoning_content"].as_str().unwrap_or_default();
+    assert_eq!(thoughts, beside.reasoning, "{model}: HTTP");
+    let chunks = app.stream(&body(model, "x")).await;
+    let thoughts = |chunk: &serde_json::Value| {
+        chunk.pointer("/choices/0/delta/reasoning_content")?.as_str().map(str::to_owned)
+    };
+    assert_eq!(chunks.iter().filter_map(thoughts).collect::<String>(), beside.reasoning, "{model}: SSE");
+    app.stop().await;
+    (answer, beside)
+}
+
+#[tokio::test]
+async fn several_messages_are_one_text_in_all_ways() {
+    let (answer, _) = told_alike("fake:commentary").await;
+    assert_eq!(answer.text, "First I look.\n\nThen I think.\n\nThe final answer.");
+}
+
+#[tokio::test]
+async fn thoughts_are_told_in_all_ways() {
+    let (answer, beside) = told_alike("fake:reasoning").await;
+    assert_eq!(answer.text, "final answer");
+    assert!(beside.reasoning.contains("what to say") && beside.reasoning.contains("still"), "{beside:?}");
+}
+
+#[tokio::test]
+async fn what_the_agent_does_is_told_in_all_ways() {
+    let (answer, beside) = told_alike("fake:items").await;
+    assert!(answer.text.ends_with("the end"), "{answer:?}");
+    assert!(beside.items.len() >= 4, "{beside:?}");
+    for item in &beside.items {
+        let again = beside.items.iter().filter(|other| other.id == item.id && other.kind == item.kind);
+        assert_eq!(again.count(), 1, "told once: {item:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_history_that_codex_shortens_is_told_in_all_ways() {
+    if engine() == Engine::Exec {
+        return; // Its process does not tell it.
+    }
+    let (answer, beside) = told_alike("fake:compaction").await;
+    assert!(!answer.text.is_empty(), "{answer:?}");
+    assert!(!beside.notices.is_empty(), "{beside:?}");
+}
+
+/// What is told of the model's thoughts, at both doors.
+async fn thoughts(app: &TestApp, summary: &str) -> String {
+    let prompt = r#"@@{"reasoning":"so it is","text":"hi"}@@"#;
+    let (mut grpc, mut http) = (ask("gpt-5.5", prompt), body("gpt-5.5", prompt));
+    grpc.reasoning_summary = summary.into();
+    if !summary.is_empty() {
+        http["reasoning"] = json!({"summary": summary});
+    }
+    let asked = || {
+        let requests = app.upstream.as_ref().unwrap().requests();
+        requests.last().unwrap().body["reasoning"]["summary"].as_str().unwrap_or("none").to_owned()
+    };
+    let told = app.grpc().await.chat(grpc).await.unwrap().into_inner().choices[0].reasoning.clone();
+    let over_grpc = asked();
+    let answer = app.complete(&http).await;
+    let reasoning = answer["choices"][0]["message"]["reasoning_content"].as_str().unwrap_or_default();
+    assert_eq!((told.as_str(), over_grpc), (reasoning, asked()));
+    format!("{}: {told}", asked())
+}
+
+#[tokio::test]
+async fn thoughts_are_told_as_they_are_asked_for() {
+    let app = TestApp::real(&[]).await;
+    for (summary, told) in [
+        ("", "auto: so it is"),
+        ("concise", "concise: so it is"),
+        ("detailed", "detailed: so it is"),
+        ("none", "none: "),
+    ] {
+        assert_eq!(thoughts(&app, summary).await, told);
+    }
+    let long = pb::ChatRequest { reasoning_summary: "long".into(), ..ask("gpt-5.5", "hi") };
+    assert_eq!(field(&app.grpc_refused(long).await), "reasoning_summary");
+    let long = json!({"model": "gpt-5.5", "messages": [{"role": "user", "content": "hi"}], "reasoning": {"summary": "long"}});
+    let (status, error) = app.refused(&long).await;
+    assert_eq!((status, &error["param"]), (400, &json!("reasoning.summary")), "{error}");
+    app.stop().await;
+
+    let app = TestApp::real(&[("CODEX_MODEL_REASONING_SUMMARY", "none")]).await;
+    assert_eq!(thoughts(&app, "").await, "none: ");
+    assert_eq!(thoughts(&app, "auto").await, "auto: so it is");
     app.stop().await;
 }

@@ -8,12 +8,14 @@ use serde_json::Value;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
+use codex_api::pb::notice;
+
 use crate::{
     eventually,
     support::{
         Codex, SOON, TestApp, ask,
         engines::{Engine, engine},
-        http::body,
+        http::{body, notices, streamed},
         program::Program,
     },
 };
@@ -116,7 +118,8 @@ const FAKE_EXEC: &[Row] = &[
 const FAKE_APP_SERVER: &[Row] = &[
     row("fake:crash", LOST, LOST_HTTP),
     row("fake:exit0", LOST, LOST_HTTP),
-    row("fake:longline:9000000", LOST, LOST_HTTP),
+    row("fake:longline:9000000", TURN, TURN_HTTP),
+    row("fake:babble:9000000", LOST, LOST_HTTP),
     row("fake:failed:529", UPSTREAM, UPSTREAM_HTTP),
     row("fake:failed:sse-overloaded", UPSTREAM, UPSTREAM_HTTP),
     row("fake:failed:sse-cyber", BAD, BAD_HTTP),
@@ -255,6 +258,16 @@ async fn a_retry_heals_what_it_can_and_is_told() {
     let response = app.grpc().await.chat(ask("fake:reconnect:2:ok", "hi")).await.unwrap().into_inner();
     let retries: Vec<_> = response.notices.iter().filter(|n| n.message.starts_with("Reconnecting")).collect();
     assert_eq!(retries.len(), 2, "{:?}", response.notices);
+    // The other door says the same, where no SDK minds.
+    let request = body("fake:reconnect:2:ok", "hi");
+    let whole = app.complete(&request).await;
+    let stream = app.post(&streamed(request)).await.text().await.unwrap();
+    for shown in [whole["codex"]["notices"].as_array().unwrap(), &notices(&stream)] {
+        let told =
+            |notice: &Value| (notice["kind"] == "retry", notice["message"].as_str().unwrap().to_owned());
+        let expected = response.notices.iter().map(|n| (n.kind() == notice::Kind::Retry, n.message.clone()));
+        assert_eq!(shown.iter().map(told).collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+    }
     app.stop().await;
 }
 
@@ -362,4 +375,18 @@ async fn why_the_upstream_refuses_the_login_is_known_to_the_operator() {
     }
     server.signal(Signal::TERM);
     assert_eq!(server.code(SOON).await, Some(0));
+}
+
+#[tokio::test]
+async fn when_to_come_back_is_told_where_codex_tells_it() {
+    let app = TestApp::real(&[("CODEX_UPSTREAM_RETRIES", "0")]).await;
+    let failed = r#"@@{"failed":{"code":"rate_limit_exceeded","message":"Please try again in 3.2s."}}@@"#;
+    let refused = r#"@@{"status":429,"headers":{"retry-after":"7"},"body":{"error":{"message":"slow"}}}@@"#;
+    for (prompt, told) in [(failed, Some("4")), (refused, None)] {
+        let response = app.post(&body("gpt-5.5", prompt)).await;
+        assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+        let delay = response.headers().get("retry-after").map(|delay| delay.to_str().unwrap());
+        assert_eq!(delay, told, "the README says when");
+    }
+    app.stop().await;
 }

@@ -37,11 +37,21 @@ enum Outcome {
     TimeOver,
 }
 
+/// What a client wants.
+#[derive(Clone, Copy, PartialEq)]
+enum Task {
+    /// Of the fake codex, by the name of its scenario.
+    Fake(&'static str),
+    /// Of the real CLI: the client's own words back.
+    Real,
+}
+
 /// One client: every fourth asks in the same way, each for something of its own.
 #[derive(Clone)]
 struct Client {
     number: usize,
-    model: &'static str,
+    /// Which codex, and what it is asked to do.
+    task: Task,
     deadline: Option<Duration>,
     url: String,
     channel: Channel,
@@ -50,9 +60,10 @@ struct Client {
 impl Client {
     /// What a right answer says.
     fn expected(&self) -> String {
-        match self.model {
-            "fake:echo" => echo(&self.marker()),
-            _ => (0..5).map(|n| format!("message {n}")).collect::<Vec<_>>().join("\n\n"),
+        match self.task {
+            Task::Fake("fake:echo") => echo(&self.marker()),
+            Task::Real => self.marker(),
+            Task::Fake(_) => (0..5).map(|n| format!("message {n}")).collect::<Vec<_>>().join("\n\n"),
         }
     }
 
@@ -60,11 +71,25 @@ impl Client {
         format!("I am client {} 🌍", self.number)
     }
 
+    fn model(&self) -> &'static str {
+        match self.task {
+            Task::Fake(scenario) => scenario,
+            Task::Real => "gpt-5.5",
+        }
+    }
+
+    fn prompt(&self) -> String {
+        match self.task {
+            Task::Fake(_) => self.marker(),
+            Task::Real => format!("@@{}@@", serde_json::json!({"text": self.marker()})),
+        }
+    }
+
     async fn ask(&self) -> Outcome {
         let began = Instant::now();
         let outcome = match self.number % 4 {
-            0 => self.post(body(self.model, &self.marker())).await,
-            1 => self.post(streamed(body(self.model, &self.marker()))).await,
+            0 => self.post(body(self.model(), &self.prompt())).await,
+            1 => self.post(streamed(body(self.model(), &self.prompt()))).await,
             2 => self.call(false).await.unwrap_or_else(|status| of_status(&status)),
             _ => self.call(true).await.unwrap_or_else(|status| of_status(&status)),
         };
@@ -97,7 +122,7 @@ impl Client {
     }
 
     async fn call(&self, stream: bool) -> Result<Outcome, Status> {
-        let mut request = Request::new(ask(self.model, &self.marker()));
+        let mut request = Request::new(ask(self.model(), &self.prompt()));
         match self.deadline {
             Some(deadline) if stream => request.get_mut().timeout = Some(deadline.try_into().unwrap()),
             // The client's library ends the call as well; which of the two is first is left to chance.
@@ -136,7 +161,7 @@ async fn clients(app: &TestApp) -> Vec<Client> {
     let channel = app.channel().await;
     let client = |number| Client {
         number,
-        model: if number % 3 == 0 { "fake:slow:20" } else { "fake:echo" },
+        task: Task::Fake(if number % 3 == 0 { "fake:slow:20" } else { "fake:echo" }),
         deadline: None,
         url: app.url("/v1/chat/completions"),
         channel: channel.clone(),
@@ -166,7 +191,22 @@ async fn nothing_is_left(app: TestApp) {
 #[tokio::test]
 async fn every_answer_is_right_or_a_clear_later() {
     let app = TestApp::fake(SETTINGS).await;
-    let outcomes = all_at_once(clients(&app).await).await;
+    let clients = clients(&app).await;
+    right_or_later(app, clients).await;
+}
+
+#[tokio::test]
+async fn every_answer_of_the_real_cli_is_right_or_a_clear_later() {
+    let app = TestApp::real(SETTINGS).await;
+    let mut clients = clients(&app).await;
+    for client in &mut clients {
+        client.task = Task::Real;
+    }
+    right_or_later(app, clients).await;
+}
+
+async fn right_or_later(app: TestApp, clients: Vec<Client>) {
+    let outcomes = all_at_once(clients).await;
     assert_eq!(outcomes.len(), CLIENTS);
     let mut served = 0;
     for (client, outcome) in &outcomes {
@@ -189,13 +229,13 @@ async fn nobody_waits_past_a_deadline() {
     let app = TestApp::fake(SETTINGS).await;
     let mut clients = clients(&app).await;
     for client in &mut clients {
-        client.model = "fake:hang";
+        client.task = Task::Fake("fake:hang");
         client.deadline = Some(DEADLINE);
     }
     // One of each way has no deadline and patience: it is served when the others have given up.
     let mut patient: Vec<Client> = clients.drain(..4).collect();
     for client in &mut patient {
-        client.model = "fake:echo";
+        client.task = Task::Fake("fake:echo");
         client.deadline = None;
     }
     let impatient = tokio::spawn(all_at_once(clients));

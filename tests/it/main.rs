@@ -17,6 +17,7 @@ mod commands;
 mod documents;
 mod door;
 mod errors;
+mod formats;
 mod histories;
 mod layers;
 mod limits;

@@ -1,5 +1,6 @@
 //! Who may come in, from where, and what nobody gets to see.
 
+mod beyond;
 mod doors;
 mod environment;
 mod sandbox;

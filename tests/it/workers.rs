@@ -121,6 +121,18 @@ impl Begun {
         self.failure().await.0
     }
 
+    /// Waits for more text.
+    async fn more(&mut self) {
+        match self {
+            Self::Sse(_, stream) => {
+                let bytes = stream.next().await.expect("it goes on").unwrap();
+                let text = String::from_utf8_lossy(&bytes);
+                assert!(text.contains(r#""content":""#) && !text.contains(r#""error""#), "{text}");
+            }
+            Self::Grpc(stream) => drop(stream.message().await.unwrap().expect("it goes on")),
+        }
+    }
+
     /// The stable reason of the error that it ends with, and its words.
     async fn failure(self) -> (String, String) {
         timeout(SOON, self.read_failure()).await.expect("it ends in time")

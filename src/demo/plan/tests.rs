@@ -9,7 +9,7 @@ use crate::demo::{request::Seen, script::Directive};
 fn plan(step: &Value) -> Vec<Act> {
     let text = format!("@@ {step} @@");
     let directive = Directive::find(&text).expect("well formed").expect("a directive");
-    let seen = Seen { model: "m".into(), round: 2, chars: 9, ..Seen::default() };
+    let seen = Seen { model: "m".into(), round: 2, chars: 9, summary: true, ..Seen::default() };
     acts(&directive.steps[0], &seen, 7).expect("can be made").collect()
 }
 

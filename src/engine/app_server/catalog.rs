@@ -1,6 +1,7 @@
 //! The model catalog that workers run with: that of the installed CLI, changed so that tools of clients are plain
-//! functions and, in `chat`, that nothing of Codex is left and no history is too long for it. Bound to the CLI's version,
-//! so made from its own. In `agent`, Codex keeps its windows and makes summaries of what exceeds them: see `events`.
+//! functions, nothing outlives its turn and, in `chat`, nothing of Codex is left and no history is too long for it. Bound
+//! to the CLI's version, so made from its own. In `agent`, Codex keeps its windows and makes summaries of what exceeds
+//! them: see `events`.
 
 use std::{
     fs,
@@ -47,7 +48,7 @@ impl Catalogs {
     }
 }
 
-/// Makes the catalogs of the installed CLI, in `folder`. `models` are names that clients may use.
+/// Makes the catalogs of the installed CLI, in a `folder` of their own. `models` are names that clients may use.
 pub(super) async fn write(
     codex: &Codex,
     launcher: &Launcher,
@@ -93,7 +94,7 @@ fn make(printed: &str, profile: Profile, models: &[String]) -> Result<String, St
     }
     for model in list.iter_mut().filter_map(Value::as_object_mut) {
         match profile {
-            Profile::Agent => make_direct(model),
+            Profile::Agent => tame(model),
             Profile::Chat => strip(model),
         }
     }
@@ -120,15 +121,17 @@ fn adopt(list: &mut Vec<Value>, models: &[String]) {
     }
 }
 
-/// Tools are functions that the model calls itself, not names in a script that Codex runs for it.
-fn make_direct(model: &mut Map<String, Value>) {
+/// Tools are functions that the model calls itself, not names in a script that Codex runs for it; and there are no
+/// sub-agents, which would outlive their turn: what a model's entry says of them wins over the feature's switch.
+fn tame(model: &mut Map<String, Value>) {
     set(model, "tool_mode", Value::Null);
+    set(model, "multi_agent_version", Value::Null);
 }
 
 /// The model alone.
 fn strip(model: &mut Map<String, Value>) {
-    make_direct(model);
-    for key in ["multi_agent_version", "apply_patch_tool_type", "model_messages"] {
+    tame(model);
+    for key in ["apply_patch_tool_type", "model_messages"] {
         set(model, key, Value::Null);
     }
     set(model, "supports_search_tool", false.into());

@@ -38,12 +38,13 @@ fn chat_leaves_the_model_alone() {
 }
 
 #[test]
-fn agent_changes_how_tools_are_called_and_nothing_else() {
+fn agent_changes_how_tools_are_called_and_takes_the_sub_agents_away() {
     let shipped: Value = serde_json::from_str(&printed()).unwrap();
     let models = made(Profile::Agent, &["gpt-5-codex"]);
     assert_eq!(models.len(), 2);
     let mut luna = shipped["models"][0].clone();
     luna["tool_mode"] = Value::Null;
+    luna["multi_agent_version"] = Value::Null;
     assert_eq!(models, [luna, shipped["models"][1].clone()]);
 }
 

@@ -1,21 +1,23 @@
 //! Notifications of an app-server → events of a turn. Pure: no I/O, no clock. A notification that it does not know is
 //! passed over.
 
-use std::{
-    collections::{HashMap, HashSet},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{
+    attempt::Attempt,
+    call_ids::CallIds,
     failure, item,
-    memory::call_id,
+    memory::{call_id, kind},
     own_calls::OwnCalls,
-    step::{Next, Step},
+    produced::Produced,
+    requests::Requests,
+    step::{Call, Next, Step},
+    told::Told,
     tools::ToolSet,
     usage::{UsageSoFar, usage},
-    wire::ToolCall,
+    wire::{self, ToolCall},
 };
 use crate::{
     config::Profile,
@@ -41,21 +43,18 @@ const ENDING: Duration = Duration::from_secs(5);
 /// Translates one turn.
 #[derive(Debug)]
 pub(super) struct Translator {
-    tools: ToolSet,
+    tools: Arc<ToolSet>,
     profile: Profile,
     retries: u32,
-    retried: u32,
+    attempt: Attempt,
     corrections: u32,
     /// Text of the current message that the client has.
-    told: String,
-    /// Whether the client has text of a model response that is not complete.
-    speaking: bool,
+    told: Told,
     /// Calls of the response that is under way.
     calls: Vec<Call>,
     /// Requests for calls, to be answered only where a call goes back to the model.
-    requests: HashMap<String, Value>,
-    /// Calls that Codex has an answer for, though the response was not complete.
-    given_up: HashSet<String>,
+    requests: Requests,
+    ids: CallIds,
     /// Calls that go back to the model as soon as all their requests are there.
     correcting: Option<Vec<(Call, Result<(), String>)>>,
     /// Calls of Codex's own tools.
@@ -67,44 +66,35 @@ pub(super) struct Translator {
     calls_made: usize,
     usage: UsageSoFar,
     /// What the model produced, in the words of the Responses API.
-    produced: Vec<Value>,
-}
-
-/// A call of a client's tool, as the model wrote it.
-#[derive(Debug, Clone)]
-struct Call {
-    id: String,
-    alias: String,
-    arguments: String,
+    produced: Produced,
 }
 
 impl Translator {
     pub(super) fn new(tools: ToolSet, profile: Profile, retries: u32) -> Self {
         Self {
-            tools,
+            produced: Produced::new(!tools.is_empty()),
+            tools: Arc::new(tools),
             profile,
             retries,
-            retried: 0,
+            attempt: Attempt::default(),
             corrections: 0,
-            told: String::new(),
-            speaking: false,
+            told: Told::default(),
             calls: Vec::new(),
-            requests: HashMap::new(),
-            given_up: HashSet::new(),
+            requests: Requests::default(),
+            ids: CallIds::default(),
             correcting: None,
             own: OwnCalls::default(),
             settling: None,
             interrupted: false,
             calls_made: 0,
             usage: UsageSoFar::default(),
-            produced: Vec::new(),
         }
     }
 
     /// Codex asks for the result of a call. It may come before or after the end of the response that has the call.
     pub(super) fn called(&mut self, call: ToolCall) -> Step {
-        self.requests.insert(call.call_id, call.request);
-        Step { events: Vec::new(), next: self.corrections_due() }
+        self.requests.put(call);
+        Step { events: Vec::new(), next: self.corrections_due(false) }
     }
 
     /// How long nothing may be said before [`quiet`](Self::quiet) is to be asked; none: as long as it likes.
@@ -113,7 +103,7 @@ impl Translator {
             Some(_) if self.interrupted => Some(ENDING),
             Some(_) if self.own.run() => Some(RUNNING),
             Some(_) => Some(NOT_BEGUN),
-            None => (self.correcting.is_none() && !self.requests.is_empty()).then_some(QUIET),
+            None => (self.correcting.is_some() || !self.requests.is_empty()).then_some(QUIET),
         }
     }
 
@@ -126,41 +116,39 @@ impl Translator {
                 self.interrupted = true;
                 Next::Interrupt.into()
             }
-            None => Next::Answer(self.give_up()).into(),
+            // Codex will not ask for all of them: some it has sent back by itself.
+            None if self.correcting.is_some() => self.corrections_due(true).into(),
+            None => Next::Answer(self.requests.give_up()).into(),
         }
-    }
-
-    /// Answers when nothing was said for long while Codex waits for results. If the response broke off, Codex does not
-    /// say so, and does nothing about it, until it has them. If it is only slow, its end still hands its calls over.
-    fn give_up(&mut self) -> Vec<(Value, Value)> {
-        let text = "Not run: the response broke off. Repeat the call if it is still needed.";
-        let result = json!({"success": false, "contentItems": [{"type": "inputText", "text": text}]});
-        let requests = self.requests.drain();
-        let answers = requests.map(|(call, request)| {
-            self.given_up.insert(call);
-            (request, result.clone())
-        });
-        answers.collect()
     }
 
     /// What a notification means. `turn` is the id of our turn.
     pub(super) fn push(&mut self, method: &str, params: &Value, turn: &str) -> Result<Step, Error> {
         let mut step = self.translate(method, params, turn)?;
+        self.settle(&mut step);
+        Ok(step)
+    }
+
+    fn settle(&mut self, step: &mut Step) {
         if self.settling.is_some() && !self.interrupted && self.own.are_over() {
             self.interrupted = true;
             step.next = Next::Interrupt;
         }
-        Ok(step)
+    }
+
+    /// The tools of the turn.
+    pub(super) fn tools(&self) -> Arc<ToolSet> {
+        Arc::clone(&self.tools)
     }
 
     fn translate(&mut self, method: &str, params: &Value, turn: &str) -> Result<Step, Error> {
         match method {
             "item/agentMessage/delta" => Ok(self.text(string(params, "delta")).into()),
             "item/reasoning/summaryTextDelta" | "item/reasoning/textDelta" => {
-                Ok(non_empty(string(params, "delta")).map(TurnEvent::Reasoning).into())
+                Ok(self.thought(string(params, "delta")).into())
             }
             "item/reasoning/summaryPartAdded" if params["summaryIndex"].as_u64() > Some(0) => {
-                Ok(Some(TurnEvent::Reasoning("\n\n".to_owned())).into())
+                Ok(self.thought("\n\n".to_owned()).into())
             }
             "item/started" => self.item(&params["item"], false),
             "item/completed" => self.item(&params["item"], true),
@@ -168,11 +156,12 @@ impl Translator {
             "warning" => Ok(Some(notice(pb::notice::Kind::Warning, string(params, "message"))).into()),
             "error" => self.trouble(params),
             "rawResponseItem/completed" if params["turnId"] == turn => {
-                self.produced(&params["item"]);
+                self.produced(&params["item"], turn);
                 Ok(Step::default())
             }
             "rawResponse/completed" => self.response_completed(&params["usage"]),
             "thread/tokenUsage/updated" => {
+                self.attempt.is_counted();
                 self.usage.total = Some(usage(&params["tokenUsage"]["total"]));
                 Ok(Step::default())
             }
@@ -182,12 +171,20 @@ impl Translator {
     }
 
     /// A raw item: of the model, or the output of one of Codex's own tools.
-    fn produced(&mut self, item: &Value) {
+    fn produced(&mut self, item: &Value, turn: &str) {
         let mut item = item.clone();
-        if let Some(call) = self.call(&item) {
+        if let Some(mut call) = self.call(&item) {
+            call.id = self.ids.of_call(&call.told, turn);
+            item["call_id"] = call.id.as_str().into();
             self.calls.push(call);
         } else if !self.names_offered(&item) {
             self.own.saw(&item);
+            let id = call_id(&item).unwrap_or_default();
+            if kind(&item).ends_with("_call") {
+                self.ids.of_own(id);
+            } else if let Some(id) = self.ids.of_output(id) {
+                item["call_id"] = id.into();
+            }
         }
         if self.interrupted {
             self.own.mend(&mut item);
@@ -196,9 +193,14 @@ impl Translator {
     }
 
     fn text(&mut self, text: String) -> Option<TurnEvent> {
-        self.told.push_str(&text);
-        self.speaking = true;
-        non_empty(text).map(TurnEvent::Text)
+        self.told.add(&text);
+        let text = non_empty(text)?;
+        self.attempt.speaks();
+        Some(TurnEvent::Text(text))
+    }
+
+    fn thought(&mut self, text: String) -> Option<TurnEvent> {
+        non_empty(text).filter(|_| self.attempt.thinks()).map(TurnEvent::Reasoning)
     }
 
     fn item(&mut self, item: &Value, completed: bool) -> Result<Step, Error> {
@@ -206,7 +208,7 @@ impl Translator {
             "agentMessage" if completed => {
                 // An upstream that does not stream tells the text only here.
                 let whole = string(item, "text");
-                let rest = whole.strip_prefix(self.told.as_str()).unwrap_or_default().to_owned();
+                let rest = self.told.rest(&whole).to_owned();
                 Ok(self.text(rest).into())
             }
             "agentMessage" => {
@@ -246,14 +248,13 @@ impl Translator {
             // The same comes again, with the end of the turn.
             return Ok(Step::default());
         }
-        self.retried += 1;
+        let again = self.attempt.retries(self.retries);
         // Those of a response that broke off are not the client's to answer.
         self.calls.clear();
         self.own.clear();
         match failure::of(error) {
             End::Cut(reason) => Ok(self.finished(reason)),
-            // Asked again, the model would repeat what the client already has.
-            End::Failed(error) if self.speaking || self.retried > self.retries => Err(given_up(error)),
+            End::Failed(error) if !again => Err(given_up(error)),
             End::Failed(_) => {
                 let details = error["additionalDetails"].as_str().unwrap_or_default();
                 let message = format!("{} {details}", string(error, "message"));
@@ -264,37 +265,50 @@ impl Translator {
 
     fn response_completed(&mut self, told: &Value) -> Result<Step, Error> {
         self.usage.add(usage(told));
-        self.speaking = false;
-        self.retried = 0;
+        self.attempt.ends();
         if self.calls.is_empty() {
             return Ok(Step::default());
         }
         let calls = std::mem::take(&mut self.calls);
-        let verdicts =
-            calls.iter().map(|call| self.tools.check(&self.tools.original(&call.alias), &call.arguments));
-        let verdicts: Vec<Result<(), String>> = verdicts.collect();
-        if let Some(Err(mistake)) = verdicts.iter().find(|verdict| verdict.is_err()) {
+        if calls.iter().any(|call| self.tools.is_strict(&self.tools.original(&call.alias))) {
+            return Ok(Next::Check(calls).into());
+        }
+        Ok(self.accepted(calls))
+    }
+
+    /// Goes on with the calls of a response, each with what was found of it.
+    pub(super) fn checked(&mut self, verdicts: Vec<(Call, Result<(), String>)>) -> Result<Step, Error> {
+        let mut step = self.judged(verdicts)?;
+        self.settle(&mut step);
+        Ok(step)
+    }
+
+    fn judged(&mut self, verdicts: Vec<(Call, Result<(), String>)>) -> Result<Step, Error> {
+        if let Some(mistake) = verdicts.iter().find_map(|(_, verdict)| verdict.as_ref().err()) {
             if self.corrections == CORRECTIONS {
-                return Err(Error::TurnFailed {
-                    message: format!("the model keeps breaking the schema of a tool: {mistake}"),
-                });
+                let message = format!("the model keeps breaking the schema of a tool: {mistake}");
+                return Err(Error::TurnFailed { message });
             }
             self.corrections += 1;
-            self.correcting = Some(calls.into_iter().zip(verdicts).collect());
-            return Ok(Step { events: Vec::new(), next: self.corrections_due() });
+            self.correcting = Some(verdicts);
+            return Ok(Step { events: Vec::new(), next: self.corrections_due(false) });
         }
+        Ok(self.accepted(verdicts.into_iter().map(|(call, _)| call).collect()))
+    }
+
+    fn accepted(&mut self, calls: Vec<Call>) -> Step {
         if self.own.are_answered() {
-            return Ok(self.hand_over(&calls));
+            return self.hand_over(&calls);
         }
         // Interrupted now, they would be stopped half way, and the model would make them again.
         self.settling = Some(calls);
-        Ok(Step::default())
+        Step::default()
     }
 
     fn hand_over(&mut self, calls: &[Call]) -> Step {
         let kept = self.tools.keep(calls.len());
         self.calls_made += kept;
-        let mut items = std::mem::take(&mut self.produced);
+        let mut items = self.produced.take();
         let dropped = |item: &Value| calls[kept..].iter().any(|call| call_id(item) == Some(&*call.id));
         items.retain(|item| !dropped(item));
         let calls: Vec<pb::ToolCall> = calls[..kept]
@@ -313,9 +327,10 @@ impl Translator {
     /// A raw item as a call of a client's tool. Codex itself sends those back that are no JSON.
     fn call(&self, item: &Value) -> Option<Call> {
         let text = |key: &str| item[key].as_str().map(str::to_owned);
-        let call = Call { id: text("call_id")?, alias: text("name")?, arguments: text("arguments")? };
+        let told = text("call_id")?;
+        let call = Call { id: told.clone(), told, alias: text("name")?, arguments: text("arguments")? };
         let ours = item["type"] == "function_call" && self.names_offered(item);
-        let whole = serde_json::from_str::<serde::de::IgnoredAny>(&call.arguments).is_ok();
+        let whole = wire::parse(call.arguments.as_bytes()).is_some();
         (ours && whole).then_some(call)
     }
 
@@ -326,21 +341,13 @@ impl Translator {
             && item["name"].as_str().is_some_and(|name| self.tools.offers(name))
     }
 
-    /// Answers for the model, once Codex has asked for all of them.
-    fn corrections_due(&mut self) -> Next {
-        let asked = |call: &Call| self.requests.contains_key(&call.id) || self.given_up.contains(&call.id);
-        let Some(calls) = self.correcting.take_if(|calls| calls.iter().all(|(call, _)| asked(call))) else {
-            return Next::Read;
-        };
-        let answers = calls.into_iter().filter_map(|(call, verdict)| {
-            let text = match verdict {
-                Ok(()) => "Not run, because another call of yours was invalid. Repeat this call.".to_owned(),
-                Err(mistake) => format!("Not run: {mistake}. Correct the call."),
-            };
-            let result = json!({"success": false, "contentItems": [{"type": "inputText", "text": text}]});
-            Some((self.requests.remove(&call.id)?, result))
-        });
-        Next::Answer(answers.collect())
+    /// Answers for the model, once Codex has asked for all of them, or `now`.
+    fn corrections_due(&mut self, now: bool) -> Next {
+        let due = |calls: &mut Vec<(Call, _)>| now || calls.iter().all(|(call, _)| self.requests.have(call));
+        let Some(calls) = self.correcting.take_if(due) else { return Next::Read };
+        Next::Answer(
+            calls.into_iter().filter_map(|(call, verdict)| self.requests.send_back(&call, verdict)).collect(),
+        )
     }
 
     fn completed(&mut self, turn: &Value) -> Result<Step, Error> {

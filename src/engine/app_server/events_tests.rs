@@ -1,3 +1,5 @@
+use serde_json::json;
+
 use super::*;
 use crate::engine::{Message, Part, Role, Turn};
 
@@ -81,6 +83,45 @@ fn a_retry_never_repeats_text() {
 }
 
 #[test]
+fn a_retry_never_repeats_thoughts() {
+    let retry =
+        json!({"willRetry": true, "error": {"message": "Reconnecting... 1/5", "codexErrorInfo": "other"}});
+    let part = json!({"summaryIndex": 1});
+    let mut t = plain();
+    let thinks = |t: &mut Translator, text: &str| events(t, "item/reasoning/summaryTextDelta", delta(text));
+    assert_eq!(thinks(&mut t, "one"), [TurnEvent::Reasoning("one".into())]);
+    assert!(matches!(events(&mut t, "error", retry)[..], [TurnEvent::Notice(_)]));
+    assert_eq!(thinks(&mut t, "one"), []);
+    assert_eq!(events(&mut t, "item/reasoning/summaryPartAdded", part), []);
+    events(&mut t, "rawResponse/completed", usage(1, 1));
+    assert_eq!(thinks(&mut t, "two"), [TurnEvent::Reasoning("two".into())]);
+}
+
+#[test]
+fn a_codex_that_tells_no_ends_of_responses_may_retry_each_of_them() {
+    let retry =
+        json!({"willRetry": true, "error": {"message": "Reconnecting... 1/5", "codexErrorInfo": "other"}});
+    let mut t = plain();
+    for _ in 0..3 {
+        events(&mut t, "error", retry.clone());
+        events(&mut t, "item/agentMessage/delta", delta("said"));
+        events(&mut t, "thread/tokenUsage/updated", json!({"tokenUsage": {"total": {}}}));
+    }
+    events(&mut t, "item/agentMessage/delta", delta("said"));
+    assert_eq!(t.push("error", &retry, TURN).unwrap_err().reason(), "UPSTREAM_UNAVAILABLE");
+}
+
+#[test]
+fn nothing_is_kept_of_a_turn_that_nobody_will_ask_for() {
+    let item = || json!({"turnId": TURN, "item": {"type": "reasoning", "encrypted_content": "E"}});
+    for (tools, kept) in [(vec![], 0), (vec![tool("get")], 1)] {
+        let mut t = translator(Profile::Agent, tools);
+        events(&mut t, "rawResponseItem/completed", item());
+        assert_eq!(t.produced.take().len(), kept);
+    }
+}
+
+#[test]
 fn a_summary_in_place_of_the_history_is_never_silent() {
     let started = json!({"item": {"type": "contextCompaction", "id": "c"}});
     let mut chat = translator(Profile::Chat, vec![]);
@@ -146,7 +187,7 @@ fn arguments_that_break_a_strict_schema_go_back_to_the_model() {
         if early {
             t.called(wanted("c1"));
         }
-        let mut step = t.push("rawResponse/completed", &usage(5, 5), TURN).unwrap();
+        let mut step = response_checked(&mut t).unwrap();
         if !early {
             assert!(matches!(step.next, Next::Read));
             step = t.called(wanted("c1"));
@@ -155,7 +196,55 @@ fn arguments_that_break_a_strict_schema_go_back_to_the_model() {
         assert_eq!((answers[0].0.clone(), answers[0].1["success"].clone()), (json!(7), json!(false)));
     }
     events(&mut t, "rawResponseItem/completed", wrong());
-    assert_eq!(t.push("rawResponse/completed", &usage(5, 5), TURN).unwrap_err().reason(), "TURN_FAILED");
+    assert_eq!(response_checked(&mut t).unwrap_err().reason(), "TURN_FAILED");
+}
+
+/// Ends a response whose calls are to be checked.
+fn response_checked(t: &mut Translator) -> Result<Step, Error> {
+    let step = t.push("rawResponse/completed", &usage(5, 5), TURN)?;
+    let Next::Check(calls) = step.next else { panic!("{step:?}") };
+    let tools = t.tools();
+    let check = |call: Call| (call.clone(), tools.check(&call.alias, &call.arguments));
+    t.checked(calls.into_iter().map(check).collect())
+}
+
+#[test]
+fn calls_that_codex_sends_back_itself_are_not_waited_for() {
+    let strict = pb::Tool { strict: true, parameters: Some(strict_schema()), ..tool("get") };
+    // A half of a letter is no JSON that Codex can read, but a number may be as large as it likes.
+    for (first, asked) in [(r#"{"city": "\ud800"}"#, false), (r#"{"city": 1e999}"#, true)] {
+        let mut t = translator(Profile::Agent, vec![strict.clone()]);
+        events(&mut t, "rawResponseItem/completed", call("c1", "get", first));
+        events(&mut t, "rawResponseItem/completed", call("c2", "get", r#"{"city": 5}"#));
+        t.called(wanted("c2"));
+        let mut step = response_checked(&mut t).unwrap();
+        if asked {
+            assert!(matches!(step.next, Next::Read));
+            step = t.called(wanted("c1"));
+        }
+        let Next::Answer(answers) = step.next else { panic!("{first}: {step:?}") };
+        assert_eq!(answers.len(), 1 + usize::from(asked));
+    }
+}
+
+#[test]
+fn a_correction_does_not_wait_for_ever() {
+    let strict = pb::Tool { strict: true, parameters: Some(strict_schema()), ..tool("get") };
+    for asked in [0, 1] {
+        let mut t = translator(Profile::Agent, vec![strict.clone()]);
+        for id in ["c1", "c2"] {
+            events(&mut t, "rawResponseItem/completed", call(id, "get", r#"{"city": 5}"#));
+        }
+        response_checked(&mut t).unwrap();
+        if asked == 1 {
+            assert!(matches!(t.called(wanted("c2")).next, Next::Read));
+        }
+        // Codex asks for no more, whyever.
+        assert_eq!(t.patience(), Some(QUIET));
+        let Next::Answer(answers) = t.quiet().next else { panic!("answers") };
+        assert_eq!(answers.len(), asked);
+        assert_eq!(t.patience(), None);
+    }
 }
 
 /// `{"type": "object", "properties": {"city": {"type": "string"}}}`

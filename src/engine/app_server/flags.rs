@@ -1,7 +1,7 @@
 //! How a worker is set up: the command line of `codex app-server`, and what a single thread changes of it. Says
 //! nothing about the conversation.
 
-use std::{ffi::OsString, fs};
+use std::{ffi::OsString, fs, path::Path};
 
 use serde_json::{Map, Value};
 
@@ -15,12 +15,13 @@ use crate::{
 /// the output of Codex's own commands, so it is no default there.
 pub(super) const UNCUT: (&str, i64) = ("tool_output_token_limit", 10_000_000);
 
-/// Features that give the model tools or texts of Codex.
+/// Folders besides the workspace.
+const WRITABLE: &str = "sandbox_workspace_write.writable_roots";
+
+/// Features that give the model tools or texts of Codex, but for those that are off in any profile.
 const TOOLS: &[&str] = &[
     "shell_tool",
     "view_image",
-    "goals",
-    "multi_agent",
     "apps",
     "hooks",
     "memories",
@@ -62,10 +63,12 @@ pub(super) fn arguments(codex: &Codex, installed: &Installed, catalogs: &Catalog
     // By default a command of the agent sees everything that Codex sees, its upstream's key included.
     set("shell_environment_policy.inherit", "core".into());
     set("sandbox_workspace_write.exclude_slash_tmp", ON);
+    // Each turn that may write has a folder of its own for that.
+    set("sandbox_workspace_write.exclude_tmpdir_env_var", ON);
     if codex.sandbox != Sandbox::ReadOnly && !codex.add_dirs.is_empty() {
         let folders = codex.add_dirs.iter().map(|folder| folder.to_string_lossy().into_owned());
         let folders: Vec<toml::Value> = folders.map(toml::Value::from).collect();
-        set("sandbox_workspace_write.writable_roots", folders.into());
+        set(WRITABLE, folders.into());
     }
     for feature in provider::SWITCHED_OFF.iter().filter(|name| installed.features.contains_key(**name)) {
         set(&format!("features.{feature}"), OFF);
@@ -104,6 +107,23 @@ pub(super) fn thread_config(
         settings.into_iter().map(|(key, value)| (key, json(value))).collect();
     config.insert("model_catalog_json".into(), catalogs.of(profile).to_string_lossy().into());
     config
+}
+
+/// For a thread whose commands have `folder` for their temporary files, and may write to no other such folder.
+pub(super) fn with_folder(codex: &Codex, folder: &Path) -> Map<String, Value> {
+    let folder = folder.to_string_lossy();
+    let mut roots: Vec<Value> =
+        codex.add_dirs.iter().map(|added| Value::from(added.to_string_lossy())).collect();
+    if roots.is_empty()
+        && let Some(toml::Value::Array(users)) = lookup(&users_configuration(codex), WRITABLE)
+    {
+        roots.extend(users.iter().filter_map(toml::Value::as_str).map(Value::from));
+    }
+    roots.push(folder.as_ref().into());
+    Map::from_iter([
+        (WRITABLE.to_owned(), roots.into()),
+        ("shell_environment_policy.set.TMPDIR".to_owned(), folder.into()),
+    ])
 }
 
 /// For a thread of our own that no MCP server of the user is to be started for.

@@ -10,7 +10,8 @@ fn codex(env: &[(&str, &str)]) -> Codex {
 }
 
 fn installed() -> Installed {
-    let features = [("plugins", true), ("shell_tool", true), ("goals", false), ("steer", true)];
+    let features =
+        [("plugins", true), ("shell_tool", true), ("hooks", false), ("multi_agent", true), ("steer", true)];
     let features = features.map(|(name, on)| (name.to_owned(), on)).into();
     Installed { program: "/bin/codex".into(), version: "0.169.0".into(), features, fingerprint: None }
 }
@@ -35,7 +36,9 @@ fn an_agent_keeps_its_tools() {
         "web_search=\"disabled\"",
         "shell_environment_policy.inherit=\"core\"",
         "sandbox_workspace_write.exclude_slash_tmp=true",
+        "sandbox_workspace_write.exclude_tmpdir_env_var=true",
         "features.plugins=false",
+        "features.multi_agent=false",
         "model_catalog_json=\"/p/agent.json\"",
     ];
     assert_eq!(values(&codex(&[])), expected);
@@ -46,7 +49,7 @@ fn a_chat_has_none_and_names_no_feature_that_is_not_there() {
     let found = values(&codex(&[("CODEX_PROFILE", "chat")]));
     for expected in [
         "features.shell_tool=false",
-        "features.goals=false",
+        "features.hooks=false",
         "project_doc_max_bytes=0",
         "tool_output_token_limit=10000000",
         "model_catalog_json=\"/p/chat.json\"",
@@ -96,7 +99,7 @@ fn a_thread_may_be_of_the_other_profile() {
     let chat = codex(&[("CODEX_HOME", home), ("CODEX_PROFILE", "chat")]);
     let agent = Value::from(thread_config(&chat, &installed(), &catalogs(), Profile::Agent));
     let expected = json!({
-        "features.shell_tool": true, "features.goals": false,
+        "features.shell_tool": true, "features.hooks": false,
         "skills.include_instructions": true, "skills.bundled.enabled": false,
         "tools.experimental_request_user_input.enabled": true, "include_environment_context": false,
         "include_permissions_instructions": true, "include_collaboration_mode_instructions": true,

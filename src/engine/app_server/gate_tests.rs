@@ -146,7 +146,7 @@ async fn examined(bin: &Path, profile: Profile) -> Capabilities {
         env: home.env(),
         folder: workspace,
         stdin: Input::Open,
-        scratch: Some(home.into_folder()),
+        scratch: vec![home.into_folder()],
         shared: None,
         deadline: None,
         last_words: None,

@@ -177,7 +177,7 @@ impl Items<'_> {
     /// The turn that ended with these calls, or with one of them, unless it was shown already: some clients make a
     /// message of each call.
     fn remembered(&self, message: &Message, index: usize) -> Option<Arc<Remembered>> {
-        let place = self.memory.place(self.turn.messages.get(..index)?);
+        let place = self.memory.place(self.turn, index);
         let found = message.tool_calls.iter().find_map(|call| self.memory.recall(place, &call.id))?;
         (!self.shown.iter().any(|shown| Arc::ptr_eq(shown, &found))).then_some(found)
     }

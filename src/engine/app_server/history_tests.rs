@@ -154,7 +154,8 @@ fn remembered_turn() -> (Memory, Turn) {
             "arguments": r#"{"a":1,"b":[2]}"#, "call_id": "c1"}),
     ];
     let asked = message(Role::User, "what is there?");
-    memory.remember(memory.place(std::slice::from_ref(&asked)), &calls, items);
+    let begun = Turn { messages: vec![asked.clone()], ..Turn::default() };
+    memory.remember(memory.place(&begun, 1), &calls, items);
     let called = Message { tool_calls: calls.to_vec(), ..message(Role::Assistant, "Let me look.") };
     let turn = Turn { messages: vec![asked, called, result("c1", "42")], ..Turn::default() };
     (memory, turn)
@@ -243,7 +244,8 @@ fn what_codex_did_is_shown_once_where_a_client_makes_a_message_of_each_call() {
         json!({"type": "custom_tool_call_output", "call_id": "own", "output": "done"}),
     ];
     let asked = message(Role::User, "go");
-    memory.remember(memory.place(std::slice::from_ref(&asked)), &calls, items);
+    let begun = Turn { messages: vec![asked.clone()], ..Turn::default() };
+    memory.remember(memory.place(&begun, 1), &calls, items);
     let said =
         |call: &pb::ToolCall| Message { tool_calls: vec![call.clone()], ..message(Role::Assistant, "") };
     let [one, two] = &calls;

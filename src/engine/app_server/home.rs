@@ -13,10 +13,11 @@ use std::{
 use tempfile::TempDir;
 
 use crate::{
-    config::Codex,
+    config::{Codex, Sandbox},
     engine::{
         home,
         installed::{Installed, numbers},
+        procfs::started,
     },
 };
 
@@ -82,6 +83,10 @@ impl ScratchHome {
         spare_loopback(&mut env);
         env.insert("CODEX_HOME".into(), folder.path().into());
         env.insert("CODEX_SQLITE_HOME".into(), folder.path().into());
+        // For the CLI itself, which leaves little there; commands that write have a folder each.
+        let temporary = folder.path().join("own-tmp");
+        fs::create_dir(&temporary)?;
+        env.insert("TMPDIR".into(), temporary.into());
         Ok(Self { folder, env })
     }
 
@@ -89,13 +94,6 @@ impl ScratchHome {
     #[cfg(test)]
     pub(super) fn path(&self) -> &Path {
         self.folder.path()
-    }
-
-    /// Makes a folder in it for what commands write.
-    pub(super) fn temporary_folder(&self) -> io::Result<PathBuf> {
-        let folder = self.folder.path().join("commands-tmp");
-        fs::create_dir(&folder)?;
-        Ok(folder)
     }
 
     /// The whole environment of the worker.
@@ -117,6 +115,15 @@ pub(super) fn private_folder(codex: &Codex) -> io::Result<TempDir> {
         }
     }
     folder(&place(codex))
+}
+
+/// A folder for what commands of a worker's turns write, which may be much: not in memory. None where they write
+/// nothing.
+pub(super) fn commands_folder(codex: &Codex) -> io::Result<Option<TempDir>> {
+    match codex.sandbox {
+        Sandbox::ReadOnly => Ok(None),
+        Sandbox::WorkspaceWrite | Sandbox::DangerFullAccess => folder(&codex.scratch).map(Some),
+    }
 }
 
 /// Where private folders go: into memory where there is enough, else to the scratch folder.
@@ -183,13 +190,6 @@ impl Owner {
         parts.next()?;
         Some(Self { namespace, pid, started })
     }
-}
-
-/// When a process was started, in ticks since boot; none if it is gone.
-fn started(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in parentheses, may hold anything; the start is the 20th field after it.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }
 
 /// Links the user's things, and copies what the CLI might change.

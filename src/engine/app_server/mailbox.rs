@@ -31,6 +31,18 @@ pub(super) enum Mail {
     Gone(Arc<str>),
     /// More was said than could be kept.
     Overflow,
+    /// Something was said in a line that was too long to be read.
+    TooLong {
+        /// The limit in bytes.
+        limit: usize,
+    },
+}
+
+impl Mail {
+    /// A raw item of the model that was looked at already.
+    pub(super) fn raw_item(params: Value) -> Self {
+        Self::Notification { method: "rawResponseItem/completed".to_owned(), params }
+    }
 }
 
 /// The reader's end.
@@ -54,7 +66,7 @@ struct Queue {
     bytes: usize,
     closed: bool,
     overflowed: bool,
-    /// It has overflowed before.
+    /// It has overflowed before, or was told that something is missing.
     lossy: bool,
 }
 
@@ -90,6 +102,7 @@ impl Letterbox {
 
 impl Queue {
     fn push(&mut self, mail: Mail, bytes: usize) {
+        self.lossy |= matches!(mail, Mail::TooLong { .. });
         let added = delta(&mail).map_or(0, str::len);
         if self.bytes + added <= LIMIT
             && let Some((weight, last)) = self.mail.back_mut()
@@ -132,7 +145,11 @@ fn join(last: &mut Mail, next: &Mail) -> bool {
 fn delta(mail: &Mail) -> Option<&str> {
     match mail {
         Mail::Notification { method, params } if method.ends_with("elta") => params.get("delta")?.as_str(),
-        Mail::Notification { .. } | Mail::ToolCall(_) | Mail::Gone(_) | Mail::Overflow => None,
+        Mail::Notification { .. }
+        | Mail::ToolCall(_)
+        | Mail::Gone(_)
+        | Mail::Overflow
+        | Mail::TooLong { .. } => None,
     }
 }
 

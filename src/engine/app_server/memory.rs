@@ -1,19 +1,24 @@
 //! What the model produced in turns that ended at a client's tool call: reasoning, text and calls as raw items of the
-//! Responses API, so that the next request can show them to it again. Bounded; forgets what was not used for longest.
+//! Responses API, so that the next request can show them to it again. Bounded; forgets what was not used for longest,
+//! and what was not used for an hour.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     hash::{BuildHasher, RandomState},
-    io::{self, Write},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use serde_json::{Map, Value, json};
+use tokio::time::Instant;
 
 use crate::{
-    engine::{Message, Part, Role},
+    engine::{Message, Part, Role, Turn},
     pb,
 };
+
+/// How long a turn is remembered that nobody asks for.
+const AGE: Duration = Duration::from_secs(3600);
 
 /// Remembers interrupted turns under the client's call ids. Cheap to ask, safe to share.
 #[derive(Debug)]
@@ -24,8 +29,9 @@ pub(super) struct Memory {
     shelf: Mutex<Shelf>,
 }
 
-/// Where in which conversation a turn stands: after which words of the user. Some upstreams number their call ids
-/// from zero in every conversation; nobody is to be shown what was thought in another one.
+/// Where in which conversation a turn stands: with which model, profile and instructions, after which words of the
+/// user. Some upstreams number their call ids from zero in every conversation; nobody is to be shown what was thought in
+/// another one, and no model what another has thought. Callers are all the same: there is one token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Place(u64);
 
@@ -42,10 +48,18 @@ pub(super) struct Remembered {
 #[derive(Debug, Default)]
 struct Shelf {
     /// By last use, oldest first.
-    turns: BTreeMap<u64, (Place, Arc<Remembered>, usize)>,
+    turns: BTreeMap<u64, Entry>,
     index: HashMap<(Place, String), u64>,
     clock: u64,
     bytes: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    place: Place,
+    turn: Arc<Remembered>,
+    bytes: usize,
+    used: Instant,
 }
 
 impl Memory {
@@ -53,43 +67,40 @@ impl Memory {
         Self { max_turns, max_bytes, hasher: RandomState::new(), shelf: Mutex::default() }
     }
 
-    /// The place behind these messages. Pictures count by their size only.
-    pub(super) fn place(&self, messages: &[Message]) -> Place {
-        let asked = messages.iter().rfind(|message| message.role == Role::User);
-        let parts = asked.map_or(&[][..], |message| &message.parts);
-        let told: Vec<(&str, usize)> = parts
-            .iter()
-            .map(|part| match part {
-                Part::Text(text) => (text.as_str(), 0),
-                Part::Image(image) => ("", image.data.len()),
-            })
-            .collect();
-        Place(self.hasher.hash_one(told))
+    /// The place behind so many messages of a turn. Pictures count by their size only.
+    pub(super) fn place(&self, turn: &Turn, messages: usize) -> Place {
+        let before = turn.messages.get(..messages).unwrap_or(&turn.messages);
+        let instructs = |message: &&Message| matches!(message.role, Role::System | Role::Developer);
+        let instructions: Vec<Vec<(&str, usize)>> = before.iter().filter(instructs).map(told).collect();
+        let asked = before.iter().rfind(|message| message.role == Role::User).map(told);
+        Place(self.hasher.hash_one((&turn.model, turn.profile.as_str(), instructions, asked)))
     }
 
     /// Remembers a turn that was interrupted for `calls`. `items` are the raw items that the model and its own tools
     /// produced since the turn began, in order.
     pub(super) fn remember(&self, place: Place, calls: &[pb::ToolCall], items: Vec<Value>) {
         let Some(items) = injectable(calls, items) else { return };
-        let size = items.iter().map(size).sum::<usize>();
-        if calls.is_empty() || self.max_turns == 0 || size > self.max_bytes {
+        let bytes = items.iter().map(weight).chain(calls.iter().map(weight_of_call)).sum::<usize>();
+        if calls.is_empty() || self.max_turns == 0 || bytes > self.max_bytes {
             return;
         }
         let turn = Arc::new(Remembered { calls: calls.to_vec(), items });
         let mut shelf = self.shelf();
-        while shelf.turns.len() >= self.max_turns || shelf.bytes + size > self.max_bytes {
+        shelf.forget_aged();
+        while shelf.turns.len() >= self.max_turns || shelf.bytes + bytes > self.max_bytes {
             shelf.forget_oldest();
         }
-        shelf.put(place, turn, size);
+        shelf.put(place, turn, bytes);
     }
 
     /// The turn in which the call with this id was made.
     pub(super) fn recall(&self, place: Place, call_id: &str) -> Option<Arc<Remembered>> {
         let mut shelf = self.shelf();
+        shelf.forget_aged();
         let used = *shelf.index.get(&(place, call_id.to_owned()))?;
-        let (place, turn, size) = shelf.turns.remove(&used)?;
-        shelf.bytes -= size;
-        shelf.put(place, Arc::clone(&turn), size);
+        let Entry { place, turn, bytes, .. } = shelf.turns.remove(&used)?;
+        shelf.bytes -= bytes;
+        shelf.put(place, Arc::clone(&turn), bytes);
         Some(turn)
     }
 
@@ -99,18 +110,24 @@ impl Memory {
 }
 
 impl Shelf {
-    fn put(&mut self, place: Place, turn: Arc<Remembered>, size: usize) {
+    fn put(&mut self, place: Place, turn: Arc<Remembered>, bytes: usize) {
         self.clock += 1;
         for call in &turn.calls {
             self.index.insert((place, call.id.clone()), self.clock);
         }
-        self.bytes += size;
-        self.turns.insert(self.clock, (place, turn, size));
+        self.bytes += bytes;
+        self.turns.insert(self.clock, Entry { place, turn, bytes, used: Instant::now() });
+    }
+
+    fn forget_aged(&mut self) {
+        while self.turns.first_key_value().is_some_and(|(_, oldest)| oldest.used.elapsed() > AGE) {
+            self.forget_oldest();
+        }
     }
 
     fn forget_oldest(&mut self) {
-        let Some((used, (place, turn, size))) = self.turns.pop_first() else { return };
-        self.bytes -= size;
+        let Some((used, Entry { place, turn, bytes, .. })) = self.turns.pop_first() else { return };
+        self.bytes -= bytes;
         for call in &turn.calls {
             let key = (place, call.id.clone());
             // Another turn may have taken the name since.
@@ -119,6 +136,15 @@ impl Shelf {
             }
         }
     }
+}
+
+/// What a message says.
+fn told(message: &Message) -> Vec<(&str, usize)> {
+    let told = message.parts.iter().map(|part| match part {
+        Part::Text(text) => (text.as_str(), 0),
+        Part::Image(image) => ("", image.data.len()),
+    });
+    told.collect()
 }
 
 /// The items as they may be injected. Nothing if a call is not among them: then what the model did is not what the
@@ -187,22 +213,29 @@ pub(super) fn call_id(item: &Value) -> Option<&str> {
     item.get("call_id").and_then(Value::as_str)
 }
 
-/// Bytes of JSON.
-fn size(item: &Value) -> usize {
-    struct Counter(usize);
-    impl Write for Counter {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0 += bytes.len();
-            Ok(bytes.len())
+/// Memory that an item takes, in bytes: nearly, and rather too much than too little. A small object takes far more
+/// than its text would.
+pub(super) fn weight(item: &Value) -> usize {
+    /// What the allocator adds to each block.
+    const BLOCK: usize = 16;
+    /// Room for up to eleven members.
+    const NODE: usize = 11 * (size_of::<String>() + size_of::<Value>()) + BLOCK;
+    let inner = match item {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        Value::String(text) => text.capacity() + BLOCK,
+        Value::Array(list) => list.iter().map(weight).sum::<usize>() + BLOCK,
+        Value::Object(members) => {
+            // Nodes are half full at least.
+            let nodes = members.len().div_ceil(6) * NODE;
+            nodes + members.iter().map(|(name, value)| name.capacity() + BLOCK + weight(value)).sum::<usize>()
         }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut counter = Counter(0);
-    // Nothing in a value can fail to be written.
-    let _written = serde_json::to_writer(&mut counter, item);
-    counter.0
+    };
+    size_of::<Value>() + inner
+}
+
+fn weight_of_call(call: &pb::ToolCall) -> usize {
+    // The id is in the index, too.
+    size_of::<pb::ToolCall>() + 2 * (call.id.len() + 64) + call.name.len() + call.arguments.len()
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::config::Profile;
 
 fn asked(text: &str) -> Message {
     Message {
@@ -10,6 +11,12 @@ fn asked(text: &str) -> Message {
         tool_calls: vec![],
         tool_call_id: None,
     }
+}
+
+/// The place behind these messages.
+fn place(memory: &Memory, messages: &[Message]) -> Place {
+    let turn = Turn { model: "m".into(), messages: messages.to_vec(), ..Turn::default() };
+    memory.place(&turn, messages.len())
 }
 
 fn call(id: &str) -> pb::ToolCall {
@@ -28,21 +35,44 @@ fn keep(memory: &Memory, place: Place, id: &str) {
 #[test]
 fn a_turn_is_found_under_each_of_its_calls_in_its_place_only() {
     let memory = Memory::new(4, 10_000);
-    let here = memory.place(&[asked("a"), asked("b")]);
+    let here = place(&memory, &[asked("a"), asked("b")]);
     memory.remember(here, &[call("1"), call("2")], vec![item("1"), item("2")]);
     for id in ["1", "2"] {
         assert_eq!(memory.recall(here, id).unwrap().items, [item("1"), item("2")]);
     }
     assert!(memory.recall(here, "3").is_none());
-    assert!(memory.recall(memory.place(&[asked("b"), asked("a")]), "1").is_none());
+    assert!(memory.recall(place(&memory, &[asked("b"), asked("a")]), "1").is_none());
     // A client may have dropped what was said long ago.
-    assert!(memory.recall(memory.place(&[asked("b")]), "1").is_some());
+    assert!(memory.recall(place(&memory, &[asked("b")]), "1").is_some());
+}
+
+#[test]
+fn nobody_is_shown_what_was_thought_elsewhere() {
+    let memory = Memory::new(4, 10_000);
+    let instructs = |role, text: &str| Message { role, ..asked(text) };
+    let messages =
+        vec![instructs(Role::System, "be kind"), asked("a"), instructs(Role::Developer, "be brief")];
+    let turn = Turn { model: "m".into(), messages, ..Turn::default() };
+    let here = memory.place(&turn, 3);
+    keep(&memory, here, "1");
+    let mut longer = turn.clone();
+    longer.messages.push(Message { role: Role::Assistant, ..asked("calls") });
+    assert!(memory.recall(memory.place(&longer, 3), "1").is_some());
+    let mut others = [turn.clone(), turn.clone(), turn.clone(), turn.clone(), turn];
+    others[0].model = "n".into();
+    others[1].profile = Profile::Chat;
+    for (index, other) in others[2..].iter_mut().enumerate() {
+        other.messages[index].parts = vec![Part::Text("something else".into())];
+    }
+    for other in others {
+        assert!(memory.recall(memory.place(&other, 3), "1").is_none(), "{other:?}");
+    }
 }
 
 #[test]
 fn what_was_not_used_for_longest_is_forgotten_first() {
     let memory = Memory::new(2, 10_000);
-    let here = memory.place(&[]);
+    let here = place(&memory, &[]);
     keep(&memory, here, "1");
     keep(&memory, here, "2");
     assert!(memory.recall(here, "1").is_some());
@@ -53,9 +83,9 @@ fn what_was_not_used_for_longest_is_forgotten_first() {
 
 #[test]
 fn bytes_are_bounded_and_given_back() {
-    let one = size(&item("1"));
+    let one = weight(&item("1")) + weight_of_call(&call("1"));
     let memory = Memory::new(100, 2 * one);
-    let here = memory.place(&[]);
+    let here = place(&memory, &[]);
     for id in 0..50 {
         keep(&memory, here, &(id % 10).to_string());
     }
@@ -69,10 +99,36 @@ fn bytes_are_bounded_and_given_back() {
     assert_eq!(memory.shelf().turns.len(), 2);
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_nobody_asks_for_is_forgotten_after_an_hour() {
+    let memory = Memory::new(4, 10_000);
+    let here = place(&memory, &[]);
+    keep(&memory, here, "1");
+    keep(&memory, here, "2");
+    tokio::time::advance(AGE - Duration::from_secs(1)).await;
+    assert!(memory.recall(here, "1").is_some());
+    tokio::time::advance(Duration::from_secs(2)).await;
+    assert!(memory.recall(here, "2").is_none());
+    assert!(memory.recall(here, "1").is_some());
+    tokio::time::advance(AGE + Duration::from_secs(1)).await;
+    keep(&memory, here, "3");
+    let shelf = memory.shelf();
+    assert_eq!((shelf.turns.len(), shelf.index.len()), (1, 1));
+}
+
+#[test]
+fn small_objects_are_not_taken_for_as_light_as_their_text() {
+    let item = json!({"a": [{}, {"b": 1}, {"c": "text"}]});
+    let told = item.to_string().len();
+    assert!(weight(&item) > 40 * told, "{} for {told} bytes of text", weight(&item));
+    let long = json!("x".repeat(100_000));
+    assert!((100_000..100_100).contains(&weight(&long)));
+}
+
 #[test]
 fn the_last_turn_has_the_name() {
     let memory = Memory::new(2, 10_000);
-    let here = memory.place(&[]);
+    let here = place(&memory, &[]);
     keep(&memory, here, "1");
     let thought = json!({"type": "reasoning", "summary": [], "encrypted_content": "E"});
     memory.remember(here, &[call("1")], vec![thought, item("1")]);
@@ -84,8 +140,8 @@ fn the_last_turn_has_the_name() {
 
 #[test]
 fn only_what_may_be_injected_is_kept() {
-    let memory = Memory::new(4, 10_000);
-    let here = memory.place(&[]);
+    let memory = Memory::new(4, 100_000);
+    let here = place(&memory, &[]);
     let meta = json!({"turn_id": "t"});
     let items = vec![
         json!({"type": "message", "role": "developer", "content": [{"type": "input_text", "text": "codex's own"}]}),
@@ -131,7 +187,7 @@ fn only_what_may_be_injected_is_kept() {
 #[test]
 fn a_turn_without_its_calls_is_not_remembered() {
     let memory = Memory::new(4, 10_000);
-    let here = memory.place(&[]);
+    let here = place(&memory, &[]);
     memory.remember(here, &[], vec![item("1")]);
     memory.remember(here, &[call("1"), call("2")], vec![item("1")]);
     // In code mode a call is a line of a program.

@@ -1,7 +1,10 @@
 //! Warm `codex app-server` workers: every token as it is made, histories with their roles, tools of the client. One
 //! request is one ephemeral thread on some worker; nothing of it stays.
 
+mod attempt;
+mod call_ids;
 mod catalog;
+mod checks;
 mod events;
 mod failure;
 mod flags;
@@ -9,27 +12,36 @@ mod gate;
 mod history;
 mod home;
 mod item;
+mod kit;
+mod large;
 mod mailbox;
 mod memory;
 mod models;
 mod own_calls;
 mod peer;
 mod pool;
+mod produced;
+mod requests;
 mod schema;
+mod setting;
 mod step;
+mod strict;
 mod sweep;
+mod told;
 mod tools;
 mod turn;
+mod turn_folder;
 mod usage;
 mod wire;
+mod work;
 mod worker;
 mod workshop;
 
 use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
-use serde_json::{Value, json};
-use tokio::sync::{Mutex, mpsc};
+use serde_json::Value;
+use tokio::{sync::mpsc, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
@@ -37,13 +49,14 @@ use self::{
     history::Opening,
     memory::Memory,
     pool::{Nursery, Pool},
+    setting::Setting,
     tools::ToolSet,
     turn::Conductor,
-    workshop::{Kit, Workshop},
+    workshop::Workshop,
 };
-use super::{Check, Engine, EngineStatus, Events, Role, Slot, Turn, installed::Installed, process::Launcher};
+use super::{Check, Engine, EngineStatus, Events, Slot, Turn, installed::Installed, process::Launcher};
 use crate::{
-    config::{Codex, Config, Log, Profile},
+    config::{Codex, Config, Log},
     error::Error,
     pb,
 };
@@ -66,10 +79,10 @@ pub(super) struct AppServer {
     pool: Arc<Pool>,
     memory: Arc<Memory>,
     workshop: Arc<Workshop>,
-    /// As a worker listed them, and of which kit it was.
-    models: Mutex<Option<(Arc<Kit>, Vec<pb::Model>)>>,
     launcher: Launcher,
     tasks: TaskTracker,
+    /// Those that conduct turns.
+    turns: TaskTracker,
     stop: CancellationToken,
 }
 
@@ -91,10 +104,10 @@ impl AppServer {
         Ok(Self {
             pool,
             workshop,
-            models: Mutex::default(),
             memory: Arc::new(Memory::new(MEMORY_TURNS, MEMORY_BYTES)),
             launcher,
             tasks,
+            turns: TaskTracker::new(),
             stop: CancellationToken::new(),
             codex,
             log,
@@ -131,49 +144,6 @@ impl AppServer {
         tasks.wait().await;
         checks
     }
-
-    /// The parameters of `thread/start` that come from the turn.
-    fn thread(&self, turn: &Turn, tools: &ToolSet, opening: &Opening) -> Value {
-        let mut thread = json!({
-            "ephemeral": true,
-            "model": turn.model,
-            "cwd": self.codex.workspace,
-            "approvalPolicy": self.codex.approval_policy,
-            "sandbox": turn.sandbox.as_str(),
-            "experimentalRawEvents": true,
-            "config": self.thread_config(turn),
-        });
-        if let Some(instructions) = &opening.developer_instructions {
-            thread["developerInstructions"] = instructions.as_str().into();
-        }
-        let offered = tools.dynamic_tools();
-        if !offered.is_empty() {
-            thread["dynamicTools"] = offered.into();
-        }
-        match turn.profile {
-            Profile::Agent => {}
-            Profile::Chat => {
-                thread["environments"] = json!([]);
-                thread["baseInstructions"] = "".into();
-            }
-        }
-        thread
-    }
-
-    fn thread_config(&self, turn: &Turn) -> Value {
-        let kit = self.workshop.kit();
-        let mut config = flags::thread_config(&self.codex, &kit.installed, &kit.catalogs, turn.profile);
-        config.insert("web_search".into(), if turn.web_search { "live" } else { "disabled" }.into());
-        if let Some(verbosity) = &turn.verbosity {
-            config.insert("model_verbosity".into(), verbosity.as_str().into());
-        }
-        let results = turn.messages.iter().any(|message| message.role == Role::Tool);
-        if results || !turn.tools.is_empty() {
-            // What the client's tools say reaches the model whole.
-            config.insert(flags::UNCUT.0.into(), flags::UNCUT.1.into());
-        }
-        config.into()
-    }
 }
 
 #[tonic::async_trait]
@@ -181,20 +151,21 @@ impl Engine for AppServer {
     async fn run(&self, mut turn: Turn, slot: Slot) -> Result<Events, Error> {
         let tools = ToolSet::new(&turn)?;
         let opening = Opening::of(&turn, &tools, &self.memory);
-        let thread = self.thread(&turn, &tools, &opening);
+        let setting = Setting::of(&turn, &self.codex, &tools, &opening);
         if self.log.debug {
             let items = Value::from(opening.items.clone()).to_string();
             let items: String = items.chars().take(self.log.max_chars).collect();
             tracing::info!(turn.id = %turn.id, %items, "a thread starts");
         }
-        let place = self.memory.place(&turn.messages);
+        let place = self.memory.place(&turn, turn.messages.len());
         // Pictures among them; a turn may take hours.
         turn.messages = Vec::new();
         let conductor = Box::new(Conductor {
             pool: Arc::clone(&self.pool),
             memory: Arc::clone(&self.memory),
             place,
-            thread,
+            setting,
+            folder: None,
             opening,
             translator: Translator::new(tools, turn.profile, self.codex.upstream_retries),
             profile: turn.profile,
@@ -202,7 +173,7 @@ impl Engine for AppServer {
             stop: self.stop.clone(),
         });
         let (out, events) = mpsc::channel(EVENTS);
-        self.tasks.spawn(conductor.run(Box::new(turn), slot, out));
+        self.turns.spawn(conductor.run(Box::new(turn), slot, out));
         Ok(stream::unfold(events, async |mut events| Some((*events.recv().await?, events))).boxed())
     }
 
@@ -217,50 +188,24 @@ impl Engine for AppServer {
 
     fn check(&self, turn: &Turn) -> Result<(), Error> {
         history::check_calls(&turn.messages)?;
-        let features = self.workshop.features();
-        if !turn.tools.is_empty()
-            && let Some(reason) = &features.no_tools
-        {
-            return Err(Error::unsupported("tools", reason.clone()));
-        }
-        if turn.profile != self.codex.profile && !features.per_thread_profiles() {
-            return Err(Error::unsupported("model", "the installed Codex CLI has one profile for all turns"));
-        }
-        if turn.format.is_schema()
-            && let Some(reason) = &features.no_output_schema
-        {
-            return Err(Error::unsupported("response_format", reason.clone()));
-        }
+        self.workshop.kit().check(turn)?;
         ToolSet::new(turn).map(drop)
     }
 
     async fn models(&self) -> Vec<pb::Model> {
-        if self.workshop.features().no_models.is_some() {
-            return Vec::new();
-        }
-        let mut known = self.models.lock().await;
-        if let Some((kit, models)) = &*known
-            && Arc::ptr_eq(kit, &self.workshop.kit())
-        {
-            return models.clone();
-        }
-        match models::ask(&self.pool).await {
-            Ok((kit, models)) => {
-                *known = kit.map(|kit| (kit, models.clone()));
-                models
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the models cannot be listed");
-                Vec::new()
-            }
-        }
+        let known = models::list(&self.workshop.kit(), &self.pool).await;
+        known.inspect_err(|error| tracing::warn!(%error, "the models cannot be listed")).unwrap_or_default()
     }
 
     async fn drain(&self) {
         self.stop.cancel();
+        self.turns.close();
+        // Turns are interrupted first: with their workers gone they would be killed. What does not obey loses its time.
+        drop(timeout(self.codex.cancel_grace, self.turns.wait()).await);
         self.pool.close();
         self.tasks.close();
         self.tasks.wait().await;
+        self.turns.wait().await;
         self.launcher.drain().await;
     }
 }

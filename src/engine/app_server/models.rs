@@ -1,22 +1,48 @@
 //! The models that the installed CLI knows, as `model/list` tells them.
 
-use std::sync::Arc;
-
 use serde_json::{Value, json};
 
-use super::{pool::Pool, worker::CALL_LIMIT, workshop::Kit};
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::{
+    kit::Kit,
+    pool::Pool,
+    worker::{CALL_LIMIT, Worker},
+};
 use crate::{error::Error, pb};
+
+/// How long anybody waits for the list.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Most pages that are read.
 const PAGES: usize = 20;
 
-/// Asks a worker; also tells of which kit it is.
-pub(super) async fn ask(pool: &Pool) -> Result<(Option<Arc<Kit>>, Vec<pb::Model>), Error> {
-    let lease = pool.lease().await?;
+/// Those of the program that `kit` is for, or of an older one as long as there is no worker but that.
+pub(super) async fn list(kit: &Kit, pool: &Pool) -> Result<Vec<pb::Model>, Error> {
+    if kit.features().is_some_and(|features| features.no_models.is_some()) {
+        return Ok(Vec::new());
+    }
+    if let Some(known) = kit.models().get() {
+        return Ok(known.clone());
+    }
+    if let Some(message) = pool.trouble() {
+        return Err(Error::EngineUnavailable { message });
+    }
+    let asked = timeout(PATIENCE, async {
+        let lease = pool.lease().await?;
+        lease.kit.models().get_or_try_init(|| ask(&lease)).await.cloned()
+    });
+    let late = |_| Error::EngineUnavailable { message: "no app-server lists its models in time".to_owned() };
+    asked.await.map_err(late)?
+}
+
+async fn ask(worker: &Worker) -> Result<Vec<pb::Model>, Error> {
     let mut found = Vec::new();
     let mut cursor = Value::Null;
     for _ in 0..PAGES {
-        let page = lease.peer.call("model/list", &json!({"cursor": cursor}), CALL_LIMIT).await;
+        let page = worker.peer.call("model/list", &json!({"cursor": cursor}), CALL_LIMIT).await;
         let page = page.map_err(Error::internal)?;
         found.extend(page["data"].as_array().into_iter().flatten().map(model));
         cursor = page["nextCursor"].clone();
@@ -24,7 +50,7 @@ pub(super) async fn ask(pool: &Pool) -> Result<(Option<Arc<Kit>>, Vec<pb::Model>
             break;
         }
     }
-    Ok((lease.kit.clone(), found))
+    Ok(found)
 }
 
 fn model(entry: &Value) -> pb::Model {

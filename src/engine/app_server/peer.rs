@@ -1,6 +1,8 @@
 //! JSON-RPC with one app-server over its stdio. One task owns both pipes; every call has a time limit; every request
 //! of theirs is answered, tool calls excepted, which go to their turn. Knows threads as addresses, not what they mean.
 
+mod pipes;
+
 use std::{
     collections::HashMap,
     sync::{
@@ -12,17 +14,18 @@ use std::{
 
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    io::{AsyncRead, AsyncWrite},
     sync::{Semaphore, mpsc, oneshot},
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
+    large::{self, Large},
     mailbox::{Letterbox, Mail},
     wire::{self, Incoming, RpcError},
 };
-use crate::engine::jsonl::{LineError, Lines};
+use crate::engine::jsonl::Lines;
 
 /// Calls under way in one worker; more of them make it refuse some.
 const MAX_CALLS: usize = 64;
@@ -102,9 +105,9 @@ impl Peer {
         let shared = Arc::clone(&peer.0);
         tasks.spawn(async move {
             let why = tokio::select! {
-                why = write(stdin, lines) => why,
-                why = read(Lines::new(stdout, line_limit), &shared) => why,
-                () = shared.gone.cancelled() => "it was sent away".to_owned(),
+                why = pipes::write(stdin, lines) => why,
+                why = pipes::read(Lines::new(stdout, line_limit), &shared) => why,
+                () = shared.gone.cancelled() => "it no longer answered".to_owned(),
             };
             shared.close(&why);
         });
@@ -218,6 +221,10 @@ impl Shared {
         self.routes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn hear(&self) {
+        self.heard.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn close(&self, why: &str) {
         let why: Arc<str> = why.into();
         let (pending, threads) = {
@@ -237,7 +244,11 @@ impl Shared {
 
     /// What a line means, and what is to be sent because of it.
     fn take(&self, line: &[u8]) -> Option<Vec<u8>> {
-        let Ok(incoming) = serde_json::from_slice::<Incoming>(line) else {
+        if let known @ (Large::Echo | Large::Output { .. }) = large::whole(line) {
+            self.put(known, 0);
+            return None;
+        }
+        let Some(incoming) = wire::read(line) else {
             if !line.trim_ascii().is_empty() {
                 tracing::warn!(
                     bytes = line.len(),
@@ -284,6 +295,19 @@ impl Shared {
             Mail::Notification { method: incoming.method.unwrap_or_default(), params: incoming.params };
         letterbox.put(mail, bytes);
         None
+    }
+
+    /// Passes on what is left of a large line. False if nobody can be told that it is missing.
+    fn put(&self, line: Large, limit: usize) -> bool {
+        let (thread, mail) = match line {
+            Large::Echo => return true,
+            Large::Output { thread, params } => (thread, Mail::raw_item(params)),
+            Large::Needed { thread: Some(thread) } => (thread, Mail::TooLong { limit }),
+            Large::Needed { thread: None } => return false,
+        };
+        let letterbox = self.routes().threads.get(&thread).cloned();
+        letterbox.map(|letterbox| letterbox.put(mail, 256));
+        true
     }
 
     fn asked(&self, incoming: Incoming) -> Option<Vec<u8>> {
@@ -347,37 +371,6 @@ impl Drop for Waiting<'_> {
         if let Some(thread) = thread_in(&answer) {
             self.shared.routes().threads.remove(thread);
             drop(self.shared.outbox.try_send(self.shared.unsubscribe(thread)));
-        }
-    }
-}
-
-async fn write(mut stdin: impl AsyncWrite + Unpin, mut lines: mpsc::Receiver<Vec<u8>>) -> String {
-    while let Some(line) = lines.recv().await {
-        if let Err(error) = stdin.write_all(&line).await {
-            return format!("it cannot be written to: {error}");
-        }
-    }
-    "nobody speaks to it".to_owned()
-}
-
-async fn read(mut lines: Lines<impl AsyncRead + Unpin>, shared: &Shared) -> String {
-    loop {
-        match lines.next().await {
-            Ok(Some(line)) => {
-                shared.heard.fetch_add(1, Ordering::Relaxed);
-                if let Some(reply) = shared.take(line)
-                    && let Err(error) = shared.outbox.try_send(reply)
-                {
-                    return format!("it asks faster than it listens: {error}");
-                }
-            }
-            Ok(None) => return "it ended".to_owned(),
-            Err(LineError::TooLong { limit }) => {
-                return format!(
-                    "it printed a line of more than {limit} bytes (CODEX_SUBPROCESS_STREAM_LIMIT)"
-                );
-            }
-            Err(LineError::Io(error)) => return format!("it cannot be read: {error}"),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! The other end of the pipes is the test: it reads calls and says what an app-server might say.
 
-use tokio::io::{AsyncBufReadExt, BufReader, DuplexStream, Lines as Read, ReadHalf, WriteHalf, split};
+use tokio::io::{
+    AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, Lines as Read, ReadHalf, WriteHalf, split,
+};
 
 use super::*;
 use crate::engine::app_server::mailbox;
@@ -14,7 +16,7 @@ struct Server {
 }
 
 fn pair() -> (Peer, Server) {
-    let (ours, theirs) = tokio::io::duplex(1 << 20);
+    let (ours, theirs) = tokio::io::duplex(4 << 20);
     let (stdout, stdin) = split(ours);
     let (read, write) = split(theirs);
     let tasks = TaskTracker::new();
@@ -204,4 +206,37 @@ async fn a_line_that_is_too_long_ends_it_and_says_why() {
     assert!(peer.is_gone());
     server.tasks.close();
     timeout(SOON, server.tasks.wait()).await.expect("its task ends");
+}
+
+#[tokio::test]
+async fn a_line_that_is_too_long_costs_its_thread_only_and_an_echo_nobody() {
+    let (peer, mut server) = pair();
+    let mut mailboxes = HashMap::new();
+    for thread in ["a", "b"] {
+        let (letterbox, mailbox) = mailbox::pair();
+        peer.0.routes().threads.insert(thread.to_owned(), letterbox);
+        mailboxes.insert(thread, mailbox);
+    }
+    let words = "x".repeat(1 << 20);
+    let echo = |role: &str| {
+        let item = format!(r#"{{"type":"message","role":"{role}","content":[{{"text":"{words}"}}]}}"#);
+        let params = format!(r#"{{"threadId":"a","turnId":"t","item":{item}}}"#);
+        format!("{{\"method\":\"rawResponseItem/completed\",\"params\":{params}}}\n")
+    };
+    server.raw(&echo("user")).await;
+    let item = format!(r#"{{"type":"commandExecution","output":"{words}"}}"#);
+    let params = format!(r#"{{"item":{item},"threadId":"a","turnId":"t"}}"#);
+    server.raw(&format!("{{\"method\":\"item/completed\",\"params\":{params}}}\n")).await;
+    for thread in ["a", "b"] {
+        server.say(&json!({"method": "turn/x", "params": {"threadId": thread}})).await;
+    }
+    let a = mailboxes.get_mut("a").unwrap();
+    assert!(matches!(timeout(SOON, a.next()).await.unwrap(), Mail::TooLong { limit: 65536 }));
+    assert!(a.lost_some());
+    assert!(matches!(a.next().await, Mail::Notification { .. }));
+    let b = mailboxes.get_mut("b").unwrap();
+    assert!(matches!(timeout(SOON, b.next()).await.unwrap(), Mail::Notification { .. }));
+    // What could be anybody's ends it.
+    server.raw(&format!("{{\"method\":\"warning\",\"params\":{{\"message\":\"{words}\"}}}}\n")).await;
+    assert!(matches!(timeout(SOON, b.next()).await.unwrap(), Mail::Gone(why) if why.contains("65536 bytes")));
 }

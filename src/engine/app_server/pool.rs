@@ -7,7 +7,7 @@ use std::{
 };
 
 use tokio::{
-    sync::watch,
+    sync::{Mutex, watch},
     time::{Instant, sleep},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -49,6 +49,26 @@ struct News {
     changed: Instant,
 }
 
+/// One seat: how long its workers stay. All begin together and get as many turns, but they are not to go together.
+#[derive(Debug, Clone, Copy)]
+struct Seat {
+    max_turns: u32,
+    max_age: Duration,
+}
+
+impl Seat {
+    /// The first one has the whole of what the rules allow, the others up to a tenth less.
+    fn new(rules: &Workers, number: usize) -> Self {
+        let (number, count) = (u32::try_from(number).unwrap_or(0), u32::try_from(rules.count).unwrap_or(1));
+        let parts = count.saturating_mul(10).max(1);
+        let less = |whole: u64| u64::from(number) * (whole / u64::from(parts));
+        Self {
+            max_turns: rules.max_turns - u32::try_from(less(rules.max_turns.into())).unwrap_or(0),
+            max_age: rules.max_age - rules.max_age / parts * number,
+        }
+    }
+}
+
 /// All seats.
 #[derive(Debug)]
 pub(super) struct Pool {
@@ -58,6 +78,8 @@ pub(super) struct Pool {
     news: watch::Sender<News>,
     stop: CancellationToken,
     tasks: TaskTracker,
+    /// Held by who starts the successor of a worker that is due.
+    replacing: Mutex<()>,
 }
 
 impl Pool {
@@ -73,14 +95,16 @@ impl Pool {
             ready: RwLock::default(),
             news: watch::Sender::new(News { trouble: None, changed: Instant::now() }),
             stop: CancellationToken::new(),
+            replacing: Mutex::default(),
             tasks: tasks.clone(),
             rules,
         });
         let mut first = Some(first);
-        for _ in 0..pool.rules.count {
+        for number in 0..pool.rules.count {
             let keeper = Arc::clone(&pool);
             let first = first.take();
-            tasks.spawn(async move { keeper.keep_seat(first).await });
+            let seat = Seat::new(&pool.rules, number);
+            tasks.spawn(async move { keeper.keep_seat(seat, first).await });
         }
         pool
     }
@@ -138,14 +162,15 @@ impl Pool {
         self.publish(|ready| ready.clear(), None);
     }
 
-    async fn keep_seat(self: Arc<Self>, mut first: Option<Worker>) {
+    async fn keep_seat(self: Arc<Self>, seat: Seat, mut first: Option<Worker>) {
         let (mut pause, mut rest) = (FIRST_PAUSE, FIRST_PAUSE);
         while !self.stop.is_cancelled() {
             let worker = match first.take() {
                 Some(worker) => worker,
                 None => match self.hire().await {
-                    Ok(worker) => worker,
-                    Err(why) => {
+                    None => return,
+                    Some(Ok(worker)) => worker,
+                    Some(Err(why)) => {
                         tracing::error!(%why, pause_ms = pause.as_millis(), "an app-server does not start");
                         self.publish(|_| {}, Some(why));
                         self.rest(pause).await;
@@ -158,7 +183,7 @@ impl Pool {
             let mut worker = Arc::new(worker);
             self.publish(|ready| ready.push(Arc::clone(&worker)), None);
             // One after the other, as long as each is replaced in good order.
-            while let Some(successor) = self.serve(&worker).await {
+            while let Some(successor) = self.serve(&seat, &worker).await {
                 worker = successor;
             }
             if worker.born.elapsed() >= WELL {
@@ -171,14 +196,14 @@ impl Pool {
     }
 
     /// Sees one worker to its end; gives its successor, where it was replaced in good order.
-    async fn serve(&self, worker: &Arc<Worker>) -> Option<Arc<Worker>> {
+    async fn serve(&self, seat: &Seat, worker: &Arc<Worker>) -> Option<Arc<Worker>> {
         let successor = tokio::select! {
             why = worker.watch() => {
                 tracing::warn!(why, turns = worker.running.load(Ordering::Relaxed), "an app-server is lost");
                 None
             }
             () = self.stop.cancelled() => None,
-            successor = self.successor(worker) => Some(successor),
+            successor = self.successor(seat, worker) => Some(successor),
         };
         let Some(successor) = successor else {
             self.publish(|ready| ready.retain(|other| !Arc::ptr_eq(other, worker)), None);
@@ -197,16 +222,21 @@ impl Pool {
     }
 
     /// Waits until a worker is due, and starts the next one first, so that no turn has to wait for it.
-    async fn successor(&self, worker: &Worker) -> Worker {
+    async fn successor(&self, seat: &Seat, worker: &Worker) -> Worker {
         loop {
             sleep(ROUND).await;
-            let Some(why) = self.due(worker) else { continue };
-            match self.hire().await {
-                Ok(successor) => {
+            let Some(why) = self.due(seat, worker) else { continue };
+            // Those that are due together go one after the other, or there were twice the processes for a while.
+            let turn = self.replacing.lock().await;
+            let hired = self.hire().await;
+            drop(turn);
+            match hired {
+                None => std::future::pending().await,
+                Some(Ok(successor)) => {
                     tracing::info!(why, "an app-server is replaced");
                     return successor;
                 }
-                Err(error) => {
+                Some(Err(error)) => {
                     tracing::warn!(%error, "an app-server that is due cannot be replaced yet");
                     self.rest(LONGEST_PAUSE).await;
                 }
@@ -232,10 +262,11 @@ impl Pool {
         });
     }
 
-    async fn hire(&self) -> Result<Worker, String> {
+    /// None if none is wanted any more.
+    async fn hire(&self) -> Option<Result<Worker, String>> {
         tokio::select! {
-            worker = self.nursery.worker() => worker,
-            () = self.stop.cancelled() => Err("the server is shutting down".to_owned()),
+            worker = self.nursery.worker() => Some(worker),
+            () = self.stop.cancelled() => None,
         }
     }
 
@@ -246,10 +277,10 @@ impl Pool {
         }
     }
 
-    fn due(&self, worker: &Worker) -> Option<&'static str> {
-        if worker.turns.load(Ordering::Relaxed) >= self.rules.max_turns {
+    fn due(&self, seat: &Seat, worker: &Worker) -> Option<&'static str> {
+        if worker.turns.load(Ordering::Relaxed) >= seat.max_turns {
             Some("it has run its number of turns")
-        } else if worker.born.elapsed() >= self.rules.max_age {
+        } else if worker.born.elapsed() >= seat.max_age {
             Some("it is old")
         } else if worker.memory() >= self.rules.max_memory_bytes {
             Some("it holds too much memory")

@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::engine::app_server::peer::Peer;
+use crate::engine::app_server::{kit::Kit, peer::Peer};
 
 /// Starts workers as long as it is told to.
 #[derive(Debug, Default)]
@@ -43,7 +43,12 @@ impl Nursery for Toys {
                 () = end.cancelled() => {}
             }
         });
-        Ok(Worker::of(Peer::start(stdin, stdout, 1 << 16, &self.tasks), None, None))
+        Ok(Worker::of(
+            Peer::start(stdin, stdout, 1 << 16, &self.tasks),
+            Arc::new(Kit::for_test()),
+            None,
+            None,
+        ))
     }
 
     fn is_stale(&self, _worker: &Worker) -> bool {
@@ -161,6 +166,23 @@ async fn one_that_has_had_its_turns_goes_when_they_are_over() {
     let worker = Arc::clone(&old.0);
     drop(old);
     until(|| worker.peer.is_gone()).await;
+    close(&pool, &toys).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_that_began_together_do_not_go_together() {
+    let (pool, toys) = pool(rules(4)).await;
+    assert_eq!(toys.started(), 4);
+    let mut replaced = Vec::new();
+    for _ in 0..3600 {
+        sleep(Duration::from_secs(1)).await;
+        replaced.push(toys.started() - 4);
+    }
+    // 90 s lie between one and the next.
+    let at = |count| replaced.iter().position(|now| *now >= count);
+    let (first, second, third) = (at(1).unwrap(), at(2).unwrap(), at(3).unwrap());
+    assert!((3320..3340).contains(&first), "{first}");
+    assert!(second - first >= 80 && third - second >= 80, "{first} {second} {third}");
     close(&pool, &toys).await;
 }
 

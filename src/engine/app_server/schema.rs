@@ -85,11 +85,11 @@ impl Cleaner {
             }
         }
         for choice in ["anyOf", "oneOf", "allOf", "enum", "$ref"] {
-            self.lossy |= schema.remove(choice).is_some();
+            self.lossy |= schema.shift_remove(choice).is_some();
         }
         if schema.get("type").is_some_and(|kind| kind != "object") {
             self.lossy = true;
-            schema.remove("items");
+            schema.shift_remove("items");
         }
         schema.insert("type".to_owned(), json!("object"));
         schema.entry("properties").or_insert_with(|| json!({}));

@@ -4,6 +4,16 @@ use serde_json::Value;
 
 use crate::{engine::TurnEvent, pb};
 
+/// A call of a client's tool, as the model wrote it.
+#[derive(Debug, Clone)]
+pub(super) struct Call {
+    pub(super) id: String,
+    /// Its id as Codex knows it.
+    pub(super) told: String,
+    pub(super) alias: String,
+    pub(super) arguments: String,
+}
+
 /// What is to be done after something was said.
 #[derive(Debug, Default)]
 pub(super) struct Step {
@@ -19,6 +29,8 @@ pub(super) enum Next {
     Read,
     /// Answer these requests and go on.
     Answer(Vec<(Value, Value)>),
+    /// Check these calls, which may take a while, and tell what came of it: `Translator::checked`.
+    Check(Vec<Call>),
     /// Interrupt the turn and go on reading: it then tells what Codex's own calls came to.
     Interrupt,
     /// The client must answer the calls: remember what the model produced, and end the turn.

@@ -6,10 +6,9 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
 };
 
-use jsonschema::{PatternOptions, Validator};
 use serde_json::{Value, json};
 
-use super::schema;
+use super::{schema, strict::Strict};
 use crate::{
     engine::{ToolChoice, Turn},
     error::Error,
@@ -78,11 +77,6 @@ const MAX_NAME_BYTES: usize = 64;
 /// Names that are spelled out in an instruction; more of them are only referred to.
 const MAX_NAMES_TOLD: usize = 8;
 
-/// Steps that a client's regular expression may take on the model's arguments.
-const MAX_PATTERN_STEPS: usize = 100_000;
-
-const MAX_COMPLAINT_CHARS: usize = 300;
-
 /// The tools of one turn, and how it may use them.
 #[derive(Debug)]
 pub(super) struct ToolSet {
@@ -101,7 +95,7 @@ struct Offered {
     /// As Codex passes it on.
     schema: Value,
     /// Of strict tools: the client's full schema.
-    strict: Option<Validator>,
+    strict: Option<Strict>,
 }
 
 impl ToolSet {
@@ -136,10 +130,15 @@ impl ToolSet {
         tools.collect()
     }
 
-    /// Whether a name that the model calls is one of the offered tools.
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.offered.is_empty()
+    }
+
+    /// Whether a name that the model calls is one of the offered tools. Where a tool has an alias, its own name is that
+    /// of a tool of Codex.
     pub(super) fn offers(&self, alias: &str) -> bool {
-        let name = self.original(alias);
-        self.offered.iter().any(|tool| tool.name == name)
+        self.offered.iter().any(|tool| self.alias(&tool.name) == alias)
     }
 
     /// What the model must be told, because Codex has no parameter for it.
@@ -180,22 +179,20 @@ impl ToolSet {
         Cow::Borrowed(self.originals.get(alias).map_or(alias, String::as_str))
     }
 
+    /// Whether the arguments of a call are to be checked, by the tool's name in the client's words.
+    pub(super) fn is_strict(&self, name: &str) -> bool {
+        self.strict(name).is_some()
+    }
+
     /// Checks the arguments of a call of a strict tool, by its name in the client's words. The error says what is
-    /// wrong, for the model or for the client.
+    /// wrong, for the model or for the client. May take a while.
     pub(super) fn check(&self, name: &str, arguments: &str) -> Result<(), String> {
-        let tool = self.offered.iter().find(|tool| tool.name == name);
-        let Some(validator) = tool.and_then(|tool| tool.strict.as_ref()) else { return Ok(()) };
-        let value: Value = serde_json::from_str(arguments)
-            .map_err(|error| format!("the arguments of `{name}` are not JSON: {error}"))?;
-        match validator.iter_errors(&value).next() {
-            None => Ok(()),
-            Some(error) => {
-                let what: String = error.to_string().chars().take(MAX_COMPLAINT_CHARS).collect();
-                let at = error.instance_path().to_string();
-                let at = if at.is_empty() { String::new() } else { format!(" at {at}") };
-                Err(format!("the arguments of `{name}` do not match its schema{at}: {what}"))
-            }
-        }
+        let Some(strict) = self.strict(name) else { return Ok(()) };
+        strict.check(arguments).map_err(|mistake| format!("the arguments of `{name}` {mistake}"))
+    }
+
+    fn strict(&self, name: &str) -> Option<&Strict> {
+        self.offered.iter().find(|tool| tool.name == name)?.strict.as_ref()
     }
 
     /// What is wrong with an answer that has this many calls, if a call was demanded.
@@ -232,7 +229,7 @@ impl Offered {
         if clean.lossy {
             paragraphs.push(format!("The arguments must match this JSON Schema: {full}"));
         }
-        let strict = tool.strict.then(|| validator(&full));
+        let strict = tool.strict.then(|| Strict::new(&full));
         Ok(Self {
             name: tool.name.clone(),
             description: paragraphs.join("\n\n"),
@@ -243,14 +240,6 @@ impl Offered {
             })?,
         })
     }
-}
-
-/// Compiled once for the turn. Nothing outside the schema is ever fetched.
-fn validator(schema: &Value) -> Result<Validator, String> {
-    let patterns = PatternOptions::fancy_regex().backtrack_limit(MAX_PATTERN_STEPS);
-    let options =
-        jsonschema::options().with_pattern_options(patterns).should_validate_formats(true).offline();
-    options.build(schema).map_err(|error| error.to_string().chars().take(MAX_COMPLAINT_CHARS).collect())
 }
 
 /// Names that Codex would refuse, drop or mistake, each with one that nobody else has. History counts as well: what

@@ -167,6 +167,7 @@ fn a_schema_that_cannot_be_checked_is_refused_only_where_it_must_be() {
         json!({"type": "object", "properties": {"x": {"pattern": "("}}}),
         json!({"$ref": "https://example.com/schema.json"}),
         json!({"$ref": "#/$defs/missing"}),
+        json!({"$ref": "#"}),
     ] {
         let tools = vec![tool("fine", json!({})), strict("wrong", schema.clone())];
         match ToolSet::new(&Turn { tools, ..Turn::default() }) {
@@ -179,13 +180,9 @@ fn a_schema_that_cannot_be_checked_is_refused_only_where_it_must_be() {
 
 #[test]
 fn a_hostile_schema_ends() {
-    // A pattern that tries for ever, and references that lead nowhere.
+    // A pattern that tries for ever.
     let schema = json!({"properties": {"x": {"pattern": "^(?=a)(a+)+$"}}});
     let set_of = |schema: Value| set(vec![strict("f", schema)], ToolChoice::Auto, true);
     let arguments = json!({"x": format!("{}b", "a".repeat(5_000))}).to_string();
     assert!(set_of(schema).check("f", &arguments).is_err());
-    let _either = set_of(json!({"$ref": "#"})).check("f", "{}");
-    let loops =
-        json!({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}});
-    let _either = set_of(loops).check("f", "{}");
 }

@@ -11,13 +11,16 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    checks,
     events::Translator,
     history::Opening,
     mailbox::{self, Letterbox, Mail, Mailbox},
     memory::{Memory, Place},
     peer::CallError,
     pool::Pool,
+    setting::Setting,
     step::Next,
+    turn_folder::TurnFolder,
     worker::{CALL_LIMIT, Lease},
 };
 use crate::{
@@ -43,8 +46,9 @@ pub(super) struct Conductor {
     pub(super) memory: Arc<Memory>,
     /// Where the turn stands in its conversation.
     pub(super) place: Place,
-    /// The parameters of `thread/start` that come from the turn.
-    pub(super) thread: Value,
+    pub(super) setting: Setting,
+    /// For what its commands write, once it has a worker.
+    pub(super) folder: Option<TurnFolder>,
     pub(super) opening: Opening,
     pub(super) translator: Translator,
     pub(super) profile: Profile,
@@ -84,7 +88,9 @@ impl Conductor {
     /// What comes before and after the reading is boxed: a turn that streams holds no room for it.
     async fn conduct(&mut self, turn: &Turn, out: &Out, slot: Slot) -> Result<(), Error> {
         let (letterbox, mut mailbox) = mailbox::pair();
-        let Some((lease, thread)) = Box::pin(self.start_thread(letterbox, out)).await? else { return Ok(()) };
+        let Some((lease, thread)) = Box::pin(self.start_thread(letterbox, turn, out)).await? else {
+            return Ok(());
+        };
         let outcome = match Box::pin(self.start_turn(&lease, &thread, turn, out)).await {
             Ok(Some(id)) => {
                 let names = (thread.as_str(), id.as_str());
@@ -101,6 +107,9 @@ impl Conductor {
             // Elsewhere the sandbox ends with the turn, and all that is in it.
             Box::pin(lease.sweep(&thread)).await;
         }
+        if let Some(folder) = self.folder.take() {
+            Box::pin(folder.remove()).await;
+        }
         drop(slot);
         Box::pin(let_go(&lease, &thread)).await;
         outcome
@@ -111,9 +120,10 @@ impl Conductor {
     async fn start_thread(
         &mut self,
         letterbox: Letterbox,
+        turn: &Turn,
         out: &Out,
     ) -> Result<Option<(Lease, String)>, Error> {
-        let thread = std::mem::take(&mut self.thread);
+        let mut setting = std::mem::take(&mut self.setting);
         let mut tries = 0;
         loop {
             tries += 1;
@@ -123,8 +133,12 @@ impl Conductor {
                 () = self.stop.cancelled() => return Err(Error::Draining),
             };
             let letterbox = Some(letterbox.clone());
+            // The first look was at the newest workers; this one may be older.
+            lease.kit.check(turn)?;
+            self.folder = TurnFolder::of(turn, lease.commands.as_deref()).map_err(Error::internal)?;
+            let thread = setting.on(&lease.kit, self.folder.as_ref().map(TurnFolder::path));
             let started = tokio::select! {
-                started = lease.peer.call_for("thread/start", &thread, CALL_LIMIT, letterbox) => started,
+                started = lease.peer.call_for("thread/start", thread, CALL_LIMIT, letterbox) => started,
                 () = self.stop.cancelled() => return Err(Error::Draining),
             };
             match started {
@@ -193,17 +207,29 @@ impl Conductor {
             };
             let over = matches!(&mail, Some(Mail::Notification { method, .. }) if method == "turn/completed");
             let left = || if over { Left::Over } else { Left::Running };
-            let step = match mail {
+            let mut step = match mail {
                 Some(Mail::Notification { method, params }) => {
                     self.translator.push(&method, &params, id).map_err(|error| (left(), error))?
                 }
                 Some(Mail::ToolCall(call)) => self.translator.called(call),
                 Some(Mail::Gone(why)) => return Err((Left::Gone, lost(&why))),
                 Some(Mail::Overflow) => return Err((Left::Running, unread())),
+                Some(Mail::TooLong { limit }) => return Err((Left::Running, too_long(limit))),
                 None => self.translator.quiet(),
             };
-            if let Next::HandOver { calls, items } = &step.next {
-                self.memory.remember(self.place, calls, items.clone());
+            if let Next::Check(calls) = step.next {
+                let tools = self.translator.tools();
+                let verdicts = tokio::select! {
+                    verdicts = Box::pin(checks::of(tools, calls)) => verdicts,
+                    () = out.closed() => return Ok(left()),
+                    () = self.stop.cancelled() => return Err((left(), Error::Draining)),
+                    () = sleep_until(deadline) => return Ok(left()),
+                };
+                let checked = verdicts.and_then(|verdicts| self.translator.checked(verdicts));
+                step = checked.map_err(|error| (left(), error))?;
+            }
+            if let Next::HandOver { calls, items } = &mut step.next {
+                self.memory.remember(self.place, calls, std::mem::take(items));
             }
             for event in step.events {
                 tokio::select! {
@@ -214,7 +240,8 @@ impl Conductor {
                 }
             }
             match step.next {
-                Next::Read => {}
+                // What comes of a check is none.
+                Next::Read | Next::Check(_) => {}
                 Next::Answer(answers) => {
                     for (request, result) in answers {
                         Box::pin(lease.peer.answer(&request, &result)).await;
@@ -281,7 +308,12 @@ impl Conductor {
 
 /// For `turn/start`.
 fn turn_params(thread: &str, turn: &Turn) -> Result<Value, Error> {
-    let mut params = json!({"threadId": thread, "input": [], "effort": turn.reasoning_effort});
+    let mut params = json!({
+        "threadId": thread,
+        "input": [],
+        "effort": turn.reasoning_effort,
+        "summary": turn.reasoning_summary,
+    });
     if let Format::JsonSchema(schema) = &turn.format {
         params["outputSchema"] = serde_json::from_str(schema).map_err(Error::internal)?;
     }
@@ -301,8 +333,8 @@ async fn over(mailbox: &mut Mailbox) {
             Mail::Notification { method, .. } if method == "turn/completed" => return,
             Mail::Gone(_) => return,
             Mail::Notification { .. } | Mail::ToolCall(_) => {}
-            // Cleared with the rest; what counts is told by the worker's next answer.
-            Mail::Overflow => return,
+            // Lost, perhaps, with the rest; what counts is told by the worker's next answer.
+            Mail::Overflow | Mail::TooLong { .. } => return,
         }
     }
 }
@@ -311,6 +343,12 @@ async fn over(mailbox: &mut Mailbox) {
 fn unread() -> Error {
     let message = "the answer grew faster than it was read, beyond what the server keeps";
     Error::TurnFailed { message: message.to_owned() }
+}
+
+/// Codex said something at such length that it was not read.
+fn too_long(limit: usize) -> Error {
+    let what = "something that Codex said of this turn was longer than";
+    Error::TurnFailed { message: format!("{what} {limit} bytes (CODEX_SUBPROCESS_STREAM_LIMIT)") }
 }
 
 /// The worker died under its turns. The caller may try again: another worker is there or on its way.

@@ -2,30 +2,35 @@
 //! business.
 
 use std::{
-    path::Path,
+    collections::BTreeMap,
+    path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use serde_json::json;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::TaskTracker;
 
 use super::{
+    kit::Kit,
     peer::{CallError, Peer},
     sweep,
-    workshop::Kit,
 };
 use crate::engine::{
     Slot, complaint,
     process::{Launch, Launcher, ProcessGroup, Started},
+    procfs,
 };
 
 /// Time for one call; the slowest takes some 20 ms when nothing else runs.
 pub(super) const CALL_LIMIT: Duration = Duration::from_secs(20);
+
+/// How long one that fails at its start may take to end and say why.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// How often a worker is asked whether it is there.
 const PULSE: Duration = Duration::from_secs(1);
@@ -64,17 +69,21 @@ const NOT_WANTED: &[&str] = &[
 #[derive(Debug)]
 pub(super) struct Worker {
     pub(super) peer: Peer,
+    /// What it was started with.
+    pub(super) kit: Arc<Kit>,
+    /// Where its turns have their temporary folders.
+    pub(super) commands: Option<PathBuf>,
     pub(super) born: Instant,
     /// Turns that it has been given.
     pub(super) turns: AtomicU32,
     /// Turns that it runs.
     pub(super) running: AtomicUsize,
+    /// When each of these began, in the kernel's ticks.
+    begun: Mutex<BTreeMap<u32, u64>>,
     /// No more turns are given to it.
     pub(super) retired: AtomicBool,
     /// It owes an answer for longer than usual.
     pub(super) late: AtomicBool,
-    /// What it was started with.
-    pub(super) kit: Option<Arc<Kit>>,
     process: Mutex<Option<ProcessGroup>>,
     pid: Option<u32>,
 }
@@ -84,7 +93,7 @@ impl Worker {
     pub(super) async fn start(
         launch: Launch,
         launcher: &Launcher,
-        line_limit: usize,
+        kit: &Arc<Kit>,
         tasks: &TaskTracker,
     ) -> Result<Self, String> {
         let started = launcher.start(launch, Slot::new(())).map_err(|error| error.to_string())?;
@@ -92,38 +101,36 @@ impl Worker {
             return Err("a pipe is missing".to_owned());
         };
         let pid = process.pid();
-        let peer = Peer::start(stdin, stdout, line_limit, tasks);
+        let peer = Peer::start(stdin, stdout, kit.codex.line_limit, tasks);
         match shake_hands(&peer).await {
             Ok(()) => {}
             Err(CallError::Gone(_)) => {
-                process.exit().await;
+                // One that has only closed its pipe may never end by itself.
+                drop(timeout(LAST_WORDS, process.exit()).await);
                 let words = complaint::of(&process.stderr());
                 let words = if words.is_empty() { "it said nothing" } else { &words };
                 return Err(format!("the app-server ended at its start: {words}"));
             }
             Err(error) => return Err(error.to_string()),
         }
-        Ok(Self::of(peer, Some(process), pid))
+        Ok(Self::of(peer, Arc::clone(kit), Some(process), pid))
     }
 
     /// One that has shaken hands.
-    pub(super) fn of(peer: Peer, process: Option<ProcessGroup>, pid: Option<u32>) -> Self {
+    pub(super) fn of(peer: Peer, kit: Arc<Kit>, process: Option<ProcessGroup>, pid: Option<u32>) -> Self {
         Self {
             peer,
+            kit,
+            commands: None,
             born: Instant::now(),
             turns: AtomicU32::new(0),
             running: AtomicUsize::new(0),
+            begun: Mutex::default(),
             retired: AtomicBool::new(false),
             late: AtomicBool::new(false),
-            kit: None,
             process: Mutex::new(process),
             pid,
         }
-    }
-
-    /// The same, with what it was started with.
-    pub(super) fn made_of(self, kit: Arc<Kit>) -> Self {
-        Self { kit: Some(kit), ..self }
     }
 
     /// Ends the process, whatever it is doing. Its turns are told.
@@ -180,11 +187,8 @@ impl Worker {
         }
     }
 
-    /// Ends what commands of a thread have left behind.
-    pub(super) async fn sweep(&self, thread: &str) {
-        if let Some(pid) = self.pid {
-            sweep::end_commands(pid, thread).await;
-        }
+    fn begun(&self) -> MutexGuard<'_, BTreeMap<u32, u64>> {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Memory that the process holds, in bytes.
@@ -224,13 +228,21 @@ fn resident(pid: u32) -> Option<u64> {
 
 /// A turn on a worker; dropped, the worker has one turn less.
 #[derive(Debug)]
-pub(super) struct Lease(pub(super) Arc<Worker>);
+pub(super) struct Lease(pub(super) Arc<Worker>, u32);
 
 impl Lease {
     pub(super) fn of(worker: &Arc<Worker>) -> Self {
-        worker.turns.fetch_add(1, Ordering::Relaxed);
+        let number = worker.turns.fetch_add(1, Ordering::Relaxed);
         worker.running.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(worker))
+        worker.begun().insert(number, procfs::ticks());
+        Self(Arc::clone(worker), number)
+    }
+
+    /// Ends what commands of the turn, whose thread this is, have left behind.
+    pub(super) async fn sweep(&self, thread: &str) {
+        let Some(containment) = self.pid else { return };
+        let others = || self.begun().iter().filter(|(number, _)| **number != self.1).map(|(_, at)| *at).min();
+        sweep::end_commands(containment, contained_by(containment), thread, others).await;
     }
 }
 
@@ -244,6 +256,7 @@ impl std::ops::Deref for Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        self.0.begun().remove(&self.1);
         self.0.running.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -11,7 +11,7 @@ fn worker() -> (Worker, DuplexStream) {
     let (ours, theirs) = duplex(1 << 16);
     let (stdout, stdin) = split(ours);
     let peer = Peer::start(stdin, stdout, 1 << 16, &TaskTracker::new());
-    (Worker::of(peer, None, None), theirs)
+    (Worker::of(peer, Arc::new(Kit::for_test()), None, None), theirs)
 }
 
 async fn lost(worker: &Worker) -> (&'static str, Duration) {

@@ -1,12 +1,9 @@
 //! Makes workers. What they are started with is made once, and again when the program at its path is another one: its
 //! catalog is bound to its version, and it must be found fit before a turn is given to it.
 
-use std::{
-    ffi::OsString,
-    sync::{
-        Arc, PoisonError, RwLock,
-        atomic::{AtomicBool, Ordering},
-    },
+use std::sync::{
+    Arc, PoisonError, RwLock,
+    atomic::{AtomicBool, Ordering},
 };
 
 use tempfile::TempDir;
@@ -14,10 +11,9 @@ use tokio::sync::Mutex;
 use tokio_util::task::TaskTracker;
 
 use super::{
-    catalog::{self, Catalogs},
-    flags,
     gate::{self, Features},
     home,
+    kit::Kit,
     pool::Nursery,
     worker::Worker,
 };
@@ -39,24 +35,12 @@ pub(super) struct Workshop {
     tasks: TaskTracker,
     /// What workers are started with that may run turns.
     kit: RwLock<Arc<Kit>>,
-    /// What they can do, once one was found fit.
-    features: RwLock<Option<Arc<Features>>>,
     /// That of a program that nobody has found fit yet. One task at a time makes it.
     next: Mutex<Option<Arc<Kit>>>,
     /// The program that is there now was looked at, and must not be used.
     refused: AtomicBool,
     /// The catalogs.
     private: TempDir,
-}
-
-/// What workers are started with.
-#[derive(Debug)]
-pub(super) struct Kit {
-    pub(super) installed: Installed,
-    pub(super) catalogs: Catalogs,
-    arguments: Vec<OsString>,
-    /// Of the catalogs. Workers keep it for as long as they live.
-    _folder: TempDir,
 }
 
 /// Why there is no worker.
@@ -78,14 +62,13 @@ impl Workshop {
         let codex = config.codex.clone();
         let private = home::private_folder(&codex).map_err(|error| format!("a private folder: {error}"))?;
         let names = names(&config.models);
-        let kit = Kit::make(&codex, launcher, installed.clone(), &private, &names).await?;
+        let kit = Kit::make(&codex, launcher, installed.clone(), private.path(), &names).await?;
         Ok(Self {
             codex,
             launcher: launcher.clone(),
             names,
             tasks: tasks.clone(),
             kit: RwLock::new(Arc::new(kit)),
-            features: RwLock::default(),
             next: Mutex::default(),
             refused: AtomicBool::new(false),
             private,
@@ -97,12 +80,6 @@ impl Workshop {
         Arc::clone(&self.kit.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// What they can do; nothing is known before the first one.
-    pub(super) fn features(&self) -> Arc<Features> {
-        let features = self.features.read().unwrap_or_else(PoisonError::into_inner);
-        features.clone().unwrap_or_default()
-    }
-
     /// Whether the program that is there now must not be used: it took the place of one that could.
     pub(super) fn is_refused(&self) -> bool {
         self.refused.load(Ordering::Relaxed)
@@ -112,24 +89,22 @@ impl Workshop {
     pub(super) async fn hatch(&self, kit: &Arc<Kit>) -> Result<Worker, String> {
         let home = home::ScratchHome::make(&self.codex, &kit.installed)
             .map_err(|error| format!("a home for a worker: {error}"))?;
-        let (mut arguments, mut env) = (kit.arguments.clone(), home.env());
-        // Commands that may write get a temporary folder of the worker's own, not the one where everybody's files are.
-        let temporary = home.temporary_folder().map_err(|error| format!("a folder for a worker: {error}"))?;
-        let variable = toml::Value::from(temporary.to_string_lossy().into_owned());
-        arguments.extend(["-c".into(), format!("shell_environment_policy.set.TMPDIR={variable}").into()]);
-        env.insert("TMPDIR".into(), temporary.into());
+        let commands = home::commands_folder(&self.codex)
+            .map_err(|error| format!("a folder for commands: {}: {error}", self.codex.scratch.display()))?;
+        let folder = commands.as_ref().map(|folder| folder.path().to_owned());
         let launch = Launch {
             program: kit.installed.program.clone(),
-            arguments,
-            env,
+            arguments: kit.arguments.clone(),
+            env: home.env(),
             folder: self.codex.workspace.clone(),
             stdin: Input::Open,
-            scratch: Some(home.into_folder()),
+            scratch: [home.into_folder()].into_iter().chain(commands).collect(),
             shared: Some(self.private.path().to_owned()),
             ..Launch::default()
         };
-        let worker = Worker::start(launch, &self.launcher, self.codex.line_limit, &self.tasks).await?;
-        Ok(worker.made_of(Arc::clone(kit)))
+        let mut worker = Worker::start(launch, &self.launcher, kit, &self.tasks).await?;
+        worker.commands = folder;
+        Ok(worker)
     }
 
     /// The kit of the program that is there now.
@@ -141,7 +116,7 @@ impl Workshop {
             return Ok(kit);
         }
         let installed = installed::look(&self.codex, &self.launcher).await.map_err(Failure::Other)?;
-        let kit = Kit::make(&self.codex, &self.launcher, installed, &self.private, &self.names).await;
+        let kit = Kit::make(&self.codex, &self.launcher, installed, self.private.path(), &self.names).await;
         let kit = Arc::new(kit.map_err(Failure::Refused)?);
         *next = Some(Arc::clone(&kit));
         Ok(kit)
@@ -150,7 +125,7 @@ impl Workshop {
     /// A worker that may run turns.
     async fn fit_worker(&self) -> Result<Worker, Failure> {
         let kit = self.renewed().await?;
-        let is_known = self.is_fit(&kit);
+        let is_known = kit.features().is_some();
         let failure = |why| if is_known { Failure::Other(why) } else { Failure::Refused(why) };
         let worker = self.hatch(&kit).await.map_err(failure)?;
         let features = match is_known {
@@ -167,16 +142,12 @@ impl Workshop {
         Ok(worker)
     }
 
-    fn is_fit(&self, kit: &Arc<Kit>) -> bool {
-        let features = self.features.read().unwrap_or_else(PoisonError::into_inner);
-        features.is_some() && Arc::ptr_eq(kit, &self.kit())
-    }
-
     fn is_found_fit(&self, kit: Arc<Kit>, features: Features) {
+        kit.found_fit(features);
         let version = kit.installed.version.clone();
         let old = std::mem::replace(&mut *self.kit.write().unwrap_or_else(PoisonError::into_inner), kit);
-        let mut known = self.features.write().unwrap_or_else(PoisonError::into_inner);
-        if known.replace(Arc::new(features)).is_some() {
+        // The first one takes its own place.
+        if old.installed.fingerprint != self.kit().installed.fingerprint {
             tracing::info!(old = %old.installed.version, new = %version, "the Codex CLI is another one");
         }
     }
@@ -191,23 +162,7 @@ impl Nursery for Workshop {
     }
 
     fn is_stale(&self, worker: &Worker) -> bool {
-        worker.kit.as_ref().is_some_and(|kit| kit.installed.is_outdated(&self.codex))
-    }
-}
-
-impl Kit {
-    async fn make(
-        codex: &Codex,
-        launcher: &Launcher,
-        installed: Installed,
-        private: &TempDir,
-        names: &[String],
-    ) -> Result<Self, String> {
-        let folder = tempfile::Builder::new().prefix("kit-").tempdir_in(private.path());
-        let folder = folder.map_err(|error| format!("a folder for catalogs: {error}"))?;
-        let catalogs = catalog::write(codex, launcher, &installed, folder.path(), names).await?;
-        let arguments = flags::arguments(codex, &installed, &catalogs);
-        Ok(Self { installed, catalogs, arguments, _folder: folder })
+        worker.kit.installed.is_outdated(&self.codex)
     }
 }
 

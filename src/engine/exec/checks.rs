@@ -82,6 +82,13 @@ impl Exec {
         if self.codex.scripted_upstream.is_some() {
             return Check::good("login", "not needed for the scripted upstream".into());
         }
+        if let Some(trouble) = provider::missing_key(&self.codex) {
+            return Check::bad(
+                "login",
+                trouble,
+                "set it in the environment of the server, or in `.env` of the CLI's home",
+            );
+        }
         if let Some(provider) = provider::configured(&self.codex) {
             return Check::good("login", format!("by the provider {provider} of config.toml"));
         }

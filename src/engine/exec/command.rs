@@ -39,6 +39,7 @@ pub(super) fn of(turn: &Turn, codex: &Codex, installed: &Installed) -> Result<La
     let last_words = scratch.path().join("last-message.txt");
     arguments.path("--output-last-message=", &last_words);
     arguments.set("model_reasoning_effort", &turn.reasoning_effort);
+    arguments.set("model_reasoning_summary", &turn.reasoning_summary);
     if let Some(verbosity) = &turn.verbosity {
         arguments.set("model_verbosity", verbosity);
     }
@@ -65,7 +66,7 @@ pub(super) fn of(turn: &Turn, codex: &Codex, installed: &Installed) -> Result<La
         env,
         folder: codex.workspace.clone(),
         stdin: Input::Text(prompt.text.into_bytes()),
-        scratch: Some(scratch),
+        scratch: vec![scratch],
         shared: None,
         last_words: Some(last_words),
         deadline: turn.deadline,

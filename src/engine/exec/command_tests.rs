@@ -20,7 +20,13 @@ fn turn() -> Turn {
         tool_calls: vec![],
         tool_call_id: None,
     };
-    Turn { model: "-m".into(), messages: vec![message], reasoning_effort: "high".into(), ..Turn::default() }
+    Turn {
+        model: "-m".into(),
+        messages: vec![message],
+        reasoning_effort: "high".into(),
+        reasoning_summary: "concise".into(),
+        ..Turn::default()
+    }
 }
 
 fn installed() -> Installed {
@@ -54,6 +60,8 @@ fn the_plain_turn() {
         "--cd=/work",
         "-c",
         "model_reasoning_effort=\"high\"",
+        "-c",
+        "model_reasoning_summary=\"concise\"",
         "-c",
         "web_search=\"disabled\"",
         "-c",
@@ -89,7 +97,7 @@ fn settings_do_what_they_mean() {
     assert!(!arguments.iter().any(|a| a == "--skip-git-repo-check"));
     let env: BTreeMap<_, _> =
         launch.env.iter().map(|(k, v)| (k.to_string_lossy(), v.to_string_lossy())).collect();
-    let own = launch.scratch.as_ref().unwrap().path().join("tmp").to_string_lossy().into_owned();
+    let own = launch.scratch[0].path().join("tmp").to_string_lossy().into_owned();
     assert_eq!(env, BTreeMap::from([("HOME".into(), "/home/minimal".into()), ("TMPDIR".into(), own.into())]));
 }
 
@@ -100,7 +108,7 @@ fn files_live_in_a_private_folder_with_the_turn() {
     let image = Image { data: bytes::Bytes::from_static(b"bytes"), kind: ImageKind::Webp };
     turn.messages[0].parts.push(Part::Image(image));
     let launch = of(&turn, &codex(&[]), &installed()).unwrap();
-    let folder = launch.scratch.as_ref().unwrap().path().to_owned();
+    let folder = launch.scratch[0].path().to_owned();
     let schema = format!("--output-schema={}/schema.json", folder.display());
     let image = format!("--image={}/image-1.webp", folder.display());
     let found = arguments(&launch);

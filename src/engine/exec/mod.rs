@@ -21,6 +21,7 @@ use super::{
     installed::{self, Installed},
     jsonl::{LineError, Lines},
     process::{Input, Launcher, ProcessGroup, Started},
+    provider,
 };
 use crate::{
     config::{Codex, Log, Profile},
@@ -104,7 +105,7 @@ impl Engine for Exec {
 
     async fn status(&self) -> EngineStatus {
         let (version, trouble) = match self.installed().await {
-            Ok(installed) => (installed.version.clone(), None),
+            Ok(installed) => (installed.version.clone(), provider::missing_key(&self.codex)),
             Err(trouble) => (String::new(), Some(trouble)),
         };
         EngineStatus { kind: "exec", version, trouble }

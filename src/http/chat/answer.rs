@@ -15,6 +15,21 @@ pub(super) struct ChatCompletion {
     #[serde(skip_serializing_if = "Option::is_none")]
     usage: Option<Usage>,
     system_fingerprint: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    codex: Option<Aside>,
+}
+
+/// What OpenAI's answers have no place for, where there is something to say.
+#[derive(Debug, Serialize)]
+struct Aside {
+    notices: Vec<Notice>,
+}
+
+/// Something a careful client may show.
+#[derive(Debug, PartialEq, Serialize)]
+pub(super) struct Notice {
+    kind: &'static str,
+    message: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -89,7 +104,27 @@ impl ChatCompletion {
             choices: answer.choices.into_iter().map(Choice::of).collect(),
             usage: answer.usage.map(Usage::of),
             system_fingerprint: given(answer.system_fingerprint),
+            codex: Aside::of(answer.notices),
         }
+    }
+}
+
+impl Aside {
+    fn of(notices: Vec<pb::Notice>) -> Option<Self> {
+        let notices: Vec<Notice> = notices.into_iter().map(Notice::of).collect();
+        (!notices.is_empty()).then_some(Self { notices })
+    }
+}
+
+impl Notice {
+    /// The contract's notice.
+    pub(super) fn of(notice: pb::Notice) -> Self {
+        let kind = match notice.kind() {
+            // The contract never sends the zero value.
+            pb::notice::Kind::Unspecified | pb::notice::Kind::Warning => "warning",
+            pb::notice::Kind::Retry => "retry",
+        };
+        Self { kind, message: notice.message }
     }
 }
 

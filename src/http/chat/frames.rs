@@ -43,7 +43,12 @@ impl Frames {
 
     fn write(&self, chunks: &[Chunk], out: &mut BytesMut) {
         for chunk in chunks {
-            sse::write_event(out, &self.chunks.frame(chunk));
+            match chunk {
+                Chunk::Notice(notice) => sse::write_notice(out, notice),
+                Chunk::Delta(..) | Chunk::Finish(..) | Chunk::Usage(_) => {
+                    sse::write_event(out, &self.chunks.frame(chunk));
+                }
+            }
         }
     }
 

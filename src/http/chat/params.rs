@@ -55,6 +55,7 @@ pub(super) fn ignored(extra: &Map<String, Value>) -> Result<Vec<String>, ApiErro
             Refused(why) => return Err(ApiError::unsupported(name, format!("{name}: {why}"))),
         }
     }
+    names.sort_unstable();
     Ok(names.into_iter().filter(|name| is_plain(name)).take(MAX_NAMES).cloned().collect())
 }
 

@@ -40,7 +40,8 @@ impl Asked {
             (Some(newer), _) => (Some(newer), "max_completion_tokens"),
             (None, older) => (older, "max_tokens"),
         };
-        let nested_effort = wire.reasoning.and_then(|reasoning| reasoning.effort);
+        let (nested_effort, summary) =
+            wire.reasoning.map_or((None, None), |reasoning| (reasoning.effort, reasoning.summary));
         let (effort, effort_name) = match (wire.reasoning_effort, nested_effort) {
             (Some(effort), _) => (effort, "reasoning_effort"),
             (None, nested) => (nested.unwrap_or_default(), "reasoning.effort"),
@@ -54,11 +55,12 @@ impl Asked {
             reasoning_effort: effort_name,
             string_contents: messages.iter().map(|m| matches!(m.content, Some(TextOr::Text(_)))).collect(),
         };
-        if let Some(ResponseFormat {
-            json_schema: Some(wire::JsonSchema { strict: Some(false), .. }), ..
-        }) = wire.response_format
-        {
-            ignored.push("response_format.json_schema.strict".to_owned());
+        if let Some(schema) = wire.response_format.as_ref().and_then(|format| format.json_schema.as_ref()) {
+            // Codex has no place for the one and knows no other way than the other.
+            let described = schema.description.as_ref().is_some_and(|text| !text.is_empty());
+            let given = [("description", described), ("strict", schema.strict == Some(false))];
+            let given = given.into_iter().filter(|(_, given)| *given);
+            ignored.extend(given.map(|(name, _)| format!("response_format.json_schema.{name}")));
         }
         let tools = tools::tools(wire.tools.unwrap_or_default())?;
         let choice = wire.tool_choice.as_ref().map(tools::choice).transpose()?;
@@ -86,6 +88,7 @@ impl Asked {
             agent: None,
             verbosity: wire.verbosity.unwrap_or_default(),
             timeout: None,
+            reasoning_summary: summary.unwrap_or_default(),
         };
         Ok(Self { request, stream, words, ignored })
     }

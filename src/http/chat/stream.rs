@@ -4,7 +4,7 @@
 use serde::Serialize;
 use tonic::Status;
 
-use super::answer::{ToolCall, Usage, finish_reason, given};
+use super::answer::{Notice, ToolCall, Usage, finish_reason, given};
 use crate::{
     error::Error,
     pb::{self, chat_event::Event},
@@ -52,6 +52,8 @@ pub(super) enum Chunk {
     Finish(u32, &'static str),
     /// Tokens, at the very end.
     Usage(Usage),
+    /// No chunk of OpenAI's: a comment between them.
+    Notice(Notice),
 }
 
 /// How an answer went on.
@@ -137,8 +139,9 @@ impl ChunkMaker {
                 usage.map(|usage| Chunk::Usage(Usage::of(usage))).into_iter().collect()
             }
             Event::Started(_) => return Err(Error::internal("`started` came twice").into()),
+            Event::Notice(notice) => vec![Chunk::Notice(Notice::of(notice))],
             // OpenAI's stream has no place for what the agent does besides answering.
-            Event::Item(_) | Event::Notice(_) => Vec::new(),
+            Event::Item(_) => Vec::new(),
         })
     }
 
@@ -147,16 +150,17 @@ impl ChunkMaker {
         self.phase == Phase::Complete
     }
 
-    /// A chunk as it is printed.
+    /// A chunk as it is printed. A notice is none: it is printed by itself.
     pub(super) fn frame<'a>(&'a self, chunk: &'a Chunk) -> impl Serialize + 'a {
         let choice = match chunk {
             Chunk::Delta(index, delta) => Some(ChoiceFrame::new(*index, delta, None)),
             Chunk::Finish(index, reason) => Some(ChoiceFrame::new(*index, &Delta::Nothing {}, Some(reason))),
-            Chunk::Usage(_) => None,
+            Chunk::Usage(_) | Chunk::Notice(_) => None,
         };
         let usage = match chunk {
             Chunk::Usage(usage) => Some(Some(usage)),
             Chunk::Delta(..) | Chunk::Finish(..) => self.include_usage.then_some(None),
+            Chunk::Notice(_) => None,
         };
         Frame {
             id: &self.head.id,

@@ -52,6 +52,7 @@ pub(super) struct StreamOptions {
 #[serde(expecting = "an object")]
 pub(super) struct Reasoning {
     pub(super) effort: Option<String>,
+    pub(super) summary: Option<String>,
     #[serde(flatten)]
     _rest: Rest,
 }
@@ -228,14 +229,15 @@ impl<'de> Deserialize<'de> for ImageUrl {
     }
 }
 
-/// A whole number, also when it is written `5.0`, which JSON does not tell apart from `5`.
+/// A whole number, also when it is written `5.0`, which JSON does not tell apart from `5`. That 0 is too small is left to
+/// the core, which knows how much is too much.
 fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
     struct Whole;
     impl Visitor<'_> for Whole {
         type Value = Option<u32>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            write!(f, "a whole number from 0 to {}", u32::MAX)
+            write!(f, "a whole number from 1 to {}", u32::MAX)
         }
 
         fn visit_unit<E>(self) -> Result<Self::Value, E> {

@@ -75,14 +75,16 @@ fn one(message: pb::Message, field: &str, limits: &Limits) -> Result<Message, Er
             return Err(Error::invalid(field, "a call needs an id and a function's name"));
         }
     }
-    if message.parts.is_empty() && message.tool_calls.is_empty() {
+    // A tool may have nothing to say, and clients send that as `null` or `[]` too.
+    let silent_tool = role == Role::Tool && message.parts.is_empty();
+    if message.parts.is_empty() && message.tool_calls.is_empty() && !silent_tool {
         return Err(Error::invalid(format!("{field}.parts"), "a message without content"));
     }
     let parts = message.parts.into_iter().enumerate();
+    let parts = parts.map(|(i, p)| part(p, role, &format!("{field}.parts[{i}]"), limits));
+    let silence = silent_tool.then(|| Ok(Part::Text(String::new())));
     Ok(Message {
-        parts: parts
-            .map(|(i, p)| part(p, role, &format!("{field}.parts[{i}]"), limits))
-            .collect::<Result<_, _>>()?,
+        parts: parts.chain(silence).collect::<Result<_, _>>()?,
         role,
         name: Some(message.name).filter(|name| !name.is_empty()),
         tool_calls: message.tool_calls,

@@ -1,5 +1,8 @@
 use super::*;
-use crate::config::{Config, Sources};
+use crate::{
+    config::{Config, Sources},
+    engine::Part,
+};
 
 const CAPACITY: usize = 34;
 
@@ -36,7 +39,7 @@ fn refused(change: impl FnOnce(&mut pb::ChatRequest)) -> String {
 fn empty_fields_mean_the_servers_defaults() {
     let parsed = rules(&[("CODEX_MODEL", "m")]).parse(request(), CAPACITY).unwrap();
     assert_eq!((parsed.turn.model.as_str(), parsed.model_asked.as_str(), parsed.n), ("m", "m", 1));
-    assert_eq!(parsed.turn.reasoning_effort, "high");
+    assert_eq!((&*parsed.turn.reasoning_effort, &*parsed.turn.reasoning_summary), ("high", "auto"));
     assert_eq!(parsed.turn.sandbox, Sandbox::ReadOnly);
     assert_eq!(parsed.turn.format, Format::Text);
 }
@@ -94,6 +97,7 @@ fn each_wrong_field_is_named() {
     assert_eq!(refused(|r| r.messages[0].tool_calls.push(call)), "messages[0].tool_calls");
     assert_eq!(refused(|r| r.model = "m".repeat(257)), "model");
     assert_eq!(refused(|r| r.reasoning_effort = "very high".into()), "reasoning_effort");
+    assert_eq!(refused(|r| r.reasoning_summary = "long".into()), "reasoning_summary");
     assert_eq!(refused(|r| r.verbosity = "huge".into()), "verbosity");
     assert_eq!(refused(|r| r.stop = vec![String::new()]), "stop[0]");
     assert_eq!(refused(|r| r.stop = vec!["x".into(); 5]), "stop");
@@ -147,4 +151,18 @@ fn the_prompt_is_measured_in_characters() {
         |text: &str| pb::ChatRequest { messages: vec![message(pb::Role::User, text)], ..Default::default() };
     assert!(rules.parse(request("äöü€"), CAPACITY).is_ok());
     assert_eq!(rules.parse(request("äöü€."), CAPACITY).unwrap_err().reason(), "PROMPT_TOO_LARGE");
+}
+
+#[test]
+fn a_tool_may_have_nothing_to_say() {
+    let call = pb::ToolCall { id: "c".into(), name: "f".into(), arguments: "{}".into() };
+    let mut request = request();
+    let calling =
+        pb::Message { role: pb::Role::Assistant.into(), tool_calls: vec![call], ..Default::default() };
+    let result = pb::Message { role: pb::Role::Tool.into(), tool_call_id: "c".into(), ..Default::default() };
+    request.messages.extend([calling, result]);
+    let turn = rules(&[]).parse(request, CAPACITY).unwrap().turn;
+    let [Part::Text(said)] = &turn.messages[2].parts[..] else { panic!("{:?}", turn.messages[2]) };
+    assert_eq!(said, "");
+    assert!(turn.messages[1].parts.is_empty(), "an assistant's calls need no text");
 }

@@ -62,11 +62,13 @@ async fn read(stdin: OwnedFd, lines: &mpsc::SyncSender<Input>, close: &Notify) -
             read = pipe.read(&mut chunk) => read,
             () = close.notified() => return true,
         };
+        let before = rest.len();
         match read {
             Ok(0) | Err(_) => return false,
             Ok(n) => rest.extend_from_slice(&chunk[..n]),
         }
-        if let Some(at) = rest.iter().rposition(|b| *b == b'\n') {
+        // What was there before has no end of a line; looked at again and again, a large line would take seconds.
+        if let Some(at) = rest[before..].iter().rposition(|b| *b == b'\n').map(|at| before + at) {
             let tail = rest.split_off(at + 1);
             if lines.send(Input::Lines(std::mem::replace(&mut rest, tail))).is_err() {
                 return false;

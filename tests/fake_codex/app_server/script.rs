@@ -128,6 +128,11 @@ pub(crate) fn acts(scenario: &Scenario, given: &Given) -> Vec<Act> {
             );
             then(vec![Act::Completed(item)], "the answer after a long line")
         }
+        Scenario::Babble(bytes) => {
+            let mut babble = vec![b'x'; *bytes];
+            babble.push(b'\n');
+            then(vec![Act::Bytes(babble)], "the answer after babble")
+        }
         Scenario::Stderr(bytes) => then(vec![Act::Stderr(*bytes)], "the answer beside much chatter"),
         Scenario::Approval => approval(&given.cwd),
         Scenario::Memory(mebibytes) => then(vec![Act::Leak(mebibytes << 20)], "the answer of one who grows"),

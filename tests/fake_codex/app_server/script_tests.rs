@@ -67,6 +67,7 @@ fn every_turn_ends_unless_it_shall_not() {
         "garbage",
         "badutf8",
         "longline:10",
+        "babble:10",
         "stderr:10",
         "memory:1",
         "hang",

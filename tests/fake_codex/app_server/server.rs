@@ -42,6 +42,8 @@ enum Answer {
     Now(Value),
     /// It is written, and this notification behind it.
     AndThen(Value, &'static str, Value),
+    /// It is empty, and what was injected is said back behind it: these items, as those of this thread and turn.
+    AndEcho { thread: String, turn: String, items: Vec<Value> },
     /// Nobody gets one.
     Never,
 }
@@ -69,6 +71,12 @@ impl Server {
             Ok(Answer::AndThen(result, method, params)) => {
                 self.world.out.answer(id, Ok(result));
                 self.world.out.notify(method, &params);
+            }
+            Ok(Answer::AndEcho { thread, turn, items }) => {
+                self.world.out.answer(id, Ok(json!({})));
+                for item in &items {
+                    self.world.out.raw_item(&thread, &turn, item);
+                }
             }
             Ok(Answer::Never) => {}
             Err(refusal) => self.world.out.answer(id, Err(refusal)),
@@ -184,10 +192,7 @@ impl Server {
             return Ok(Answer::Never);
         }
         if thread.raw() {
-            for item in items {
-                let params = json!({"threadId": id, "turnId": turn, "item": item});
-                self.world.out.notify("rawResponseItem/completed", &params);
-            }
+            return Ok(Answer::AndEcho { thread: id.to_owned(), turn, items: items.clone() });
         }
         Ok(Answer::Now(json!({})))
     }

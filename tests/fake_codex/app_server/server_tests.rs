@@ -71,6 +71,23 @@ impl Talk {
     }
 }
 
+#[test]
+fn what_is_injected_is_said_back_behind_the_answer() {
+    let mut talk = Talk::ready(Release::V169);
+    let thread = talk.thread("fake:echo", &json!({}));
+    let item = json!({"content": [{"type": "input_text", "text": "x"}], "type": "message", "role": "user"});
+    let line =
+        json!({"id": 7, "method": "thread/inject_items", "params": {"threadId": thread, "items": [item]}});
+    talk.server.take(line.to_string().as_bytes());
+    let said = String::from_utf8(std::mem::take(&mut talk.server.world.out.bytes)).expect("text");
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines[0], r#"{"id":7,"result":{}}"#);
+    let head = format!(
+        r#"{{"method":"rawResponseItem/completed","params":{{"threadId":"{thread}","turnId":"auto-compact-0","item":{{"type":"message","role":"user","content":[{{"#
+    );
+    assert!(lines[1].starts_with(&head), "{said}");
+}
+
 fn methods(lines: &[Value]) -> Vec<&str> {
     lines.iter().map(|line| line["method"].as_str().unwrap_or("(answer)")).collect()
 }

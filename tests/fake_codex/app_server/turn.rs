@@ -333,8 +333,8 @@ impl Turn {
     }
 
     fn raw_item(&self, world: &mut World, item: Value) {
-        if self.raw {
-            self.tell(world, "rawResponseItem/completed", json!({"item": item}));
+        if self.raw && !self.muted {
+            world.out.raw_item(&self.thread, &self.id, &item);
         }
     }
 

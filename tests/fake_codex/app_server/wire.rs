@@ -55,6 +55,26 @@ impl Out {
         }
     }
 
+    /// An item of the model's history, its members in the real order: of a large one, the head says what it is.
+    pub(crate) fn raw_item(&mut self, thread: &str, turn: &str, item: &Value) {
+        const METHOD: &str = "rawResponseItem/completed";
+        if !self.wanted(METHOD) {
+            return;
+        }
+        let first = ["type", "id", "call_id", "role", "name"];
+        let members = item.as_object().into_iter().flatten();
+        let (mut head, rest): (Vec<_>, Vec<_>) =
+            members.partition(|(name, _)| first.contains(&name.as_str()));
+        head.sort_by_key(|(name, _)| first.iter().position(|known| known == name));
+        let members: Vec<String> =
+            head.into_iter().chain(rest).map(|(name, value)| format!("{}:{value}", json!(name))).collect();
+        self.text(&format!(
+            r#"{{"method":"{METHOD}","params":{{"threadId":"{thread}","turnId":"{turn}","item":{{{}}}}}"#,
+            members.join(",")
+        ));
+        self.end_notification();
+    }
+
     /// A delta, cheaply: `head` is the line up to the text, which needs no escapes.
     pub(crate) fn delta(&mut self, head: &[u8], text: &str) {
         self.bytes.extend_from_slice(head);

@@ -1,9 +1,10 @@
 //! What the doctor finds, and what it tells to do about it.
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::support::{
-    Codex,
+    Codex, SOON,
     engines::{Engine, echo, engine},
     program::{Ended, Program},
 };
@@ -122,6 +123,33 @@ async fn what_is_wrong_is_told_with_its_remedy() {
     let (outcome, says, _) = of(&findings(&ended).1, "configuration");
     assert_eq!((ended.code, outcome.as_str()), (Some(0), "warning"));
     assert!(says.contains("CODEX_MAX_QUEUE"), "{says}");
+}
+
+#[tokio::test]
+async fn a_provider_without_its_key_is_found_and_told_by_health() {
+    let provider = "model_provider = \"rec\"\n[model_providers.rec]\nname = \"r\"\nenv_key = \"REC_KEY\"\n\
+                    base_url = \"http://127.0.0.1:9/v1\"\nwire_api = \"responses\"\n";
+    for chosen in ["auto", "exec"] {
+        let program = || {
+            let program = Program::new(Codex::Real).set("CODEX_ENGINE", chosen);
+            std::fs::write(program.folder().join("../codex-home/config.toml"), provider).unwrap();
+            program
+        };
+        let (ok, rows) = findings(&program().run(&["doctor", "--json"]).await);
+        let (outcome, says, remedy) = of(&rows, "login");
+        assert_eq!((ok, outcome.as_str()), (false, "failed"), "{rows:?}");
+        assert!(says.contains("REC_KEY") && remedy.contains("environment"), "{says} {remedy}");
+        let (_, rows) = findings(&program().set("REC_KEY", "k").run(&["doctor", "--json"]).await);
+        assert_eq!(of(&rows, "login").0, "ok", "{rows:?}");
+
+        let mut server = program().serve(&[]).await;
+        let health = reqwest::get(server.url("/healthz")).await.unwrap();
+        assert_eq!(health.status(), 503);
+        let told: Value = health.json().await.unwrap();
+        assert!(told["reason"].as_str().unwrap().contains("REC_KEY"), "{told}");
+        server.signal(Signal::TERM);
+        assert_eq!(server.code(SOON).await, Some(0));
+    }
 }
 
 #[tokio::test]

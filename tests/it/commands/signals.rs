@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use codex_api::pb::codex_service_client::CodexServiceClient;
 use reqwest::Response;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -10,8 +11,9 @@ use tokio::task::JoinHandle;
 use crate::{
     eventually,
     support::{
-        Codex, SOON,
+        Codex, SOON, ask,
         engines::{Engine, engine},
+        grpc::kind,
         http::{body, chunks, folded, streamed},
         program::{Program, Served},
     },
@@ -116,6 +118,51 @@ async fn what_a_killed_containment_leaves_is_ended_by_the_server() {
     assert_eq!(answer.status(), 200);
     server.signal(Signal::TERM);
     assert_eq!(server.code(AT_ONCE).await, Some(0), "{:?}", server.log());
+}
+
+#[tokio::test]
+async fn ten_turns_of_the_real_cli_run_when_the_server_is_told_to_stop() {
+    let program =
+        Program::new(Codex::Real).set("CODEX_MAX_CONCURRENCY", "10").set("CODEX_DRAIN_SECONDS", "0.2");
+    let mut server = program.serve(&["serve", "--demo"]).await;
+    let prompt = r#"@@{"tokens":100000,"delay_ms":50}@@"#;
+    let http = (0..5).map(|_| {
+        let request = streamed(body("gpt-5.5", prompt));
+        let url = server.url("/v1/chat/completions");
+        tokio::spawn(async move {
+            reqwest::Client::new().post(url).json(&request).send().await.unwrap().text().await.unwrap()
+        })
+    });
+    let http: Vec<JoinHandle<String>> = http.collect();
+    let address = format!("http://{}", server.address);
+    let grpc = (0..5).map(|_| {
+        let address = address.clone();
+        tokio::spawn(async move {
+            let channel = tonic::transport::Channel::from_shared(address).unwrap().connect().await.unwrap();
+            let mut client = CodexServiceClient::new(channel);
+            let mut stream = client.stream_chat(ask("gpt-5.5", prompt)).await?.into_inner();
+            while stream.message().await?.is_some() {}
+            Ok::<(), tonic::Status>(())
+        })
+    });
+    let grpc: Vec<JoinHandle<Result<(), tonic::Status>>> = grpc.collect();
+    let running = match engine() {
+        // Each with what contains it.
+        Engine::Exec => 20,
+        Engine::AppServer => 0,
+    };
+    eventually!("all run", server.running().await == 10 && server.turns().len() >= running);
+    server.signal(Signal::TERM);
+    assert_eq!(server.code(AT_ONCE).await, Some(0), "{:?}", server.log());
+    server.nothing_is_left().await;
+    for answer in http {
+        let answer = answer.await.unwrap();
+        assert!(answer.contains("shutting_down") && !answer.contains("[DONE]"), "{answer}");
+    }
+    for answer in grpc {
+        let status = answer.await.unwrap().unwrap_err();
+        assert_eq!(kind(&status), (tonic::Code::Unavailable, "SHUTTING_DOWN".into()), "{status}");
+    }
 }
 
 #[tokio::test]

@@ -6,7 +6,11 @@ use serde_json::{Value, json};
 use tonic::{Code, Request};
 use tonic_reflection::pb::{v1, v1alpha};
 
-use crate::support::{TestApp, ask, engines::echo, http::body};
+use crate::support::{
+    TestApp, ask,
+    engines::{Engine, echo, engine},
+    http::body,
+};
 
 const CHAT: &str = "/codex.v1.CodexService/Chat";
 
@@ -190,6 +194,16 @@ async fn models_are_listed_alike_and_aliases_lead_to_their_targets() {
         let one: Value = one.json().await.unwrap();
         assert_eq!((&one["id"], &one["object"]), (&json!(name), &json!("model")));
     }
+    // What can be asked for is found, if listed without its suffix.
+    let alone = reqwest::get(app.url("/v1/models/gpt-4o:chat")).await.unwrap();
+    match engine() {
+        Engine::Exec => assert_eq!(alone.status(), 404),
+        Engine::AppServer => {
+            assert_eq!(alone.json::<Value>().await.unwrap()["id"], "gpt-4o:chat");
+        }
+    }
+    let (status, error) = error_of(reqwest::Client::new().get(app.url("/v1/models/none:chat"))).await;
+    assert_eq!((status, &error["code"]), (404, &json!("model_not_found")));
     let (status, error) = error_of(reqwest::Client::new().get(app.url("/v1/models/none"))).await;
     assert_eq!((status, &error["code"]), (404, &json!("model_not_found")));
 

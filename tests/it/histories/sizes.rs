@@ -2,13 +2,14 @@
 //! the model's window. The README has the figures.
 
 use codex_api::pb::{self, chat_event::Event};
-use serde_json::json;
+use serde_json::{Value, json};
 use tonic::Code;
 
 use crate::{
     support::{
         TestApp, ask,
         grpc::{all, kind},
+        http::{body, notices, streamed},
     },
     tools::warm,
 };
@@ -54,6 +55,17 @@ fn long() -> pb::ChatRequest {
 const WORDS: &str = "wörd äöüß ";
 const TIMES: usize = 90_000;
 
+/// The notices that the HTTP door shows, in a stream and beside a whole answer.
+async fn shown(app: &TestApp, model: &str) -> [Vec<String>; 2] {
+    let text = format!(r#"{} @@{{"text":"done"}}@@"#, WORDS.repeat(TIMES));
+    let body = body(model, &text);
+    let streamed = app.post(&streamed(body.clone())).await.text().await.unwrap();
+    let message = |notice: &Value| notice["message"].as_str().unwrap().to_owned();
+    let whole = app.complete(&body).await;
+    let whole = whole["codex"]["notices"].as_array().into_iter().flatten().map(message).collect();
+    [notices(&streamed).iter().map(message).collect(), whole]
+}
+
 /// Texts of the notices, the answer, and how often the model was asked.
 async fn told(app: &TestApp, model: &str) -> (Vec<String>, String, u64) {
     let before = app.asked();
@@ -81,6 +93,11 @@ async fn a_history_beyond_the_window_is_shortened_for_an_agent_and_it_is_told() 
         let summary = notices.iter().filter(|notice| notice.contains("goes on with a summary")).count();
         assert_eq!((summary, asked), (1, 2), "{model}: {notices:?}");
         assert!(app.seen().body.to_string().len() < 200_000, "{model}");
+        assert_eq!(
+            shown(&app, model).await,
+            [notices.clone(), notices],
+            "{model}: the other door says the same"
+        );
     }
     app.stop().await;
 }
@@ -92,6 +109,7 @@ async fn a_history_beyond_the_window_is_not_shortened_for_the_model_alone() {
         let (notices, answer, asked) = told(&app, model).await;
         assert_eq!((notices, answer.as_str(), asked), (vec![], "done", 1), "{model}");
         assert!(app.seen().body.to_string().len() > TIMES * WORDS.len(), "{model}: nothing is cut");
+        assert_eq!(shown(&app, model).await, [const { Vec::<String>::new() }; 2]);
     }
     app.stop().await;
 }

@@ -57,6 +57,23 @@ async fn characters_are_counted_and_not_bytes() {
 }
 
 #[tokio::test]
+async fn the_real_cli_gets_the_longest_prompt_whole_and_ten_megabytes_never() {
+    let app = TestApp::real(&[]).await;
+    let (status, error) = app.refused(&body("gpt-5.5", &"x".repeat(10 << 20))).await;
+    assert_eq!((status, &error["code"]), (413, &json!("context_length_exceeded")));
+    let upstream = app.upstream.as_ref().unwrap();
+    assert!(upstream.requests().is_empty(), "the model is not asked");
+    let directive = r#"@@{"text":"all of it"}@@"#;
+    let most = wide(200_000 - directive.chars().count()) + directive;
+    assert_eq!(app.chat(ask("gpt-5.5", &most)).await, "all of it");
+    let seen = upstream.requests().last().unwrap().body.to_string();
+    assert!(seen.contains(&most.replace('"', "\\\"")), "the model is shown all of it");
+    let (status, _) = app.refused(&body("gpt-5.5", &format!("x{most}"))).await;
+    assert_eq!((status, upstream.requests().len()), (413, 1));
+    app.stop().await;
+}
+
+#[tokio::test]
 async fn ten_megabytes_are_read_or_refused_but_never_run() {
     let ten = "x".repeat(10 << 20);
     // Room for the body, but not for the prompt.
@@ -198,10 +215,7 @@ async fn a_line_beyond_the_limit_ends_the_turn_and_its_process() {
         Engine::Exec => ("10000", "fake:longline:10000", "fake:longline:10001"),
         Engine::AppServer => ("100000", "fake:longline:99000", "fake:longline:100001"),
     };
-    let (code, told) = match engine() {
-        Engine::Exec => ("turn_failed", (Code::Aborted, "TURN_FAILED")),
-        Engine::AppServer => ("worker_lost", (Code::Unavailable, "WORKER_LOST")),
-    };
+    let (code, told) = ("turn_failed", (Code::Aborted, "TURN_FAILED"));
     let app = TestApp::fake(&[("CODEX_SUBPROCESS_STREAM_LIMIT", limit)]).await;
     assert_eq!(app.chat(ask(fits, "x")).await, "the answer after a long line");
     let (status, error) = app.refused(&body(exceeds, "x")).await;

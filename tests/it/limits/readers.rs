@@ -81,12 +81,30 @@ async fn a_client_that_reads_on_after_the_deadline_is_told_of_it() {
 
 #[tokio::test]
 async fn a_client_that_reads_slowly_gets_everything() {
-    let app = TestApp::fake(&[("CODEX_WRITE_TIMEOUT_SECONDS", "2")]).await;
-    let mut wire = Wire::narrow(app.address).await;
-    wire.post(&streamed(body("fake:text:2000000", "x"))).await;
-    assert_eq!(wire.response().await.status, 200);
     // Some four seconds in all: twice what a silent client has.
-    let mut pace = tokio::time::interval(Duration::from_millis(20));
+    let app = TestApp::fake(&[("CODEX_WRITE_TIMEOUT_SECONDS", "2")]).await;
+    let text = read_slowly(&app, &body("fake:text:2000000", "x"), Duration::from_millis(20)).await;
+    assert!(text == "0123456789".repeat(200_000), "{} characters", text.len());
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_reads_slowly_gets_everything_of_the_real_cli() {
+    let app = TestApp::real(&[("CODEX_WRITE_TIMEOUT_SECONDS", "2")]).await;
+    // Each token is an event of some 250 bytes, if it comes alone.
+    let expected = (0..10_000).map(|n| format!("tok{n}")).collect::<Vec<_>>().join(" ");
+    let request = body("gpt-5.5", r#"@@{"tokens":10000}@@"#);
+    let text = read_slowly(&app, &request, Duration::from_millis(20)).await;
+    assert!(text == expected, "{} characters", text.len());
+    app.stop().await;
+}
+
+/// The text of an answer that is read 10 KiB at a time.
+async fn read_slowly(app: &TestApp, request: &serde_json::Value, pace: Duration) -> String {
+    let mut wire = Wire::narrow(app.address).await;
+    wire.post(&streamed(request.clone())).await;
+    assert_eq!(wire.response().await.status, 200);
+    let mut pace = tokio::time::interval(pace);
     let mut said = Vec::new();
     let mut piece = vec![0; 10 * 1024];
     while !said.ends_with(b"0\r\n\r\n") {
@@ -97,10 +115,7 @@ async fn a_client_that_reads_slowly_gets_everything() {
     }
     let (chunks, done) = chunks(&without_chunk_sizes(&said));
     assert!(done);
-    let text: String =
-        chunks.iter().filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str()).collect();
-    assert!(text == "0123456789".repeat(200_000), "{} characters", text.len());
-    app.stop().await;
+    chunks.iter().filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str()).collect()
 }
 
 /// The body of a response in HTTP/1.1's chunked encoding.

@@ -71,6 +71,12 @@ pub fn chunks(text: &str) -> (Vec<Value>, bool) {
     (frames.into_iter().map(|frame| serde_json::from_str(frame).unwrap()).collect(), done)
 }
 
+/// The notices in an event stream.
+pub fn notices(text: &str) -> Vec<Value> {
+    let comments = text.split("\n\n").filter_map(|frame| frame.strip_prefix(": notice "));
+    comments.map(|notice| serde_json::from_str(notice).unwrap()).collect()
+}
+
 /// The same request, to be answered by an event stream that ends with the usage.
 pub fn streamed(mut body: Value) -> Value {
     body["stream"] = true.into();

@@ -5,6 +5,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::Write,
     os::unix::fs::PermissionsExt,
+    path::Path,
     process::Command,
 };
 
@@ -28,16 +29,31 @@ const FLOOD: &str = "flood";
 /// The executable, and the gate that its turns wait at.
 pub struct Staged {
     folder: TempDir,
-    /// Open for reading as well, so that neither side waits for the other to come.
-    gate: File,
+    gate: Gate,
+}
+
+/// A named pipe that is read from by who waits. Open for reading as well, so that neither side waits for the other to
+/// come.
+pub struct Gate(File);
+
+impl Gate {
+    /// One of that name in a folder.
+    pub fn in_folder(folder: &Path) -> Self {
+        let fifo = folder.join("gate");
+        assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+        Self(OpenOptions::new().read(true).write(true).open(&fifo).unwrap())
+    }
+
+    /// Lets one go on.
+    pub fn open(&mut self) {
+        self.0.write_all(b"\n").unwrap();
+    }
 }
 
 impl Staged {
     pub fn new() -> Self {
         let folder = tempfile::Builder::new().prefix("codex-api-staged-").tempdir().unwrap();
-        let fifo = folder.path().join("gate");
-        assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
-        let gate = OpenOptions::new().read(true).write(true).open(&fifo).unwrap();
+        let (gate, fifo) = (Gate::in_folder(folder.path()), folder.path().join("gate"));
         let message = |text: &str| {
             format!(
                 r#"{{"type":"item.completed","item":{{"id":"item_0","type":"agent_message","text":"{text}"}}}}"#
@@ -95,6 +111,6 @@ echo '{{"type":"turn.completed","usage":{{"input_tokens":1,"cached_input_tokens"
 
     /// Lets so many gated turns go on, those that wait and those that will.
     pub fn let_go_on(&mut self, turns: usize) {
-        self.gate.write_all("\n".repeat(turns).as_bytes()).unwrap();
+        (0..turns).for_each(|_| self.gate.open());
     }
 }

@@ -255,6 +255,29 @@ async fn a_model_that_never_obeys_a_strict_schema_fails_and_a_loose_tool_is_not_
     app.stop().await;
 }
 
+/// A schema that refers to itself twice: its check would double with each level of the arguments.
+#[tokio::test]
+async fn arguments_that_nobody_can_check_are_not_the_clients() {
+    let app = warm(&[]).await;
+    let mut tree = strict();
+    tree["function"]["parameters"] =
+        json!({"type": "object", "properties": {"a": {"anyOf": [{"$ref": "#"}, {"$ref": "#"}]}}});
+    let nested = |depth: usize| (0..depth).fold(json!({}), |value, _| json!({"a": value}));
+    let book = |depth: usize| json!({"calls": [{"name": "book", "arguments": nested(depth)}]});
+    let body = request(MODEL, &script(&json!([book(60), book(3), {"text": "never"}])), &[tree.clone()]);
+    for way in WAYS {
+        let three = nested(3).to_string();
+        assert_eq!(app.turn(way, &body).await.called(), [("book", three.as_str())], "{way:?}");
+        let told = app.seen().items.last().unwrap()["output"].to_string();
+        assert!(told.contains("too large or too deep"), "{told}");
+    }
+    let body = request(MODEL, &script(&json!([book(60), book(60), book(60), {"text": "never"}])), &[tree]);
+    let (status, error) = app.refused(&body).await;
+    assert_eq!((status, &error["code"]), (502, &json!("turn_failed")));
+    assert!(error["message"].as_str().unwrap().contains("cannot be checked"), "{error}");
+    app.stop().await;
+}
+
 #[tokio::test]
 async fn arguments_that_are_no_json_go_back_to_the_model() {
     let app = warm(&[]).await;

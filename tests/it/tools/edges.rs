@@ -124,3 +124,55 @@ async fn many_tools_with_large_schemas() {
     }
     app.stop().await;
 }
+
+#[tokio::test]
+async fn a_call_that_codex_itself_sends_back_beside_one_that_breaks_its_schema() {
+    let mut strict = function("f", "a");
+    strict["function"]["strict"] = true.into();
+    for broken in [r#"{"a": 1e999}"#, r#"{"a": "\ud800"}"#] {
+        let steps = json!([
+            {"calls": [{"name": "f", "arguments": broken}, {"name": "f", "arguments": {"a": 5}}]},
+            {"calls": [{"name": "f", "arguments": {"a": "5"}}]},
+        ]);
+        let app = warm(&[("CODEX_TIMEOUT_SECONDS", "20")]).await;
+        for model in [MODEL, "gpt-5.5:chat"] {
+            let body = request(model, &script(&steps), std::slice::from_ref(&strict));
+            for way in [Way::Unary, Way::Sse] {
+                assert_eq!(app.turn(way, &body).await.called(), [("f", r#"{"a":"5"}"#)], "{way:?} {broken}");
+            }
+        }
+        app.stop().await;
+    }
+}
+
+/// No client could answer two calls of one id, or a call without one.
+#[tokio::test]
+async fn ids_that_tell_no_call_from_the_others_are_replaced() {
+    let app = warm(&[]).await;
+    let made = |id: &str, argument: &str| json!({"name": "f", "id": id, "arguments": {"a": argument}});
+    // The ids tell the scripted upstream that the next step is due, also if only one of them is kept.
+    let calls = [made("call_s0_x", "1"), made("call_s0_x", "2"), made("", "3"), made("", "4")];
+    let prompt = script(&json!([{"calls": calls}, {"text": "done"}]));
+    for model in [MODEL, "gpt-5.5:chat"] {
+        let body = request(model, &prompt, &[function("f", "a")]);
+        for way in WAYS {
+            let first = app.turn(way, &body).await;
+            let arguments = ["1", "2", "3", "4"].map(|argument| format!(r#"{{"a":"{argument}"}}"#));
+            assert_eq!(first.called(), arguments.each_ref().map(|text| ("f", text.as_str())), "{way:?}");
+            let ids: Vec<&str> = first.calls.iter().map(|call| call.id.as_str()).collect();
+            assert_eq!(ids[0], "call_s0_x");
+            let mut different = ids.clone();
+            different.sort_unstable();
+            different.dedup();
+            assert!(different.len() == 4 && !different.contains(&""), "{ids:?}");
+            let results = first.calls.iter().map(|call| result(call, call.arguments.as_str()));
+            let more: Vec<Value> = [first.message()].into_iter().chain(results).collect();
+            assert_eq!(app.turn(way, &next(&body, &more)).await.text, "done", "{way:?}");
+            let calls = first.calls.iter().map(|made| call("f", &made.arguments, &made.id));
+            let outputs = first.calls.iter().map(|call| output(&call.id, call.arguments.as_str()));
+            app.seen()
+                .ends_with(&[user(&prompt)].into_iter().chain(calls).chain(outputs).collect::<Vec<_>>());
+        }
+    }
+    app.stop().await;
+}

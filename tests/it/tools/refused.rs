@@ -73,6 +73,15 @@ async fn tools_that_cannot_be() {
     let mut unreadable = function("f", "a");
     unreadable["function"]["strict"] = true.into();
     unreadable["function"]["parameters"]["properties"]["a"]["pattern"] = "(".into();
+    // A few lines that stand for 2^40 parts.
+    let mut bomb = function("f", "a");
+    bomb["function"]["strict"] = true.into();
+    bomb["function"]["parameters"]["$ref"] = "#/$defs/d0".into();
+    for level in 0..40 {
+        let next = json!({"$ref": format!("#/$defs/d{}", level + 1)});
+        bomb["function"]["parameters"]["$defs"][format!("d{level}")] = json!({"anyOf": [next, next]});
+    }
+    bomb["function"]["parameters"]["$defs"]["d40"] = json!({"type": "object"});
     let mut unknown = request(MODEL, "x", &[function("f", "a")]);
     unknown["tool_choice"] = json!({"type": "function", "function": {"name": "g"}});
     let mut nothing = request(MODEL, "x", &[]);
@@ -80,6 +89,7 @@ async fn tools_that_cannot_be() {
     let twice = [function("f", "a"), function("f", "b")];
     let cases = [
         (request(MODEL, "x", &[unreadable]), "tools[0].function.parameters", "tools[0].parameters"),
+        (request(MODEL, "x", &[bomb]), "tools[0].function.parameters", "tools[0].parameters"),
         (request(MODEL, "x", &twice), "tools[1].function.name", "tools[1].name"),
         (request(MODEL, "x", &[function("a b", "a")]), "tools[0].function.name", "tools[0].name"),
         (request(MODEL, "x", &[function("", "a")]), "tools[0].function.name", "tools[0].name"),

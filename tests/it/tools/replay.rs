@@ -52,6 +52,40 @@ async fn results_after_a_restart() {
 }
 
 #[tokio::test]
+async fn thoughts_are_shown_to_nobody_else() {
+    let app = warm(&[]).await;
+    let prompt = two_calls();
+    let mut body = request(MODEL, &prompt, &[function("f", "a")]);
+    let system = json!({"role": "system", "content": "Be kind."});
+    body["messages"].as_array_mut().unwrap().insert(0, system);
+    for way in WAYS {
+        let first = app.turn(way, &body).await;
+        let number = app.asked();
+        let [a, b] = &first.calls[..] else { panic!("{first:?}") };
+        let same = next(&body, &[first.message(), result(a, "r"), result(b, "r")]);
+        let (mut another_model, mut another_profile, mut another_system) =
+            (same.clone(), same.clone(), same.clone());
+        another_model["model"] = "gpt-5.4".into();
+        another_profile["model"] = format!("{MODEL}:chat").into();
+        another_system["messages"][0]["content"] = "Be rude.".into();
+        let conversation = [
+            assistant("Let me look."),
+            call("f", r#"{"a": "1"}"#, &a.id),
+            call("f", r#"{"a":"2"}"#, &b.id),
+            output(&a.id, "r"),
+            output(&b.id, "r"),
+        ];
+        for body in [another_model, another_profile, another_system] {
+            assert_eq!(app.turn(way, &body).await.text, "done", "{way:?}");
+            app.seen().ends_with(&[&[user(&prompt)], &conversation[..]].concat());
+        }
+        assert_eq!(app.turn(way, &same).await.text, "done", "{way:?}");
+        app.seen().ends_with(&[&[user(&prompt), thoughts("secret", number)], &conversation[..]].concat());
+    }
+    app.stop().await;
+}
+
+#[tokio::test]
 async fn a_conversation_that_another_service_had() {
     let app = warm(&[]).await;
     let prompt = script(&json!({"text": "I see."}));

@@ -138,6 +138,7 @@ fn of_chunks(chunks: &[Value]) -> Outcome {
     // What the agent does before says nothing here, but what comes first is then sent before anybody knows of a call.
     let first = &chunks[0]["choices"][0]["delta"];
     assert_eq!(first["role"], "assistant", "{chunks:?}");
+    // What Codex did before the call makes the head come before it is known what follows.
     assert!(begins_with_call || first["content"] == "", "{chunks:?}");
     let deltas: Vec<&Value> = chunks
         .iter()

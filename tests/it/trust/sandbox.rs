@@ -1,9 +1,17 @@
 //! What commands of the agent can write to, through the real CLI.
 
+use std::{
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
 use codex_api::pb::{chat_event::Event, item::Kind};
 use serde_json::json;
 
-use crate::support::{TestApp, ask, grpc::all};
+use crate::{
+    eventually,
+    support::{TestApp, ask, grpc::all, staged::Gate},
+};
 
 /// Runs a command in a turn and tells what it printed.
 async fn printed(app: &TestApp, command: &str) -> String {
@@ -24,7 +32,6 @@ async fn printed(app: &TestApp, command: &str) -> String {
 
 #[tokio::test]
 async fn a_turn_that_may_write_has_a_temporary_folder_of_its_own() {
-    // Over exec the turn's, over app-server the worker's.
     let app = TestApp::real(&[("CODEX_SANDBOX", "workspace-write")]).await;
     // Where all turns have their files.
     let shared = app.home.path().join("scratch").join("foreign");
@@ -44,12 +51,56 @@ async fn a_turn_that_may_write_has_a_temporary_folder_of_its_own() {
 }
 
 #[tokio::test]
+async fn the_temporary_folder_is_one_turns_alone_and_goes_with_it() {
+    let app = TestApp::real(&[("CODEX_SANDBOX", "workspace-write"), ("CODEX_WORKERS", "1")]).await;
+    let mut gate = Gate::in_folder(&app.home.path().join("work"));
+    // One that waits, and another beside it.
+    let one = printed(&app, "touch $TMPDIR/mine && echo $TMPDIR > whose; read -r _ < gate");
+    let whose = app.home.path().join("work/whose");
+    let others = async {
+        eventually!(
+            "it has a folder",
+            std::fs::read_to_string(&whose).is_ok_and(|path| path.ends_with('\n'))
+        );
+        let folder = PathBuf::from(std::fs::read_to_string(&whose).unwrap().trim());
+        assert!(folder.starts_with(app.home.path().join("scratch")), "on the disk: {folder:?}");
+        assert!(folder.join("mine").is_file());
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert!(
+            [&*folder, folder.parent().unwrap()].map(mode).contains(&0o700),
+            "for nobody else: {folder:?}"
+        );
+        let said = printed(&app, "echo x > $(cat whose)/theirs || echo not theirs; echo at $TMPDIR").await;
+        assert!(said.contains("not theirs"), "{said}");
+        let other = said.split("at ").nth(1).unwrap().trim();
+        assert_ne!(Path::new(other), folder);
+        eventually!("it goes with its turn", !Path::new(other).exists());
+        assert!(folder.join("mine").is_file(), "the neighbour's stays");
+        gate.open();
+        folder
+    };
+    let (_, folder) = tokio::join!(one, others);
+    eventually!("so does this one", !folder.exists());
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_command_without_a_sandbox_has_such_a_folder_too() {
+    let settings = [("CODEX_SANDBOX", "danger-full-access"), ("CODEX_ENGINE", "app-server")];
+    let app = TestApp::real(&settings).await;
+    let said = printed(&app, "echo x > $(mktemp) && echo at $TMPDIR").await;
+    let folder = Path::new(said.split("at ").nth(1).unwrap().trim());
+    assert!(folder.starts_with(app.home.path().join("scratch")), "{said}");
+    eventually!("it goes with its turn", !folder.exists());
+    app.stop().await;
+}
+
+#[tokio::test]
 async fn a_turns_files_are_for_nobody_else() {
-    use std::os::unix::fs::PermissionsExt;
     let app = TestApp::fake(&[("CODEX_ENGINE", "exec")]).await;
     let mut grpc = app.grpc().await;
     let turn = tokio::spawn(async move { grpc.chat(ask("fake:hang", "hi")).await });
-    crate::eventually!("the turn has its folder", !app.scratch_files().is_empty());
+    eventually!("the turn has its folder", !app.scratch_files().is_empty());
     for folder in app.scratch_files() {
         assert_eq!(std::fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700, "{folder:?}");
     }

@@ -1,17 +1,27 @@
 //! Secrets of the server: neither the CLI nor the commands of the agent see what is not for them, and none is left on
 //! the disk.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
 
 use codex_api::pb::{chat_event::Event, item::Kind};
 use serde_json::Value;
 use tonic::Request;
 
-use crate::support::{
-    TestApp, ask,
-    engines::{Engine, engine},
-    grpc::all,
-    http::body,
+use crate::{
+    eventually,
+    support::{
+        TestApp, ask,
+        engines::{Engine, engine},
+        grpc::all,
+        http::body,
+        processes,
+        staged::Gate,
+    },
 };
 
 /// What an operator's environment may hold. The values are what is looked for.
@@ -38,13 +48,15 @@ fn with_token(mut request: Request<codex_api::pb::ChatRequest>) -> Request<codex
 /// Files below a folder that hold a text. Links are not followed: the CLI makes some to itself.
 fn holding(folder: &Path, text: &str) -> Vec<String> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder).unwrap().flatten() {
-        let (path, kind) = (entry.path(), entry.file_type().unwrap());
+    // What goes away meanwhile holds nothing.
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let Ok(kind) = entry.file_type() else { continue };
+        let path = entry.path();
         if kind.is_dir() {
             found.extend(holding(&path, text));
         } else if kind.is_file() {
             let bytes = fs::read(&path).unwrap_or_default();
-            if bytes.windows(text.len()).any(|window| window == text.as_bytes()) {
+            if bytes.windows(text.len().max(1)).any(|window| window.starts_with(text.as_bytes())) {
                 found.push(path.display().to_string());
             }
         }
@@ -52,14 +64,56 @@ fn holding(folder: &Path, text: &str) -> Vec<String> {
     found
 }
 
+/// Every folder that this server or the CLI writes to: what was made for the test, and where processes live that were
+/// started, which is in memory for the warm ones.
+fn places(app: &TestApp) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::from([app.home.path().to_owned()]);
+    for line in app.processes() {
+        let pid = line.split(':').next().unwrap().parse().unwrap();
+        let env = environment(pid);
+        let named = ["CODEX_HOME", "CODEX_SQLITE_HOME", "TMPDIR"].iter().filter_map(|name| env.get(*name));
+        found.extend(named.map(|path| PathBuf::from(path.as_str().unwrap())));
+        let catalog = line.split("model_catalog_json=\"").nth(1).and_then(|rest| rest.split('"').next());
+        found.extend(catalog.map(|path| Path::new(path).parent().unwrap().to_owned()));
+    }
+    found
+}
+
+/// Asserts that no secret is in any of these folders.
+fn nothing_in(places: &BTreeSet<PathBuf>) {
+    for place in places {
+        assert_eq!(holding(place, HUSH), Vec::<String>::new());
+    }
+}
+
 /// Runs a turn whose command shows what it can see, under a sandbox.
 async fn seen_by_a_command(sandbox: &str, command: &str) {
     let app = TestApp::real(&[SECRETS, &[("CODEX_SANDBOX", sandbox)]].concat()).await;
-    let arguments = serde_json::json!({"cmd": format!("{command}; sleep 0.1")});
+    let mut gate = Gate::in_folder(&app.home.path().join("work"));
+    let pipe = app.home.path().join("work/gate").display().to_string();
+    let arguments = serde_json::json!({"cmd": format!("{command}; read -r _ < {pipe}")});
     let call = serde_json::json!({"calls": [{"name": "exec_command", "arguments": arguments}]});
     let prompt = format!("@@ [{call}, {{\"text\":\"done\"}}] @@");
     let request = with_token(Request::new(ask("gpt-5.5", &prompt)));
-    let events = all(app.grpc().await.stream_chat(request).await.unwrap().into_inner()).await.unwrap();
+    let turn =
+        async { all(app.grpc().await.stream_chat(request).await.unwrap().into_inner()).await.unwrap() };
+    // What lies about on the disk and in memory while it runs …
+    let looked = async {
+        eventually!("the command runs", !processes::named(&pipe).is_empty());
+        let places = places(&app);
+        if engine() == Engine::AppServer {
+            let home = environment(app.workers()[0])["CODEX_HOME"].as_str().unwrap().to_owned();
+            assert!(
+                places.contains(Path::new(&home)) && holding(Path::new(&home), "").len() > 3,
+                "{places:?}"
+            );
+            assert_eq!(fs::metadata(home).unwrap().permissions().mode() & 0o777, 0o700);
+        }
+        nothing_in(&places);
+        gate.open();
+        places
+    };
+    let (events, places) = tokio::join!(turn, looked);
     let printed: Vec<String> = events
         .iter()
         .filter_map(|event| match event.event.as_ref()? {
@@ -75,8 +129,8 @@ async fn seen_by_a_command(sandbox: &str, command: &str) {
     assert_eq!(printed.len(), 1, "one command ran: {events:?}");
     assert!(printed[0].contains("PATH="), "it shows its environment: {}", printed[0]);
     assert!(!printed[0].contains(HUSH), "{}", printed[0]);
-    // What the model was told, and what lies about on the disk.
-    assert_eq!(holding(app.home.path(), HUSH), Vec::<String>::new());
+    // … and after it, and what the model was told.
+    nothing_in(&places);
     let files = fs::read_dir(app.home.path().join("codex-home")).unwrap().count();
     assert!(files > 0, "the CLI keeps its state where it was looked for");
     let upstream = app.upstream.as_ref().unwrap();

@@ -32,6 +32,21 @@ async fn a_worker_that_is_busy_is_asked_again() {
     app.stop().await;
 }
 
+#[tokio::test]
+async fn nobody_is_told_to_come_back_whose_agent_has_run_for_another_answer() {
+    let app = warm(Codex::Fake, &[]).await;
+    let mut both = body("fake:overloaded:100", "hi");
+    both["n"] = 2.into();
+    let response = app.post(&both).await;
+    assert_eq!(
+        (response.status().as_u16(), &response.headers()["x-should-retry"]),
+        (502, &"false".parse().unwrap())
+    );
+    assert!(!response.headers().contains_key("retry-after"));
+    assert_eq!(response.json::<Value>().await.unwrap()["error"]["code"], "turn_failed");
+    app.stop().await;
+}
+
 /// A reader that takes the head of a response and nothing more.
 async fn lazy(app: &TestApp, model: &str) -> Wire {
     let mut wire = Wire::narrow(app.address).await;

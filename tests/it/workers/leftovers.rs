@@ -111,6 +111,7 @@ async fn a_drain_waits_for_turns_and_ends_those_that_take_too_long() {
 /// The program with warm workers, and where these live.
 async fn served(codex: Codex) -> (Served, Vec<PathBuf>) {
     let program = Program::new(codex).set("CODEX_ENGINE", "app-server").set("CODEX_WORKERS", "2");
+    let program = program.set("CODEX_SANDBOX", "workspace-write");
     let server = program.serve(&["serve"]).await;
     let workers = || -> Vec<Pid> {
         let lines = server.processes();
@@ -123,6 +124,10 @@ async fn served(codex: Codex) -> (Served, Vec<PathBuf>) {
     let catalog = lines.iter().find_map(|line| line.split("model_catalog_json=").nth(1)).unwrap();
     let catalog = PathBuf::from(catalog.split_whitespace().next().unwrap().trim_matches('"'));
     folders.push(catalog.parent().unwrap().to_owned());
+    // Those for what commands write.
+    let scratch = server.scratch_files();
+    assert!(scratch.len() >= 2, "{scratch:?}");
+    folders.extend(scratch);
     assert!(folders.iter().all(|folder| folder.is_dir()), "{folders:?}");
     (server, folders)
 }

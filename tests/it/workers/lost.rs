@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use codex_api::pb;
 use futures_util::future::join_all;
 use rustix::process::Signal;
+use serde_json::json;
 
-use super::{Begun, begin, signal_all, twenty, twenty_work, warm, within, workers};
+use super::{Begun, begin, short, signal_all, twenty, twenty_work, warm, within, workers};
 use crate::{
     eventually,
     support::{Codex, SOON, TestApp, ask, grpc::kind, http::body},
@@ -65,6 +68,8 @@ async fn one_takes_all_with_it(settings: &[(&str, &str)], culprit: &str, noticed
     };
     let ((), status) = within(noticed, culprit, async { tokio::join!(all_lost(begun), own) }).await;
     assert!(status.message().contains("try again"), "{status}");
+    let silent = status.message().contains("gone: it no longer answered; ");
+    assert!(silent || culprit != "fake:stop", "{status}");
     within(NEXT, "the next twenty turns", twenty_work(&app, Codex::Fake)).await;
     eventually!("the lost worker is gone", workers(&app).iter().all(|pid| !before.contains(pid)));
     app.stop().await;
@@ -83,8 +88,89 @@ async fn a_worker_that_stops_itself() {
 }
 
 #[tokio::test]
-async fn a_line_of_twenty_megabytes() {
-    one_takes_all_with_it(&[], "fake:longline:20000000", Duration::from_secs(15)).await;
+async fn twenty_megabytes_that_could_be_anybodys() {
+    one_takes_all_with_it(&[], "fake:babble:20000000", Duration::from_secs(15)).await;
+}
+
+#[tokio::test]
+async fn a_line_beyond_the_limit_costs_its_own_turn_only() {
+    let app = warm(Codex::Fake, &[]).await;
+    let before = workers(&app);
+    let begun = twenty(&app, Codex::Fake).await;
+    let (status, error) = app.refused(&body("fake:longline:12000000", "hi")).await;
+    assert_eq!((status, error["code"].as_str()), (502, Some("turn_failed")), "{error}");
+    assert!(error["message"].as_str().unwrap().contains("CODEX_SUBPROCESS_STREAM_LIMIT"), "{error}");
+    let status = app.grpc_refused(ask("fake:longline:12000000", "hi")).await;
+    assert_eq!(kind(&status).1, "TURN_FAILED", "{status}");
+    all_go_on(begun).await;
+    twenty_work(&app, Codex::Fake).await;
+    assert_eq!(workers(&app), before, "the worker is the same");
+    eventually!("all is quiet", app.status().await.running_turns == 0);
+    app.stop().await;
+}
+
+/// Each of them says more.
+async fn all_go_on(begun: Vec<Begun>) {
+    for mut stream in begun {
+        within(SOON, "more text", stream.more()).await;
+    }
+}
+
+/// A picture of so many bytes. What follows the end of the file is not looked at, but kept.
+fn picture(bytes: usize) -> Vec<u8> {
+    let dot =
+        "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
+    let mut file = BASE64.decode(dot).unwrap();
+    file.resize(bytes, 0);
+    file
+}
+
+/// Pictures as large as a request may bring, which Codex says back whole.
+async fn large_pictures_harm_nobody(codex: Codex) {
+    // Together well beyond the limit of a line; the fake, which is not optimized, would take long for more.
+    let file = picture(if codex == Codex::Real { 4_000_000 } else { 2_200_000 });
+    let app = warm(codex, &[]).await;
+    let before = workers(&app);
+    let begun = twenty(&app, codex).await;
+    let (model, text) = short(codex);
+    let mut grpc = ask(model, text);
+    let url = format!("data:image/png;base64,{}", BASE64.encode(&file));
+    let mut content = vec![json!({"type": "text", "text": text})];
+    for _ in 0..3 {
+        let image = pb::Image { data: file.clone().into(), ..Default::default() };
+        grpc.messages[0].parts.push(pb::ContentPart { part: Some(pb::content_part::Part::Image(image)) });
+        content.push(json!({"type": "image_url", "image_url": {"url": url}}));
+    }
+    let mut http = body(model, text);
+    http["messages"][0]["content"] = content.into();
+    assert_eq!(app.chat(grpc).await, "01234");
+    assert_eq!(app.complete(&http).await["choices"][0]["message"]["content"], "01234");
+    // Those that a tool has shown are said back too.
+    let call = json!({"id": "c", "type": "function", "function": {"name": "look", "arguments": "{}"}});
+    http["messages"] = json!([
+        {"role": "user", "content": text},
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c", "content": http["messages"][0]["content"]},
+    ]);
+    if codex == Codex::Fake {
+        // It would answer with what the tool said.
+        http["messages"].as_array_mut().unwrap().push(json!({"role": "user", "content": text}));
+    }
+    assert_eq!(app.complete(&http).await["choices"][0]["message"]["content"], "01234");
+    all_go_on(begun).await;
+    assert_eq!(workers(&app), before, "the worker is the same");
+    eventually!("all is quiet", app.status().await.running_turns == 0);
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn large_pictures_harm_nobody_over_the_fake() {
+    large_pictures_harm_nobody(Codex::Fake).await;
+}
+
+#[tokio::test]
+async fn large_pictures_harm_nobody_over_the_real_cli() {
+    large_pictures_harm_nobody(Codex::Real).await;
 }
 
 #[tokio::test]

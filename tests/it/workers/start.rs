@@ -1,29 +1,37 @@
 //! Workers that cannot be started any more, and a CLI that is replaced under a running server.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Instant};
+use std::{
+    collections::BTreeSet,
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    time::{Duration, Instant},
+};
 
-use rustix::process::Signal;
+use futures_util::future::join_all;
+use rustix::process::{Signal, kill_process};
+use serde_json::json;
 use tempfile::TempDir;
 
-use super::{health, signal_all, twenty_work, warm, workers};
+use super::{begin, endless, health, signal_all, twenty_work, warm, within, workers};
 use crate::{
     eventually,
-    support::{Codex, TestApp, executable, http::body},
+    support::{Codex, TestApp, ask, executable, http::body},
 };
 
 /// A codex that can be replaced.
-pub(super) struct Replaceable(TempDir);
+pub(super) struct Replaceable(TempDir, Codex);
 
 impl Replaceable {
     pub(super) fn new() -> Self {
-        let new = Self::missing();
-        new.put("");
-        new
+        Self::of(Codex::Fake)
     }
 
-    /// One that is not there yet.
-    pub(super) fn missing() -> Self {
-        Self(tempfile::tempdir().unwrap())
+    /// One that is the fake or the real one with something before it.
+    fn of(codex: Codex) -> Self {
+        let new = Self(tempfile::tempdir().unwrap(), codex);
+        new.put("");
+        new
     }
 
     pub(super) fn remove(&self) {
@@ -34,14 +42,14 @@ impl Replaceable {
         self.0.path().join("codex").display().to_string()
     }
 
-    /// From now on it is the fake with these shell commands before it; each start leaves a line.
+    /// From now on it is the codex with these shell commands before it; each start leaves a line.
     pub(super) fn put(&self, before: &str) {
-        let fake = executable(Codex::Fake);
+        let codex = executable(self.1);
         let (starts, new) = (self.0.path().join("starts"), self.0.path().join("new"));
         let text = format!(
             "#!/bin/sh\ncase \"$*\" in *app-server*) echo x >> '{}';; esac\n{before}\nexec '{}' \"$@\"\n",
             starts.display(),
-            fake.display()
+            codex.display()
         );
         fs::write(&new, text).unwrap();
         fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).unwrap();
@@ -51,6 +59,28 @@ impl Replaceable {
     fn starts(&self) -> usize {
         fs::read_to_string(self.0.path().join("starts")).map_or(0, |lines| lines.lines().count())
     }
+}
+
+/// A drain interrupts turns before it ends their workers: Codex ends what they have begun.
+#[tokio::test]
+async fn turns_that_a_drain_ends_are_interrupted() {
+    let codex = Replaceable::new();
+    let log = codex.0.path().join("asked");
+    codex.put(&format!(
+        r#"case "$*" in *app-server*) tee -a '{}' | '{}' "$@"; exit ;; esac"#,
+        log.display(),
+        executable(Codex::Fake).display()
+    ));
+    let app = warm(Codex::Fake, &[("CODEX_BIN", &codex.bin()), ("CODEX_DRAIN_SECONDS", "0")]).await;
+    let turns = [begin(&app, 0, endless(Codex::Fake)).await, begin(&app, 1, endless(Codex::Fake)).await];
+    let asked = || fs::read_to_string(&log).unwrap().matches("turn/interrupt").count();
+    let before = asked();
+    app.begin_drain();
+    for turn in turns {
+        assert_eq!(turn.error().await, "SHUTTING_DOWN");
+    }
+    app.stopped().await;
+    assert!(asked() >= before + 2, "{}", asked());
 }
 
 pub(super) async fn is_ill(app: &TestApp) -> bool {
@@ -82,6 +112,27 @@ async fn an_app_server_that_cannot_start_any_more_is_told_and_tried_again() {
         twenty_work(&app, Codex::Fake).await;
         app.stop().await;
     }
+}
+
+#[tokio::test]
+async fn one_that_is_no_good_at_its_start_and_does_not_end_is_given_up() {
+    let codex = Replaceable::new();
+    let settings = [("CODEX_BIN", &*codex.bin()), ("CODEX_SUBPROCESS_STREAM_LIMIT", "100000")];
+    let app = warm(Codex::Fake, &settings).await;
+    let before = codex.starts();
+    // A line that is too long, and then nothing, whatever it is told.
+    codex.put(
+        r#"case "$*" in
+        *app-server*) echo 'not a word more' >&2; head -c 120000 /dev/zero | tr '\0' x; exec sleep 120 ;;
+        esac"#,
+    );
+    signal_all(&app, Signal::KILL);
+    eventually!("it says why", health(&app).await.1.to_string().contains("not a word more"));
+    eventually!("it is tried again", codex.starts() - before >= 2);
+    codex.put("");
+    eventually!("it recovers", health(&app).await.0 == 200);
+    twenty_work(&app, Codex::Fake).await;
+    app.stop().await;
 }
 
 #[tokio::test]
@@ -151,9 +202,79 @@ async fn another_cli_gets_a_catalog_of_its_own_and_is_looked_at_first() {
     app.stop().await;
 }
 
+#[tokio::test]
+async fn a_worker_of_the_old_cli_keeps_its_catalogs_when_its_neighbour_gets_a_new_one() {
+    let codex = Replaceable::of(Codex::Real);
+    let settings =
+        [("CODEX_BIN", &*codex.bin()), ("CODEX_WORKERS", "2"), ("CODEX_SANDBOX", "workspace-write")];
+    let app = warm(Codex::Real, &settings).await;
+    // Each has a folder where its turns have theirs.
+    let step =
+        json!([{"calls": [{"name": "exec_command", "arguments": {"cmd": "dirname $TMPDIR >> seen"}}]}]);
+    let prompt = format!("@@{step}@@");
+    eventually!("both run turns", {
+        join_all((0..2).map(|_| app.chat(ask("gpt-5.5", &prompt)))).await;
+        let seen = fs::read_to_string(app.home.path().join("work/seen")).unwrap();
+        seen.lines().collect::<BTreeSet<_>>().len() == 2
+    });
+    let before = codex.starts();
+    // A catalog of another form, and an app-server that does not start.
+    codex.put(
+        r#"case "$*" in
+        "debug models") echo '{"models": [{"slug": "gpt-9", "of_another": "form"}]}'; exit ;;
+        *app-server*) echo 'not yet' >&2; exit 1 ;;
+        esac"#,
+    );
+    kill_process(workers(&app)[0], Signal::KILL).unwrap();
+    eventually!("the new one is tried", codex.starts() > before);
+    eventually!("one is left", workers(&app).len() == 1);
+    // Its catalogs are read at every thread, and those of the new one are nothing for it.
+    for model in ["gpt-5.5", "gpt-5.5:chat"] {
+        assert_eq!(app.chat(ask(model, r#"@@{"text":"01234"}@@"#)).await, "01234");
+    }
+    app.stop().await;
+}
+
+/// The names on the HTTP door's list.
+async fn listed(app: &TestApp) -> String {
+    reqwest::get(app.url("/v1/models")).await.unwrap().text().await.unwrap()
+}
+
+#[tokio::test]
+async fn the_list_of_models_is_that_of_the_cli_that_is_there() {
+    let codex = Replaceable::new();
+    let app = warm(Codex::Fake, &[("CODEX_BIN", &codex.bin())]).await;
+    let first = listed(&app).await;
+    assert!(first.contains("gpt-6-sol") && !first.contains("gpt-9.9"), "{first}");
+    codex.put(&format!(
+        r#"case "$*" in "debug models") '{}' "$@" | sed 's/gpt-6-sol/gpt-9.9/g'; exit ;; esac"#,
+        executable(Codex::Fake).display()
+    ));
+    eventually!("the new one is asked", listed(&app).await.contains("gpt-9.9"));
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn nobody_waits_in_line_for_a_list_that_nobody_can_give() {
+    let codex = Replaceable::new();
+    let app = warm(Codex::Fake, &[("CODEX_BIN", &codex.bin())]).await;
+    let before = codex.starts();
+    codex.put("export FAKE_CODEX_APP_SERVER=mute");
+    signal_all(&app, Signal::KILL);
+    eventually!("the next one is started, and says nothing", codex.starts() > before);
+    let many = join_all((0..5).map(|_| listed(&app)));
+    within(Duration::from_secs(9), "everybody is answered", many).await;
+    app.stop().await;
+}
+
+/// What contains a worker may live a little longer, when the catalog is gone.
+fn is_worker(line: &str) -> bool {
+    line.contains("model_catalog_json") && !line.contains(" contain ")
+}
+
 /// The catalog that the worker was started with.
 pub(super) fn catalog_of(app: &TestApp) -> std::path::PathBuf {
-    let line = app.processes().into_iter().find(|line| line.contains("model_catalog_json")).unwrap();
+    let line = app.processes().into_iter().find(|line| is_worker(line)).unwrap();
     let rest = line.split("model_catalog_json=").nth(1).unwrap();
     let path = rest.split_whitespace().next().unwrap().trim_matches('"');
     assert!(Path::new(path).is_file(), "{line}");

@@ -118,7 +118,7 @@ async fn listen(mailbox: &mut Mailbox, told: &mut Told) {
             }
             Mail::Notification { method, .. } => told.raw_completed |= method == "rawResponse/completed",
             Mail::ToolCall(_) => {}
-            Mail::Gone(_) | Mail::Overflow => return,
+            Mail::Gone(_) | Mail::Overflow | Mail::TooLong { .. } => return,
         }
     }
 }

@@ -41,7 +41,8 @@ fn body(events: Vec<(u32, Result<Event, Status>)>, choices: u32, pauses: Vec<boo
 }
 
 fn chunks(body: &str) -> Vec<Value> {
-    let events = body.split_terminator("\n\n").map(|event| event.strip_prefix("data: ").unwrap());
+    let events = body.split_terminator("\n\n").filter(|event| !event.starts_with(": "));
+    let events = events.map(|event| event.strip_prefix("data: ").unwrap());
     events.filter(|event| *event != "[DONE]").map(|event| serde_json::from_str(event).unwrap()).collect()
 }
 

@@ -79,10 +79,11 @@ fn a_request_with_everything_reaches_the_contract_whole() {
         agent: None,
         verbosity: "high".into(),
         timeout: None,
+        reasoning_summary: String::new(),
     };
     assert_eq!(asked.request, expected);
     assert_eq!(asked.stream, Some(Streamed { include_usage: true }));
-    assert_eq!(asked.ignored, ["temperature", "user"]);
+    assert_eq!(asked.ignored, ["temperature", "user", "response_format.json_schema.description"]);
     assert_eq!(asked.words.max_output_tokens, "max_completion_tokens");
     assert_eq!(asked.words.string_contents, [true, false, false, false, true, false]);
 }
@@ -111,6 +112,8 @@ fn one_thing_may_be_said_in_several_ways() {
         (&*nested.request.reasoning_effort, nested.words.reasoning_effort),
         ("low", "reasoning.effort")
     );
+    assert_eq!(nested.request.reasoning_summary, "auto");
+    assert_eq!(request(json!({"reasoning": {"summary": null}})).request.reasoning_summary, "");
     let both = request(json!({"reasoning": {"effort": "low"}, "reasoning_effort": "high"}));
     assert_eq!((&*both.request.reasoning_effort, both.words.reasoning_effort), ("high", "reasoning_effort"));
     assert_eq!(request(json!({"stop": "END"})).request.stop, ["END"]);

@@ -27,7 +27,7 @@ fn whole_numbers_may_be_written_as_floats() {
     for text in ["5.5", "-1", "-0.5", "4294967296", "1e99", "\"5\"", "true", "[]", "{}"] {
         let error = parse(&format!("{{\"max_tokens\":{text}}}")).unwrap_err();
         assert!(error.starts_with("max_tokens | invalid "), "{text}: {error}");
-        assert!(error.contains("expected a whole number from 0 to 4294967295"), "{text}: {error}");
+        assert!(error.contains("expected a whole number from 1 to 4294967295"), "{text}: {error}");
     }
 }
 

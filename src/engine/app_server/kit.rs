@@ -1,0 +1,111 @@
+//! What workers of one program are started with, and what is known of them: made once for each program, shared by its
+//! workers and their turns, and removed with the last of them. Another program at the same path gets another kit.
+
+use std::{ffi::OsString, path::Path, sync::OnceLock};
+
+use serde_json::{Map, Value};
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+
+use super::{
+    catalog::{self, Catalogs},
+    flags,
+    gate::Features,
+};
+use crate::{
+    config::{Codex, Profile},
+    engine::{Turn, installed::Installed, process::Launcher},
+    error::Error,
+    pb,
+};
+
+/// What workers are started with.
+#[derive(Debug)]
+pub(super) struct Kit {
+    pub(super) codex: Codex,
+    pub(super) installed: Installed,
+    pub(super) arguments: Vec<OsString>,
+    catalogs: Catalogs,
+    /// Set when a worker was found fit.
+    features: OnceLock<Features>,
+    models: OnceCell<Vec<pb::Model>>,
+    /// The catalogs: an app-server reads its own again at every thread, so they stay as long as it does.
+    _folder: TempDir,
+}
+
+impl Kit {
+    /// One for the program that was looked at; its catalogs, which are in `place`, know `names`.
+    pub(super) async fn make(
+        codex: &Codex,
+        launcher: &Launcher,
+        installed: Installed,
+        place: &Path,
+        names: &[String],
+    ) -> Result<Self, String> {
+        let folder = tempfile::Builder::new().prefix("kit-").tempdir_in(place);
+        let folder = folder.map_err(|error| format!("a folder for catalogs: {error}"))?;
+        let catalogs = catalog::write(codex, launcher, &installed, folder.path(), names).await?;
+        let arguments = flags::arguments(codex, &installed, &catalogs);
+        let features = OnceLock::new();
+        let models = OnceCell::new();
+        Ok(Self { codex: codex.clone(), installed, arguments, catalogs, features, models, _folder: folder })
+    }
+
+    /// What its workers can do; none before one was found fit.
+    pub(super) fn features(&self) -> Option<&Features> {
+        self.features.get()
+    }
+
+    /// Its workers were found fit.
+    pub(super) fn found_fit(&self, features: Features) {
+        // Two of them may be looked at, which find the same.
+        drop(self.features.set(features));
+    }
+
+    /// What its workers list. Whoever else asks meanwhile waits for the same answer.
+    pub(super) const fn models(&self) -> &OnceCell<Vec<pb::Model>> {
+        &self.models
+    }
+
+    /// What makes a thread one of `profile`.
+    pub(super) fn thread_config(&self, profile: Profile) -> Map<String, Value> {
+        flags::thread_config(&self.codex, &self.installed, &self.catalogs, profile)
+    }
+
+    /// Whether its workers can run a turn.
+    pub(super) fn check(&self, turn: &Turn) -> Result<(), Error> {
+        let nothing = Features::default();
+        let features = self.features().unwrap_or(&nothing);
+        if !turn.tools.is_empty()
+            && let Some(reason) = &features.no_tools
+        {
+            return Err(Error::unsupported("tools", reason.clone()));
+        }
+        if turn.profile != self.codex.profile && !features.per_thread_profiles() {
+            return Err(Error::unsupported("model", "the installed Codex CLI has one profile for all turns"));
+        }
+        if turn.format.is_schema()
+            && let Some(reason) = &features.no_output_schema
+        {
+            return Err(Error::unsupported("response_format", reason.clone()));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+impl Kit {
+    /// One for workers that are no processes.
+    pub(super) fn for_test() -> Self {
+        let sources = crate::config::Sources { current_dir: "/work".into(), ..Default::default() };
+        Self {
+            codex: crate::config::Config::load(sources).unwrap().codex,
+            installed: Installed::default(),
+            arguments: Vec::new(),
+            catalogs: Catalogs::for_test("agent", "chat"),
+            features: OnceLock::new(),
+            models: OnceCell::new(),
+            _folder: tempfile::tempdir().unwrap(),
+        }
+    }
+}
