@@ -15,8 +15,8 @@ const groups = lines(read("groups")).map((line) => {
 const notes = lines(readFileSync(new URL("compat-notes", import.meta.url), "utf8"))
   .filter((line) => !line.startsWith("#"))
   .map((line) => {
-    const [version, test, ...words] = line.split(" ");
-    return { version, test, words: words.join(" ") };
+    const [version, when, test, ...words] = line.split(" ");
+    return { version, always: when === "always", test, words: words.join(" ") };
   });
 
 const prefix = "engine: ";
@@ -78,9 +78,15 @@ for (const { version, gate, tests, engine } of found) {
   // Without the CLI's own words on how it is used.
   const limit = ({ says }) => `${says.split(": error:")[0].replace(/^it /, "The CLI ").replace(/\.$/, "")}.`;
   const said = gate.filter((check) => check.outcome !== "ok").map(limit);
-  for (const { name, note } of tests.filter((test) => !test.passed)) {
-    if (note === undefined) fault(`Codex ${version}: ${name} fails, see ${folder}/${version}.log`);
-    said.push(note?.words ?? `**\`${name}\` fails.**`);
+  for (const { name, passed, note } of tests) {
+    if (note === undefined && !passed) {
+      fault(`Codex ${version}: ${name} fails, see ${folder}/${version}.log`);
+      said.push(`**\`${name}\` fails.**`);
+    } else if (note?.always && passed) {
+      fault(`Codex ${version}: ${name} passes, but scripts/compat-notes says that it does not`);
+    } else if (note !== undefined) {
+      said.push(note.words);
+    }
   }
   if (said.length === 0) continue;
   console.log(`\nCodex ${version} over \`${engine}\`:\n`);

@@ -54,7 +54,7 @@ doctor() {
 tests() {
     local log=$1
     shift
-    timeout 420 cargo test --locked --test it -- --test-threads 1 "$@" >>"$log" 2>&1 || true
+    timeout 480 cargo test --locked --test it -- --test-threads 1 "$@" >>"$log" 2>&1 || true
     tail -n 5 "$log" | grep -q '^test result: ' || die "the tests did not come to their end, see $log"
 }
 
