@@ -10,7 +10,10 @@ mod sabotage;
 mod soak;
 mod start;
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use codex_api::pb;
 use futures_util::{StreamExt, future::join_all};
@@ -208,6 +211,14 @@ async fn twenty_work(app: &TestApp, codex: Codex) {
 /// Whatever happened is over within the time.
 async fn within<T>(limit: Duration, what: &str, work: impl Future<Output = T>) -> T {
     timeout(limit, work).await.unwrap_or_else(|_| panic!("not within {limit:?}: {what}"))
+}
+
+/// The next twenty turns after a loss, within the time that is promised for them. They must work whatever else the
+/// machine does; if something else takes it, the same loss may be tried twice more for the time.
+async fn next_twenty(app: &TestApp, codex: Codex) -> bool {
+    let began = Instant::now();
+    timeout(SOON, twenty_work(app, codex)).await.expect("the next twenty turns");
+    began.elapsed() <= lost::NEXT
 }
 
 /// What health says.

@@ -42,7 +42,7 @@ async fn an_agent_gets_what_the_readme_says() {
     let app = warm(&[]).await;
     for model in MODELS {
         let bytes = size(&app, model).await;
-        assert!((35_000..50_000).contains(&bytes), "{model}: {bytes} bytes");
+        assert!((26_000..36_000).contains(&bytes), "{model}: {bytes} bytes");
     }
     app.stop().await;
 }

@@ -81,9 +81,9 @@ async fn a_client_that_reads_on_after_the_deadline_is_told_of_it() {
 
 #[tokio::test]
 async fn a_client_that_reads_slowly_gets_everything() {
-    // Some four seconds in all: twice what a silent client has.
-    let app = TestApp::fake(&[("CODEX_WRITE_TIMEOUT_SECONDS", "2")]).await;
-    let text = read_slowly(&app, &body("fake:text:2000000", "x"), Duration::from_millis(20)).await;
+    // Some six seconds in all: twice what a silent client has.
+    let app = TestApp::fake(&[("CODEX_WRITE_TIMEOUT_SECONDS", "3")]).await;
+    let text = read_slowly(&app, &body("fake:text:2000000", "x"), Duration::from_millis(30)).await;
     assert!(text == "0123456789".repeat(200_000), "{} characters", text.len());
     app.stop().await;
 }

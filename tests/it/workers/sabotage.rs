@@ -20,7 +20,7 @@ const ENDLESS: (&str, &str) = ("gpt-5.5", r#"@@{"tokens":100000,"delay_ms":100}@
 const NOTICED: Duration = Duration::from_secs(15);
 
 /// What is said of a worker that was found out so.
-const SENT_AWAY: &str = "it was sent away";
+const SENT_AWAY: &str = "it no longer answered";
 
 /// One that breaks a rule is sent away at once.
 const AT_ONCE: Duration = Duration::from_secs(2);
