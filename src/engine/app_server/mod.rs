@@ -32,6 +32,7 @@ mod tools;
 mod turn;
 mod turn_folder;
 mod usage;
+mod vitals;
 mod wire;
 mod work;
 mod worker;

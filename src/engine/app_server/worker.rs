@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
@@ -12,13 +12,17 @@ use std::{
 };
 
 use serde_json::json;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep, timeout},
+};
 use tokio_util::task::TaskTracker;
 
 use super::{
     kit::Kit,
     peer::{CallError, Peer},
     sweep,
+    vitals::Vitals,
 };
 use crate::engine::{
     Slot, complaint,
@@ -31,6 +35,9 @@ pub(super) const CALL_LIMIT: Duration = Duration::from_secs(20);
 
 /// How long one that fails at its start may take to end and say why.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// How long a worker without turns is left alone: to look after it costs processor time, its own too.
+const IDLE: Duration = Duration::from_secs(2);
 
 /// How often a worker is asked whether it is there.
 const PULSE: Duration = Duration::from_secs(1);
@@ -78,6 +85,8 @@ pub(super) struct Worker {
     pub(super) turns: AtomicU32,
     /// Turns that it runs.
     pub(super) running: AtomicUsize,
+    /// Told when it gets a turn and had none.
+    busy: Notify,
     /// When each of these began, in the kernel's ticks.
     begun: Mutex<BTreeMap<u32, u64>>,
     /// No more turns are given to it.
@@ -85,7 +94,9 @@ pub(super) struct Worker {
     /// It owes an answer for longer than usual.
     pub(super) late: AtomicBool,
     process: Mutex<Option<ProcessGroup>>,
+    /// Of its containment.
     pid: Option<u32>,
+    vitals: Option<Vitals>,
 }
 
 impl Worker {
@@ -125,11 +136,13 @@ impl Worker {
             born: Instant::now(),
             turns: AtomicU32::new(0),
             running: AtomicUsize::new(0),
+            busy: Notify::new(),
             begun: Mutex::default(),
             retired: AtomicBool::new(false),
             late: AtomicBool::new(false),
             process: Mutex::new(process),
             pid,
+            vitals: pid.and_then(Vitals::of),
         }
     }
 
@@ -151,10 +164,13 @@ impl Worker {
 
     /// Ends when somebody has stopped the process: it would never answer, and need not be asked.
     async fn stopped(&self) {
-        let mut ticks = 0;
+        let (mut ticks, mut heard) = (0, self.peer.heard());
         while ticks < STOPPED_TICKS {
+            self.busy().await;
             sleep(TICK).await;
-            let stopped = self.pid.and_then(contained_by).and_then(state) == Some('T');
+            let now = self.peer.heard();
+            let silent = std::mem::replace(&mut heard, now) == now;
+            let stopped = silent && self.vitals.as_ref().is_some_and(Vitals::is_stopped);
             ticks = if stopped { ticks + 1 } else { 0 };
             self.late.fetch_or(stopped, Ordering::Relaxed);
         }
@@ -163,6 +179,7 @@ impl Worker {
     /// Ends when the worker owes an answer for too long.
     async fn silent(&self) -> &'static str {
         loop {
+            self.busy().await;
             sleep(PULSE).await;
             let pulse = self.peer.pulse();
             tokio::pin!(pulse);
@@ -187,13 +204,22 @@ impl Worker {
         }
     }
 
+    /// Waits for turns, but not for long.
+    async fn busy(&self) {
+        // Made before the look, so that no turn is missed in between.
+        let busy = self.busy.notified();
+        if self.running.load(Ordering::Relaxed) == 0 {
+            let _idle = timeout(IDLE, busy).await;
+        }
+    }
+
     fn begun(&self) -> MutexGuard<'_, BTreeMap<u32, u64>> {
         self.begun.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Memory that the process holds, in bytes.
     pub(super) fn memory(&self) -> u64 {
-        self.pid.and_then(contained_by).and_then(resident).unwrap_or_default()
+        self.vitals.as_ref().map_or(0, Vitals::memory)
     }
 }
 
@@ -207,25 +233,6 @@ async fn shake_hands(peer: &Peer) -> Result<(), CallError> {
     Ok(())
 }
 
-/// The process in a containment.
-fn contained_by(containment: u32) -> Option<u32> {
-    let path = format!("/proc/{containment}/task/{containment}/children");
-    std::fs::read_to_string(path).ok()?.split_ascii_whitespace().next()?.parse().ok()
-}
-
-/// The letter for what a process does; `T` when it was stopped.
-fn state(pid: u32) -> Option<char> {
-    let stat = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")).ok()?;
-    // The name, in parentheses, may hold anything.
-    stat.rsplit_once(')')?.1.trim_start().chars().next()
-}
-
-fn resident(pid: u32) -> Option<u64> {
-    let status = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    Some(line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? * 1024)
-}
-
 /// A turn on a worker; dropped, the worker has one turn less.
 #[derive(Debug)]
 pub(super) struct Lease(pub(super) Arc<Worker>, u32);
@@ -233,7 +240,9 @@ pub(super) struct Lease(pub(super) Arc<Worker>, u32);
 impl Lease {
     pub(super) fn of(worker: &Arc<Worker>) -> Self {
         let number = worker.turns.fetch_add(1, Ordering::Relaxed);
-        worker.running.fetch_add(1, Ordering::Relaxed);
+        if worker.running.fetch_add(1, Ordering::Relaxed) == 0 {
+            worker.busy.notify_waiters();
+        }
         worker.begun().insert(number, procfs::ticks());
         Self(Arc::clone(worker), number)
     }
@@ -242,7 +251,7 @@ impl Lease {
     pub(super) async fn sweep(&self, thread: &str) {
         let Some(containment) = self.pid else { return };
         let others = || self.begun().iter().filter(|(number, _)| **number != self.1).map(|(_, at)| *at).min();
-        sweep::end_commands(containment, contained_by(containment), thread, others).await;
+        sweep::end_commands(containment, self.vitals.as_ref().map(Vitals::pid), thread, others).await;
     }
 }
 

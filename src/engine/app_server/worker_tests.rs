@@ -25,13 +25,15 @@ async fn silence_is_noticed() {
     let (worker, _silent) = worker();
     let (why, after) = lost(&worker).await;
     assert_eq!(why, "it no longer answers");
-    assert_eq!(after, PULSE + TICK * SILENT_TICKS);
+    assert_eq!(after, IDLE + PULSE + TICK * SILENT_TICKS);
     assert!(worker.late.load(Ordering::Relaxed), "and others were preferred before");
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_speaks_but_does_not_answer_has_more_time_but_not_for_ever() {
     let (worker, mut theirs) = worker();
+    let worker = Arc::new(worker);
+    let _turn = Lease::of(&worker);
     let speaking = async {
         loop {
             theirs.write_all(b"{\"method\":\"some/news\"}\n").await.unwrap();
@@ -42,7 +44,7 @@ async fn who_speaks_but_does_not_answer_has_more_time_but_not_for_ever() {
         lost = lost(&worker) => lost,
         () = speaking => unreachable!("it goes on for ever"),
     };
-    assert_eq!((why, after), ("it no longer answers", PULSE + TICK * DEAF_TICKS));
+    assert_eq!((why, after), ("it no longer answers", PULSE + TICK * DEAF_TICKS), "it has turns");
 }
 
 #[tokio::test(start_paused = true)]
@@ -64,4 +66,21 @@ async fn a_late_answer_makes_all_good() {
     }
     drop(theirs);
     assert_eq!(lost(&worker).await.0, "it ended");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_turn_ends_the_rest_of_its_watch() {
+    let (worker, _silent) = worker();
+    let worker = Arc::new(worker);
+    let first = async {
+        sleep(IDLE / 4).await;
+        let turn = Lease::of(&worker);
+        std::future::pending::<()>().await;
+        drop(turn);
+    };
+    let (_, after) = tokio::select! {
+        lost = lost(&worker) => lost,
+        () = first => unreachable!("it goes on for ever"),
+    };
+    assert_eq!(after, IDLE / 4 + PULSE + TICK * SILENT_TICKS);
 }
