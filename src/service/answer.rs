@@ -75,7 +75,7 @@ impl Answer {
             }
             TurnEvent::Text(text) => {
                 self.any_text |= !text.is_empty();
-                let filtered = self.filter.push(&text);
+                let filtered = self.filter.push(text);
                 self.out(filtered)
             }
             TurnEvent::Reasoning(text) => Event::ReasoningDelta(pb::ReasoningDelta { text }).into(),
@@ -126,14 +126,14 @@ impl Answer {
         if !self.any_text {
             return Step::default();
         }
-        let filtered = self.filter.push(MESSAGE_BREAK);
+        let filtered = self.filter.push(MESSAGE_BREAK.to_owned());
         self.out(filtered)
     }
 
     fn finish(&mut self, reason: FinishReason, usage: Option<pb::Usage>) -> Step {
         let mut events: Vec<Event> = self.waiting.take().and_then(delta).into_iter().collect();
         let mut end = None;
-        let held = self.held.take().map(|text| self.filter.push(&text));
+        let held = self.held.take().map(|text| self.filter.push(text));
         for filtered in [held, Some(self.filter.finish())].into_iter().flatten() {
             if end.is_none() {
                 events.extend(delta(filtered.text));

@@ -1,11 +1,14 @@
 //! A request under way: its turns merged into one numbered stream of the contract's events, with one deadline,
 //! exactly one end, and an account. Dropping the stream drops the turns.
 
-use std::{pin::Pin, time::Duration};
+use std::{
+    pin::{Pin, pin},
+    time::Duration,
+};
 
 use async_stream::try_stream;
-use futures_util::{Stream, StreamExt, TryStreamExt, stream, stream::SelectAll};
-use tokio::time::{Instant, timeout, timeout_at};
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
 use tonic::Status;
 
@@ -73,21 +76,26 @@ impl Begun {
             let mut usage = Some(pb::Usage::default());
             let mut held = Some((started, Vec::new()));
             let hold_until = Instant::now() + if awaits_call { HELD_BACK_FOR_CALL } else { HELD_BACK };
+            // Made once: an event costs little more than its own way.
+            let mut stopped = pin!(stop.cancelled());
+            let mut patience = pin!(sleep_until(hold_until.min(deadline.at())));
 
             while left > 0 {
-                let until = if held.is_some() { hold_until.min(deadline.at()) } else { deadline.at() };
                 let next = tokio::select! {
                     // The end of the server's patience is no race: it wins.
                     biased;
-                    () = stop.cancelled() => Some(Err(Error::Draining)),
-                    next = timeout_at(until, merged.next()) => match next {
-                        Ok(Some((index, said))) => Some(said.map(|said| (index, said))),
+                    () = &mut stopped => Some(Err(Error::Draining)),
+                    next = merged.next() => match next {
+                        Some((index, said)) => Some(said.map(|said| (index, said))),
                         // An engine ends at the deadline; who reads slowly may come to that end before to ours.
-                        Ok(None) if deadline.at() <= Instant::now() => Some(Err(deadline.exceeded())),
-                        Ok(None) => Some(Err(Error::internal("an engine's stream ended without its end"))),
-                        Err(_) if until == deadline.at() => Some(Err(deadline.exceeded())),
-                        Err(_) => None,
+                        None if deadline.at() <= Instant::now() => Some(Err(deadline.exceeded())),
+                        None => Some(Err(Error::internal("an engine's stream ended without its end"))),
                     },
+                    () = &mut patience => {
+                        let is_deadline = patience.deadline() == deadline.at();
+                        patience.as_mut().reset(deadline.at());
+                        is_deadline.then(|| Err(deadline.exceeded()))
+                    }
                 };
                 let said = next.transpose().inspect_err(|error| account.failed(error))?;
                 let (index, event) = match said {
@@ -107,6 +115,7 @@ impl Begun {
                     (_, event) => event,
                 };
                 if let Some((started, early)) = held.take() {
+                    patience.as_mut().reset(deadline.at());
                     yield numbers.number(0, Event::Started(started));
                     for (index, event) in early {
                         yield numbers.number(index, event);
@@ -138,14 +147,18 @@ fn is_early(event: &Event, awaits_call: bool) -> bool {
     }
 }
 
-type Merged = SelectAll<Pin<Box<dyn Stream<Item = (u32, Result<Said, Error>)> + Send>>>;
+type Merged = Pin<Box<dyn Stream<Item = (u32, Result<Said, Error>)> + Send>>;
 
 fn merge(choices: Vec<Choice>) -> Merged {
-    let numbered = (0u32..).zip(choices).map(|(index, choice)| {
-        let said = say(choice).map(move |said| (index, said));
-        Box::pin(said) as Pin<Box<dyn Stream<Item = _> + Send>>
-    });
-    stream::select_all(numbered)
+    let numbered = (0u32..)
+        .zip(choices)
+        .map(|(index, choice)| -> Merged { Box::pin(say(choice).map(move |said| (index, said))) });
+    let mut numbered: Vec<Merged> = numbered.collect();
+    // Nearly always there is one, which needs no merging.
+    match numbered.pop() {
+        Some(only) if numbered.is_empty() => only,
+        last => Box::pin(stream::select_all(numbered.into_iter().chain(last))),
+    }
 }
 
 /// One choice from its first event to its end.

@@ -33,26 +33,27 @@ impl TextFilter {
     }
 
     /// Text that came. Some of it may be kept back until it is clear what it is.
-    pub(super) fn push(&mut self, text: &str) -> Filtered {
+    pub(super) fn push(&mut self, text: String) -> Filtered {
         let (text, stopped) = match &mut self.stop {
-            Some(stop) => stop.until(text),
-            None => (text.to_owned(), false),
+            Some(stop) => stop.until(&text),
+            None => (text, false),
         };
-        self.stripped(&text, stopped, stopped)
+        self.stripped(text, stopped, stopped)
     }
 
     /// The rest, when no more text comes.
     pub(super) fn finish(&mut self) -> Filtered {
         let text = self.stop.as_mut().map(Matcher::rest).unwrap_or_default();
-        self.stripped(&text, false, true)
+        self.stripped(text, false, true)
     }
 
-    fn stripped(&mut self, text: &str, stopped: bool, last: bool) -> Filtered {
-        let mut text = match &mut self.tags {
-            Some(tags) if last => tags.without(text) + &tags.rest(),
-            Some(tags) => tags.without(text),
-            None => text.to_owned(),
-        };
+    fn stripped(&mut self, mut text: String, stopped: bool, last: bool) -> Filtered {
+        if let Some(tags) = &mut self.tags {
+            text = tags.without(&text);
+            if last {
+                text += &tags.rest();
+            }
+        }
         if self.tokens.as_mut().is_some_and(|tokens| tokens.cut(&mut text, last || stopped)) {
             return Filtered { text, end: Some(FinishReason::Length) };
         }
@@ -202,7 +203,7 @@ mod tests {
     fn run(mut filter: TextFilter, pieces: &[&str]) -> (String, Option<FinishReason>) {
         let mut out = String::new();
         for piece in pieces {
-            let Filtered { text, end } = filter.push(piece);
+            let Filtered { text, end } = filter.push((*piece).to_owned());
             out.push_str(&text);
             if end.is_some() {
                 return (out, end);
@@ -227,9 +228,9 @@ mod tests {
     #[test]
     fn what_cannot_be_a_stop_text_is_not_kept_back() {
         let mut filter = stop(&["</end>"]);
-        assert_eq!(filter.push("a < b").text, "a < b");
-        assert_eq!(filter.push("c <").text, "c ");
-        assert_eq!(filter.push("= d").text, "<= d");
+        assert_eq!(filter.push("a < b".into()).text, "a < b");
+        assert_eq!(filter.push("c <".into()).text, "c ");
+        assert_eq!(filter.push("= d".into()).text, "<= d");
     }
 
     #[test]

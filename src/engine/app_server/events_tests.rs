@@ -23,7 +23,10 @@ fn plain() -> Translator {
 
 #[expect(clippy::needless_pass_by_value, reason = "the callers write their parameters in place")]
 fn events(translator: &mut Translator, method: &str, params: Value) -> Vec<TurnEvent> {
-    translator.push(method, &params, TURN).unwrap().events
+    match Delta::of(method, &params) {
+        Some(delta) => translator.delta(delta).events,
+        None => translator.push(method, &params, TURN).unwrap().events,
+    }
 }
 
 fn delta(text: &str) -> Value {

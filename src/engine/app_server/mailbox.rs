@@ -10,7 +10,7 @@ use std::{
 use serde_json::Value;
 use tokio::sync::Notify;
 
-use super::wire;
+use super::{delta::Delta, wire};
 
 /// Most bytes of one thread that wait to be read.
 const LIMIT: usize = 16 << 20;
@@ -18,7 +18,9 @@ const LIMIT: usize = 16 << 20;
 /// One thing said of a thread.
 #[derive(Debug)]
 pub(super) enum Mail {
-    /// A notification.
+    /// A piece of text.
+    Delta(Delta),
+    /// Any other notification.
     Notification {
         /// Its method.
         method: String,
@@ -101,16 +103,11 @@ impl Letterbox {
 }
 
 impl Queue {
-    fn push(&mut self, mail: Mail, bytes: usize) {
+    fn push(&mut self, mut mail: Mail, bytes: usize) {
         self.lossy |= matches!(mail, Mail::TooLong { .. });
-        let added = delta(&mail).map_or(0, str::len);
-        if self.bytes + added <= LIMIT
-            && let Some((weight, last)) = self.mail.back_mut()
-            && join(last, &mail)
-        {
-            *weight += added;
-            self.bytes += added;
-            return;
+        if let Mail::Delta(delta) = mail {
+            let Err(other) = self.join(delta) else { return };
+            mail = Mail::Delta(other);
         }
         if self.bytes + bytes > LIMIT {
             (self.overflowed, self.lossy) = (true, true);
@@ -121,35 +118,19 @@ impl Queue {
         self.bytes += bytes;
         self.mail.push_back((bytes, mail));
     }
-}
 
-/// Appends a delta to the one before it, if both belong to the same text.
-fn join(last: &mut Mail, next: &Mail) -> bool {
-    let Some(more) = delta(next).map(str::to_owned) else { return false };
-    let (Mail::Notification { method: a, params: before }, Mail::Notification { method: b, params: after }) =
-        (last, next)
-    else {
-        return false;
-    };
-    let same = a == b
-        && ["itemId", "summaryIndex", "contentIndex"].iter().all(|key| before.get(key) == after.get(key));
-    match before.get_mut("delta") {
-        Some(Value::String(text)) if same => {
-            text.push_str(&more);
-            true
+    /// Appends a delta to the one before it, if both belong to the same text; gives it back if not.
+    fn join(&mut self, delta: Delta) -> Result<(), Delta> {
+        let added = delta.text.len();
+        match self.mail.back_mut() {
+            Some((weight, Mail::Delta(last))) if self.bytes + added <= LIMIT => {
+                last.join(delta)?;
+                *weight += added;
+                self.bytes += added;
+                Ok(())
+            }
+            _ => Err(delta),
         }
-        _ => false,
-    }
-}
-
-fn delta(mail: &Mail) -> Option<&str> {
-    match mail {
-        Mail::Notification { method, params } if method.ends_with("elta") => params.get("delta")?.as_str(),
-        Mail::Notification { .. }
-        | Mail::ToolCall(_)
-        | Mail::Gone(_)
-        | Mail::Overflow
-        | Mail::TooLong { .. } => None,
     }
 }
 
@@ -177,6 +158,10 @@ impl Mailbox {
     fn try_next(&mut self) -> Option<Mail> {
         let mut queue = self.0.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let (bytes, mail) = queue.mail.pop_front()?;
+        if queue.mail.is_empty() {
+            // Most turns say nothing most of the time.
+            queue.mail = VecDeque::new();
+        }
         queue.bytes = queue.bytes.saturating_sub(bytes);
         if matches!(mail, Mail::Overflow) {
             // Who knows of it may still want to hear the end.
@@ -201,14 +186,13 @@ mod tests {
     use super::*;
 
     fn text(item: &str, delta: &str) -> Mail {
-        Mail::Notification {
-            method: "item/agentMessage/delta".into(),
-            params: json!({"itemId": item, "delta": delta}),
-        }
+        let params = json!({"itemId": item, "delta": delta});
+        Mail::Delta(Delta::of("item/agentMessage/delta", &params).unwrap())
     }
 
     async fn next_delta(mailbox: &mut Mailbox) -> String {
-        delta(&mailbox.next().await).unwrap_or("none").to_owned()
+        let Mail::Delta(delta) = mailbox.next().await else { panic!("no delta") };
+        delta.text
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@ mod attempt;
 mod call_ids;
 mod catalog;
 mod checks;
+mod delta;
 mod events;
 mod failure;
 mod flags;

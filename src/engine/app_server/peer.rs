@@ -21,6 +21,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
+    delta::Delta,
     large::{self, Large},
     mailbox::{Letterbox, Mail},
     wire::{self, Incoming, RpcError},
@@ -248,6 +249,10 @@ impl Shared {
             self.put(known, 0);
             return None;
         }
+        if let Some((thread, delta)) = Delta::of_line(line) {
+            self.tell(&thread, Mail::Delta(delta), line.len());
+            return None;
+        }
         let Some(incoming) = wire::read(line) else {
             if !line.trim_ascii().is_empty() {
                 tracing::warn!(
@@ -259,7 +264,10 @@ impl Shared {
         };
         match (&incoming.method, &incoming.id) {
             (Some(_), Some(_)) => self.asked(incoming),
-            (Some(_), None) => self.told(incoming, line.len()),
+            (Some(_), None) => {
+                self.told(incoming, line.len());
+                None
+            }
             (None, _) => self.answered(incoming),
         }
     }
@@ -289,12 +297,20 @@ impl Shared {
         Some(self.unsubscribe(&thread))
     }
 
-    fn told(&self, incoming: Incoming, bytes: usize) -> Option<Vec<u8>> {
-        let letterbox = self.routes().threads.get(incoming.thread()?).cloned()?;
-        let mail =
-            Mail::Notification { method: incoming.method.unwrap_or_default(), params: incoming.params };
-        letterbox.put(mail, bytes);
-        None
+    fn told(&self, incoming: Incoming, bytes: usize) {
+        let Some(thread) = incoming.thread().map(str::to_owned) else { return };
+        let (method, params) = (incoming.method.unwrap_or_default(), incoming.params);
+        let mail = match Delta::of(&method, &params) {
+            Some(delta) => Mail::Delta(delta),
+            None => Mail::Notification { method, params },
+        };
+        self.tell(&thread, mail, bytes);
+    }
+
+    /// False if nobody will read it.
+    fn tell(&self, thread: &str, mail: Mail, bytes: usize) -> bool {
+        let letterbox = self.routes().threads.get(thread).cloned();
+        letterbox.is_some_and(|letterbox| letterbox.put(mail, bytes))
     }
 
     /// Passes on what is left of a large line. False if nobody can be told that it is missing.
@@ -305,8 +321,7 @@ impl Shared {
             Large::Needed { thread: Some(thread) } => (thread, Mail::TooLong { limit }),
             Large::Needed { thread: None } => return false,
         };
-        let letterbox = self.routes().threads.get(&thread).cloned();
-        letterbox.map(|letterbox| letterbox.put(mail, 256));
+        self.tell(&thread, mail, 256);
         true
     }
 
@@ -314,11 +329,10 @@ impl Shared {
         let id = incoming.id.clone().unwrap_or_default();
         match incoming.method.as_deref().unwrap_or_default() {
             "item/tool/call" => {
-                let letterbox =
-                    incoming.thread().and_then(|thread| self.routes().threads.get(thread).cloned());
+                let thread = incoming.thread().map(str::to_owned);
                 let call = serde_json::from_value::<wire::ToolCall>(incoming.params);
                 let call = call.map(|call| Mail::ToolCall(wire::ToolCall { request: id.clone(), ..call }));
-                let taken = letterbox.zip(call.ok()).is_some_and(|(letterbox, call)| letterbox.put(call, 0));
+                let taken = thread.zip(call.ok()).is_some_and(|(thread, call)| self.tell(&thread, call, 0));
                 (!taken).then(|| wire::refusal(&id))
             }
             // Nobody is there to be asked.

@@ -1,11 +1,11 @@
 //! One turn on a worker: a thread of its own, the whole history put in, the turn started, its events passed on, the
 //! thread let go. Its task owns all of it; nobody listening is the reason to interrupt.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use tokio::{
-    sync::mpsc,
+    sync::mpsc::{self, error::TrySendError},
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -184,7 +184,8 @@ impl Conductor {
         Ok(started.map(|started| started["turn"]["id"].as_str().unwrap_or_default().to_owned()))
     }
 
-    /// Passes events on until the turn is over, or nobody wants it any more.
+    /// Passes events on until the turn is over, or nobody wants it any more. What is waited for besides is made once, and
+    /// only looked at when there is nothing to read: a delta costs little more than its own way.
     async fn read(
         &mut self,
         lease: &Lease,
@@ -193,21 +194,20 @@ impl Conductor {
         turn: &Turn,
         out: &Out,
     ) -> Result<Left, (Left, Error)> {
-        let deadline = turn.deadline.unwrap_or_else(|| Instant::now() + Duration::from_secs(7 * 86400));
+        let mut enough = pin!(enough(out, &self.stop, turn.deadline));
         loop {
             let patience = self.translator.patience();
             let mail = tokio::select! {
                 biased;
-                () = out.closed() => return Ok(Left::Running),
-                () = self.stop.cancelled() => return Err((Left::Running, Error::Draining)),
-                // The service says what there is to say.
-                () = sleep_until(deadline) => return Ok(Left::Running),
                 mail = mailbox.next() => Some(mail),
-                () = sleep(patience.unwrap_or_default()), if patience.is_some() => None,
+                ended = &mut enough => return ended.map(|()| Left::Running).map_err(|error| (Left::Running, error)),
+                () = pause(patience) => None,
             };
             let over = matches!(&mail, Some(Mail::Notification { method, .. }) if method == "turn/completed");
             let left = || if over { Left::Over } else { Left::Running };
+            let ended = |ended: Result<(), Error>| ended.map(|()| left()).map_err(|error| (left(), error));
             let mut step = match mail {
+                Some(Mail::Delta(delta)) => self.translator.delta(delta),
                 Some(Mail::Notification { method, params }) => {
                     self.translator.push(&method, &params, id).map_err(|error| (left(), error))?
                 }
@@ -221,9 +221,7 @@ impl Conductor {
                 let tools = self.translator.tools();
                 let verdicts = tokio::select! {
                     verdicts = Box::pin(checks::of(tools, calls)) => verdicts,
-                    () = out.closed() => return Ok(left()),
-                    () = self.stop.cancelled() => return Err((left(), Error::Draining)),
-                    () = sleep_until(deadline) => return Ok(left()),
+                    enough = &mut enough => return ended(enough),
                 };
                 let checked = verdicts.and_then(|verdicts| self.translator.checked(verdicts));
                 step = checked.map_err(|error| (left(), error))?;
@@ -232,10 +230,14 @@ impl Conductor {
                 self.memory.remember(self.place, calls, std::mem::take(items));
             }
             for event in step.events {
+                let event = match out.try_send(Box::new(Ok(event))) {
+                    Ok(()) => continue,
+                    Err(TrySendError::Closed(_)) => return Ok(left()),
+                    Err(TrySendError::Full(event)) => event,
+                };
                 tokio::select! {
-                    sent = out.send(Box::new(Ok(event))) => if sent.is_err() { return Ok(left()) },
-                    () = self.stop.cancelled() => return Err((left(), Error::Draining)),
-                    () = sleep_until(deadline) => return Ok(left()),
+                    sent = Box::pin(out.send(event)) => if sent.is_err() { return Ok(left()) },
+                    enough = &mut enough => return ended(enough),
                     () = mailbox.overflow() => return Err((left(), unread())),
                 }
             }
@@ -326,13 +328,38 @@ async fn let_go(lease: &Lease, thread: &str) {
     drop(lease.peer.call("thread/unsubscribe", &json!({"threadId": thread}), CALL_LIMIT).await);
 }
 
+/// Ends when the turn is no longer wanted, with an error if the client is to be told one by us.
+async fn enough(out: &Out, stop: &CancellationToken, deadline: Option<Instant>) -> Result<(), Error> {
+    tokio::select! {
+        () = out.closed() => Ok(()),
+        () = stop.cancelled() => Err(Error::Draining),
+        // The service says what there is to say.
+        () = until(deadline) => Ok(()),
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Ends after that time; boxed, because hardly any turn needs it.
+async fn pause(patience: Option<Duration>) {
+    match patience {
+        Some(patience) => Box::pin(sleep(patience)).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Waits for the last word of a turn.
 async fn over(mailbox: &mut Mailbox) {
     loop {
         match mailbox.next().await {
             Mail::Notification { method, .. } if method == "turn/completed" => return,
             Mail::Gone(_) => return,
-            Mail::Notification { .. } | Mail::ToolCall(_) => {}
+            Mail::Delta(_) | Mail::Notification { .. } | Mail::ToolCall(_) => {}
             // Lost, perhaps, with the rest; what counts is told by the worker's next answer.
             Mail::Overflow | Mail::TooLong { .. } => return,
         }

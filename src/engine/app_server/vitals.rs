@@ -30,13 +30,15 @@ impl Vitals {
         let mut text = [0; 512];
         let stat = read(&self.stat, &mut text);
         // The name, in parentheses, may hold anything; the letter after it tells what the process does.
-        stat.and_then(|stat| stat.rsplit_once(')')).is_some_and(|(_, after)| after.trim_start().starts_with('T'))
+        stat.and_then(|stat| stat.rsplit_once(')'))
+            .is_some_and(|(_, after)| after.trim_start().starts_with('T'))
     }
 
     /// Memory that it holds, in bytes; nothing once it is gone.
     pub(super) fn memory(&self) -> u64 {
         let mut text = [0; 128];
-        let pages = read(&self.statm, &mut text).and_then(|statm| statm.split(' ').nth(1)?.parse::<u64>().ok());
+        let pages =
+            read(&self.statm, &mut text).and_then(|statm| statm.split(' ').nth(1)?.parse::<u64>().ok());
         pages.unwrap_or_default() * u64::try_from(rustix::param::page_size()).unwrap_or_default()
     }
 }

@@ -117,7 +117,7 @@ async fn listen(mailbox: &mut Mailbox, told: &mut Told) {
                 return;
             }
             Mail::Notification { method, .. } => told.raw_completed |= method == "rawResponse/completed",
-            Mail::ToolCall(_) => {}
+            Mail::Delta(_) | Mail::ToolCall(_) => {}
             Mail::Gone(_) | Mail::Overflow | Mail::TooLong { .. } => return,
         }
     }

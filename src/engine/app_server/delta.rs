@@ -1,0 +1,143 @@
+//! Pieces of text as the model makes them: most of what an app-server says, so a line of this kind is read into its few
+//! fields and not into a tree. What the text means is not known here.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+/// A piece of text.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Delta {
+    pub(super) kind: Kind,
+    item: String,
+    /// Of a text that has several parts.
+    part: Option<u64>,
+    pub(super) text: String,
+}
+
+/// What it is a piece of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A message of the agent.
+    Message,
+    /// A summary of its thoughts.
+    Summary,
+    /// Its thoughts as they are.
+    Thoughts,
+}
+
+/// How every notification begins, as Codex writes it.
+const HEAD: &[u8] = br#"{"method":""#;
+
+#[derive(Deserialize)]
+struct Line<'a> {
+    #[serde(borrow)]
+    params: Params<'a>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Params<'a> {
+    #[serde(borrow, default)]
+    thread_id: Cow<'a, str>,
+    #[serde(default)]
+    item_id: String,
+    #[serde(alias = "contentIndex")]
+    summary_index: Option<u64>,
+    #[serde(default)]
+    delta: String,
+}
+
+impl Kind {
+    fn of(method: &[u8]) -> Option<Self> {
+        match method {
+            b"item/agentMessage/delta" => Some(Self::Message),
+            b"item/reasoning/summaryTextDelta" => Some(Self::Summary),
+            b"item/reasoning/textDelta" => Some(Self::Thoughts),
+            _ => None,
+        }
+    }
+}
+
+impl Delta {
+    /// A line that is one at first sight, and its thread. Others may be one too.
+    pub(super) fn of_line(line: &[u8]) -> Option<(Cow<'_, str>, Self)> {
+        let method = line.strip_prefix(HEAD)?.split(|byte| *byte == b'"').next()?;
+        let kind = Kind::of(method)?;
+        let Line { mut params } = serde_json::from_slice(line).ok()?;
+        Some((std::mem::take(&mut params.thread_id), Self::new(kind, params)))
+    }
+
+    /// A notification, if it is one.
+    pub(super) fn of(method: &str, params: &Value) -> Option<Self> {
+        Some(Self::new(Kind::of(method.as_bytes())?, Params::deserialize(params).ok()?))
+    }
+
+    /// Appends the next piece, if both belong to the same text; gives it back if not.
+    pub(super) fn join(&mut self, next: Self) -> Result<(), Self> {
+        if (self.kind, &self.item, self.part) != (next.kind, &next.item, next.part) {
+            return Err(next);
+        }
+        self.text.push_str(&next.text);
+        Ok(())
+    }
+
+    fn new(kind: Kind, params: Params<'_>) -> Self {
+        Self { kind, item: params.item_id, part: params.summary_index, text: params.delta }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn both_ways_of_reading_agree() {
+        let texts = ["a", "\"method\":\"x\"", "ß\n\u{2028}", ""];
+        let kinds = [
+            ("item/agentMessage/delta", Kind::Message, Value::Null),
+            ("item/reasoning/summaryTextDelta", Kind::Summary, json!(2)),
+        ];
+        for ((method, kind, part), text) in kinds.iter().flat_map(|kind| texts.map(|text| (kind, text))) {
+            let params =
+                json!({"threadId": "t", "turnId": "u", "itemId": "m", "delta": text, "summaryIndex": part});
+            let line = json!({"method": method, "params": params}).to_string();
+            let expected =
+                Delta { kind: *kind, item: "m".into(), part: part.as_u64(), text: text.to_owned() };
+            assert_eq!(Delta::of(method, &params).unwrap(), expected);
+            let (thread, read) = Delta::of_line(line.as_bytes()).unwrap();
+            assert_eq!((&*thread, read), ("t", expected));
+        }
+    }
+
+    #[test]
+    fn other_lines_are_none() {
+        for line in [
+            r#"{"method":"item/completed","params":{"threadId":"t","delta":"a"}}"#,
+            r#"{"method":"item/agentMessage/delta","params":{"threadId":"t","delta":{}}}"#,
+            r#"{"method":"item/agentMessage/delta"#,
+            r#"{"id":3,"method":"item/agentMessage/delta","params":{}}"#,
+            "",
+        ] {
+            assert_eq!(Delta::of_line(line.as_bytes()), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn only_pieces_of_one_text_are_joined() {
+        let of = |kind, item: &str, part| Delta { kind, item: item.to_owned(), part, text: item.to_owned() };
+        let mut first = of(Kind::Summary, "a", Some(0));
+        for other in [
+            of(Kind::Thoughts, "a", Some(0)),
+            of(Kind::Summary, "b", Some(0)),
+            of(Kind::Summary, "a", Some(1)),
+        ] {
+            assert!(first.join(other).is_err());
+        }
+        first.join(of(Kind::Summary, "a", Some(0))).unwrap();
+        assert_eq!(first.text, "aa");
+    }
+}
