@@ -91,8 +91,8 @@ impl Answer {
     }
 
     /// The end, if the turn was cut and will say no more.
-    pub(super) fn abandoned(self) -> Option<Event> {
-        self.cut.map(finished)
+    pub(super) fn abandoned(&mut self) -> Option<Event> {
+        self.cut.take().map(finished)
     }
 
     fn after_the_cut(&mut self, event: &TurnEvent) -> Step {

@@ -63,73 +63,124 @@ enum Said {
 }
 
 impl Begun {
-    /// The stream for the caller.
+    /// The stream for the caller. What it holds is held for each request under way, so it is little.
     pub(super) fn run(self) -> Running {
-        let Self { mut account, deadline, started, choices, stop, presence } = self;
+        let Self { account, deadline, started, choices, stop, presence } = self;
+        let mut story = Story::new(account, started, &choices);
+        let hold = if story.awaits_call { HELD_BACK_FOR_CALL } else { HELD_BACK };
+        let hold_until = deadline.at().min(Instant::now() + hold);
+        let mut merged = merge(choices);
         let stream = try_stream! {
             // Named, or it would be dropped before the stream begins.
             let _here_until_the_end = &presence;
-            let mut left = choices.len();
-            let awaits_call = choices.iter().any(|choice| choice.answer.awaits_call());
-            let mut merged = merge(choices);
-            let mut numbers = Numbers { id: account.id.clone(), next: 0 };
-            let mut usage = Some(pb::Usage::default());
-            let mut held = Some((started, Vec::new()));
-            let hold_until = Instant::now() + if awaits_call { HELD_BACK_FOR_CALL } else { HELD_BACK };
             // Made once: an event costs little more than its own way.
             let mut stopped = pin!(stop.cancelled());
-            let mut patience = pin!(sleep_until(hold_until.min(deadline.at())));
+            let mut patience = pin!(sleep_until(hold_until));
 
-            while left > 0 {
-                let next = tokio::select! {
+            while story.left > 0 {
+                let said = tokio::select! {
                     // The end of the server's patience is no race: it wins.
                     biased;
-                    () = &mut stopped => Some(Err(Error::Draining)),
+                    () = &mut stopped => Err(Error::Draining),
                     next = merged.next() => match next {
-                        Some((index, said)) => Some(said.map(|said| (index, said))),
+                        Some((index, said)) => said.map(|said| Some((index, said))),
                         // An engine ends at the deadline; who reads slowly may come to that end before to ours.
-                        None if deadline.at() <= Instant::now() => Some(Err(deadline.exceeded())),
-                        None => Some(Err(Error::internal("an engine's stream ended without its end"))),
+                        None if deadline.at() <= Instant::now() => Err(deadline.exceeded()),
+                        None => Err(Error::internal("an engine's stream ended without its end")),
                     },
-                    () = &mut patience => {
-                        let is_deadline = patience.deadline() == deadline.at();
-                        patience.as_mut().reset(deadline.at());
-                        is_deadline.then(|| Err(deadline.exceeded()))
-                    }
+                    () = &mut patience => match patience.deadline() {
+                        at if at == deadline.at() => Err(deadline.exceeded()),
+                        _ => Ok(None),
+                    },
                 };
-                let said = next.transpose().inspect_err(|error| account.failed(error))?;
-                let (index, event) = match said {
-                    Some((index, Said::Event(event))) => (index, Some(event)),
-                    Some((index, Said::Over(told))) => {
-                        left -= 1;
-                        usage = sum(usage, told);
-                        (index, None)
-                    }
-                    None => (0, None),
-                };
-                let event = match (&mut held, event) {
-                    (Some((_, early)), Some(event)) if is_early(&event, awaits_call) => {
-                        early.push((index, event));
-                        continue;
-                    }
-                    (_, event) => event,
-                };
-                if let Some((started, early)) = held.take() {
+                let said = said.inspect_err(|error| story.account.failed(error))?;
+                let events = story.hear(said);
+                if story.held.is_none() && patience.deadline() != deadline.at() {
                     patience.as_mut().reset(deadline.at());
-                    yield numbers.number(0, Event::Started(started));
-                    for (index, event) in early {
-                        yield numbers.number(index, event);
-                    }
                 }
-                if let Some(event) = event {
-                    account.saw(&event);
-                    yield numbers.number(index, event);
+                for event in events {
+                    yield event;
                 }
             }
-            account.completed(usage);
-            yield numbers.number(0, Event::Completed(pb::Completed { usage }));
+            yield story.end();
         };
         Box::pin(stream.map_err(|error: Error| Status::from(error)))
+    }
+}
+
+/// What the caller has been told so far.
+struct Story {
+    account: Account,
+    /// Number of the next event.
+    next: u64,
+    /// Held back until something is said after which a failure is no longer one of the call.
+    held: Option<Box<Held>>,
+    awaits_call: bool,
+    /// Choices that have not come to their end.
+    left: usize,
+    usage: Option<pb::Usage>,
+}
+
+struct Held {
+    started: pb::Started,
+    early: Vec<(u32, Event)>,
+}
+
+impl Story {
+    fn new(account: Account, started: pb::Started, choices: &[Choice]) -> Self {
+        Self {
+            account,
+            next: 0,
+            held: Some(Box::new(Held { started, early: Vec::new() })),
+            awaits_call: choices.iter().any(|choice| choice.answer.awaits_call()),
+            left: choices.len(),
+            usage: Some(pb::Usage::default()),
+        }
+    }
+
+    /// What the caller is to be told. `None` is said when nothing can be held back any longer.
+    fn hear(&mut self, said: Option<(u32, Said)>) -> Vec<pb::ChatEvent> {
+        let event = match said {
+            Some((index, Said::Event(event))) => Some((index, event)),
+            Some((_, Said::Over(told))) => {
+                self.left -= 1;
+                self.usage = sum(self.usage, told);
+                None
+            }
+            None => None,
+        };
+        let Some(mut held) = self.held.take() else {
+            return event.into_iter().map(|(index, event)| self.tell(index, event)).collect();
+        };
+        match event {
+            Some((index, event)) if is_early(&event, self.awaits_call) => {
+                held.early.push((index, event));
+                self.held = Some(held);
+                Vec::new()
+            }
+            event => {
+                let started = (0, Event::Started(held.started));
+                let events = [started].into_iter().chain(held.early).chain(event);
+                events.map(|(index, event)| self.tell(index, event)).collect()
+            }
+        }
+    }
+
+    fn tell(&mut self, index: u32, event: Event) -> pb::ChatEvent {
+        self.account.saw(&event);
+        self.number(index, event)
+    }
+
+    /// The last word.
+    fn end(&mut self) -> pb::ChatEvent {
+        self.account.completed(self.usage);
+        self.number(0, Event::Completed(pb::Completed { usage: self.usage }))
+    }
+
+    fn number(&mut self, choice_index: u32, event: Event) -> pb::ChatEvent {
+        let sequence_number = self.next;
+        self.next += 1;
+        pb::ChatEvent { id: self.account.id.clone(), sequence_number, choice_index, event: Some(event) }
     }
 }
 
@@ -162,12 +213,15 @@ fn merge(choices: Vec<Choice>) -> Merged {
 }
 
 /// One choice from its first event to its end.
-fn say(choice: Choice) -> impl Stream<Item = Result<Said, Error>> + Send {
+fn say(mut choice: Choice) -> impl Stream<Item = Result<Said, Error>> + Send {
     try_stream! {
-        let Choice { mut events, mut answer } = choice;
         let mut cut = false;
         loop {
-            let next = if cut { timeout(LINGER, events.next()).await.ok().flatten() } else { events.next().await };
+            let next = if cut {
+                Box::pin(timeout(LINGER, choice.events.next())).await.ok().flatten()
+            } else {
+                choice.events.next().await
+            };
             let event = match next {
                 Some(Ok(event)) => event,
                 Some(Err(error)) if !cut => Err(error)?,
@@ -175,14 +229,14 @@ fn say(choice: Choice) -> impl Stream<Item = Result<Said, Error>> + Send {
                 None if !cut => return,
                 // The answer was whole before the turn failed, fell silent or went on: it stands.
                 Some(Err(_)) | None => {
-                    if let Some(event) = answer.abandoned() {
+                    if let Some(event) = choice.answer.abandoned() {
                         yield Said::Event(event);
                     }
                     yield Said::Over(None);
                     return;
                 }
             };
-            let step = answer.push(event);
+            let step = choice.answer.push(event);
             for event in step.events {
                 yield Said::Event(event);
             }
@@ -191,7 +245,7 @@ fn say(choice: Choice) -> impl Stream<Item = Result<Said, Error>> + Send {
                 State::Cut => cut = true,
                 State::Over(usage) => {
                     // Ended before the usage is told on: nobody needs the process any more.
-                    drop(events);
+                    drop(choice.events);
                     yield Said::Over(usage);
                     return;
                 }
@@ -209,18 +263,4 @@ fn sum(so_far: Option<pb::Usage>, told: Option<pb::Usage>) -> Option<pb::Usage> 
         output_tokens: a.output_tokens + b.output_tokens,
         reasoning_output_tokens: a.reasoning_output_tokens + b.reasoning_output_tokens,
     })
-}
-
-/// Gives each event its number.
-struct Numbers {
-    id: String,
-    next: u64,
-}
-
-impl Numbers {
-    fn number(&mut self, choice_index: u32, event: Event) -> pb::ChatEvent {
-        let sequence_number = self.next;
-        self.next += 1;
-        pb::ChatEvent { id: self.id.clone(), sequence_number, choice_index, event: Some(event) }
-    }
 }

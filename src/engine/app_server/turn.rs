@@ -16,10 +16,10 @@ use super::{
     history::Opening,
     mailbox::{self, Letterbox, Mail, Mailbox},
     memory::{Memory, Place},
-    peer::CallError,
+    peer::{CallError, Peer},
     pool::Pool,
     setting::Setting,
-    step::Next,
+    step::{Next, Step},
     turn_folder::TurnFolder,
     worker::{CALL_LIMIT, Lease},
 };
@@ -62,6 +62,7 @@ pub(super) struct Conductor {
 pub(super) type Out = mpsc::Sender<Box<Result<TurnEvent, Error>>>;
 
 /// Why a turn is no longer read.
+#[derive(Clone, Copy)]
 enum Left {
     /// It ended by itself.
     Over,
@@ -185,12 +186,13 @@ impl Conductor {
     }
 
     /// Passes events on until the turn is over, or nobody wants it any more. What is waited for besides is made once, and
-    /// only looked at when there is nothing to read: a delta costs little more than its own way.
+    /// only looked at when there is nothing to read: a delta costs little more than its own way. `names` are those of the
+    /// thread and of the turn.
     async fn read(
         &mut self,
         lease: &Lease,
         mailbox: &mut Mailbox,
-        (thread, id): (&str, &str),
+        names: (&str, &str),
         turn: &Turn,
         out: &Out,
     ) -> Result<Left, (Left, Error)> {
@@ -203,28 +205,16 @@ impl Conductor {
                 ended = &mut enough => return ended.map(|()| Left::Running).map_err(|error| (Left::Running, error)),
                 () = pause(patience) => None,
             };
-            let over = matches!(&mail, Some(Mail::Notification { method, .. }) if method == "turn/completed");
-            let left = || if over { Left::Over } else { Left::Running };
-            let ended = |ended: Result<(), Error>| ended.map(|()| left()).map_err(|error| (left(), error));
-            let mut step = match mail {
-                Some(Mail::Delta(delta)) => self.translator.delta(delta),
-                Some(Mail::Notification { method, params }) => {
-                    self.translator.push(&method, &params, id).map_err(|error| (left(), error))?
-                }
-                Some(Mail::ToolCall(call)) => self.translator.called(call),
-                Some(Mail::Gone(why)) => return Err((Left::Gone, lost(&why))),
-                Some(Mail::Overflow) => return Err((Left::Running, unread())),
-                Some(Mail::TooLong { limit }) => return Err((Left::Running, too_long(limit))),
-                None => self.translator.quiet(),
-            };
+            let (left, understood) = understand(&mut self.translator, mail, names.1);
+            let failed = |error| (left, error);
+            let mut step = understood.map_err(failed)?;
             if let Next::Check(calls) = step.next {
                 let tools = self.translator.tools();
                 let verdicts = tokio::select! {
                     verdicts = Box::pin(checks::of(tools, calls)) => verdicts,
-                    enough = &mut enough => return ended(enough),
+                    ended = &mut enough => return ended.map(|()| left).map_err(failed),
                 };
-                let checked = verdicts.and_then(|verdicts| self.translator.checked(verdicts));
-                step = checked.map_err(|error| (left(), error))?;
+                step = verdicts.and_then(|verdicts| self.translator.checked(verdicts)).map_err(failed)?;
             }
             if let Next::HandOver { calls, items } = &mut step.next {
                 self.memory.remember(self.place, calls, std::mem::take(items));
@@ -232,41 +222,33 @@ impl Conductor {
             for event in step.events {
                 let event = match out.try_send(Box::new(Ok(event))) {
                     Ok(()) => continue,
-                    Err(TrySendError::Closed(_)) => return Ok(left()),
+                    Err(TrySendError::Closed(_)) => return Ok(left),
                     Err(TrySendError::Full(event)) => event,
                 };
                 tokio::select! {
-                    sent = Box::pin(out.send(event)) => if sent.is_err() { return Ok(left()) },
-                    enough = &mut enough => return ended(enough),
-                    () = mailbox.overflow() => return Err((left(), unread())),
+                    sent = Box::pin(out.send(event)) => if sent.is_err() { return Ok(left) },
+                    ended = &mut enough => return ended.map(|()| left).map_err(failed),
+                    () = Box::pin(mailbox.overflow()) => return Err(failed(unread())),
                 }
             }
             match step.next {
                 // What comes of a check is none.
                 Next::Read | Next::Check(_) => {}
-                Next::Answer(answers) => {
-                    for (request, result) in answers {
-                        Box::pin(lease.peer.answer(&request, &result)).await;
-                    }
-                }
+                Next::Answer(answers) => Box::pin(answer(&lease.peer, answers)).await,
+                // A worker that does not obey is found out behind the hand-over.
                 Next::Interrupt => {
-                    let params = json!({"threadId": thread, "turnId": id});
-                    // A worker that does not obey is found out behind the hand-over.
-                    let asked = lease.peer.call("turn/interrupt", &params, self.grace.max(OBEDIENCE));
-                    drop(Box::pin(asked).await);
+                    drop(Box::pin(interrupt(&lease.peer, names, self.grace.max(OBEDIENCE))).await);
                 }
-                Next::HandOver { .. } => return Ok(left()),
-                Next::Over => return Ok(left()),
+                Next::HandOver { .. } | Next::Over => return Ok(left),
             }
         }
     }
 
     /// Stops a turn; a worker that does not obey loses its place.
     async fn interrupt(&self, lease: &Lease, mailbox: &mut Mailbox, thread: &str, turn: &str) {
-        let params = json!({"threadId": thread, "turnId": turn});
         let stopped = async {
             loop {
-                match lease.peer.call("turn/interrupt", &params, CALL_LIMIT).await {
+                match interrupt(&lease.peer, (thread, turn), CALL_LIMIT).await {
                     Ok(_) => return over(mailbox).await,
                     Err(CallError::Gone(_)) => return,
                     // It was over by itself, or has not quite begun: then it would go on for nobody.
@@ -308,6 +290,23 @@ impl Conductor {
     }
 }
 
+/// What one mail means, or that nothing was said for long; and what is left of the turn behind it.
+fn understand(translator: &mut Translator, mail: Option<Mail>, turn: &str) -> (Left, Result<Step, Error>) {
+    let understood = match mail {
+        Some(Mail::Delta(delta)) => Ok(translator.delta(delta)),
+        Some(Mail::Notification { method, params }) => {
+            let left = if method == "turn/completed" { Left::Over } else { Left::Running };
+            return (left, translator.push(&method, &params, turn));
+        }
+        Some(Mail::ToolCall(call)) => Ok(translator.called(call)),
+        Some(Mail::Gone(why)) => return (Left::Gone, Err(lost(&why))),
+        Some(Mail::Overflow) => Err(unread()),
+        Some(Mail::TooLong { limit }) => Err(too_long(limit)),
+        None => Ok(translator.quiet()),
+    };
+    (Left::Running, understood)
+}
+
 /// For `turn/start`.
 fn turn_params(thread: &str, turn: &Turn) -> Result<Value, Error> {
     let mut params = json!({
@@ -320,6 +319,16 @@ fn turn_params(thread: &str, turn: &Turn) -> Result<Value, Error> {
         params["outputSchema"] = serde_json::from_str(schema).map_err(Error::internal)?;
     }
     Ok(params)
+}
+
+async fn interrupt(peer: &Peer, (thread, turn): (&str, &str), limit: Duration) -> Result<Value, CallError> {
+    peer.call("turn/interrupt", &json!({"threadId": thread, "turnId": turn}), limit).await
+}
+
+async fn answer(peer: &Peer, answers: Vec<(Value, Value)>) {
+    for (request, result) in answers {
+        peer.answer(&request, &result).await;
+    }
 }
 
 /// Nobody reads the thread any more. Otherwise it would stay in the worker's memory.
