@@ -2,6 +2,7 @@
 //! request is one ephemeral thread on some worker; nothing of it stays.
 
 mod attempt;
+mod beginning;
 mod call_ids;
 mod catalog;
 mod checks;
@@ -47,6 +48,7 @@ use tokio::{sync::mpsc, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
+    beginning::Beginning,
     events::Translator,
     history::Opening,
     memory::Memory,
@@ -160,22 +162,22 @@ impl Engine for AppServer {
             tracing::info!(turn.id = %turn.id, %items, "a thread starts");
         }
         let place = self.memory.place(&turn, turn.messages.len());
-        // Pictures among them; a turn may take hours.
+        // They are in the opening by now, pictures of many megabytes among them.
         turn.messages = Vec::new();
         let conductor = Box::new(Conductor {
             pool: Arc::clone(&self.pool),
             memory: Arc::clone(&self.memory),
             place,
-            setting,
             folder: None,
-            opening,
             translator: Translator::new(tools, turn.profile, self.codex.upstream_retries),
             profile: turn.profile,
+            sandbox: turn.sandbox,
+            deadline: turn.deadline,
             grace: self.codex.cancel_grace,
             stop: self.stop.clone(),
         });
         let (out, events) = mpsc::channel(EVENTS);
-        self.turns.spawn(conductor.run(Box::new(turn), slot, out));
+        self.turns.spawn(conductor.run(Box::new(Beginning { turn, setting, opening }), slot, out));
         Ok(stream::unfold(events, async |mut events| Some((*events.recv().await?, events))).boxed())
     }
 

@@ -11,21 +11,20 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    beginning::Beginning,
     checks,
     events::Translator,
-    history::Opening,
     mailbox::{self, Letterbox, Mail, Mailbox},
     memory::{Memory, Place},
     peer::{CallError, Peer},
     pool::Pool,
-    setting::Setting,
     step::{Next, Step},
     turn_folder::TurnFolder,
     worker::{CALL_LIMIT, Lease},
 };
 use crate::{
     config::{Profile, Sandbox},
-    engine::{Format, Slot, Turn, TurnEvent},
+    engine::{Slot, TurnEvent},
     error::Error,
 };
 
@@ -46,12 +45,12 @@ pub(super) struct Conductor {
     pub(super) memory: Arc<Memory>,
     /// Where the turn stands in its conversation.
     pub(super) place: Place,
-    pub(super) setting: Setting,
     /// For what its commands write, once it has a worker.
     pub(super) folder: Option<TurnFolder>,
-    pub(super) opening: Opening,
     pub(super) translator: Translator,
     pub(super) profile: Profile,
+    pub(super) sandbox: Sandbox,
+    pub(super) deadline: Option<Instant>,
     /// How long a worker may take to obey an interrupt.
     pub(super) grace: Duration,
     /// Cancelled when all turns must end.
@@ -74,9 +73,9 @@ enum Left {
 
 impl Conductor {
     /// Runs the turn to its end, whichever it is. `slot` is free when the worker has nothing left to do for it.
-    pub(super) async fn run(mut self: Box<Self>, turn: Box<Turn>, slot: Slot, out: Out) {
+    pub(super) async fn run(mut self: Box<Self>, beginning: Box<Beginning>, slot: Slot, out: Out) {
         let stop = self.stop.clone();
-        if let Err(error) = self.conduct(&turn, &out, slot).await {
+        if let Err(error) = self.conduct(beginning, &out, slot).await {
             tokio::select! {
                 // If nobody is there to be told, so be it.
                 _ = out.send(Box::new(Err(error))) => {}
@@ -87,15 +86,15 @@ impl Conductor {
     }
 
     /// What comes before and after the reading is boxed: a turn that streams holds no room for it.
-    async fn conduct(&mut self, turn: &Turn, out: &Out, slot: Slot) -> Result<(), Error> {
+    async fn conduct(&mut self, mut beginning: Box<Beginning>, out: &Out, slot: Slot) -> Result<(), Error> {
         let (letterbox, mut mailbox) = mailbox::pair();
-        let Some((lease, thread)) = Box::pin(self.start_thread(letterbox, turn, out)).await? else {
+        let Some((lease, thread)) = Box::pin(self.start_thread(letterbox, &mut beginning, out)).await? else {
             return Ok(());
         };
-        let outcome = match Box::pin(self.start_turn(&lease, &thread, turn, out)).await {
+        let outcome = match Box::pin(self.start_turn(&lease, &thread, beginning, out)).await {
             Ok(Some(id)) => {
                 let names = (thread.as_str(), id.as_str());
-                let outcome = self.read(&lease, &mut mailbox, names, turn, out).await;
+                let outcome = self.read(&lease, &mut mailbox, names, out).await;
                 if let Ok(Left::Running) | Err((Left::Running, _)) = &outcome {
                     Box::pin(self.interrupt(&lease, &mut mailbox, &thread, &id)).await;
                 }
@@ -104,7 +103,7 @@ impl Conductor {
             Ok(None) => Ok(()),
             Err(error) => Err(error),
         };
-        if turn.sandbox == Sandbox::DangerFullAccess {
+        if self.sandbox == Sandbox::DangerFullAccess {
             // Elsewhere the sandbox ends with the turn, and all that is in it.
             Box::pin(lease.sweep(&thread)).await;
         }
@@ -121,10 +120,9 @@ impl Conductor {
     async fn start_thread(
         &mut self,
         letterbox: Letterbox,
-        turn: &Turn,
+        beginning: &mut Beginning,
         out: &Out,
     ) -> Result<Option<(Lease, String)>, Error> {
-        let mut setting = std::mem::take(&mut self.setting);
         let mut tries = 0;
         loop {
             tries += 1;
@@ -135,9 +133,10 @@ impl Conductor {
             };
             let letterbox = Some(letterbox.clone());
             // The first look was at the newest workers; this one may be older.
-            lease.kit.check(turn)?;
-            self.folder = TurnFolder::of(turn, lease.commands.as_deref()).map_err(Error::internal)?;
-            let thread = setting.on(&lease.kit, self.folder.as_ref().map(TurnFolder::path));
+            lease.kit.check(&beginning.turn)?;
+            self.folder =
+                TurnFolder::of(&beginning.turn, lease.commands.as_deref()).map_err(Error::internal)?;
+            let thread = beginning.setting.on(&lease.kit, self.folder.as_ref().map(TurnFolder::path));
             let started = tokio::select! {
                 started = lease.peer.call_for("thread/start", thread, CALL_LIMIT, letterbox) => started,
                 () = self.stop.cancelled() => return Err(Error::Draining),
@@ -164,13 +163,11 @@ impl Conductor {
         &mut self,
         lease: &Lease,
         thread: &str,
-        turn: &Turn,
+        mut beginning: Box<Beginning>,
         out: &Out,
     ) -> Result<Option<String>, Error> {
-        let items = std::mem::take(&mut self.opening.items);
-        let params = turn_params(thread, turn)?;
+        let (items, params) = (beginning.items(thread), beginning.turn(thread)?);
         let asked = async {
-            let items = json!({"threadId": thread, "items": items});
             lease.peer.call("thread/inject_items", &items, CALL_LIMIT).await?;
             drop(items);
             if out.is_closed() {
@@ -193,10 +190,9 @@ impl Conductor {
         lease: &Lease,
         mailbox: &mut Mailbox,
         names: (&str, &str),
-        turn: &Turn,
         out: &Out,
     ) -> Result<Left, (Left, Error)> {
-        let mut enough = pin!(enough(out, &self.stop, turn.deadline));
+        let mut enough = pin!(enough(out, &self.stop, self.deadline));
         loop {
             let patience = self.translator.patience();
             let mail = tokio::select! {
@@ -305,20 +301,6 @@ fn understand(translator: &mut Translator, mail: Option<Mail>, turn: &str) -> (L
         None => Ok(translator.quiet()),
     };
     (Left::Running, understood)
-}
-
-/// For `turn/start`.
-fn turn_params(thread: &str, turn: &Turn) -> Result<Value, Error> {
-    let mut params = json!({
-        "threadId": thread,
-        "input": [],
-        "effort": turn.reasoning_effort,
-        "summary": turn.reasoning_summary,
-    });
-    if let Format::JsonSchema(schema) = &turn.format {
-        params["outputSchema"] = serde_json::from_str(schema).map_err(Error::internal)?;
-    }
-    Ok(params)
 }
 
 async fn interrupt(peer: &Peer, (thread, turn): (&str, &str), limit: Duration) -> Result<Value, CallError> {
