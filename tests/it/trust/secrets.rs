@@ -70,7 +70,8 @@ fn places(app: &TestApp) -> BTreeSet<PathBuf> {
     let mut found = BTreeSet::from([app.home.path().to_owned()]);
     for line in app.processes() {
         let pid = line.split(':').next().unwrap().parse().unwrap();
-        let env = environment(pid);
+        // A command of the turn may be over by now.
+        let Ok(env) = read_environment(pid) else { continue };
         let named = ["CODEX_HOME", "CODEX_SQLITE_HOME", "TMPDIR"].iter().filter_map(|name| env.get(*name));
         found.extend(named.map(|path| PathBuf::from(path.as_str().unwrap())));
         let catalog = line.split("model_catalog_json=\"").nth(1).and_then(|rest| rest.split('"').next());
@@ -188,8 +189,11 @@ async fn the_cli_gets_its_own_keys_and_nothing_of_the_gateways() {
 
 /// What a process was started with.
 fn environment(pid: u32) -> serde_json::Map<String, Value> {
-    let environ = fs::read(format!("/proc/{pid}/environ")).unwrap();
-    let environ = String::from_utf8(environ).unwrap();
+    read_environment(pid).unwrap()
+}
+
+fn read_environment(pid: u32) -> std::io::Result<serde_json::Map<String, Value>> {
+    let environ = fs::read_to_string(format!("/proc/{pid}/environ"))?;
     let pairs = environ.split('\0').filter_map(|pair| pair.split_once('='));
-    pairs.map(|(name, value)| (name.to_owned(), value.into())).collect()
+    Ok(pairs.map(|(name, value)| (name.to_owned(), value.into())).collect())
 }
