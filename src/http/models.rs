@@ -54,23 +54,15 @@ pub(super) async fn retrieve<S: CodexService>(
     if let Some(model) = models.iter().find(|model| model.id == id) {
         return Ok(Json(Model::of(model.clone())).into_response());
     }
-    // Such a name can be asked for though it is not listed, where the engine knows the profile.
-    let alone = id.strip_suffix(":chat").and_then(|name| models.iter().find(|model| model.id == name));
-    match alone {
-        Some(model) if has_profiles(&facade).await? => {
-            Ok(Json(Model::of(pb::Model { id, ..model.clone() })).into_response())
-        }
-        Some(_) | None => {
-            let id: String = id.chars().take(200).collect();
-            Err(ApiError::model_not_found(format!("this server lists no model `{id}`; see GET /v1/models")))
-        }
+    // Such a name can be asked for though it is not listed.
+    let (name, profile) = id.rsplit_once(':').unwrap_or_default();
+    let offers =
+        |model: &&pb::Model| model.id == name && model.profiles.iter().any(|offered| offered == profile);
+    if let Some(model) = models.iter().find(offers) {
+        return Ok(Json(Model::of(pb::Model { id, ..model.clone() })).into_response());
     }
-}
-
-async fn has_profiles<S: CodexService>(facade: &Facade<S>) -> Result<bool, ApiError> {
-    let answer = facade.service.get_status(tonic::Request::new(pb::GetStatusRequest {})).await;
-    let status = answer.map_err(|status| ApiError::of(&status, &Words::default()))?.into_inner();
-    Ok(status.engine == "app-server")
+    let id: String = id.chars().take(200).collect();
+    Err(ApiError::model_not_found(format!("this server lists no model `{id}`; see GET /v1/models")))
 }
 
 async fn fetch<S: CodexService>(facade: &Facade<S>, request: Request) -> Result<Vec<pb::Model>, ApiError> {

@@ -227,7 +227,9 @@ impl CodexService for Service {
         _request: Request<pb::ListModelsRequest>,
     ) -> Result<Response<pb::ListModelsResponse>, Status> {
         let known = self.engine.models().await;
-        Ok(Response::new(pb::ListModelsResponse { models: models::list(&self.rules.models, &known) }))
+        let profiles = models::profiles(self.rules.profile, self.engine.status().await.kind);
+        let models = models::list(&self.rules.models, &known, profiles);
+        Ok(Response::new(pb::ListModelsResponse { models }))
     }
 
     async fn get_status(

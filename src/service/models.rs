@@ -1,10 +1,13 @@
 //! The models that the server offers, by its configuration.
 
-use crate::{config::Models, pb};
+use crate::{
+    config::{Models, Profile},
+    pb,
+};
 
 /// The default model first, then the others by name; each name once. What the CLI knows of a model is told; where the
-/// operator advertises nothing, what it knows is offered too.
-pub(super) fn list(models: &Models, known: &[pb::Model]) -> Vec<pb::Model> {
+/// operator advertises nothing, what it knows is offered too. Each with the profiles that it may be asked for with.
+pub(super) fn list(models: &Models, known: &[pb::Model], profiles: &[Profile]) -> Vec<pb::Model> {
     let aliases = models.aliases.iter().flat_map(|(alias, target)| [alias, target]);
     let offered: Vec<&str> = if models.advertised.is_empty() {
         known.iter().map(|model| model.id.as_str()).collect()
@@ -23,10 +26,20 @@ pub(super) fn list(models: &Models, known: &[pb::Model]) -> Vec<pb::Model> {
             id: name.to_owned(),
             target: target.to_owned(),
             is_default: name == models.default,
+            profiles: profiles.iter().map(|profile| profile.as_str().to_owned()).collect(),
             ..facts
         }
     };
     names.into_iter().map(describe).collect()
+}
+
+/// What may be asked for where this is the operator's profile and that the engine.
+pub(super) fn profiles(own: Profile, engine: &str) -> &'static [Profile] {
+    match (own, engine) {
+        (Profile::Chat, _) => &[Profile::Chat],
+        (Profile::Agent, "app-server") => &[Profile::Agent, Profile::Chat],
+        (Profile::Agent, _) => &[Profile::Agent],
+    }
 }
 
 #[cfg(test)]
@@ -42,7 +55,7 @@ mod tests {
             reasoning_effort: "high".into(),
             reasoning_summary: "auto".into(),
         };
-        let listed = list(&models, &[]);
+        let listed = list(&models, &[], &[Profile::Agent]);
         let names: Vec<_> = listed.iter().map(|m| (m.id.as_str(), m.target.as_str(), m.is_default)).collect();
         assert_eq!(
             names,
@@ -66,7 +79,7 @@ mod tests {
             reasoning_summary: "auto".into(),
         };
         let x = pb::Model { id: "x".into(), reasoning_efforts: vec!["low".into()], ..pb::Model::default() };
-        let listed = list(&models, &[x]);
+        let listed = list(&models, &[x], &[]);
         let names: Vec<_> = listed.iter().map(|m| (m.id.as_str(), m.reasoning_efforts.len())).collect();
         assert_eq!(names, [("m", 0), ("gpt-4o", 1), ("x", 1)]);
     }

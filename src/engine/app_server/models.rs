@@ -62,6 +62,7 @@ fn model(entry: &Value) -> pb::Model {
         is_default: entry["isDefault"] == true,
         reasoning_efforts: list("supportedReasoningEfforts").map(|e| text(&e["reasoningEffort"])).collect(),
         input_modalities: list("inputModalities").map(text).collect(),
+        ..pb::Model::default()
     }
 }
 

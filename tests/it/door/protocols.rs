@@ -195,15 +195,23 @@ async fn models_are_listed_alike_and_aliases_lead_to_their_targets() {
         assert_eq!((&one["id"], &one["object"]), (&json!(name), &json!("model")));
     }
     // What can be asked for is found, if listed without its suffix.
-    let alone = reqwest::get(app.url("/v1/models/gpt-4o:chat")).await.unwrap();
-    match engine() {
-        Engine::Exec => assert_eq!(alone.status(), 404),
-        Engine::AppServer => {
-            assert_eq!(alone.json::<Value>().await.unwrap()["id"], "gpt-4o:chat");
+    let profiles: &[&str] = match engine() {
+        Engine::Exec => &["agent"],
+        Engine::AppServer => &["agent", "chat"],
+    };
+    assert!(over_grpc.iter().all(|model| model.profiles == profiles));
+    for (name, offered) in
+        [("gpt-4o:agent", true), ("gpt-4o:chat", profiles.len() > 1), ("none:agent", false)]
+    {
+        let request = reqwest::Client::new().get(app.url(&format!("/v1/models/{name}")));
+        if offered {
+            let found: Value = request.send().await.unwrap().json().await.unwrap();
+            assert_eq!(found["id"], name);
+        } else {
+            let (status, error) = error_of(request).await;
+            assert_eq!((status, &error["code"]), (404, &json!("model_not_found")), "{name}");
         }
     }
-    let (status, error) = error_of(reqwest::Client::new().get(app.url("/v1/models/none:chat"))).await;
-    assert_eq!((status, &error["code"]), (404, &json!("model_not_found")));
     let (status, error) = error_of(reqwest::Client::new().get(app.url("/v1/models/none"))).await;
     assert_eq!((status, &error["code"]), (404, &json!("model_not_found")));
 
