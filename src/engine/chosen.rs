@@ -19,7 +19,7 @@ use super::{
     provider,
 };
 use crate::{
-    config::{Config, EngineChoice},
+    config::{Config, EngineChoice, Profile},
     error::Error,
     pb,
 };
@@ -225,6 +225,13 @@ impl Engine for Chosen {
             Now::Exec(engine) => engine.check(turn),
             // What cannot be done is not known yet.
             Now::Nothing(_) => Ok(()),
+        }
+    }
+
+    fn profiles(&self) -> Vec<Profile> {
+        match self.now() {
+            Now::Warm(engine) => engine.profiles(),
+            Now::Exec(_) | Now::Nothing(_) => self.exec.profiles(),
         }
     }
 

@@ -50,6 +50,9 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
     /// The models that the CLI knows, the usual one first; none where it cannot be asked.
     async fn models(&self) -> Vec<pb::Model>;
 
+    /// Profiles that a request may ask for. Told at once, by what is known of the CLI.
+    fn profiles(&self) -> Vec<Profile>;
+
     /// Ends what is left of all turns, read or not, and waits until nothing of them is alive.
     async fn drain(&self);
 }

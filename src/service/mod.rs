@@ -227,8 +227,7 @@ impl CodexService for Service {
         _request: Request<pb::ListModelsRequest>,
     ) -> Result<Response<pb::ListModelsResponse>, Status> {
         let known = self.engine.models().await;
-        let profiles = models::profiles(self.rules.profile, self.engine.status().await.kind);
-        let models = models::list(&self.rules.models, &known, profiles);
+        let models = models::list(&self.rules.models, &known, &self.engine.profiles());
         Ok(Response::new(pb::ListModelsResponse { models }))
     }
 

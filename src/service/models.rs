@@ -26,20 +26,20 @@ pub(super) fn list(models: &Models, known: &[pb::Model], profiles: &[Profile]) -
             id: name.to_owned(),
             target: target.to_owned(),
             is_default: name == models.default,
-            profiles: profiles.iter().map(|profile| profile.as_str().to_owned()).collect(),
+            profiles: suffixes(models, name, profiles),
             ..facts
         }
     };
     names.into_iter().map(describe).collect()
 }
 
-/// What may be asked for where this is the operator's profile and that the engine.
-pub(super) fn profiles(own: Profile, engine: &str) -> &'static [Profile] {
-    match (own, engine) {
-        (Profile::Chat, _) => &[Profile::Chat],
-        (Profile::Agent, "app-server") => &[Profile::Agent, Profile::Chat],
-        (Profile::Agent, _) => &[Profile::Agent],
-    }
+/// The profiles that may stand behind a name: none where one stands there already.
+fn suffixes(models: &Models, name: &str, profiles: &[Profile]) -> Vec<String> {
+    let suffix = name.rsplit_once(':').map_or("", |(_, suffix)| suffix);
+    let has_one = [Profile::Agent, Profile::Chat].iter().any(|profile| profile.as_str() == suffix);
+    let free = !has_one || models.aliases.contains_key(name);
+    let names = profiles.iter().map(|profile| profile.as_str().to_owned());
+    names.filter(|_| free).collect()
 }
 
 #[cfg(test)]
@@ -80,7 +80,22 @@ mod tests {
         };
         let x = pb::Model { id: "x".into(), reasoning_efforts: vec!["low".into()], ..pb::Model::default() };
         let listed = list(&models, &[x], &[]);
+        assert!(listed.iter().all(|model| model.profiles.is_empty()));
         let names: Vec<_> = listed.iter().map(|m| (m.id.as_str(), m.reasoning_efforts.len())).collect();
         assert_eq!(names, [("m", 0), ("gpt-4o", 1), ("x", 1)]);
+    }
+
+    #[test]
+    fn a_name_has_one_profile_at_most() {
+        let models = Models {
+            default: "m".into(),
+            aliases: [("b:chat".to_owned(), "x".to_owned())].into(),
+            advertised: vec!["a:agent".into(), "v:1".into()],
+            reasoning_effort: "high".into(),
+            reasoning_summary: "auto".into(),
+        };
+        let listed = list(&models, &[], &[Profile::Agent, Profile::Chat]);
+        let found: Vec<_> = listed.iter().map(|m| (m.id.as_str(), m.profiles.len())).collect();
+        assert_eq!(found, [("m", 2), ("a:agent", 0), ("b:chat", 2), ("v:1", 2), ("x", 2)]);
     }
 }

@@ -264,3 +264,6 @@ fn sum(so_far: Option<pb::Usage>, told: Option<pb::Usage>) -> Option<pb::Usage> 
         reasoning_output_tokens: a.reasoning_output_tokens + b.reasoning_output_tokens,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,16 +3,16 @@
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::Value;
 
 /// A piece of text.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Delta {
     pub(super) kind: Kind,
-    item: String,
+    item: Option<String>,
     /// Of a text that has several parts.
-    part: Option<u64>,
+    part: Option<i64>,
     pub(super) text: String,
 }
 
@@ -34,6 +34,8 @@ const HEAD: &[u8] = br#"{"method":""#;
 struct Line<'a> {
     #[serde(borrow)]
     params: Params<'a>,
+    /// With one it is a request, which wants an answer.
+    id: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -41,10 +43,9 @@ struct Line<'a> {
 struct Params<'a> {
     #[serde(borrow, default)]
     thread_id: Cow<'a, str>,
-    #[serde(default)]
-    item_id: String,
-    #[serde(alias = "contentIndex")]
-    summary_index: Option<u64>,
+    item_id: Option<String>,
+    summary_index: Option<i64>,
+    content_index: Option<i64>,
     #[serde(default)]
     delta: String,
 }
@@ -65,7 +66,7 @@ impl Delta {
     pub(super) fn of_line(line: &[u8]) -> Option<(Cow<'_, str>, Self)> {
         let method = line.strip_prefix(HEAD)?.split(|byte| *byte == b'"').next()?;
         let kind = Kind::of(method)?;
-        let Line { mut params } = serde_json::from_slice(line).ok()?;
+        let Line { mut params, id: None } = serde_json::from_slice(line).ok()? else { return None };
         Some((std::mem::take(&mut params.thread_id), Self::new(kind, params)))
     }
 
@@ -84,7 +85,12 @@ impl Delta {
     }
 
     fn new(kind: Kind, params: Params<'_>) -> Self {
-        Self { kind, item: params.item_id, part: params.summary_index, text: params.delta }
+        Self {
+            kind,
+            item: params.item_id,
+            part: params.summary_index.or(params.content_index),
+            text: params.delta,
+        }
     }
 }
 
@@ -98,15 +104,21 @@ mod tests {
     fn both_ways_of_reading_agree() {
         let texts = ["a", "\"method\":\"x\"", "ß\n\u{2028}", ""];
         let kinds = [
-            ("item/agentMessage/delta", Kind::Message, Value::Null),
-            ("item/reasoning/summaryTextDelta", Kind::Summary, json!(2)),
+            ("item/agentMessage/delta", Kind::Message, json!({"itemId": "m"})),
+            ("item/agentMessage/delta", Kind::Message, json!({"itemId": null})),
+            ("item/reasoning/summaryTextDelta", Kind::Summary, json!({"itemId": "m", "summaryIndex": 2})),
+            ("item/reasoning/textDelta", Kind::Thoughts, json!({"itemId": "m", "contentIndex": 3})),
         ];
-        for ((method, kind, part), text) in kinds.iter().flat_map(|kind| texts.map(|text| (kind, text))) {
-            let params =
-                json!({"threadId": "t", "turnId": "u", "itemId": "m", "delta": text, "summaryIndex": part});
+        for ((method, kind, named), text) in kinds.iter().flat_map(|kind| texts.map(|text| (kind, text))) {
+            let mut params = json!({"threadId": "t", "turnId": "u", "delta": text});
+            params.as_object_mut().unwrap().extend(named.as_object().unwrap().clone());
             let line = json!({"method": method, "params": params}).to_string();
-            let expected =
-                Delta { kind: *kind, item: "m".into(), part: part.as_u64(), text: text.to_owned() };
+            let expected = Delta {
+                kind: *kind,
+                item: named["itemId"].as_str().map(str::to_owned),
+                part: named["summaryIndex"].as_i64().or(named["contentIndex"].as_i64()),
+                text: text.to_owned(),
+            };
             assert_eq!(Delta::of(method, &params).unwrap(), expected);
             let (thread, read) = Delta::of_line(line.as_bytes()).unwrap();
             assert_eq!((&*thread, read), ("t", expected));
@@ -120,6 +132,7 @@ mod tests {
             r#"{"method":"item/agentMessage/delta","params":{"threadId":"t","delta":{}}}"#,
             r#"{"method":"item/agentMessage/delta"#,
             r#"{"id":3,"method":"item/agentMessage/delta","params":{}}"#,
+            r#"{"method":"item/agentMessage/delta","id":3,"params":{"threadId":"t","delta":"a"}}"#,
             "",
         ] {
             assert_eq!(Delta::of_line(line.as_bytes()), None, "{line}");
@@ -128,7 +141,8 @@ mod tests {
 
     #[test]
     fn only_pieces_of_one_text_are_joined() {
-        let of = |kind, item: &str, part| Delta { kind, item: item.to_owned(), part, text: item.to_owned() };
+        let of =
+            |kind, item: &str, part| Delta { kind, item: Some(item.to_owned()), part, text: item.to_owned() };
         let mut first = of(Kind::Summary, "a", Some(0));
         for other in [
             of(Kind::Thoughts, "a", Some(0)),

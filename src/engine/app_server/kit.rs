@@ -72,6 +72,17 @@ impl Kit {
         flags::thread_config(&self.codex, &self.installed, &self.catalogs, profile)
     }
 
+    /// Profiles that its workers have: nobody may ask for the agent where the operator wants none.
+    pub(super) fn profiles(&self) -> Vec<Profile> {
+        match self.codex.profile {
+            Profile::Chat => vec![Profile::Chat],
+            Profile::Agent if self.features().is_none_or(Features::per_thread_profiles) => {
+                vec![Profile::Agent, Profile::Chat]
+            }
+            Profile::Agent => vec![Profile::Agent],
+        }
+    }
+
     /// Whether its workers can run a turn.
     pub(super) fn check(&self, turn: &Turn) -> Result<(), Error> {
         let nothing = Features::default();

@@ -60,7 +60,7 @@ use self::{
 };
 use super::{Check, Engine, EngineStatus, Events, Slot, Turn, installed::Installed, process::Launcher};
 use crate::{
-    config::{Codex, Config, Log},
+    config::{Codex, Config, Log, Profile},
     error::Error,
     pb,
 };
@@ -194,6 +194,10 @@ impl Engine for AppServer {
         history::check_calls(&turn.messages)?;
         self.workshop.kit().check(turn)?;
         ToolSet::new(turn).map(drop)
+    }
+
+    fn profiles(&self) -> Vec<Profile> {
+        self.workshop.kit().profiles()
     }
 
     async fn models(&self) -> Vec<pb::Model> {

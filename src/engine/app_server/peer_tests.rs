@@ -150,6 +150,30 @@ async fn a_thread_is_read_from_its_first_word_to_its_last() {
 }
 
 #[tokio::test]
+async fn text_is_read_however_the_line_is_written() {
+    let (peer, mut server) = pair();
+    let (letterbox, mut mailbox) = mailbox::pair();
+    let started = peer.call_for("thread/start", &Value::Null, SOON, Some(letterbox));
+    let method = "item/agentMessage/delta";
+    let piece = |text: &str| json!({"threadId": "t", "itemId": "m", "delta": text});
+    let serve = async {
+        server.answer("thread/start", &json!({"thread": {"id": "t"}})).await;
+        server.say(&json!({"method": method, "params": piece("a")})).await;
+        server.say(&json!({"params": piece("b"), "method": method})).await;
+        // Nobody reads this one.
+        server.say(&json!({"method": "item/plan/delta", "params": piece("x")})).await;
+        server.say(&json!({"method": method, "params": piece("c")})).await;
+        server.say(&json!({"method": "turn/x", "params": {"threadId": "t"}})).await;
+        // Answered when all before it is read.
+        server.answer("model/list", &json!({})).await;
+    };
+    let (started, listed, ()) = tokio::join!(started, call(&peer), serve);
+    assert!(started.is_ok() && listed.is_ok());
+    assert!(matches!(mailbox.next().await, Mail::Delta(delta) if delta.text == "abc"));
+    assert!(matches!(mailbox.next().await, Mail::Notification { method, .. } if method == "turn/x"));
+}
+
+#[tokio::test]
 async fn a_thread_whose_caller_has_left_is_let_go() {
     let (peer, mut server) = pair();
     let (letterbox, mailbox) = mailbox::pair();

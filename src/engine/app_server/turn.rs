@@ -194,6 +194,8 @@ impl Conductor {
     ) -> Result<Left, (Left, Error)> {
         let mut enough = pin!(enough(out, &self.stop, self.deadline));
         loop {
+            // Whatever is said comes first, but not before everybody else.
+            tokio::task::consume_budget().await;
             let patience = self.translator.patience();
             let mail = tokio::select! {
                 biased;

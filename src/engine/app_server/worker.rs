@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -39,10 +39,10 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How long a worker without turns is left alone: to look after it costs processor time, its own too.
 const IDLE: Duration = Duration::from_secs(2);
 
-/// How often a worker is asked whether it is there.
+/// How often a worker with turns is asked whether it is there.
 const PULSE: Duration = Duration::from_secs(1);
 
-/// How often it is looked for an answer, and whether the process was stopped.
+/// How often it is then looked for an answer, and whether the process was stopped.
 const TICK: Duration = Duration::from_millis(250);
 
 /// Ticks without any word of a worker that was asked, after which it is lost. Ticks, not time: when we were stopped
@@ -96,7 +96,7 @@ pub(super) struct Worker {
     process: Mutex<Option<ProcessGroup>>,
     /// Of its containment.
     pid: Option<u32>,
-    vitals: Option<Vitals>,
+    vitals: OnceLock<Vitals>,
 }
 
 impl Worker {
@@ -142,7 +142,7 @@ impl Worker {
             late: AtomicBool::new(false),
             process: Mutex::new(process),
             pid,
-            vitals: pid.and_then(Vitals::of),
+            vitals: OnceLock::new(),
         }
     }
 
@@ -166,11 +166,13 @@ impl Worker {
     async fn stopped(&self) {
         let (mut ticks, mut heard) = (0, self.peer.heard());
         while ticks < STOPPED_TICKS {
-            self.busy().await;
+            if ticks == 0 {
+                self.busy().await;
+            }
             sleep(TICK).await;
             let now = self.peer.heard();
             let silent = std::mem::replace(&mut heard, now) == now;
-            let stopped = silent && self.vitals.as_ref().is_some_and(Vitals::is_stopped);
+            let stopped = silent && self.vitals().is_some_and(Vitals::is_stopped);
             ticks = if stopped { ticks + 1 } else { 0 };
             self.late.fetch_or(stopped, Ordering::Relaxed);
         }
@@ -219,7 +221,18 @@ impl Worker {
 
     /// Memory that the process holds, in bytes.
     pub(super) fn memory(&self) -> u64 {
-        self.vitals.as_ref().map_or(0, Vitals::memory)
+        self.vitals().map_or(0, Vitals::memory)
+    }
+
+    /// Looked for until it is found: for want of open files it may not be there at first.
+    fn vitals(&self) -> Option<&Vitals> {
+        if self.vitals.get().is_none()
+            && let Some(found) = self.pid.and_then(Vitals::of)
+        {
+            // Another one may have been quicker.
+            drop(self.vitals.set(found));
+        }
+        self.vitals.get()
     }
 }
 
@@ -251,7 +264,7 @@ impl Lease {
     pub(super) async fn sweep(&self, thread: &str) {
         let Some(containment) = self.pid else { return };
         let others = || self.begun().iter().filter(|(number, _)| **number != self.1).map(|(_, at)| *at).min();
-        sweep::end_commands(containment, self.vitals.as_ref().map(Vitals::pid), thread, others).await;
+        sweep::end_commands(containment, self.vitals().map(Vitals::pid), thread, others).await;
     }
 }
 

@@ -131,6 +131,10 @@ impl Engine for Exec {
         ))
     }
 
+    fn profiles(&self) -> Vec<Profile> {
+        vec![Profile::Agent]
+    }
+
     async fn models(&self) -> Vec<pb::Model> {
         Vec::new()
     }

@@ -248,6 +248,16 @@ async fn a_worker_that_works_hard_is_not_taken_for_dead() {
 }
 
 #[tokio::test]
+async fn one_that_is_stopped_while_it_has_no_turn_is_replaced() {
+    let app = warm(Codex::Fake, &[("CODEX_WORKERS", "1")]).await;
+    let stopped = workers(&app);
+    signal_all(&app, Signal::STOP);
+    eventually!("it is replaced", workers(&app).iter().any(|worker| !stopped.contains(worker)));
+    within(Duration::from_secs(5), "twenty turns", twenty_work(&app, Codex::Fake)).await;
+    app.stop().await;
+}
+
+#[tokio::test]
 async fn another_worker_is_there_while_one_is_lost() {
     let app = warm(Codex::Fake, &[("CODEX_WORKERS", "2")]).await;
     eventually!("both are there", workers(&app).len() == 2);
