@@ -4,28 +4,32 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{task::spawn_blocking, time::timeout};
 
-use super::{step::Call, tools::ToolSet};
+use super::{step::Call, strict::Flaw, tools::ToolSet};
 use crate::error::Error;
 
 /// How long the checks of one response may take. Their work is bounded, and done in far less.
 const LIMIT: Duration = Duration::from_secs(20);
 
+/// A call, and what is wrong with it.
+type Verdict = (Call, Result<(), String>);
+
 /// Each call with what is wrong with it. A call that was not checked is nobody's.
-pub(super) async fn of(
-    tools: Arc<ToolSet>,
-    calls: Vec<Call>,
-) -> Result<Vec<(Call, Result<(), String>)>, Error> {
-    let check = move || {
-        let verdict = |call: Call| {
-            let verdict = tools.check(&tools.original(&call.alias), &call.arguments);
-            (call, verdict)
-        };
-        calls.into_iter().map(verdict).collect()
-    };
-    match timeout(LIMIT, spawn_blocking(check)).await {
-        Ok(verdicts) => verdicts.map_err(Error::internal),
+pub(super) async fn of(tools: Arc<ToolSet>, calls: Vec<Call>) -> Result<Vec<Verdict>, Error> {
+    match timeout(LIMIT, spawn_blocking(move || verdicts(&tools, calls))).await {
+        Ok(verdicts) => verdicts.map_err(Error::internal)?,
         Err(_) => Err(Error::TurnFailed {
             message: "the arguments of a call could not be checked against their schema in time".to_owned(),
         }),
     }
+}
+
+/// The same, here and now.
+pub(super) fn verdicts(tools: &ToolSet, calls: Vec<Call>) -> Result<Vec<Verdict>, Error> {
+    let verdict = |call: Call| match tools.check(&tools.original(&call.alias), &call.arguments) {
+        Ok(()) => Ok((call, Ok(()))),
+        Err(Flaw::Wrong(mistake)) => Ok((call, Err(mistake))),
+        // The model could not do better.
+        Err(Flaw::Unknown(message)) => Err(Error::TurnFailed { message }),
+    };
+    calls.into_iter().map(verdict).collect()
 }

@@ -1,7 +1,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::engine::{Message, Part, Role, Turn};
+use crate::engine::{Message, Part, Role, Turn, app_server::checks};
 
 const TURN: &str = "turn-1";
 
@@ -206,9 +206,8 @@ fn arguments_that_break_a_strict_schema_go_back_to_the_model() {
 fn response_checked(t: &mut Translator) -> Result<Step, Error> {
     let step = t.push("rawResponse/completed", &usage(5, 5), TURN)?;
     let Next::Check(calls) = step.next else { panic!("{step:?}") };
-    let tools = t.tools();
-    let check = |call: Call| (call.clone(), tools.check(&call.alias, &call.arguments));
-    t.checked(calls.into_iter().map(check).collect())
+    let verdicts = checks::verdicts(&t.tools(), calls)?;
+    t.checked(verdicts)
 }
 
 #[test]

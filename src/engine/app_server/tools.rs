@@ -8,7 +8,10 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{schema, strict::Strict};
+use super::{
+    schema,
+    strict::{Flaw, Strict},
+};
 use crate::{
     engine::{ToolChoice, Turn},
     error::Error,
@@ -184,11 +187,14 @@ impl ToolSet {
         self.strict(name).is_some()
     }
 
-    /// Checks the arguments of a call of a strict tool, by its name in the client's words. The error says what is
-    /// wrong, for the model or for the client. May take a while.
-    pub(super) fn check(&self, name: &str, arguments: &str) -> Result<(), String> {
+    /// Checks the arguments of a call of a strict tool, by its name in the client's words. May take a while.
+    pub(super) fn check(&self, name: &str, arguments: &str) -> Result<(), Flaw> {
         let Some(strict) = self.strict(name) else { return Ok(()) };
-        strict.check(arguments).map_err(|mistake| format!("the arguments of `{name}` {mistake}"))
+        let of_this = |what: String| format!("the arguments of `{name}` {what}");
+        strict.check(arguments).map_err(|flaw| match flaw {
+            Flaw::Wrong(what) => Flaw::Wrong(of_this(what)),
+            Flaw::Unknown(what) => Flaw::Unknown(of_this(what)),
+        })
     }
 
     fn strict(&self, name: &str) -> Option<&Strict> {

@@ -1,7 +1,10 @@
 //! How much work a schema is: its parts, each reference followed, or what checking a value against it comes to at most.
 //! Takes no more time than there are different parts, however often each is met.
 
-use std::{collections::HashMap, ptr};
+use std::{
+    collections::{HashMap, HashSet},
+    ptr,
+};
 
 use serde_json::{Map, Value};
 
@@ -28,9 +31,44 @@ pub(super) enum Work {
     Unknown(String),
 }
 
-/// Counts the work of checking `value`; without one, the parts of the schema. More than `limit` is an error.
-pub(super) fn work(schema: &Value, value: Option<&Value>, limit: u64) -> Result<u64, Work> {
-    Counter { root: schema, limit, looks: 0, known: HashMap::new(), depth: 0, level: 0 }.node(schema, value)
+/// Counts the parts of a schema. More than `limit` is an error.
+pub(super) fn parts(schema: &Value, limit: u64) -> Result<u64, Work> {
+    Counter::new(schema, limit).node(schema, None)
+}
+
+/// Counts the work of checking `value` for all that is wrong with it.
+pub(super) fn steps(schema: &Value, value: &Value, limit: u64) -> Result<u64, Work> {
+    Counter::new(schema, limit).node(schema, Some(value))
+}
+
+/// Counts the work of finding out whether `value` is right, where plain members are looked at before others: an object
+/// whose plain members are wrong is not looked into.
+pub(super) fn at_once(schema: &Value, value: &Value, limit: u64) -> Result<u64, Work> {
+    Counter { at_once: true, ..Counter::new(schema, limit) }.node(schema, Some(value))
+}
+
+/// Whether a value holds no others.
+pub(super) fn is_plain(value: &Value) -> bool {
+    !matches!(value, Value::Array(_) | Value::Object(_))
+}
+
+/// Whether a part is wrong for most plain values, by itself.
+pub(super) fn is_telling(part: &Value) -> bool {
+    part.get("const").is_some_and(is_plain) || part.get("enum").is_some_and(Value::is_array)
+}
+
+/// Whether a plain member of an object is wrong.
+fn is_refused(parts: &Map<String, Value>, value: &Value) -> bool {
+    let members = parts.iter().filter_map(|(name, part)| Some((part, value.get(name)?)));
+    members.into_iter().any(|(part, member)| is_plain(member) && is_telling(part) && refuses(part, member))
+}
+
+/// Whether a part that is telling says no.
+fn refuses(part: &Value, value: &Value) -> bool {
+    // Numbers may be equal and not look like it.
+    let differs = |one: &Value| !(one.is_number() && value.is_number()) && one != value;
+    part.get("const").is_some_and(differs)
+        || part.get("enum").and_then(Value::as_array).is_some_and(|values| values.iter().all(differs))
 }
 
 struct Counter<'a> {
@@ -40,6 +78,12 @@ struct Counter<'a> {
     looks: u64,
     /// What a part that is referred to comes to for a value.
     known: HashMap<(*const Value, *const Value), Known>,
+    /// References that are being followed.
+    open: Vec<*const Value>,
+    /// Targets that lead back to themselves: the validator has each of them once, wherever it is referred to.
+    recursive: HashSet<*const Value>,
+    /// Whether it is only to be found out that something is wrong.
+    at_once: bool,
     depth: usize,
     /// How far inside the value.
     level: usize,
@@ -53,6 +97,20 @@ enum Known {
 }
 
 impl<'a> Counter<'a> {
+    fn new(root: &'a Value, limit: u64) -> Self {
+        Self {
+            root,
+            limit,
+            looks: 0,
+            known: HashMap::new(),
+            open: Vec::new(),
+            recursive: HashSet::new(),
+            at_once: false,
+            depth: 0,
+            level: 0,
+        }
+    }
+
     fn node(&mut self, schema: &'a Value, value: Option<&'a Value>) -> Result<u64, Work> {
         let Value::Object(schema) = schema else { return Ok(1) };
         self.looks += 1;
@@ -100,9 +158,13 @@ impl<'a> Counter<'a> {
                 if value.is_some_and(|value| !value.is_object()) {
                     return Ok(1);
                 }
+                let wrong = self.at_once && value.is_some_and(|value| is_refused(parts, value));
                 let steps = self.inside(parts.iter().filter_map(|(name, part)| match value {
                     None => Some((part, None)),
-                    Some(value) => Some((part, Some(value.get(name)?))),
+                    Some(value) => {
+                        let member = value.get(name).filter(|member| !wrong || is_plain(member))?;
+                        Some((part, Some(member)))
+                    }
                 }))?;
                 self.sum(steps, parts.len() as u64, 1)
             }
@@ -167,15 +229,22 @@ impl<'a> Counter<'a> {
         let target = target.ok_or_else(|| Work::Unknown(to.to_owned()))?;
         let key = (ptr::from_ref(target), value.map_or(ptr::null(), ptr::from_ref));
         match self.known.get(&key) {
+            Some(Known::Steps(_)) if value.is_none() && self.recursive.contains(&key.0) => return Ok(1),
             Some(Known::Steps(steps)) => return Ok(*steps),
             Some(Known::Open(level)) if *level == self.level => return Err(Work::Endless),
             // A schema may well be inside itself: how often it is depends on the value.
-            Some(Known::Open(_)) => return Ok(1),
+            Some(Known::Open(_)) => {
+                let from = self.open.iter().rposition(|open| *open == key.0).unwrap_or_default();
+                self.recursive.extend(&self.open[from..]);
+                return Ok(1);
+            }
             None if self.known.len() == MAX_KNOWN => return Err(Work::TooMuch),
             None => {}
         }
         self.known.insert(key, Known::Open(self.level));
+        self.open.push(key.0);
         let steps = self.node(target, value)?;
+        self.open.pop();
         self.known.insert(key, Known::Steps(steps));
         Ok(steps)
     }
