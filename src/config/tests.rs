@@ -81,7 +81,9 @@ fn a_filter_of_the_log_names_levels() {
     for fine in ["info", "WARN", "off", "debug,hyper=warn", "codex_api=trace, error", "[span]=info", ""] {
         assert!(load(&[("CODEX_LOG", fine)], "", &[]).is_ok(), "{fine}");
     }
-    for bad in ["zork", "info,zork", "codex_api", "verbose"] {
+    assert_eq!(load(&[("CODEX_LOG", "h2=debug")], "", &[]).unwrap().log.filter, "info,h2=debug");
+    for bad in ["zork", "info,zork", "codex_api", "verbose", "codex-api=debug", "info,codex-api::http=trace"]
+    {
         let ConfigError(mistakes) = load(&[("CODEX_LOG", bad)], "", &[]).unwrap_err();
         assert!(mistakes.len() == 1 && mistakes[0].starts_with("CODEX_LOG: "), "{mistakes:?}");
     }

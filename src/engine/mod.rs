@@ -150,6 +150,9 @@ pub struct Image {
     pub kind: ImageKind,
 }
 
+/// Longest id of a call of a client's tool in bytes, in both directions.
+pub const LONGEST_CALL_ID: usize = 256;
+
 /// Formats of pictures that Codex takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ImageKind {

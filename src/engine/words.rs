@@ -117,6 +117,8 @@ fn by_prefix(text: &str) -> Error {
         || starts("You’ve hit your usage limit")
     {
         Error::UsageLimit { message }
+    } else if starts("Invalid prompt") {
+        Error::Rejected { message }
     } else if text.contains("ran out of room in the model's context window") {
         Error::ContextLengthExceeded { message }
     } else if starts("Missing environment variable") {
@@ -160,20 +162,29 @@ pub(super) fn without_url(text: &str) -> String {
     text[..end].to_owned()
 }
 
-/// `… try again in 1.5s`
+/// `… try again in 1.5s`, or `1h20m`. None where a unit is not known.
 pub(super) fn delay(text: &str) -> Option<Duration> {
-    let rest = text.split("try again in ").nth(1)?;
-    let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
-    let (number, unit) = rest.split_at(end);
-    let number: f64 = number.trim_end_matches('.').parse().ok()?;
-    let seconds = if unit.trim_start().starts_with("ms") {
-        number / 1000.0
-    } else if unit.trim_start().starts_with('m') {
-        number * 60.0
-    } else {
-        number
-    };
-    Duration::try_from_secs_f64(seconds).ok()
+    let mut rest = text.split("try again in ").nth(1)?;
+    let mut seconds = None;
+    while rest.starts_with(|c: char| c.is_ascii_digit()) {
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let (number, behind) = rest.split_at(end);
+        let behind = behind.trim_start();
+        let (unit, behind) =
+            behind.split_at(behind.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(behind.len()));
+        let unit = match unit {
+            "ms" | "millisecond" | "milliseconds" => 0.001,
+            "" | "s" | "sec" | "secs" | "second" | "seconds" => 1.0,
+            "m" | "min" | "mins" | "minute" | "minutes" => 60.0,
+            "h" | "hr" | "hrs" | "hour" | "hours" => 3600.0,
+            "d" | "day" | "days" => 86400.0,
+            _ => break,
+        };
+        let number: f64 = number.trim_end_matches('.').parse().ok()?;
+        seconds = Some(seconds.unwrap_or_default() + number * unit);
+        rest = behind.trim_start();
+    }
+    Duration::try_from_secs_f64(seconds?).ok()
 }
 
 /// Reads what a process left behind that ended without a word about its turn.

@@ -30,6 +30,7 @@ fn every_failure_of_the_field_guide_has_its_row() {
         ("unexpected status 422 Unprocessable: odd, url: http://u", "UPSTREAM_REJECTED"),
         ("unexpected status 503 Service Unavailable: <html>", "UPSTREAM_UNAVAILABLE"),
         ("exceeded retry limit, last status: 429 Too Many Requests", "RATE_LIMIT_EXCEEDED"),
+        ("Invalid prompt: your prompt was flagged.", "UPSTREAM_REJECTED"),
         ("rate limit exceeded: Rate limit reached. Please try again in 1.5s.", "RATE_LIMIT_EXCEEDED"),
         ("Quota exceeded. Check your plan and billing details.", "INSUFFICIENT_QUOTA"),
         ("You've hit your usage limit. Try again at 4:27 PM.", "INSUFFICIENT_QUOTA"),
@@ -66,7 +67,20 @@ fn the_delay_is_read_and_the_url_is_kept_from_the_caller() {
     };
     assert_eq!(retry_after, Some(Duration::from_millis(1500)));
     assert_eq!(delay("try again in 250ms"), Some(Duration::from_millis(250)));
-    assert_eq!(delay("try again in 2m"), Some(Duration::from_secs(120)));
+    for (words, seconds) in [
+        ("2m", 120),
+        ("2h.", 7200),
+        ("1h20m", 4800),
+        ("1d", 86400),
+        ("1m30s.", 90),
+        ("6m0s", 360),
+        ("1 minute", 60),
+        ("20 seconds. 3 requests are left.", 20),
+        ("7", 7),
+    ] {
+        assert_eq!(delay(&format!("try again in {words}")), Some(Duration::from_secs(seconds)), "{words}");
+    }
+    assert_eq!(delay("try again in 2 fortnights"), None);
     assert_eq!(delay("try again at 4 PM"), None);
 
     let End::Failed(error) = of_message("unexpected status 503 Busy: come back, url: http://10.1.2.3/v1")

@@ -21,6 +21,8 @@ pub(super) struct Answer {
     /// a client already has could not be taken back.
     waiting: Option<String>,
     any_text: bool,
+    /// The next text begins a paragraph.
+    breaks: bool,
     messages: u32,
     /// Why the answer is over, while only the usage is waited for.
     cut: Option<FinishReason>,
@@ -55,7 +57,7 @@ impl Answer {
             ToolChoice::Auto => None,
             ToolChoice::Required | ToolChoice::Named(_) => Some(String::new()),
         };
-        Self { filter, held: None, holds, waiting, any_text: false, messages: 0, cut: None }
+        Self { filter, held: None, holds, waiting, any_text: false, breaks: false, messages: 0, cut: None }
     }
 
     /// Whether nothing counts before a call is there.
@@ -73,8 +75,12 @@ impl Answer {
                 self.held.get_or_insert_default().push_str(&text);
                 Step::default()
             }
-            TurnEvent::Text(text) => {
-                self.any_text |= !text.is_empty();
+            TurnEvent::Text(text) if text.is_empty() => Step::default(),
+            TurnEvent::Text(mut text) => {
+                self.any_text = true;
+                if std::mem::take(&mut self.breaks) {
+                    text.insert_str(0, MESSAGE_BREAK);
+                }
                 let filtered = self.filter.push(text);
                 self.out(filtered)
             }
@@ -123,11 +129,8 @@ impl Answer {
             return Event::Item(Box::new(pb::Item { id, status: pb::ItemStatus::Completed.into(), kind }))
                 .into();
         }
-        if !self.any_text {
-            return Step::default();
-        }
-        let filtered = self.filter.push(MESSAGE_BREAK.to_owned());
-        self.out(filtered)
+        self.breaks = self.any_text;
+        Step::default()
     }
 
     fn finish(&mut self, reason: FinishReason, usage: Option<pb::Usage>) -> Step {
@@ -223,7 +226,8 @@ mod tests {
 
     #[test]
     fn messages_are_paragraphs_of_a_text_answer() {
-        let events = [message("look").to_vec(), message("done").to_vec(), vec![end()]].concat();
+        let said = ["", "look", "", "done", ""].map(|text| message(text).to_vec()).concat();
+        let events = [said, vec![end()]].concat();
         let (text, others, state) = run(answer(&Format::Text, &[]), events);
         assert_eq!(text, "look\n\ndone");
         assert_eq!(others, [finished(FinishReason::Stop)]);

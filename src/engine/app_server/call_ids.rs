@@ -1,7 +1,15 @@
 //! The ids of the client's calls: the model's, where they tell one call of the turn from the others. A client could not
-//! answer two calls of one id, or one without any. Pure.
+//! answer two calls of one id, or one whose id our own doors would not take back. Pure.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    ops::RangeInclusive,
+};
+
+use crate::engine::LONGEST_CALL_ID;
+
+/// Bytes of an id that the client may send back.
+const MAY_BE_LONG: RangeInclusive<usize> = 1..=LONGEST_CALL_ID;
 
 /// The ids of one turn.
 #[derive(Debug, Default)]
@@ -14,7 +22,10 @@ pub(super) struct CallIds {
 impl CallIds {
     /// The id of a call of the client's that Codex knows as `told`, in the turn with this id.
     pub(super) fn of_call(&mut self, told: &str, turn: &str) -> String {
-        let id = if told.is_empty() || self.used.contains(told) {
+        let id = if !MAY_BE_LONG.contains(&told.len())
+            || told.chars().any(char::is_control)
+            || self.used.contains(told)
+        {
             format!("call_{turn}_{}", self.used.len())
         } else {
             told.to_owned()
@@ -38,6 +49,18 @@ impl CallIds {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_id_that_would_not_be_taken_back_is_replaced() {
+        let mut ids = CallIds::default();
+        let long = "x".repeat(LONGEST_CALL_ID);
+        assert_eq!(ids.of_call(&long, "t"), long);
+        for told in [format!("{long}x"), "a\0b".to_owned(), "a\nb".to_owned()] {
+            let id = ids.of_call(&told, "t");
+            assert!(id.starts_with("call_t_"));
+            assert_eq!(ids.of_output(&told), Some(id));
+        }
+    }
 
     #[test]
     fn an_id_is_the_models_unless_it_has_none_or_has_it_twice() {

@@ -50,6 +50,9 @@ struct Params<'a> {
     delta: String,
 }
 
+/// What thoughts are of: those of another item, or of another kind, begin anew.
+pub(super) type Thought = (Kind, Option<String>);
+
 impl Kind {
     fn of(method: &[u8]) -> Option<Self> {
         match method {
@@ -73,6 +76,11 @@ impl Delta {
     /// A notification, if it is one.
     pub(super) fn of(method: &str, params: &Value) -> Option<Self> {
         Some(Self::new(Kind::of(method.as_bytes())?, Params::deserialize(params).ok()?))
+    }
+
+    /// What it is of, if it is a thought.
+    pub(super) fn thought(&self) -> Thought {
+        (self.kind, self.item.clone())
     }
 
     /// Appends the next piece, if both belong to the same text; gives it back if not.

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::{
     attempt::Attempt,
     call_ids::CallIds,
-    delta::{Delta, Kind},
+    delta::{Delta, Kind, Thought},
     failure, item,
     memory::{call_id, kind},
     own_calls::OwnCalls,
@@ -28,6 +28,9 @@ use crate::{
     error::Error,
     pb::{self, FinishReason},
 };
+
+/// What stands between thoughts of their own.
+const THOUGHT_BREAK: &str = "\n\n";
 
 /// How long nothing may be said while Codex waits for the results of calls, before it gets some.
 const QUIET: Duration = Duration::from_secs(5);
@@ -50,6 +53,8 @@ pub(super) struct Translator {
     corrections: u32,
     /// Text of the current message that the client has.
     told: Told,
+    /// What the client's last thoughts are of.
+    thought: Option<Thought>,
     /// Calls of the response that is under way.
     calls: Vec<Call>,
     /// Requests for calls, to be answered only where a call goes back to the model.
@@ -79,6 +84,7 @@ impl Translator {
             attempt: Attempt::default(),
             corrections: 0,
             told: Told::default(),
+            thought: None,
             calls: Vec::new(),
             requests: Requests::default(),
             ids: CallIds::default(),
@@ -126,7 +132,17 @@ impl Translator {
     pub(super) fn delta(&mut self, delta: Delta) -> Step {
         match delta.kind {
             Kind::Message => self.text(delta.text).into(),
-            Kind::Summary | Kind::Thoughts => self.thought(delta.text).into(),
+            Kind::Summary | Kind::Thoughts => {
+                let thought = delta.thought();
+                let goes_on =
+                    delta.text.is_empty() || self.thought.as_ref().is_none_or(|before| *before == thought);
+                let text = if goes_on { delta.text } else { format!("{THOUGHT_BREAK}{}", delta.text) };
+                let told = self.thought(text);
+                if told.is_some() {
+                    self.thought = Some(thought);
+                }
+                told.into()
+            }
         }
     }
 
@@ -152,7 +168,7 @@ impl Translator {
     fn translate(&mut self, method: &str, params: &Value, turn: &str) -> Result<Step, Error> {
         match method {
             "item/reasoning/summaryPartAdded" if params["summaryIndex"].as_u64() > Some(0) => {
-                Ok(self.thought("\n\n".to_owned()).into())
+                Ok(self.thought(THOUGHT_BREAK.to_owned()).into())
             }
             "item/started" => self.item(&params["item"], false),
             "item/completed" => self.item(&params["item"], true),

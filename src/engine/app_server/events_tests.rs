@@ -101,6 +101,21 @@ fn a_retry_never_repeats_thoughts() {
 }
 
 #[test]
+fn thoughts_of_their_own_are_paragraphs() {
+    let mut t = plain();
+    let mut think = |method: &str, item: &str, text: &str| {
+        events(&mut t, &format!("item/reasoning/{method}"), json!({"itemId": item, "delta": text}))
+    };
+    let told = |text: &str| [TurnEvent::Reasoning(text.into())];
+    assert_eq!(think("summaryTextDelta", "a", "o"), told("o"));
+    assert_eq!(think("summaryTextDelta", "a", "ne"), told("ne"));
+    assert_eq!(think("summaryTextDelta", "b", ""), []);
+    assert_eq!(think("summaryTextDelta", "b", "two"), told("\n\ntwo"));
+    assert_eq!(think("textDelta", "b", "raw"), told("\n\nraw"));
+    assert_eq!(think("textDelta", "b", "!"), told("!"));
+}
+
+#[test]
 fn a_codex_that_tells_no_ends_of_responses_may_retry_each_of_them() {
     let retry =
         json!({"willRetry": true, "error": {"message": "Reconnecting... 1/5", "codexErrorInfo": "other"}});

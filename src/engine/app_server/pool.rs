@@ -22,7 +22,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A worker that lives so long was well. One that dies sooner is replaced after a pause, doubled each time: what killed
 /// it may kill the next one too.
 const WELL: Duration = Duration::from_secs(10);
-const LONGEST_REST: Duration = Duration::from_secs(2);
+const LONGEST_REST: Duration = Duration::from_secs(1);
 
 /// How long a turn waits for a worker when none is there.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -22,11 +22,13 @@ pub(super) struct Translator {
     last_retry: Option<String>,
     /// The last message of the agent, if nothing came after it.
     answer: Option<String>,
+    /// Some thoughts were told: the next ones are a paragraph of their own.
+    thought: bool,
 }
 
 impl Translator {
     pub(super) fn new(retries: u32) -> Self {
-        Self { retries, retried: 0, last_retry: None, answer: None }
+        Self { retries, retried: 0, last_retry: None, answer: None, thought: false }
     }
 
     /// What a line means. After an error or `Finished`, nothing more must be pushed.
@@ -86,7 +88,9 @@ impl Translator {
                 message(text(item, "text"))
             }
             "reasoning" if completed => {
-                non_empty(text(item, "text")).map(TurnEvent::Reasoning).into_iter().collect()
+                let Some(thought) = non_empty(text(item, "text")) else { return Vec::new() };
+                let is_next = std::mem::replace(&mut self.thought, true);
+                vec![TurnEvent::Reasoning(if is_next { format!("\n\n{thought}") } else { thought })]
             }
             "agent_message" | "reasoning" => Vec::new(),
             // Within a turn, an item of type `error` is a warning: what fails says `turn.failed`.

@@ -3,7 +3,7 @@
 use super::bounded;
 use crate::{
     config::Limits,
-    engine::{Image, ImageKind, Message, Part, Role},
+    engine::{Image, ImageKind, LONGEST_CALL_ID, Message, Part, Role},
     error::Error,
     pb::{self, content_part},
 };
@@ -58,7 +58,7 @@ fn one(message: pb::Message, field: &str, limits: &Limits) -> Result<Message, Er
         Err(_) => return Err(Error::invalid(format!("{field}.role"), "not a known role")),
     };
     bounded(&format!("{field}.name"), &message.name, 64)?;
-    bounded(&format!("{field}.tool_call_id"), &message.tool_call_id, 256)?;
+    bounded(&format!("{field}.tool_call_id"), &message.tool_call_id, LONGEST_CALL_ID)?;
     if (role == Role::Tool) == message.tool_call_id.is_empty() {
         let rule = "required in messages of the role tool, and only there";
         return Err(Error::invalid(format!("{field}.tool_call_id"), rule));
