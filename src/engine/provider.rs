@@ -14,8 +14,9 @@ pub(super) const SWITCHED_OFF: &[&str] =
 /// Id of the provider that the scripted upstream goes by.
 const SCRIPTED: &str = "codex-api-scripted";
 
-/// The values to set: dotted key and TOML value.
-pub(super) fn settings(codex: &Codex) -> Vec<(String, String)> {
+/// The values to set: dotted key and TOML value. `stream_retries` is how often a response that broke off may be asked
+/// for again.
+pub(super) fn settings(codex: &Codex, stream_retries: u32) -> Vec<(String, String)> {
     let text = |text: &str| toml::Value::from(text).to_string();
     let mut settings = Vec::new();
     let mut set = |key: String, value: String| settings.push((key, value));
@@ -31,8 +32,7 @@ pub(super) fn settings(codex: &Codex) -> Vec<(String, String)> {
     let id = if codex.scripted_upstream.is_some() { Some(SCRIPTED.to_owned()) } else { configured(codex) };
     if let Some(id) = id {
         set(format!("model_providers.{id}.request_max_retries"), codex.upstream_retries.to_string());
-        // A stream that breaks is not asked for again: the model would repeat what the client already has.
-        set(format!("model_providers.{id}.stream_max_retries"), "0".into());
+        set(format!("model_providers.{id}.stream_max_retries"), stream_retries.to_string());
     }
     settings
 }

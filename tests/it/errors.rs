@@ -1,5 +1,7 @@
 //! Every failure that an engine can meet, over both doors: the status with its reason, the OpenAI error.
 
+mod breaks;
+
 use std::time::Duration;
 
 use reqwest::StatusCode;

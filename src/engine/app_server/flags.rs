@@ -81,7 +81,8 @@ pub(super) fn arguments(codex: &Codex, installed: &Installed, catalogs: &Catalog
 
     let mut arguments = vec![OsString::from("app-server")];
     let settings = settings.into_iter().map(|(key, value)| (key, value.to_string()));
-    for (key, value) in settings.chain(provider::settings(codex)) {
+    // Once the client has text of a response that broke off, the turn ends: see `attempt`.
+    for (key, value) in settings.chain(provider::settings(codex, codex.upstream_retries)) {
         arguments.extend(["-c".into(), format!("{key}={value}").into()]);
     }
     arguments

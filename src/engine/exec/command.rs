@@ -55,7 +55,8 @@ pub(super) fn of(turn: &Turn, codex: &Codex, installed: &Installed) -> Result<La
     {
         arguments.raw(&format!("features.{feature}"), "false");
     }
-    for (key, value) in provider::settings(codex) {
+    // A response that broke off is not asked for again: the model would repeat what the client already has.
+    for (key, value) in provider::settings(codex, 0) {
         arguments.raw(&key, &value);
     }
 

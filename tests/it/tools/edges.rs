@@ -43,8 +43,25 @@ async fn every_model_gets_functions_and_calls_them() {
 }
 
 #[tokio::test]
-async fn a_response_that_breaks_off_behind_a_call_is_a_clear_failure() {
+async fn a_response_that_breaks_off_behind_a_call_is_asked_for_again() {
     let app = warm(&[]).await;
+    let step = json!({"calls": [{"name": "f", "arguments": {"a": "1"}}], "eof": true});
+    let again = json!({"calls": [{"name": "f", "arguments": {"a": "2"}}]});
+    let body = request(MODEL, &script(&json!([step, again])), &[function("f", "a")]);
+    for way in WAYS {
+        let outcome = app.turn(way, &body).await;
+        // The client hears of the second call only; the model, that the first one was not run.
+        assert_eq!(outcome.calls.len(), 1, "{way:?}");
+        let asked = app.upstream.as_ref().unwrap().requests();
+        let asked = format!("{:?}", asked.last().unwrap());
+        assert!(asked.contains("Not run: the response broke off"), "{way:?}: {asked}");
+    }
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_response_that_breaks_off_behind_a_call_is_a_clear_failure_in_the_end() {
+    let app = warm(&[("CODEX_UPSTREAM_RETRIES", "0")]).await;
     let step = json!({"calls": [{"name": "f", "arguments": {"a": "1"}}], "eof": true});
     let body = request(MODEL, &script(&json!([step, {"text": "never"}])), &[function("f", "a")]);
     let (status, error) = app.refused(&body).await;

@@ -1,0 +1,46 @@
+//! Responses of the upstream that break off.
+
+use serde_json::Value;
+
+use crate::support::{
+    TestApp,
+    engines::{Engine, engine},
+    http::body,
+};
+
+#[tokio::test]
+async fn a_response_that_breaks_off_is_asked_for_again_unless_some_of_it_was_told() {
+    let app = TestApp::real(&[("CODEX_UPSTREAM_RETRIES", "2")]).await;
+    // Before its first word, and as the second one of a turn that has done and said something.
+    let call = r#"{"text":"look.","calls":[{"name":"exec_command","arguments":{"cmd":"true"}}]}"#;
+    let healed = r#"{"text":"a b","cut_after":0,"times":1,"then":{"text":"healed"}}"#;
+    for (prompt, text) in
+        [(format!("@@{healed}@@"), "healed"), (format!("@@[{call},{healed}]@@"), "look.\n\nhealed")]
+    {
+        let before = app.asked();
+        let request = body("gpt-5.5", &prompt);
+        let (status, answer) = match engine() {
+            Engine::AppServer => (200, app.complete(&request).await),
+            // It tells whole messages, and cannot know what a client has.
+            Engine::Exec => (502, app.refused(&request).await.1),
+        };
+        match status {
+            200 => {
+                assert_eq!(answer["choices"][0]["message"]["content"], text);
+                assert_eq!(answer["codex"]["notices"][0]["kind"], "retry", "{answer}");
+                let needed = 2 + u64::from(text.starts_with("look"));
+                assert_eq!(app.asked() - before, needed, "{prompt}");
+            }
+            _ => assert_eq!(answer["code"], "upstream_unavailable"),
+        }
+    }
+    // As long as it is tried, and not when the client has text of it.
+    for (cut, asked) in [(0, if engine() == Engine::AppServer { 3 } else { 1 }), (2, 1)] {
+        let before = app.asked();
+        let (status, error) =
+            app.refused(&body("gpt-5.5", &format!(r#"@@{{"text":"a b c d","cut_after":{cut}}}@@"#))).await;
+        assert_eq!((status, &error["code"]), (502, &Value::from("upstream_unavailable")), "{cut}");
+        assert_eq!(app.asked() - before, asked, "{cut}");
+    }
+    app.stop().await;
+}
