@@ -264,17 +264,20 @@ async fn arguments_that_nobody_can_check_are_not_the_clients() {
         json!({"type": "object", "properties": {"a": {"anyOf": [{"$ref": "#"}, {"$ref": "#"}]}}});
     let nested = |depth: usize| (0..depth).fold(json!({}), |value, _| json!({"a": value}));
     let book = |depth: usize| json!({"calls": [{"name": "book", "arguments": nested(depth)}]});
-    let body = request(MODEL, &script(&json!([book(60), book(3), {"text": "never"}])), &[tree.clone()]);
+    let body = request(MODEL, &script(&json!([book(3), {"text": "never"}])), &[tree.clone()]);
     for way in WAYS {
         let three = nested(3).to_string();
         assert_eq!(app.turn(way, &body).await.called(), [("book", three.as_str())], "{way:?}");
-        let told = app.seen().items.last().unwrap()["output"].to_string();
-        assert!(told.contains("too large or too deep"), "{told}");
     }
-    let body = request(MODEL, &script(&json!([book(60), book(60), book(60), {"text": "never"}])), &[tree]);
+    // The model could not do better, so it is not asked again.
+    let before = app.asked();
+    let body = request(MODEL, &script(&json!([book(60), {"text": "never"}])), &[tree]);
     let (status, error) = app.refused(&body).await;
     assert_eq!((status, &error["code"]), (502, &json!("turn_failed")));
     assert!(error["message"].as_str().unwrap().contains("cannot be checked"), "{error}");
+    assert_eq!(app.asked() - before, 1);
+    let grpc = app.grpc().await.chat(contract(&body)).await.unwrap_err();
+    assert_eq!(grpc.message(), error["message"].as_str().unwrap());
     app.stop().await;
 }
 
