@@ -23,7 +23,7 @@ fi
 groups=(
     "nothing is run without an environment|any|trust::environment::"
     "answers, long and odd texts|any|chat::all_ways_agree_over_the_real_cli limits::prompts::odd_texts_reach_the_model limits::prompts::a_megabyte_of_tokens"
-    "hanging up|any|cancel::fifty_turns_of_the_real_cli cancel::in_danger_mode"
+    "hanging up|any|cancel::two_hundred_turns cancel::in_danger_mode"
     "failures and retries|any|errors::failures_through_the_real_cli errors::a_dead_upstream errors::a_retry_heals errors::an_answer_cut"
     "sandbox and secrets|any|trust::sandbox::a_turn_that_may_write trust::secrets::a_command trust::secrets::a_sandboxed"
     "openai-python, openai-node, grpcio|any|clients::openai_python clients::openai_node clients::grpc_python"

@@ -107,10 +107,10 @@ async fn a_hundred_and_fifty_turns_given_up_leave_nothing_and_the_next_one_works
 }
 
 #[tokio::test]
-async fn fifty_turns_of_the_real_cli_given_up_leave_nothing_and_the_next_one_works() {
+async fn two_hundred_turns_of_the_real_cli_given_up_leave_nothing_and_the_next_one_works() {
     let app = TestApp::real(&[("CODEX_MAX_CONCURRENCY", "8")]).await;
     let (model, text) = ("gpt-5.5", r#"@@{"text":"a b c","hang_after_ms":60000}@@"#);
-    give_up_many(&app, 42, model, text).await;
+    give_up_many(&app, 192, model, text).await;
     // And while the model answers: two in each way, of which those with a deadline end by it.
     let upstream = app.upstream.as_ref().unwrap();
     let overdue = [3, 7].map(|n| give_up(&app, n, (model, text), Duration::from_secs(3)));
