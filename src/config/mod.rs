@@ -223,6 +223,15 @@ impl Profile {
     }
 }
 
+impl Models {
+    /// The name and the profile that are asked for together: `gpt-5.5:chat`. None where the whole is an alias.
+    pub fn with_profile<'a>(&self, asked: &'a str) -> Option<(&'a str, Profile)> {
+        let (name, suffix) = asked.rsplit_once(':').filter(|_| !self.aliases.contains_key(asked))?;
+        let known = [Profile::Agent, Profile::Chat];
+        known.into_iter().find(|profile| profile.as_str() == suffix).map(|profile| (name, profile))
+    }
+}
+
 /// A secret, kept as its hash: enough to compare, nothing to leak.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret([u8; 32]);

@@ -207,9 +207,10 @@ pub(super) fn log(v: &mut Values) -> Log {
         v.mistake(&format!("CODEX_LOG_FORMAT: {format:?} is not one of text, json"));
     }
     let filter = v.text("CODEX_LOG");
+    let is_level = |word: &str| word.parse::<tracing_subscriber::filter::LevelFilter>().is_ok();
     for word in filter.split(',').map(str::trim) {
         // A target without a level would be legal.
-        if word.parse::<tracing_subscriber::filter::LevelFilter>().is_err() && !word.contains(['=', '[']) {
+        if !is_level(word) && !word.contains(['=', '[']) {
             v.mistake(&format!(
                 "CODEX_LOG: {word:?} is not one of error, warn, info, debug, trace, off, or target=level"
             ));
@@ -218,10 +219,9 @@ pub(super) fn log(v: &mut Values) -> Log {
     if filter.contains("codex-api") {
         v.mistake("CODEX_LOG: codex-api is no target; the module is called codex_api");
     }
-    let is_level = |word: &str| word.trim().parse::<tracing_subscriber::filter::LevelFilter>().is_ok();
     // What is not named is logged as usual, or a misspelt target would silence everything.
     let filter = match filter.trim() {
-        named if named.is_empty() || filter.split(',').any(is_level) => filter,
+        named if named.is_empty() || filter.split(',').map(str::trim).any(is_level) => filter,
         named => format!("info,{named}"),
     };
     Log {

@@ -150,6 +150,9 @@ pub struct Image {
     pub kind: ImageKind,
 }
 
+/// What stands between thoughts of their own.
+const THOUGHT_BREAK: &str = "\n\n";
+
 /// Longest id of a call of a client's tool in bytes, in both directions.
 pub const LONGEST_CALL_ID: usize = 256;
 

@@ -35,11 +35,10 @@ pub(super) fn list(models: &Models, known: &[pb::Model], profiles: &[Profile]) -
 
 /// The profiles that may stand behind a name: none where one stands there already.
 fn suffixes(models: &Models, name: &str, profiles: &[Profile]) -> Vec<String> {
-    let suffix = name.rsplit_once(':').map_or("", |(_, suffix)| suffix);
-    let has_one = [Profile::Agent, Profile::Chat].iter().any(|profile| profile.as_str() == suffix);
-    let free = !has_one || models.aliases.contains_key(name);
-    let names = profiles.iter().map(|profile| profile.as_str().to_owned());
-    names.filter(|_| free).collect()
+    if models.with_profile(name).is_some() {
+        return Vec::new();
+    }
+    profiles.iter().map(|profile| profile.as_str().to_owned()).collect()
 }
 
 #[cfg(test)]

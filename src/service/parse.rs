@@ -73,15 +73,13 @@ impl Rules {
 
     /// The suffix of a model's name that asks for a profile: `gpt-5.5:chat`.
     fn profile<'a>(&'a self, asked: &'a str) -> Result<(&'a str, Profile), Error> {
-        for profile in [Profile::Agent, Profile::Chat] {
-            let name = asked.strip_suffix(profile.as_str()).and_then(|name| name.strip_suffix(':'));
-            let Some(name) = name.filter(|_| !self.models.aliases.contains_key(asked)) else { continue };
-            if profile == Profile::Agent && self.profile == Profile::Chat {
-                return Err(widened("model: this server runs no agent (CODEX_PROFILE)".to_owned()));
-            }
-            return Ok((if name.is_empty() { &self.models.default } else { name }, profile));
+        let Some((name, profile)) = self.models.with_profile(asked) else {
+            return Ok((asked, self.profile));
+        };
+        if profile == Profile::Agent && self.profile == Profile::Chat {
+            return Err(widened("model: this server runs no agent (CODEX_PROFILE)".to_owned()));
         }
-        Ok((asked, self.profile))
+        Ok((if name.is_empty() { &self.models.default } else { name }, profile))
     }
 
     fn effort(&self, asked: String) -> Result<String, Error> {

@@ -168,19 +168,20 @@ impl Story {
 
     fn tell(&mut self, index: u32, event: Event) -> pb::ChatEvent {
         self.account.saw(&event);
-        self.number(index, event)
+        let sequence_number = self.next;
+        self.next += 1;
+        pb::ChatEvent {
+            id: self.account.id.clone(),
+            sequence_number,
+            choice_index: index,
+            event: Some(event),
+        }
     }
 
     /// The last word.
     fn end(&mut self) -> pb::ChatEvent {
         self.account.completed(self.usage);
-        self.number(0, Event::Completed(pb::Completed { usage: self.usage }))
-    }
-
-    fn number(&mut self, choice_index: u32, event: Event) -> pb::ChatEvent {
-        let sequence_number = self.next;
-        self.next += 1;
-        pb::ChatEvent { id: self.account.id.clone(), sequence_number, choice_index, event: Some(event) }
+        self.tell(0, Event::Completed(pb::Completed { usage: self.usage }))
     }
 }
 

@@ -1,15 +1,9 @@
 //! The ids of the client's calls: the model's, where they tell one call of the turn from the others. A client could not
 //! answer two calls of one id, or one whose id our own doors would not take back. Pure.
 
-use std::{
-    collections::{HashMap, HashSet, VecDeque},
-    ops::RangeInclusive,
-};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::engine::LONGEST_CALL_ID;
-
-/// Bytes of an id that the client may send back.
-const MAY_BE_LONG: RangeInclusive<usize> = 1..=LONGEST_CALL_ID;
 
 /// The ids of one turn.
 #[derive(Debug, Default)]
@@ -22,7 +16,8 @@ pub(super) struct CallIds {
 impl CallIds {
     /// The id of a call of the client's that Codex knows as `told`, in the turn with this id.
     pub(super) fn of_call(&mut self, told: &str, turn: &str) -> String {
-        let id = if !MAY_BE_LONG.contains(&told.len())
+        let id = if told.is_empty()
+            || told.len() > LONGEST_CALL_ID
             || told.chars().any(char::is_control)
             || self.used.contains(told)
         {

@@ -4,17 +4,18 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{task::spawn_blocking, time::timeout};
 
-use super::{step::Call, strict::Flaw, tools::ToolSet};
+use super::{
+    step::{Call, Judged},
+    strict::Flaw,
+    tools::ToolSet,
+};
 use crate::error::Error;
 
 /// How long the checks of one response may take. Their work is bounded, and done in far less.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// A call, and what is wrong with it.
-type Verdict = (Call, Result<(), String>);
-
 /// Each call with what is wrong with it. A call that was not checked is nobody's.
-pub(super) async fn of(tools: Arc<ToolSet>, calls: Vec<Call>) -> Result<Vec<Verdict>, Error> {
+pub(super) async fn of(tools: Arc<ToolSet>, calls: Vec<Call>) -> Result<Vec<Judged>, Error> {
     match timeout(LIMIT, spawn_blocking(move || verdicts(&tools, calls))).await {
         Ok(verdicts) => verdicts.map_err(Error::internal)?,
         Err(_) => Err(Error::TurnFailed {
@@ -24,7 +25,7 @@ pub(super) async fn of(tools: Arc<ToolSet>, calls: Vec<Call>) -> Result<Vec<Verd
 }
 
 /// The same, here and now.
-pub(super) fn verdicts(tools: &ToolSet, calls: Vec<Call>) -> Result<Vec<Verdict>, Error> {
+pub(super) fn verdicts(tools: &ToolSet, calls: Vec<Call>) -> Result<Vec<Judged>, Error> {
     let verdict = |call: Call| match tools.check(&tools.original(&call.alias), &call.arguments) {
         Ok(()) => Ok((call, Ok(()))),
         Err(Flaw::Wrong(mistake)) => Ok((call, Err(mistake))),

@@ -78,9 +78,9 @@ impl Delta {
         Some(Self::new(Kind::of(method.as_bytes())?, Params::deserialize(params).ok()?))
     }
 
-    /// What it is of, if it is a thought.
-    pub(super) fn thought(&self) -> Thought {
-        (self.kind, self.item.clone())
+    /// What a piece of thoughts is of, and its text.
+    pub(super) fn into_thought(self) -> (Thought, String) {
+        ((self.kind, self.item), self.text)
     }
 
     /// Appends the next piece, if both belong to the same text; gives it back if not.

@@ -16,7 +16,7 @@ use super::{
     own_calls::OwnCalls,
     produced::Produced,
     requests::Requests,
-    step::{Call, Next, Step},
+    step::{Call, Judged, Next, Step},
     told::Told,
     tools::ToolSet,
     usage::{UsageSoFar, usage},
@@ -24,13 +24,10 @@ use super::{
 };
 use crate::{
     config::Profile,
-    engine::{TurnEvent, words::End},
+    engine::{THOUGHT_BREAK, TurnEvent, words::End},
     error::Error,
     pb::{self, FinishReason},
 };
-
-/// What stands between thoughts of their own.
-const THOUGHT_BREAK: &str = "\n\n";
 
 /// How long nothing may be said while Codex waits for the results of calls, before it gets some.
 const QUIET: Duration = Duration::from_secs(5);
@@ -61,7 +58,7 @@ pub(super) struct Translator {
     requests: Requests,
     ids: CallIds,
     /// Calls that go back to the model as soon as all their requests are there.
-    correcting: Option<Vec<(Call, Result<(), String>)>>,
+    correcting: Option<Vec<Judged>>,
     /// Calls of Codex's own tools.
     own: OwnCalls,
     /// Calls that the client gets as soon as Codex's own in the same response are over.
@@ -133,10 +130,10 @@ impl Translator {
         match delta.kind {
             Kind::Message => self.text(delta.text).into(),
             Kind::Summary | Kind::Thoughts => {
-                let thought = delta.thought();
+                let (thought, text) = delta.into_thought();
                 let goes_on =
-                    delta.text.is_empty() || self.thought.as_ref().is_none_or(|before| *before == thought);
-                let text = if goes_on { delta.text } else { format!("{THOUGHT_BREAK}{}", delta.text) };
+                    text.is_empty() || self.thought.as_ref().is_none_or(|before| *before == thought);
+                let text = if goes_on { text } else { format!("{THOUGHT_BREAK}{text}") };
                 let told = self.thought(text);
                 if told.is_some() {
                     self.thought = Some(thought);

@@ -218,16 +218,16 @@ pub(super) fn call_id(item: &Value) -> Option<&str> {
 pub(super) fn weight(item: &Value) -> usize {
     /// What the allocator adds to each block.
     const BLOCK: usize = 16;
-    /// Room for up to eleven members.
-    const NODE: usize = 11 * (size_of::<String>() + size_of::<Value>()) + BLOCK;
+    /// Eleven members.
+    const ELEVEN: usize = 11 * (size_of::<String>() + size_of::<Value>()) + BLOCK;
     let inner = match item {
         Value::Null | Value::Bool(_) | Value::Number(_) => 0,
         Value::String(text) => text.capacity() + BLOCK,
         Value::Array(list) => list.iter().map(weight).sum::<usize>() + BLOCK,
         Value::Object(members) => {
-            // Nodes are half full at least.
-            let nodes = members.len().div_ceil(6) * NODE;
-            nodes + members.iter().map(|(name, value)| name.capacity() + BLOCK + weight(value)).sum::<usize>()
+            // They lie in a table that may be little more than half full.
+            let table = members.len().div_ceil(6) * ELEVEN;
+            table + members.iter().map(|(name, value)| name.capacity() + BLOCK + weight(value)).sum::<usize>()
         }
     };
     size_of::<Value>() + inner

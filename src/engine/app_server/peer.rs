@@ -250,7 +250,9 @@ impl Shared {
             return None;
         }
         if let Some((thread, delta)) = Delta::of_line(line) {
-            self.tell(&thread, Mail::Delta(delta), line.len());
+            if let Some(letterbox) = self.letterbox(&thread) {
+                letterbox.put(Mail::Delta(delta), line.len());
+            }
             return None;
         }
         let Some(incoming) = wire::read(line) else {
@@ -298,7 +300,7 @@ impl Shared {
     }
 
     fn told(&self, incoming: Incoming, bytes: usize) {
-        let Some(thread) = incoming.thread().map(str::to_owned) else { return };
+        let Some(letterbox) = incoming.thread().and_then(|thread| self.letterbox(thread)) else { return };
         let (method, params) = (incoming.method.unwrap_or_default(), incoming.params);
         let mail = match Delta::of(&method, &params) {
             Some(delta) => Mail::Delta(delta),
@@ -306,13 +308,11 @@ impl Shared {
             None if method.ends_with("elta") => return,
             None => Mail::Notification { method, params },
         };
-        self.tell(&thread, mail, bytes);
+        letterbox.put(mail, bytes);
     }
 
-    /// False if nobody will read it.
-    fn tell(&self, thread: &str, mail: Mail, bytes: usize) -> bool {
-        let letterbox = self.routes().threads.get(thread).cloned();
-        letterbox.is_some_and(|letterbox| letterbox.put(mail, bytes))
+    fn letterbox(&self, thread: &str) -> Option<Letterbox> {
+        self.routes().threads.get(thread).cloned()
     }
 
     /// Passes on what is left of a large line. False if nobody can be told that it is missing.
@@ -323,7 +323,9 @@ impl Shared {
             Large::Needed { thread: Some(thread) } => (thread, Mail::TooLong { limit }),
             Large::Needed { thread: None } => return false,
         };
-        self.tell(&thread, mail, 256);
+        if let Some(letterbox) = self.letterbox(&thread) {
+            letterbox.put(mail, 256);
+        }
         true
     }
 
@@ -331,10 +333,10 @@ impl Shared {
         let id = incoming.id.clone().unwrap_or_default();
         match incoming.method.as_deref().unwrap_or_default() {
             "item/tool/call" => {
-                let thread = incoming.thread().map(str::to_owned);
+                let letterbox = incoming.thread().and_then(|thread| self.letterbox(thread));
                 let call = serde_json::from_value::<wire::ToolCall>(incoming.params);
                 let call = call.map(|call| Mail::ToolCall(wire::ToolCall { request: id.clone(), ..call }));
-                let taken = thread.zip(call.ok()).is_some_and(|(thread, call)| self.tell(&thread, call, 0));
+                let taken = letterbox.zip(call.ok()).is_some_and(|(letterbox, call)| letterbox.put(call, 0));
                 (!taken).then(|| wire::refusal(&id))
             }
             // Nobody is there to be asked.

@@ -14,6 +14,9 @@ pub(super) struct Call {
     pub(super) arguments: String,
 }
 
+/// A call, and what is wrong with it.
+pub(super) type Judged = (Call, Result<(), String>);
+
 /// What is to be done after something was said.
 #[derive(Debug, Default)]
 pub(super) struct Step {

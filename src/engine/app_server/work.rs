@@ -1,10 +1,7 @@
 //! How much work a schema is: its parts, each reference followed, or what checking a value against it comes to at most.
 //! Takes no more time than there are different parts, however often each is met.
 
-use std::{
-    collections::{HashMap, HashSet},
-    ptr,
-};
+use std::{collections::HashMap, ptr};
 
 use serde_json::{Map, Value};
 
@@ -59,8 +56,8 @@ pub(super) fn is_telling(part: &Value) -> bool {
 
 /// Whether a plain member of an object is wrong.
 fn is_refused(parts: &Map<String, Value>, value: &Value) -> bool {
-    let members = parts.iter().filter_map(|(name, part)| Some((part, value.get(name)?)));
-    members.into_iter().any(|(part, member)| is_plain(member) && is_telling(part) && refuses(part, member))
+    let mut members = parts.iter().filter_map(|(name, part)| Some((part, value.get(name)?)));
+    members.any(|(part, member)| is_plain(member) && is_telling(part) && refuses(part, member))
 }
 
 /// Whether a part that is telling says no.
@@ -78,10 +75,10 @@ struct Counter<'a> {
     looks: u64,
     /// What a part that is referred to comes to for a value.
     known: HashMap<(*const Value, *const Value), Known>,
-    /// References that are being followed.
-    open: Vec<*const Value>,
-    /// Targets that lead back to themselves: the validator has each of them once, wherever it is referred to.
-    recursive: HashSet<*const Value>,
+    /// How many references are being followed.
+    open: usize,
+    /// The outermost of them that what is being counted leads back to.
+    back_to: usize,
     /// Whether it is only to be found out that something is wrong.
     at_once: bool,
     depth: usize,
@@ -91,8 +88,8 @@ struct Counter<'a> {
 
 #[derive(Clone, Copy)]
 enum Known {
-    /// It is being counted, since this level of the value.
-    Open(usize),
+    /// It is being counted, since this level of the value, as the reference of this number.
+    Open(usize, usize),
     Steps(u64),
 }
 
@@ -103,8 +100,8 @@ impl<'a> Counter<'a> {
             limit,
             looks: 0,
             known: HashMap::new(),
-            open: Vec::new(),
-            recursive: HashSet::new(),
+            open: 0,
+            back_to: usize::MAX,
             at_once: false,
             depth: 0,
             level: 0,
@@ -229,23 +226,26 @@ impl<'a> Counter<'a> {
         let target = target.ok_or_else(|| Work::Unknown(to.to_owned()))?;
         let key = (ptr::from_ref(target), value.map_or(ptr::null(), ptr::from_ref));
         match self.known.get(&key) {
-            Some(Known::Steps(_)) if value.is_none() && self.recursive.contains(&key.0) => return Ok(1),
             Some(Known::Steps(steps)) => return Ok(*steps),
-            Some(Known::Open(level)) if *level == self.level => return Err(Work::Endless),
+            Some(Known::Open(level, _)) if *level == self.level => return Err(Work::Endless),
             // A schema may well be inside itself: how often it is depends on the value.
-            Some(Known::Open(_)) => {
-                let from = self.open.iter().rposition(|open| *open == key.0).unwrap_or_default();
-                self.recursive.extend(&self.open[from..]);
+            Some(Known::Open(_, number)) => {
+                self.back_to = self.back_to.min(*number);
                 return Ok(1);
             }
             None if self.known.len() == MAX_KNOWN => return Err(Work::TooMuch),
             None => {}
         }
-        self.known.insert(key, Known::Open(self.level));
-        self.open.push(key.0);
+        let number = self.open;
+        let outer = std::mem::replace(&mut self.back_to, usize::MAX);
+        self.known.insert(key, Known::Open(self.level, number));
+        self.open += 1;
         let steps = self.node(target, value)?;
-        self.open.pop();
-        self.known.insert(key, Known::Steps(steps));
+        self.open -= 1;
+        // The validator has what leads back to itself once, wherever it is referred to.
+        let next_time = if value.is_none() && self.back_to <= number { 1 } else { steps };
+        self.known.insert(key, Known::Steps(next_time));
+        self.back_to = if self.back_to < number { self.back_to.min(outer) } else { outer };
         Ok(steps)
     }
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::item;
 use crate::{
     engine::{
-        TurnEvent,
+        THOUGHT_BREAK, TurnEvent,
         words::{self, End},
     },
     error::Error,
@@ -90,7 +90,11 @@ impl Translator {
             "reasoning" if completed => {
                 let Some(thought) = non_empty(text(item, "text")) else { return Vec::new() };
                 let is_next = std::mem::replace(&mut self.thought, true);
-                vec![TurnEvent::Reasoning(if is_next { format!("\n\n{thought}") } else { thought })]
+                vec![TurnEvent::Reasoning(if is_next {
+                    format!("{THOUGHT_BREAK}{thought}")
+                } else {
+                    thought
+                })]
             }
             "agent_message" | "reasoning" => Vec::new(),
             // Within a turn, an item of type `error` is a warning: what fails says `turn.failed`.

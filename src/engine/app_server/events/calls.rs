@@ -8,7 +8,7 @@ use crate::{
         TurnEvent,
         app_server::{
             memory::call_id,
-            step::{Call, Next, Step},
+            step::{Call, Judged, Next, Step},
             usage::usage,
             wire,
         },
@@ -35,16 +35,13 @@ impl Translator {
     }
 
     /// Goes on with the calls of a response, each with what was found of it.
-    pub(in crate::engine::app_server) fn checked(
-        &mut self,
-        verdicts: Vec<(Call, Result<(), String>)>,
-    ) -> Result<Step, Error> {
+    pub(in crate::engine::app_server) fn checked(&mut self, verdicts: Vec<Judged>) -> Result<Step, Error> {
         let mut step = self.judged(verdicts)?;
         self.settle(&mut step);
         Ok(step)
     }
 
-    fn judged(&mut self, verdicts: Vec<(Call, Result<(), String>)>) -> Result<Step, Error> {
+    fn judged(&mut self, verdicts: Vec<Judged>) -> Result<Step, Error> {
         if let Some(mistake) = verdicts.iter().find_map(|(_, verdict)| verdict.as_ref().err()) {
             if self.corrections == CORRECTIONS {
                 let message = format!("the model keeps breaking the schema of a tool: {mistake}");
@@ -104,7 +101,7 @@ impl Translator {
 
     /// Answers for the model, once Codex has asked for all of them, or `now`.
     pub(super) fn corrections_due(&mut self, now: bool) -> Next {
-        let due = |calls: &mut Vec<(Call, _)>| now || calls.iter().all(|(call, _)| self.requests.have(call));
+        let due = |calls: &mut Vec<Judged>| now || calls.iter().all(|(call, _)| self.requests.have(call));
         let Some(calls) = self.correcting.take_if(due) else { return Next::Read };
         Next::Answer(
             calls.into_iter().filter_map(|(call, verdict)| self.requests.send_back(&call, verdict)).collect(),
