@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use crate::{
+use super::{
     config::settings::{SETTINGS, Setting},
-    engine::containment::Contained,
+    engine::process::supervisor::Contained,
 };
 
 /// What to do.

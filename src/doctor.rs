@@ -12,12 +12,12 @@ use std::{
 use serde_json::json;
 use tonic::Request as Call;
 
-use crate::{
+use super::{
     config::Config,
-    engine::{self, Check, Engine, Outcome, home, process::Launcher},
-    listen,
+    engine::{self, Check, Engine, Outcome, cli::environment, process::Launcher},
     pb::{self, codex_service_server::CodexService},
     service::Service,
+    transport,
 };
 
 /// What is asked of the doctor.
@@ -49,14 +49,14 @@ async fn examine(config: &Config, turn: bool) -> Vec<Check> {
         checks.push(Check::good("configuration", "no mistakes".into()));
     }
     checks.push(ports(config));
-    if let Err(error) = home::prepare(&config.codex) {
+    if let Err(error) = environment::prepare(&config.codex) {
         checks.push(Check::bad(
             "CODEX_CLI_HOME",
             error.to_string(),
             "make the folder writable or name another",
         ));
     }
-    let launcher = Launcher::new(PathBuf::from(crate::app::OURSELVES), config.codex.cancel_grace);
+    let launcher = Launcher::new(PathBuf::from(super::server::OURSELVES), config.codex.cancel_grace);
     checks.extend(engine::examine(config, &launcher).await);
     if turn {
         match engine::choose(config, launcher).await {
@@ -74,7 +74,7 @@ async fn examine(config: &Config, turn: bool) -> Vec<Check> {
 
 fn ports(config: &Config) -> Check {
     for address in [Some(config.doors.listen), config.doors.grpc_listen].into_iter().flatten() {
-        if let Err(error) = listen::bind(address) {
+        if let Err(error) = transport::bind(address) {
             let remedy = "stop what listens there, or choose another address with CODEX_GATEWAY_HOST and \
                           CODEX_GATEWAY_PORT (or CODEX_GRPC_LISTEN)";
             return Check::bad("port", format!("cannot listen on {address}: {error}"), remedy);

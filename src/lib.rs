@@ -5,15 +5,15 @@
 //! - [`service`]: the core; implements the contract: validation, admission, deadline, cancellation, accounts.
 //! - [`engine`]: how a turn is executed; `app_server` has warm workers, [`engine::exec`] runs one process for each.
 //! - [`grpc`] and [`http`]: the doors. [`auth`] tells both who may come in.
-//! - [`listen`], [`access`], [`panics`], [`shutdown`], [`deadline`]: what holds the doors.
-//! - [`config`], [`cli`], [`app`], [`doctor`], [`telemetry`]: putting it together.
+//! - [`transport`], [`shutdown`], [`context`]: what holds the doors.
+//! - [`config`], [`cli`], [`server`], [`doctor`], [`telemetry`]: putting it together.
 //! - [`demo`]: a scripted upstream for the real CLI, to try the service and to test it.
 //! - [`error`]: what can go wrong, and the only way from there to a status.
 //!
 //! # The way of a streaming HTTP request
-//! `http::chat` JSON → [`pb::ChatRequest`] → the generated trait → `service::parse` → `service::admission` →
-//! [`engine::Engine::run`] → `service::running` (deadline, account, exactly one end) → [`pb::ChatEvent`] →
-//! `http::chat::stream` (pure) → a frame of the response. A gRPC request enters at the second station and leaves at
+//! `http::chat` JSON → [`pb::ChatRequest`] → the generated trait → `service::validate` → `service::admission` →
+//! [`engine::Engine::run`] → `service::event_stream` (deadline, account, exactly one end) → [`pb::ChatEvent`] →
+//! `http::chat::chunks` (pure) → a frame of the response. A gRPC request enters at the second station and leaves at
 //! the last but two. A unary one is the fold of the same stream.
 //!
 //! # What is never the case
@@ -23,23 +23,21 @@
 //! - No child is started but by `engine::process`; nothing but [`config`] reads the environment.
 //! - An error is a status, never an event and never text of the assistant.
 
-pub mod access;
-pub mod app;
 pub mod auth;
 pub mod cli;
 pub mod config;
-pub mod deadline;
+pub mod context;
 pub mod demo;
 pub mod doctor;
 pub mod engine;
 pub mod error;
 pub mod grpc;
 pub mod http;
-pub mod listen;
-pub mod panics;
+pub mod server;
 pub mod service;
 pub mod shutdown;
 pub mod telemetry;
+pub mod transport;
 
 /// The contract's generated types and traits.
 pub mod pb {

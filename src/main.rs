@@ -4,11 +4,11 @@
 use std::{collections::BTreeMap, io::Write, process::ExitCode};
 
 use codex_api::{
-    app::{App, Options, StartError},
     cli::{self, Order},
     config::{Config, Sources},
     doctor,
-    engine::containment,
+    engine::process::supervisor,
+    server::{App, Options, StartError},
     shutdown::{Shutdown, Signals},
     telemetry,
 };
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
             run(config.doors.threads, doctor::run(config, doctor::Request { json, turn }))
         }),
         // Before any thread is started: the kernel ties its life to the one thread it has.
-        Ok(Order::Contain(contained)) => containment::run(&contained),
+        Ok(Order::Contain(contained)) => supervisor::run(&contained),
         Err(error) => {
             let usage = error.use_stderr();
             // If it cannot be printed, nobody is there to be told.

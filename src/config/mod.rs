@@ -2,14 +2,14 @@
 //! The only place that reads the process environment.
 
 mod dotenv;
-mod read;
+mod parse;
 pub mod settings;
-mod values;
+mod sources;
 
 use std::{collections::BTreeMap, ffi::OsString, fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
+use self::sources::Values;
 use sha2::{Digest, Sha256};
-use values::Values;
 
 /// Everything the operator decides.
 #[derive(Debug, Clone)]
@@ -277,7 +277,7 @@ impl Sources {
     pub fn of_process(flags: BTreeMap<String, String>) -> Result<Self, ConfigError> {
         let env: BTreeMap<_, _> = std::env::vars_os().collect();
         let off = env.get(&OsString::from(settings::NO_DOTENV));
-        let off = off.is_some_and(|v| values::truthy(&v.to_string_lossy()) == Some(true));
+        let off = off.is_some_and(|v| sources::truthy(&v.to_string_lossy()) == Some(true));
         let fail = |what: String| ConfigError(vec![what]);
         let current_dir = std::env::current_dir().map_err(|e| fail(format!("current directory: {e}")))?;
         let dotenv = match std::fs::read_to_string(current_dir.join(".env")) {
@@ -295,11 +295,11 @@ impl Config {
     pub fn load(sources: Sources) -> Result<Self, ConfigError> {
         let mut values = Values::merge(sources);
         let config = Self {
-            doors: read::doors(&mut values),
-            models: read::models(&mut values),
-            limits: read::limits(&mut values),
-            codex: read::codex(&mut values),
-            log: read::log(&mut values),
+            doors: parse::doors(&mut values),
+            models: parse::models(&mut values),
+            limits: parse::limits(&mut values),
+            codex: parse::codex(&mut values),
+            log: parse::log(&mut values),
             warnings: values.warnings(),
         };
         let public = !config.doors.listen.ip().is_loopback()

@@ -10,8 +10,6 @@ mod routes;
 mod schema;
 mod script;
 mod sse;
-#[cfg(test)]
-mod tests;
 
 use std::{
     io,
@@ -31,8 +29,8 @@ use tokio::{
     task::JoinSet,
 };
 
-pub use record::Recorded;
-use record::State;
+pub use self::record::Recorded;
+use self::record::State;
 
 /// Open connections; further ones wait in the listen queue. Codex opens one for each model call.
 const MAX_CONNECTIONS: usize = 4096;
@@ -108,3 +106,6 @@ async fn serve(stream: TcpStream, router: Router) {
         tracing::debug!(%error, "a connection to the scripted upstream broke");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,6 @@
 //! What a step does, as a list of acts: events, pauses, an early end. Pure: whoever plays it has the clock and
 //! the socket. The list is lazy, since a step may ask for a million tokens.
 
-#[cfg(test)]
-mod tests;
-
 use std::{iter, time::Duration};
 
 use serde_json::{Value, json};
@@ -266,3 +263,6 @@ fn halves(text: &str) -> impl Iterator<Item = &str> {
     let (first, second) = text.split_at(text.floor_char_boundary(text.len() / 2));
     [first, second].into_iter().filter(|piece| !piece.is_empty())
 }
+
+#[cfg(test)]
+mod tests;

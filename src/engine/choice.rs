@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Check, Engine, app_server::AppServer, chosen::Chosen, exec::Exec, installed, process::Launcher};
+use super::{
+    Check, Engine, app_server::AppServer, cli::probe, exec::Exec, process::Launcher, selector::Chosen,
+};
 use crate::config::{Codex, Config, EngineChoice, Profile};
 
 /// The configuration asks for what the installed CLI does not do.
@@ -15,7 +17,7 @@ pub async fn examine(config: &Config, launcher: &Launcher) -> Vec<Check> {
     let codex = &config.codex;
     let exec = Exec::new(codex.clone(), config.log.clone(), launcher.clone());
     let mut checks = exec.examine().await;
-    if let Ok(installed) = installed::look(codex, launcher).await
+    if let Ok(installed) = probe::look(codex, launcher).await
         && codex.engine != EngineChoice::Exec
     {
         let mut found = AppServer::examine(config, launcher, &installed).await;
@@ -35,7 +37,7 @@ pub async fn examine(config: &Config, launcher: &Launcher) -> Vec<Check> {
 pub async fn choose(config: &Config, launcher: Launcher) -> Result<Arc<dyn Engine>, ChoiceError> {
     let codex = &config.codex;
     match codex.engine {
-        EngineChoice::Exec => match installed::look(codex, &launcher).await {
+        EngineChoice::Exec => match probe::look(codex, &launcher).await {
             Err(trouble) if is_misconfigured(&trouble) => Err(ChoiceError(trouble)),
             Ok(_) | Err(_) => Ok(Arc::new(Exec::new(codex.clone(), config.log.clone(), launcher))),
         },

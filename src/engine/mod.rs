@@ -2,29 +2,20 @@
 //! Engines speak the contract's own events; they know neither the service nor the doors.
 
 mod app_server;
-pub mod binary;
 mod choice;
-mod chosen;
-mod complaint;
-pub mod containment;
+pub(crate) mod cli;
 pub mod exec;
-mod foster;
-pub mod home;
-mod installed;
-mod jsonl;
 pub mod process;
-mod procfs;
-mod provider;
-mod words;
+mod selector;
 
-pub use choice::{ChoiceError, choose, examine};
+pub use self::choice::{ChoiceError, choose, examine};
 
 use std::{any::Any, fmt, pin::Pin};
 
 use bytes::Bytes;
 use futures_util::Stream;
 
-use crate::{
+use super::{
     config::{Profile, Sandbox},
     error::Error,
     pb,

@@ -12,7 +12,7 @@ use serde::Serialize;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use super::words::Words;
+use super::field_names::Words;
 use crate::error::INTERNAL_TEXT;
 
 /// What the facade answers instead of a result.

@@ -13,7 +13,7 @@ use tonic::metadata::AsciiMetadataValue;
 
 use super::{
     error::ApiError,
-    words::{TIMEOUT_HEADER, Words},
+    field_names::{TIMEOUT_HEADER, Words},
 };
 use crate::{auth::Caller, error::Error};
 

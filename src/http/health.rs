@@ -9,7 +9,7 @@ use axum::{
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 
-use super::{Facade, error::ApiError, extract, words::Words};
+use super::{Facade, error::ApiError, extract, field_names::Words};
 use crate::pb::{self, codex_service_server::CodexService};
 
 #[derive(Debug, Serialize)]

@@ -4,10 +4,10 @@
 mod chat;
 mod error;
 mod extract;
+mod field_names;
 mod health;
 mod models;
 mod sse;
-mod words;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -23,10 +23,10 @@ use http::{HeaderName, HeaderValue, Method, Uri, header};
 use tonic::Status;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
-use crate::{auth::Gate, config::Doors, pb::codex_service_server::CodexService};
-use error::ApiError;
-use extract::BodyLimits;
-use words::Words;
+use self::error::ApiError;
+use self::extract::BodyLimits;
+use self::field_names::Words;
+use super::{auth::Gate, config::Doors, pb::codex_service_server::CodexService};
 
 /// Names the parameters of a request that were given and made no difference.
 const IGNORED_PARAMS: HeaderName = HeaderName::from_static("x-codex-ignored-params");
@@ -142,6 +142,7 @@ fn cors(doors: &Doors) -> Option<CorsLayer> {
 }
 
 #[cfg(test)]
-mod stub;
+mod test_service;
+
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use axum::{
 };
 use serde::Serialize;
 
-use super::{Facade, error::ApiError, extract, words::Words};
+use super::{Facade, error::ApiError, extract, field_names::Words};
 use crate::pb::{self, codex_service_server::CodexService};
 
 #[derive(Debug, Serialize)]

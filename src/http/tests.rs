@@ -9,7 +9,7 @@ use http::{Request, StatusCode, header};
 use serde_json::json;
 use tonic::Status;
 
-use super::stub::*;
+use super::test_service::*;
 use crate::{
     auth::Caller,
     config::Secret,
@@ -282,7 +282,7 @@ async fn the_guard_stands_before_every_route_but_health() {
 
     let mut rebound = get("/v1/models");
     rebound.headers_mut().insert(header::HOST, "evil.test".parse().unwrap());
-    let (status, body) = read(send(&Stub::listing(&[]), &super::stub::doors(), rebound).await).await;
+    let (status, body) = read(send(&Stub::listing(&[]), &super::test_service::doors(), rebound).await).await;
     assert_eq!((status, &json(&body)["error"]["code"]), (StatusCode::FORBIDDEN, &json!("host_refused")));
 }
 

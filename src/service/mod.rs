@@ -1,14 +1,14 @@
 //! The core: implements the generated `CodexService`. What must hold for both doors is here: validation, admission,
 //! deadline, cancellation, policy, the account of each turn.
 
-mod account;
 mod admission;
-mod answer;
-mod fold;
+mod choice;
+mod collect;
+mod event_stream;
 mod models;
-mod parse;
-mod running;
-mod text;
+mod output_filter;
+mod turn_log;
+mod validate;
 
 use std::{
     sync::Arc,
@@ -21,16 +21,16 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status, metadata::MetadataMap};
 
 use self::{
-    account::Account,
     admission::{Admission, Ticket},
-    answer::Answer,
-    parse::{Parsed, Rules},
-    running::{Begun, Choice, Running},
-    text::TextFilter,
+    choice::Answer,
+    event_stream::{Begun, Choice, Running},
+    output_filter::TextFilter,
+    turn_log::Account,
+    validate::{Parsed, Rules},
 };
-use crate::{
+use super::{
     config::Config,
-    deadline::Deadline,
+    context::deadline::Deadline,
     engine::{Engine, Events, Slot, Turn},
     error::Error,
     pb::{self, codex_service_server::CodexService},
@@ -214,7 +214,7 @@ impl CodexService for Service {
     async fn chat(&self, request: Request<pb::ChatRequest>) -> Result<Response<pb::ChatResponse>, Status> {
         let (metadata, _, request) = request.into_parts();
         let events = self.start(&metadata, request).await?;
-        Ok(Response::new(fold::response(events).await?))
+        Ok(Response::new(collect::response(events).await?))
     }
 
     async fn stream_chat(&self, request: Request<pb::ChatRequest>) -> Result<Response<Running>, Status> {

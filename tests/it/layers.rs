@@ -12,28 +12,35 @@ const LINES: usize = 400;
 
 /// Every room of the crate and the rooms that it may use. `pb` is the contract.
 const ROOMS: &[(&str, &[&str])] = &[
-    ("main", &["app", "cli", "config", "doctor", "engine", "shutdown", "telemetry"]),
+    ("main", &["server", "cli", "config", "doctor", "engine", "shutdown", "telemetry"]),
     // The composition root knows everybody, and nobody but the commands knows it.
     (
-        "app",
+        "server",
         &[
-            "access", "auth", "config", "demo", "engine", "error", "grpc", "http", "listen", "panics", "pb",
-            "service", "shutdown",
+            "auth",
+            "config",
+            "demo",
+            "engine",
+            "error",
+            "grpc",
+            "http",
+            "pb",
+            "service",
+            "shutdown",
+            "transport",
         ],
     ),
-    ("doctor", &["app", "config", "engine", "listen", "pb", "service"]),
+    ("doctor", &["server", "config", "engine", "transport", "pb", "service"]),
     ("cli", &["config", "engine"]),
     // The doors know the contract, not who fulfils it.
-    ("grpc", &["auth", "config", "deadline", "error", "pb"]),
-    ("http", &["auth", "config", "deadline", "error", "pb"]),
+    ("grpc", &["auth", "config", "context", "error", "pb"]),
+    ("http", &["auth", "config", "context", "error", "pb"]),
     // The core knows engines by their trait, and no door.
-    ("service", &["config", "deadline", "engine", "error", "pb"]),
+    ("service", &["config", "context", "engine", "error", "pb"]),
     ("engine", &["config", "error", "pb"]),
     ("auth", &["config", "error"]),
-    ("access", &[]),
-    ("panics", &["error"]),
-    ("deadline", &["error"]),
-    ("listen", &["config"]),
+    ("context", &["error"]),
+    ("transport", &["config", "error"]),
     ("shutdown", &[]),
     ("telemetry", &["config"]),
     ("config", &[]),
@@ -205,7 +212,7 @@ fn engines_are_known_by_their_trait_and_not_to_each_other() {
             else {
                 continue;
             };
-            let builds_it = ["app", "doctor"].contains(&modules[0].as_str());
+            let builds_it = ["server", "doctor"].contains(&modules[0].as_str());
             if own != Some(engine) && !builds_it {
                 breaches.push(format!(
                     "{}: `engine::{engine}` is not for `{}`",

@@ -1,44 +1,14 @@
 //! Warm `codex app-server` workers: every token as it is made, histories with their roles, tools of the client. One
 //! request is one ephemeral thread on some worker; nothing of it stays.
 
-mod attempt;
-mod beginning;
-mod call_ids;
-mod catalog;
-mod checks;
-mod delta;
-mod events;
-mod failure;
-mod flags;
-mod gate;
+mod capabilities;
 mod history;
-mod home;
-mod item;
-mod kit;
-mod large;
-mod mailbox;
-mod memory;
-mod models;
-mod own_calls;
-mod peer;
-mod pool;
-mod produced;
-mod requests;
-mod schema;
-mod setting;
-mod step;
-mod strict;
-mod sweep;
-mod told;
+pub(crate) mod launch;
+pub(crate) mod rpc;
 mod tools;
+mod translate;
 mod turn;
-mod turn_folder;
-mod usage;
-mod vitals;
-mod wire;
-mod work;
 mod worker;
-mod workshop;
 
 use std::sync::Arc;
 
@@ -48,17 +18,16 @@ use tokio::{sync::mpsc, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
-    beginning::Beginning,
-    events::Translator,
-    history::Opening,
-    memory::Memory,
-    pool::{Nursery, Pool},
-    setting::Setting,
+    history::{Opening, turn_cache::Memory},
     tools::ToolSet,
-    turn::Conductor,
-    workshop::Workshop,
+    translate::Translator,
+    turn::{Conductor, params::Setting, start::Beginning},
+    worker::{
+        factory::Workshop,
+        pool::{Nursery, Pool},
+    },
 };
-use super::{Check, Engine, EngineStatus, Events, Slot, Turn, installed::Installed, process::Launcher};
+use super::{Check, Engine, EngineStatus, Events, Slot, Turn, cli::probe::Installed, process::Launcher};
 use crate::{
     config::{Codex, Config, Log, Profile},
     error::Error,
@@ -129,7 +98,7 @@ impl AppServer {
         let found = async {
             let workshop = Workshop::new(config, launcher, installed, &tasks).await?;
             let worker = workshop.hatch(&workshop.kit()).await?;
-            let found = gate::detect(&worker.peer, &config.codex, installed).await;
+            let found = capabilities::detect(&worker.peer, &config.codex, installed).await;
             worker.dismiss();
             found
         };
@@ -201,7 +170,7 @@ impl Engine for AppServer {
     }
 
     async fn models(&self) -> Vec<pb::Model> {
-        let known = models::list(&self.workshop.kit(), &self.pool).await;
+        let known = worker::model_list::list(&self.workshop.kit(), &self.pool).await;
         known.inspect_err(|error| tracing::warn!(%error, "the models cannot be listed")).unwrap_or_default()
     }
 

@@ -4,14 +4,13 @@ use std::{collections::BTreeMap, ffi::OsString, fs, io, os::unix::fs::Permission
 
 use tempfile::TempDir;
 
-use super::prompt::Prompt;
+use super::transcript::Prompt;
 use crate::{
     config::{Codex, Sandbox},
     engine::{
-        Format, Turn, home,
-        installed::Installed,
+        Format, Turn,
+        cli::{environment, probe::Installed, provider},
         process::{Input, Launch},
-        provider,
     },
     error::Error,
 };
@@ -47,7 +46,7 @@ pub(super) fn of(turn: &Turn, codex: &Codex, installed: &Installed) -> Result<La
     arguments.set("web_search", if turn.web_search { "live" } else { "disabled" });
     // By default a command of the agent sees everything that Codex sees, its upstream's key included.
     arguments.set("shell_environment_policy.inherit", "core");
-    let mut env = home::environment(codex);
+    let mut env = environment::environment(codex);
     if turn.sandbox == Sandbox::WorkspaceWrite {
         own_temporary_folder(&scratch, &mut arguments, &mut env).map_err(Error::internal)?;
     }
@@ -139,5 +138,4 @@ impl Arguments {
 }
 
 #[cfg(test)]
-#[path = "command_tests.rs"]
 mod tests;

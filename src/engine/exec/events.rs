@@ -3,11 +3,11 @@
 
 use serde_json::Value;
 
-use super::item;
+use super::items;
 use crate::{
     engine::{
         THOUGHT_BREAK, TurnEvent,
-        words::{self, End},
+        cli::{error_messages, error_messages::End},
     },
     error::Error,
     pb,
@@ -72,9 +72,9 @@ impl Translator {
 
     /// What it means that the process ended without an end of its turn.
     pub(super) fn cut_off(self, code: Option<i32>, stderr: &str) -> Error {
-        match self.last_retry.map(|message| words::of_message(&message)) {
+        match self.last_retry.map(|message| error_messages::of_message(&message)) {
             Some(End::Failed(error)) => error,
-            Some(End::Cut(_)) | None => words::of_exit(code, stderr),
+            Some(End::Cut(_)) | None => error_messages::of_exit(code, stderr),
         }
     }
 
@@ -103,13 +103,13 @@ impl Translator {
                 // The upstream answered since the last retry, so the count begins anew.
                 self.retried = 0;
                 self.answer = self.answer.take().filter(|_| text(item, "type") == "todo_list");
-                vec![TurnEvent::Item(Box::new(item::of(item, completed)))]
+                vec![TurnEvent::Item(Box::new(items::of(item, completed)))]
             }
         }
     }
 
     fn failed(&self, message: &str) -> Result<Vec<TurnEvent>, Error> {
-        match words::of_message(message) {
+        match error_messages::of_message(message) {
             End::Cut(reason) => Ok(vec![TurnEvent::Finished { reason, usage: None }]),
             End::Failed(error) => Err(error),
         }
@@ -128,7 +128,7 @@ impl Translator {
         }
         self.retried += 1;
         self.last_retry = Some(why.to_owned());
-        match words::of_message(why) {
+        match error_messages::of_message(why) {
             // The partial answer has been given; asked again, the model would repeat it.
             End::Cut(reason) => Ok(vec![TurnEvent::Finished { reason, usage: None }]),
             End::Failed(error) if self.retried > self.retries => Err(given_up(error)),
@@ -173,5 +173,4 @@ fn non_empty(text: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-#[path = "events_tests.rs"]
 mod tests;

@@ -1,11 +1,11 @@
 //! One `codex exec --json` per turn: the engine of the first system. The most isolated one, and the one that works
 //! with every CLI since 0.110; its text comes in whole messages, as the CLI prints it.
 
-mod checks;
 mod command;
+mod diagnostics;
 mod events;
-mod item;
-mod prompt;
+mod items;
+mod transcript;
 
 use std::{
     sync::{Arc, PoisonError, RwLock},
@@ -18,10 +18,11 @@ use tokio::process::ChildStdout;
 use self::events::Translator;
 use super::{
     Engine, EngineStatus, Events, Slot, Turn, TurnEvent,
-    installed::{self, Installed},
-    jsonl::{LineError, Lines},
-    process::{Input, Launcher, ProcessGroup, Started},
-    provider,
+    cli::{probe, probe::Installed, provider},
+    process::{
+        Input, Launcher, ProcessGroup, Started,
+        lines::{LineError, Lines},
+    },
 };
 use crate::{
     config::{Codex, Log, Profile},
@@ -59,7 +60,7 @@ impl Exec {
         if let Some(finding) = self.remembered() {
             return finding;
         }
-        let finding = installed::look(&self.codex, &self.launcher).await.map(Arc::new);
+        let finding = probe::look(&self.codex, &self.launcher).await.map(Arc::new);
         let mut found = self.found.write().unwrap_or_else(PoisonError::into_inner);
         let before = found.replace((Instant::now(), finding.clone()));
         let before = before.and_then(|(_, finding)| finding.err());
@@ -75,7 +76,7 @@ impl Exec {
         let found = self.found.read().unwrap_or_else(PoisonError::into_inner);
         let (when, finding) = found.as_ref()?;
         let believed = match finding {
-            Ok(installed) => installed::fingerprint(&self.codex) == installed.fingerprint,
+            Ok(installed) => probe::fingerprint(&self.codex) == installed.fingerprint,
             Err(_) => when.elapsed() < DOUBT,
         };
         believed.then(|| finding.clone())

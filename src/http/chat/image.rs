@@ -6,7 +6,7 @@ use base64::{
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 
-use super::wire::ImageUrl;
+use super::request::ImageUrl;
 use crate::{http::error::ApiError, pb};
 
 /// Padding is often forgotten and never needed.

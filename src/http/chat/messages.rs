@@ -3,8 +3,8 @@
 
 use super::{
     image::image,
+    request::{Message, Part, TextOr},
     tools::{calls, short},
-    wire::{Message, Part, TextOr},
 };
 use crate::{
     http::error::ApiError,

@@ -1,14 +1,14 @@
 //! `POST /v1/chat/completions`: JSON in, the generated trait called, JSON or server-sent events out.
 
-mod answer;
-mod frames;
+mod chunks;
+mod convert;
+mod extra_params;
 mod image;
 mod messages;
-mod params;
 mod request;
-mod stream;
+mod response;
+mod sse_body;
 mod tools;
-mod wire;
 
 use axum::{
     Json,
@@ -20,12 +20,12 @@ use http::HeaderValue;
 use http::request::Parts;
 use tonic::Status;
 
+use self::chunks::ChunkMaker;
+use self::convert::Asked;
+use self::request::ChatCompletionRequest;
+use self::sse_body::Frames;
 use super::{Facade, IGNORED_PARAMS, error::ApiError, extract, sse};
 use crate::{error::Error, pb::codex_service_server::CodexService};
-use frames::Frames;
-use request::Asked;
-use stream::ChunkMaker;
-use wire::ChatCompletionRequest;
 
 /// Answers one chat request, whole or in pieces.
 pub(super) async fn complete<S: CodexService>(
@@ -56,7 +56,7 @@ async fn whole<S: CodexService>(
     let Asked { request, words, .. } = asked;
     let answer = facade.service.chat(extract::call(parts, request)).await;
     let answer = answer.map_err(|status| ApiError::of(&status, &words))?;
-    Ok(Json(answer::ChatCompletion::of(answer.into_inner())).into_response())
+    Ok(Json(response::ChatCompletion::of(answer.into_inner())).into_response())
 }
 
 /// The head waits for the first event: until then a failure is still an HTTP status.

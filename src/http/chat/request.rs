@@ -1,142 +1,269 @@
-//! From the body of a chat completion request to the contract's `ChatRequest`. What the contract itself rules
-//! (limits, roles, unknown models) is left to the core.
+//! The body of a chat completion request as clients send it: tolerant of what it does not know, exact about the
+//! place of what is wrong. What the fields mean is decided elsewhere.
 
-use super::{
-    messages::message,
-    params, tools,
-    wire::{self, ChatCompletionRequest, ResponseFormat, TextOr},
-};
-use crate::{
-    http::{error::ApiError, words::Words},
-    pb::{self, response_format::Format, tool_choice::Mode},
-};
+use std::{collections::HashMap, fmt, marker::PhantomData};
 
-/// What the client asked for.
-#[derive(Debug, PartialEq)]
-pub(super) struct Asked {
-    /// The turn.
-    pub(super) request: pb::ChatRequest,
-    /// How the answer is sent; whole when absent.
-    pub(super) stream: Option<Streamed>,
-    /// What the client called things.
-    pub(super) words: Words,
-    /// Parameters that made no difference.
-    pub(super) ignored: Vec<String>,
+use serde::{
+    Deserialize, Deserializer,
+    de::{
+        self, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor,
+        value::{MapAccessDeserializer, SeqAccessDeserializer},
+    },
+};
+use serde_json::{Map, Value, value::RawValue};
+
+/// The whole body. `null` means "not given" everywhere.
+#[derive(Debug, Deserialize)]
+#[serde(expecting = "a JSON object")]
+pub(super) struct ChatCompletionRequest {
+    pub(super) model: Option<String>,
+    pub(super) messages: Option<Vec<Message>>,
+    pub(super) stream: Option<bool>,
+    pub(super) stream_options: Option<StreamOptions>,
+    #[serde(default, deserialize_with = "whole")]
+    pub(super) n: Option<u32>,
+    #[serde(default, deserialize_with = "whole")]
+    pub(super) max_tokens: Option<u32>,
+    #[serde(default, deserialize_with = "whole")]
+    pub(super) max_completion_tokens: Option<u32>,
+    pub(super) stop: Option<TextOr<String>>,
+    pub(super) reasoning_effort: Option<String>,
+    pub(super) reasoning: Option<Reasoning>,
+    pub(super) verbosity: Option<String>,
+    pub(super) response_format: Option<ResponseFormat>,
+    pub(super) tools: Option<Vec<Tool>>,
+    pub(super) tool_choice: Option<Value>,
+    pub(super) parallel_tool_calls: Option<bool>,
+    pub(super) metadata: Option<HashMap<String, String>>,
+    /// Everything else, judged by `params`.
+    #[serde(flatten)]
+    pub(super) extra: Map<String, Value>,
 }
 
-/// How a stream is sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Streamed {
-    /// Whether usage comes at the end.
-    pub(super) include_usage: bool,
+#[derive(Debug, Deserialize)]
+#[serde(expecting = "an object")]
+pub(super) struct StreamOptions {
+    pub(super) include_usage: Option<bool>,
+    #[serde(flatten)]
+    _rest: Rest,
 }
 
-impl Asked {
-    /// Translates a body, or says which parameter cannot be.
-    pub(super) fn of(wire: ChatCompletionRequest) -> Result<Self, ApiError> {
-        let mut ignored = params::ignored(&wire.extra)?;
-        let stream = streamed(wire.stream, wire.stream_options.as_ref())?;
-        let (max_output_tokens, max_name) = match (wire.max_completion_tokens, wire.max_tokens) {
-            (Some(newer), _) => (Some(newer), "max_completion_tokens"),
-            (None, older) => (older, "max_tokens"),
-        };
-        let (nested_effort, summary) =
-            wire.reasoning.map_or((None, None), |reasoning| (reasoning.effort, reasoning.summary));
-        let (effort, effort_name) = match (wire.reasoning_effort, nested_effort) {
-            (Some(effort), _) => (effort, "reasoning_effort"),
-            (None, nested) => (nested.unwrap_or_default(), "reasoning.effort"),
-        };
-        let messages = wire.messages.unwrap_or_default();
-        if messages.is_empty() {
-            return Err(ApiError::invalid("messages", "messages must be a list of at least one message"));
-        }
-        let words = Words {
-            max_output_tokens: max_name,
-            reasoning_effort: effort_name,
-            string_contents: messages.iter().map(|m| matches!(m.content, Some(TextOr::Text(_)))).collect(),
-        };
-        if let Some(schema) = wire.response_format.as_ref().and_then(|format| format.json_schema.as_ref()) {
-            // Codex has no place for the one and knows no other way than the other.
-            let described = schema.description.as_ref().is_some_and(|text| !text.is_empty());
-            let given = [("description", described), ("strict", schema.strict == Some(false))];
-            let given = given.into_iter().filter(|(_, given)| *given);
-            ignored.extend(given.map(|(name, _)| format!("response_format.json_schema.{name}")));
-        }
-        let tools = tools::tools(wire.tools.unwrap_or_default())?;
-        let choice = wire.tool_choice.as_ref().map(tools::choice).transpose()?;
-        let request = pb::ChatRequest {
-            model: wire.model.unwrap_or_default(),
-            messages: messages
-                .into_iter()
-                .enumerate()
-                .map(|(index, wire)| message(wire, &format!("messages[{index}]")))
-                .collect::<Result<_, _>>()?,
-            // Without tools these two words ask for nothing, and many clients always send one of them.
-            tool_choice: choice.filter(|c| !tools.is_empty() || !matches!(c.mode(), Mode::Auto | Mode::None)),
-            parallel_tool_calls: wire.parallel_tool_calls.filter(|_| !tools.is_empty()),
-            tools,
-            response_format: wire.response_format.map(format).transpose()?,
-            reasoning_effort: effort,
-            stop: match wire.stop {
-                None => Vec::new(),
-                Some(TextOr::Text(text)) => vec![text],
-                Some(TextOr::List(list)) => list,
-            },
-            max_output_tokens,
-            n: wire.n,
-            metadata: wire.metadata.unwrap_or_default(),
-            agent: None,
-            verbosity: wire.verbosity.unwrap_or_default(),
-            timeout: None,
-            reasoning_summary: summary.unwrap_or_default(),
-        };
-        Ok(Self { request, stream, words, ignored })
+#[derive(Debug, Deserialize)]
+#[serde(expecting = "an object")]
+pub(super) struct Reasoning {
+    pub(super) effort: Option<String>,
+    pub(super) summary: Option<String>,
+    #[serde(flatten)]
+    _rest: Rest,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(expecting = "an object with a `type`")]
+pub(super) struct ResponseFormat {
+    #[serde(rename = "type")]
+    pub(super) kind: String,
+    pub(super) json_schema: Option<JsonSchema>,
+    #[serde(flatten)]
+    _rest: Rest,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(expecting = "an object with a `name` and a `schema`")]
+pub(super) struct JsonSchema {
+    pub(super) name: Option<String>,
+    pub(super) description: Option<String>,
+    /// Kept as it was written: the order of properties is the order of the answer.
+    pub(super) schema: Option<Box<RawValue>>,
+    pub(super) strict: Option<bool>,
+    #[serde(flatten)]
+    _rest: Rest,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(expecting = "an object with a `role`")]
+pub(super) struct Message {
+    pub(super) role: String,
+    pub(super) content: Option<TextOr<Part>>,
+    pub(super) refusal: Option<String>,
+    pub(super) name: Option<String>,
+    pub(super) tool_calls: Option<Vec<ToolCall>>,
+    pub(super) tool_call_id: Option<String>,
+    pub(super) function_call: Option<IgnoredAny>,
+    pub(super) audio: Option<IgnoredAny>,
+    #[serde(flatten)]
+    _rest: Rest,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(expecting = "an object with a `type`")]
+pub(super) struct Part {
+    #[serde(rename = "type")]
+    pub(super) kind: String,
+    pub(super) text: Option<String>,
+    pub(super) refusal: Option<String>,
+    pub(super) image_url: Option<ImageUrl>,
+    #[serde(flatten)]
+    _rest: Rest,
+}
+
+/// `{"url": …}`, or the URL alone, which some clients send.
+#[derive(Debug)]
+pub(super) struct ImageUrl {
+    pub(super) url: String,
+    pub(super) detail: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(expecting = "an object with a `type`")]
+pub(super) struct Tool {
+    #[serde(rename = "type")]
+    pub(super) kind: String,
+    pub(super) function: Option<Function>,
+    #[serde(flatten)]
+    _rest: Rest,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(expecting = "an object with a `name`")]
+pub(super) struct Function {
+    pub(super) name: String,
+    pub(super) description: Option<String>,
+    pub(super) parameters: Option<Map<String, Value>>,
+    pub(super) strict: Option<bool>,
+    #[serde(flatten)]
+    _rest: Rest,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(expecting = "an object with an `id` and a `function`")]
+pub(super) struct ToolCall {
+    pub(super) id: String,
+    #[serde(rename = "type")]
+    pub(super) kind: Option<String>,
+    pub(super) function: Option<CalledFunction>,
+    #[serde(flatten)]
+    _rest: Rest,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(expecting = "an object with a `name` and `arguments`")]
+pub(super) struct CalledFunction {
+    pub(super) name: String,
+    pub(super) arguments: Option<String>,
+    #[serde(flatten)]
+    _rest: Rest,
+}
+
+/// The fields of an object that nobody asks for. Its place in a struct also has serde refuse an array there.
+#[derive(Debug)]
+struct Rest;
+
+impl<'de> Deserialize<'de> for Rest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        IgnoredAny::deserialize(deserializer).map(|_| Self)
     }
 }
 
-fn streamed(
-    stream: Option<bool>,
-    options: Option<&wire::StreamOptions>,
-) -> Result<Option<Streamed>, ApiError> {
-    let include_usage = options.and_then(|options| options.include_usage).unwrap_or_default();
-    match (stream.unwrap_or_default(), options) {
-        (true, _) => Ok(Some(Streamed { include_usage })),
-        (false, None) => Ok(None),
-        (false, Some(_)) => Err(ApiError::invalid(
-            "stream_options",
-            "stream_options is only allowed together with `stream: true`",
-        )),
+/// A text, or a list of something.
+#[derive(Debug)]
+pub(super) enum TextOr<T> {
+    Text(String),
+    List(Vec<T>),
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for TextOr<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Either<T> {
+            type Value = TextOr<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or an array")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(TextOr::Text(text.to_owned()))
+            }
+
+            fn visit_string<E>(self, text: String) -> Result<Self::Value, E> {
+                Ok(TextOr::Text(text))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Self::Value, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(list)).map(TextOr::List)
+            }
+        }
+        deserializer.deserialize_any(Either(PhantomData))
     }
 }
 
-fn format(wire: ResponseFormat) -> Result<pb::ResponseFormat, ApiError> {
-    let format = match (wire.kind.as_str(), wire.json_schema) {
-        ("text", _) => Format::Text(pb::TextFormat {}),
-        ("json_object", _) => Format::JsonObject(pb::JsonObjectFormat {}),
-        ("json_schema", Some(wire)) => {
-            let Some(schema) = wire.schema else {
-                let param = "response_format.json_schema.schema";
-                return Err(ApiError::invalid(param, format!("{param} is missing")));
-            };
-            Format::JsonSchema(pb::JsonSchemaFormat {
-                name: wire.name.unwrap_or_default(),
-                description: wire.description.unwrap_or_default(),
-                schema: Box::<str>::from(schema).into(),
-            })
+impl<'de> Deserialize<'de> for ImageUrl {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Fields {
+            url: String,
+            detail: Option<String>,
         }
-        ("json_schema", None) => {
-            let param = "response_format.json_schema";
-            return Err(ApiError::invalid(param, format!("{param} is missing")));
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = ImageUrl;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object with a `url`")
+            }
+
+            fn visit_str<E>(self, url: &str) -> Result<Self::Value, E> {
+                Ok(ImageUrl { url: url.to_owned(), detail: None })
+            }
+
+            fn visit_string<E>(self, url: String) -> Result<Self::Value, E> {
+                Ok(ImageUrl { url, detail: None })
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                let fields = Fields::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(ImageUrl { url: fields.url, detail: fields.detail })
+            }
         }
-        (other, _) => {
-            let what = format!(
-                "response_format.type: `{}` is not one of text, json_object, json_schema",
-                tools::short(other)
-            );
-            return Err(ApiError::invalid("response_format.type", what));
+        deserializer.deserialize_any(Either)
+    }
+}
+
+/// A whole number, also when it is written `5.0`, which JSON does not tell apart from `5`. That 0 is too small is left to
+/// the core, which knows how much is too much.
+fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    struct Whole;
+    impl Visitor<'_> for Whole {
+        type Value = Option<u32>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "a whole number from 1 to {}", u32::MAX)
         }
-    };
-    Ok(pb::ResponseFormat { format: Some(format) })
+
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_u64<E: de::Error>(self, number: u64) -> Result<Self::Value, E> {
+            let wrong = |_| E::invalid_value(Unexpected::Unsigned(number), &self);
+            u32::try_from(number).map(Some).map_err(wrong)
+        }
+
+        fn visit_i64<E: de::Error>(self, number: i64) -> Result<Self::Value, E> {
+            let wrong = |_| E::invalid_value(Unexpected::Signed(number), &self);
+            u32::try_from(number).map(Some).map_err(wrong)
+        }
+
+        fn visit_f64<E: de::Error>(self, number: f64) -> Result<Self::Value, E> {
+            let fits = number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&number);
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked just above")]
+            match fits {
+                true => Ok(Some(number as u32)),
+                false => Err(E::invalid_value(Unexpected::Float(number), &self)),
+            }
+        }
+    }
+    deserializer.deserialize_any(Whole)
 }
 
 #[cfg(test)]

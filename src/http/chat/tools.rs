@@ -4,8 +4,11 @@
 use prost_types::{ListValue, Struct, value::Kind};
 use serde_json::{Map, Value};
 
-use super::wire::{Tool, ToolCall};
-use crate::{http::error::ApiError, pb, pb::tool_choice::Mode};
+use super::request::{Tool, ToolCall};
+use crate::{
+    http::error::ApiError,
+    pb::{self, tool_choice::Mode},
+};
 
 /// The functions that the client offers.
 pub(super) fn tools(tools: Vec<Tool>) -> Result<Vec<pb::Tool>, ApiError> {

@@ -93,7 +93,7 @@ async fn a_response_that_was_sent_is_not_called_aborted() {
     let writer = lines.clone();
     let logged = tracing_subscriber::fmt()
         .json()
-        .with_env_filter("codex_api::access=debug,codex_api::error=debug")
+        .with_env_filter("codex_api::transport::access_log=debug,codex_api::error=debug")
         .with_writer(move || writer.clone());
     // While there is only one subscriber, an event that a test without one meets first is off for all threads.
     let _another = tracing::Dispatch::new(NoSubscriber::default());

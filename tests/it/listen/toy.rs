@@ -17,10 +17,9 @@ use axum::{
     routing::{any, get},
 };
 use codex_api::{
-    access,
     config::{Config, Doors, Sources},
-    listen, panics,
     pb::{self, codex_service_server as server},
+    transport::{self, access_log as access, catch_panic as panics},
 };
 use futures_util::{Stream, StreamExt, stream};
 use tokio::{sync::mpsc, task::JoinSet, time::timeout};
@@ -170,11 +169,12 @@ impl Server {
         let toy = Toy { seen: sender, feed: Arc::default() };
         let feed = Arc::clone(&toy.feed);
         let (drain, kill) = (CancellationToken::new(), CancellationToken::new());
-        let listener = listen::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = transport::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let addr = listener.local_addr().unwrap();
         let mut serving = JoinSet::new();
         let tokens = (drain.clone(), kill.clone());
-        serving.spawn(async move { listen::serve(listener, toy.router(), &doors, tokens.0, tokens.1).await });
+        serving
+            .spawn(async move { transport::serve(listener, toy.router(), &doors, tokens.0, tokens.1).await });
         Self { addr, drain, kill, serving, seen, feed }
     }
 

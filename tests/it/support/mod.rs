@@ -17,10 +17,10 @@ use std::{
 };
 
 use codex_api::{
-    app::{App, Options},
     config::{Config, Sources},
     demo::Upstream,
     pb::{self, codex_service_client::CodexServiceClient},
+    server::{App, Options},
     shutdown::Shutdown,
 };
 use tempfile::TempDir;

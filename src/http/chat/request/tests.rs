@@ -1,212 +1,90 @@
-use serde_json::{Value, json};
-
 use super::*;
-use crate::pb::content_part::Part;
 
-fn asked(body: Value) -> Result<Asked, Value> {
-    let wire = serde_json::from_value(body).expect("the body fits");
-    Asked::of(wire).map_err(|error| serde_json::to_value(error.body()).unwrap()["error"].take())
-}
-
-/// A request with one short message and `change` on top.
-#[expect(clippy::needless_pass_by_value, reason = "called with literals")]
-fn with(change: Value) -> Value {
-    let mut body = json!({"messages": [{"role": "user", "content": "hi"}]});
-    body.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
-    body
-}
-
-fn text(text: &str) -> pb::ContentPart {
-    pb::ContentPart { part: Some(Part::Text(text.into())) }
-}
-
-fn message(role: pb::Role, parts: Vec<pb::ContentPart>) -> pb::Message {
-    pb::Message { role: role.into(), parts, ..pb::Message::default() }
+fn parse(json: &str) -> Result<ChatCompletionRequest, String> {
+    let mut reader = serde_json::Deserializer::from_str(json);
+    serde_path_to_error::deserialize(&mut reader)
+        .map_err(|error| format!("{} | {}", error.path(), error.inner()))
 }
 
 #[test]
-fn a_request_with_everything_reaches_the_contract_whole() {
-    let wire = include_str!("../../../../tests/fixtures/openai/request.json");
-    let asked = Asked::of(serde_json::from_str(wire).unwrap()).unwrap();
-    let image = pb::Image { data: vec![0, 1, 2, 255].into(), detail: "low".into() };
-    let bare = pb::Image { detail: String::new(), ..image.clone() };
-    let image = |image| pb::ContentPart { part: Some(Part::Image(image)) };
-    let call = |id: &str, arguments: &str| pb::ToolCall {
-        id: id.into(),
-        name: "get_time".into(),
-        arguments: arguments.into(),
-    };
-    let number = |number| prost_types::Value { kind: Some(prost_types::value::Kind::NumberValue(number)) };
-    let expected = pb::ChatRequest {
-        model: "gpt-4o".into(),
-        messages: vec![
-            message(pb::Role::System, vec![text("Be brief.")]),
-            message(pb::Role::Developer, vec![text("Be kind."), text("")]),
-            pb::Message {
-                name: "ann".into(),
-                ..message(
-                    pb::Role::User,
-                    vec![text("What is this? 👋"), image(bare), image_of_detail(&image)],
-                )
-            },
-            pb::Message {
-                tool_calls: vec![call("call_1", "{\"zone\": \"CET\"}"), call("call_2", "")],
-                ..message(pb::Role::Assistant, vec![])
-            },
-            pb::Message { tool_call_id: "call_1".into(), ..message(pb::Role::Tool, vec![text("12:00")]) },
-            message(pb::Role::Assistant, vec![text("Noon."), text("I would rather not."), text("No.")]),
-        ],
-        tools: vec![pb::Tool {
-            name: "get_time".into(),
-            description: "Tells the time.".into(),
-            parameters: Some(prost_types::Struct { fields: [("minLength".to_owned(), number(3.0))].into() }),
-            strict: true,
-        }],
-        tool_choice: Some(pb::ToolChoice { mode: Mode::Named.into(), name: "get_time".into() }),
-        parallel_tool_calls: Some(false),
-        response_format: Some(pb::ResponseFormat {
-            format: Some(Format::JsonSchema(pb::JsonSchemaFormat {
-                name: "answer".into(),
-                description: "What to say.".into(),
-                schema: "{ \"type\": \"object\", \"properties\": {} }".into(),
-            })),
-        }),
-        reasoning_effort: "low".into(),
-        stop: vec!["END".into(), "\n\n".into()],
-        max_output_tokens: Some(50),
-        n: Some(2),
-        metadata: [("team".to_owned(), "a".to_owned())].into(),
-        agent: None,
-        verbosity: "high".into(),
-        timeout: None,
-        reasoning_summary: String::new(),
-    };
-    assert_eq!(asked.request, expected);
-    assert_eq!(asked.stream, Some(Streamed { include_usage: true }));
-    assert_eq!(asked.ignored, ["temperature", "user", "response_format.json_schema.description"]);
-    assert_eq!(asked.words.max_output_tokens, "max_completion_tokens");
-    assert_eq!(asked.words.string_contents, [true, false, false, false, true, false]);
-}
+fn null_is_the_same_as_absent_everywhere() {
+    let nothing = r#"{"model":null,"messages":null,"stream":null,"stream_options":null,"n":null,"max_tokens":null,
+        "max_completion_tokens":null,"stop":null,"reasoning_effort":null,"reasoning":null,"verbosity":null,
+        "response_format":null,"tools":null,"tool_choice":null,"parallel_tool_calls":null,"metadata":null}"#;
+    assert_eq!(format!("{:?}", parse(nothing).unwrap()), format!("{:?}", parse("{}").unwrap()));
 
-fn image_of_detail(image: &impl Fn(pb::Image) -> pb::ContentPart) -> pb::ContentPart {
-    image(pb::Image { data: vec![0, 1, 2, 255].into(), detail: "low".into() })
+    let bare = r#"{"messages":[{"role":"user"}]}"#;
+    let nulls = r#"{"messages":[{"role":"user","content":null,"refusal":null,"name":null,"tool_calls":null,
+        "tool_call_id":null,"function_call":null,"audio":null}]}"#;
+    assert_eq!(format!("{:?}", parse(nulls).unwrap()), format!("{:?}", parse(bare).unwrap()));
 }
 
 #[test]
-fn the_smallest_request_asks_for_nothing_else() {
-    let asked = asked(with(json!({}))).unwrap();
-    let messages = vec![message(pb::Role::User, vec![text("hi")])];
-    assert_eq!(asked.request, pb::ChatRequest { messages, ..pb::ChatRequest::default() });
-    assert_eq!((asked.stream, asked.ignored), (None, vec![]));
-}
-
-#[test]
-fn one_thing_may_be_said_in_several_ways() {
-    let request = |change| asked(with(change)).unwrap();
-    let older = request(json!({"max_tokens": 7}));
-    assert_eq!((older.request.max_output_tokens, older.words.max_output_tokens), (Some(7), "max_tokens"));
-    let both = request(json!({"max_tokens": 7, "max_completion_tokens": 8}));
-    assert_eq!(both.request.max_output_tokens, Some(8));
-    let nested = request(json!({"reasoning": {"effort": "low", "summary": "auto"}}));
-    assert_eq!(
-        (&*nested.request.reasoning_effort, nested.words.reasoning_effort),
-        ("low", "reasoning.effort")
-    );
-    assert_eq!(nested.request.reasoning_summary, "auto");
-    assert_eq!(request(json!({"reasoning": {"summary": null}})).request.reasoning_summary, "");
-    let both = request(json!({"reasoning": {"effort": "low"}, "reasoning_effort": "high"}));
-    assert_eq!((&*both.request.reasoning_effort, both.words.reasoning_effort), ("high", "reasoning_effort"));
-    assert_eq!(request(json!({"stop": "END"})).request.stop, ["END"]);
-    assert!(request(json!({"stop": []})).request.stop.is_empty());
-    assert_eq!(request(json!({"stream": true})).stream, Some(Streamed { include_usage: false }));
-    assert_eq!(request(json!({"stream": false, "stream_options": null})).stream, None);
-}
-
-#[test]
-fn tool_settings_without_tools_ask_for_nothing() {
-    for change in [
-        json!({"tools": [], "tool_choice": "auto", "parallel_tool_calls": true}),
-        json!({"tools": null, "tool_choice": "none"}),
-    ] {
-        let request = asked(with(change)).unwrap().request;
-        assert_eq!((request.tools.len(), request.tool_choice, request.parallel_tool_calls), (0, None, None));
+fn whole_numbers_may_be_written_as_floats() {
+    for (text, number) in [("5", 5), ("5.0", 5), ("0", 0), ("5e2", 500), ("4294967295", u32::MAX)] {
+        assert_eq!(parse(&format!("{{\"n\":{text}}}")).unwrap().n, Some(number));
     }
-    let required = asked(with(json!({"tool_choice": "required"}))).unwrap().request.tool_choice.unwrap();
-    assert_eq!(required.mode(), Mode::Required);
-}
-
-#[test]
-fn response_formats_are_translated() {
-    let of = |format: Value| asked(with(json!({"response_format": format})));
-    let format = |format: Value| of(format).unwrap().request.response_format.unwrap().format.unwrap();
-    assert_eq!(format(json!({"type": "text"})), Format::Text(pb::TextFormat {}));
-    assert_eq!(format(json!({"type": "json_object"})), Format::JsonObject(pb::JsonObjectFormat {}));
-    // Codex's upstream is always strict: who asked for less is told.
-    let loose = json!({"type": "json_schema", "json_schema": {"name": "a", "schema": {}, "strict": false}});
-    assert_eq!(of(loose).unwrap().ignored, ["response_format.json_schema.strict"]);
-}
-
-#[test]
-fn what_cannot_be_translated_is_refused_by_its_place() {
-    let unsupported = "unsupported_parameter";
-    let invalid = "invalid_value";
-    let message = |message: Value| json!({"messages": [{"role": "user", "content": "hi"}, message]});
-    let part =
-        |part: Value| message(json!({"role": "user", "content": [{"type": "text", "text": ""}, part]}));
-    for (body, param, code) in [
-        (json!({}), "messages", invalid),
-        (json!({"messages": []}), "messages", invalid),
-        (message(json!({"role": "function", "content": ""})), "messages[1].role", unsupported),
-        (message(json!({"role": "usr"})), "messages[1].role", invalid),
-        (
-            message(json!({"role": "assistant", "function_call": {}})),
-            "messages[1].function_call",
-            unsupported,
-        ),
-        (message(json!({"role": "assistant", "audio": {"id": "a"}})), "messages[1].audio", unsupported),
-        (part(json!({"type": "input_audio"})), "messages[1].content[1]", unsupported),
-        (part(json!({"type": "file"})), "messages[1].content[1]", unsupported),
-        (part(json!({"type": "refusal", "refusal": "no"})), "messages[1].content[1]", unsupported),
-        (part(json!({"type": "text"})), "messages[1].content[1].text", invalid),
-        (part(json!({"type": "image_url"})), "messages[1].content[1].image_url", invalid),
-        (
-            part(json!({"type": "image_url", "image_url": {"url": "https://example.test/a.png"}})),
-            "messages[1].content[1].image_url",
-            unsupported,
-        ),
-        (
-            message(json!({"role": "assistant", "tool_calls": [{"id": "c", "type": "custom"}]})),
-            "messages[1].tool_calls[0].type",
-            unsupported,
-        ),
-        (
-            message(json!({"role": "assistant", "tool_calls": [{"id": "c"}]})),
-            "messages[1].tool_calls[0].function",
-            invalid,
-        ),
-        (with(json!({"stream_options": {}})), "stream_options", invalid),
-        (
-            with(json!({"stream_options": {"include_usage": true}, "stream": false})),
-            "stream_options",
-            invalid,
-        ),
-        (with(json!({"tools": [{"type": "custom"}]})), "tools[0].type", unsupported),
-        (with(json!({"tools": [{"type": "function"}]})), "tools[0].function", invalid),
-        (with(json!({"tool_choice": "any"})), "tool_choice", invalid),
-        (with(json!({"tool_choice": 1})), "tool_choice", invalid),
-        (with(json!({"tool_choice": {"type": "allowed_tools"}})), "tool_choice.type", unsupported),
-        (with(json!({"tool_choice": {"type": "function"}})), "tool_choice.function.name", invalid),
-        (with(json!({"response_format": {"type": "xml"}})), "response_format.type", invalid),
-        (with(json!({"response_format": {"type": "json_schema"}})), "response_format.json_schema", invalid),
-        (
-            with(json!({"response_format": {"type": "json_schema", "json_schema": {"name": "a"}}})),
-            "response_format.json_schema.schema",
-            invalid,
-        ),
-        (with(json!({"logprobs": true})), "logprobs", unsupported),
-    ] {
-        let error = asked(body.clone()).expect_err(&body.to_string());
-        assert_eq!((&error["param"], &error["code"]), (&json!(param), &json!(code)), "{body}");
-        assert_eq!(error["type"], "invalid_request_error");
+    for text in ["5.5", "-1", "-0.5", "4294967296", "1e99", "\"5\"", "true", "[]", "{}"] {
+        let error = parse(&format!("{{\"max_tokens\":{text}}}")).unwrap_err();
+        assert!(error.starts_with("max_tokens | invalid "), "{text}: {error}");
+        assert!(error.contains("expected a whole number from 1 to 4294967295"), "{text}: {error}");
     }
+}
+
+#[test]
+fn a_mistake_is_told_by_its_place() {
+    for (json, expected) in [
+        (r#"{"messages":{}}"#, "messages | invalid type: map, expected a sequence"),
+        (
+            r#"{"messages":["hi"]}"#,
+            "messages[0] | invalid type: string \"hi\", expected an object with a `role`",
+        ),
+        (r#"{"messages":[["user","hi"]]}"#, "messages[0] | invalid type: sequence, expected an object"),
+        (r#"{"messages":[{"content":"hi"}]}"#, "messages[0] | missing field `role`"),
+        (r#"{"messages":[{"role":3}]}"#, "messages[0].role | invalid type: integer `3`, expected a string"),
+        (
+            r#"{"messages":[{"role":"user","content":7}]}"#,
+            "messages[0].content | invalid type: integer `7`, expected a string or an array",
+        ),
+        (
+            r#"{"messages":[{"role":"user","content":[{"type":"text","text":1}]}]}"#,
+            "messages[0].content[0].text | invalid type: integer `1`, expected a string",
+        ),
+        (r#"{"messages":[{"role":"user","content":[{}]}]}"#, "messages[0].content[0] | missing field `type`"),
+        (
+            r#"{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":4}}]}]}"#,
+            "messages[0].content[0].image_url.url | invalid type: integer `4`, expected a string",
+        ),
+        (
+            r#"{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{}}]}]}"#,
+            "messages[0].content[0].image_url | missing field `url`",
+        ),
+        (
+            r#"{"messages":[{"role":"assistant","tool_calls":[{"id":"c","function":{"name":"f","arguments":{}}}]}]}"#,
+            "messages[0].tool_calls[0].function.arguments | invalid type: map, expected a string",
+        ),
+        (r#"{"stop":[1]}"#, "stop[0] | invalid type: integer `1`, expected a string"),
+        (r#"{"metadata":{"a":1}}"#, "metadata.a | invalid type: integer `1`, expected a string"),
+        (
+            r#"{"tools":[{"type":"function","function":{"name":"f","parameters":[]}}]}"#,
+            "tools[0].function.parameters | invalid type: sequence, expected a map",
+        ),
+        (r#"{"stream":"yes"}"#, "stream | invalid type: string \"yes\", expected a boolean"),
+        (
+            r#"{"response_format":"json"}"#,
+            "response_format | invalid type: string \"json\", expected an object",
+        ),
+        (r#"{"stream_options":[true]}"#, "stream_options | invalid type: sequence, expected an object"),
+        (r#"{"model":"a","model":"b"}"#, ". | duplicate field `model`"),
+    ] {
+        let error = parse(json).unwrap_err();
+        assert!(error.starts_with(expected), "{json}\n{error}");
+    }
+}
+
+#[test]
+fn a_schema_keeps_the_order_of_its_keys() {
+    let body = r#"{"response_format":{"type":"json_schema","json_schema":{"schema":{"z": 1, "a": 2}}}}"#;
+    let schema = parse(body).unwrap().response_format.unwrap().json_schema.unwrap().schema.unwrap();
+    assert_eq!(schema.get(), r#"{"z": 1, "a": 2}"#);
 }

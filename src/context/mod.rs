@@ -1,0 +1,3 @@
+//! What a request carries from its door to the core.
+
+pub mod deadline;

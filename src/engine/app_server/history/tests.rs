@@ -1,0 +1,285 @@
+use prost_types::{Struct, value::Kind};
+
+use super::turn_cache::Memory;
+use super::*;
+use crate::engine::ToolChoice;
+
+/// A table that the integration tests send through the doors as well.
+const HISTORIES: &str = include_str!("../../../../tests/fixtures/histories.json");
+
+pub(super) fn message(role: Role, text: &str) -> Message {
+    Message { role, name: None, parts: vec![Part::Text(text.into())], tool_calls: vec![], tool_call_id: None }
+}
+
+pub(super) fn result(id: &str, text: &str) -> Message {
+    Message { tool_call_id: Some(id.into()), ..message(Role::Tool, text) }
+}
+
+pub(super) fn call(id: &str, name: &str, arguments: &str) -> pb::ToolCall {
+    pb::ToolCall { id: id.into(), name: name.into(), arguments: arguments.into() }
+}
+
+pub(super) fn opening(turn: &Turn, memory: &Memory) -> Opening {
+    Opening::of(turn, &ToolSet::new(turn).unwrap(), memory)
+}
+
+/// The turn that the doors make of an OpenAI request, as far as the table needs it.
+fn turn_of(request: &Value) -> Turn {
+    let list = |name: &str| request[name].as_array().cloned().unwrap_or_default();
+    Turn {
+        messages: list("messages").iter().map(message_of).collect(),
+        tools: list("tools").iter().map(tool_of).collect(),
+        tool_choice: match (request["tool_choice"].as_str(), request["tool_choice"].as_object()) {
+            (None, None) => ToolChoice::Auto,
+            (Some("required"), None) => ToolChoice::Required,
+            (None, Some(named)) => ToolChoice::Named(string(&named["function"]["name"])),
+            (other, _) => panic!("the table has no {other:?}"),
+        },
+        parallel_tool_calls: request["parallel_tool_calls"] != json!(false),
+        format: match request["response_format"]["type"].as_str() {
+            None => Format::Text,
+            Some("json_object") => Format::JsonObject,
+            Some(other) => panic!("the table has no {other}"),
+        },
+        ..Turn::default()
+    }
+}
+
+fn message_of(message: &Value) -> Message {
+    let part = |part: &Value| match part["image_url"]["url"].as_str() {
+        None => Part::Text(string(&part["text"])),
+        Some(url) => {
+            let data = STANDARD.decode(url.strip_prefix("data:image/png;base64,").unwrap()).unwrap();
+            assert_eq!(ImageKind::of(&data), Some(ImageKind::Png));
+            Part::Image(Image { data: data.into(), kind: ImageKind::Png })
+        }
+    };
+    let call_of = |call: &Value| pb::ToolCall {
+        id: string(&call["id"]),
+        name: string(&call["function"]["name"]),
+        arguments: string(&call["function"]["arguments"]),
+    };
+    Message {
+        role: match message["role"].as_str().unwrap() {
+            "system" => Role::System,
+            "developer" => Role::Developer,
+            "user" => Role::User,
+            "assistant" => Role::Assistant,
+            "tool" => Role::Tool,
+            other => panic!("the table has no {other}"),
+        },
+        name: message["name"].as_str().map(str::to_owned),
+        parts: match (message["content"].as_str(), message["content"].as_array()) {
+            (Some(text), _) => vec![Part::Text(text.into())],
+            (None, Some(parts)) => parts.iter().map(part).collect(),
+            (None, None) => vec![],
+        },
+        tool_calls: message["tool_calls"].as_array().into_iter().flatten().map(call_of).collect(),
+        tool_call_id: message["tool_call_id"].as_str().map(str::to_owned),
+    }
+}
+
+fn tool_of(tool: &Value) -> pb::Tool {
+    // The table is about names; every schema there is that of an object.
+    let object = prost_types::Value { kind: Some(Kind::StringValue("object".into())) };
+    pb::Tool {
+        name: string(&tool["function"]["name"]),
+        description: string(&tool["function"]["description"]),
+        parameters: Some(Struct { fields: [("type".to_owned(), object)].into() }),
+        strict: false,
+    }
+}
+
+fn string(value: &Value) -> String {
+    value.as_str().unwrap().to_owned()
+}
+
+#[test]
+fn the_table_of_histories() {
+    let table: Vec<Value> = serde_json::from_str(HISTORIES).unwrap();
+    assert!(table.len() >= 30);
+    for row in table {
+        let turn = turn_of(&row);
+        check_calls(&turn.messages).unwrap();
+        let opening = opening(&turn, &Memory::new(8, 1 << 20));
+        assert_eq!(json!(opening.items), row["items"], "{}", row["name"]);
+        assert_eq!(json!(opening.developer_instructions), row["instructions"], "{}", row["name"]);
+    }
+}
+
+#[test]
+fn calls_and_results_that_do_not_fit_are_refused_by_place() {
+    let calls = |ids: &[&str]| Message {
+        tool_calls: ids.iter().map(|id| call(id, "f", "{}")).collect(),
+        ..message(Role::Assistant, "")
+    };
+    let user = || message(Role::User, "u");
+    let done = |id: &str| result(id, "r");
+    let cases = [
+        (vec![user(), calls(&["a"])], "messages[1].tool_calls[0]"),
+        (vec![user(), calls(&["a", "b"]), done("a")], "messages[1].tool_calls[1]"),
+        (vec![user(), calls(&["a", "b", "c"]), done("b"), user()], "messages[1].tool_calls[0]"),
+        (vec![user(), calls(&["a"]), user(), done("a")], "messages[1].tool_calls[0]"),
+        (vec![user(), calls(&["a"]), calls(&["b"]), done("b")], "messages[1].tool_calls[0]"),
+        (vec![user(), done("a")], "messages[1].tool_call_id"),
+        (vec![done("a"), calls(&["a"])], "messages[0].tool_call_id"),
+        (vec![user(), calls(&["a"]), done("b")], "messages[2].tool_call_id"),
+        (vec![user(), calls(&["a"]), done("a"), done("a")], "messages[3].tool_call_id"),
+        (vec![user(), calls(&["a"]), done("a"), user(), done("a")], "messages[4].tool_call_id"),
+        (vec![user(), calls(&["a", "a"]), done("a"), done("a")], "messages[1].tool_calls[1].id"),
+    ];
+    for (messages, expected) in cases {
+        match check_calls(&messages) {
+            Err(Error::InvalidArgument { field, message }) => {
+                assert_eq!(field, expected, "{message}");
+                assert!(message.contains("messages[") || message.contains("call"), "{message}");
+            }
+            other => panic!("{expected}: {other:?}"),
+        }
+    }
+    // Some services number the calls of each message from zero.
+    check_calls(&[user(), calls(&["0"]), done("0"), calls(&["0"]), done("0")]).unwrap();
+}
+
+/// A conversation after one interrupted turn: the model thought, spoke, and called `shell` of the client.
+fn remembered_turn() -> (Memory, Turn) {
+    let memory = Memory::new(8, 1 << 20);
+    let calls = [call("c1", "shell", r#"{"a":1,"b":[2]}"#)];
+    let items = vec![
+        json!({"type": "reasoning", "id": "rs_0", "summary": [], "encrypted_content": "FIRST"}),
+        json!({"type": "function_call", "name": "exec_command", "arguments": "{}", "call_id": "own"}),
+        json!({"type": "function_call_output", "call_id": "own", "output": "files"}),
+        json!({"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "SECOND"}),
+        json!({"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Let me look.\n"}]}),
+        json!({"type": "function_call", "id": "fc_1", "status": "completed", "name": "client_shell",
+            "arguments": r#"{"a":1,"b":[2]}"#, "call_id": "c1"}),
+    ];
+    let asked = message(Role::User, "what is there?");
+    let begun = Turn { messages: vec![asked.clone()], ..Turn::default() };
+    memory.remember(memory.place(&begun, 1), &calls, items);
+    let called = Message { tool_calls: calls.to_vec(), ..message(Role::Assistant, "Let me look.") };
+    let turn = Turn { messages: vec![asked, called, result("c1", "42")], ..Turn::default() };
+    (memory, turn)
+}
+
+/// The items' types, thoughts by what they are.
+fn kinds(opening: &Opening) -> Vec<&str> {
+    opening.items.iter().map(|item| item["encrypted_content"].as_str().unwrap_or(kind(item))).collect()
+}
+
+#[test]
+fn an_interrupted_turn_is_shown_to_the_model_as_it_was() {
+    let (memory, mut turn) = remembered_turn();
+    let expected = json!([
+        {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "what is there?"}]},
+        {"type": "reasoning", "summary": [], "encrypted_content": "FIRST"},
+        {"type": "function_call", "name": "exec_command", "arguments": "{}", "call_id": "own"},
+        {"type": "function_call_output", "call_id": "own", "output": "files"},
+        {"type": "reasoning", "summary": [], "encrypted_content": "SECOND"},
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Let me look.\n"}]},
+        {"type": "function_call", "name": "client_shell", "arguments": r#"{"a":1,"b":[2]}"#, "call_id": "c1"},
+        {"type": "function_call_output", "call_id": "c1", "output": "42"},
+    ]);
+    assert_eq!(json!(opening(&turn, &memory).items), expected);
+    // Clients write the arguments anew, and leave out the text beside calls.
+    turn.messages[1].tool_calls[0].arguments = "{ \"b\": [2], \"a\": 1 }".into();
+    turn.messages[1].parts.clear();
+    assert_eq!(json!(opening(&turn, &memory).items), expected);
+    // The alias is the one of this turn: another tool has the former one now.
+    let taken = pb::Tool { name: "client_shell".into(), ..pb::Tool::default() };
+    turn.tools = vec![taken];
+    assert_eq!(opening(&turn, &memory).items[6]["name"], "client_shell_2");
+}
+
+#[test]
+fn what_the_client_changed_is_not_overwritten_by_memory() {
+    let own = ["message", "message", "function_call", "function_call_output"];
+    // What Codex did in that turn has happened, whatever becomes of the words.
+    let did = [
+        "message",
+        "function_call",
+        "function_call_output",
+        "message",
+        "function_call",
+        "function_call_output",
+    ];
+
+    let (memory, mut turn) = remembered_turn();
+    turn.messages[1].parts = vec![Part::Text("I never look.".into())];
+    let changed = opening(&turn, &memory);
+    let expected = [&["message", "FIRST"], &did[1..3], &["SECOND"], &did[3..]].concat();
+    assert_eq!(kinds(&changed), expected);
+    assert_eq!(changed.items[5]["content"][0]["text"], "I never look.");
+
+    let (memory, mut turn) = remembered_turn();
+    turn.messages[1].tool_calls[0].arguments = "{}".into();
+    assert_eq!(kinds(&opening(&turn, &memory)), did);
+
+    let (memory, mut turn) = remembered_turn();
+    turn.messages[1].tool_calls[0].name = "other".into();
+    assert_eq!(kinds(&opening(&turn, &memory)), did);
+
+    let (memory, mut turn) = remembered_turn();
+    turn.messages[1].tool_calls.insert(0, call("c2", "shell", "{}"));
+    assert_eq!(opening(&turn, &memory).items.len(), 7);
+
+    // Another conversation in which a call has the same id.
+    let (memory, mut turn) = remembered_turn();
+    turn.messages[0] = message(Role::User, "something else");
+    assert_eq!(kinds(&opening(&turn, &memory)), own);
+
+    // After a restart.
+    let (_, turn) = remembered_turn();
+    assert_eq!(kinds(&opening(&turn, &Memory::new(8, 1 << 20))), own);
+}
+
+#[test]
+fn what_codex_did_is_shown_once_where_a_client_makes_a_message_of_each_call() {
+    let memory = Memory::new(8, 1 << 20);
+    let calls = [call("c1", "f", "{}"), call("c2", "f", "{}")];
+    let made = |id: &str| json!({"type": "function_call", "name": "f", "arguments": "{}", "call_id": id});
+    let items = vec![
+        made("c1"),
+        json!({"type": "custom_tool_call", "name": "apply_patch", "input": "p", "call_id": "own"}),
+        made("c2"),
+        json!({"type": "custom_tool_call_output", "call_id": "own", "output": "done"}),
+    ];
+    let asked = message(Role::User, "go");
+    let begun = Turn { messages: vec![asked.clone()], ..Turn::default() };
+    memory.remember(memory.place(&begun, 1), &calls, items);
+    let said =
+        |call: &pb::ToolCall| Message { tool_calls: vec![call.clone()], ..message(Role::Assistant, "") };
+    let [one, two] = &calls;
+    let together = Message { tool_calls: calls.to_vec(), ..message(Role::Assistant, "") };
+    let turn = Turn {
+        messages: vec![asked.clone(), together, result("c2", "2"), result("c1", "1")],
+        ..Turn::default()
+    };
+    let ids = |opening: &Opening| -> Vec<String> {
+        let own = |item: &Value| format!("{} {}", kind(item), item["call_id"].as_str().unwrap_or_default());
+        opening.items[1..].iter().map(own).collect()
+    };
+    assert_eq!(
+        ids(&opening(&turn, &memory)),
+        [
+            "function_call c1",
+            "custom_tool_call own",
+            "function_call c2",
+            "custom_tool_call_output own",
+            "function_call_output c2",
+            "function_call_output c1"
+        ]
+    );
+    let apart = vec![asked, said(one), result("c1", "1"), said(two), result("c2", "2")];
+    assert_eq!(
+        ids(&opening(&Turn { messages: apart, ..Turn::default() }, &memory)),
+        [
+            "custom_tool_call own",
+            "custom_tool_call_output own",
+            "function_call c1",
+            "function_call_output c1",
+            "function_call c2",
+            "function_call_output c2"
+        ]
+    );
+}

@@ -1,0 +1,9 @@
+//! JSON-RPC with an app-server: client, dispatch, pipes, messages.
+
+pub(crate) mod client;
+pub(crate) mod delta;
+pub(crate) mod dispatch;
+pub(crate) mod io;
+pub(crate) mod large_lines;
+pub(crate) mod protocol;
+pub(crate) mod thread_queue;

@@ -1,0 +1,109 @@
+//! The client's calls in a response: checked, sent back to the model, or handed over.
+
+use serde_json::Value;
+
+use super::Translator;
+use super::{
+    output::{Call, Judged, Next, Step},
+    usage::usage,
+};
+use crate::{
+    engine::{
+        TurnEvent,
+        app_server::{history::turn_cache::call_id, rpc::protocol},
+    },
+    error::Error,
+    pb::{self, FinishReason},
+};
+
+/// How often calls that do not match a strict schema go back to the model.
+const CORRECTIONS: u32 = 2;
+
+impl Translator {
+    pub(crate) fn response_completed(&mut self, told: &Value) -> Result<Step, Error> {
+        self.usage.add(usage(told));
+        self.attempt.ends();
+        if self.calls.is_empty() {
+            return Ok(Step::default());
+        }
+        let calls = std::mem::take(&mut self.calls);
+        if calls.iter().any(|call| self.tools.is_strict(&self.tools.original(&call.alias))) {
+            return Ok(Next::Check(calls).into());
+        }
+        Ok(self.accepted(calls))
+    }
+
+    /// Goes on with the calls of a response, each with what was found of it.
+    pub(in crate::engine::app_server) fn checked(&mut self, verdicts: Vec<Judged>) -> Result<Step, Error> {
+        let mut step = self.judged(verdicts)?;
+        self.settle(&mut step);
+        Ok(step)
+    }
+
+    fn judged(&mut self, verdicts: Vec<Judged>) -> Result<Step, Error> {
+        if let Some(mistake) = verdicts.iter().find_map(|(_, verdict)| verdict.as_ref().err()) {
+            if self.corrections == CORRECTIONS {
+                let message = format!("the model keeps breaking the schema of a tool: {mistake}");
+                return Err(Error::TurnFailed { message });
+            }
+            self.corrections += 1;
+            self.correcting = Some(verdicts);
+            return Ok(Step { events: Vec::new(), next: self.corrections_due(false) });
+        }
+        Ok(self.accepted(verdicts.into_iter().map(|(call, _)| call).collect()))
+    }
+
+    fn accepted(&mut self, calls: Vec<Call>) -> Step {
+        if self.own.are_answered() {
+            return self.hand_over(&calls);
+        }
+        // Interrupted now, they would be stopped half way, and the model would make them again.
+        self.settling = Some(calls);
+        Step::default()
+    }
+
+    pub(crate) fn hand_over(&mut self, calls: &[Call]) -> Step {
+        let kept = self.tools.keep(calls.len());
+        self.calls_made += kept;
+        let mut items = self.produced.take();
+        let dropped = |item: &Value| calls[kept..].iter().any(|call| call_id(item) == Some(&*call.id));
+        items.retain(|item| !dropped(item));
+        let calls: Vec<pb::ToolCall> = calls[..kept]
+            .iter()
+            .map(|call| pb::ToolCall {
+                id: call.id.clone(),
+                name: self.tools.original(&call.alias).into_owned(),
+                arguments: call.arguments.clone(),
+            })
+            .collect();
+        let mut events: Vec<TurnEvent> = calls.iter().cloned().map(TurnEvent::ToolCall).collect();
+        events.push(TurnEvent::Finished { reason: FinishReason::ToolCalls, usage: self.usage.best() });
+        Step { events, next: Next::HandOver { calls, items } }
+    }
+
+    /// A raw item as a call of a client's tool. Codex itself sends those back that are no JSON.
+    pub(crate) fn call(&self, item: &Value) -> Option<Call> {
+        let text = |key: &str| item[key].as_str().map(str::to_owned);
+        let told = text("call_id")?;
+        let call = Call { id: told.clone(), told, alias: text("name")?, arguments: text("arguments")? };
+        let ours = item["type"] == "function_call" && self.names_offered(item);
+        let whole = protocol::parse(call.arguments.as_bytes()).is_some();
+        (ours && whole).then_some(call)
+    }
+
+    /// Whether a raw item names a tool of the client. A tool of an MCP server may have the same name, in its namespace.
+    pub(crate) fn names_offered(&self, item: &Value) -> bool {
+        let namespace = item["namespace"].as_str().unwrap_or_default();
+        matches!(namespace, "" | "functions")
+            && item["name"].as_str().is_some_and(|name| self.tools.offers(name))
+    }
+
+    /// Answers for the model, once Codex has asked for all of them, or `now`.
+    pub(crate) fn corrections_due(&mut self, now: bool) -> Next {
+        let due = |calls: &mut Vec<Judged>| now || calls.iter().all(|(call, _)| self.requests.have(call));
+        let Some(calls) = self.correcting.take_if(due) else { return Next::Read };
+        Next::Answer(
+            calls.into_iter().filter_map(|(call, verdict)| self.requests.send_back(&call, verdict)).collect(),
+        )
+    }
+}

@@ -1,0 +1,342 @@
+//! Notifications of an app-server → events of a turn. Pure: no I/O, no clock. A notification that it does not know is
+//! passed over.
+
+pub(crate) mod call_ids;
+pub(crate) mod client_calls;
+pub(crate) mod codex_calls;
+pub(crate) mod delivered_text;
+pub(crate) mod errors;
+pub(crate) mod items;
+pub(crate) mod output;
+pub(crate) mod pending_requests;
+pub(crate) mod raw_items;
+pub(crate) mod response_attempt;
+pub(crate) mod usage;
+
+use std::{sync::Arc, time::Duration};
+
+use serde_json::Value;
+
+use self::{
+    call_ids::CallIds,
+    codex_calls::OwnCalls,
+    delivered_text::Told,
+    output::{Call, Judged, Next, Step},
+    pending_requests::Requests,
+    raw_items::Produced,
+    response_attempt::Attempt,
+    usage::{UsageSoFar, usage},
+};
+use super::{
+    history::turn_cache::{call_id, kind},
+    rpc::{
+        delta::{Delta, Kind, Thought},
+        protocol::ToolCall,
+    },
+    tools::ToolSet,
+};
+use crate::{
+    config::Profile,
+    engine::{THOUGHT_BREAK, TurnEvent, cli::error_messages::End},
+    error::Error,
+    pb::{self, FinishReason},
+};
+
+/// How long nothing may be said while Codex waits for the results of calls, before it gets some.
+const QUIET: Duration = Duration::from_secs(5);
+
+/// How long Codex's own calls beside the client's may say nothing: those that run, and those that have not begun. Some
+/// cannot begin before the client's calls are answered, and nothing tells them from those that are about to.
+const RUNNING: Duration = Duration::from_secs(60);
+const NOT_BEGUN: Duration = Duration::from_secs(2);
+
+/// How long an interrupted turn may take to say what its calls came to.
+const ENDING: Duration = Duration::from_secs(5);
+
+/// Translates one turn.
+#[derive(Debug)]
+pub(super) struct Translator {
+    tools: Arc<ToolSet>,
+    profile: Profile,
+    retries: u32,
+    attempt: Attempt,
+    corrections: u32,
+    /// Text of the current message that the client has.
+    told: Told,
+    /// What the client's last thoughts are of.
+    thought: Option<Thought>,
+    /// Calls of the response that is under way.
+    calls: Vec<Call>,
+    /// Requests for calls, to be answered only where a call goes back to the model.
+    requests: Requests,
+    ids: CallIds,
+    /// Calls that go back to the model as soon as all their requests are there.
+    correcting: Option<Vec<Judged>>,
+    /// Calls of Codex's own tools.
+    own: OwnCalls,
+    /// Calls that the client gets as soon as Codex's own in the same response are over.
+    settling: Option<Vec<Call>>,
+    /// The turn was interrupted to hear what they came to.
+    interrupted: bool,
+    calls_made: usize,
+    usage: UsageSoFar,
+    /// What the model produced, in the words of the Responses API.
+    produced: Produced,
+}
+
+impl Translator {
+    pub(super) fn new(tools: ToolSet, profile: Profile, retries: u32) -> Self {
+        Self {
+            produced: Produced::new(!tools.is_empty()),
+            tools: Arc::new(tools),
+            profile,
+            retries,
+            attempt: Attempt::default(),
+            corrections: 0,
+            told: Told::default(),
+            thought: None,
+            calls: Vec::new(),
+            requests: Requests::default(),
+            ids: CallIds::default(),
+            correcting: None,
+            own: OwnCalls::default(),
+            settling: None,
+            interrupted: false,
+            calls_made: 0,
+            usage: UsageSoFar::default(),
+        }
+    }
+
+    /// Codex asks for the result of a call. It may come before or after the end of the response that has the call.
+    pub(super) fn called(&mut self, call: ToolCall) -> Step {
+        self.requests.put(call);
+        Step { events: Vec::new(), next: self.corrections_due(false) }
+    }
+
+    /// How long nothing may be said before [`quiet`](Self::quiet) is to be asked; none: as long as it likes.
+    pub(super) fn patience(&self) -> Option<Duration> {
+        match &self.settling {
+            Some(_) if self.interrupted => Some(ENDING),
+            Some(_) if self.own.run() => Some(RUNNING),
+            Some(_) => Some(NOT_BEGUN),
+            None => (self.correcting.is_some() || !self.requests.is_empty()).then_some(QUIET),
+        }
+    }
+
+    /// What is to be done when nothing was said for that long.
+    pub(super) fn quiet(&mut self) -> Step {
+        match self.settling.take() {
+            Some(calls) if self.interrupted => self.hand_over(&calls),
+            Some(calls) => {
+                self.settling = Some(calls);
+                self.interrupted = true;
+                Next::Interrupt.into()
+            }
+            // Codex will not ask for all of them: some it has sent back by itself.
+            None if self.correcting.is_some() => self.corrections_due(true).into(),
+            None => Next::Answer(self.requests.give_up()).into(),
+        }
+    }
+
+    /// What a piece of text means.
+    pub(super) fn delta(&mut self, delta: Delta) -> Step {
+        match delta.kind {
+            Kind::Message => self.text(delta.text).into(),
+            Kind::Summary | Kind::Thoughts => {
+                let (thought, text) = delta.into_thought();
+                let goes_on =
+                    text.is_empty() || self.thought.as_ref().is_none_or(|before| *before == thought);
+                let text = if goes_on { text } else { format!("{THOUGHT_BREAK}{text}") };
+                let told = self.thought(text);
+                if told.is_some() {
+                    self.thought = Some(thought);
+                }
+                told.into()
+            }
+        }
+    }
+
+    /// What any other notification means. `turn` is the id of our turn.
+    pub(super) fn push(&mut self, method: &str, params: &Value, turn: &str) -> Result<Step, Error> {
+        let mut step = self.translate(method, params, turn)?;
+        self.settle(&mut step);
+        Ok(step)
+    }
+
+    fn settle(&mut self, step: &mut Step) {
+        if self.settling.is_some() && !self.interrupted && self.own.are_over() {
+            self.interrupted = true;
+            step.next = Next::Interrupt;
+        }
+    }
+
+    /// The tools of the turn.
+    pub(super) fn tools(&self) -> Arc<ToolSet> {
+        Arc::clone(&self.tools)
+    }
+
+    fn translate(&mut self, method: &str, params: &Value, turn: &str) -> Result<Step, Error> {
+        match method {
+            "item/reasoning/summaryPartAdded" if params["summaryIndex"].as_u64() > Some(0) => {
+                Ok(self.thought(THOUGHT_BREAK.to_owned()).into())
+            }
+            "item/started" => self.item(&params["item"], false),
+            "item/completed" => self.item(&params["item"], true),
+            "turn/plan/updated" => Ok(Some(TurnEvent::Item(Box::new(items::plan(params)))).into()),
+            "warning" => Ok(Some(notice(pb::notice::Kind::Warning, string(params, "message"))).into()),
+            "error" => self.trouble(params),
+            "rawResponseItem/completed" if params["turnId"] == turn => {
+                self.produced(&params["item"], turn);
+                Ok(Step::default())
+            }
+            "rawResponse/completed" => self.response_completed(&params["usage"]),
+            "thread/tokenUsage/updated" => {
+                self.attempt.is_counted();
+                self.usage.total = Some(usage(&params["tokenUsage"]["total"]));
+                Ok(Step::default())
+            }
+            "turn/completed" => self.completed(&params["turn"]),
+            _ => Ok(Step::default()),
+        }
+    }
+
+    /// A raw item: of the model, or the output of one of Codex's own tools.
+    fn produced(&mut self, item: &Value, turn: &str) {
+        let mut item = item.clone();
+        if let Some(mut call) = self.call(&item) {
+            call.id = self.ids.of_call(&call.told, turn);
+            item["call_id"] = call.id.as_str().into();
+            self.calls.push(call);
+        } else if !self.names_offered(&item) {
+            self.own.saw(&item);
+            let id = call_id(&item).unwrap_or_default();
+            if kind(&item).ends_with("_call") {
+                self.ids.of_own(id);
+            } else if let Some(id) = self.ids.of_output(id) {
+                item["call_id"] = id.into();
+            }
+        }
+        if self.interrupted {
+            self.own.mend(&mut item);
+        }
+        self.produced.push(item);
+    }
+
+    fn text(&mut self, text: String) -> Option<TurnEvent> {
+        self.told.add(&text);
+        let text = non_empty(text)?;
+        self.attempt.speaks();
+        Some(TurnEvent::Text(text))
+    }
+
+    fn thought(&mut self, text: String) -> Option<TurnEvent> {
+        non_empty(text).filter(|_| self.attempt.thinks()).map(TurnEvent::Reasoning)
+    }
+
+    fn item(&mut self, item: &Value, completed: bool) -> Result<Step, Error> {
+        match item["type"].as_str().unwrap_or_default() {
+            "agentMessage" if completed => {
+                // An upstream that does not stream tells the text only here.
+                let whole = string(item, "text");
+                let rest = self.told.rest(&whole).to_owned();
+                Ok(self.text(rest).into())
+            }
+            "agentMessage" => {
+                self.told.clear();
+                Ok(Some(TurnEvent::MessageStarted).into())
+            }
+            "contextCompaction" => self.compaction(completed),
+            // Told by their deltas, or ours to begin with.
+            "reasoning" | "userMessage" | "dynamicToolCall" | "hookPrompt" | "functionCallOutput" => {
+                Ok(Step::default())
+            }
+            _ => {
+                self.own.heard(item, completed);
+                Ok(Some(TurnEvent::Item(Box::new(items::of(item, completed)))).into())
+            }
+        }
+    }
+
+    /// Codex replaces a history that is too long by a summary. Alone with the model, nobody asked for that.
+    fn compaction(&self, completed: bool) -> Result<Step, Error> {
+        match self.profile {
+            Profile::Chat => Err(Error::ContextLengthExceeded {
+                message: "the conversation is longer than the model's context window".to_owned(),
+            }),
+            Profile::Agent if completed => Ok(Step::default()),
+            Profile::Agent => {
+                let message =
+                    "the conversation was too long for the model: Codex goes on with a summary of it";
+                Ok(Some(notice(pb::notice::Kind::Warning, message.to_owned())).into())
+            }
+        }
+    }
+
+    fn trouble(&mut self, params: &Value) -> Result<Step, Error> {
+        let error = &params["error"];
+        if params["willRetry"] != true {
+            // The same comes again, with the end of the turn.
+            return Ok(Step::default());
+        }
+        let again = self.attempt.retries(self.retries);
+        // Those of a response that broke off are not the client's to answer.
+        self.calls.clear();
+        self.own.clear();
+        match errors::of(error) {
+            End::Cut(reason) => Ok(self.finished(reason)),
+            End::Failed(error) if !again => Err(given_up(error)),
+            End::Failed(_) => {
+                let details = error["additionalDetails"].as_str().unwrap_or_default();
+                let message = format!("{} {details}", string(error, "message"));
+                Ok(Some(notice(pb::notice::Kind::Retry, message.trim().to_owned())).into())
+            }
+        }
+    }
+
+    fn completed(&mut self, turn: &Value) -> Result<Step, Error> {
+        match turn["status"].as_str() {
+            Some("completed" | "interrupted") if let Some(calls) = self.settling.take() => {
+                Ok(self.hand_over(&calls))
+            }
+            Some("completed") => {
+                if let Some(message) = self.tools.too_few_calls(self.calls_made) {
+                    return Err(Error::TurnFailed { message });
+                }
+                Ok(self.finished(FinishReason::Stop))
+            }
+            Some("failed") => match errors::of(&turn["error"]) {
+                End::Cut(reason) => Ok(self.finished(reason)),
+                End::Failed(error) => Err(error),
+            },
+            _ => Err(Error::TurnFailed { message: "Codex interrupted the turn".to_owned() }),
+        }
+    }
+
+    fn finished(&self, reason: FinishReason) -> Step {
+        let events = vec![TurnEvent::Finished { reason, usage: self.usage.best() }];
+        Step { events, next: Next::Over }
+    }
+}
+
+/// A failure that nobody could read is still one of the upstream's, as the CLI wanted to try again.
+fn given_up(error: Error) -> Error {
+    if let Error::TurnFailed { message } = error {
+        return Error::UpstreamUnavailable { message };
+    }
+    error
+}
+
+fn notice(kind: pb::notice::Kind, message: String) -> TurnEvent {
+    TurnEvent::Notice(pb::Notice { kind: kind.into(), message })
+}
+
+fn string(value: &Value, key: &str) -> String {
+    value[key].as_str().unwrap_or_default().to_owned()
+}
+
+fn non_empty(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
+}
+
+#[cfg(test)]
+mod tests;

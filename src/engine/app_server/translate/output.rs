@@ -1,0 +1,60 @@
+//! What comes of one thing that an app-server said: events for the client, and the conductor's part.
+
+use serde_json::Value;
+
+use crate::{engine::TurnEvent, pb};
+
+/// A call of a client's tool, as the model wrote it.
+#[derive(Debug, Clone)]
+pub(crate) struct Call {
+    pub(crate) id: String,
+    /// Its id as Codex knows it.
+    pub(crate) told: String,
+    pub(crate) alias: String,
+    pub(crate) arguments: String,
+}
+
+/// A call, and what is wrong with it.
+pub(crate) type Judged = (Call, Result<(), String>);
+
+/// What is to be done after something was said.
+#[derive(Debug, Default)]
+pub(crate) struct Step {
+    pub(crate) events: Vec<TurnEvent>,
+    pub(crate) next: Next,
+}
+
+/// The conductor's part.
+#[derive(Debug, Default)]
+pub(crate) enum Next {
+    /// Go on reading.
+    #[default]
+    Read,
+    /// Answer these requests and go on.
+    Answer(Vec<(Value, Value)>),
+    /// Check these calls, which may take a while, and tell what came of it: `Translator::checked`.
+    Check(Vec<Call>),
+    /// Interrupt the turn and go on reading: it then tells what Codex's own calls came to.
+    Interrupt,
+    /// The client must answer the calls: remember what the model produced, and end the turn.
+    HandOver {
+        /// The calls, as the client is told them.
+        calls: Vec<pb::ToolCall>,
+        /// What the model produced in this turn.
+        items: Vec<Value>,
+    },
+    /// The turn has ended by itself.
+    Over,
+}
+
+impl From<Next> for Step {
+    fn from(next: Next) -> Self {
+        Self { events: Vec::new(), next }
+    }
+}
+
+impl From<Option<TurnEvent>> for Step {
+    fn from(event: Option<TurnEvent>) -> Self {
+        Self { events: event.into_iter().collect(), next: Next::Read }
+    }
+}

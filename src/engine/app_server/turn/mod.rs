@@ -1,0 +1,387 @@
+//! One turn on a worker: a thread of its own, the whole history put in, the turn started, its events passed on, the
+//! thread let go. Its task owns all of it; nobody listening is the reason to interrupt.
+
+pub(crate) mod params;
+pub(crate) mod start;
+pub(crate) mod temp_dir;
+
+use std::{pin::pin, sync::Arc, time::Duration};
+
+use serde_json::{Value, json};
+use tokio::{
+    sync::mpsc::{self, error::TrySendError},
+    time::{Instant, sleep, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use self::{start::Beginning, temp_dir::TurnFolder};
+use super::{
+    history::turn_cache::{Memory, Place},
+    rpc::{
+        client::Peer,
+        dispatch::CallError,
+        thread_queue,
+        thread_queue::{Letterbox, Mail, Mailbox},
+    },
+    tools::validate_calls,
+    translate::{
+        Translator,
+        output::{Next, Step},
+    },
+    worker::{CALL_LIMIT, Lease, pool::Pool},
+};
+use crate::{
+    config::{Profile, Sandbox},
+    engine::{Slot, TurnEvent},
+    error::Error,
+};
+
+/// Workers on which a thread is tried to be started.
+const MAX_TRIES: usize = 3;
+
+/// Least time that a worker has to obey an interrupt, whatever the grace is: on a busy machine it may take seconds, and
+/// what follows costs its neighbours their turns. One that is dead or stopped is found out sooner, by its watch.
+const OBEDIENCE: Duration = Duration::from_secs(10);
+
+/// Pause before a turn is interrupted again that is not known to be over.
+const NOT_BEGUN: Duration = Duration::from_millis(30);
+
+/// What a turn needs of its engine.
+#[derive(Debug)]
+pub(super) struct Conductor {
+    pub(super) pool: Arc<Pool>,
+    pub(super) memory: Arc<Memory>,
+    /// Where the turn stands in its conversation.
+    pub(super) place: Place,
+    /// For what its commands write, once it has a worker.
+    pub(super) folder: Option<TurnFolder>,
+    pub(super) translator: Translator,
+    pub(super) profile: Profile,
+    pub(super) sandbox: Sandbox,
+    pub(super) deadline: Option<Instant>,
+    /// How long a worker may take to obey an interrupt.
+    pub(super) grace: Duration,
+    /// Cancelled when all turns must end.
+    pub(super) stop: CancellationToken,
+}
+
+/// Where the events go. Boxed, because the channel allocates 32 places at once.
+pub(super) type Out = mpsc::Sender<Box<Result<TurnEvent, Error>>>;
+
+/// Why a turn is no longer read.
+#[derive(Clone, Copy)]
+enum Left {
+    /// It ended by itself.
+    Over,
+    /// It must be interrupted.
+    Running,
+    /// Its worker is gone.
+    Gone,
+}
+
+impl Conductor {
+    /// Runs the turn to its end, whichever it is. `slot` is free when the worker has nothing left to do for it.
+    pub(super) async fn run(mut self: Box<Self>, beginning: Box<Beginning>, slot: Slot, out: Out) {
+        let stop = self.stop.clone();
+        if let Err(error) = self.conduct(beginning, &out, slot).await {
+            tokio::select! {
+                // If nobody is there to be told, so be it.
+                _ = out.send(Box::new(Err(error))) => {}
+                // The service knows why; a client that has stopped reading must not hold up the drain.
+                () = stop.cancelled() => {}
+            }
+        }
+    }
+
+    /// What comes before and after the reading is boxed: a turn that streams holds no room for it.
+    async fn conduct(&mut self, mut beginning: Box<Beginning>, out: &Out, slot: Slot) -> Result<(), Error> {
+        let (letterbox, mut mailbox) = thread_queue::pair();
+        let Some((lease, thread)) = Box::pin(self.start_thread(letterbox, &mut beginning, out)).await? else {
+            return Ok(());
+        };
+        let outcome = match Box::pin(self.start_turn(&lease, &thread, beginning, out)).await {
+            Ok(Some(id)) => {
+                let names = (thread.as_str(), id.as_str());
+                let outcome = self.read(&lease, &mut mailbox, names, out).await;
+                if let Ok(Left::Running) | Err((Left::Running, _)) = &outcome {
+                    Box::pin(self.interrupt(&lease, &mut mailbox, &thread, &id)).await;
+                }
+                outcome.map(drop).map_err(|(_, error)| error)
+            }
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if self.sandbox == Sandbox::DangerFullAccess {
+            // Elsewhere the sandbox ends with the turn, and all that is in it.
+            Box::pin(lease.sweep(&thread)).await;
+        }
+        if let Some(folder) = self.folder.take() {
+            Box::pin(folder.remove()).await;
+        }
+        drop(slot);
+        Box::pin(let_go(&lease, &thread)).await;
+        outcome
+    }
+
+    /// A thread on some worker; none if nobody wants it any more. What has been asked of a worker is seen to its end
+    /// all the same: while it makes threads for nobody no slot is free, or they would pile up in it.
+    async fn start_thread(
+        &mut self,
+        letterbox: Letterbox,
+        beginning: &mut Beginning,
+        out: &Out,
+    ) -> Result<Option<(Lease, String)>, Error> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let lease = tokio::select! {
+                lease = self.pool.lease() => lease?,
+                () = out.closed() => return Ok(None),
+                () = self.stop.cancelled() => return Err(Error::Draining),
+            };
+            let letterbox = Some(letterbox.clone());
+            // The first look was at the newest workers; this one may be older.
+            lease.kit.check(&beginning.turn)?;
+            self.folder =
+                TurnFolder::of(&beginning.turn, lease.commands.as_deref()).map_err(Error::internal)?;
+            let thread = beginning.setting.on(&lease.kit, self.folder.as_ref().map(TurnFolder::path));
+            let started = tokio::select! {
+                started = lease.peer.call_for("thread/start", thread, CALL_LIMIT, letterbox) => started,
+                () = self.stop.cancelled() => return Err(Error::Draining),
+            };
+            match started {
+                Ok(started) => {
+                    let id = started["thread"]["id"].as_str().unwrap_or_default().to_owned();
+                    if out.is_closed() {
+                        let_go(&lease, &id).await;
+                        return Ok(None);
+                    }
+                    return Ok(Some((lease, id)));
+                }
+                // One that dies under it is no loss yet: nothing was asked of the model.
+                Err(CallError::Gone(_)) if tries < MAX_TRIES => {}
+                Err(error) => return Err(self.refused(error, &lease)),
+            }
+        }
+    }
+
+    /// The id of the turn, once it has begun; none if nobody wants it any more. What has been asked for is waited for
+    /// all the same: it must be known before it can be stopped.
+    async fn start_turn(
+        &mut self,
+        lease: &Lease,
+        thread: &str,
+        mut beginning: Box<Beginning>,
+        out: &Out,
+    ) -> Result<Option<String>, Error> {
+        let (items, params) = (beginning.items(thread), beginning.turn(thread)?);
+        let asked = async {
+            lease.peer.call("thread/inject_items", &items, CALL_LIMIT).await?;
+            drop(items);
+            if out.is_closed() {
+                return Ok(None);
+            }
+            lease.peer.call("turn/start", &params, CALL_LIMIT).await.map(Some)
+        };
+        let started = tokio::select! {
+            started = asked => started.map_err(|error| self.refused(error, lease))?,
+            () = self.stop.cancelled() => return Err(Error::Draining),
+        };
+        Ok(started.map(|started| started["turn"]["id"].as_str().unwrap_or_default().to_owned()))
+    }
+
+    /// Passes events on until the turn is over, or nobody wants it any more. What is waited for besides is made once, and
+    /// only looked at when there is nothing to read: a delta costs little more than its own way. `names` are those of the
+    /// thread and of the turn.
+    async fn read(
+        &mut self,
+        lease: &Lease,
+        mailbox: &mut Mailbox,
+        names: (&str, &str),
+        out: &Out,
+    ) -> Result<Left, (Left, Error)> {
+        let mut enough = pin!(enough(out, &self.stop, self.deadline));
+        loop {
+            // Whatever is said comes first, but not before everybody else.
+            tokio::task::consume_budget().await;
+            let patience = self.translator.patience();
+            let mail = tokio::select! {
+                biased;
+                mail = mailbox.next() => Some(mail),
+                ended = &mut enough => return ended.map(|()| Left::Running).map_err(|error| (Left::Running, error)),
+                () = pause(patience) => None,
+            };
+            let (left, understood) = understand(&mut self.translator, mail, names.1);
+            let failed = |error| (left, error);
+            let mut step = understood.map_err(failed)?;
+            if let Next::Check(calls) = step.next {
+                let tools = self.translator.tools();
+                let verdicts = tokio::select! {
+                    verdicts = Box::pin(validate_calls::of(tools, calls)) => verdicts,
+                    ended = &mut enough => return ended.map(|()| left).map_err(failed),
+                };
+                step = verdicts.and_then(|verdicts| self.translator.checked(verdicts)).map_err(failed)?;
+            }
+            if let Next::HandOver { calls, items } = &mut step.next {
+                self.memory.remember(self.place, calls, std::mem::take(items));
+            }
+            for event in step.events {
+                let event = match out.try_send(Box::new(Ok(event))) {
+                    Ok(()) => continue,
+                    Err(TrySendError::Closed(_)) => return Ok(left),
+                    Err(TrySendError::Full(event)) => event,
+                };
+                tokio::select! {
+                    sent = Box::pin(out.send(event)) => if sent.is_err() { return Ok(left) },
+                    ended = &mut enough => return ended.map(|()| left).map_err(failed),
+                    () = Box::pin(mailbox.overflow()) => return Err(failed(unread())),
+                }
+            }
+            match step.next {
+                // What comes of a check is none.
+                Next::Read | Next::Check(_) => {}
+                Next::Answer(answers) => Box::pin(answer(&lease.peer, answers)).await,
+                // A worker that does not obey is found out behind the hand-over.
+                Next::Interrupt => {
+                    drop(Box::pin(interrupt(&lease.peer, names, self.grace.max(OBEDIENCE))).await);
+                }
+                Next::HandOver { .. } | Next::Over => return Ok(left),
+            }
+        }
+    }
+
+    /// Stops a turn; a worker that does not obey loses its place.
+    async fn interrupt(&self, lease: &Lease, mailbox: &mut Mailbox, thread: &str, turn: &str) {
+        let stopped = async {
+            loop {
+                match interrupt(&lease.peer, (thread, turn), CALL_LIMIT).await {
+                    Ok(_) => return over(mailbox).await,
+                    Err(CallError::Gone(_)) => return,
+                    // It was over by itself, or has not quite begun: then it would go on for nobody.
+                    Err(CallError::Refused(_)) if mailbox.lost_some() => return,
+                    Err(CallError::Refused(_)) => {
+                        if timeout(NOT_BEGUN, over(mailbox)).await.is_ok() {
+                            return;
+                        }
+                    }
+                    Err(CallError::TimedOut(_)) => std::future::pending().await,
+                }
+            }
+        };
+        if timeout(self.grace.max(OBEDIENCE), stopped).await.is_err() {
+            tracing::warn!("an app-server does not obey an interrupt and is replaced");
+            lease.dismiss();
+        }
+    }
+
+    fn refused(&self, error: CallError, lease: &Lease) -> Error {
+        match error {
+            CallError::Gone(why) => lost(&why),
+            CallError::TimedOut(method) => {
+                lease.dismiss();
+                lost(&format!("it did not answer {method} in time"))
+            }
+            CallError::Refused(error) if error.code == super::rpc::protocol::OVERLOADED => {
+                Error::Overloaded {
+                    message: "the Codex CLI is busy; try again later".to_owned(),
+                    retry_after: Duration::from_secs(1),
+                }
+            }
+            CallError::Refused(error) if error.data["input_error_code"] == "input_too_large" => {
+                Error::PromptTooLarge { message: error.message }
+            }
+            CallError::Refused(error) => {
+                tracing::warn!(code = error.code, message = %error.message, profile = ?self.profile, "the app-server refuses a turn");
+                Error::Rejected { message: format!("the Codex CLI refuses the request: {}", error.message) }
+            }
+        }
+    }
+}
+
+/// What one mail means, or that nothing was said for long; and what is left of the turn behind it.
+fn understand(translator: &mut Translator, mail: Option<Mail>, turn: &str) -> (Left, Result<Step, Error>) {
+    let understood = match mail {
+        Some(Mail::Delta(delta)) => Ok(translator.delta(delta)),
+        Some(Mail::Notification { method, params }) => {
+            let left = if method == "turn/completed" { Left::Over } else { Left::Running };
+            return (left, translator.push(&method, &params, turn));
+        }
+        Some(Mail::ToolCall(call)) => Ok(translator.called(call)),
+        Some(Mail::Gone(why)) => return (Left::Gone, Err(lost(&why))),
+        Some(Mail::Overflow) => Err(unread()),
+        Some(Mail::TooLong { limit }) => Err(too_long(limit)),
+        None => Ok(translator.quiet()),
+    };
+    (Left::Running, understood)
+}
+
+async fn interrupt(peer: &Peer, (thread, turn): (&str, &str), limit: Duration) -> Result<Value, CallError> {
+    peer.call("turn/interrupt", &json!({"threadId": thread, "turnId": turn}), limit).await
+}
+
+async fn answer(peer: &Peer, answers: Vec<(Value, Value)>) {
+    for (request, result) in answers {
+        peer.answer(&request, &result).await;
+    }
+}
+
+/// Nobody reads the thread any more. Otherwise it would stay in the worker's memory.
+async fn let_go(lease: &Lease, thread: &str) {
+    lease.peer.forget_thread(thread);
+    drop(lease.peer.call("thread/unsubscribe", &json!({"threadId": thread}), CALL_LIMIT).await);
+}
+
+/// Ends when the turn is no longer wanted, with an error if the client is to be told one by us.
+async fn enough(out: &Out, stop: &CancellationToken, deadline: Option<Instant>) -> Result<(), Error> {
+    tokio::select! {
+        () = out.closed() => Ok(()),
+        () = stop.cancelled() => Err(Error::Draining),
+        // The service says what there is to say.
+        () = until(deadline) => Ok(()),
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Ends after that time; boxed, because hardly any turn needs it.
+async fn pause(patience: Option<Duration>) {
+    match patience {
+        Some(patience) => Box::pin(sleep(patience)).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for the last word of a turn.
+async fn over(mailbox: &mut Mailbox) {
+    loop {
+        match mailbox.next().await {
+            Mail::Notification { method, .. } if method == "turn/completed" => return,
+            Mail::Gone(_) => return,
+            Mail::Delta(_) | Mail::Notification { .. } | Mail::ToolCall(_) => {}
+            // Lost, perhaps, with the rest; what counts is told by the worker's next answer.
+            Mail::Overflow | Mail::TooLong { .. } => return,
+        }
+    }
+}
+
+/// Nobody read what the model said.
+fn unread() -> Error {
+    let message = "the answer grew faster than it was read, beyond what the server keeps";
+    Error::TurnFailed { message: message.to_owned() }
+}
+
+/// Codex said something at such length that it was not read.
+fn too_long(limit: usize) -> Error {
+    let what = "something that Codex said of this turn was longer than";
+    Error::TurnFailed { message: format!("{what} {limit} bytes (CODEX_SUBPROCESS_STREAM_LIMIT)") }
+}
+
+/// The worker died under its turns. The caller may try again: another worker is there or on its way.
+fn lost(why: &str) -> Error {
+    Error::WorkerLost { message: format!("the Codex process that ran this turn is gone: {why}; try again") }
+}

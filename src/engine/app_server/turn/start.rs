@@ -1,0 +1,42 @@
+//! What it takes to start a turn on a worker: much, with the client's tools and a history of pictures among it. A turn
+//! lets go of it as soon as it runs.
+
+use serde_json::{Value, json};
+
+use super::params::Setting;
+use crate::engine::app_server::history::Opening;
+use crate::{
+    engine::{Format, Turn},
+    error::Error,
+};
+
+/// Of one turn.
+#[derive(Debug)]
+pub(crate) struct Beginning {
+    pub(crate) turn: Turn,
+    /// Of its thread.
+    pub(crate) setting: Setting,
+    /// What the thread is told first.
+    pub(crate) opening: Opening,
+}
+
+impl Beginning {
+    /// For `thread/inject_items`.
+    pub(crate) fn items(&mut self, thread: &str) -> Value {
+        json!({"threadId": thread, "items": std::mem::take(&mut self.opening.items)})
+    }
+
+    /// For `turn/start`.
+    pub(crate) fn turn(&self, thread: &str) -> Result<Value, Error> {
+        let mut params = json!({
+            "threadId": thread,
+            "input": [],
+            "effort": self.turn.reasoning_effort,
+            "summary": self.turn.reasoning_summary,
+        });
+        if let Format::JsonSchema(schema) = &self.turn.format {
+            params["outputSchema"] = serde_json::from_str(schema).map_err(Error::internal)?;
+        }
+        Ok(params)
+    }
+}

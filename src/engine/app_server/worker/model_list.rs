@@ -1,0 +1,77 @@
+//! The models that the installed CLI knows, as `model/list` tells them.
+
+use serde_json::{Value, json};
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::{CALL_LIMIT, Worker, pool::Pool, spec::Kit};
+use crate::{error::Error, pb};
+
+/// How long anybody waits for the list.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Most pages that are read.
+const PAGES: usize = 20;
+
+/// Those of the program that `kit` is for, or of an older one as long as there is no worker but that.
+pub(crate) async fn list(kit: &Kit, pool: &Pool) -> Result<Vec<pb::Model>, Error> {
+    if kit.features().is_some_and(|features| features.no_models.is_some()) {
+        return Ok(Vec::new());
+    }
+    if let Some(known) = kit.models().get() {
+        return Ok(known.clone());
+    }
+    if let Some(message) = pool.trouble() {
+        return Err(Error::EngineUnavailable { message });
+    }
+    let asked = timeout(PATIENCE, async {
+        let lease = pool.lease().await?;
+        lease.kit.models().get_or_try_init(|| ask(&lease)).await.cloned()
+    });
+    let late = |_| Error::EngineUnavailable { message: "no app-server lists its models in time".to_owned() };
+    asked.await.map_err(late)?
+}
+
+async fn ask(worker: &Worker) -> Result<Vec<pb::Model>, Error> {
+    let mut found = Vec::new();
+    let mut cursor = Value::Null;
+    for _ in 0..PAGES {
+        let page = worker.peer.call("model/list", &json!({"cursor": cursor}), CALL_LIMIT).await;
+        let page = page.map_err(Error::internal)?;
+        found.extend(page["data"].as_array().into_iter().flatten().map(model));
+        cursor = page["nextCursor"].clone();
+        if cursor.is_null() {
+            break;
+        }
+    }
+    Ok(found)
+}
+
+fn model(entry: &Value) -> pb::Model {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let list = |key: &str| entry[key].as_array().into_iter().flatten();
+    pb::Model {
+        id: text(&entry["model"]),
+        target: text(&entry["model"]),
+        is_default: entry["isDefault"] == true,
+        reasoning_efforts: list("supportedReasoningEfforts").map(|e| text(&e["reasoningEffort"])).collect(),
+        input_modalities: list("inputModalities").map(text).collect(),
+        ..pb::Model::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_becomes_a_model() {
+        let entry = json!({"id": "gpt-6", "model": "gpt-6", "isDefault": true, "inputModalities": ["text", "image"],
+            "supportedReasoningEfforts": [{"reasoningEffort": "low", "description": "d"}]});
+        let found = model(&entry);
+        assert_eq!((found.id.as_str(), found.is_default), ("gpt-6", true));
+        assert_eq!((found.reasoning_efforts, found.input_modalities.len()), (vec!["low".to_owned()], 2));
+    }
+}

@@ -1,0 +1,159 @@
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::{
+    config::{Config, ScriptedUpstream, Sources},
+    engine::{Image, ImageKind, Message, Part, Role},
+};
+
+fn codex(env: &[(&str, &str)]) -> Codex {
+    let env = env.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+    let sources = Sources { env, current_dir: "/work".into(), ..Sources::default() };
+    Config::load(sources).unwrap().codex
+}
+
+fn turn() -> Turn {
+    let message = Message {
+        role: Role::User,
+        name: None,
+        parts: vec![Part::Text("-hi".into())],
+        tool_calls: vec![],
+        tool_call_id: None,
+    };
+    Turn {
+        model: "-m".into(),
+        messages: vec![message],
+        reasoning_effort: "high".into(),
+        reasoning_summary: "concise".into(),
+        ..Turn::default()
+    }
+}
+
+fn installed() -> Installed {
+    Installed {
+        program: "/bin/codex".into(),
+        version: "0.169.0".into(),
+        features: [("plugins".to_owned(), true), ("shell_snapshot".to_owned(), true)].into(),
+        ..Installed::default()
+    }
+}
+
+/// All arguments but the one that names a folder of this run.
+fn arguments(launch: &Launch) -> Vec<String> {
+    let all = launch.arguments.iter().map(|a| a.to_string_lossy().into_owned());
+    all.filter(|a| !a.starts_with("--output-last-message=")).collect()
+}
+
+#[test]
+fn the_plain_turn() {
+    let launch = of(&turn(), &codex(&[]), &installed()).unwrap();
+    let expected = [
+        "-a",
+        "never",
+        "exec",
+        "--json",
+        "--ephemeral",
+        "--skip-git-repo-check",
+        "--sandbox",
+        "read-only",
+        "--model=-m",
+        "--cd=/work",
+        "-c",
+        "model_reasoning_effort=\"high\"",
+        "-c",
+        "model_reasoning_summary=\"concise\"",
+        "-c",
+        "web_search=\"disabled\"",
+        "-c",
+        "shell_environment_policy.inherit=\"core\"",
+        "-c",
+        "features.shell_snapshot=false",
+        "-c",
+        "features.plugins=false",
+        "-",
+    ];
+    assert_eq!(arguments(&launch), expected);
+    assert!(matches!(&launch.stdin, Input::Text(text) if text == b"USER: -hi"));
+    let last = launch.arguments.iter().any(|a| a.to_string_lossy().starts_with("--output-last-message="));
+    assert!(last && launch.last_words.is_some());
+}
+
+#[test]
+fn settings_do_what_they_mean() {
+    let codex = codex(&[
+        ("CODEX_ADD_DIRS", "/a, b"),
+        ("CODEX_SKIP_GIT_REPO_CHECK", "0"),
+        ("CODEX_CLI_HOME", "/home/minimal"),
+        ("CODEX_HOME", "/elsewhere"),
+        ("CODEX_GATEWAY_TOKEN", "secret"),
+    ]);
+    let turn =
+        Turn { sandbox: Sandbox::WorkspaceWrite, web_search: true, verbosity: Some("low".into()), ..turn() };
+    let launch = of(&turn, &codex, &installed()).unwrap();
+    let arguments = arguments(&launch);
+    for wanted in ["--add-dir=/a", "--add-dir=/work/b", "web_search=\"live\"", "model_verbosity=\"low\""] {
+        assert!(arguments.iter().any(|a| a == wanted), "{wanted}");
+    }
+    assert!(!arguments.iter().any(|a| a == "--skip-git-repo-check"));
+    let env: BTreeMap<_, _> =
+        launch.env.iter().map(|(k, v)| (k.to_string_lossy(), v.to_string_lossy())).collect();
+    let own = launch.scratch[0].path().join("tmp").to_string_lossy().into_owned();
+    assert_eq!(env, BTreeMap::from([("HOME".into(), "/home/minimal".into()), ("TMPDIR".into(), own.into())]));
+}
+
+#[test]
+fn files_live_in_a_private_folder_with_the_turn() {
+    let mut turn = turn();
+    turn.format = Format::JsonSchema("{\"type\":\"object\"}".into());
+    let image = Image { data: bytes::Bytes::from_static(b"bytes"), kind: ImageKind::Webp };
+    turn.messages[0].parts.push(Part::Image(image));
+    let launch = of(&turn, &codex(&[]), &installed()).unwrap();
+    let folder = launch.scratch[0].path().to_owned();
+    let schema = format!("--output-schema={}/schema.json", folder.display());
+    let image = format!("--image={}/image-1.webp", folder.display());
+    let found = arguments(&launch);
+    let at = found.iter().position(|a| *a == schema).unwrap();
+    assert_eq!(found[at..at + 3], [schema, image, "-c".to_owned()]);
+    assert_eq!(fs::read(folder.join("image-1.webp")).unwrap(), b"bytes");
+    drop(launch);
+    assert!(!folder.exists());
+}
+
+#[test]
+fn a_custom_provider_is_told_how_patient_to_be() {
+    let home = tempfile::tempdir().unwrap();
+    let config = "model_provider = \"mock\"\n[model_providers.mock]\nname = \"m\"\n";
+    fs::write(home.path().join("config.toml"), config).unwrap();
+    let mut codex = codex(&[("CODEX_HOME", home.path().to_str().unwrap()), ("CODEX_UPSTREAM_RETRIES", "4")]);
+    let found = arguments(&of(&turn(), &codex, &installed()).unwrap());
+    assert!(found.iter().any(|a| a == "model_providers.mock.request_max_retries=4"));
+    assert!(found.iter().any(|a| a == "model_providers.mock.stream_max_retries=0"));
+
+    fs::write(home.path().join("config.toml"), "model_provider = \"openai\"\n").unwrap();
+    let found = arguments(&of(&turn(), &codex, &installed()).unwrap());
+    assert!(!found.iter().any(|a| a.contains("max_retries")));
+
+    let upstream = ScriptedUpstream { base_url: "http://127.0.0.1:1/v1".into(), codex_home: "/demo".into() };
+    codex.scripted_upstream = Some(upstream);
+    let launch = of(&turn(), &codex, &installed()).unwrap();
+    assert!(arguments(&launch).iter().any(|a| a == "model_provider=\"codex-api-scripted\""));
+    assert_eq!(launch.env.get(&OsString::from("CODEX_HOME")), Some(&OsString::from("/demo")));
+}
+
+#[test]
+fn a_home_is_made_once_and_then_left_alone() {
+    let root = tempfile::tempdir().unwrap();
+    let user = root.path().join("user/.codex");
+    fs::create_dir_all(&user).unwrap();
+    fs::write(user.join("auth.json"), "{}").unwrap();
+    let home = root.path().join("minimal");
+    let codex = codex(&[
+        ("HOME", root.path().join("user").to_str().unwrap()),
+        ("CODEX_CLI_HOME", home.to_str().unwrap()),
+    ]);
+    environment::prepare(&codex).unwrap();
+    assert_eq!(fs::read_link(home.join(".codex/auth.json")).unwrap(), user.join("auth.json"));
+    fs::write(home.join(".codex/config.toml"), "model = \"mine\"\n").unwrap();
+    environment::prepare(&codex).unwrap();
+    assert_eq!(fs::read_to_string(home.join(".codex/config.toml")).unwrap(), "model = \"mine\"\n");
+}

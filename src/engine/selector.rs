@@ -1,0 +1,253 @@
+//! The engine that the installed CLI can be trusted with: chosen as soon as there is one, and again when it is another
+//! one. Installing or updating the CLI needs no restart.
+
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::{Duration, Instant},
+};
+
+use tokio::time::sleep;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    Engine, EngineStatus, Events, Slot, Turn,
+    app_server::AppServer,
+    choice::{ChoiceError, is_misconfigured, may_be_exec},
+    cli::{probe, probe::Fingerprint, provider},
+    exec::Exec,
+    process::Launcher,
+};
+use crate::{
+    config::{Config, EngineChoice, Profile},
+    error::Error,
+    pb,
+};
+
+/// How often it is looked whether there is something to choose.
+const ROUND: Duration = Duration::from_secs(2);
+
+/// After how long an app-server that could not be used is tried again, though the CLI is the same: the machine may only
+/// have been too busy.
+const SECOND_CHANCE: Duration = Duration::from_secs(300);
+
+/// One of both engines, or none yet.
+#[derive(Debug)]
+pub(super) struct Chosen {
+    config: Config,
+    launcher: Launcher,
+    exec: Exec,
+    last: RwLock<Look>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// A look at the CLI.
+#[derive(Debug)]
+struct Look {
+    found: Found,
+    /// Which program it was.
+    program: Option<Fingerprint>,
+    when: Instant,
+}
+
+/// What the CLI can be used for.
+#[derive(Debug)]
+enum Found {
+    /// This engine, which looks after itself when the CLI is replaced.
+    Warm(Arc<AppServer>),
+    /// A process for each turn; why not the app-server.
+    Exec(String),
+    /// Nothing, because its app-server cannot be used and nothing else may be.
+    Unfit(String),
+    /// Nothing: there is none, or it is too old, or broken, or has no key.
+    Missing(String),
+}
+
+/// What runs turns now.
+enum Now<'a> {
+    Warm(Arc<AppServer>),
+    Exec(&'a Exec),
+    Nothing(String),
+}
+
+impl Chosen {
+    /// Looks and chooses; keeps looking where the best is not to be had yet.
+    pub(super) async fn start(config: Config, launcher: Launcher) -> Result<Arc<Self>, ChoiceError> {
+        let last = look(&config, &launcher).await;
+        match &last.found {
+            Found::Unfit(trouble) if config.codex.engine == EngineChoice::AppServer => {
+                return Err(ChoiceError(trouble.clone()));
+            }
+            Found::Missing(trouble) if is_misconfigured(trouble) => return Err(ChoiceError(trouble.clone())),
+            Found::Warm(_) | Found::Exec(_) | Found::Unfit(_) | Found::Missing(_) => last.found.tell(None),
+        }
+        let chosen = Arc::new(Self {
+            exec: Exec::new(config.codex.clone(), config.log.clone(), launcher.clone()),
+            config,
+            launcher,
+            last: RwLock::new(last),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        });
+        let keeper = Arc::clone(&chosen);
+        chosen.tasks.spawn(async move {
+            tokio::select! {
+                () = keeper.keep_looking() => {}
+                () = keeper.stop.cancelled() => {}
+            }
+        });
+        Ok(chosen)
+    }
+
+    async fn keep_looking(&self) {
+        while self.warm().is_none() {
+            sleep(ROUND).await;
+            if self.is_due() {
+                let new = look(&self.config, &self.launcher).await;
+                let mut last = self.last.write().unwrap_or_else(PoisonError::into_inner);
+                new.found.tell(Some(&last.found));
+                *last = new;
+            }
+        }
+    }
+
+    /// The engine that looks after itself, also while it must not be used.
+    fn warm(&self) -> Option<Arc<AppServer>> {
+        let last = self.last.read().unwrap_or_else(PoisonError::into_inner);
+        match &last.found {
+            Found::Warm(warm) => Some(Arc::clone(warm)),
+            Found::Exec(_) | Found::Unfit(_) | Found::Missing(_) => None,
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        let last = self.last.read().unwrap_or_else(PoisonError::into_inner);
+        match &last.found {
+            Found::Warm(_) => false,
+            Found::Missing(_) => true,
+            Found::Exec(_) | Found::Unfit(_) => {
+                last.program != probe::fingerprint(&self.config.codex) || last.when.elapsed() >= SECOND_CHANCE
+            }
+        }
+    }
+
+    fn now(&self) -> Now<'_> {
+        let last = self.last.read().unwrap_or_else(PoisonError::into_inner);
+        match &last.found {
+            Found::Warm(warm) if may_be_exec(&self.config.codex) && warm.is_refused() => {
+                Now::Exec(&self.exec)
+            }
+            Found::Warm(warm) => Now::Warm(Arc::clone(warm)),
+            Found::Exec(_) => Now::Exec(&self.exec),
+            Found::Unfit(trouble) | Found::Missing(trouble) => Now::Nothing(trouble.clone()),
+        }
+    }
+}
+
+async fn look(config: &Config, launcher: &Launcher) -> Look {
+    // Taken first: one that is replaced meanwhile is another one.
+    let program = probe::fingerprint(&config.codex);
+    let usable = probe::look(&config.codex, launcher).await;
+    let usable = usable.and_then(|installed| provider::missing_key(&config.codex).map_or(Ok(installed), Err));
+    let found = match usable {
+        Err(trouble) => Found::Missing(trouble),
+        Ok(installed) => match AppServer::start(config, launcher.clone(), &installed).await {
+            Ok(engine) => Found::Warm(Arc::new(engine)),
+            Err(reason) if config.codex.engine == EngineChoice::AppServer => {
+                Found::Unfit(format!("CODEX_ENGINE=app-server cannot be used: {reason}"))
+            }
+            Err(reason) if !may_be_exec(&config.codex) => Found::Unfit(format!(
+                "CODEX_PROFILE=chat needs the app-server engine, which cannot be used: {reason}"
+            )),
+            Err(reason) => Found::Exec(reason),
+        },
+    };
+    Look { found, program, when: Instant::now() }
+}
+
+impl Found {
+    /// Tells the log what is new.
+    fn tell(&self, before: Option<&Self>) {
+        match (self, before) {
+            (Self::Missing(new), Some(Self::Missing(old)))
+            | (Self::Unfit(new), Some(Self::Unfit(old)))
+            | (Self::Exec(new), Some(Self::Exec(old)))
+                if new == old => {}
+            (Self::Missing(trouble) | Self::Unfit(trouble), _) => {
+                tracing::error!(%trouble, "no turn can run");
+            }
+            (Self::Exec(reason), _) => {
+                tracing::warn!(%reason, "the app-server engine is not used: each turn gets a process of its own");
+            }
+            (Self::Warm(_), Some(_)) => tracing::info!("turns run by the app-server engine from now on"),
+            (Self::Warm(_), None) => {}
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Engine for Chosen {
+    async fn run(&self, turn: Turn, slot: Slot) -> Result<Events, Error> {
+        match self.now() {
+            Now::Warm(engine) => engine.run(turn, slot).await,
+            Now::Exec(engine) => engine.run(turn, slot).await,
+            Now::Nothing(message) => Err(Error::EngineUnavailable { message }),
+        }
+    }
+
+    async fn status(&self) -> EngineStatus {
+        match self.now() {
+            Now::Warm(engine) => engine.status().await,
+            Now::Exec(engine) => engine.status().await,
+            Now::Nothing(trouble) => {
+                let kind = match self.config.codex.engine {
+                    EngineChoice::Auto => "auto",
+                    EngineChoice::Exec => "exec",
+                    EngineChoice::AppServer => "app-server",
+                };
+                EngineStatus { kind, version: String::new(), trouble: Some(trouble) }
+            }
+        }
+    }
+
+    fn usual_concurrency(&self) -> usize {
+        match self.now() {
+            Now::Warm(engine) => engine.usual_concurrency(),
+            Now::Exec(_) | Now::Nothing(_) => self.exec.usual_concurrency(),
+        }
+    }
+
+    fn check(&self, turn: &Turn) -> Result<(), Error> {
+        match self.now() {
+            Now::Warm(engine) => engine.check(turn),
+            Now::Exec(engine) => engine.check(turn),
+            // What cannot be done is not known yet.
+            Now::Nothing(_) => Ok(()),
+        }
+    }
+
+    fn profiles(&self) -> Vec<Profile> {
+        match self.now() {
+            Now::Warm(engine) => engine.profiles(),
+            Now::Exec(_) | Now::Nothing(_) => self.exec.profiles(),
+        }
+    }
+
+    async fn models(&self) -> Vec<pb::Model> {
+        match self.now() {
+            Now::Warm(engine) => engine.models().await,
+            Now::Exec(engine) => engine.models().await,
+            Now::Nothing(_) => Vec::new(),
+        }
+    }
+
+    async fn drain(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        if let Some(warm) = self.warm() {
+            warm.drain().await;
+        }
+        self.exec.drain().await;
+    }
+}

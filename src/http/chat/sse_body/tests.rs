@@ -1,0 +1,138 @@
+use std::collections::BTreeMap;
+
+use futures_util::{FutureExt, stream};
+use proptest::prelude::*;
+use serde_json::Value;
+
+use super::*;
+use crate::{
+    http::test_service::{USAGE, completed, finished, framed, text},
+    pb::FinishReason,
+};
+
+/// The whole body for events that are `pending` for a moment before each of the places in `pauses`.
+fn body(events: Vec<(u32, Result<Event, Status>)>, choices: u32, pauses: Vec<bool>) -> String {
+    let mut events = framed(events).into_iter();
+    let first = events.next().unwrap().unwrap();
+    let chunks = ChunkMaker::begin(first, choices, true).unwrap();
+    let pauses = pauses.into_iter().chain(std::iter::repeat(false));
+    let mut events: std::collections::VecDeque<_> = events.zip(pauses).collect();
+    let events = stream::poll_fn(move |cx| {
+        if events.front_mut().is_some_and(|(_, pause)| std::mem::take(pause)) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(events.pop_front().map(|(event, _)| event))
+    });
+    let mut frames = Frames::new(chunks, events.boxed(), Words::default());
+    let mut all = Vec::new();
+    // Every pause wakes at once, so that polling again and again gets to the end without a runtime.
+    for _ in 0..10_000 {
+        match frames.next().now_or_never() {
+            None => {}
+            Some(Some(piece)) => {
+                assert!(piece.ends_with(b"\n\n"), "a piece is whole events");
+                all.extend_from_slice(&piece);
+            }
+            Some(None) => return String::from_utf8(all).unwrap(),
+        }
+    }
+    panic!("the body has no end");
+}
+
+fn chunks(body: &str) -> Vec<Value> {
+    let events = body.split_terminator("\n\n").filter(|event| !event.starts_with(": "));
+    let events = events.map(|event| event.strip_prefix("data: ").unwrap());
+    events.filter(|event| *event != "[DONE]").map(|event| serde_json::from_str(event).unwrap()).collect()
+}
+
+proptest! {
+    /// However the text is cut into deltas and the deltas into ready batches, each answer reads the same, begins
+    /// with its role and ends with its one reason.
+    #[test]
+    fn any_split_gives_the_same_answers(
+        deltas in prop::collection::vec((0u32..3, ".{1,8}"), 0..200),
+        pauses in prop::collection::vec(any::<bool>(), 0..200),
+    ) {
+        let mut expected: BTreeMap<u64, String> = (0..3).map(|index| (index, String::new())).collect();
+        for (index, delta) in &deltas {
+            expected.get_mut(&u64::from(*index)).unwrap().push_str(delta);
+        }
+        let mut events: Vec<_> = deltas.iter().map(|(index, delta)| (*index, text(delta))).collect();
+        events.extend((0..3).map(|index| (index, finished(FinishReason::Stop))));
+        events.push((0, completed(Some(USAGE))));
+        let body = body(events, 3, pauses);
+        prop_assert!(body.ends_with("data: [DONE]\n\n"));
+
+        let mut chunks = chunks(&body);
+        let last = chunks.pop().unwrap();
+        prop_assert_eq!(&last["choices"], &serde_json::json!([]));
+        prop_assert_eq!(&last["usage"]["total_tokens"], 120);
+        let mut read: BTreeMap<u64, String> = BTreeMap::new();
+        let mut reasons = 0;
+        for chunk in &chunks {
+            prop_assert_eq!(&chunk["usage"], &Value::Null);
+            let choice = &chunk["choices"][0];
+            let index = choice["index"].as_u64().unwrap();
+            if choice["delta"]["role"] == "assistant" {
+                prop_assert!(read.insert(index, String::new()).is_none(), "the role comes once and first");
+            } else if let Some(text) = choice["delta"]["content"].as_str() {
+                read.get_mut(&index).unwrap().push_str(text);
+            } else {
+                prop_assert_eq!(&choice["finish_reason"], "stop");
+                reasons += 1;
+            }
+        }
+        prop_assert_eq!(reasons, 3);
+        prop_assert_eq!(read, expected);
+    }
+}
+
+#[test]
+fn a_full_batch_does_not_end_the_body() {
+    let mut events: Vec<_> = (0..3 * MAX_READY).map(|_| (0, text("a"))).collect();
+    events.push((0, finished(FinishReason::Stop)));
+    events.push((0, completed(None)));
+    let body = body(events, 1, vec![]);
+    assert_eq!(body.matches("\"content\":\"a\"").count(), 3 * MAX_READY);
+    assert!(body.ends_with("data: [DONE]\n\n"));
+}
+
+#[test]
+fn nothing_follows_an_error() {
+    let failure = Status::from(Error::TurnFailed { message: "gave up".into() });
+    let body = body(vec![(0, text("a")), (0, Err(failure)), (0, text("b"))], 1, vec![true, true, true]);
+    let last = chunks(&body).pop().unwrap();
+    assert_eq!(last["error"]["code"], "turn_failed");
+    assert!(!body.contains("[DONE]") && !body.contains("\"b\""));
+}
+
+#[test]
+fn only_an_answer_that_begins_with_a_call_begins_without_text() {
+    let call = || Ok(Event::ToolCall(crate::pb::ToolCall { name: "f".into(), ..Default::default() }));
+    let thought = || Ok(Event::ReasoningDelta(crate::pb::ReasoningDelta { text: "hm".into() }));
+    let firsts = |body: &str| -> Vec<Value> {
+        let firsts =
+            chunks(body).into_iter().filter(|chunk| chunk["choices"][0]["delta"]["role"] == "assistant");
+        firsts.map(|chunk| chunk["choices"][0]["delta"]["content"].clone()).collect()
+    };
+    let notice = || Ok(Event::Notice(crate::pb::Notice::default()));
+    let mut events = vec![
+        (0, notice()),
+        (0, call()),
+        (1, text("a")),
+        (1, call()),
+        (2, thought()),
+        (2, call()),
+        (0, text("b")),
+    ];
+    events.extend((0..3).map(|index| (index, finished(FinishReason::ToolCalls))));
+    events.push((0, completed(None)));
+    let body = body(events, 3, vec![]);
+    assert_eq!(firsts(&body), [Value::Null, "".into(), "".into()]);
+
+    // Nobody knows yet how it goes on.
+    let events = vec![(0, call()), (0, finished(FinishReason::ToolCalls)), (0, completed(None))];
+    let body = self::body(events, 1, vec![true]);
+    assert_eq!(firsts(&body), [Value::from("")]);
+}

@@ -1,0 +1,186 @@
+//! A scripted service for the tests of the facade: answers what it was told, remembers what it was asked.
+
+use std::sync::{Arc, Mutex};
+
+use axum::body::Body;
+use futures_util::{Stream, StreamExt, stream, stream::BoxStream};
+use http::{Request, Response, StatusCode, header};
+use tonic::Status;
+use tower::ServiceExt;
+
+use crate::{
+    auth::{Caller, Gate},
+    config::{Config, Doors, Sources},
+    pb::{self, chat_event::Event, codex_service_server::CodexService},
+};
+
+type Events = BoxStream<'static, Result<pb::ChatEvent, Status>>;
+
+/// The service.
+#[derive(Default)]
+pub(in crate::http) struct Stub {
+    answer: Mutex<Option<Result<pb::ChatResponse, Status>>>,
+    events: Mutex<Option<Result<Events, Status>>>,
+    models: Vec<pb::Model>,
+    status: pb::GetStatusResponse,
+    seen: Mutex<Vec<Seen>>,
+}
+
+/// What the service was asked.
+#[derive(Debug, Clone)]
+pub(in crate::http) struct Seen {
+    pub(in crate::http) request: pb::ChatRequest,
+    pub(in crate::http) caller: Option<Caller>,
+    pub(in crate::http) request_id: Option<String>,
+}
+
+impl Stub {
+    pub(in crate::http) fn answering(answer: Result<pb::ChatResponse, Status>) -> Arc<Self> {
+        Arc::new(Self { answer: Mutex::new(Some(answer)), ..Self::default() })
+    }
+
+    pub(in crate::http) fn streaming(
+        events: impl Stream<Item = Result<pb::ChatEvent, Status>> + Send + 'static,
+    ) -> Arc<Self> {
+        Arc::new(Self { events: Mutex::new(Some(Ok(events.boxed()))), ..Self::default() })
+    }
+
+    /// Streams `events` after `started`, in the contract's framing; a failure ends them.
+    pub(in crate::http) fn scripted(events: Vec<(u32, Result<Event, Status>)>) -> Arc<Self> {
+        Self::streaming(stream::iter(framed(events)))
+    }
+
+    pub(in crate::http) fn refusing(status: Status) -> Arc<Self> {
+        let events = Mutex::new(Some(Err(status.clone())));
+        Arc::new(Self { answer: Mutex::new(Some(Err(status))), events, ..Self::default() })
+    }
+
+    pub(in crate::http) fn listing(models: &[&str]) -> Arc<Self> {
+        let models = models.iter().map(|id| pb::Model { id: (*id).to_owned(), ..pb::Model::default() });
+        Arc::new(Self { models: models.collect(), ..Self::default() })
+    }
+
+    pub(in crate::http) fn in_state(status: pb::GetStatusResponse) -> Arc<Self> {
+        Arc::new(Self { status, ..Self::default() })
+    }
+
+    pub(in crate::http) fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    fn note(&self, request: tonic::Request<pb::ChatRequest>) {
+        let id = request.metadata().get("x-request-id");
+        let request_id = id.map(|id| id.to_str().unwrap().to_owned());
+        let caller = request.extensions().get().copied();
+        self.seen.lock().unwrap().push(Seen { request: request.into_inner(), caller, request_id });
+    }
+}
+
+/// Events in the contract's framing, `started` first.
+pub(in crate::http) fn framed(
+    events: Vec<(u32, Result<Event, Status>)>,
+) -> Vec<Result<pb::ChatEvent, Status>> {
+    let started = Event::Started(pb::Started {
+        created_unix_seconds: 1_700_000_000,
+        model: "alias".into(),
+        system_fingerprint: "codex-1.2.3".into(),
+    });
+    let all = std::iter::once((0, Ok(started))).chain(events);
+    let frame = |(number, (choice_index, event)): (usize, (u32, Result<Event, Status>))| {
+        event.map(|event| pb::ChatEvent {
+            id: "chatcmpl-1".into(),
+            sequence_number: number as u64,
+            choice_index,
+            event: Some(event),
+        })
+    };
+    all.enumerate().map(frame).collect()
+}
+
+pub(in crate::http) fn text(text: &str) -> Result<Event, Status> {
+    Ok(Event::TextDelta(pb::TextDelta { text: text.into() }))
+}
+
+pub(in crate::http) fn finished(reason: pb::FinishReason) -> Result<Event, Status> {
+    Ok(Event::ChoiceFinished(pb::ChoiceFinished { finish_reason: reason.into() }))
+}
+
+pub(in crate::http) fn completed(usage: Option<pb::Usage>) -> Result<Event, Status> {
+    Ok(Event::Completed(pb::Completed { usage }))
+}
+
+pub(in crate::http) const USAGE: pb::Usage =
+    pb::Usage { input_tokens: 100, cached_input_tokens: 64, output_tokens: 20, reasoning_output_tokens: 12 };
+
+#[tonic::async_trait]
+impl CodexService for Stub {
+    async fn chat(
+        &self,
+        request: tonic::Request<pb::ChatRequest>,
+    ) -> Result<tonic::Response<pb::ChatResponse>, Status> {
+        self.note(request);
+        let answer = self.answer.lock().unwrap().take();
+        answer.expect("no answer was scripted").map(tonic::Response::new)
+    }
+
+    type StreamChatStream = Events;
+
+    async fn stream_chat(
+        &self,
+        request: tonic::Request<pb::ChatRequest>,
+    ) -> Result<tonic::Response<Events>, Status> {
+        self.note(request);
+        let events = self.events.lock().unwrap().take();
+        events.expect("no events were scripted").map(tonic::Response::new)
+    }
+
+    async fn list_models(
+        &self,
+        _: tonic::Request<pb::ListModelsRequest>,
+    ) -> Result<tonic::Response<pb::ListModelsResponse>, Status> {
+        Ok(tonic::Response::new(pb::ListModelsResponse { models: self.models.clone() }))
+    }
+
+    async fn get_status(
+        &self,
+        _: tonic::Request<pb::GetStatusRequest>,
+    ) -> Result<tonic::Response<pb::GetStatusResponse>, Status> {
+        Ok(tonic::Response::new(self.status.clone()))
+    }
+}
+
+/// Doors as they are by default.
+pub(in crate::http) fn doors() -> Doors {
+    let sources = Sources { current_dir: "/here".into(), ..Sources::default() };
+    Config::load(sources).unwrap().doors
+}
+
+/// Sends one request through the whole router.
+pub(in crate::http) async fn send(stub: &Arc<Stub>, doors: &Doors, request: Request<Body>) -> Response<Body> {
+    let gate = Arc::new(Gate::new(doors));
+    super::router(Arc::clone(stub), doors, gate).oneshot(request).await.unwrap()
+}
+
+/// A chat request from the same machine.
+pub(in crate::http) fn chat(body: impl Into<Body>) -> Request<Body> {
+    Request::post("/v1/chat/completions")
+        .header(header::HOST, "localhost:8000")
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(body.into())
+        .unwrap()
+}
+
+pub(in crate::http) fn get(path: &str) -> Request<Body> {
+    Request::get(path).header(header::HOST, "localhost:8000").body(Body::empty()).unwrap()
+}
+
+/// Status and whole body.
+pub(in crate::http) async fn read(response: Response<Body>) -> (StatusCode, String) {
+    let (parts, body) = response.into_parts();
+    let bytes = axum::body::to_bytes(body, 1 << 20).await.unwrap();
+    (parts.status, String::from_utf8(bytes.to_vec()).unwrap())
+}
+
+pub(in crate::http) fn json(text: &str) -> serde_json::Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}

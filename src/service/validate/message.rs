@@ -1,0 +1,116 @@
+//! The messages of a request, checked one by one.
+
+use super::bounded;
+use crate::{
+    config::Limits,
+    engine::{Image, ImageKind, LONGEST_CALL_ID, Message, Part, Role},
+    error::Error,
+    pb::{self, content_part},
+};
+
+/// Checks all messages, and what they are together.
+pub(crate) fn all(messages: Vec<pb::Message>, limits: &Limits) -> Result<Vec<Message>, Error> {
+    if messages.is_empty() {
+        return Err(Error::invalid("messages", "at least one message is needed"));
+    }
+    let checked: Vec<Message> = messages
+        .into_iter()
+        .enumerate()
+        .map(|(index, message)| one(message, &format!("messages[{index}]"), limits))
+        .collect::<Result<_, _>>()?;
+    let images = checked.iter().flat_map(|m| &m.parts).filter(|part| matches!(part, Part::Image(_))).count();
+    if images > limits.max_images {
+        return Err(Error::invalid(
+            "messages",
+            format!("{images} images are more than the {} allowed (CODEX_MAX_IMAGES)", limits.max_images),
+        ));
+    }
+    let chars: usize = checked.iter().map(chars).sum();
+    if chars > limits.max_prompt_chars {
+        return Err(Error::PromptTooLarge {
+            message: format!(
+                "the prompt has {chars} characters; this server takes {} (CODEX_MAX_PROMPT_CHARS)",
+                limits.max_prompt_chars
+            ),
+        });
+    }
+    Ok(checked)
+}
+
+fn chars(message: &Message) -> usize {
+    let text = message.parts.iter().map(|part| match part {
+        Part::Text(text) => text.chars().count(),
+        Part::Image(_) => 0,
+    });
+    text.sum::<usize>() + message.tool_calls.iter().map(|call| call.arguments.chars().count()).sum::<usize>()
+}
+
+fn one(message: pb::Message, field: &str, limits: &Limits) -> Result<Message, Error> {
+    let role = match pb::Role::try_from(message.role) {
+        Ok(pb::Role::System) => Role::System,
+        Ok(pb::Role::Developer) => Role::Developer,
+        Ok(pb::Role::User) => Role::User,
+        Ok(pb::Role::Assistant) => Role::Assistant,
+        Ok(pb::Role::Tool) => Role::Tool,
+        Ok(pb::Role::Unspecified) => {
+            return Err(Error::invalid(format!("{field}.role"), "a role is required"));
+        }
+        Err(_) => return Err(Error::invalid(format!("{field}.role"), "not a known role")),
+    };
+    bounded(&format!("{field}.name"), &message.name, 64)?;
+    bounded(&format!("{field}.tool_call_id"), &message.tool_call_id, LONGEST_CALL_ID)?;
+    if (role == Role::Tool) == message.tool_call_id.is_empty() {
+        let rule = "required in messages of the role tool, and only there";
+        return Err(Error::invalid(format!("{field}.tool_call_id"), rule));
+    }
+    if role != Role::Assistant && !message.tool_calls.is_empty() {
+        return Err(Error::invalid(
+            format!("{field}.tool_calls"),
+            "only an assistant message can have calls",
+        ));
+    }
+    for (index, call) in message.tool_calls.iter().enumerate() {
+        if call.id.is_empty() || call.name.is_empty() {
+            let field = format!("{field}.tool_calls[{index}]");
+            return Err(Error::invalid(field, "a call needs an id and a function's name"));
+        }
+    }
+    // A tool may have nothing to say, and clients send that as `null` or `[]` too.
+    let silent_tool = role == Role::Tool && message.parts.is_empty();
+    if message.parts.is_empty() && message.tool_calls.is_empty() && !silent_tool {
+        return Err(Error::invalid(format!("{field}.parts"), "a message without content"));
+    }
+    let parts = message.parts.into_iter().enumerate();
+    let parts = parts.map(|(i, p)| part(p, role, &format!("{field}.parts[{i}]"), limits));
+    let silence = silent_tool.then(|| Ok(Part::Text(String::new())));
+    Ok(Message {
+        parts: parts.chain(silence).collect::<Result<_, _>>()?,
+        role,
+        name: Some(message.name).filter(|name| !name.is_empty()),
+        tool_calls: message.tool_calls,
+        tool_call_id: Some(message.tool_call_id).filter(|id| !id.is_empty()),
+    })
+}
+
+fn part(part: pb::ContentPart, role: Role, field: &str, limits: &Limits) -> Result<Part, Error> {
+    let image = match part.part {
+        Some(content_part::Part::Text(text)) => return Ok(Part::Text(text)),
+        Some(content_part::Part::Image(image)) => image,
+        None => return Err(Error::invalid(field, "a part needs text or an image")),
+    };
+    let field = format!("{field}.image");
+    if !matches!(role, Role::User | Role::Tool) {
+        return Err(Error::invalid(field, "images are allowed in messages of the roles user and tool only"));
+    }
+    if image.data.len() > limits.max_image_bytes {
+        let most = limits.max_image_bytes;
+        let got = image.data.len();
+        return Err(Error::invalid(
+            field,
+            format!("{got} bytes are more than {most} (CODEX_MAX_IMAGE_BYTES)"),
+        ));
+    }
+    let kind = ImageKind::of(&image.data)
+        .ok_or_else(|| Error::invalid(field, "not a whole PNG, JPEG, WebP or GIF file, by its content"))?;
+    Ok(Part::Image(Image { data: image.data, kind }))
+}

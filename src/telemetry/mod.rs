@@ -1,0 +1,20 @@
+//! The log: one subscriber, as text for people or JSON for collectors.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+
+use super::config::Log;
+
+/// Starts the log on stderr; the error says what is wrong with the filter.
+pub fn start(log: &Log) -> Result<(), String> {
+    let filter = EnvFilter::try_new(&log.filter).map_err(|error| format!("CODEX_LOG: {error}"))?;
+    let layer = fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let registry = tracing_subscriber::registry().with(filter);
+    let started = if log.json {
+        registry.with(layer.json().flatten_event(true)).try_init()
+    } else {
+        registry.with(layer.with_ansi(std::io::stderr().is_terminal())).try_init()
+    };
+    started.map_err(|error| error.to_string())
+}

@@ -1,0 +1,202 @@
+//! One connection, from its accept to its end.
+
+use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+
+use axum::{Router, body::Body, extract::ConnectInfo};
+use hyper::{
+    body::Incoming,
+    rt::Executor,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulConnection,
+};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::{
+    net::TcpStream,
+    time::{sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::ServiceExt;
+
+use super::{
+    protocol_sniff,
+    protocol_sniff::Protocol,
+    stalled_response::{Outgoing, unless_stuck},
+    write_timeout::{Stalled, Traffic},
+};
+use crate::config::Doors;
+
+/// Requests that one HTTP/2 client may have open on one connection.
+const MAX_STREAMS: u32 = 1024;
+
+/// Calls that a client opened and reset before we saw them. Beyond it, the whole connection is closed as an attack,
+/// with the calls of everybody who shares it through a proxy; the library's 20 is less than one burst of deadlines.
+const MAX_RESETS: usize = 4096;
+
+/// Frames, over the life of a connection, that came for calls which we had already ended, or that broke a rule of
+/// one call. Beyond it the connection is closed. A proxy's connection lives for weeks, and each call that is refused
+/// before its body was read may cost one.
+const MAX_STREAM_ERRORS: usize = 65_536;
+
+/// Largest request head, and what is buffered of a response for each HTTP/1.1 connection or HTTP/2 call.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// Header lines of an HTTP/1.1 request.
+const MAX_HEADERS: usize = 128;
+
+/// A peer that does not answer a ping is gone.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Silence after which a draining connection that answers nothing is closed: half a request head does not hold up
+/// the drain.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// What all connections of one listener share.
+#[derive(Debug)]
+pub(crate) struct Connections {
+    app: Router,
+    http1: http1::Builder,
+    http2: http2::Builder<Streams>,
+    header_timeout: Duration,
+    write_timeout: Duration,
+    drain: CancellationToken,
+    kill: CancellationToken,
+}
+
+impl Connections {
+    pub(crate) fn new(
+        app: Router,
+        doors: &Doors,
+        tracker: TaskTracker,
+        drain: CancellationToken,
+        kill: CancellationToken,
+    ) -> Self {
+        let streams = Streams { tracker, kill: kill.clone() };
+        Self {
+            app,
+            http1: http1(doors.header_timeout),
+            http2: http2(streams),
+            header_timeout: doors.header_timeout,
+            write_timeout: doors.write_timeout,
+            drain,
+            kill,
+        }
+    }
+
+    /// Serves one connection to its end.
+    pub(crate) async fn run(&self, stream: TcpStream, peer: SocketAddr) {
+        if let Err(error) = self.tune(&stream) {
+            tracing::debug!(%error, %peer, "socket options");
+        }
+        let served = unless_stuck(Box::pin(self.serve(stream, peer)));
+        if let Some(Some(Err(error))) = self.kill.run_until_cancelled(served).await {
+            tracing::debug!(error = &*error, %peer, "connection ended");
+        }
+    }
+
+    fn tune(&self, stream: &TcpStream) -> std::io::Result<()> {
+        stream.set_nodelay(true)?;
+        let socket = SockRef::from(stream);
+        // A peer whose machine is gone says nothing; only the kernel can find out.
+        socket.set_tcp_user_timeout(Some(self.write_timeout))?;
+        socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(PING_INTERVAL).with_interval(PING_TIMEOUT))
+    }
+
+    async fn serve(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let traffic = Arc::new(Traffic::default());
+        let (protocol, io) = tokio::select! {
+            looked = protocol_sniff::look(stream, self.header_timeout) => looked?,
+            () = self.drain_and_last_words() => return Ok(()),
+        };
+        let io = TokioIo::new(Stalled::new(io, self.write_timeout, Arc::clone(&traffic)));
+        let service = service_fn(|mut request: hyper::Request<Incoming>| {
+            let in_flight = traffic.request();
+            request.extensions_mut().insert(ConnectInfo(peer));
+            let answer = self.app.clone().oneshot(request.map(Body::new));
+            let limit = self.write_timeout;
+            async move {
+                let Ok(response) = answer.await;
+                Ok::<_, Infallible>(response.map(|body| Outgoing::new(body, limit, in_flight)))
+            }
+        });
+        // Boxed, so that the one does not take the room of the other.
+        match protocol {
+            Protocol::Http1 => {
+                Ok(Box::pin(self.see_to_its_end(self.http1.serve_connection(io, service), &traffic)).await?)
+            }
+            Protocol::Http2 => {
+                Ok(Box::pin(self.see_to_its_end(self.http2.serve_connection(io, service), &traffic)).await?)
+            }
+        }
+    }
+
+    async fn see_to_its_end<C: GracefulConnection>(
+        &self,
+        connection: C,
+        traffic: &Traffic,
+    ) -> Result<(), C::Error> {
+        let mut connection = pin!(connection);
+        tokio::select! {
+            ended = connection.as_mut() => return ended,
+            () = self.drain.cancelled() => connection.as_mut().graceful_shutdown(),
+        }
+        loop {
+            let before = traffic.moves();
+            match timeout(LAST_WORDS, connection.as_mut()).await {
+                Ok(ended) => return ended,
+                Err(_) if traffic.is_idle() && traffic.moves() == before => return Ok(()),
+                Err(_) => {}
+            }
+        }
+    }
+
+    async fn drain_and_last_words(&self) {
+        self.drain.cancelled().await;
+        sleep(LAST_WORDS).await;
+    }
+}
+
+fn http1(header_timeout: Duration) -> http1::Builder {
+    let mut http = http1::Builder::new();
+    // Without a timer the time limits of the library do nothing.
+    http.timer(TokioTimer::new())
+        .header_read_timeout(header_timeout)
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(BUFFER_BYTES);
+    http
+}
+
+fn http2(streams: Streams) -> http2::Builder<Streams> {
+    let mut http = http2::Builder::new(streams);
+    http.timer(TokioTimer::new())
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_pending_accept_reset_streams(MAX_RESETS)
+        .max_local_error_reset_streams(MAX_STREAM_ERRORS)
+        .max_header_list_size(u32::try_from(BUFFER_BYTES).unwrap_or(u32::MAX))
+        .max_send_buf_size(BUFFER_BYTES);
+    http
+}
+
+/// Runs the calls of HTTP/2 connections, each in a task of its own that the listener waits for.
+#[derive(Debug, Clone)]
+struct Streams {
+    tracker: TaskTracker,
+    kill: CancellationToken,
+}
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
+    fn execute(&self, call: F) {
+        let call = unless_stuck(Box::pin(call));
+        self.tracker.spawn(self.kill.clone().run_until_cancelled_owned(call));
+    }
+}
