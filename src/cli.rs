@@ -2,16 +2,16 @@
 
 use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, time::Duration};
 
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgAction, ArgMatches, value_parser};
 
 use super::{
     config::settings::{SETTINGS, Setting},
-    engine::process::supervisor::Contained,
+    engine::process::supervisor::SupervisorArgs,
 };
 
 /// What to do.
 #[derive(Debug)]
-pub enum Order {
+pub enum Command {
     /// Serve until told to stop.
     Serve {
         /// Answers come from the scripted upstream.
@@ -29,39 +29,39 @@ pub enum Order {
         flags: BTreeMap<String, String>,
     },
     /// Contain a command; for our own use.
-    Contain(Contained),
+    Supervise(SupervisorArgs),
 }
 
 /// Reads the command line. The error is to be printed; it is also how `--help` comes out.
-pub fn parse<I>(arguments: I) -> Result<Order, clap::Error>
+pub fn parse<I>(arguments: I) -> Result<Command, clap::Error>
 where
     I: IntoIterator<Item = OsString>,
 {
     let matches = command().try_get_matches_from(arguments)?;
     Ok(match matches.subcommand() {
-        Some(("doctor", sub)) => Order::Doctor {
+        Some(("doctor", sub)) => Command::Doctor {
             json: sub.get_flag("json"),
             turn: sub.get_flag("turn"),
             flags: flags(&[&matches, sub]),
         },
-        Some(("contain", sub)) => Order::Contain(contained(sub)),
-        Some((_, sub)) => Order::Serve {
+        Some(("contain", sub)) => Command::Supervise(contained(sub)),
+        Some((_, sub)) => Command::Serve {
             demo: sub.get_flag("demo") || matches.get_flag("demo"),
             flags: flags(&[&matches, sub]),
         },
-        None => Order::Serve { demo: matches.get_flag("demo"), flags: flags(&[&matches]) },
+        None => Command::Serve { demo: matches.get_flag("demo"), flags: flags(&[&matches]) },
     })
 }
 
 /// The whole command line, for its help and its tests.
-pub fn command() -> Command {
+pub fn command() -> clap::Command {
     let demo = Arg::new("demo").long("demo").action(ArgAction::SetTrue).help(
         "Answer from a scripted upstream inside this process: the real Codex CLI, no account, no model",
     );
     let switch = |name: &'static str, help: &'static str| {
         Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
     };
-    with_settings(Command::new("codex-api"))
+    with_settings(clap::Command::new("codex-api"))
         .version(env!("CARGO_PKG_VERSION"))
         .about("Serves the OpenAI Codex CLI over gRPC and the OpenAI HTTP API")
         .after_help(
@@ -74,10 +74,10 @@ pub fn command() -> Command {
         )
         .arg(demo.clone())
         .subcommand(
-            with_settings(Command::new("serve")).about("Serve until SIGTERM or Ctrl-C (this is the default)").arg(demo),
+            with_settings(clap::Command::new("serve")).about("Serve until SIGTERM or Ctrl-C (this is the default)").arg(demo),
         )
         .subcommand(
-            with_settings(Command::new("doctor"))
+            with_settings(clap::Command::new("doctor"))
                 .about("Check everything that serving needs, and say what to do about what is wrong")
                 .arg(switch("json", "Print the findings as JSON"))
                 .arg(switch("turn", "Run a real turn too: this asks the model and costs tokens")),
@@ -85,7 +85,7 @@ pub fn command() -> Command {
         .subcommand(contain())
 }
 
-fn with_settings(command: Command) -> Command {
+fn with_settings(command: clap::Command) -> clap::Command {
     SETTINGS.iter().fold(command, |command, setting| command.arg(flag(setting)))
 }
 
@@ -112,8 +112,8 @@ fn flags(matches: &[&ArgMatches]) -> BTreeMap<String, String> {
     SETTINGS.iter().filter_map(|setting| given(&setting)).collect()
 }
 
-fn contain() -> Command {
-    Command::new("contain")
+fn contain() -> clap::Command {
+    clap::Command::new("contain")
         .hide(true)
         .about("Run a command and end everything that it leaves behind (used by codex-api itself)")
         .arg(Arg::new("parent").long("parent").required(true).value_parser(value_parser!(u32)))
@@ -124,8 +124,8 @@ fn contain() -> Command {
         )
 }
 
-fn contained(matches: &ArgMatches) -> Contained {
-    Contained {
+fn contained(matches: &ArgMatches) -> SupervisorArgs {
+    SupervisorArgs {
         parent: matches.get_one("parent").copied().unwrap_or_default(),
         grace: Duration::from_millis(matches.get_one("grace-ms").copied().unwrap_or_default()),
         remove: matches.get_many::<PathBuf>("remove").into_iter().flatten().cloned().collect(),
@@ -137,7 +137,7 @@ fn contained(matches: &ArgMatches) -> Contained {
 mod tests {
     use super::*;
 
-    fn order(line: &str) -> Order {
+    fn order(line: &str) -> Command {
         parse(line.split_whitespace().map(OsString::from)).unwrap()
     }
 
@@ -148,13 +148,13 @@ mod tests {
 
     #[test]
     fn serving_is_the_default_and_flags_may_stand_before_or_after() {
-        let Order::Serve { demo: true, flags } = order("codex-api --port 9 serve --demo --enable-search")
+        let Command::Serve { demo: true, flags } = order("codex-api --port 9 serve --demo --enable-search")
         else {
             panic!("serve");
         };
         assert_eq!(flags["CODEX_GATEWAY_PORT"], "9");
         assert_eq!(flags["CODEX_ENABLE_SEARCH"], "1");
-        let Order::Serve { demo: false, flags } = order("codex-api --enable-search=0") else {
+        let Command::Serve { demo: false, flags } = order("codex-api --enable-search=0") else {
             panic!("serve")
         };
         assert_eq!(flags["CODEX_ENABLE_SEARCH"], "0");
@@ -162,7 +162,8 @@ mod tests {
 
     #[test]
     fn what_is_contained_comes_after_two_dashes() {
-        let Order::Contain(contained) = order("codex-api contain --parent=7 --grace-ms=5 -- codex --json -x")
+        let Command::Supervise(contained) =
+            order("codex-api contain --parent=7 --grace-ms=5 -- codex --json -x")
         else {
             panic!("contain");
         };

@@ -4,11 +4,11 @@
 use std::{collections::BTreeMap, io::Write, process::ExitCode};
 
 use codex_api::{
-    cli::{self, Order},
+    cli::{self, Command},
     config::{Config, Sources},
     doctor,
     engine::process::supervisor,
-    server::{App, Options, StartError},
+    server::{Options, Server, StartError},
     shutdown::{Shutdown, Signals},
     telemetry,
 };
@@ -19,12 +19,12 @@ const USAGE: u8 = 64;
 
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os()) {
-        Ok(Order::Serve { demo, flags }) => with_config(flags, |config| serve(config, demo)),
-        Ok(Order::Doctor { json, turn, flags }) => with_config(flags, |config| {
+        Ok(Command::Serve { demo, flags }) => with_config(flags, |config| serve(config, demo)),
+        Ok(Command::Doctor { json, turn, flags }) => with_config(flags, |config| {
             run(config.doors.threads, doctor::run(config, doctor::Request { json, turn }))
         }),
         // Before any thread is started: the kernel ties its life to the one thread it has.
-        Ok(Order::Contain(contained)) => supervisor::run(&contained),
+        Ok(Command::Supervise(contained)) => supervisor::run(&contained),
         Err(error) => {
             let usage = error.use_stderr();
             // If it cannot be printed, nobody is there to be told.
@@ -58,7 +58,7 @@ fn serve(config: Config, demo: bool) -> ExitCode {
             Ok(signals) => signals,
             Err(error) => return complain(&error.to_string(), 1),
         };
-        let app = match App::start(config, Options { demo, foster: true, ..Options::default() }).await {
+        let app = match Server::start(config, Options { demo, foster: true, ..Options::default() }).await {
             Ok(app) => app,
             Err(error @ StartError::Engine(_)) => return complain(&error.to_string(), USAGE),
             Err(error) => return complain(&error.to_string(), 1),

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Request as Call;
 
 use super::{
-    auth::Gate,
+    auth::Authenticator,
     config::{Config, ScriptedUpstream},
     demo::Upstream,
     engine::{self, cli::environment, process::Launcher},
@@ -39,7 +39,7 @@ const FLUSH: Duration = Duration::from_secs(2);
 
 /// A server whose listeners are open.
 #[derive(Debug)]
-pub struct App {
+pub struct Server {
     config: Config,
     service: Arc<Service>,
     shared: TcpListener,
@@ -54,7 +54,7 @@ struct Demo {
     _home: TempDir,
 }
 
-/// How an [`App`] differs from the usual.
+/// How an [`Server`] differs from the usual.
 #[derive(Debug, Default)]
 pub struct Options {
     /// Answers come from the scripted upstream.
@@ -89,7 +89,7 @@ pub enum StartError {
     Engine(#[from] engine::ChoiceError),
 }
 
-impl App {
+impl Server {
     /// Opens the listeners and looks at the CLI. A CLI that is missing is no reason not to start: health tells
     /// it, until it is there.
     pub async fn start(mut config: Config, options: Options) -> Result<Self, StartError> {
@@ -137,7 +137,7 @@ impl App {
     /// may end within their grace → the rest is ended → connections are closed.
     pub async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
         let Self { config, service, shared, grpc_only, demo } = self;
-        let gate = Arc::new(Gate::new(&config.doors));
+        let gate = Arc::new(Authenticator::new(&config.doors));
         let facade = http::router(Arc::clone(&service), &config.doors, Arc::clone(&gate));
         let (calls, health) = grpc::routes(Arc::clone(&service), &config.doors, gate)?;
         let (shared_app, grpc_app) = match grpc_only {

@@ -7,7 +7,7 @@ use http::{HeaderMap, Uri, header, uri::Authority};
 use subtle::ConstantTimeEq;
 
 use super::{
-    config::{Doors, Secret},
+    config::{Secret, ServerConfig},
     error::Error,
 };
 
@@ -32,16 +32,16 @@ impl Caller {
 
 /// Decides by headers alone whether a request may come in.
 #[derive(Debug)]
-pub struct Gate {
+pub struct Authenticator {
     token: Option<Secret>,
     hosts: Vec<Host>,
     origins: Vec<String>,
     any_origin: bool,
 }
 
-impl Gate {
+impl Authenticator {
     /// Reads what the operator allows.
-    pub fn new(doors: &Doors) -> Self {
+    pub fn new(doors: &ServerConfig) -> Self {
         Self {
             token: doors.token.clone(),
             hosts: doors.allowed_hosts.iter().filter_map(|host| Host::parse(host)).collect(),

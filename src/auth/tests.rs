@@ -1,7 +1,7 @@
 use super::*;
 
 /// Doors with nothing set but what a test sets.
-fn doors(change: impl FnOnce(&mut Doors)) -> Doors {
+fn doors(change: impl FnOnce(&mut ServerConfig)) -> ServerConfig {
     let mut doors = crate::config::Config::load(crate::config::Sources {
         current_dir: "/here".into(),
         ..crate::config::Sources::default()
@@ -12,7 +12,7 @@ fn doors(change: impl FnOnce(&mut Doors)) -> Doors {
     doors
 }
 
-fn check(gate: &Gate, headers: &[(&str, &str)]) -> Result<Caller, Error> {
+fn check(gate: &Authenticator, headers: &[(&str, &str)]) -> Result<Caller, Error> {
     let mut map = HeaderMap::new();
     for (name, value) in headers {
         map.append(name.parse::<http::HeaderName>().unwrap(), value.parse().unwrap());
@@ -20,7 +20,7 @@ fn check(gate: &Gate, headers: &[(&str, &str)]) -> Result<Caller, Error> {
     gate.check(&map, &Uri::from_static("/v1/models"))
 }
 
-fn reason(gate: &Gate, headers: &[(&str, &str)]) -> &'static str {
+fn reason(gate: &Authenticator, headers: &[(&str, &str)]) -> &'static str {
     match check(gate, headers) {
         Ok(caller) => caller.as_str(),
         Err(error) => error.reason(),
@@ -29,7 +29,7 @@ fn reason(gate: &Gate, headers: &[(&str, &str)]) -> &'static str {
 
 #[test]
 fn a_token_is_taken_from_either_header_and_nothing_else_is() {
-    let gate = Gate::new(&doors(|d| d.token = Some(Secret::new("swordfish"))));
+    let gate = Authenticator::new(&doors(|d| d.token = Some(Secret::new("swordfish"))));
     for (headers, expected) in [
         (&[("authorization", "Bearer swordfish")][..], "token"),
         (&[("authorization", "bearer  swordfish ")], "token"),
@@ -51,7 +51,7 @@ fn a_token_is_taken_from_either_header_and_nothing_else_is() {
 
 #[test]
 fn a_refusal_says_how_to_send_a_token_and_does_not_repeat_it() {
-    let gate = Gate::new(&doors(|d| d.token = Some(Secret::new("swordfish"))));
+    let gate = Authenticator::new(&doors(|d| d.token = Some(Secret::new("swordfish"))));
     let missing = check(&gate, &[]).unwrap_err().to_string();
     assert!(missing.starts_with("no token was given; send"), "{missing}");
     let wrong = check(&gate, &[("x-api-key", "guess")]).unwrap_err().to_string();
@@ -60,7 +60,7 @@ fn a_refusal_says_how_to_send_a_token_and_does_not_repeat_it() {
 
 #[test]
 fn without_a_token_only_known_hosts_are_answered() {
-    let gate = Gate::new(&doors(|d| {
+    let gate = Authenticator::new(&doors(|d| {
         d.allowed_hosts = vec!["Box.test".into(), "pinned.test:8000".into(), "[fd00::1]".into()];
     }));
     for host in [
@@ -102,7 +102,7 @@ fn without_a_token_only_known_hosts_are_answered() {
 
 #[test]
 fn the_authority_of_http2_is_a_host_too() {
-    let gate = Gate::new(&doors(|_| {}));
+    let gate = Authenticator::new(&doors(|_| {}));
     let check = |uri: &'static str, host: Option<&'static str>| {
         let mut headers = HeaderMap::new();
         if let Some(host) = host {
@@ -118,7 +118,7 @@ fn the_authority_of_http2_is_a_host_too() {
 
 #[test]
 fn an_origin_is_listed_or_the_server_itself() {
-    let gate = Gate::new(&doors(|d| d.cors_origins = vec!["https://app.test/".into()]));
+    let gate = Authenticator::new(&doors(|d| d.cors_origins = vec!["https://app.test/".into()]));
     for (host, origin, expected) in [
         ("localhost:8000", "https://app.test", "anybody"),
         ("localhost:8000", "HTTPS://APP.TEST", "anybody"),
@@ -137,7 +137,7 @@ fn an_origin_is_listed_or_the_server_itself() {
     ] {
         assert_eq!(reason(&gate, &[("host", host), ("origin", origin)]), expected, "{origin} at {host}");
     }
-    let open = Gate::new(&doors(|d| d.cors_origins = vec!["*".into()]));
+    let open = Authenticator::new(&doors(|d| d.cors_origins = vec!["*".into()]));
     assert_eq!(reason(&open, &[("host", "localhost"), ("origin", "https://any.test")]), "anybody");
     assert_eq!(reason(&open, &[("host", "evil.test"), ("origin", "https://any.test")]), "HOST_REFUSED");
 }

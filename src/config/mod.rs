@@ -8,14 +8,14 @@ mod sources;
 
 use std::{collections::BTreeMap, ffi::OsString, fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
-use self::sources::Values;
+use self::sources::RawSettings;
 use sha2::{Digest, Sha256};
 
 /// Everything the operator decides.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Both doors.
-    pub doors: Doors,
+    pub doors: ServerConfig,
     /// Names of models.
     pub models: Models,
     /// How much and how long.
@@ -30,7 +30,7 @@ pub struct Config {
 
 /// What is about listening and connections.
 #[derive(Debug, Clone)]
-pub struct Doors {
+pub struct ServerConfig {
     /// Where both doors listen.
     pub listen: SocketAddr,
     /// Where gRPC listens instead, if it has an address of its own.
@@ -293,7 +293,7 @@ impl Sources {
 impl Config {
     /// Merges the sources and checks every value; the error lists all mistakes.
     pub fn load(sources: Sources) -> Result<Self, ConfigError> {
-        let mut values = Values::merge(sources);
+        let mut values = RawSettings::merge(sources);
         let config = Self {
             doors: parse::doors(&mut values),
             models: parse::models(&mut values),

@@ -9,11 +9,11 @@ use std::{
 };
 
 use super::{
-    Codex, Doors, EngineChoice, Limits, Log, Models, Profile, SUMMARIES, Sandbox, Secret, Workers, is_word,
-    sources::Values,
+    Codex, EngineChoice, Limits, Log, Models, Profile, SUMMARIES, Sandbox, Secret, ServerConfig, Workers,
+    is_word, sources::RawSettings,
 };
 
-pub(super) fn doors(v: &mut Values) -> Doors {
+pub(super) fn doors(v: &mut RawSettings) -> ServerConfig {
     let host: IpAddr = match v.text("CODEX_GATEWAY_HOST").as_str() {
         "localhost" => IpAddr::from([127, 0, 0, 1]),
         text => v
@@ -22,7 +22,7 @@ pub(super) fn doors(v: &mut Values) -> Doors {
     };
     let port = v.number("CODEX_GATEWAY_PORT", 0, 65535);
     let keepalive = v.number("CODEX_SSE_KEEPALIVE_SECONDS", 0, 3600);
-    Doors {
+    ServerConfig {
         listen: SocketAddr::new(host, u16::try_from(port).unwrap_or_default()),
         grpc_listen: v.optional("CODEX_GRPC_LISTEN").and_then(|text| {
             let text = text.replace("localhost:", "127.0.0.1:");
@@ -51,7 +51,7 @@ fn half_of_the_processors() -> usize {
     std::thread::available_parallelism().map_or(1, |all| (all.get() / 2).max(1))
 }
 
-fn allowed_hosts(v: &mut Values) -> Vec<String> {
+fn allowed_hosts(v: &mut RawSettings) -> Vec<String> {
     let hosts = v.list("CODEX_ALLOWED_HOSTS");
     for host in &hosts {
         if host.contains("://") || host.parse::<http::uri::Authority>().is_err() {
@@ -63,7 +63,7 @@ fn allowed_hosts(v: &mut Values) -> Vec<String> {
     hosts
 }
 
-fn cors_origins(v: &mut Values) -> Vec<String> {
+fn cors_origins(v: &mut RawSettings) -> Vec<String> {
     let origins = v.list("CODEX_CORS_ORIGINS");
     for origin in origins.iter().filter(|origin| *origin != "*") {
         let uri = origin.parse::<http::Uri>().ok();
@@ -77,7 +77,7 @@ fn cors_origins(v: &mut Values) -> Vec<String> {
     origins
 }
 
-fn token(v: &mut Values) -> Option<Secret> {
+fn token(v: &mut RawSettings) -> Option<Secret> {
     let text = v.optional("CODEX_GATEWAY_TOKEN")?;
     if text.chars().any(|c| c.is_whitespace() || c.is_control() || !c.is_ascii()) {
         v.mistake("CODEX_GATEWAY_TOKEN: must be printable ASCII without blanks, to fit into a header");
@@ -85,7 +85,7 @@ fn token(v: &mut Values) -> Option<Secret> {
     Some(Secret::new(&text))
 }
 
-pub(super) fn models(v: &mut Values) -> Models {
+pub(super) fn models(v: &mut RawSettings) -> Models {
     let default = v.text("CODEX_MODEL");
     let advertised = v.list("CODEX_ADVERTISED_MODELS");
     let effort = v.text("CODEX_MODEL_REASONING_EFFORT");
@@ -109,7 +109,7 @@ pub(super) fn models(v: &mut Values) -> Models {
     Models { default, aliases, advertised, reasoning_effort: effort, reasoning_summary: summary }
 }
 
-pub(super) fn limits(v: &mut Values) -> Limits {
+pub(super) fn limits(v: &mut RawSettings) -> Limits {
     Limits {
         timeout: v.seconds("CODEX_TIMEOUT_SECONDS", 1, 7 * 86400),
         max_concurrency: v
@@ -124,7 +124,7 @@ pub(super) fn limits(v: &mut Values) -> Limits {
     }
 }
 
-pub(super) fn codex(v: &mut Values) -> Codex {
+pub(super) fn codex(v: &mut RawSettings) -> Codex {
     let sandbox = match v.text("CODEX_SANDBOX").as_str() {
         "read-only" => Sandbox::ReadOnly,
         "workspace-write" => Sandbox::WorkspaceWrite,
@@ -177,7 +177,7 @@ pub(super) fn codex(v: &mut Values) -> Codex {
     }
 }
 
-fn engine(v: &mut Values) -> EngineChoice {
+fn engine(v: &mut RawSettings) -> EngineChoice {
     match v.text("CODEX_ENGINE").as_str() {
         "auto" => EngineChoice::Auto,
         "exec" => EngineChoice::Exec,
@@ -189,7 +189,7 @@ fn engine(v: &mut Values) -> EngineChoice {
     }
 }
 
-fn workers(v: &mut Values) -> Workers {
+fn workers(v: &mut RawSettings) -> Workers {
     Workers {
         count: match v.size("CODEX_WORKERS", 0, 64) {
             0 => std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8),
@@ -201,7 +201,7 @@ fn workers(v: &mut Values) -> Workers {
     }
 }
 
-pub(super) fn log(v: &mut Values) -> Log {
+pub(super) fn log(v: &mut RawSettings) -> Log {
     let format = v.text("CODEX_LOG_FORMAT");
     if !["text", "json"].contains(&format.as_str()) {
         v.mistake(&format!("CODEX_LOG_FORMAT: {format:?} is not one of text, json"));

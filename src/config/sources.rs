@@ -12,7 +12,7 @@ use std::{
 use super::{ConfigError, Sources, dotenv, settings};
 
 #[derive(Debug)]
-pub(super) struct Values {
+pub(super) struct RawSettings {
     /// By environment name; every setting is present.
     merged: BTreeMap<&'static str, String>,
     /// What the CLI inherits.
@@ -22,7 +22,7 @@ pub(super) struct Values {
     warnings: Vec<String>,
 }
 
-impl Values {
+impl RawSettings {
     pub(super) fn merge(sources: Sources) -> Self {
         let Sources { flags, env, dotenv, current_dir } = sources;
         let mut mistakes = Vec::new();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    Check, Engine, app_server::AppServer, cli::probe, exec::Exec, process::Launcher, selector::Chosen,
+    Check, Engine, app_server::AppServer, cli::probe, exec::Exec, process::Launcher, selector::EngineSelector,
 };
 use crate::config::{Codex, Config, EngineChoice, Profile};
 
@@ -41,7 +41,9 @@ pub async fn choose(config: &Config, launcher: Launcher) -> Result<Arc<dyn Engin
             Err(trouble) if is_misconfigured(&trouble) => Err(ChoiceError(trouble)),
             Ok(_) | Err(_) => Ok(Arc::new(Exec::new(codex.clone(), config.log.clone(), launcher))),
         },
-        EngineChoice::Auto | EngineChoice::AppServer => Ok(Chosen::start(config.clone(), launcher).await?),
+        EngineChoice::Auto | EngineChoice::AppServer => {
+            Ok(EngineSelector::start(config.clone(), launcher).await?)
+        }
     }
 }
 

@@ -27,7 +27,7 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
     /// Starts a turn. Dropping the returned events cancels it; `slot` is dropped when the last of its work is gone.
     ///
     /// The stream ends with exactly one [`Event::Finished`](TurnEvent::Finished) or one error.
-    async fn run(&self, turn: Turn, slot: Slot) -> Result<Events, Error>;
+    async fn run(&self, turn: Turn, slot: TurnGuard) -> Result<Events, Error>;
 
     /// Whether a turn can run now. Cheap: a good answer is remembered, a bad one is checked again.
     async fn status(&self) -> EngineStatus;
@@ -223,16 +223,16 @@ impl Format {
 }
 
 /// Held as long as anything of a turn is alive, then dropped: the admission permit, opaque to the engine.
-pub struct Slot(#[expect(dead_code, reason = "held for its destructor")] Box<dyn Any + Send>);
+pub struct TurnGuard(#[expect(dead_code, reason = "held for its destructor")] Box<dyn Any + Send>);
 
-impl Slot {
+impl TurnGuard {
     /// Wraps whatever must live as long as the turn's work.
     pub fn new(permit: impl Any + Send) -> Self {
         Self(Box::new(permit))
     }
 }
 
-impl fmt::Debug for Slot {
+impl fmt::Debug for TurnGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Slot")
     }

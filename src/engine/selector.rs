@@ -10,10 +10,10 @@ use tokio::time::sleep;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Engine, EngineStatus, Events, Slot, Turn,
+    Engine, EngineStatus, Events, Turn, TurnGuard,
     app_server::AppServer,
     choice::{ChoiceError, is_misconfigured, may_be_exec},
-    cli::{probe, probe::Fingerprint, provider},
+    cli::{probe, probe::BinaryId, provider},
     exec::Exec,
     process::Launcher,
 };
@@ -32,27 +32,27 @@ const SECOND_CHANCE: Duration = Duration::from_secs(300);
 
 /// One of both engines, or none yet.
 #[derive(Debug)]
-pub(super) struct Chosen {
+pub(super) struct EngineSelector {
     config: Config,
     launcher: Launcher,
     exec: Exec,
-    last: RwLock<Look>,
+    last: RwLock<ProbeOutcome>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
 
 /// A look at the CLI.
 #[derive(Debug)]
-struct Look {
-    found: Found,
+struct ProbeOutcome {
+    found: Selection,
     /// Which program it was.
-    program: Option<Fingerprint>,
+    program: Option<BinaryId>,
     when: Instant,
 }
 
 /// What the CLI can be used for.
 #[derive(Debug)]
-enum Found {
+enum Selection {
     /// This engine, which looks after itself when the CLI is replaced.
     Warm(Arc<AppServer>),
     /// A process for each turn; why not the app-server.
@@ -64,22 +64,26 @@ enum Found {
 }
 
 /// What runs turns now.
-enum Now<'a> {
+enum Active<'a> {
     Warm(Arc<AppServer>),
     Exec(&'a Exec),
     Nothing(String),
 }
 
-impl Chosen {
+impl EngineSelector {
     /// Looks and chooses; keeps looking where the best is not to be had yet.
     pub(super) async fn start(config: Config, launcher: Launcher) -> Result<Arc<Self>, ChoiceError> {
         let last = look(&config, &launcher).await;
         match &last.found {
-            Found::Unfit(trouble) if config.codex.engine == EngineChoice::AppServer => {
+            Selection::Unfit(trouble) if config.codex.engine == EngineChoice::AppServer => {
                 return Err(ChoiceError(trouble.clone()));
             }
-            Found::Missing(trouble) if is_misconfigured(trouble) => return Err(ChoiceError(trouble.clone())),
-            Found::Warm(_) | Found::Exec(_) | Found::Unfit(_) | Found::Missing(_) => last.found.tell(None),
+            Selection::Missing(trouble) if is_misconfigured(trouble) => {
+                return Err(ChoiceError(trouble.clone()));
+            }
+            Selection::Warm(_) | Selection::Exec(_) | Selection::Unfit(_) | Selection::Missing(_) => {
+                last.found.tell(None)
+            }
         }
         let chosen = Arc::new(Self {
             exec: Exec::new(config.codex.clone(), config.log.clone(), launcher.clone()),
@@ -115,57 +119,57 @@ impl Chosen {
     fn warm(&self) -> Option<Arc<AppServer>> {
         let last = self.last.read().unwrap_or_else(PoisonError::into_inner);
         match &last.found {
-            Found::Warm(warm) => Some(Arc::clone(warm)),
-            Found::Exec(_) | Found::Unfit(_) | Found::Missing(_) => None,
+            Selection::Warm(warm) => Some(Arc::clone(warm)),
+            Selection::Exec(_) | Selection::Unfit(_) | Selection::Missing(_) => None,
         }
     }
 
     fn is_due(&self) -> bool {
         let last = self.last.read().unwrap_or_else(PoisonError::into_inner);
         match &last.found {
-            Found::Warm(_) => false,
-            Found::Missing(_) => true,
-            Found::Exec(_) | Found::Unfit(_) => {
+            Selection::Warm(_) => false,
+            Selection::Missing(_) => true,
+            Selection::Exec(_) | Selection::Unfit(_) => {
                 last.program != probe::fingerprint(&self.config.codex) || last.when.elapsed() >= SECOND_CHANCE
             }
         }
     }
 
-    fn now(&self) -> Now<'_> {
+    fn now(&self) -> Active<'_> {
         let last = self.last.read().unwrap_or_else(PoisonError::into_inner);
         match &last.found {
-            Found::Warm(warm) if may_be_exec(&self.config.codex) && warm.is_refused() => {
-                Now::Exec(&self.exec)
+            Selection::Warm(warm) if may_be_exec(&self.config.codex) && warm.is_refused() => {
+                Active::Exec(&self.exec)
             }
-            Found::Warm(warm) => Now::Warm(Arc::clone(warm)),
-            Found::Exec(_) => Now::Exec(&self.exec),
-            Found::Unfit(trouble) | Found::Missing(trouble) => Now::Nothing(trouble.clone()),
+            Selection::Warm(warm) => Active::Warm(Arc::clone(warm)),
+            Selection::Exec(_) => Active::Exec(&self.exec),
+            Selection::Unfit(trouble) | Selection::Missing(trouble) => Active::Nothing(trouble.clone()),
         }
     }
 }
 
-async fn look(config: &Config, launcher: &Launcher) -> Look {
+async fn look(config: &Config, launcher: &Launcher) -> ProbeOutcome {
     // Taken first: one that is replaced meanwhile is another one.
     let program = probe::fingerprint(&config.codex);
     let usable = probe::look(&config.codex, launcher).await;
     let usable = usable.and_then(|installed| provider::missing_key(&config.codex).map_or(Ok(installed), Err));
     let found = match usable {
-        Err(trouble) => Found::Missing(trouble),
+        Err(trouble) => Selection::Missing(trouble),
         Ok(installed) => match AppServer::start(config, launcher.clone(), &installed).await {
-            Ok(engine) => Found::Warm(Arc::new(engine)),
+            Ok(engine) => Selection::Warm(Arc::new(engine)),
             Err(reason) if config.codex.engine == EngineChoice::AppServer => {
-                Found::Unfit(format!("CODEX_ENGINE=app-server cannot be used: {reason}"))
+                Selection::Unfit(format!("CODEX_ENGINE=app-server cannot be used: {reason}"))
             }
-            Err(reason) if !may_be_exec(&config.codex) => Found::Unfit(format!(
+            Err(reason) if !may_be_exec(&config.codex) => Selection::Unfit(format!(
                 "CODEX_PROFILE=chat needs the app-server engine, which cannot be used: {reason}"
             )),
-            Err(reason) => Found::Exec(reason),
+            Err(reason) => Selection::Exec(reason),
         },
     };
-    Look { found, program, when: Instant::now() }
+    ProbeOutcome { found, program, when: Instant::now() }
 }
 
-impl Found {
+impl Selection {
     /// Tells the log what is new.
     fn tell(&self, before: Option<&Self>) {
         match (self, before) {
@@ -186,20 +190,20 @@ impl Found {
 }
 
 #[tonic::async_trait]
-impl Engine for Chosen {
-    async fn run(&self, turn: Turn, slot: Slot) -> Result<Events, Error> {
+impl Engine for EngineSelector {
+    async fn run(&self, turn: Turn, slot: TurnGuard) -> Result<Events, Error> {
         match self.now() {
-            Now::Warm(engine) => engine.run(turn, slot).await,
-            Now::Exec(engine) => engine.run(turn, slot).await,
-            Now::Nothing(message) => Err(Error::EngineUnavailable { message }),
+            Active::Warm(engine) => engine.run(turn, slot).await,
+            Active::Exec(engine) => engine.run(turn, slot).await,
+            Active::Nothing(message) => Err(Error::EngineUnavailable { message }),
         }
     }
 
     async fn status(&self) -> EngineStatus {
         match self.now() {
-            Now::Warm(engine) => engine.status().await,
-            Now::Exec(engine) => engine.status().await,
-            Now::Nothing(trouble) => {
+            Active::Warm(engine) => engine.status().await,
+            Active::Exec(engine) => engine.status().await,
+            Active::Nothing(trouble) => {
                 let kind = match self.config.codex.engine {
                     EngineChoice::Auto => "auto",
                     EngineChoice::Exec => "exec",
@@ -212,32 +216,32 @@ impl Engine for Chosen {
 
     fn usual_concurrency(&self) -> usize {
         match self.now() {
-            Now::Warm(engine) => engine.usual_concurrency(),
-            Now::Exec(_) | Now::Nothing(_) => self.exec.usual_concurrency(),
+            Active::Warm(engine) => engine.usual_concurrency(),
+            Active::Exec(_) | Active::Nothing(_) => self.exec.usual_concurrency(),
         }
     }
 
     fn check(&self, turn: &Turn) -> Result<(), Error> {
         match self.now() {
-            Now::Warm(engine) => engine.check(turn),
-            Now::Exec(engine) => engine.check(turn),
+            Active::Warm(engine) => engine.check(turn),
+            Active::Exec(engine) => engine.check(turn),
             // What cannot be done is not known yet.
-            Now::Nothing(_) => Ok(()),
+            Active::Nothing(_) => Ok(()),
         }
     }
 
     fn profiles(&self) -> Vec<Profile> {
         match self.now() {
-            Now::Warm(engine) => engine.profiles(),
-            Now::Exec(_) | Now::Nothing(_) => self.exec.profiles(),
+            Active::Warm(engine) => engine.profiles(),
+            Active::Exec(_) | Active::Nothing(_) => self.exec.profiles(),
         }
     }
 
     async fn models(&self) -> Vec<pb::Model> {
         match self.now() {
-            Now::Warm(engine) => engine.models().await,
-            Now::Exec(engine) => engine.models().await,
-            Now::Nothing(_) => Vec::new(),
+            Active::Warm(engine) => engine.models().await,
+            Active::Exec(engine) => engine.models().await,
+            Active::Nothing(_) => Vec::new(),
         }
     }
 

@@ -22,8 +22,8 @@ use tower::{ServiceBuilder, util::MapRequestLayer};
 use tower_http::timeout::RequestBodyTimeoutLayer;
 
 use super::{
-    auth::Gate,
-    config::Doors,
+    auth::Authenticator,
+    config::ServerConfig,
     error::Error,
     pb::{
         self,
@@ -40,8 +40,8 @@ const HEALTH_PATH: &str = "/grpc.health.v1.Health/";
 /// The routes, and the handle that says whether the server is healthy.
 pub fn routes<S: CodexService>(
     service: Arc<S>,
-    doors: &Doors,
-    gate: Arc<Gate>,
+    doors: &ServerConfig,
+    gate: Arc<Authenticator>,
 ) -> Result<(Router, Health), Error> {
     let contract = CodexServiceServer::from_arc(service).max_decoding_message_size(doors.max_body_bytes);
     let (reporter, health) = health_reporter();
@@ -96,7 +96,7 @@ impl Health {
 }
 
 /// Lets in gRPC calls of callers whom the gate lets in.
-async fn guard(State(gate): State<Arc<Gate>>, mut request: Request, next: Next) -> Response {
+async fn guard(State(gate): State<Arc<Authenticator>>, mut request: Request, next: Next) -> Response {
     if let Some(refusal) = not_a_call(&request) {
         return refusal;
     }

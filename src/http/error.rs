@@ -12,7 +12,7 @@ use serde::Serialize;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use super::field_names::Words;
+use super::field_names::FieldNames;
 use crate::error::INTERNAL_TEXT;
 
 /// What the facade answers instead of a result.
@@ -130,7 +130,7 @@ fn row_of_code(code: Code) -> Row {
 
 impl ApiError {
     /// Translates a status; `words` are the client's names for the fields of the contract.
-    pub(super) fn of(status: &Status, words: &Words) -> Self {
+    pub(super) fn of(status: &Status, words: &FieldNames) -> Self {
         let details = status.get_error_details();
         let known = details.error_info().and_then(|info| row_of_reason(&info.reason));
         let row = known.unwrap_or_else(|| row_of_code(status.code()));

@@ -13,7 +13,7 @@ use tonic::metadata::AsciiMetadataValue;
 
 use super::{
     error::ApiError,
-    field_names::{TIMEOUT_HEADER, Words},
+    field_names::{FieldNames, TIMEOUT_HEADER},
 };
 use crate::{auth::Caller, error::Error};
 
@@ -50,7 +50,7 @@ pub(super) async fn json<T: DeserializeOwned + Send + 'static>(
         return parse(&bytes);
     }
     let parsed = tokio::task::spawn_blocking(move || parse(&bytes)).await;
-    parsed.unwrap_or_else(|error| Err(ApiError::of(&Error::internal(error).into(), &Words::default())))
+    parsed.unwrap_or_else(|error| Err(ApiError::of(&Error::internal(error).into(), &FieldNames::default())))
 }
 
 /// JSON is required: a form or plain text can be sent by any web page without asking the browser's permission.

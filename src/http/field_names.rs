@@ -3,7 +3,7 @@
 
 /// What the client called things that OpenAI has several names or forms for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Words {
+pub(super) struct FieldNames {
     /// The name under which a limit of output tokens was given.
     pub(super) max_output_tokens: &'static str,
     /// The name under which an effort was given.
@@ -15,7 +15,7 @@ pub(super) struct Words {
 /// The request header for the contract's `timeout`.
 pub(super) const TIMEOUT_HEADER: &str = "x-codex-timeout-seconds";
 
-impl Default for Words {
+impl Default for FieldNames {
     fn default() -> Self {
         Self {
             max_output_tokens: "max_completion_tokens",
@@ -25,7 +25,7 @@ impl Default for Words {
     }
 }
 
-impl Words {
+impl FieldNames {
     /// The client's name for a field of the contract; a field of the same name keeps it.
     pub(super) fn param(&self, field: &str) -> String {
         let steps: Vec<&str> = field.split('.').collect();
@@ -75,7 +75,7 @@ mod tests {
 
     #[test]
     fn fields_of_the_contract_get_the_clients_names() {
-        let words = Words {
+        let words = FieldNames {
             max_output_tokens: "max_tokens",
             reasoning_effort: "reasoning.effort",
             string_contents: vec![false, true],

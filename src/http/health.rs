@@ -9,7 +9,7 @@ use axum::{
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 
-use super::{Facade, error::ApiError, extract, field_names::Words};
+use super::{Facade, error::ApiError, extract, field_names::FieldNames};
 use crate::pb::{self, codex_service_server::CodexService};
 
 #[derive(Debug, Serialize)]
@@ -33,7 +33,7 @@ pub(super) async fn show<S: CodexService>(
     let (parts, _) = request.into_parts();
     let call = extract::call(&parts, pb::GetStatusRequest {});
     let answer = facade.service.get_status(call).await;
-    let status = answer.map_err(|status| ApiError::of(&status, &Words::default()))?.into_inner();
+    let status = answer.map_err(|status| ApiError::of(&status, &FieldNames::default()))?.into_inner();
 
     let code = if status.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let draining = status.draining;

@@ -25,8 +25,8 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use self::error::ApiError;
 use self::extract::BodyLimits;
-use self::field_names::Words;
-use super::{auth::Gate, config::Doors, pb::codex_service_server::CodexService};
+use self::field_names::FieldNames;
+use super::{auth::Authenticator, config::ServerConfig, pb::codex_service_server::CodexService};
 
 /// Names the parameters of a request that were given and made no difference.
 const IGNORED_PARAMS: HeaderName = HeaderName::from_static("x-codex-ignored-params");
@@ -34,7 +34,7 @@ const IGNORED_PARAMS: HeaderName = HeaderName::from_static("x-codex-ignored-para
 /// Every route of the facade over `service`, with the layers that belong to it.
 ///
 /// Paths that are none of them are left to the caller, who merges the gRPC routes and falls back to [`not_found`].
-pub fn router<S: CodexService>(service: Arc<S>, doors: &Doors, gate: Arc<Gate>) -> Router {
+pub fn router<S: CodexService>(service: Arc<S>, doors: &ServerConfig, gate: Arc<Authenticator>) -> Router {
     let facade = Facade {
         service,
         body_limits: BodyLimits { max_bytes: doors.max_body_bytes, pause: doors.body_timeout },
@@ -65,13 +65,13 @@ pub fn not_found(method: &Method, uri: &Uri) -> Response {
 
 /// A status as an OpenAI error response, for layers around the facade that refuse or catch something.
 pub fn refusal(status: &Status) -> Response {
-    ApiError::of(status, &Words::default()).into_response()
+    ApiError::of(status, &FieldNames::default()).into_response()
 }
 
 /// A status as the last frame of an SSE stream, for layers around the facade that end one.
 pub fn refusal_event(status: &Status) -> Bytes {
     let mut out = BytesMut::new();
-    sse::write_event(&mut out, &ApiError::of(status, &Words::default()).body());
+    sse::write_event(&mut out, &ApiError::of(status, &FieldNames::default()).body());
     out.freeze()
 }
 
@@ -99,7 +99,7 @@ impl<S> fmt::Debug for Facade<S> {
 }
 
 /// Lets in whom the gate lets in, and notes who it is.
-async fn guard(State(gate): State<Arc<Gate>>, mut request: Request, next: Next) -> Response {
+async fn guard(State(gate): State<Arc<Authenticator>>, mut request: Request, next: Next) -> Response {
     match gate.check(request.headers(), request.uri()) {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
@@ -116,7 +116,7 @@ async fn method_not_allowed(method: Method, uri: Uri) -> Response {
 }
 
 /// What browsers of the configured origins may do; none when there are none.
-fn cors(doors: &Doors) -> Option<CorsLayer> {
+fn cors(doors: &ServerConfig) -> Option<CorsLayer> {
     let origins = &doors.cors_origins;
     let origin = match origins.as_slice() {
         [] => return None,

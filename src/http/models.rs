@@ -7,7 +7,7 @@ use axum::{
 };
 use serde::Serialize;
 
-use super::{Facade, error::ApiError, extract, field_names::Words};
+use super::{Facade, error::ApiError, extract, field_names::FieldNames};
 use crate::pb::{self, codex_service_server::CodexService};
 
 #[derive(Debug, Serialize)]
@@ -69,6 +69,6 @@ async fn fetch<S: CodexService>(facade: &Facade<S>, request: Request) -> Result<
     let (parts, _) = request.into_parts();
     let call = extract::call(&parts, pb::ListModelsRequest {});
     let answer = facade.service.list_models(call).await;
-    let answer = answer.map_err(|status| ApiError::of(&status, &Words::default()))?;
+    let answer = answer.map_err(|status| ApiError::of(&status, &FieldNames::default()))?;
     Ok(answer.into_inner().models)
 }

@@ -9,8 +9,8 @@ use tonic::Status;
 use tower::ServiceExt;
 
 use crate::{
-    auth::{Caller, Gate},
-    config::{Config, Doors, Sources},
+    auth::{Authenticator, Caller},
+    config::{Config, ServerConfig, Sources},
     pb::{self, chat_event::Event, codex_service_server::CodexService},
 };
 
@@ -18,7 +18,7 @@ type Events = BoxStream<'static, Result<pb::ChatEvent, Status>>;
 
 /// The service.
 #[derive(Default)]
-pub(in crate::http) struct Stub {
+pub(in crate::http) struct TestService {
     answer: Mutex<Option<Result<pb::ChatResponse, Status>>>,
     events: Mutex<Option<Result<Events, Status>>>,
     models: Vec<pb::Model>,
@@ -34,7 +34,7 @@ pub(in crate::http) struct Seen {
     pub(in crate::http) request_id: Option<String>,
 }
 
-impl Stub {
+impl TestService {
     pub(in crate::http) fn answering(answer: Result<pb::ChatResponse, Status>) -> Arc<Self> {
         Arc::new(Self { answer: Mutex::new(Some(answer)), ..Self::default() })
     }
@@ -113,7 +113,7 @@ pub(in crate::http) const USAGE: pb::Usage =
     pb::Usage { input_tokens: 100, cached_input_tokens: 64, output_tokens: 20, reasoning_output_tokens: 12 };
 
 #[tonic::async_trait]
-impl CodexService for Stub {
+impl CodexService for TestService {
     async fn chat(
         &self,
         request: tonic::Request<pb::ChatRequest>,
@@ -150,14 +150,18 @@ impl CodexService for Stub {
 }
 
 /// Doors as they are by default.
-pub(in crate::http) fn doors() -> Doors {
+pub(in crate::http) fn doors() -> ServerConfig {
     let sources = Sources { current_dir: "/here".into(), ..Sources::default() };
     Config::load(sources).unwrap().doors
 }
 
 /// Sends one request through the whole router.
-pub(in crate::http) async fn send(stub: &Arc<Stub>, doors: &Doors, request: Request<Body>) -> Response<Body> {
-    let gate = Arc::new(Gate::new(doors));
+pub(in crate::http) async fn send(
+    stub: &Arc<TestService>,
+    doors: &ServerConfig,
+    request: Request<Body>,
+) -> Response<Body> {
+    let gate = Arc::new(Authenticator::new(doors));
     super::router(Arc::clone(stub), doors, gate).oneshot(request).await.unwrap()
 }
 

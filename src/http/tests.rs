@@ -43,7 +43,8 @@ fn tool_call() -> pb::ToolCall {
 
 #[tokio::test]
 async fn a_plain_answer_has_openais_shape() {
-    let stub = Stub::answering(Ok(answer(vec![choice(0, "Hé 👋\n", FinishReason::Stop)], Some(USAGE))));
+    let stub =
+        TestService::answering(Ok(answer(vec![choice(0, "Hé 👋\n", FinishReason::Stop)], Some(USAGE))));
     let response = send(&stub, &doors(), chat(HELLO)).await;
     assert_eq!(response.headers()["content-type"], "application/json");
     assert!(!response.headers().contains_key("x-codex-ignored-params"));
@@ -59,7 +60,7 @@ async fn choices_tool_calls_and_thoughts_have_their_places() {
     let filtered = choice(2, "", FinishReason::ContentFilter);
     let mut all = answer(vec![thinking, calling, filtered], None);
     all.system_fingerprint.clear();
-    let (_, body) = read(send(&Stub::answering(Ok(all)), &doors(), chat(HELLO)).await).await;
+    let (_, body) = read(send(&TestService::answering(Ok(all)), &doors(), chat(HELLO)).await).await;
     assert_eq!(json(&body), json(include_str!("../../tests/fixtures/openai/choices.json")));
 }
 
@@ -81,7 +82,7 @@ async fn a_stream_has_openais_shape() {
         (HELLO_STREAM, include_str!("../../tests/fixtures/openai/stream.sse")),
         (&with_usage, include_str!("../../tests/fixtures/openai/stream_usage.sse")),
     ] {
-        let response = send(&Stub::scripted(events.clone()), &doors(), chat(body.to_owned())).await;
+        let response = send(&TestService::scripted(events.clone()), &doors(), chat(body.to_owned())).await;
         assert_eq!(response.headers()["content-type"], "text/event-stream; charset=utf-8");
         assert_eq!(response.headers()["cache-control"], "no-cache");
         assert_eq!(response.headers()["x-accel-buffering"], "no");
@@ -95,12 +96,12 @@ async fn notices_are_beside_an_answer_and_nothing_is_where_there_are_none() {
     let notice =
         |kind: pb::notice::Kind, message: &str| pb::Notice { kind: kind.into(), message: message.into() };
     all.notices = vec![notice(pb::notice::Kind::Warning, "Älter"), notice(pb::notice::Kind::Retry, "again")];
-    let (_, body) = read(send(&Stub::answering(Ok(all.clone())), &doors(), chat(HELLO)).await).await;
+    let (_, body) = read(send(&TestService::answering(Ok(all.clone())), &doors(), chat(HELLO)).await).await;
     let expected = serde_json::json!({"notices": [
         {"kind": "warning", "message": "Älter"}, {"kind": "retry", "message": "again"}]});
     assert_eq!(json(&body)["codex"], expected);
     all.notices.clear();
-    let (_, body) = read(send(&Stub::answering(Ok(all)), &doors(), chat(HELLO)).await).await;
+    let (_, body) = read(send(&TestService::answering(Ok(all)), &doors(), chat(HELLO)).await).await;
     assert!(json(&body).get("codex").is_none());
 }
 
@@ -115,7 +116,7 @@ async fn choices_of_a_stream_are_told_apart() {
         (0, completed(None)),
     ];
     let body = HELLO_STREAM.replace("true", "true,\"n\":2,\"stream_options\":{\"include_usage\":true}");
-    let response = send(&Stub::scripted(events), &doors(), chat(body)).await;
+    let response = send(&TestService::scripted(events), &doors(), chat(body)).await;
     let expected = include_str!("../../tests/fixtures/openai/stream_choices.sse");
     assert_eq!(read(response).await, (StatusCode::OK, expected.to_owned()));
 }
@@ -123,7 +124,7 @@ async fn choices_of_a_stream_are_told_apart() {
 #[tokio::test]
 async fn an_error_in_the_middle_of_a_stream_is_its_last_frame() {
     let failure = Error::TurnFailed { message: "the agent gave up".into() };
-    let stub = Stub::scripted(vec![(0, text("Hal")), (0, Err(failure.into())), (0, text("never"))]);
+    let stub = TestService::scripted(vec![(0, text("Hal")), (0, Err(failure.into())), (0, text("never"))]);
     let response = send(&stub, &doors(), chat(HELLO_STREAM)).await;
     let expected = include_str!("../../tests/fixtures/openai/stream_error.sse");
     assert_eq!(read(response).await, (StatusCode::OK, expected.to_owned()));
@@ -137,7 +138,7 @@ async fn a_stream_that_breaks_the_contract_ends_as_our_fault() {
         vec![(0, finished(FinishReason::Stop)), (0, text("late"))],
         vec![(7, text("nobody's"))],
     ] {
-        let (_, body) = read(send(&Stub::scripted(events), &doors(), chat(HELLO_STREAM)).await).await;
+        let (_, body) = read(send(&TestService::scripted(events), &doors(), chat(HELLO_STREAM)).await).await;
         let last = body.trim_end().rsplit("\n\n").next().unwrap();
         assert_eq!(json(last.strip_prefix("data: ").unwrap())["error"]["code"], "internal_error", "{body}");
         assert!(!body.contains("[DONE]"));
@@ -148,8 +149,8 @@ async fn a_stream_that_breaks_the_contract_ends_as_our_fault() {
 async fn a_failure_before_the_first_event_is_an_http_status() {
     let full =
         || Status::from(Error::Overloaded { message: "full".into(), retry_after: Duration::from_secs(2) });
-    let before_the_call = Stub::refusing(full());
-    let before_started = Stub::streaming(stream::iter([Err(full())]));
+    let before_the_call = TestService::refusing(full());
+    let before_started = TestService::streaming(stream::iter([Err(full())]));
     for stub in [before_the_call, before_started] {
         let response = send(&stub, &doors(), chat(HELLO_STREAM)).await;
         assert_eq!(response.headers()["retry-after"], "2");
@@ -157,13 +158,13 @@ async fn a_failure_before_the_first_event_is_an_http_status() {
         assert_eq!(status, StatusCode::TOO_MANY_REQUESTS);
         assert_eq!(json(&body)["error"]["code"], "overloaded");
     }
-    let empty = send(&Stub::streaming(stream::empty()), &doors(), chat(HELLO_STREAM)).await;
+    let empty = send(&TestService::streaming(stream::empty()), &doors(), chat(HELLO_STREAM)).await;
     assert_eq!(empty.status(), StatusCode::INTERNAL_SERVER_ERROR);
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_head_does_not_wait_for_text_and_silence_is_filled() {
-    let stub = Stub::streaming(stream::iter(framed(vec![])).chain(stream::pending()));
+    let stub = TestService::streaming(stream::iter(framed(vec![])).chain(stream::pending()));
     let response = send(&stub, &doors(), chat(HELLO_STREAM)).await;
     assert_eq!(response.status(), StatusCode::OK);
     let mut frames = response.into_body().into_data_stream();
@@ -177,7 +178,7 @@ async fn the_head_does_not_wait_for_text_and_silence_is_filled() {
 async fn dropping_the_body_drops_the_turn_at_once() {
     let (sender, receiver) = tokio::sync::mpsc::channel::<Result<pb::ChatEvent, Status>>(1);
     let rest = tokio_stream::wrappers::ReceiverStream::new(receiver);
-    let stub = Stub::streaming(stream::iter(framed(vec![(0, text("a"))])).chain(rest));
+    let stub = TestService::streaming(stream::iter(framed(vec![(0, text("a"))])).chain(rest));
     let response = send(&stub, &doors(), chat(HELLO_STREAM)).await;
     let mut frames = response.into_body().into_data_stream();
     frames.next().await.unwrap().unwrap();
@@ -191,13 +192,13 @@ async fn what_is_ready_goes_out_in_one_piece() {
     let mut events: Vec<_> = (0..40).map(|n| (0, text(&n.to_string()))).collect();
     events.push((0, finished(FinishReason::Stop)));
     events.push((0, completed(None)));
-    let response = send(&Stub::scripted(events), &doors(), chat(HELLO_STREAM)).await;
+    let response = send(&TestService::scripted(events), &doors(), chat(HELLO_STREAM)).await;
     assert_eq!(response.into_body().into_data_stream().count().await, 1);
 }
 
 #[tokio::test]
 async fn request_id_caller_and_time_limit_travel_with_the_call() {
-    let stub = Stub::answering(Ok(answer(vec![], None)));
+    let stub = TestService::answering(Ok(answer(vec![], None)));
     let mut doors = doors();
     doors.token = Some(Secret::new("swordfish"));
     let mut request = chat(HELLO);
@@ -217,8 +218,8 @@ async fn request_id_caller_and_time_limit_travel_with_the_call() {
 #[tokio::test]
 async fn ignored_parameters_are_named_on_answers_and_on_streams() {
     let ignored = |body: &str| body.replacen('{', "{\"temperature\":0,\"seed\":1,\"top_p\":null,", 1);
-    let plain = Stub::answering(Ok(answer(vec![], None)));
-    let streamed = Stub::scripted(vec![(0, finished(FinishReason::Stop)), (0, completed(None))]);
+    let plain = TestService::answering(Ok(answer(vec![], None)));
+    let streamed = TestService::scripted(vec![(0, finished(FinishReason::Stop)), (0, completed(None))]);
     for (stub, body) in [(plain, HELLO), (streamed, HELLO_STREAM)] {
         let response = send(&stub, &doors(), chat(ignored(body))).await;
         assert_eq!(response.headers()["x-codex-ignored-params"], "seed, temperature");
@@ -227,7 +228,7 @@ async fn ignored_parameters_are_named_on_answers_and_on_streams() {
 
 #[tokio::test]
 async fn errors_of_the_core_speak_of_the_clients_fields() {
-    let refused = Stub::refusing(Error::invalid("messages[0].parts[1].image", "not a picture").into());
+    let refused = TestService::refusing(Error::invalid("messages[0].parts[1].image", "not a picture").into());
     let image = "{\"type\":\"image_url\",\"image_url\":\"data:image/png;base64,AAAA\"}";
     let body = format!(
         "{{\"messages\":[{{\"role\":\"user\",\"content\":[{{\"type\":\"text\",\"text\":\"\"}},{image}]}}]}}"
@@ -256,7 +257,8 @@ async fn no_body_gets_an_answer_that_is_not_json() {
         ("{\"messages\":\"hi\"}", 400, "invalid_value", Some("messages")),
         ("{\"messages\":[],\"n\":\"2\"}", 400, "invalid_value", Some("n")),
     ] {
-        let (status, answer) = read(send(&Stub::listing(&[]), &doors(), chat(body.to_owned())).await).await;
+        let (status, answer) =
+            read(send(&TestService::listing(&[]), &doors(), chat(body.to_owned())).await).await;
         let error = &json(&answer)["error"];
         assert_eq!(status.as_u16(), http, "{body}");
         assert_eq!(error["code"], code, "{body}: {error}");
@@ -269,26 +271,30 @@ async fn no_body_gets_an_answer_that_is_not_json() {
 async fn the_guard_stands_before_every_route_but_health() {
     let mut doors = doors();
     doors.token = Some(Secret::new("swordfish"));
-    let response = send(&Stub::listing(&[]), &doors, chat(HELLO)).await;
+    let response = send(&TestService::listing(&[]), &doors, chat(HELLO)).await;
     assert_eq!(response.headers()["www-authenticate"], "Bearer");
     let (status, body) = read(response).await;
     assert_eq!(status, StatusCode::UNAUTHORIZED);
     let expected = json(include_str!("../../tests/fixtures/openai/unauthorized.json"));
     assert_eq!(json(&body), expected);
     for path in ["/v1/models", "/v1/models/m"] {
-        assert_eq!(send(&Stub::listing(&["m"]), &doors, get(path)).await.status(), StatusCode::UNAUTHORIZED);
+        assert_eq!(
+            send(&TestService::listing(&["m"]), &doors, get(path)).await.status(),
+            StatusCode::UNAUTHORIZED
+        );
     }
-    assert_eq!(send(&Stub::listing(&[]), &doors, get("/healthz")).await.status().as_u16(), 503);
+    assert_eq!(send(&TestService::listing(&[]), &doors, get("/healthz")).await.status().as_u16(), 503);
 
     let mut rebound = get("/v1/models");
     rebound.headers_mut().insert(header::HOST, "evil.test".parse().unwrap());
-    let (status, body) = read(send(&Stub::listing(&[]), &super::test_service::doors(), rebound).await).await;
+    let (status, body) =
+        read(send(&TestService::listing(&[]), &super::test_service::doors(), rebound).await).await;
     assert_eq!((status, &json(&body)["error"]["code"]), (StatusCode::FORBIDDEN, &json!("host_refused")));
 }
 
 #[tokio::test]
 async fn models_are_listed_and_found_also_with_slashes() {
-    let stub = Stub::listing(&["gpt-5-codex", "acme/fast model"]);
+    let stub = TestService::listing(&["gpt-5-codex", "acme/fast model"]);
     let (status, body) = read(send(&stub, &doors(), get("/v1/models")).await).await;
     assert_eq!(status, StatusCode::OK);
     assert_eq!(json(&body), json(include_str!("../../tests/fixtures/openai/models.json")));
@@ -320,10 +326,10 @@ async fn health_is_200_or_503_with_the_reason() {
         codex_version: String::new(),
         ..ready.clone()
     };
-    let (status, body) = read(send(&Stub::in_state(ready), &doors(), get("/healthz")).await).await;
+    let (status, body) = read(send(&TestService::in_state(ready), &doors(), get("/healthz")).await).await;
     assert_eq!(status, StatusCode::OK);
     assert_eq!(json(&body), json(include_str!("../../tests/fixtures/openai/health.json")));
-    let response = send(&Stub::in_state(draining), &doors(), get("/healthz")).await;
+    let response = send(&TestService::in_state(draining), &doors(), get("/healthz")).await;
     assert_eq!(response.headers()["retry-after"], "1");
     let (status, body) = read(response).await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
@@ -332,7 +338,7 @@ async fn health_is_200_or_503_with_the_reason() {
 
 #[tokio::test]
 async fn other_methods_and_paths_are_answered_in_json() {
-    let stub = Stub::listing(&["m"]);
+    let stub = TestService::listing(&["m"]);
     for (method, path, allow) in [
         ("GET", "/v1/chat/completions", "POST"),
         ("DELETE", "/v1/models", "GET,HEAD"),
@@ -369,7 +375,7 @@ async fn browsers_of_listed_origins_may_call_and_others_may_not() {
             .body(Body::empty())
             .unwrap()
     };
-    let stub = Stub::listing(&["m"]);
+    let stub = TestService::listing(&["m"]);
     let off = send(&stub, &doors, preflight("https://app.test")).await;
     assert!(!off.headers().contains_key("access-control-allow-origin"));
 

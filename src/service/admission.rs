@@ -17,9 +17,9 @@ use crate::error::Error;
 #[derive(Debug, Clone)]
 pub(super) struct Admission {
     /// A place for every turn that runs or waits.
-    places: Room,
+    places: ResizableSemaphore,
     /// A slot for every turn that runs.
-    slots: Room,
+    slots: ResizableSemaphore,
     max_running: Arc<AtomicUsize>,
     max_waiting: usize,
     resizing: Arc<Mutex<()>>,
@@ -29,18 +29,18 @@ pub(super) struct Admission {
 
 /// A place in the queue.
 #[derive(Debug)]
-pub(super) struct Ticket {
+pub(super) struct QueueTicket {
     admission: Admission,
-    place: Taken,
+    place: ResizablePermit,
 }
 
 /// A slot. Dropping it lets the next turn in.
 #[derive(Debug)]
-pub(super) struct Permit {
+pub(super) struct RunPermit {
     typical_ms: Arc<AtomicU64>,
     since: Instant,
-    _place: Taken,
-    _slot: Taken,
+    _place: ResizablePermit,
+    _slot: ResizablePermit,
 }
 
 /// How full it is.
@@ -54,8 +54,8 @@ impl Admission {
     /// A gate for `max_running` turns and a queue of `max_waiting`.
     pub(super) fn new(max_running: usize, max_waiting: usize) -> Self {
         Self {
-            places: Room::new(max_running + max_waiting),
-            slots: Room::new(max_running),
+            places: ResizableSemaphore::new(max_running + max_waiting),
+            slots: ResizableSemaphore::new(max_running),
             max_running: Arc::new(AtomicUsize::new(max_running)),
             max_waiting,
             resizing: Arc::default(),
@@ -83,14 +83,14 @@ impl Admission {
     }
 
     /// Places for `count` turns, all or none, at once or never.
-    pub(super) fn enter(&self, count: u32) -> Result<Vec<Ticket>, Error> {
+    pub(super) fn enter(&self, count: u32) -> Result<Vec<QueueTicket>, Error> {
         if self.places.free.is_closed() {
             return Err(Error::Draining);
         }
         let mut all = Arc::clone(&self.places.free).try_acquire_many_owned(count).map_err(|_| self.full())?;
         let mut tickets = Vec::new();
         while let Some(place) = all.split(1) {
-            tickets.push(Ticket { admission: self.clone(), place: self.places.taken(place) });
+            tickets.push(QueueTicket { admission: self.clone(), place: self.places.taken(place) });
         }
         Ok(tickets)
     }
@@ -133,9 +133,9 @@ impl Admission {
     }
 }
 
-impl Ticket {
+impl QueueTicket {
     /// Waits for a slot, first come, first served.
-    pub(super) async fn slot(self, deadline: tokio::time::Instant) -> Result<Permit, Error> {
+    pub(super) async fn slot(self, deadline: tokio::time::Instant) -> Result<RunPermit, Error> {
         let Self { admission, place } = self;
         let waited =
             tokio::time::timeout_at(deadline, Arc::clone(&admission.slots.free).acquire_owned()).await;
@@ -149,11 +149,11 @@ impl Ticket {
                 });
             }
         };
-        Ok(Permit { typical_ms: admission.typical_ms, since: Instant::now(), _place: place, _slot: slot })
+        Ok(RunPermit { typical_ms: admission.typical_ms, since: Instant::now(), _place: place, _slot: slot })
     }
 }
 
-impl Drop for Permit {
+impl Drop for RunPermit {
     fn drop(&mut self) {
         let took = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
         let before = self.typical_ms.load(Ordering::Relaxed);
@@ -164,7 +164,7 @@ impl Drop for Permit {
 
 /// Permits whose number can change.
 #[derive(Debug, Clone)]
-struct Room {
+struct ResizableSemaphore {
     free: Arc<Semaphore>,
     /// Those in use that are not to come back.
     owed: Arc<AtomicUsize>,
@@ -172,18 +172,18 @@ struct Room {
 
 /// A permit of it. Dropping it gives it back.
 #[derive(Debug)]
-struct Taken {
+struct ResizablePermit {
     permit: Option<OwnedSemaphorePermit>,
     owed: Arc<AtomicUsize>,
 }
 
-impl Room {
+impl ResizableSemaphore {
     fn new(size: usize) -> Self {
         Self { free: Arc::new(Semaphore::new(size)), owed: Arc::default() }
     }
 
-    fn taken(&self, permit: OwnedSemaphorePermit) -> Taken {
-        Taken { permit: Some(permit), owed: Arc::clone(&self.owed) }
+    fn taken(&self, permit: OwnedSemaphorePermit) -> ResizablePermit {
+        ResizablePermit { permit: Some(permit), owed: Arc::clone(&self.owed) }
     }
 
     fn used(&self, size: usize) -> usize {
@@ -201,7 +201,7 @@ impl Room {
     }
 }
 
-impl Drop for Taken {
+impl Drop for ResizablePermit {
     fn drop(&mut self) {
         if let Some(permit) = self.permit.take()
             && pay(&self.owed)

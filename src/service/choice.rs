@@ -12,7 +12,7 @@ const MESSAGE_BREAK: &str = "\n\n";
 
 /// Translates one turn.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct ChoiceBuilder {
     filter: TextFilter,
     /// With a JSON format: the message that may turn out to be the answer.
     held: Option<String>,
@@ -30,14 +30,14 @@ pub(super) struct Answer {
 
 /// What came of an event.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Step {
+pub(super) struct Emitted {
     pub(super) events: Vec<Event>,
-    pub(super) state: State,
+    pub(super) state: ChoiceState,
 }
 
 /// Whether the turn is still needed.
 #[derive(Debug, Default, PartialEq)]
-pub(super) enum State {
+pub(super) enum ChoiceState {
     /// Go on.
     #[default]
     Open,
@@ -47,7 +47,7 @@ pub(super) enum State {
     Over(Option<pb::Usage>),
 }
 
-impl Answer {
+impl ChoiceBuilder {
     pub(super) fn new(turn: &Turn, filter: TextFilter) -> Self {
         let holds = match turn.format {
             Format::Text => false,
@@ -65,7 +65,7 @@ impl Answer {
         self.waiting.is_some()
     }
 
-    pub(super) fn push(&mut self, event: TurnEvent) -> Step {
+    pub(super) fn push(&mut self, event: TurnEvent) -> Emitted {
         if self.cut.is_some() {
             return self.after_the_cut(&event);
         }
@@ -73,9 +73,9 @@ impl Answer {
             TurnEvent::MessageStarted => self.next_message(),
             TurnEvent::Text(text) if self.holds => {
                 self.held.get_or_insert_default().push_str(&text);
-                Step::default()
+                Emitted::default()
             }
-            TurnEvent::Text(text) if text.is_empty() => Step::default(),
+            TurnEvent::Text(text) if text.is_empty() => Emitted::default(),
             TurnEvent::Text(mut text) => {
                 self.any_text = true;
                 if std::mem::take(&mut self.breaks) {
@@ -88,7 +88,7 @@ impl Answer {
             TurnEvent::ToolCall(call) => {
                 let text = self.waiting.take().and_then(delta);
                 let events = text.into_iter().chain([Event::ToolCall(call)]).collect();
-                Step { events, state: State::Open }
+                Emitted { events, state: ChoiceState::Open }
             }
             TurnEvent::Item(item) => Event::Item(item).into(),
             TurnEvent::Notice(notice) => Event::Notice(notice).into(),
@@ -101,13 +101,13 @@ impl Answer {
         self.cut.take().map(finished)
     }
 
-    fn after_the_cut(&mut self, event: &TurnEvent) -> Step {
+    fn after_the_cut(&mut self, event: &TurnEvent) -> Emitted {
         match event {
             TurnEvent::Finished { usage, .. } => {
                 let reason = self.cut.take().unwrap_or(FinishReason::Stop);
-                Step { events: vec![finished(reason)], state: State::Over(*usage) }
+                Emitted { events: vec![finished(reason)], state: ChoiceState::Over(*usage) }
             }
-            TurnEvent::Notice(_) => Step { events: Vec::new(), state: State::Cut },
+            TurnEvent::Notice(_) => Emitted { events: Vec::new(), state: ChoiceState::Cut },
             // The agent goes on with work that nobody will see: no reason to wait for it.
             TurnEvent::MessageStarted
             | TurnEvent::Text(_)
@@ -115,13 +115,13 @@ impl Answer {
             | TurnEvent::ToolCall(_)
             | TurnEvent::Item(_) => {
                 let reason = self.cut.take().unwrap_or(FinishReason::Stop);
-                Step { events: vec![finished(reason)], state: State::Over(None) }
+                Emitted { events: vec![finished(reason)], state: ChoiceState::Over(None) }
             }
         }
     }
 
     /// A new message begins: what was held is no answer, and what was told is a paragraph.
-    fn next_message(&mut self) -> Step {
+    fn next_message(&mut self) -> Emitted {
         self.messages += 1;
         if let Some(text) = self.held.take() {
             let kind = Some(pb::item::Kind::AgentMessage(pb::AgentMessage { text }));
@@ -130,10 +130,10 @@ impl Answer {
                 .into();
         }
         self.breaks = self.any_text;
-        Step::default()
+        Emitted::default()
     }
 
-    fn finish(&mut self, reason: FinishReason, usage: Option<pb::Usage>) -> Step {
+    fn finish(&mut self, reason: FinishReason, usage: Option<pb::Usage>) -> Emitted {
         let mut events: Vec<Event> = self.waiting.take().and_then(delta).into_iter().collect();
         let mut end = None;
         let held = self.held.take().map(|text| self.filter.push(text));
@@ -144,30 +144,30 @@ impl Answer {
             }
         }
         events.push(finished(end.unwrap_or(reason)));
-        Step { events, state: State::Over(usage) }
+        Emitted { events, state: ChoiceState::Over(usage) }
     }
 
-    fn out(&mut self, filtered: Filtered) -> Step {
+    fn out(&mut self, filtered: Filtered) -> Emitted {
         self.cut = filtered.end;
-        let state = if self.cut.is_some() { State::Cut } else { State::Open };
+        let state = if self.cut.is_some() { ChoiceState::Cut } else { ChoiceState::Open };
         let text = match &mut self.waiting {
             None => filtered.text,
             Some(waiting) => {
                 waiting.push_str(&filtered.text);
                 // Cut by the client's own limits, it is the answer, call or not.
-                if state == State::Open {
-                    return Step::default();
+                if state == ChoiceState::Open {
+                    return Emitted::default();
                 }
                 self.waiting.take().unwrap_or_default()
             }
         };
-        Step { events: delta(text).into_iter().collect(), state }
+        Emitted { events: delta(text).into_iter().collect(), state }
     }
 }
 
-impl From<Event> for Step {
+impl From<Event> for Emitted {
     fn from(event: Event) -> Self {
-        Self { events: vec![event], state: State::Open }
+        Self { events: vec![event], state: ChoiceState::Open }
     }
 }
 
@@ -183,14 +183,14 @@ fn finished(reason: FinishReason) -> Event {
 mod tests {
     use super::*;
 
-    fn answer(format: &Format, stop: &[&str]) -> Answer {
+    fn answer(format: &Format, stop: &[&str]) -> ChoiceBuilder {
         let turn = Turn { format: format.clone(), ..Turn::default() };
-        Answer::new(&turn, filter(stop))
+        ChoiceBuilder::new(&turn, filter(stop))
     }
 
     /// One that is nothing without a call.
-    fn demanding(stop: &[&str]) -> Answer {
-        Answer::new(&Turn { tool_choice: ToolChoice::Required, ..Turn::default() }, filter(stop))
+    fn demanding(stop: &[&str]) -> ChoiceBuilder {
+        ChoiceBuilder::new(&Turn { tool_choice: ToolChoice::Required, ..Turn::default() }, filter(stop))
     }
 
     fn filter(stop: &[&str]) -> TextFilter {
@@ -198,7 +198,7 @@ mod tests {
         TextFilter::new(false, &stop, None)
     }
 
-    fn run(mut answer: Answer, events: Vec<TurnEvent>) -> (String, Vec<Event>, Option<State>) {
+    fn run(mut answer: ChoiceBuilder, events: Vec<TurnEvent>) -> (String, Vec<Event>, Option<ChoiceState>) {
         let (mut text, mut others) = (String::new(), Vec::new());
         for event in events {
             let step = answer.push(event);
@@ -209,7 +209,7 @@ mod tests {
                     others.push(event);
                 }
             }
-            if matches!(step.state, State::Over(_)) {
+            if matches!(step.state, ChoiceState::Over(_)) {
                 return (text, others, Some(step.state));
             }
         }
@@ -231,7 +231,7 @@ mod tests {
         let (text, others, state) = run(answer(&Format::Text, &[]), events);
         assert_eq!(text, "look\n\ndone");
         assert_eq!(others, [finished(FinishReason::Stop)]);
-        assert_eq!(state, Some(State::Over(Some(pb::Usage::default()))));
+        assert_eq!(state, Some(ChoiceState::Over(Some(pb::Usage::default()))));
     }
 
     #[test]
@@ -257,11 +257,11 @@ mod tests {
         let events = [message("one STOP two").to_vec(), vec![end()]].concat();
         let (text, others, state) = run(answer(&Format::Text, &["STOP"]), events);
         assert_eq!((text.as_str(), others), ("one ", vec![finished(FinishReason::Stop)]));
-        assert_eq!(state, Some(State::Over(Some(pb::Usage::default()))));
+        assert_eq!(state, Some(ChoiceState::Over(Some(pb::Usage::default()))));
 
         let events = [message("one STOP two").to_vec(), message("more").to_vec()].concat();
         let (text, _, state) = run(answer(&Format::Text, &["STOP"]), events);
-        assert_eq!((text.as_str(), state), ("one ", Some(State::Over(None))));
+        assert_eq!((text.as_str(), state), ("one ", Some(ChoiceState::Over(None))));
     }
 
     #[test]
@@ -269,7 +269,7 @@ mod tests {
         let call = pb::ToolCall { id: "1".into(), ..Default::default() };
         let mut answer = demanding(&[]);
         for event in [message("look").to_vec(), message("twice").to_vec()].concat() {
-            assert_eq!(answer.push(event), Step::default());
+            assert_eq!(answer.push(event), Emitted::default());
         }
         let thoughts = answer.push(TurnEvent::Reasoning("hm".into()));
         assert_eq!(thoughts.events, [Event::ReasoningDelta(pb::ReasoningDelta { text: "hm".into() })]);

@@ -13,8 +13,8 @@ use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
 use tonic::Status;
 
 use super::{
-    choice::{Answer, State},
-    turn_log::Account,
+    choice::{ChoiceBuilder, ChoiceState},
+    turn_log::TurnLog,
 };
 use crate::{
     context::deadline::Deadline,
@@ -35,11 +35,11 @@ const HELD_BACK_FOR_CALL: Duration = Duration::from_secs(30);
 const LINGER: Duration = Duration::from_millis(250);
 
 /// What the service gives to both doors.
-pub(super) type Running = Pin<Box<dyn Stream<Item = Result<pb::ChatEvent, Status>> + Send>>;
+pub(super) type EventStream = Pin<Box<dyn Stream<Item = Result<pb::ChatEvent, Status>> + Send>>;
 
 /// A request whose first turn has begun.
-pub(super) struct Begun {
-    pub(super) account: Account,
+pub(super) struct StartedRequest {
+    pub(super) account: TurnLog,
     pub(super) deadline: Deadline,
     pub(super) started: pb::Started,
     pub(super) choices: Vec<Choice>,
@@ -53,20 +53,20 @@ pub(super) struct Begun {
 pub(super) struct Choice {
     /// The turn; it may still have to wait for its slot.
     pub(super) events: Events,
-    pub(super) answer: Answer,
+    pub(super) answer: ChoiceBuilder,
 }
 
 /// What a choice says.
-enum Said {
+enum ChoiceOutput {
     Event(Event),
     Over(Option<pb::Usage>),
 }
 
-impl Begun {
+impl StartedRequest {
     /// The stream for the caller. What it holds is held for each request under way, so it is little.
-    pub(super) fn run(self) -> Running {
+    pub(super) fn run(self) -> EventStream {
         let Self { account, deadline, started, choices, stop, presence } = self;
-        let mut story = Story::new(account, started, &choices);
+        let mut story = StreamState::new(account, started, &choices);
         let hold = if story.awaits_call { HELD_BACK_FOR_CALL } else { HELD_BACK };
         let hold_until = deadline.at().min(Instant::now() + hold);
         let mut merged = merge(choices);
@@ -109,29 +109,29 @@ impl Begun {
 }
 
 /// What the caller has been told so far.
-struct Story {
-    account: Account,
+struct StreamState {
+    account: TurnLog,
     /// Number of the next event.
     next: u64,
     /// Held back until something is said after which a failure is no longer one of the call.
-    held: Option<Box<Held>>,
+    held: Option<Box<BufferedHead>>,
     awaits_call: bool,
     /// Choices that have not come to their end.
     left: usize,
     usage: Option<pb::Usage>,
 }
 
-struct Held {
+struct BufferedHead {
     started: pb::Started,
     early: Vec<(u32, Event)>,
 }
 
-impl Story {
-    fn new(account: Account, started: pb::Started, choices: &[Choice]) -> Self {
+impl StreamState {
+    fn new(account: TurnLog, started: pb::Started, choices: &[Choice]) -> Self {
         Self {
             account,
             next: 0,
-            held: Some(Box::new(Held { started, early: Vec::new() })),
+            held: Some(Box::new(BufferedHead { started, early: Vec::new() })),
             awaits_call: choices.iter().any(|choice| choice.answer.awaits_call()),
             left: choices.len(),
             usage: Some(pb::Usage::default()),
@@ -139,10 +139,10 @@ impl Story {
     }
 
     /// What the caller is to be told. `None` is said when nothing can be held back any longer.
-    fn hear(&mut self, said: Option<(u32, Said)>) -> Vec<pb::ChatEvent> {
+    fn hear(&mut self, said: Option<(u32, ChoiceOutput)>) -> Vec<pb::ChatEvent> {
         let event = match said {
-            Some((index, Said::Event(event))) => Some((index, event)),
-            Some((_, Said::Over(told))) => {
+            Some((index, ChoiceOutput::Event(event))) => Some((index, event)),
+            Some((_, ChoiceOutput::Over(told))) => {
                 self.left -= 1;
                 self.usage = sum(self.usage, told);
                 None
@@ -199,7 +199,7 @@ fn is_early(event: &Event, awaits_call: bool) -> bool {
     }
 }
 
-type Merged = Pin<Box<dyn Stream<Item = (u32, Result<Said, Error>)> + Send>>;
+type Merged = Pin<Box<dyn Stream<Item = (u32, Result<ChoiceOutput, Error>)> + Send>>;
 
 fn merge(choices: Vec<Choice>) -> Merged {
     let numbered = (0u32..)
@@ -214,7 +214,7 @@ fn merge(choices: Vec<Choice>) -> Merged {
 }
 
 /// One choice from its first event to its end.
-fn say(mut choice: Choice) -> impl Stream<Item = Result<Said, Error>> + Send {
+fn say(mut choice: Choice) -> impl Stream<Item = Result<ChoiceOutput, Error>> + Send {
     try_stream! {
         let mut cut = false;
         loop {
@@ -231,23 +231,23 @@ fn say(mut choice: Choice) -> impl Stream<Item = Result<Said, Error>> + Send {
                 // The answer was whole before the turn failed, fell silent or went on: it stands.
                 Some(Err(_)) | None => {
                     if let Some(event) = choice.answer.abandoned() {
-                        yield Said::Event(event);
+                        yield ChoiceOutput::Event(event);
                     }
-                    yield Said::Over(None);
+                    yield ChoiceOutput::Over(None);
                     return;
                 }
             };
             let step = choice.answer.push(event);
             for event in step.events {
-                yield Said::Event(event);
+                yield ChoiceOutput::Event(event);
             }
             match step.state {
-                State::Open => {}
-                State::Cut => cut = true,
-                State::Over(usage) => {
+                ChoiceState::Open => {}
+                ChoiceState::Cut => cut = true,
+                ChoiceState::Over(usage) => {
                     // Ended before the usage is told on: nobody needs the process any more.
                     drop(choice.events);
-                    yield Said::Over(usage);
+                    yield ChoiceOutput::Over(usage);
                     return;
                 }
             }

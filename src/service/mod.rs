@@ -21,17 +21,17 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status, metadata::MetadataMap};
 
 use self::{
-    admission::{Admission, Ticket},
-    choice::Answer,
-    event_stream::{Begun, Choice, Running},
+    admission::{Admission, QueueTicket},
+    choice::ChoiceBuilder,
+    event_stream::{Choice, EventStream, StartedRequest},
     output_filter::TextFilter,
-    turn_log::Account,
-    validate::{Parsed, Rules},
+    turn_log::TurnLog,
+    validate::{RequestPolicy, ValidatedRequest},
 };
 use super::{
     config::Config,
     context::deadline::Deadline,
-    engine::{Engine, Events, Slot, Turn},
+    engine::{Engine, Events, Turn, TurnGuard},
     error::Error,
     pb::{self, codex_service_server::CodexService},
 };
@@ -40,7 +40,7 @@ use super::{
 #[derive(Debug)]
 pub struct Service {
     engine: Arc<dyn Engine>,
-    rules: Rules,
+    rules: RequestPolicy,
     admission: Admission,
     /// Turns that run at once, where the operator has said it.
     max_running: Option<usize>,
@@ -60,7 +60,7 @@ impl Service {
         let max_running = config.limits.max_concurrency;
         let running = max_running.unwrap_or_else(|| engine.usual_concurrency());
         let admission = Admission::new(running, config.limits.max_queue);
-        let rules = Rules {
+        let rules = RequestPolicy {
             models: config.models.clone(),
             limits: config.limits.clone(),
             sandbox: config.codex.sandbox,
@@ -105,13 +105,13 @@ impl Service {
     }
 
     /// Checks, admits and starts a request; the stream of a request that could not start is an error of the call.
-    async fn start(&self, metadata: &MetadataMap, request: pb::ChatRequest) -> Result<Running, Error> {
+    async fn start(&self, metadata: &MetadataMap, request: pb::ChatRequest) -> Result<EventStream, Error> {
         let presence = self.present.token();
         self.resize();
         let parsed = self.rules.parse(request, self.admission.capacity())?;
         self.engine.check(&parsed.turn)?;
         let deadline = Deadline::new(self.rules.limits.timeout, metadata, parsed.timeout)?;
-        let mut account = Account::new(chat_id(), parsed.turn.model.clone(), "", parsed.n);
+        let mut account = TurnLog::new(chat_id(), parsed.turn.model.clone(), "", parsed.n);
         account.metadata.clone_from(&parsed.metadata);
         let begun = async {
             let tickets = self.admission.enter(parsed.n)?;
@@ -134,15 +134,15 @@ impl Service {
             model: parsed.model_asked,
             system_fingerprint,
         };
-        Ok(Begun { account, deadline, started, choices, stop: self.stop.clone(), presence }.run())
+        Ok(StartedRequest { account, deadline, started, choices, stop: self.stop.clone(), presence }.run())
     }
 
     /// The first choice has its slot and runs; the others take theirs as they come.
     async fn choices(
         &self,
         id: &str,
-        parsed: &Parsed,
-        tickets: Vec<Ticket>,
+        parsed: &ValidatedRequest,
+        tickets: Vec<QueueTicket>,
         deadline: Deadline,
     ) -> Result<Vec<Choice>, Error> {
         let mut choices = Vec::new();
@@ -154,7 +154,7 @@ impl Service {
             let events = if index == 0 { opened.await? } else { later(opened, deadline) };
             let events = if parsed.n == 1 { events } else { beside_others(events) };
             let filter = TextFilter::new(self.strip_answer_tags, &parsed.stop, parsed.max_output_tokens);
-            choices.push(Choice { events, answer: Answer::new(&parsed.turn, filter) });
+            choices.push(Choice { events, answer: ChoiceBuilder::new(&parsed.turn, filter) });
         }
         Ok(choices)
     }
@@ -169,11 +169,13 @@ impl Service {
 async fn open(
     engine: Arc<dyn Engine>,
     turn: Turn,
-    ticket: Ticket,
+    ticket: QueueTicket,
     deadline: Deadline,
 ) -> Result<Events, Error> {
     let permit = ticket.slot(deadline.at()).await?;
-    timeout_at(deadline.at(), engine.run(turn, Slot::new(permit))).await.map_err(|_| deadline.exceeded())?
+    timeout_at(deadline.at(), engine.run(turn, TurnGuard::new(permit)))
+        .await
+        .map_err(|_| deadline.exceeded())?
 }
 
 /// A turn that is opened when its events are first asked for.
@@ -209,7 +211,7 @@ fn unix_seconds() -> i64 {
 
 #[tonic::async_trait]
 impl CodexService for Service {
-    type StreamChatStream = Running;
+    type StreamChatStream = EventStream;
 
     async fn chat(&self, request: Request<pb::ChatRequest>) -> Result<Response<pb::ChatResponse>, Status> {
         let (metadata, _, request) = request.into_parts();
@@ -217,7 +219,7 @@ impl CodexService for Service {
         Ok(Response::new(collect::response(events).await?))
     }
 
-    async fn stream_chat(&self, request: Request<pb::ChatRequest>) -> Result<Response<Running>, Status> {
+    async fn stream_chat(&self, request: Request<pb::ChatRequest>) -> Result<Response<EventStream>, Status> {
         let (metadata, _, request) = request.into_parts();
         Ok(Response::new(self.start(&metadata, request).await?))
     }

@@ -8,7 +8,7 @@ use crate::{error::Error, pb};
 
 /// Written to the log when dropped.
 #[derive(Debug)]
-pub(super) struct Account {
+pub(super) struct TurnLog {
     pub(super) id: String,
     pub(super) model: String,
     pub(super) engine: &'static str,
@@ -31,7 +31,7 @@ enum Outcome {
     Failed(Error),
 }
 
-impl Account {
+impl TurnLog {
     pub(super) fn new(id: String, model: String, engine: &'static str, choices: u32) -> Self {
         Self {
             id,
@@ -71,7 +71,7 @@ impl Account {
     }
 }
 
-impl Drop for Account {
+impl Drop for TurnLog {
     fn drop(&mut self) {
         let _in_span = self.span.enter();
         let (outcome, usage, cause) = match &self.outcome {

@@ -36,7 +36,7 @@ pub async fn log(mut request: Request, next: Next) -> Response {
     // Of the highest level, so that no filter takes the id away from a line that it lets pass.
     let span = tracing::error_span!("request", request.id = id.to_str().unwrap_or_default());
     // The line is written when it is dropped; inside the span, also when the caller hangs up before the head.
-    let line = Line::new(&request);
+    let line = AccessLogEntry::new(&request);
     let answer = async move {
         let mut line = line;
         let response = next.run(request).await;
@@ -45,7 +45,7 @@ pub async fn log(mut request: Request, next: Next) -> Response {
     };
     let (mut response, line) = answer.instrument(span.clone()).await;
     response.headers_mut().insert(REQUEST_ID, id);
-    response.map(|body| Body::new(Logged::new(body, line, span)))
+    response.map(|body| Body::new(LoggedBody::new(body, line, span)))
 }
 
 fn take_or_make_id(headers: &HeaderMap) -> HeaderValue {
@@ -60,7 +60,7 @@ fn take_or_make_id(headers: &HeaderMap) -> HeaderValue {
 
 /// The line of one request, written when it is dropped.
 #[derive(Debug)]
-struct Line {
+struct AccessLogEntry {
     method: Method,
     path: String,
     route: Option<MatchedPath>,
@@ -70,7 +70,7 @@ struct Line {
     outcome: &'static str,
 }
 
-impl Line {
+impl AccessLogEntry {
     fn new(request: &Request) -> Self {
         Self {
             method: request.method().clone(),
@@ -107,7 +107,7 @@ impl Line {
     }
 }
 
-impl Drop for Line {
+impl Drop for AccessLogEntry {
     fn drop(&mut self) {
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let status = self.head.map(|(status, _)| status.as_u16());
@@ -136,16 +136,16 @@ impl Drop for Line {
 
 /// A response body that ends the line of its request.
 #[derive(Debug)]
-struct Logged {
+struct LoggedBody {
     body: Option<Body>,
-    line: Option<Line>,
+    line: Option<AccessLogEntry>,
     /// Bytes until the announced length is reached.
     rest: Option<u64>,
     span: Span,
 }
 
-impl Logged {
-    fn new(body: Body, line: Line, span: Span) -> Self {
+impl LoggedBody {
+    fn new(body: Body, line: AccessLogEntry, span: Span) -> Self {
         let rest = http_body::Body::size_hint(&body).exact();
         let is_head = line.method == Method::HEAD;
         let mut this = Self { body: Some(body), line: Some(line), rest, span };
@@ -172,7 +172,7 @@ impl Logged {
     }
 }
 
-impl http_body::Body for Logged {
+impl http_body::Body for LoggedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -207,7 +207,7 @@ impl http_body::Body for Logged {
     }
 }
 
-impl Drop for Logged {
+impl Drop for LoggedBody {
     fn drop(&mut self) {
         // What the body's end sets off is told under the request's id as well.
         let body = self.body.take();

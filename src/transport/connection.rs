@@ -24,10 +24,10 @@ use tower::ServiceExt;
 use super::{
     protocol_sniff,
     protocol_sniff::Protocol,
-    stalled_response::{Outgoing, unless_stuck},
-    write_timeout::{Stalled, Traffic},
+    stalled_response::{TimedBody, unless_stuck},
+    write_timeout::{ConnectionActivity, WriteTimeout},
 };
-use crate::config::Doors;
+use crate::config::ServerConfig;
 
 /// Requests that one HTTP/2 client may have open on one connection.
 const MAX_STREAMS: u32 = 1024;
@@ -57,7 +57,7 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// What all connections of one listener share.
 #[derive(Debug)]
-pub(crate) struct Connections {
+pub(crate) struct ConnectionServer {
     app: Router,
     http1: http1::Builder,
     http2: http2::Builder<Streams>,
@@ -67,10 +67,10 @@ pub(crate) struct Connections {
     kill: CancellationToken,
 }
 
-impl Connections {
+impl ConnectionServer {
     pub(crate) fn new(
         app: Router,
-        doors: &Doors,
+        doors: &ServerConfig,
         tracker: TaskTracker,
         drain: CancellationToken,
         kill: CancellationToken,
@@ -111,12 +111,12 @@ impl Connections {
         stream: TcpStream,
         peer: SocketAddr,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let traffic = Arc::new(Traffic::default());
+        let traffic = Arc::new(ConnectionActivity::default());
         let (protocol, io) = tokio::select! {
             looked = protocol_sniff::look(stream, self.header_timeout) => looked?,
             () = self.drain_and_last_words() => return Ok(()),
         };
-        let io = TokioIo::new(Stalled::new(io, self.write_timeout, Arc::clone(&traffic)));
+        let io = TokioIo::new(WriteTimeout::new(io, self.write_timeout, Arc::clone(&traffic)));
         let service = service_fn(|mut request: hyper::Request<Incoming>| {
             let in_flight = traffic.request();
             request.extensions_mut().insert(ConnectInfo(peer));
@@ -124,7 +124,7 @@ impl Connections {
             let limit = self.write_timeout;
             async move {
                 let Ok(response) = answer.await;
-                Ok::<_, Infallible>(response.map(|body| Outgoing::new(body, limit, in_flight)))
+                Ok::<_, Infallible>(response.map(|body| TimedBody::new(body, limit, in_flight)))
             }
         });
         // Boxed, so that the one does not take the room of the other.
@@ -141,7 +141,7 @@ impl Connections {
     async fn see_to_its_end<C: GracefulConnection>(
         &self,
         connection: C,
-        traffic: &Traffic,
+        traffic: &ConnectionActivity,
     ) -> Result<(), C::Error> {
         let mut connection = pin!(connection);
         tokio::select! {

@@ -19,8 +19,8 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::connection::Connections;
-use super::config::Doors;
+use self::connection::ConnectionServer;
+use super::config::ServerConfig;
 
 /// Connections that the kernel keeps for us while we are busy.
 const BACKLOG: i32 = 4096;
@@ -51,12 +51,13 @@ pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
 pub async fn serve(
     listener: TcpListener,
     app: Router,
-    doors: &Doors,
+    doors: &ServerConfig,
     drain: CancellationToken,
     kill: CancellationToken,
 ) {
     let tracker = TaskTracker::new();
-    let connections = Arc::new(Connections::new(app, doors, tracker.clone(), drain.clone(), kill.clone()));
+    let connections =
+        Arc::new(ConnectionServer::new(app, doors, tracker.clone(), drain.clone(), kill.clone()));
     let seats = Arc::new(Semaphore::new(doors.max_connections));
     let accepting = async {
         while let Some((seat, stream, peer)) = next(&listener, &seats).await {

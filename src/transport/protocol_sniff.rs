@@ -24,7 +24,7 @@ pub(crate) enum Protocol {
 
 /// A connection whose first bytes were looked at. Whoever reads it gets them.
 #[derive(Debug)]
-pub(crate) struct FirstBytes<T> {
+pub(crate) struct PrefixedIo<T> {
     bytes: [u8; PREFACE.len()],
     /// How many there are, and how many of them were read.
     length: usize,
@@ -36,8 +36,8 @@ pub(crate) struct FirstBytes<T> {
 pub(crate) async fn look<T: AsyncRead + Unpin>(
     io: T,
     limit: Duration,
-) -> io::Result<(Protocol, FirstBytes<T>)> {
-    let mut first = FirstBytes { bytes: [0; PREFACE.len()], length: 0, read: 0, io };
+) -> io::Result<(Protocol, PrefixedIo<T>)> {
+    let mut first = PrefixedIo { bytes: [0; PREFACE.len()], length: 0, read: 0, io };
     let told = timeout(limit, async {
         loop {
             let read = first.io.read(&mut first.bytes[first.length..]).await?;
@@ -55,7 +55,7 @@ pub(crate) async fn look<T: AsyncRead + Unpin>(
     Ok((protocol, first))
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for FirstBytes<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for PrefixedIo<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.read == this.length {
@@ -74,7 +74,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for FirstBytes<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for FirstBytes<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for PrefixedIo<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(cx, buf)
     }

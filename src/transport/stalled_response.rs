@@ -21,13 +21,13 @@ const STEP_BYTES: usize = 64 * 1024;
 
 tokio::task_local! {
     /// When the body of the running task should have been asked for its next frame.
-    static DUE: Arc<Due>;
+    static DUE: Arc<StallDeadline>;
 }
 
 #[derive(Debug, Default)]
-struct Due(Mutex<Option<Instant>>);
+struct StallDeadline(Mutex<Option<Instant>>);
 
-impl Due {
+impl StallDeadline {
     fn set(&self, due: Option<Instant>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = due;
     }
@@ -40,7 +40,7 @@ impl Due {
 /// Runs the task that sends a response, to its end or until the client has not taken a frame of its body in time.
 /// `None` is the latter. The task is boxed: every future around it would hold it twice.
 pub(crate) async fn unless_stuck<F: Future>(task: Pin<Box<F>>) -> Option<F::Output> {
-    let due = Arc::new(Due::default());
+    let due = Arc::new(StallDeadline::default());
     let mut task = pin!(DUE.scope(Arc::clone(&due), task));
     let mut timer = None;
     std::future::poll_fn(|cx| {
@@ -61,20 +61,20 @@ pub(crate) async fn unless_stuck<F: Future>(task: Pin<Box<F>>) -> Option<F::Outp
 
 /// A response body on its way to a client.
 #[derive(Debug)]
-pub(crate) struct Outgoing {
+pub(crate) struct TimedBody {
     body: Body,
     limit: Duration,
     #[expect(dead_code, reason = "held for its destructor")]
     request: InFlight,
 }
 
-impl Outgoing {
+impl TimedBody {
     pub(crate) fn new(body: Body, limit: Duration, request: InFlight) -> Self {
         Self { body, limit, request }
     }
 }
 
-impl http_body::Body for Outgoing {
+impl http_body::Body for TimedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -103,7 +103,7 @@ impl http_body::Body for Outgoing {
     }
 }
 
-impl Drop for Outgoing {
+impl Drop for TimedBody {
     fn drop(&mut self) {
         // On HTTP/1.1 the task goes on with the next request.
         set_due(None);
@@ -123,14 +123,14 @@ mod tests {
     use tokio::time::{sleep, timeout};
 
     use super::*;
-    use crate::transport::write_timeout::Traffic;
+    use crate::transport::write_timeout::ConnectionActivity;
 
     const LIMIT: Duration = Duration::from_secs(60);
 
-    fn body(frames: Vec<Vec<u8>>) -> Outgoing {
+    fn body(frames: Vec<Vec<u8>>) -> TimedBody {
         let frames = frames.into_iter().map(Ok::<_, std::io::Error>);
         let body = Body::from_stream(futures_util::stream::iter(frames));
-        Outgoing::new(body, LIMIT, Arc::<Traffic>::default().request())
+        TimedBody::new(body, LIMIT, Arc::<ConnectionActivity>::default().request())
     }
 
     #[tokio::test(start_paused = true)]

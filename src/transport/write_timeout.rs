@@ -19,16 +19,16 @@ use tokio::{
 
 /// Fails a write with `TimedOut` when the peer has taken nothing for the limit.
 #[derive(Debug)]
-pub(crate) struct Stalled<T> {
+pub(crate) struct WriteTimeout<T> {
     io: T,
     limit: Duration,
     waiting: Option<Pin<Box<Sleep>>>,
-    traffic: Arc<Traffic>,
+    traffic: Arc<ConnectionActivity>,
 }
 
 /// What happens on one connection.
 #[derive(Debug, Default)]
-pub(crate) struct Traffic {
+pub(crate) struct ConnectionActivity {
     requests: AtomicUsize,
     moves: AtomicUsize,
     write_waits: AtomicBool,
@@ -36,9 +36,9 @@ pub(crate) struct Traffic {
 
 /// One request that is being answered.
 #[derive(Debug)]
-pub(crate) struct InFlight(Arc<Traffic>);
+pub(crate) struct InFlight(Arc<ConnectionActivity>);
 
-impl Traffic {
+impl ConnectionActivity {
     pub(crate) fn request(self: &Arc<Self>) -> InFlight {
         self.requests.fetch_add(1, Relaxed);
         InFlight(Arc::clone(self))
@@ -61,8 +61,8 @@ impl Drop for InFlight {
     }
 }
 
-impl<T> Stalled<T> {
-    pub(crate) fn new(io: T, limit: Duration, traffic: Arc<Traffic>) -> Self {
+impl<T> WriteTimeout<T> {
+    pub(crate) fn new(io: T, limit: Duration, traffic: Arc<ConnectionActivity>) -> Self {
         Self { io, limit, waiting: None, traffic }
     }
 
@@ -89,7 +89,7 @@ impl<T> Stalled<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Stalled<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.io).poll_write(cx, buf);
         self.count(&result);
@@ -121,7 +121,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Stalled<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Stalled<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for WriteTimeout<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -147,8 +147,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_takes_nothing_is_cut_after_the_limit() {
         let (_client, server) = duplex(4);
-        let traffic = Arc::new(Traffic::default());
-        let mut server = Stalled::new(server, LIMIT, Arc::clone(&traffic));
+        let traffic = Arc::new(ConnectionActivity::default());
+        let mut server = WriteTimeout::new(server, LIMIT, Arc::clone(&traffic));
         let start = Instant::now();
         server.write_all(b"1234").await.unwrap();
         assert!(traffic.is_idle());
@@ -161,7 +161,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_slow_peer_is_not_cut() {
         let (mut client, server) = duplex(4);
-        let mut server = Stalled::new(server, LIMIT, Arc::default());
+        let mut server = WriteTimeout::new(server, LIMIT, Arc::default());
         let sent = server.write_all(b"1234567890ab");
         let taken = async {
             let mut got = [0; 4];
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn a_request_counts_until_it_is_dropped() {
-        let traffic = Arc::new(Traffic::default());
+        let traffic = Arc::new(ConnectionActivity::default());
         let request = traffic.request();
         assert!(!traffic.is_idle());
         drop(request);

@@ -14,7 +14,7 @@ use crate::{
         grpc::kind,
         http::body,
         processes,
-        staged::Gate,
+        staged::Authenticator,
     },
 };
 
@@ -233,7 +233,7 @@ async fn in_danger_mode_the_commands_of_the_real_cli_die_with_their_turn() {
 async fn in_danger_mode_who_clears_the_environment_does_not_escape_either() {
     let settings = [("CODEX_SANDBOX", "danger-full-access"), ("CODEX_WORKERS", "1")];
     let app = TestApp::real(&settings).await;
-    let mut gate = Gate::in_folder(&app.home.path().join("work"));
+    let mut gate = Authenticator::in_folder(&app.home.path().join("work"));
     let name = |number: u32| format!("{}.{number}", 98_000 + std::process::id() % 1000);
     let alive = |number: u32| !processes::named(&format!("sleep\0{}", name(number))).is_empty();
     let leave = |number: u32| format!("env -i setsid sleep {} >/dev/null 2>&1 & sleep 0.1", name(number));

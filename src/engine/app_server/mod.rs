@@ -18,16 +18,16 @@ use tokio::{sync::mpsc, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
-    history::{Opening, turn_cache::Memory},
+    history::{InitialHistory, turn_cache::TurnCache},
     tools::ToolSet,
     translate::Translator,
-    turn::{Conductor, params::Setting, start::Beginning},
+    turn::{TurnDriver, params::ThreadParams, start::TurnStart},
     worker::{
-        factory::Workshop,
-        pool::{Nursery, Pool},
+        factory::WorkerFactory,
+        pool::{Pool, SpawnWorker},
     },
 };
-use super::{Check, Engine, EngineStatus, Events, Slot, Turn, cli::probe::Installed, process::Launcher};
+use super::{Check, Engine, EngineStatus, Events, Turn, TurnGuard, cli::probe::CliInfo, process::Launcher};
 use crate::{
     config::{Codex, Config, Log, Profile},
     error::Error,
@@ -50,8 +50,8 @@ pub(super) struct AppServer {
     codex: Codex,
     log: Log,
     pool: Arc<Pool>,
-    memory: Arc<Memory>,
-    workshop: Arc<Workshop>,
+    memory: Arc<TurnCache>,
+    workshop: Arc<WorkerFactory>,
     launcher: Launcher,
     tasks: TaskTracker,
     /// Those that conduct turns.
@@ -64,20 +64,20 @@ impl AppServer {
     pub(super) async fn start(
         config: &Config,
         launcher: Launcher,
-        installed: &Installed,
+        installed: &CliInfo,
     ) -> Result<Self, String> {
         let (codex, log) = (config.codex.clone(), config.log.clone());
         let tasks = TaskTracker::new();
-        let workshop = Workshop::new(config, &launcher, installed, &tasks).await?;
+        let workshop = WorkerFactory::new(config, &launcher, installed, &tasks).await?;
         let first = workshop.worker().await?;
         let rules = codex.workers.clone();
         let workshop = Arc::new(workshop);
-        let nursery: Arc<dyn Nursery> = Arc::<Workshop>::clone(&workshop);
+        let nursery: Arc<dyn SpawnWorker> = Arc::<WorkerFactory>::clone(&workshop);
         let pool = Pool::start(first, rules, nursery, &tasks);
         Ok(Self {
             pool,
             workshop,
-            memory: Arc::new(Memory::new(MEMORY_TURNS, MEMORY_BYTES)),
+            memory: Arc::new(TurnCache::new(MEMORY_TURNS, MEMORY_BYTES)),
             launcher,
             tasks,
             turns: TaskTracker::new(),
@@ -93,10 +93,10 @@ impl AppServer {
     }
 
     /// What the doctor finds: whether a worker starts, and each thing that the gate looks at.
-    pub(super) async fn examine(config: &Config, launcher: &Launcher, installed: &Installed) -> Vec<Check> {
+    pub(super) async fn examine(config: &Config, launcher: &Launcher, installed: &CliInfo) -> Vec<Check> {
         let tasks = TaskTracker::new();
         let found = async {
-            let workshop = Workshop::new(config, launcher, installed, &tasks).await?;
+            let workshop = WorkerFactory::new(config, launcher, installed, &tasks).await?;
             let worker = workshop.hatch(&workshop.kit()).await?;
             let found = capabilities::detect(&worker.peer, &config.codex, installed).await;
             worker.dismiss();
@@ -121,10 +121,10 @@ impl AppServer {
 
 #[tonic::async_trait]
 impl Engine for AppServer {
-    async fn run(&self, mut turn: Turn, slot: Slot) -> Result<Events, Error> {
+    async fn run(&self, mut turn: Turn, slot: TurnGuard) -> Result<Events, Error> {
         let tools = ToolSet::new(&turn)?;
-        let opening = Opening::of(&turn, &tools, &self.memory);
-        let setting = Setting::of(&turn, &self.codex, &tools, &opening);
+        let opening = InitialHistory::of(&turn, &tools, &self.memory);
+        let setting = ThreadParams::of(&turn, &self.codex, &tools, &opening);
         if self.log.debug {
             let items = Value::from(opening.items.clone()).to_string();
             let items: String = items.chars().take(self.log.max_chars).collect();
@@ -133,7 +133,7 @@ impl Engine for AppServer {
         let place = self.memory.place(&turn, turn.messages.len());
         // They are in the opening by now, pictures of many megabytes among them.
         turn.messages = Vec::new();
-        let conductor = Box::new(Conductor {
+        let conductor = Box::new(TurnDriver {
             pool: Arc::clone(&self.pool),
             memory: Arc::clone(&self.memory),
             place,
@@ -146,7 +146,7 @@ impl Engine for AppServer {
             stop: self.stop.clone(),
         });
         let (out, events) = mpsc::channel(EVENTS);
-        self.turns.spawn(conductor.run(Box::new(Beginning { turn, setting, opening }), slot, out));
+        self.turns.spawn(conductor.run(Box::new(TurnStart { turn, setting, opening }), slot, out));
         Ok(stream::unfold(events, async |mut events| Some((*events.recv().await?, events))).boxed())
     }
 

@@ -4,22 +4,22 @@ use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt, path::PathBuf, t
 
 use super::{environment, locate};
 use crate::config::Codex;
-use crate::engine::process::{Answer, Launch, Launcher};
+use crate::engine::process::{Answer, Launcher, SpawnSpec};
 
 /// What the installed CLI is and has.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Installed {
+pub(crate) struct CliInfo {
     pub(crate) program: PathBuf,
     pub(crate) version: String,
     /// Its features, and whether each is on by the user's configuration.
     pub(crate) features: BTreeMap<String, bool>,
     /// Which program it was.
-    pub(crate) fingerprint: Option<Fingerprint>,
+    pub(crate) fingerprint: Option<BinaryId>,
 }
 
 /// What tells one program from the next one, be it at the same place or another.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Fingerprint {
+pub(crate) struct BinaryId {
     program: PathBuf,
     inode: (u64, u64),
     modified: (i64, i64),
@@ -32,7 +32,7 @@ const OLDEST: (u64, u64) = (0, 110);
 /// Time for one question; the CLI needs some 20 ms.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-impl Installed {
+impl CliInfo {
     /// Whether the program that would be started now is another one. Where there is none, nothing can be said.
     pub(crate) fn is_outdated(&self, codex: &Codex) -> bool {
         fingerprint(codex).is_some_and(|now| Some(&now) != self.fingerprint.as_ref())
@@ -40,10 +40,10 @@ impl Installed {
 }
 
 /// Which program would be started now. Cheap.
-pub(crate) fn fingerprint(codex: &Codex) -> Option<Fingerprint> {
+pub(crate) fn fingerprint(codex: &Codex) -> Option<BinaryId> {
     let program = locate::find(codex.bin.as_deref(), &codex.env).ok()?;
     let meta = fs::metadata(&program).ok()?;
-    Some(Fingerprint {
+    Some(BinaryId {
         program,
         inode: (meta.dev(), meta.ino()),
         modified: (meta.mtime(), meta.mtime_nsec()),
@@ -52,7 +52,7 @@ pub(crate) fn fingerprint(codex: &Codex) -> Option<Fingerprint> {
 }
 
 /// Looks at the CLI; the error tells the operator what to do.
-pub(crate) async fn look(codex: &Codex, launcher: &Launcher) -> Result<Installed, String> {
+pub(crate) async fn look(codex: &Codex, launcher: &Launcher) -> Result<CliInfo, String> {
     let program = locate::find(codex.bin.as_deref(), &codex.env)?;
     // Taken first: one that is replaced while it is asked is another one.
     let fingerprint = fingerprint(codex);
@@ -63,12 +63,12 @@ pub(crate) async fn look(codex: &Codex, launcher: &Launcher) -> Result<Installed
         return Err(trouble);
     }
     let ask = async |arguments: &[&str]| {
-        let launch = Launch {
+        let launch = SpawnSpec {
             program: program.clone(),
             arguments: arguments.iter().map(Into::into).collect(),
             env: environment::environment(codex),
             folder: codex.workspace.clone(),
-            ..Launch::default()
+            ..SpawnSpec::default()
         };
         let question = arguments.join(" ");
         match tokio::time::timeout(PATIENCE, launcher.ask(launch)).await {
@@ -98,7 +98,7 @@ pub(crate) async fn look(codex: &Codex, launcher: &Launcher) -> Result<Installed
     if answer.code != Some(0) {
         return Err(format!("the Codex CLI refuses its configuration: {}", answer.words()));
     }
-    Ok(Installed { program, version, features: features(&answer.stdout), fingerprint })
+    Ok(CliInfo { program, version, features: features(&answer.stdout), fingerprint })
 }
 
 /// `codex-cli 0.169.0` → `0.169.0`
@@ -143,7 +143,7 @@ mod tests {
         let env = [("CODEX_BIN".into(), link.clone().into()), ("PATH".into(), "".into())].into();
         let codex = Config::load(Sources { env, ..Sources::default() }).unwrap().codex;
         put("old", "the first one");
-        let installed = Installed { fingerprint: fingerprint(&codex), ..Installed::default() };
+        let installed = CliInfo { fingerprint: fingerprint(&codex), ..CliInfo::default() };
         assert!(!installed.is_outdated(&codex));
         // Of the same size, made within the same tick of the clock, and perhaps for a moment.
         put("next", "the other one");

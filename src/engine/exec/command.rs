@@ -9,14 +9,14 @@ use crate::{
     config::{Codex, Sandbox},
     engine::{
         Format, Turn,
-        cli::{environment, probe::Installed, provider},
-        process::{Input, Launch},
+        cli::{environment, probe::CliInfo, provider},
+        process::{Input, SpawnSpec},
     },
     error::Error,
 };
 
 /// The command of one turn.
-pub(super) fn of(turn: &Turn, codex: &Codex, installed: &Installed) -> Result<Launch, Error> {
+pub(super) fn of(turn: &Turn, codex: &Codex, installed: &CliInfo) -> Result<SpawnSpec, Error> {
     let prompt = Prompt::of(turn);
     let mut arguments = Arguments::default();
     arguments.many(["-a", &codex.approval_policy, "exec", "--json", "--ephemeral"]);
@@ -60,7 +60,7 @@ pub(super) fn of(turn: &Turn, codex: &Codex, installed: &Installed) -> Result<La
     }
 
     arguments.one("-");
-    Ok(Launch {
+    Ok(SpawnSpec {
         program: installed.program.clone(),
         arguments: arguments.0,
         env,

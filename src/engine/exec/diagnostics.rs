@@ -8,7 +8,7 @@ use crate::{
     engine::{
         Check, Outcome,
         cli::{environment, probe, provider},
-        process::Launch,
+        process::SpawnSpec,
     },
 };
 
@@ -133,12 +133,12 @@ impl Exec {
         program: &std::path::Path,
         arguments: &[&str],
     ) -> Result<crate::engine::process::Answer, String> {
-        let launch = Launch {
+        let launch = SpawnSpec {
             program: program.to_owned(),
             arguments: arguments.iter().map(Into::into).collect(),
             env: environment::environment(&self.codex),
             folder: self.codex.workspace.clone(),
-            ..Launch::default()
+            ..SpawnSpec::default()
         };
         let asked = tokio::time::timeout(probe::PATIENCE, self.launcher.ask(launch)).await;
         asked.map_err(|_| "no answer in time".to_owned())?.map_err(|error| error.to_string())

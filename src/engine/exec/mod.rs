@@ -17,11 +17,11 @@ use tokio::process::ChildStdout;
 
 use self::events::Translator;
 use super::{
-    Engine, EngineStatus, Events, Slot, Turn, TurnEvent,
-    cli::{probe, probe::Installed, provider},
+    Engine, EngineStatus, Events, Turn, TurnEvent, TurnGuard,
+    cli::{probe, probe::CliInfo, provider},
     process::{
-        Input, Launcher, ProcessGroup, Started,
-        lines::{LineError, Lines},
+        ChildHandle, Input, Launcher, Started,
+        lines::{LineError, LineReader},
     },
 };
 use crate::{
@@ -43,7 +43,7 @@ pub struct Exec {
     probing: tokio::sync::Mutex<()>,
 }
 
-type Finding = Result<Arc<Installed>, String>;
+type Finding = Result<Arc<CliInfo>, String>;
 
 impl Exec {
     /// An engine that has not looked for its CLI yet.
@@ -85,7 +85,7 @@ impl Exec {
 
 #[tonic::async_trait]
 impl Engine for Exec {
-    async fn run(&self, turn: Turn, slot: Slot) -> Result<Events, Error> {
+    async fn run(&self, turn: Turn, slot: TurnGuard) -> Result<Events, Error> {
         let installed = self.installed().await.map_err(|message| Error::EngineUnavailable { message })?;
         let launch = command::of(&turn, &self.codex, &installed)?;
         if self.log.debug {
@@ -100,7 +100,7 @@ impl Engine for Exec {
             Error::EngineUnavailable { message: format!("the Codex CLI cannot be started: {error}") }
         })?;
         let debug = self.log.debug.then_some(self.log.max_chars);
-        let lines = Lines::new(stdout, self.codex.line_limit);
+        let lines = LineReader::new(stdout, self.codex.line_limit);
         Ok(events(Output { process, lines, debug }, Translator::new(self.codex.upstream_retries)))
     }
 
@@ -147,8 +147,8 @@ impl Engine for Exec {
 
 /// A process, what it prints, and how much of that is logged.
 struct Output {
-    process: ProcessGroup,
-    lines: Lines<ChildStdout>,
+    process: ChildHandle,
+    lines: LineReader<ChildStdout>,
     debug: Option<usize>,
 }
 

@@ -24,13 +24,13 @@ const KEPT: usize = 1 << 20;
 
 /// Reads lines of at most `limit` bytes.
 #[derive(Debug)]
-pub(crate) struct Lines<R> {
+pub(crate) struct LineReader<R> {
     reader: BufReader<R>,
     line: Vec<u8>,
     limit: usize,
 }
 
-impl<R: AsyncRead + Unpin> Lines<R> {
+impl<R: AsyncRead + Unpin> LineReader<R> {
     pub(crate) fn new(reader: R, limit: usize) -> Self {
         Self { reader: BufReader::with_capacity(64 * 1024, reader), line: Vec::new(), limit }
     }
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     async fn all(input: &[u8], limit: usize) -> Result<Vec<String>, String> {
-        let mut lines = Lines::new(input, limit);
+        let mut lines = LineReader::new(input, limit);
         let mut found = Vec::new();
         while let Some(line) = lines.next().await.map_err(|e| e.to_string())? {
             found.push(String::from_utf8_lossy(line).into_owned());
@@ -126,7 +126,7 @@ mod tests {
     async fn a_line_that_is_skipped_leaves_its_ends_and_the_next_one_is_read() {
         for middle in [0, 100, 3000, 300_000] {
             let input = format!("a\n<{}{}{}>\nb\n", "h".repeat(60), "m".repeat(middle), "t".repeat(60));
-            let mut lines = Lines::new(input.as_bytes(), 50);
+            let mut lines = LineReader::new(input.as_bytes(), 50);
             assert_eq!(lines.next().await.unwrap().unwrap(), b"a");
             lines.next().await.unwrap_err();
             assert_eq!(lines.begun().len(), 50);
@@ -137,7 +137,7 @@ mod tests {
             assert!(lines.next().await.unwrap().is_none());
             assert!(lines.line.capacity() <= KEPT);
         }
-        let mut lines = Lines::new(&b"123456"[..], 5);
+        let mut lines = LineReader::new(&b"123456"[..], 5);
         lines.next().await.unwrap_err();
         assert_eq!(lines.skip(|| ()).await.unwrap(), b"123456");
         assert!(lines.next().await.unwrap().is_none());

@@ -1,4 +1,4 @@
-//! `ProcessGroup`: the only way to start a child. Each runs inside a containment process (`containment`), is asked to
+//! `ChildHandle`: the only way to start a child. Each runs inside a containment process (`containment`), is asked to
 //! stop when dropped, is killed with all it started after a grace, and holds its slot and its files until then.
 
 pub(crate) mod lines;
@@ -30,8 +30,8 @@ use tokio_util::{
     task::TaskTracker,
 };
 
-use self::orphan_reaper::Foster;
-use super::Slot;
+use self::orphan_reaper::OrphanReaper;
+use super::TurnGuard;
 
 /// How much of stderr is kept: its end, where the reason stands.
 const STDERR_KEPT: usize = 16 * 1024;
@@ -51,12 +51,12 @@ pub struct Launcher {
     /// Cancelled when all must end.
     stop_all: CancellationToken,
     /// Our containment processes, where what a killed one left behind comes to us.
-    foster: Option<Foster>,
+    foster: Option<OrphanReaper>,
 }
 
 /// What to start.
 #[derive(Debug, Default)]
-pub(super) struct Launch {
+pub(super) struct SpawnSpec {
     pub(super) program: PathBuf,
     pub(super) arguments: Vec<OsString>,
     pub(super) env: BTreeMap<OsString, OsString>,
@@ -93,7 +93,7 @@ pub(super) struct Started {
     /// With [`Input::Open`] only.
     pub(super) stdin: Option<ChildStdin>,
     pub(super) stdout: ChildStdout,
-    pub(super) process: ProcessGroup,
+    pub(super) process: ChildHandle,
 }
 
 /// What a child said that was asked one thing.
@@ -113,7 +113,7 @@ impl Answer {
 
 /// A child that runs. Dropping it ends the child and all that came of it.
 #[derive(Debug)]
-pub(super) struct ProcessGroup {
+pub(super) struct ChildHandle {
     stderr: Arc<Mutex<Vec<u8>>>,
     exit: watch::Receiver<Option<Exit>>,
     pid: Option<u32>,
@@ -137,7 +137,7 @@ impl Launcher {
     /// The same, in a process that has no other children: what a containment leaves behind that is itself killed
     /// (nobody can prevent that) is adopted and ended by us.
     pub fn fostering(self) -> io::Result<Self> {
-        Ok(Self { foster: Some(Foster::start()?), ..self })
+        Ok(Self { foster: Some(OrphanReaper::start()?), ..self })
     }
 
     /// Stops all children and waits until none is alive.
@@ -148,7 +148,7 @@ impl Launcher {
     }
 
     /// Starts a child; `slot` is held until the last of its processes is gone.
-    pub(super) fn start(&self, launch: Launch, slot: Slot) -> io::Result<Started> {
+    pub(super) fn start(&self, launch: SpawnSpec, slot: TurnGuard) -> io::Result<Started> {
         let mut child = match &self.foster {
             Some(foster) => foster.spawn(|| self.spawn(&launch))?,
             None => self.spawn(&launch)?,
@@ -162,7 +162,7 @@ impl Launcher {
         let kept = Arc::new(Mutex::new(Vec::new()));
         let (exited, exit) = watch::channel(None);
         let (stop, leave) = (self.stop_all.child_token(), CancellationToken::new());
-        let owner = Owner {
+        let owner = ChildOwner {
             child,
             stop: stop.clone(),
             leave: leave.clone(),
@@ -191,20 +191,20 @@ impl Launcher {
             drop(slot);
             exited.send_replace(Some(Exit { status, last_words }));
         });
-        let process = ProcessGroup { stderr: kept, exit, pid, leave, stop: stop.drop_guard() };
+        let process = ChildHandle { stderr: kept, exit, pid, leave, stop: stop.drop_guard() };
         Ok(Started { stdin, stdout, process })
     }
 
     /// Starts a child and waits for its end. What it prints is bounded.
-    pub(super) async fn ask(&self, launch: Launch) -> io::Result<Answer> {
-        let Started { stdout, mut process, .. } = self.start(launch, Slot::new(()))?;
+    pub(super) async fn ask(&self, launch: SpawnSpec) -> io::Result<Answer> {
+        let Started { stdout, mut process, .. } = self.start(launch, TurnGuard::new(()))?;
         let mut printed = Vec::new();
         stdout.take(ANSWER_LIMIT).read_to_end(&mut printed).await?;
         let code = process.exit().await.and_then(|exit| exit.status.code());
         Ok(Answer { code, stdout: String::from_utf8_lossy(&printed).into_owned(), stderr: process.stderr() })
     }
 
-    fn spawn(&self, launch: &Launch) -> io::Result<Child> {
+    fn spawn(&self, launch: &SpawnSpec) -> io::Result<Child> {
         let mut command = Command::new(&self.containment);
         command.arg("contain");
         command.arg(format!("--parent={}", std::process::id()));
@@ -225,7 +225,7 @@ impl Launcher {
     }
 }
 
-impl ProcessGroup {
+impl ChildHandle {
     /// Lets the child end by itself, for the length of the grace: its work is done.
     pub(super) fn leave(&self) {
         self.leave.cancel();
@@ -253,11 +253,11 @@ impl ProcessGroup {
 #[derive(Debug, Clone)]
 pub(super) struct Exit {
     pub(super) status: ExitStatus,
-    /// The text of [`Launch::last_words`].
+    /// The text of [`SpawnSpec::last_words`].
     pub(super) last_words: Option<String>,
 }
 
-struct Owner {
+struct ChildOwner {
     child: Child,
     stop: CancellationToken,
     leave: CancellationToken,
@@ -265,7 +265,7 @@ struct Owner {
     deadline: Option<tokio::time::Instant>,
 }
 
-impl Owner {
+impl ChildOwner {
     /// Sees the child to its end.
     async fn end(mut self) -> ExitStatus {
         let left = async {

@@ -20,9 +20,9 @@ const BURIAL: Duration = Duration::from_secs(5);
 
 /// Knows our own children from adopted ones.
 #[derive(Debug, Clone)]
-pub(crate) struct Foster(Arc<Mutex<HashSet<u32>>>);
+pub(crate) struct OrphanReaper(Arc<Mutex<HashSet<u32>>>);
 
-impl Foster {
+impl OrphanReaper {
     /// From now on orphans come to this process.
     pub(crate) fn start() -> io::Result<Self> {
         set_child_subreaper(Some(getpid()))?;

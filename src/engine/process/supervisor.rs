@@ -24,7 +24,7 @@ const BURIAL: Duration = Duration::from_secs(5);
 
 /// What to contain.
 #[derive(Debug, Clone)]
-pub struct Contained {
+pub struct SupervisorArgs {
     /// The process that must be our parent; when it is gone, so are we.
     pub parent: u32,
     /// Time between the request to stop and the kill.
@@ -37,7 +37,7 @@ pub struct Contained {
 
 /// Runs the command to its end, passes stop signals on to it, then ends whatever it left.
 /// The exit code is the command's, or 128 plus the signal that ended it.
-pub fn run(contained: &Contained) -> ExitCode {
+pub fn run(contained: &SupervisorArgs) -> ExitCode {
     let outcome = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -58,7 +58,7 @@ pub fn run(contained: &Contained) -> ExitCode {
     }
 }
 
-async fn contain(contained: &Contained) -> io::Result<ExitStatus> {
+async fn contain(contained: &SupervisorArgs) -> io::Result<ExitStatus> {
     // Listeners first: from here on no signal ends us before our work is done.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;

@@ -12,7 +12,7 @@ use crate::{
 
 /// Makes the chunks of one stream.
 #[derive(Debug)]
-pub(super) struct ChunkMaker {
+pub(super) struct ChunkEncoder {
     head: Head,
     include_usage: bool,
     choices: Vec<ChoiceState>,
@@ -43,7 +43,7 @@ struct ChoiceState {
     finished: bool,
 }
 
-/// What one chunk says; [`ChunkMaker::frame`] puts the head to it.
+/// What one chunk says; [`ChunkEncoder::frame`] puts the head to it.
 #[derive(Debug, PartialEq)]
 pub(super) enum Chunk {
     /// One answer went on.
@@ -74,7 +74,7 @@ pub(super) struct ToolCallDelta {
     call: ToolCall,
 }
 
-impl ChunkMaker {
+impl ChunkEncoder {
     /// Begins with the first event, which must be `started`. `choices` is how many answers were asked for.
     pub(super) fn begin(first: pb::ChatEvent, choices: u32, include_usage: bool) -> Result<Self, Status> {
         let Some(Event::Started(started)) = first.event else {

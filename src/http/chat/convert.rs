@@ -9,19 +9,19 @@ use super::{
     tools,
 };
 use crate::{
-    http::{error::ApiError, field_names::Words},
+    http::{error::ApiError, field_names::FieldNames},
     pb::{self, response_format::Format, tool_choice::Mode},
 };
 
 /// What the client asked for.
 #[derive(Debug, PartialEq)]
-pub(super) struct Asked {
+pub(super) struct ConvertedRequest {
     /// The turn.
     pub(super) request: pb::ChatRequest,
     /// How the answer is sent; whole when absent.
     pub(super) stream: Option<Streamed>,
     /// What the client called things.
-    pub(super) words: Words,
+    pub(super) words: FieldNames,
     /// Parameters that made no difference.
     pub(super) ignored: Vec<String>,
 }
@@ -33,7 +33,7 @@ pub(super) struct Streamed {
     pub(super) include_usage: bool,
 }
 
-impl Asked {
+impl ConvertedRequest {
     /// Translates a body, or says which parameter cannot be.
     pub(super) fn of(wire: ChatCompletionRequest) -> Result<Self, ApiError> {
         let mut ignored = extra_params::ignored(&wire.extra)?;
@@ -52,7 +52,7 @@ impl Asked {
         if messages.is_empty() {
             return Err(ApiError::invalid("messages", "messages must be a list of at least one message"));
         }
-        let words = Words {
+        let words = FieldNames {
             max_output_tokens: max_name,
             reasoning_effort: effort_name,
             string_contents: messages.iter().map(|m| matches!(m.content, Some(TextOr::Text(_)))).collect(),

@@ -20,10 +20,10 @@ use http::HeaderValue;
 use http::request::Parts;
 use tonic::Status;
 
-use self::chunks::ChunkMaker;
-use self::convert::Asked;
+use self::chunks::ChunkEncoder;
+use self::convert::ConvertedRequest;
 use self::request::ChatCompletionRequest;
-use self::sse_body::Frames;
+use self::sse_body::SseBody;
 use super::{Facade, IGNORED_PARAMS, error::ApiError, extract, sse};
 use crate::{error::Error, pb::codex_service_server::CodexService};
 
@@ -34,7 +34,7 @@ pub(super) async fn complete<S: CodexService>(
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let wire: ChatCompletionRequest = extract::json(&parts, body, facade.body_limits).await?;
-    let mut asked = Asked::of(wire)?;
+    let mut asked = ConvertedRequest::of(wire)?;
     asked.request.timeout = extract::timeout(&parts.headers)?;
 
     let ignored = std::mem::take(&mut asked.ignored).join(", ");
@@ -51,9 +51,9 @@ pub(super) async fn complete<S: CodexService>(
 async fn whole<S: CodexService>(
     facade: &Facade<S>,
     parts: &Parts,
-    asked: Asked,
+    asked: ConvertedRequest,
 ) -> Result<Response, ApiError> {
-    let Asked { request, words, .. } = asked;
+    let ConvertedRequest { request, words, .. } = asked;
     let answer = facade.service.chat(extract::call(parts, request)).await;
     let answer = answer.map_err(|status| ApiError::of(&status, &words))?;
     Ok(Json(response::ChatCompletion::of(answer.into_inner())).into_response())
@@ -63,10 +63,10 @@ async fn whole<S: CodexService>(
 async fn stream<S: CodexService>(
     facade: &Facade<S>,
     parts: &Parts,
-    asked: Asked,
+    asked: ConvertedRequest,
     include_usage: bool,
 ) -> Result<Response, ApiError> {
-    let Asked { request, words, .. } = asked;
+    let ConvertedRequest { request, words, .. } = asked;
     let choices = request.n.unwrap_or(1);
     let events = facade.service.stream_chat(extract::call(parts, request)).await;
     let mut events = events.map_err(|status| ApiError::of(&status, &words))?.into_inner().boxed();
@@ -78,7 +78,7 @@ async fn stream<S: CodexService>(
             return Err(ApiError::of(&status, &words));
         }
     };
-    let chunks = ChunkMaker::begin(first, choices, include_usage);
+    let chunks = ChunkEncoder::begin(first, choices, include_usage);
     let chunks = chunks.map_err(|status| ApiError::of(&status, &words))?;
-    Ok(sse::response(Frames::new(chunks, events, words), facade.keep_alive))
+    Ok(sse::response(SseBody::new(chunks, events, words), facade.keep_alive))
 }

@@ -45,7 +45,7 @@ pub(super) struct ChatCompletionRequest {
 pub(super) struct StreamOptions {
     pub(super) include_usage: Option<bool>,
     #[serde(flatten)]
-    _rest: Rest,
+    _rest: IgnoredFields,
 }
 
 #[derive(Debug, Deserialize)]
@@ -54,7 +54,7 @@ pub(super) struct Reasoning {
     pub(super) effort: Option<String>,
     pub(super) summary: Option<String>,
     #[serde(flatten)]
-    _rest: Rest,
+    _rest: IgnoredFields,
 }
 
 #[derive(Debug, Deserialize)]
@@ -64,7 +64,7 @@ pub(super) struct ResponseFormat {
     pub(super) kind: String,
     pub(super) json_schema: Option<JsonSchema>,
     #[serde(flatten)]
-    _rest: Rest,
+    _rest: IgnoredFields,
 }
 
 #[derive(Debug, Deserialize)]
@@ -76,7 +76,7 @@ pub(super) struct JsonSchema {
     pub(super) schema: Option<Box<RawValue>>,
     pub(super) strict: Option<bool>,
     #[serde(flatten)]
-    _rest: Rest,
+    _rest: IgnoredFields,
 }
 
 #[derive(Debug, Deserialize)]
@@ -91,7 +91,7 @@ pub(super) struct Message {
     pub(super) function_call: Option<IgnoredAny>,
     pub(super) audio: Option<IgnoredAny>,
     #[serde(flatten)]
-    _rest: Rest,
+    _rest: IgnoredFields,
 }
 
 #[derive(Debug, Deserialize)]
@@ -103,7 +103,7 @@ pub(super) struct Part {
     pub(super) refusal: Option<String>,
     pub(super) image_url: Option<ImageUrl>,
     #[serde(flatten)]
-    _rest: Rest,
+    _rest: IgnoredFields,
 }
 
 /// `{"url": …}`, or the URL alone, which some clients send.
@@ -120,7 +120,7 @@ pub(super) struct Tool {
     pub(super) kind: String,
     pub(super) function: Option<Function>,
     #[serde(flatten)]
-    _rest: Rest,
+    _rest: IgnoredFields,
 }
 
 #[derive(Debug, Deserialize)]
@@ -131,7 +131,7 @@ pub(super) struct Function {
     pub(super) parameters: Option<Map<String, Value>>,
     pub(super) strict: Option<bool>,
     #[serde(flatten)]
-    _rest: Rest,
+    _rest: IgnoredFields,
 }
 
 #[derive(Debug, Deserialize)]
@@ -142,7 +142,7 @@ pub(super) struct ToolCall {
     pub(super) kind: Option<String>,
     pub(super) function: Option<CalledFunction>,
     #[serde(flatten)]
-    _rest: Rest,
+    _rest: IgnoredFields,
 }
 
 #[derive(Debug, Deserialize)]
@@ -151,14 +151,14 @@ pub(super) struct CalledFunction {
     pub(super) name: String,
     pub(super) arguments: Option<String>,
     #[serde(flatten)]
-    _rest: Rest,
+    _rest: IgnoredFields,
 }
 
 /// The fields of an object that nobody asks for. Its place in a struct also has serde refuse an array there.
 #[derive(Debug)]
-struct Rest;
+struct IgnoredFields;
 
-impl<'de> Deserialize<'de> for Rest {
+impl<'de> Deserialize<'de> for IgnoredFields {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         IgnoredAny::deserialize(deserializer).map(|_| Self)
     }

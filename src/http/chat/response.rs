@@ -16,12 +16,12 @@ pub(super) struct ChatCompletion {
     usage: Option<Usage>,
     system_fingerprint: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    codex: Option<Aside>,
+    codex: Option<CodexExtension>,
 }
 
 /// What OpenAI's answers have no place for, where there is something to say.
 #[derive(Debug, Serialize)]
-struct Aside {
+struct CodexExtension {
     notices: Vec<Notice>,
 }
 
@@ -104,12 +104,12 @@ impl ChatCompletion {
             choices: answer.choices.into_iter().map(Choice::of).collect(),
             usage: answer.usage.map(Usage::of),
             system_fingerprint: given(answer.system_fingerprint),
-            codex: Aside::of(answer.notices),
+            codex: CodexExtension::of(answer.notices),
         }
     }
 }
 
-impl Aside {
+impl CodexExtension {
     fn of(notices: Vec<pb::Notice>) -> Option<Self> {
         let notices: Vec<Notice> = notices.into_iter().map(Notice::of).collect();
         (!notices.is_empty()).then_some(Self { notices })

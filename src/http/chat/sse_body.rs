@@ -13,10 +13,10 @@ use futures_util::{
 };
 use tonic::Status;
 
-use super::chunks::{Chunk, ChunkMaker};
+use super::chunks::{Chunk, ChunkEncoder};
 use crate::{
     error::Error,
-    http::{error::ApiError, field_names::Words, sse},
+    http::{error::ApiError, field_names::FieldNames, sse},
     pb::{ChatEvent, chat_event::Event},
 };
 
@@ -24,19 +24,19 @@ use crate::{
 const MAX_READY: usize = 64;
 
 /// Pieces of a body, each of whole SSE events.
-pub(super) struct Frames {
-    chunks: ChunkMaker,
-    words: Words,
+pub(super) struct SseBody {
+    chunks: ChunkEncoder,
+    words: FieldNames,
     /// `None` once the stream has ended, in whichever way.
     events: Option<ReadyChunks<BoxStream<'static, Result<ChatEvent, Status>>>>,
 }
 
-impl Frames {
+impl SseBody {
     /// Writes `events` as the chunks of `chunks`; `words` are the client's, for an error.
     pub(super) fn new(
-        chunks: ChunkMaker,
+        chunks: ChunkEncoder,
         events: BoxStream<'static, Result<ChatEvent, Status>>,
-        words: Words,
+        words: FieldNames,
     ) -> Self {
         Self { chunks, words, events: Some(events.ready_chunks(MAX_READY)) }
     }
@@ -89,7 +89,7 @@ impl Frames {
     }
 }
 
-impl Stream for Frames {
+impl Stream for SseBody {
     type Item = Bytes;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {

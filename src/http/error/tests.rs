@@ -67,7 +67,7 @@ fn table() -> Vec<(Error, (u16, &'static str, &'static str, Option<&'static str>
 async fn every_error_has_its_row() {
     for (error, expected) in table() {
         let shown = if let Error::Internal { .. } = error { INTERNAL_TEXT.into() } else { error.to_string() };
-        let response = ApiError::of(&Status::from(error), &Words::default()).into_response();
+        let response = ApiError::of(&Status::from(error), &FieldNames::default()).into_response();
         let (parts, body) = response.into_parts();
         let body = axum::body::to_bytes(body, 10_000).await.unwrap();
         let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
@@ -114,7 +114,7 @@ fn the_table_of_the_test_is_complete() {
 
 #[test]
 fn a_status_without_a_reason_is_told_by_its_code_and_keeps_inner_faults_inside() {
-    let error = ApiError::of(&Status::unknown("transport: /run/secret"), &Words::default());
+    let error = ApiError::of(&Status::unknown("transport: /run/secret"), &FieldNames::default());
     assert_eq!(error.row.http, StatusCode::INTERNAL_SERVER_ERROR);
     assert_eq!(error.message, INTERNAL_TEXT);
     for code in (0..17).map(Code::from_i32) {
@@ -125,7 +125,7 @@ fn a_status_without_a_reason_is_told_by_its_code_and_keeps_inner_faults_inside()
 
 #[test]
 fn the_message_uses_the_clients_name_too() {
-    let words = Words { max_output_tokens: "max_tokens", ..Words::default() };
+    let words = FieldNames { max_output_tokens: "max_tokens", ..FieldNames::default() };
     let status = Status::from(Error::invalid("max_output_tokens", "max_output_tokens must be at least 1"));
     let error = ApiError::of(&status, &words);
     assert_eq!(error.param.as_deref(), Some("max_tokens"));

@@ -16,19 +16,19 @@ const LIMIT: Duration = Duration::from_secs(100);
 /// Where the turn of a request says what happens.
 type Mouth = mpsc::Sender<Result<TurnEvent, Error>>;
 
-fn begun(limit: Duration, choices: usize) -> (Vec<Mouth>, Running, CancellationToken) {
+fn begun(limit: Duration, choices: usize) -> (Vec<Mouth>, EventStream, CancellationToken) {
     let stop = CancellationToken::new();
     let turn = Turn::default();
     let (mouths, choices) = (0..choices)
         .map(|_| {
             let (mouth, events) = mpsc::channel(4);
             let events = tokio_stream::wrappers::ReceiverStream::new(events);
-            let answer = Answer::new(&turn, TextFilter::new(false, &[], None));
+            let answer = ChoiceBuilder::new(&turn, TextFilter::new(false, &[], None));
             (mouth, Choice { events: Box::pin(events), answer })
         })
         .unzip();
-    let running = Begun {
-        account: Account::new("id".into(), "m".into(), "exec", 1),
+    let running = StartedRequest {
+        account: TurnLog::new("id".into(), "m".into(), "exec", 1),
         deadline: Deadline::new(limit, &MetadataMap::new(), None).unwrap(),
         started: pb::Started::default(),
         choices,
@@ -47,7 +47,7 @@ fn finished(tokens: u64) -> TurnEvent {
     TurnEvent::Finished { reason: FinishReason::Stop, usage }
 }
 
-async fn next(running: &mut Running) -> Event {
+async fn next(running: &mut EventStream) -> Event {
     running.next().await.unwrap().unwrap().event.unwrap()
 }
 

@@ -14,7 +14,7 @@ use crate::{
 
 /// What a request is checked against.
 #[derive(Debug, Clone)]
-pub(super) struct Rules {
+pub(super) struct RequestPolicy {
     pub(super) models: Models,
     pub(super) limits: Limits,
     pub(super) sandbox: Sandbox,
@@ -24,7 +24,7 @@ pub(super) struct Rules {
 
 /// A request without open questions.
 #[derive(Debug)]
-pub(super) struct Parsed {
+pub(super) struct ValidatedRequest {
     /// The turn; each of `n` answers is one.
     pub(super) turn: Turn,
     /// The model in the client's words.
@@ -36,9 +36,9 @@ pub(super) struct Parsed {
     pub(super) metadata: Vec<(String, String)>,
 }
 
-impl Rules {
+impl RequestPolicy {
     /// Checks a request. `capacity` is how many turns the server can hold at once.
-    pub(super) fn parse(&self, request: pb::ChatRequest, capacity: usize) -> Result<Parsed, Error> {
+    pub(super) fn parse(&self, request: pb::ChatRequest, capacity: usize) -> Result<ValidatedRequest, Error> {
         bounded("model", &request.model, 256)?;
         let asked = if request.model.is_empty() { &self.models.default } else { &request.model };
         let (name, profile) = self.profile(asked)?;
@@ -60,7 +60,7 @@ impl Rules {
             web_search: self.search(request.agent.unwrap_or_default())?,
             deadline: None,
         };
-        Ok(Parsed {
+        Ok(ValidatedRequest {
             model_asked: asked.clone(),
             turn,
             n: self.n(request.n, capacity)?,

@@ -6,10 +6,10 @@ use crate::{
 
 const CAPACITY: usize = 34;
 
-fn rules(env: &[(&str, &str)]) -> Rules {
+fn rules(env: &[(&str, &str)]) -> RequestPolicy {
     let env = env.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
     let config = Config::load(Sources { env, ..Sources::default() }).unwrap();
-    Rules {
+    RequestPolicy {
         models: config.models,
         limits: config.limits,
         sandbox: config.codex.sandbox,

@@ -20,7 +20,7 @@ use codex_api::{
     config::{Config, Sources},
     demo::Upstream,
     pb::{self, codex_service_client::CodexServiceClient},
-    server::{App, Options},
+    server::{Options, Server},
     shutdown::Shutdown,
 };
 use tempfile::TempDir;
@@ -94,7 +94,7 @@ impl TestApp {
             });
         let options =
             Options { demo: false, foster: false, containment: Some(env!("CARGO_BIN_EXE_codex-api").into()) };
-        let app = App::start(config, options).await.unwrap();
+        let app = Server::start(config, options).await.unwrap();
         let (address, grpc_address) = (app.address().unwrap(), app.grpc_address().unwrap());
         let shutdown = Shutdown::default();
         let run = app.run(shutdown.clone());

@@ -29,14 +29,14 @@ const FLOOD: &str = "flood";
 /// The executable, and the gate that its turns wait at.
 pub struct Staged {
     folder: TempDir,
-    gate: Gate,
+    gate: Authenticator,
 }
 
 /// A named pipe that is read from by who waits. Open for reading as well, so that neither side waits for the other to
 /// come.
-pub struct Gate(File);
+pub struct Authenticator(File);
 
-impl Gate {
+impl Authenticator {
     /// One of that name in a folder.
     pub fn in_folder(folder: &Path) -> Self {
         let fifo = folder.join("gate");
@@ -53,7 +53,7 @@ impl Gate {
 impl Staged {
     pub fn new() -> Self {
         let folder = tempfile::Builder::new().prefix("codex-api-staged-").tempdir().unwrap();
-        let (gate, fifo) = (Gate::in_folder(folder.path()), folder.path().join("gate"));
+        let (gate, fifo) = (Authenticator::in_folder(folder.path()), folder.path().join("gate"));
         let message = |text: &str| {
             format!(
                 r#"{{"type":"item.completed","item":{{"id":"item_0","type":"agent_message","text":"{text}"}}}}"#

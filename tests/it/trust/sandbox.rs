@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::{
     eventually,
-    support::{TestApp, ask, grpc::all, staged::Gate},
+    support::{TestApp, ask, grpc::all, staged::Authenticator},
 };
 
 /// Runs a command in a turn and tells what it printed.
@@ -53,7 +53,7 @@ async fn a_turn_that_may_write_has_a_temporary_folder_of_its_own() {
 #[tokio::test]
 async fn the_temporary_folder_is_one_turns_alone_and_goes_with_it() {
     let app = TestApp::real(&[("CODEX_SANDBOX", "workspace-write"), ("CODEX_WORKERS", "1")]).await;
-    let mut gate = Gate::in_folder(&app.home.path().join("work"));
+    let mut gate = Authenticator::in_folder(&app.home.path().join("work"));
     // One that waits, and another beside it.
     let one = printed(&app, "touch $TMPDIR/mine && echo $TMPDIR > whose; read -r _ < gate");
     let whose = app.home.path().join("work/whose");

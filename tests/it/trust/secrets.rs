@@ -20,7 +20,7 @@ use crate::{
         grpc::all,
         http::body,
         processes,
-        staged::Gate,
+        staged::Authenticator,
     },
 };
 
@@ -90,7 +90,7 @@ fn nothing_in(places: &BTreeSet<PathBuf>) {
 /// Runs a turn whose command shows what it can see, under a sandbox.
 async fn seen_by_a_command(sandbox: &str, command: &str) {
     let app = TestApp::real(&[SECRETS, &[("CODEX_SANDBOX", sandbox)]].concat()).await;
-    let mut gate = Gate::in_folder(&app.home.path().join("work"));
+    let mut gate = Authenticator::in_folder(&app.home.path().join("work"));
     let pipe = app.home.path().join("work/gate").display().to_string();
     let arguments = serde_json::json!({"cmd": format!("{command}; read -r _ < {pipe}")});
     let call = serde_json::json!({"calls": [{"name": "exec_command", "arguments": arguments}]});

@@ -13,10 +13,10 @@ use self::{
     mock_upstream::Upstream,
     probe_turns::{Turns, release},
 };
-use super::rpc::{client::Peer, dispatch::CallError};
+use super::rpc::{client::RpcClient, dispatch::CallError};
 use crate::{
     config::Codex,
-    engine::{Check, cli::probe::Installed},
+    engine::{Check, cli::probe::CliInfo},
 };
 
 /// For all of it; it takes some 200 ms.
@@ -60,7 +60,7 @@ pub(super) struct Capabilities {
 
 /// What of the engine can be used; each that cannot says why.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Features {
+pub(super) struct WorkerFeatures {
     pub(super) no_tools: Option<String>,
     pub(super) no_output_schema: Option<String>,
     /// Nothing can be listed: the configured names are.
@@ -69,7 +69,7 @@ pub(super) struct Features {
     pub(super) no_typed_401: Option<String>,
 }
 
-impl Features {
+impl WorkerFeatures {
     /// Whether a thread can have another profile than its worker: 0.140, which lacks the same signs, takes no
     /// catalog for a single thread.
     pub(super) fn per_thread_profiles(&self) -> bool {
@@ -78,7 +78,11 @@ impl Features {
 }
 
 /// Looks at a started app-server. The error says why it must not be used.
-pub(super) async fn examine(peer: &Peer, codex: &Codex, installed: &Installed) -> Result<Features, String> {
+pub(super) async fn examine(
+    peer: &RpcClient,
+    codex: &Codex,
+    installed: &CliInfo,
+) -> Result<WorkerFeatures, String> {
     let found = detect(peer, codex, installed).await?;
     tracing::debug!(?found, "the app-server was examined");
     found.verdict()
@@ -86,9 +90,9 @@ pub(super) async fn examine(peer: &Peer, codex: &Codex, installed: &Installed) -
 
 /// Finds out what a started app-server can do.
 pub(super) async fn detect(
-    peer: &Peer,
+    peer: &RpcClient,
     codex: &Codex,
-    installed: &Installed,
+    installed: &CliInfo,
 ) -> Result<Capabilities, String> {
     let looked = tokio::time::timeout(LIMIT, look(peer, codex, installed)).await;
     looked
@@ -147,7 +151,7 @@ impl Capabilities {
     }
 
     /// What follows from it.
-    pub(super) fn verdict(&self) -> Result<Features, String> {
+    pub(super) fn verdict(&self) -> Result<WorkerFeatures, String> {
         let Self { version, .. } = self;
         let missing: Vec<&str> =
             self.needed().into_iter().filter(|(_, there, _)| !there).map(|(_, _, what)| what).collect();
@@ -160,7 +164,7 @@ impl Capabilities {
         let [tools, ends, schemas, models, errors] = self.useful().map(|(_, there, what)| {
             (!there).then(|| format!("the installed Codex {version} {what}; 0.169 does not have this limit"))
         });
-        Ok(Features {
+        Ok(WorkerFeatures {
             no_tools: tools.or(ends),
             no_output_schema: schemas,
             no_models: models,
@@ -169,7 +173,7 @@ impl Capabilities {
     }
 }
 
-async fn look(peer: &Peer, codex: &Codex, installed: &Installed) -> Result<Capabilities, CallError> {
+async fn look(peer: &RpcClient, codex: &Codex, installed: &CliInfo) -> Result<Capabilities, CallError> {
     let methods = methods(peer).await?;
     let has = |name: &str| methods.contains(name);
     let mut found = Capabilities {
@@ -226,7 +230,7 @@ async fn take_turns(
 }
 
 /// All methods: the refusal of an unknown one lists them.
-async fn methods(peer: &Peer) -> Result<BTreeSet<String>, CallError> {
+async fn methods(peer: &RpcClient) -> Result<BTreeSet<String>, CallError> {
     match peer.call("codex-api/which", &json!({}), CALL).await {
         Err(CallError::Refused(error)) => {
             Ok(error.message.split('`').skip(1).step_by(2).map(str::to_owned).collect())
@@ -236,13 +240,13 @@ async fn methods(peer: &Peer) -> Result<BTreeSet<String>, CallError> {
     }
 }
 
-async fn lists_models(peer: &Peer) -> Result<bool, CallError> {
+async fn lists_models(peer: &RpcClient) -> Result<bool, CallError> {
     let listed = asked(peer.call("model/list", &json!({}), CALL).await)?;
     Ok(listed.is_some_and(|listed| listed["data"].as_array().is_some_and(|models| !models.is_empty())))
 }
 
 /// Whether a parameter of `thread/start` is known: then it has a type.
-async fn knows(peer: &Peer, parameter: &str, folder: &Path) -> Result<bool, CallError> {
+async fn knows(peer: &RpcClient, parameter: &str, folder: &Path) -> Result<bool, CallError> {
     let mut thread =
         json!({"ephemeral": true, "cwd": folder, "sandbox": "read-only", "approvalPolicy": "never"});
     thread[parameter] = "of the wrong type".into();

@@ -11,13 +11,13 @@ use crate::{
         app_server::{
             launch::cli_config,
             rpc::{
-                client::Peer,
+                client::RpcClient,
                 dispatch::CallError,
                 thread_queue,
-                thread_queue::{Mail, Mailbox},
+                thread_queue::{ThreadMessage, ThreadReceiver},
             },
         },
-        cli::probe::Installed,
+        cli::probe::CliInfo,
     },
 };
 
@@ -30,15 +30,15 @@ const ACTIVE: &[&str] = &["shell_tool", "view_image"];
 
 /// Where turns are taken.
 pub(crate) struct Turns<'a> {
-    pub(crate) peer: &'a Peer,
+    pub(crate) peer: &'a RpcClient,
     pub(crate) codex: &'a Codex,
-    pub(crate) installed: &'a Installed,
+    pub(crate) installed: &'a CliInfo,
     pub(crate) upstream: &'a Upstream,
 }
 
 /// What a turn told.
 #[derive(Debug, Default)]
-pub(crate) struct Told {
+pub(crate) struct ProbeResult {
     pub(crate) thread: Value,
     /// The parameters of `turn/completed`, if it came.
     pub(crate) end: Option<Value>,
@@ -47,30 +47,30 @@ pub(crate) struct Told {
 
 impl Turns<'_> {
     /// The model calls for commands where there is no environment. Without `whole`, only the thread is started.
-    pub(crate) async fn without_environment(&self, whole: bool) -> Result<Told, CallError> {
+    pub(crate) async fn without_environment(&self, whole: bool) -> Result<ProbeResult, CallError> {
         let mut thread = self.thread(mock_upstream::CALLS);
         thread["environments"] = json!([]);
         self.take(&thread, whole).await
     }
 
     /// The model just answers, where there is one.
-    pub(crate) async fn with_environment(&self) -> Result<Told, CallError> {
+    pub(crate) async fn with_environment(&self) -> Result<ProbeResult, CallError> {
         self.take(&self.thread(mock_upstream::ANSWERS), true).await
     }
 
     /// The upstream refuses our key.
-    pub(crate) async fn refused(&self) -> Result<Told, CallError> {
+    pub(crate) async fn refused(&self) -> Result<ProbeResult, CallError> {
         let mut thread = self.thread(mock_upstream::REFUSES);
         thread["environments"] = json!([]);
         self.take(&thread, true).await
     }
 
-    async fn take(&self, thread: &Value, whole: bool) -> Result<Told, CallError> {
+    async fn take(&self, thread: &Value, whole: bool) -> Result<ProbeResult, CallError> {
         let peer = self.peer;
         let (letterbox, mut mailbox) = thread_queue::pair();
         let made = peer.call_for("thread/start", thread, CALL, Some(letterbox)).await;
-        let Some(made) = asked(made)? else { return Ok(Told::default()) };
-        let mut told = Told { thread: made["thread"].clone(), ..Told::default() };
+        let Some(made) = asked(made)? else { return Ok(ProbeResult::default()) };
+        let mut told = ProbeResult { thread: made["thread"].clone(), ..ProbeResult::default() };
         if whole {
             let id = made["thread"]["id"].as_str().unwrap_or_default().to_owned();
             let said = json!([{"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hi"}]}]);
@@ -110,22 +110,24 @@ impl Turns<'_> {
     }
 }
 
-async fn listen(mailbox: &mut Mailbox, told: &mut Told) {
+async fn listen(mailbox: &mut ThreadReceiver, told: &mut ProbeResult) {
     loop {
         match mailbox.next().await {
-            Mail::Notification { method, params } if method == "turn/completed" => {
+            ThreadMessage::Notification { method, params } if method == "turn/completed" => {
                 told.end = Some(params);
                 return;
             }
-            Mail::Notification { method, .. } => told.raw_completed |= method == "rawResponse/completed",
-            Mail::Delta(_) | Mail::ToolCall(_) => {}
-            Mail::Gone(_) | Mail::Overflow | Mail::TooLong { .. } => return,
+            ThreadMessage::Notification { method, .. } => {
+                told.raw_completed |= method == "rawResponse/completed"
+            }
+            ThreadMessage::Delta(_) | ThreadMessage::ToolCall(_) => {}
+            ThreadMessage::Gone(_) | ThreadMessage::Overflow | ThreadMessage::TooLong { .. } => return,
         }
     }
 }
 
 /// Lets a thread go. One that cannot be let go is said elsewhere.
-pub(crate) async fn release(peer: &Peer, made: &Value) -> Result<(), CallError> {
+pub(crate) async fn release(peer: &RpcClient, made: &Value) -> Result<(), CallError> {
     let id = &made["thread"]["id"];
     asked(peer.call("thread/unsubscribe", &json!({"threadId": id}), CALL).await)?;
     peer.forget_thread(id.as_str().unwrap_or_default());

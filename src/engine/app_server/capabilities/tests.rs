@@ -6,10 +6,10 @@ use super::*;
 use crate::{
     config::{Config, Profile, Sources},
     engine::{
-        Outcome, Slot,
-        app_server::launch::{cli_config, model_catalog, worker_home::ScratchHome},
+        Outcome, TurnGuard,
+        app_server::launch::{cli_config, model_catalog, worker_home::WorkerHome},
         cli::{probe, probe::numbers},
-        process::{Input, Launch, Launcher, Started},
+        process::{Input, Launcher, SpawnSpec, Started},
     },
 };
 
@@ -32,7 +32,7 @@ fn all() -> Capabilities {
 
 #[test]
 fn everything_is_nothing_to_mention() {
-    assert_eq!(all().verdict(), Ok(Features::default()));
+    assert_eq!(all().verdict(), Ok(WorkerFeatures::default()));
     assert!(all().checks().iter().all(|check| check.outcome == Outcome::Good));
 }
 
@@ -139,8 +139,8 @@ async fn examined(bin: &Path, profile: Profile) -> Capabilities {
         Ok(catalogs) => cli_config::arguments(&codex, &installed, catalogs),
         Err(_) => vec!["app-server".into()],
     };
-    let home = ScratchHome::make(&codex, &installed).unwrap();
-    let launch = Launch {
+    let home = WorkerHome::make(&codex, &installed).unwrap();
+    let launch = SpawnSpec {
         program: installed.program.clone(),
         arguments,
         env: home.env(),
@@ -151,9 +151,9 @@ async fn examined(bin: &Path, profile: Profile) -> Capabilities {
         deadline: None,
         last_words: None,
     };
-    let Started { stdin, stdout, process } = launcher.start(launch, Slot::new(())).unwrap();
+    let Started { stdin, stdout, process } = launcher.start(launch, TurnGuard::new(())).unwrap();
     let tasks = TaskTracker::new();
-    let peer = Peer::start(stdin.unwrap(), stdout, codex.line_limit, &tasks);
+    let peer = RpcClient::start(stdin.unwrap(), stdout, codex.line_limit, &tasks);
     let hello =
         json!({"clientInfo": {"name": "t", "version": "1"}, "capabilities": {"experimentalApi": true}});
     peer.call("initialize", &hello, CALL).await.unwrap();

@@ -9,7 +9,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use self::turn_cache::{Memory, Remembered, kind};
+use self::turn_cache::{CachedTurn, TurnCache, kind};
 use super::tools::ToolSet;
 use crate::{
     engine::{Format, Image, ImageKind, Message, Part, Role, Turn},
@@ -25,15 +25,15 @@ const JSON_OBJECT: &str = "Answer with one JSON object and nothing else: no fenc
 
 /// What a thread is opened with.
 #[derive(Debug, PartialEq)]
-pub(super) struct Opening {
+pub(super) struct InitialHistory {
     /// For `thread/start.developerInstructions`.
     pub(super) developer_instructions: Option<String>,
     /// For `thread/inject_items`; never empty, because Codex refuses an empty list.
     pub(super) items: Vec<Value>,
 }
 
-impl Opening {
-    pub(super) fn of(turn: &Turn, tools: &ToolSet, memory: &Memory) -> Self {
+impl InitialHistory {
+    pub(super) fn of(turn: &Turn, tools: &ToolSet, memory: &TurnCache) -> Self {
         let instructs = |message: &&Message| matches!(message.role, Role::System | Role::Developer);
         let leading = turn.messages.iter().take_while(instructs).count();
         let (lead, rest) = turn.messages.split_at(leading);
@@ -103,11 +103,11 @@ fn all_answered(open: &[(usize, usize, &str)]) -> Result<(), Error> {
 
 struct Items<'a> {
     tools: &'a ToolSet,
-    memory: &'a Memory,
+    memory: &'a TurnCache,
     turn: &'a Turn,
     list: Vec<Value>,
     /// What was remembered and is in the list.
-    shown: Vec<Arc<Remembered>>,
+    shown: Vec<Arc<CachedTurn>>,
 }
 
 impl Items<'_> {
@@ -177,7 +177,7 @@ impl Items<'_> {
 
     /// The turn that ended with these calls, or with one of them, unless it was shown already: some clients make a
     /// message of each call.
-    fn remembered(&self, message: &Message, index: usize) -> Option<Arc<Remembered>> {
+    fn remembered(&self, message: &Message, index: usize) -> Option<Arc<CachedTurn>> {
         let place = self.memory.place(self.turn, index);
         let found = message.tool_calls.iter().find_map(|call| self.memory.recall(place, &call.id))?;
         (!self.shown.iter().any(|shown| Arc::ptr_eq(shown, &found))).then_some(found)
@@ -198,7 +198,7 @@ impl Items<'_> {
 }
 
 /// Whether the client sends the calls as it got them, but for spaces and the order of members.
-fn same_calls(message: &Message, remembered: &Remembered) -> bool {
+fn same_calls(message: &Message, remembered: &CachedTurn) -> bool {
     let json = |text: &str| serde_json::from_str::<Value>(text).ok();
     let same = |ours: &pb::ToolCall, theirs: &pb::ToolCall| {
         ours.id == theirs.id
@@ -211,7 +211,7 @@ fn same_calls(message: &Message, remembered: &Remembered) -> bool {
 }
 
 /// Whether the client sends the text as it got it, but for spaces, or left it out, as many do beside calls.
-fn same_text(message: &Message, remembered: &Remembered) -> bool {
+fn same_text(message: &Message, remembered: &CachedTurn) -> bool {
     let theirs: String = message.parts.iter().map(text_of).collect();
     let messages = remembered.items.iter().filter(|item| kind(item) == "message");
     let parts = messages.filter_map(|item| item.get("content")?.as_array()).flatten();

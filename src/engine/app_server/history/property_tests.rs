@@ -8,7 +8,7 @@ use super::{
 };
 
 #[derive(Debug, Clone)]
-enum Step {
+enum ClientStep {
     /// Somebody speaks.
     Says(Role, String, Option<String>),
     /// The assistant calls functions by these names and gets the results in the order of the keys.
@@ -19,7 +19,7 @@ fn text() -> impl Strategy<Value = String> {
     "[ -~é世👩\n]{0,12}"
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = ClientStep> {
     let role = sample::select(vec![Role::System, Role::Developer, Role::User, Role::User, Role::Assistant]);
     let name = sample::select(vec![
         "get",
@@ -32,20 +32,20 @@ fn step() -> impl Strategy<Value = Step> {
     ]);
     let called = vec((name.prop_map(str::to_owned), any::<u32>()), 1..4);
     prop_oneof![
-        3 => (role, text(), option::of("[a-z]{1,5}")).prop_map(|(role, text, name)| Step::Says(role, text, name)),
-        1 => (text(), called).prop_map(|(text, called)| Step::Calls(text, called)),
+        3 => (role, text(), option::of("[a-z]{1,5}")).prop_map(|(role, text, name)| ClientStep::Says(role, text, name)),
+        1 => (text(), called).prop_map(|(text, called)| ClientStep::Calls(text, called)),
     ]
 }
 
 /// The messages of these steps. Each text gets a number that no other has.
-fn messages(steps: &[Step]) -> Vec<Message> {
+fn messages(steps: &[ClientStep]) -> Vec<Message> {
     let mut messages = Vec::new();
     for (number, step) in steps.iter().enumerate() {
         match step {
-            Step::Says(role, text, name) => {
+            ClientStep::Says(role, text, name) => {
                 messages.push(Message { name: name.clone(), ..message(*role, &format!("<{number}>{text}")) });
             }
-            Step::Calls(text, called) => {
+            ClientStep::Calls(text, called) => {
                 let id = |index: usize| format!("call_{number}_{index}");
                 let calls = called.iter().enumerate();
                 let calls =
@@ -103,7 +103,7 @@ proptest! {
         let turn = Turn { messages: messages(&steps), parallel_tool_calls: true, ..Turn::default() };
         prop_assert!(check_calls(&turn.messages).is_ok());
         let tools = ToolSet::new(&turn).unwrap();
-        let opening = opening(&turn, &Memory::new(1, 1));
+        let opening = opening(&turn, &TurnCache::new(1, 1));
 
         let leading = turn.messages.iter().take_while(|m| matches!(m.role, Role::System | Role::Developer)).count();
         let lines = |messages: &[Message]| -> Vec<String> {
@@ -142,8 +142,8 @@ proptest! {
         at in any::<sample::Index>(),
         how in 0..5,
     ) {
-        let steps: Vec<Step> =
-            before.into_iter().chain([Step::Calls(String::new(), called)]).chain(after).collect();
+        let steps: Vec<ClientStep> =
+            before.into_iter().chain([ClientStep::Calls(String::new(), called)]).chain(after).collect();
         let mut messages = messages(&steps);
         let results: Vec<usize> = (0..messages.len()).filter(|place| messages[*place].role == Role::Tool).collect();
         let place = *at.get(&results);

@@ -1,6 +1,6 @@
 use prost_types::{Struct, value::Kind};
 
-use super::turn_cache::Memory;
+use super::turn_cache::TurnCache;
 use super::*;
 use crate::engine::ToolChoice;
 
@@ -19,8 +19,8 @@ pub(super) fn call(id: &str, name: &str, arguments: &str) -> pb::ToolCall {
     pb::ToolCall { id: id.into(), name: name.into(), arguments: arguments.into() }
 }
 
-pub(super) fn opening(turn: &Turn, memory: &Memory) -> Opening {
-    Opening::of(turn, &ToolSet::new(turn).unwrap(), memory)
+pub(super) fn opening(turn: &Turn, memory: &TurnCache) -> InitialHistory {
+    InitialHistory::of(turn, &ToolSet::new(turn).unwrap(), memory)
 }
 
 /// The turn that the doors make of an OpenAI request, as far as the table needs it.
@@ -101,7 +101,7 @@ fn the_table_of_histories() {
     for row in table {
         let turn = turn_of(&row);
         check_calls(&turn.messages).unwrap();
-        let opening = opening(&turn, &Memory::new(8, 1 << 20));
+        let opening = opening(&turn, &TurnCache::new(8, 1 << 20));
         assert_eq!(json!(opening.items), row["items"], "{}", row["name"]);
         assert_eq!(json!(opening.developer_instructions), row["instructions"], "{}", row["name"]);
     }
@@ -142,8 +142,8 @@ fn calls_and_results_that_do_not_fit_are_refused_by_place() {
 }
 
 /// A conversation after one interrupted turn: the model thought, spoke, and called `shell` of the client.
-fn remembered_turn() -> (Memory, Turn) {
-    let memory = Memory::new(8, 1 << 20);
+fn remembered_turn() -> (TurnCache, Turn) {
+    let memory = TurnCache::new(8, 1 << 20);
     let calls = [call("c1", "shell", r#"{"a":1,"b":[2]}"#)];
     let items = vec![
         json!({"type": "reasoning", "id": "rs_0", "summary": [], "encrypted_content": "FIRST"}),
@@ -163,7 +163,7 @@ fn remembered_turn() -> (Memory, Turn) {
 }
 
 /// The items' types, thoughts by what they are.
-fn kinds(opening: &Opening) -> Vec<&str> {
+fn kinds(opening: &InitialHistory) -> Vec<&str> {
     opening.items.iter().map(|item| item["encrypted_content"].as_str().unwrap_or(kind(item))).collect()
 }
 
@@ -230,12 +230,12 @@ fn what_the_client_changed_is_not_overwritten_by_memory() {
 
     // After a restart.
     let (_, turn) = remembered_turn();
-    assert_eq!(kinds(&opening(&turn, &Memory::new(8, 1 << 20))), own);
+    assert_eq!(kinds(&opening(&turn, &TurnCache::new(8, 1 << 20))), own);
 }
 
 #[test]
 fn what_codex_did_is_shown_once_where_a_client_makes_a_message_of_each_call() {
-    let memory = Memory::new(8, 1 << 20);
+    let memory = TurnCache::new(8, 1 << 20);
     let calls = [call("c1", "f", "{}"), call("c2", "f", "{}")];
     let made = |id: &str| json!({"type": "function_call", "name": "f", "arguments": "{}", "call_id": id});
     let items = vec![
@@ -255,7 +255,7 @@ fn what_codex_did_is_shown_once_where_a_client_makes_a_message_of_each_call() {
         messages: vec![asked.clone(), together, result("c2", "2"), result("c1", "1")],
         ..Turn::default()
     };
-    let ids = |opening: &Opening| -> Vec<String> {
+    let ids = |opening: &InitialHistory| -> Vec<String> {
         let own = |item: &Value| format!("{} {}", kind(item), item["call_id"].as_str().unwrap_or_default());
         opening.items[1..].iter().map(own).collect()
     };

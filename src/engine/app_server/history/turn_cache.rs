@@ -22,22 +22,22 @@ const AGE: Duration = Duration::from_secs(3600);
 
 /// Remembers interrupted turns under the client's call ids. Cheap to ask, safe to share.
 #[derive(Debug)]
-pub(crate) struct Memory {
+pub(crate) struct TurnCache {
     max_turns: usize,
     max_bytes: usize,
     hasher: RandomState,
-    shelf: Mutex<Shelf>,
+    shelf: Mutex<LruIndex>,
 }
 
 /// Where in which conversation a turn stands: with which model, profile and instructions, after which words of the
 /// user. Some upstreams number their call ids from zero in every conversation; nobody is to be shown what was thought in
 /// another one, and no model what another has thought. Callers are all the same: there is one token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Place(u64);
+pub(crate) struct ConversationKey(u64);
 
 /// One remembered turn.
 #[derive(Debug)]
-pub(crate) struct Remembered {
+pub(crate) struct CachedTurn {
     /// The client's calls in it, as the client was told them.
     pub(crate) calls: Vec<pb::ToolCall>,
     /// Everything that the model and Codex's own tools produced, ready to be injected but for the names of the client's
@@ -46,45 +46,45 @@ pub(crate) struct Remembered {
 }
 
 #[derive(Debug, Default)]
-struct Shelf {
+struct LruIndex {
     /// By last use, oldest first.
     turns: BTreeMap<u64, Entry>,
-    index: HashMap<(Place, String), u64>,
+    index: HashMap<(ConversationKey, String), u64>,
     clock: u64,
     bytes: usize,
 }
 
 #[derive(Debug)]
 struct Entry {
-    place: Place,
-    turn: Arc<Remembered>,
+    place: ConversationKey,
+    turn: Arc<CachedTurn>,
     bytes: usize,
     used: Instant,
 }
 
-impl Memory {
+impl TurnCache {
     pub(crate) fn new(max_turns: usize, max_bytes: usize) -> Self {
         Self { max_turns, max_bytes, hasher: RandomState::new(), shelf: Mutex::default() }
     }
 
     /// The place behind so many messages of a turn. Pictures count by their size only.
-    pub(crate) fn place(&self, turn: &Turn, messages: usize) -> Place {
+    pub(crate) fn place(&self, turn: &Turn, messages: usize) -> ConversationKey {
         let before = turn.messages.get(..messages).unwrap_or(&turn.messages);
         let instructs = |message: &&Message| matches!(message.role, Role::System | Role::Developer);
         let instructions: Vec<Vec<(&str, usize)>> = before.iter().filter(instructs).map(told).collect();
         let asked = before.iter().rfind(|message| message.role == Role::User).map(told);
-        Place(self.hasher.hash_one((&turn.model, turn.profile.as_str(), instructions, asked)))
+        ConversationKey(self.hasher.hash_one((&turn.model, turn.profile.as_str(), instructions, asked)))
     }
 
     /// Remembers a turn that was interrupted for `calls`. `items` are the raw items that the model and its own tools
     /// produced since the turn began, in order.
-    pub(crate) fn remember(&self, place: Place, calls: &[pb::ToolCall], items: Vec<Value>) {
+    pub(crate) fn remember(&self, place: ConversationKey, calls: &[pb::ToolCall], items: Vec<Value>) {
         let Some(items) = injectable(calls, items) else { return };
         let bytes = items.iter().map(weight).chain(calls.iter().map(weight_of_call)).sum::<usize>();
         if calls.is_empty() || self.max_turns == 0 || bytes > self.max_bytes {
             return;
         }
-        let turn = Arc::new(Remembered { calls: calls.to_vec(), items });
+        let turn = Arc::new(CachedTurn { calls: calls.to_vec(), items });
         let mut shelf = self.shelf();
         shelf.forget_aged();
         while shelf.turns.len() >= self.max_turns || shelf.bytes + bytes > self.max_bytes {
@@ -94,7 +94,7 @@ impl Memory {
     }
 
     /// The turn in which the call with this id was made.
-    pub(crate) fn recall(&self, place: Place, call_id: &str) -> Option<Arc<Remembered>> {
+    pub(crate) fn recall(&self, place: ConversationKey, call_id: &str) -> Option<Arc<CachedTurn>> {
         let mut shelf = self.shelf();
         shelf.forget_aged();
         let used = *shelf.index.get(&(place, call_id.to_owned()))?;
@@ -104,13 +104,13 @@ impl Memory {
         Some(turn)
     }
 
-    fn shelf(&self) -> MutexGuard<'_, Shelf> {
+    fn shelf(&self) -> MutexGuard<'_, LruIndex> {
         self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Shelf {
-    fn put(&mut self, place: Place, turn: Arc<Remembered>, bytes: usize) {
+impl LruIndex {
+    fn put(&mut self, place: ConversationKey, turn: Arc<CachedTurn>, bytes: usize) {
         self.clock += 1;
         for call in &turn.calls {
             self.index.insert((place, call.id.clone()), self.clock);

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::model_catalog::Catalogs;
 use crate::{
     config::{Codex, Profile, Sandbox},
-    engine::cli::{environment, probe::Installed, provider},
+    engine::cli::{environment, probe::CliInfo, provider},
 };
 
 /// For a thread that has results of client tools: without it they are cut to about 48 kB. In `agent` it also frees
@@ -47,12 +47,12 @@ const ON: toml::Value = toml::Value::Boolean(true);
 const OFF: toml::Value = toml::Value::Boolean(false);
 
 /// One value of the configuration.
-type Setting = (String, toml::Value);
+type ThreadParams = (String, toml::Value);
 
 /// The arguments of a worker whose threads are of the configured profile, unless they say otherwise.
-pub(crate) fn arguments(codex: &Codex, installed: &Installed, catalogs: &Catalogs) -> Vec<OsString> {
+pub(crate) fn arguments(codex: &Codex, installed: &CliInfo, catalogs: &Catalogs) -> Vec<OsString> {
     let user = users_configuration(codex);
-    let mut settings: Vec<Setting> = Vec::new();
+    let mut settings: Vec<ThreadParams> = Vec::new();
     let mut set = |key: &str, value: toml::Value| settings.push((key.to_owned(), value));
     // Otherwise every thread stays in memory for a while: 0.9 MiB each.
     set("thread_unload_delay_secs", 0.into());
@@ -91,7 +91,7 @@ pub(crate) fn arguments(codex: &Codex, installed: &Installed, catalogs: &Catalog
 /// What makes a thread one of `profile`, for `thread/start.config`: nothing where the worker is that already.
 pub(crate) fn thread_config(
     codex: &Codex,
-    installed: &Installed,
+    installed: &CliInfo,
     catalogs: &Catalogs,
     profile: Profile,
 ) -> Map<String, Value> {
@@ -133,7 +133,7 @@ pub(crate) fn without_servers(codex: &Codex) -> Map<String, Value> {
 }
 
 /// Everything of Codex is off.
-fn bare(installed: &Installed, user: &toml::Table) -> Vec<Setting> {
+fn bare(installed: &CliInfo, user: &toml::Table) -> Vec<ThreadParams> {
     let features = TOOLS.iter().filter(|name| installed.features.contains_key(**name));
     let features = features.map(|name| (format!("features.{name}"), OFF));
     let texts = TEXTS.iter().map(|(key, off, _)| ((*key).to_owned(), off.clone()));
@@ -143,7 +143,7 @@ fn bare(installed: &Installed, user: &toml::Table) -> Vec<Setting> {
 }
 
 /// Everything is as the user has it, on a worker where it is off.
-fn dressed(installed: &Installed, user: &toml::Table) -> Vec<Setting> {
+fn dressed(installed: &CliInfo, user: &toml::Table) -> Vec<ThreadParams> {
     let features = TOOLS.iter().filter_map(|name| Some((*name, *installed.features.get(*name)?)));
     let features = features.map(|(name, on)| (format!("features.{name}"), on.into()));
     let texts = TEXTS.iter().map(|(key, _, on)| ((*key).to_owned(), lookup(user, key).unwrap_or(on).clone()));
@@ -159,7 +159,7 @@ fn lookup<'a>(table: &'a toml::Table, key: &str) -> Option<&'a toml::Value> {
 }
 
 /// The switches of the user's MCP servers: a thread would have their tools, and wait for them to start.
-fn servers(user: &toml::Table) -> impl Iterator<Item = Setting> {
+fn servers(user: &toml::Table) -> impl Iterator<Item = ThreadParams> {
     let servers = user.get("mcp_servers").and_then(toml::Value::as_table).into_iter().flatten();
     servers.filter(|(name, _)| is_plain(name)).map(|(name, server)| {
         let on = server.get("enabled").cloned().unwrap_or(ON);

@@ -13,8 +13,8 @@ use serde_json::{Map, Value, json};
 use crate::{
     config::{Codex, Profile},
     engine::{
-        cli::{environment, probe, probe::Installed},
-        process::{Launch, Launcher},
+        cli::{environment, probe, probe::CliInfo},
+        process::{Launcher, SpawnSpec},
     },
 };
 
@@ -51,16 +51,16 @@ impl Catalogs {
 pub(crate) async fn write(
     codex: &Codex,
     launcher: &Launcher,
-    installed: &Installed,
+    installed: &CliInfo,
     folder: &Path,
     models: &[String],
 ) -> Result<Catalogs, String> {
-    let launch = Launch {
+    let launch = SpawnSpec {
         program: installed.program.clone(),
         arguments: ["debug", "models"].map(Into::into).into(),
         env: environment::environment(codex),
         folder: codex.workspace.clone(),
-        ..Launch::default()
+        ..SpawnSpec::default()
     };
     let answer = tokio::time::timeout(probe::PATIENCE, launcher.ask(launch)).await;
     let answer = answer.map_err(|_| "`codex debug models` did not answer in time".to_owned())?;

@@ -17,7 +17,7 @@ use crate::{
     engine::{
         cli::{
             environment,
-            probe::{Installed, numbers},
+            probe::{CliInfo, numbers},
         },
         process::procfs::started,
     },
@@ -56,18 +56,18 @@ const LOG_DATABASE: &str = "logs_2.sqlite";
 
 /// A home for one worker. Removed when dropped.
 #[derive(Debug)]
-pub(crate) struct ScratchHome {
+pub(crate) struct WorkerHome {
     folder: TempDir,
     env: BTreeMap<OsString, OsString>,
 }
 
-impl ScratchHome {
+impl WorkerHome {
     /// Makes one.
-    pub(crate) fn make(codex: &Codex, installed: &Installed) -> io::Result<Self> {
+    pub(crate) fn make(codex: &Codex, installed: &CliInfo) -> io::Result<Self> {
         Self::make_in(&place(codex), codex, installed)
     }
 
-    fn make_in(place: &Path, codex: &Codex, installed: &Installed) -> io::Result<Self> {
+    fn make_in(place: &Path, codex: &Codex, installed: &CliInfo) -> io::Result<Self> {
         let folder = folder(place)?;
         let mut env = environment::environment(codex);
         let key = OsString::from("CODEX_API_KEY");
@@ -144,15 +144,15 @@ fn in_memory(path: &Path) -> bool {
 /// A folder of this process that nobody else can read, and that [`sweep`] finds when we were killed.
 fn folder(place: &Path) -> io::Result<TempDir> {
     let ours = fs::Permissions::from_mode(0o700);
-    tempfile::Builder::new().prefix(&Owner::ourselves()?.prefix()).permissions(ours).tempdir_in(place)
+    tempfile::Builder::new().prefix(&DirOwner::ourselves()?.prefix()).permissions(ours).tempdir_in(place)
 }
 
 /// Removes the folders of servers that are gone.
 fn sweep(place: &Path) -> io::Result<()> {
-    let ourselves = Owner::ourselves()?;
+    let ourselves = DirOwner::ourselves()?;
     let user = rustix::process::geteuid().as_raw();
     for entry in fs::read_dir(place)?.flatten() {
-        let Some(owner) = Owner::of(&entry.file_name()) else { continue };
+        let Some(owner) = DirOwner::of(&entry.file_name()) else { continue };
         // Where process ids are counted differently, nothing can be said about the owner.
         let orphan = owner.namespace == ourselves.namespace && started(owner.pid) != Some(owner.started);
         let ours = entry.metadata().is_ok_and(|meta| meta.is_dir() && meta.uid() == user);
@@ -166,13 +166,13 @@ fn sweep(place: &Path) -> io::Result<()> {
 
 /// Whose a folder is: a process id alone may be somebody else's by now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Owner {
+struct DirOwner {
     namespace: u64,
     pid: u32,
     started: u64,
 }
 
-impl Owner {
+impl DirOwner {
     fn ourselves() -> io::Result<Self> {
         let namespace = fs::metadata("/proc/self/ns/pid")?.ino();
         let pid = std::process::id();

@@ -18,11 +18,11 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    dispatch::{CallError, Pending, Shared, thread_in},
+    dispatch::{CallError, Dispatcher, Pending, thread_in},
     io, protocol,
-    thread_queue::Letterbox,
+    thread_queue::ThreadSender,
 };
-use crate::engine::process::lines::Lines;
+use crate::engine::process::lines::LineReader;
 
 /// Calls under way in one worker; more of them make it refuse some.
 const MAX_CALLS: usize = 64;
@@ -40,9 +40,9 @@ const BACKOFF: [Duration; 4] = [
 
 /// Our end of the conversation; clones share it.
 #[derive(Debug, Clone)]
-pub(crate) struct Peer(Arc<Shared>);
+pub(crate) struct RpcClient(Arc<Dispatcher>);
 
-impl Peer {
+impl RpcClient {
     /// Starts the conversation. Its task lives in `tasks` and ends when a pipe does.
     pub(crate) fn start(
         stdin: impl AsyncWrite + Unpin + Send + 'static,
@@ -51,7 +51,7 @@ impl Peer {
         tasks: &TaskTracker,
     ) -> Self {
         let (outbox, lines) = mpsc::channel(OUTBOX);
-        let peer = Self(Arc::new(Shared {
+        let peer = Self(Arc::new(Dispatcher {
             outbox,
             calls: Semaphore::new(MAX_CALLS),
             next_id: AtomicU64::new(1),
@@ -63,7 +63,7 @@ impl Peer {
         tasks.spawn(async move {
             let why = tokio::select! {
                 why = io::write(stdin, lines) => why,
-                why = io::read(Lines::new(stdout, line_limit), &shared) => why,
+                why = io::read(LineReader::new(stdout, line_limit), &shared) => why,
                 () = shared.gone.cancelled() => "it no longer answered".to_owned(),
             };
             shared.close(&why);
@@ -87,7 +87,7 @@ impl Peer {
         method: &'static str,
         params: &Value,
         limit: Duration,
-        letterbox: Option<Letterbox>,
+        letterbox: Option<ThreadSender>,
     ) -> Result<Value, CallError> {
         let mut pauses = BACKOFF.into_iter();
         loop {
@@ -114,7 +114,7 @@ impl Peer {
         &self,
         method: &'static str,
         params: &Value,
-        letterbox: Option<Letterbox>,
+        letterbox: Option<ThreadSender>,
     ) -> Result<Value, CallError> {
         let gone = || CallError::Gone(self.last_words());
         let id = self.0.next_id.fetch_add(1, Ordering::Relaxed);
@@ -127,7 +127,7 @@ impl Peer {
             }
             routes.pending.insert(id, Pending { answer, letterbox });
         }
-        let mut waiting = Waiting { shared: &self.0, id, answered, starts_thread };
+        let mut waiting = PendingCallGuard { shared: &self.0, id, answered, starts_thread };
         self.0.outbox.send(protocol::call(id, method, params)).await.map_err(|_| gone())?;
         (&mut waiting.answered).await.map_err(|_| gone())?
     }
@@ -174,14 +174,14 @@ impl Peer {
 }
 
 /// A call under way. One that is given up must not wait in the table for ever, nor leave a thread that nobody has.
-struct Waiting<'a> {
-    shared: &'a Shared,
+struct PendingCallGuard<'a> {
+    shared: &'a Dispatcher,
     id: u64,
     answered: oneshot::Receiver<Result<Value, CallError>>,
     starts_thread: bool,
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for PendingCallGuard<'_> {
     fn drop(&mut self) {
         if !self.starts_thread {
             self.shared.routes().pending.remove(&self.id);

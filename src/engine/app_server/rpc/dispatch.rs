@@ -14,26 +14,26 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     delta::Delta,
-    large_lines::{self, Large},
+    large_lines::{self, LargeLine},
     protocol::{self, Incoming, RpcError},
-    thread_queue::{Letterbox, Mail},
+    thread_queue::{ThreadMessage, ThreadSender},
 };
 
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct Dispatcher {
     pub(crate) outbox: mpsc::Sender<Vec<u8>>,
     pub(crate) calls: Semaphore,
     pub(crate) next_id: AtomicU64,
-    pub(crate) routes: Mutex<Routes>,
+    pub(crate) routes: Mutex<DispatchState>,
     pub(crate) gone: CancellationToken,
     /// Lines read so far: whoever speaks is alive.
     pub(crate) heard: AtomicU64,
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Routes {
+pub(crate) struct DispatchState {
     pub(crate) pending: HashMap<u64, Pending>,
-    pub(crate) threads: HashMap<String, Letterbox>,
+    pub(crate) threads: HashMap<String, ThreadSender>,
     /// Why the worker is gone, once it is.
     pub(crate) last_words: Option<Arc<str>>,
 }
@@ -42,7 +42,7 @@ pub(crate) struct Routes {
 pub(crate) struct Pending {
     pub(crate) answer: oneshot::Sender<Result<Value, CallError>>,
     /// With `thread/start`: who reads what is said of the thread that it makes.
-    pub(crate) letterbox: Option<Letterbox>,
+    pub(crate) letterbox: Option<ThreadSender>,
 }
 
 /// Why a call has no result.
@@ -59,8 +59,8 @@ pub(crate) enum CallError {
     Gone(Arc<str>),
 }
 
-impl Shared {
-    pub(crate) fn routes(&self) -> std::sync::MutexGuard<'_, Routes> {
+impl Dispatcher {
+    pub(crate) fn routes(&self) -> std::sync::MutexGuard<'_, DispatchState> {
         self.routes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -81,19 +81,19 @@ impl Shared {
             drop(pending.answer.send(Err(CallError::Gone(Arc::clone(&why)))));
         }
         for (_, letterbox) in threads {
-            letterbox.put(Mail::Gone(Arc::clone(&why)), 0);
+            letterbox.put(ThreadMessage::Gone(Arc::clone(&why)), 0);
         }
     }
 
     /// What a line means, and what is to be sent because of it.
     pub(crate) fn take(&self, line: &[u8]) -> Option<Vec<u8>> {
-        if let known @ (Large::Echo | Large::Output { .. }) = large_lines::whole(line) {
+        if let known @ (LargeLine::Echo | LargeLine::Output { .. }) = large_lines::whole(line) {
             self.put(known, 0);
             return None;
         }
         if let Some((thread, delta)) = Delta::of_line(line) {
             if let Some(letterbox) = self.letterbox(&thread) {
-                letterbox.put(Mail::Delta(delta), line.len());
+                letterbox.put(ThreadMessage::Delta(delta), line.len());
             }
             return None;
         }
@@ -145,25 +145,25 @@ impl Shared {
         let Some(letterbox) = incoming.thread().and_then(|thread| self.letterbox(thread)) else { return };
         let (method, params) = (incoming.method.unwrap_or_default(), incoming.params);
         let mail = match Delta::of(&method, &params) {
-            Some(delta) => Mail::Delta(delta),
+            Some(delta) => ThreadMessage::Delta(delta),
             // Of something that nobody reads.
             None if method.ends_with("elta") => return,
-            None => Mail::Notification { method, params },
+            None => ThreadMessage::Notification { method, params },
         };
         letterbox.put(mail, bytes);
     }
 
-    pub(crate) fn letterbox(&self, thread: &str) -> Option<Letterbox> {
+    pub(crate) fn letterbox(&self, thread: &str) -> Option<ThreadSender> {
         self.routes().threads.get(thread).cloned()
     }
 
     /// Passes on what is left of a large line. False if nobody can be told that it is missing.
-    pub(crate) fn put(&self, line: Large, limit: usize) -> bool {
+    pub(crate) fn put(&self, line: LargeLine, limit: usize) -> bool {
         let (thread, mail) = match line {
-            Large::Echo => return true,
-            Large::Output { thread, params } => (thread, Mail::raw_item(params)),
-            Large::Needed { thread: Some(thread) } => (thread, Mail::TooLong { limit }),
-            Large::Needed { thread: None } => return false,
+            LargeLine::Echo => return true,
+            LargeLine::Output { thread, params } => (thread, ThreadMessage::raw_item(params)),
+            LargeLine::Needed { thread: Some(thread) } => (thread, ThreadMessage::TooLong { limit }),
+            LargeLine::Needed { thread: None } => return false,
         };
         if let Some(letterbox) = self.letterbox(&thread) {
             letterbox.put(mail, 256);
@@ -177,8 +177,8 @@ impl Shared {
             "item/tool/call" => {
                 let letterbox = incoming.thread().and_then(|thread| self.letterbox(thread));
                 let call = serde_json::from_value::<protocol::ToolCall>(incoming.params);
-                let call =
-                    call.map(|call| Mail::ToolCall(protocol::ToolCall { request: id.clone(), ..call }));
+                let call = call
+                    .map(|call| ThreadMessage::ToolCall(protocol::ToolCall { request: id.clone(), ..call }));
                 let taken = letterbox.zip(call.ok()).is_some_and(|(letterbox, call)| letterbox.put(call, 0));
                 (!taken).then(|| protocol::refusal(&id))
             }

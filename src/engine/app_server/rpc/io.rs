@@ -6,8 +6,8 @@ use tokio::{
     sync::mpsc,
 };
 
-use super::{dispatch::Shared, large_lines};
-use crate::engine::process::lines::{LineError, Lines};
+use super::{dispatch::Dispatcher, large_lines};
+use crate::engine::process::lines::{LineError, LineReader};
 
 /// Writes until the pipe breaks; says why.
 pub(crate) async fn write(mut stdin: impl AsyncWrite + Unpin, mut lines: mpsc::Receiver<Vec<u8>>) -> String {
@@ -20,7 +20,7 @@ pub(crate) async fn write(mut stdin: impl AsyncWrite + Unpin, mut lines: mpsc::R
 }
 
 /// Reads until the pipe ends, or cannot be made sense of any more; says why.
-pub(crate) async fn read(mut lines: Lines<impl AsyncRead + Unpin>, shared: &Shared) -> String {
+pub(crate) async fn read(mut lines: LineReader<impl AsyncRead + Unpin>, shared: &Dispatcher) -> String {
     loop {
         match lines.next().await {
             Ok(Some(line)) => {

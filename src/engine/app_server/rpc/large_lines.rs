@@ -26,7 +26,7 @@ const RAW_ITEM: &str = "rawResponseItem/completed";
 
 /// What is to become of a large line.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Large {
+pub(crate) enum LargeLine {
     /// Nobody needs it.
     Echo,
     /// It has an output of a tool that is too large to be passed on: the parameters of the notification, other words
@@ -73,25 +73,25 @@ struct Item<'a> {
 
 impl Params<'_> {
     /// What such an item is, unless it is to be read.
-    fn known(self, bytes: usize) -> Option<Large> {
+    fn known(self, bytes: usize) -> Option<LargeLine> {
         let injected = self.turn_id.starts_with(INJECTED);
         if injected || self.item.kind == "message" && self.item.role.is_some_and(|role| role != "assistant") {
-            return Some(Large::Echo);
+            return Some(LargeLine::Echo);
         }
         let call_id =
             self.item.call_id.filter(|_| bytes > MAX_OUTPUT && OUTPUTS.contains(&&*self.item.kind))?;
         let item = json!({"type": self.item.kind, "call_id": call_id, "output": LEFT_OUT});
         let params = json!({"turnId": self.turn_id, "item": item});
-        Some(Large::Output { thread: self.thread_id.into_owned(), params })
+        Some(LargeLine::Output { thread: self.thread_id.into_owned(), params })
     }
 }
 
 /// What a whole line is.
-pub(crate) fn whole(line: &[u8]) -> Large {
+pub(crate) fn whole(line: &[u8]) -> LargeLine {
     // As Codex writes it; anything else is taken apart, which costs time but loses nothing.
     let looked_at = line.len() > LARGE && line.starts_with(br#"{"method":"rawResponseItem/completed""#);
     let parsed = looked_at.then(|| serde_json::from_slice::<Line<'_>>(line).ok()).flatten();
-    parsed.and_then(|parsed| parsed.params.known(line.len())).unwrap_or(Large::Needed { thread: None })
+    parsed.and_then(|parsed| parsed.params.known(line.len())).unwrap_or(LargeLine::Needed { thread: None })
 }
 
 /// Whether what begins like this may be of one thread only.
@@ -100,10 +100,10 @@ pub(crate) fn is_addressed(begun: &[u8]) -> bool {
 }
 
 /// What a line is of which only the first and the last bytes are known.
-pub(crate) fn edges(edges: &[u8]) -> Large {
+pub(crate) fn edges(edges: &[u8]) -> LargeLine {
     // The cuts may go through a letter.
     let text = String::from_utf8_lossy(edges);
-    let Some(thread) = address(&text) else { return Large::Needed { thread: None } };
+    let Some(thread) = address(&text) else { return LargeLine::Needed { thread: None } };
     let named = (value(&text, "method"), value(&text, "turnId"), value(&text, "type"));
     if let (Some(RAW_ITEM), Some(turn), Some(kind)) = named {
         let found = |name| value(&text, name).map(Cow::Borrowed);
@@ -113,7 +113,7 @@ pub(crate) fn edges(edges: &[u8]) -> Large {
             return known;
         }
     }
-    Large::Needed { thread: Some(thread.to_owned()) }
+    LargeLine::Needed { thread: Some(thread.to_owned()) }
 }
 
 /// The thread that a line names before or behind everything else. In between it would be somebody's words.
@@ -163,14 +163,14 @@ mod tests {
         for item in [message("user", 100_000), message("developer", 100_000)] {
             for turn in ["auto-compact-0", "a-name-that-is-not-known-yet"] {
                 let line = raw(turn, &item);
-                assert_eq!(whole(line.as_bytes()), Large::Echo);
-                assert_eq!(edges(&ends(&line)), Large::Echo);
+                assert_eq!(whole(line.as_bytes()), LargeLine::Echo);
+                assert_eq!(edges(&ends(&line)), LargeLine::Echo);
             }
         }
         for item in [message("assistant", 100_000), output(100_000), output(5_000_000)] {
             let line = raw("auto-compact-0", &item);
-            assert_eq!(whole(line.as_bytes()), Large::Echo);
-            assert_eq!(edges(&ends(&line)), Large::Echo);
+            assert_eq!(whole(line.as_bytes()), LargeLine::Echo);
+            assert_eq!(edges(&ends(&line)), LargeLine::Echo);
         }
     }
 
@@ -179,19 +179,19 @@ mod tests {
         let line = raw("U", &output(5_000_000));
         let item = json!({"type": "function_call_output", "call_id": "c", "output": LEFT_OUT});
         let params = json!({"turnId": "U", "item": item});
-        let expected = Large::Output { thread: "T".into(), params };
+        let expected = LargeLine::Output { thread: "T".into(), params };
         assert_eq!(whole(line.as_bytes()), expected);
         assert_eq!(edges(&ends(&line)), expected);
-        assert_eq!(whole(raw("U", &output(100_000)).as_bytes()), Large::Needed { thread: None });
+        assert_eq!(whole(raw("U", &output(100_000)).as_bytes()), LargeLine::Needed { thread: None });
     }
 
     #[test]
     fn what_the_model_says_is_needed() {
         let line = raw("U", &message("assistant", 100_000));
-        assert_eq!(whole(line.as_bytes()), Large::Needed { thread: None });
-        assert_eq!(edges(&ends(&line)), Large::Needed { thread: Some("T".into()) });
+        assert_eq!(whole(line.as_bytes()), LargeLine::Needed { thread: None });
+        assert_eq!(edges(&ends(&line)), LargeLine::Needed { thread: Some("T".into()) });
         let small = raw("U", &message("user", 10));
-        assert_eq!(whole(small.as_bytes()), Large::Needed { thread: None });
+        assert_eq!(whole(small.as_bytes()), LargeLine::Needed { thread: None });
     }
 
     #[test]
@@ -200,21 +200,21 @@ mod tests {
         let behind = format!(
             r#"{{"method":"item/completed","params":{{"item":{{"type":"x","text":"{words}é{words}"}},"threadId":"T","turnId":"U"}}}}"#
         );
-        assert_eq!(edges(&ends(&behind)), Large::Needed { thread: Some("T".into()) });
+        assert_eq!(edges(&ends(&behind)), LargeLine::Needed { thread: Some("T".into()) });
         // The cut may go through a letter, at either end.
         for shift in 0..3 {
             let letters = format!("{}{}", "y".repeat(shift), "é€".repeat(2000));
             let line = format!(
                 r#"{{"method":"item/completed","params":{{"item":{{"text":"{letters}"}},"threadId":"T","turnId":"U"}}}}"#
             );
-            assert_eq!(edges(&ends(&line)), Large::Needed { thread: Some("T".into()) });
+            assert_eq!(edges(&ends(&line)), LargeLine::Needed { thread: Some("T".into()) });
             let line = format!(
                 r#"{{"method":"turn/completed","params":{{"threadId":"T","turn":{{"text":"{letters}"}}}}}}"#
             );
-            assert_eq!(edges(&ends(&line)), Large::Needed { thread: Some("T".into()) });
+            assert_eq!(edges(&ends(&line)), LargeLine::Needed { thread: Some("T".into()) });
         }
         let nobodys = format!(r#"{{"method":"warning","params":{{"message":"{words}"}}}}"#);
-        assert_eq!(edges(&ends(&nobodys)), Large::Needed { thread: None });
+        assert_eq!(edges(&ends(&nobodys)), LargeLine::Needed { thread: None });
         assert!(is_addressed(behind.as_bytes()) && !is_addressed(b"xxxx") && !is_addressed(b"{\"id\":1,"));
     }
 }

@@ -17,7 +17,7 @@ const LIMIT: usize = 16 << 20;
 
 /// One thing said of a thread.
 #[derive(Debug)]
-pub(crate) enum Mail {
+pub(crate) enum ThreadMessage {
     /// A piece of text.
     Delta(Delta),
     /// Any other notification.
@@ -40,7 +40,7 @@ pub(crate) enum Mail {
     },
 }
 
-impl Mail {
+impl ThreadMessage {
     /// A raw item of the model that was looked at already.
     pub(crate) fn raw_item(params: Value) -> Self {
         Self::Notification { method: "rawResponseItem/completed".to_owned(), params }
@@ -49,14 +49,14 @@ impl Mail {
 
 /// The reader's end.
 #[derive(Debug)]
-pub(crate) struct Mailbox(Arc<Shared>);
+pub(crate) struct ThreadReceiver(Arc<Dispatcher>);
 
 /// The worker's end.
 #[derive(Debug, Clone)]
-pub(crate) struct Letterbox(Arc<Shared>);
+pub(crate) struct ThreadSender(Arc<Dispatcher>);
 
 #[derive(Debug, Default)]
-struct Shared {
+struct Dispatcher {
     queue: Mutex<Queue>,
     arrived: Notify,
     overflowed: Notify,
@@ -64,7 +64,7 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Queue {
-    mail: VecDeque<(usize, Mail)>,
+    mail: VecDeque<(usize, ThreadMessage)>,
     bytes: usize,
     closed: bool,
     overflowed: bool,
@@ -73,14 +73,14 @@ struct Queue {
 }
 
 /// A pair of ends.
-pub(crate) fn pair() -> (Letterbox, Mailbox) {
-    let shared = Arc::new(Shared::default());
-    (Letterbox(Arc::clone(&shared)), Mailbox(shared))
+pub(crate) fn pair() -> (ThreadSender, ThreadReceiver) {
+    let shared = Arc::new(Dispatcher::default());
+    (ThreadSender(Arc::clone(&shared)), ThreadReceiver(shared))
 }
 
-impl Letterbox {
+impl ThreadSender {
     /// Puts mail in; false if nobody will read it. `bytes` is what it weighs.
-    pub(crate) fn put(&self, mail: Mail, bytes: usize) -> bool {
+    pub(crate) fn put(&self, mail: ThreadMessage, bytes: usize) -> bool {
         let mut queue = self.0.queue.lock().unwrap_or_else(PoisonError::into_inner);
         if queue.closed {
             return false;
@@ -103,16 +103,16 @@ impl Letterbox {
 }
 
 impl Queue {
-    fn push(&mut self, mut mail: Mail, bytes: usize) {
-        self.lossy |= matches!(mail, Mail::TooLong { .. });
-        if let Mail::Delta(delta) = mail {
+    fn push(&mut self, mut mail: ThreadMessage, bytes: usize) {
+        self.lossy |= matches!(mail, ThreadMessage::TooLong { .. });
+        if let ThreadMessage::Delta(delta) = mail {
             let Err(other) = self.join(delta) else { return };
-            mail = Mail::Delta(other);
+            mail = ThreadMessage::Delta(other);
         }
         if self.bytes + bytes > LIMIT {
             (self.overflowed, self.lossy) = (true, true);
             self.mail.clear();
-            self.mail.push_back((0, Mail::Overflow));
+            self.mail.push_back((0, ThreadMessage::Overflow));
             return;
         }
         self.bytes += bytes;
@@ -123,7 +123,7 @@ impl Queue {
     fn join(&mut self, delta: Delta) -> Result<(), Delta> {
         let added = delta.text.len();
         match self.mail.back_mut() {
-            Some((weight, Mail::Delta(last))) if self.bytes + added <= LIMIT => {
+            Some((weight, ThreadMessage::Delta(last))) if self.bytes + added <= LIMIT => {
                 last.join(delta)?;
                 *weight += added;
                 self.bytes += added;
@@ -134,9 +134,9 @@ impl Queue {
     }
 }
 
-impl Mailbox {
+impl ThreadReceiver {
     /// The next thing said.
-    pub(crate) async fn next(&mut self) -> Mail {
+    pub(crate) async fn next(&mut self) -> ThreadMessage {
         loop {
             if let Some(mail) = self.try_next() {
                 return mail;
@@ -155,7 +155,7 @@ impl Mailbox {
         self.0.queue.lock().unwrap_or_else(PoisonError::into_inner).lossy
     }
 
-    fn try_next(&mut self) -> Option<Mail> {
+    fn try_next(&mut self) -> Option<ThreadMessage> {
         let mut queue = self.0.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let (bytes, mail) = queue.mail.pop_front()?;
         if queue.mail.is_empty() {
@@ -163,7 +163,7 @@ impl Mailbox {
             queue.mail = VecDeque::new();
         }
         queue.bytes = queue.bytes.saturating_sub(bytes);
-        if matches!(mail, Mail::Overflow) {
+        if matches!(mail, ThreadMessage::Overflow) {
             // Who knows of it may still want to hear the end.
             (queue.overflowed, queue.bytes) = (false, 0);
         }
@@ -171,7 +171,7 @@ impl Mailbox {
     }
 }
 
-impl Drop for Mailbox {
+impl Drop for ThreadReceiver {
     fn drop(&mut self) {
         let mut queue = self.0.queue.lock().unwrap_or_else(PoisonError::into_inner);
         queue.closed = true;
@@ -185,25 +185,27 @@ mod tests {
 
     use super::*;
 
-    fn text(item: &str, delta: &str) -> Mail {
+    fn text(item: &str, delta: &str) -> ThreadMessage {
         let params = json!({"itemId": item, "delta": delta});
-        Mail::Delta(Delta::of("item/agentMessage/delta", &params).unwrap())
+        ThreadMessage::Delta(Delta::of("item/agentMessage/delta", &params).unwrap())
     }
 
-    async fn next_delta(mailbox: &mut Mailbox) -> String {
-        let Mail::Delta(delta) = mailbox.next().await else { panic!("no delta") };
+    async fn next_delta(mailbox: &mut ThreadReceiver) -> String {
+        let ThreadMessage::Delta(delta) = mailbox.next().await else { panic!("no delta") };
         delta.text
     }
 
     #[tokio::test]
     async fn deltas_that_wait_are_joined_and_others_keep_their_order() {
         let (letterbox, mut mailbox) = pair();
-        for mail in [text("a", "1"), text("a", "2"), text("b", "3"), Mail::Gone("x".into()), text("b", "4")] {
+        for mail in
+            [text("a", "1"), text("a", "2"), text("b", "3"), ThreadMessage::Gone("x".into()), text("b", "4")]
+        {
             assert!(letterbox.put(mail, 50));
         }
         assert_eq!(next_delta(&mut mailbox).await, "12");
         assert_eq!(next_delta(&mut mailbox).await, "3");
-        assert!(matches!(mailbox.next().await, Mail::Gone(_)));
+        assert!(matches!(mailbox.next().await, ThreadMessage::Gone(_)));
         assert_eq!(next_delta(&mut mailbox).await, "4");
         drop(mailbox);
         assert!(!letterbox.put(text("a", "5"), 50));
@@ -212,14 +214,14 @@ mod tests {
     #[tokio::test]
     async fn too_much_is_an_overflow_and_nothing_else() {
         let (letterbox, mut mailbox) = pair();
-        let item = || Mail::Notification { method: "item/completed".into(), params: json!({}) };
+        let item = || ThreadMessage::Notification { method: "item/completed".into(), params: json!({}) };
         for _ in 0..3 {
             letterbox.put(item(), LIMIT / 2);
         }
-        assert!(matches!(mailbox.next().await, Mail::Overflow));
+        assert!(matches!(mailbox.next().await, ThreadMessage::Overflow));
         mailbox.overflow().await;
         assert!(letterbox.put(item(), LIMIT), "there is room again");
-        assert!(matches!(mailbox.next().await, Mail::Notification { .. }));
+        assert!(matches!(mailbox.next().await, ThreadMessage::Notification { .. }));
     }
 
     #[tokio::test]
@@ -230,6 +232,6 @@ mod tests {
             letterbox.put(text("a", &megabyte), megabyte.len());
         }
         mailbox.overflow().await;
-        assert!(matches!(mailbox.next().await, Mail::Overflow));
+        assert!(matches!(mailbox.next().await, ThreadMessage::Overflow));
     }
 }

@@ -4,7 +4,7 @@
 use jsonschema::{PatternOptions, Validator};
 use serde_json::Value;
 
-use super::validation_cost::{Work, at_once, is_plain, is_telling, parts, steps};
+use super::validation_cost::{CostError, at_once, is_plain, is_telling, parts, steps};
 
 /// Parts that a schema may have, each reference followed.
 const MAX_PARTS: u64 = 100_000;
@@ -22,7 +22,7 @@ const MAX_COMPLAINT_CHARS: usize = 300;
 
 /// Why arguments are not accepted; goes on behind the name of whose they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Flaw {
+pub(crate) enum ValidationError {
     /// The model's mistake.
     Wrong(String),
     /// Nobody's: it cannot be found out whether they are right.
@@ -31,19 +31,19 @@ pub(crate) enum Flaw {
 
 /// A schema that arguments are checked against.
 #[derive(Debug)]
-pub(crate) struct Strict {
+pub(crate) struct ArgumentValidator {
     schema: Value,
     validator: Validator,
 }
 
-impl Strict {
+impl ArgumentValidator {
     /// Compiled once for the turn. Nothing outside the schema is ever fetched. The error says what cannot be checked.
     pub(crate) fn new(schema: &Value) -> Result<Self, String> {
         parts(schema, MAX_PARTS).map_err(|trouble| match trouble {
-            Work::TooMuch => format!("it has more than {MAX_PARTS} parts, its references followed"),
-            Work::TooDeep => "it is too deep, its references followed".to_owned(),
-            Work::Endless => "a reference leads back to itself".to_owned(),
-            Work::Unknown(reference) => {
+            CostError::TooMuch => format!("it has more than {MAX_PARTS} parts, its references followed"),
+            CostError::TooDeep => "it is too deep, its references followed".to_owned(),
+            CostError::Endless => "a reference leads back to itself".to_owned(),
+            CostError::Unknown(reference) => {
                 let reference: String = reference.chars().take(MAX_COMPLAINT_CHARS).collect();
                 format!("{reference:?} is not a place in it that is written as `#/…`")
             }
@@ -59,24 +59,26 @@ impl Strict {
     }
 
     /// Checks arguments. May take a while: not for a thread that others wait for.
-    pub(crate) fn check(&self, arguments: &str) -> Result<(), Flaw> {
-        let value: Value =
-            serde_json::from_str(arguments).map_err(|error| Flaw::Wrong(format!("are not JSON: {error}")))?;
+    pub(crate) fn check(&self, arguments: &str) -> Result<(), ValidationError> {
+        let value: Value = serde_json::from_str(arguments)
+            .map_err(|error| ValidationError::Wrong(format!("are not JSON: {error}")))?;
         let value = plain_first(value);
         if at_once(&self.schema, &value, MAX_STEPS).is_err() {
             let what = "cannot be checked against its schema: they are too large or too deep for it";
-            return Err(Flaw::Unknown(what.to_owned()));
+            return Err(ValidationError::Unknown(what.to_owned()));
         }
         if self.validator.is_valid(&value) {
             return Ok(());
         }
         let may_tell = steps(&self.schema, &value, MAX_STEPS_TOLD).is_ok();
         let told = may_tell.then(|| self.validator.validate(&value).err()).flatten();
-        let Some(error) = told else { return Err(Flaw::Wrong("do not match its schema".to_owned())) };
+        let Some(error) = told else {
+            return Err(ValidationError::Wrong("do not match its schema".to_owned()));
+        };
         let what: String = error.to_string().chars().take(MAX_COMPLAINT_CHARS).collect();
         let at = error.instance_path().to_string();
         let at = if at.is_empty() { String::new() } else { format!(" at {at}") };
-        Err(Flaw::Wrong(format!("do not match its schema{at}: {what}")))
+        Err(ValidationError::Wrong(format!("do not match its schema{at}: {what}")))
     }
 }
 

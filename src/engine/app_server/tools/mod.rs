@@ -13,7 +13,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use self::argument_validator::{Flaw, Strict};
+use self::argument_validator::{ArgumentValidator, ValidationError};
 use crate::{
     engine::{ToolChoice, Turn},
     error::Error,
@@ -100,7 +100,7 @@ struct Offered {
     /// As Codex passes it on.
     schema: Value,
     /// Of strict tools: the client's full schema.
-    strict: Option<Strict>,
+    strict: Option<ArgumentValidator>,
 }
 
 impl ToolSet {
@@ -190,16 +190,16 @@ impl ToolSet {
     }
 
     /// Checks the arguments of a call of a strict tool, by its name in the client's words. May take a while.
-    pub(super) fn check(&self, name: &str, arguments: &str) -> Result<(), Flaw> {
+    pub(super) fn check(&self, name: &str, arguments: &str) -> Result<(), ValidationError> {
         let Some(strict) = self.strict(name) else { return Ok(()) };
         let of_this = |what: String| format!("the arguments of `{name}` {what}");
         strict.check(arguments).map_err(|flaw| match flaw {
-            Flaw::Wrong(what) => Flaw::Wrong(of_this(what)),
-            Flaw::Unknown(what) => Flaw::Unknown(of_this(what)),
+            ValidationError::Wrong(what) => ValidationError::Wrong(of_this(what)),
+            ValidationError::Unknown(what) => ValidationError::Unknown(of_this(what)),
         })
     }
 
-    fn strict(&self, name: &str) -> Option<&Strict> {
+    fn strict(&self, name: &str) -> Option<&ArgumentValidator> {
         self.offered.iter().find(|tool| tool.name == name)?.strict.as_ref()
     }
 
@@ -237,7 +237,7 @@ impl Offered {
         if clean.lossy {
             paragraphs.push(format!("The arguments must match this JSON Schema: {full}"));
         }
-        let strict = tool.strict.then(|| Strict::new(&full));
+        let strict = tool.strict.then(|| ArgumentValidator::new(&full));
         Ok(Self {
             name: tool.name.clone(),
             description: paragraphs.join("\n\n"),

@@ -16,7 +16,7 @@ const TYPES: [&str; 7] = ["string", "number", "integer", "boolean", "object", "a
 
 /// A schema that Codex passes on as it is.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Clean {
+pub(crate) struct RewrittenSchema {
     /// The schema; its root is an object's.
     pub(crate) schema: Value,
     /// Whether it says less than the original.
@@ -24,11 +24,11 @@ pub(crate) struct Clean {
 }
 
 /// Rewrites a schema with the keywords that Codex knows.
-pub(crate) fn clean(original: &Value) -> Clean {
-    let mut cleaner = Cleaner { lossy: false };
+pub(crate) fn clean(original: &Value) -> RewrittenSchema {
+    let mut cleaner = SchemaRewriter { lossy: false };
     let schema = cleaner.root(original);
     let lossy = cleaner.lossy || schema.to_string().len() > CODEX_KEEPS_BYTES;
-    Clean { schema, lossy }
+    RewrittenSchema { schema, lossy }
 }
 
 /// The JSON of a `Struct`. Numbers without a fraction come out as integers.
@@ -60,22 +60,22 @@ fn integer(number: f64) -> Option<i64> {
 
 /// Where a schema stands.
 #[derive(Clone, Copy)]
-enum Place<'a> {
+enum Location<'a> {
     Root,
     /// Under a property's or a definition's name.
     Named(&'a str),
     Loose,
 }
 
-struct Cleaner {
+struct SchemaRewriter {
     lossy: bool,
 }
 
-impl Cleaner {
+impl SchemaRewriter {
     /// The upstream wants an object at the root, without a choice of schemas beside it.
     fn root(&mut self, original: &Value) -> Value {
         let target = self.target(original);
-        let Value::Object(mut schema) = self.node(target, Place::Root) else { return object() };
+        let Value::Object(mut schema) = self.node(target, Location::Root) else { return object() };
         for definitions in ["$defs", "definitions"] {
             if !schema.contains_key(definitions)
                 && let Some(found) = original.get(definitions)
@@ -111,7 +111,7 @@ impl Cleaner {
         node
     }
 
-    fn node(&mut self, original: &Value, place: Place<'_>) -> Value {
+    fn node(&mut self, original: &Value, place: Location<'_>) -> Value {
         let Value::Object(original) = original else {
             // `true` allows everything, as `{}` does; whatever else stands here cannot be said.
             self.lossy |= original != &Value::Bool(true);
@@ -157,10 +157,10 @@ impl Cleaner {
             ("type", _) => self.kind(value),
             ("properties" | "$defs" | "definitions", _) => self.children(value),
             ("anyOf" | "oneOf" | "allOf", Value::Array(list)) if !list.is_empty() => {
-                Some(list.iter().map(|one| self.node(one, Place::Loose)).collect())
+                Some(list.iter().map(|one| self.node(one, Location::Loose)).collect())
             }
             ("items", Value::Object(_) | Value::Bool(_)) | ("additionalProperties", Value::Object(_)) => {
-                Some(self.node(value, Place::Loose))
+                Some(self.node(value, Location::Loose))
             }
             ("required", Value::Array(names)) if names.iter().all(Value::is_string) => Some(value.clone()),
             ("additionalProperties", Value::Bool(_)) | ("$ref" | "description", Value::String(_)) => {
@@ -189,7 +189,7 @@ impl Cleaner {
         Some(
             children
                 .iter()
-                .map(|(name, child)| (name.clone(), self.node(child, Place::Named(name))))
+                .map(|(name, child)| (name.clone(), self.node(child, Location::Named(name))))
                 .collect(),
         )
     }
@@ -231,10 +231,12 @@ fn type_of(value: &Value) -> &'static str {
 
 /// Keywords that tell the model nothing (or, `const`, that were dealt with): where a schema comes from, a title that
 /// repeats the name it stands under or stands at the root, where the tool has a name, a default of nothing.
-fn says_nothing(keyword: &str, value: &Value, place: Place<'_>) -> bool {
+fn says_nothing(keyword: &str, value: &Value, place: Location<'_>) -> bool {
     match (keyword, place) {
-        ("$schema" | "$id" | "$comment" | "const", _) | ("title", Place::Root) => true,
-        ("title", Place::Named(name)) => value.as_str().is_some_and(|title| letters(title).eq(letters(name))),
+        ("$schema" | "$id" | "$comment" | "const", _) | ("title", Location::Root) => true,
+        ("title", Location::Named(name)) => {
+            value.as_str().is_some_and(|title| letters(title).eq(letters(name)))
+        }
         ("default" | "required" | "properties", _) => value.is_null(),
         (_, _) => false,
     }

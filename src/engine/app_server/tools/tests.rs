@@ -153,7 +153,7 @@ fn strict_arguments_are_checked_against_the_whole_schema() {
         ("{", "not JSON"),
         ("", "not JSON"),
     ] {
-        let Err(Flaw::Wrong(complaint)) = check(wrong) else { panic!("{wrong} is wrong") };
+        let Err(ValidationError::Wrong(complaint)) = check(wrong) else { panic!("{wrong} is wrong") };
         assert!(complaint.contains(says) && complaint.contains("`shell`"), "{wrong}: {complaint}");
     }
     assert_eq!(set.check("loose", "{}"), Ok(()));

@@ -4,15 +4,15 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{task::spawn_blocking, time::timeout};
 
-use super::{ToolSet, argument_validator::Flaw};
-use crate::engine::app_server::translate::output::{Call, Judged};
+use super::{ToolSet, argument_validator::ValidationError};
+use crate::engine::app_server::translate::output::{Call, CheckedCall};
 use crate::error::Error;
 
 /// How long the checks of one response may take. Their work is bounded, and done in far less.
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// Each call with what is wrong with it. A call that was not checked is nobody's.
-pub(crate) async fn of(tools: Arc<ToolSet>, calls: Vec<Call>) -> Result<Vec<Judged>, Error> {
+pub(crate) async fn of(tools: Arc<ToolSet>, calls: Vec<Call>) -> Result<Vec<CheckedCall>, Error> {
     match timeout(LIMIT, spawn_blocking(move || verdicts(&tools, calls))).await {
         Ok(verdicts) => verdicts.map_err(Error::internal)?,
         Err(_) => Err(Error::TurnFailed {
@@ -22,12 +22,12 @@ pub(crate) async fn of(tools: Arc<ToolSet>, calls: Vec<Call>) -> Result<Vec<Judg
 }
 
 /// The same, here and now.
-pub(crate) fn verdicts(tools: &ToolSet, calls: Vec<Call>) -> Result<Vec<Judged>, Error> {
+pub(crate) fn verdicts(tools: &ToolSet, calls: Vec<Call>) -> Result<Vec<CheckedCall>, Error> {
     let verdict = |call: Call| match tools.check(&tools.original(&call.alias), &call.arguments) {
         Ok(()) => Ok((call, Ok(()))),
-        Err(Flaw::Wrong(mistake)) => Ok((call, Err(mistake))),
+        Err(ValidationError::Wrong(mistake)) => Ok((call, Err(mistake))),
         // The model could not do better.
-        Err(Flaw::Unknown(message)) => Err(Error::TurnFailed { message }),
+        Err(ValidationError::Unknown(message)) => Err(Error::TurnFailed { message }),
     };
     calls.into_iter().map(verdict).collect()
 }

@@ -17,7 +17,7 @@ const MAX_KNOWN: usize = 100_000;
 
 /// Why work cannot be done.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Work {
+pub(crate) enum CostError {
     /// More than the limit.
     TooMuch,
     /// Parts in parts in parts.
@@ -29,18 +29,18 @@ pub(crate) enum Work {
 }
 
 /// Counts the parts of a schema. More than `limit` is an error.
-pub(crate) fn parts(schema: &Value, limit: u64) -> Result<u64, Work> {
+pub(crate) fn parts(schema: &Value, limit: u64) -> Result<u64, CostError> {
     Counter::new(schema, limit).node(schema, None)
 }
 
 /// Counts the work of checking `value` for all that is wrong with it.
-pub(crate) fn steps(schema: &Value, value: &Value, limit: u64) -> Result<u64, Work> {
+pub(crate) fn steps(schema: &Value, value: &Value, limit: u64) -> Result<u64, CostError> {
     Counter::new(schema, limit).node(schema, Some(value))
 }
 
 /// Counts the work of finding out whether `value` is right, where plain members are looked at before others: an object
 /// whose plain members are wrong is not looked into.
-pub(crate) fn at_once(schema: &Value, value: &Value, limit: u64) -> Result<u64, Work> {
+pub(crate) fn at_once(schema: &Value, value: &Value, limit: u64) -> Result<u64, CostError> {
     Counter { at_once: true, ..Counter::new(schema, limit) }.node(schema, Some(value))
 }
 
@@ -74,7 +74,7 @@ struct Counter<'a> {
     /// How often a part was looked at, which is less than what is counted.
     looks: u64,
     /// What a part that is referred to comes to for a value.
-    known: HashMap<(*const Value, *const Value), Known>,
+    known: HashMap<(*const Value, *const Value), Memo>,
     /// How many references are being followed.
     open: usize,
     /// The outermost of them that what is being counted leads back to.
@@ -87,7 +87,7 @@ struct Counter<'a> {
 }
 
 #[derive(Clone, Copy)]
-enum Known {
+enum Memo {
     /// It is being counted, since this level of the value, as the reference of this number.
     Open(usize, usize),
     Steps(u64),
@@ -108,14 +108,14 @@ impl<'a> Counter<'a> {
         }
     }
 
-    fn node(&mut self, schema: &'a Value, value: Option<&'a Value>) -> Result<u64, Work> {
+    fn node(&mut self, schema: &'a Value, value: Option<&'a Value>) -> Result<u64, CostError> {
         let Value::Object(schema) = schema else { return Ok(1) };
         self.looks += 1;
         if self.looks > self.limit {
-            return Err(Work::TooMuch);
+            return Err(CostError::TooMuch);
         }
         if self.depth == MAX_DEPTH {
-            return Err(Work::TooDeep);
+            return Err(CostError::TooDeep);
         }
         self.depth += 1;
         let mut steps = 1;
@@ -137,12 +137,12 @@ impl<'a> Counter<'a> {
         keyword: &str,
         part: &'a Value,
         value: Option<&'a Value>,
-    ) -> Result<u64, Work> {
+    ) -> Result<u64, CostError> {
         match (keyword, part) {
             ("$ref" | "$dynamicRef" | "$recursiveRef", Value::String(to)) => self.reference(to, value),
             // What references mean would depend on where they stand.
             ("$id" | "id", Value::String(id)) if self.is_base(keyword) && !self.is_root(schema) => {
-                Err(Work::Unknown(id.clone()))
+                Err(CostError::Unknown(id.clone()))
             }
             ("allOf" | "anyOf" | "oneOf", Value::Array(parts)) => {
                 self.all(parts.iter().map(|part| (part, value)))
@@ -201,7 +201,10 @@ impl<'a> Counter<'a> {
     }
 
     /// Parts for the value itself.
-    fn all(&mut self, parts: impl IntoIterator<Item = (&'a Value, Option<&'a Value>)>) -> Result<u64, Work> {
+    fn all(
+        &mut self,
+        parts: impl IntoIterator<Item = (&'a Value, Option<&'a Value>)>,
+    ) -> Result<u64, CostError> {
         let mut steps = 1;
         for (part, value) in parts {
             let more = self.node(part, value)?;
@@ -214,37 +217,37 @@ impl<'a> Counter<'a> {
     fn inside(
         &mut self,
         parts: impl IntoIterator<Item = (&'a Value, Option<&'a Value>)>,
-    ) -> Result<u64, Work> {
+    ) -> Result<u64, CostError> {
         self.level += 1;
         let steps = self.all(parts)?;
         self.level -= 1;
         Ok(steps)
     }
 
-    fn reference(&mut self, to: &str, value: Option<&'a Value>) -> Result<u64, Work> {
+    fn reference(&mut self, to: &str, value: Option<&'a Value>) -> Result<u64, CostError> {
         let target = to.strip_prefix('#').and_then(decoded).and_then(|pointer| self.root.pointer(&pointer));
-        let target = target.ok_or_else(|| Work::Unknown(to.to_owned()))?;
+        let target = target.ok_or_else(|| CostError::Unknown(to.to_owned()))?;
         let key = (ptr::from_ref(target), value.map_or(ptr::null(), ptr::from_ref));
         match self.known.get(&key) {
-            Some(Known::Steps(steps)) => return Ok(*steps),
-            Some(Known::Open(level, _)) if *level == self.level => return Err(Work::Endless),
+            Some(Memo::Steps(steps)) => return Ok(*steps),
+            Some(Memo::Open(level, _)) if *level == self.level => return Err(CostError::Endless),
             // A schema may well be inside itself: how often it is depends on the value.
-            Some(Known::Open(_, number)) => {
+            Some(Memo::Open(_, number)) => {
                 self.back_to = self.back_to.min(*number);
                 return Ok(1);
             }
-            None if self.known.len() == MAX_KNOWN => return Err(Work::TooMuch),
+            None if self.known.len() == MAX_KNOWN => return Err(CostError::TooMuch),
             None => {}
         }
         let number = self.open;
         let outer = std::mem::replace(&mut self.back_to, usize::MAX);
-        self.known.insert(key, Known::Open(self.level, number));
+        self.known.insert(key, Memo::Open(self.level, number));
         self.open += 1;
         let steps = self.node(target, value)?;
         self.open -= 1;
         // The validator has what leads back to itself once, wherever it is referred to.
         let next_time = if value.is_none() && self.back_to <= number { 1 } else { steps };
-        self.known.insert(key, Known::Steps(next_time));
+        self.known.insert(key, Memo::Steps(next_time));
         self.back_to = if self.back_to < number { self.back_to.min(outer) } else { outer };
         Ok(steps)
     }
@@ -258,9 +261,9 @@ impl<'a> Counter<'a> {
         keyword == "$id" || self.root["$schema"].as_str().is_some_and(|draft| draft.contains("draft-04"))
     }
 
-    fn sum(&self, steps: u64, more: u64, times: u64) -> Result<u64, Work> {
+    fn sum(&self, steps: u64, more: u64, times: u64) -> Result<u64, CostError> {
         let steps = steps.saturating_add(more.saturating_mul(times));
-        if steps > self.limit { Err(Work::TooMuch) } else { Ok(steps) }
+        if steps > self.limit { Err(CostError::TooMuch) } else { Ok(steps) }
     }
 }
 

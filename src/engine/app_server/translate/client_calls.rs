@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::Translator;
 use super::{
-    output::{Call, Judged, Next, Step},
+    output::{Action, Call, CheckedCall, TranslatorOutput},
     usage::usage,
 };
 use crate::{
@@ -20,27 +20,30 @@ use crate::{
 const CORRECTIONS: u32 = 2;
 
 impl Translator {
-    pub(crate) fn response_completed(&mut self, told: &Value) -> Result<Step, Error> {
+    pub(crate) fn response_completed(&mut self, told: &Value) -> Result<TranslatorOutput, Error> {
         self.usage.add(usage(told));
         self.attempt.ends();
         if self.calls.is_empty() {
-            return Ok(Step::default());
+            return Ok(TranslatorOutput::default());
         }
         let calls = std::mem::take(&mut self.calls);
         if calls.iter().any(|call| self.tools.is_strict(&self.tools.original(&call.alias))) {
-            return Ok(Next::Check(calls).into());
+            return Ok(Action::Check(calls).into());
         }
         Ok(self.accepted(calls))
     }
 
     /// Goes on with the calls of a response, each with what was found of it.
-    pub(in crate::engine::app_server) fn checked(&mut self, verdicts: Vec<Judged>) -> Result<Step, Error> {
+    pub(in crate::engine::app_server) fn checked(
+        &mut self,
+        verdicts: Vec<CheckedCall>,
+    ) -> Result<TranslatorOutput, Error> {
         let mut step = self.judged(verdicts)?;
         self.settle(&mut step);
         Ok(step)
     }
 
-    fn judged(&mut self, verdicts: Vec<Judged>) -> Result<Step, Error> {
+    fn judged(&mut self, verdicts: Vec<CheckedCall>) -> Result<TranslatorOutput, Error> {
         if let Some(mistake) = verdicts.iter().find_map(|(_, verdict)| verdict.as_ref().err()) {
             if self.corrections == CORRECTIONS {
                 let message = format!("the model keeps breaking the schema of a tool: {mistake}");
@@ -48,21 +51,21 @@ impl Translator {
             }
             self.corrections += 1;
             self.correcting = Some(verdicts);
-            return Ok(Step { events: Vec::new(), next: self.corrections_due(false) });
+            return Ok(TranslatorOutput { events: Vec::new(), next: self.corrections_due(false) });
         }
         Ok(self.accepted(verdicts.into_iter().map(|(call, _)| call).collect()))
     }
 
-    fn accepted(&mut self, calls: Vec<Call>) -> Step {
+    fn accepted(&mut self, calls: Vec<Call>) -> TranslatorOutput {
         if self.own.are_answered() {
             return self.hand_over(&calls);
         }
         // Interrupted now, they would be stopped half way, and the model would make them again.
         self.settling = Some(calls);
-        Step::default()
+        TranslatorOutput::default()
     }
 
-    pub(crate) fn hand_over(&mut self, calls: &[Call]) -> Step {
+    pub(crate) fn hand_over(&mut self, calls: &[Call]) -> TranslatorOutput {
         let kept = self.tools.keep(calls.len());
         self.calls_made += kept;
         let mut items = self.produced.take();
@@ -78,7 +81,7 @@ impl Translator {
             .collect();
         let mut events: Vec<TurnEvent> = calls.iter().cloned().map(TurnEvent::ToolCall).collect();
         events.push(TurnEvent::Finished { reason: FinishReason::ToolCalls, usage: self.usage.best() });
-        Step { events, next: Next::HandOver { calls, items } }
+        TranslatorOutput { events, next: Action::HandOver { calls, items } }
     }
 
     /// A raw item as a call of a client's tool. Codex itself sends those back that are no JSON.
@@ -99,10 +102,11 @@ impl Translator {
     }
 
     /// Answers for the model, once Codex has asked for all of them, or `now`.
-    pub(crate) fn corrections_due(&mut self, now: bool) -> Next {
-        let due = |calls: &mut Vec<Judged>| now || calls.iter().all(|(call, _)| self.requests.have(call));
-        let Some(calls) = self.correcting.take_if(due) else { return Next::Read };
-        Next::Answer(
+    pub(crate) fn corrections_due(&mut self, now: bool) -> Action {
+        let due =
+            |calls: &mut Vec<CheckedCall>| now || calls.iter().all(|(call, _)| self.requests.have(call));
+        let Some(calls) = self.correcting.take_if(due) else { return Action::Read };
+        Action::Answer(
             calls.into_iter().filter_map(|(call, verdict)| self.requests.send_back(&call, verdict)).collect(),
         )
     }

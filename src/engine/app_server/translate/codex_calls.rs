@@ -14,7 +14,7 @@ const STOPPED: &str = "Stopped before its end, because the application answers i
 
 /// What has become of the calls of Codex's own tools in this turn.
 #[derive(Debug, Default)]
-pub(crate) struct OwnCalls {
+pub(crate) struct CodexToolCalls {
     /// Those without an output, in order.
     open: Vec<String>,
     /// What Codex said to have begun. Not every tool does, and a command only if it takes a moment.
@@ -24,7 +24,7 @@ pub(crate) struct OwnCalls {
     ended: HashSet<String>,
 }
 
-impl OwnCalls {
+impl CodexToolCalls {
     /// A raw item of the response, which is no call of a client's tool.
     pub(crate) fn saw(&mut self, item: &Value) {
         let Some(id) = call_id(item) else { return };
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn a_call_is_over_when_it_has_an_output_or_its_item_has_ended() {
-        let mut own = OwnCalls::default();
+        let mut own = CodexToolCalls::default();
         own.saw(&json!({"type": "web_search_call", "id": "ws"}));
         assert!(own.are_answered() && own.are_over() && !own.run());
         own.saw(&call("1"));
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn what_an_interrupt_met_is_said_in_other_words_and_nothing_else_is_changed() {
-        let mut own = OwnCalls::default();
+        let mut own = CodexToolCalls::default();
         own.heard(&json!({"id": "begun"}), false);
         for (id, text, expected) in [
             ("1", "aborted by user after 1.5s", NOT_RUN),

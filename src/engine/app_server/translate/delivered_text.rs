@@ -5,12 +5,12 @@ const TAIL: usize = 256;
 
 /// What was told of the message that is under way.
 #[derive(Debug, Default)]
-pub(crate) struct Told {
+pub(crate) struct DeliveredText {
     bytes: usize,
     tail: String,
 }
 
-impl Told {
+impl DeliveredText {
     /// The next message begins.
     pub(crate) fn clear(&mut self) {
         *self = Self::default();
@@ -43,7 +43,7 @@ mod tests {
     #[test]
     fn the_rest_is_found_without_a_copy() {
         for pieces in [vec![], vec!["a", "ß"], vec!["0123456789ß"; 5000]] {
-            let mut told = Told::default();
+            let mut told = DeliveredText::default();
             pieces.iter().for_each(|piece| told.add(piece));
             let told_text = pieces.concat();
             assert_eq!(told.rest(&format!("{told_text}!")), "!");
@@ -55,7 +55,7 @@ mod tests {
                 assert_eq!(told.rest(&format!("{}!!!", "x".repeat(told_text.len()))), "");
             }
         }
-        let mut told = Told::default();
+        let mut told = DeliveredText::default();
         told.add("x");
         assert_eq!(told.rest("ß!"), "", "cut through a letter");
         told.clear();

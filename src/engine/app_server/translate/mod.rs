@@ -19,13 +19,13 @@ use serde_json::Value;
 
 use self::{
     call_ids::CallIds,
-    codex_calls::OwnCalls,
-    delivered_text::Told,
-    output::{Call, Judged, Next, Step},
-    pending_requests::Requests,
-    raw_items::Produced,
-    response_attempt::Attempt,
-    usage::{UsageSoFar, usage},
+    codex_calls::CodexToolCalls,
+    delivered_text::DeliveredText,
+    output::{Action, Call, CheckedCall, TranslatorOutput},
+    pending_requests::PendingToolRequests,
+    raw_items::RawItemBuffer,
+    response_attempt::ResponseAttempt,
+    usage::{UsageAccumulator, usage},
 };
 use super::{
     history::turn_cache::{call_id, kind},
@@ -59,58 +59,58 @@ pub(super) struct Translator {
     tools: Arc<ToolSet>,
     profile: Profile,
     retries: u32,
-    attempt: Attempt,
+    attempt: ResponseAttempt,
     corrections: u32,
     /// Text of the current message that the client has.
-    told: Told,
+    told: DeliveredText,
     /// What the client's last thoughts are of.
     thought: Option<Thought>,
     /// Calls of the response that is under way.
     calls: Vec<Call>,
     /// Requests for calls, to be answered only where a call goes back to the model.
-    requests: Requests,
+    requests: PendingToolRequests,
     ids: CallIds,
     /// Calls that go back to the model as soon as all their requests are there.
-    correcting: Option<Vec<Judged>>,
+    correcting: Option<Vec<CheckedCall>>,
     /// Calls of Codex's own tools.
-    own: OwnCalls,
+    own: CodexToolCalls,
     /// Calls that the client gets as soon as Codex's own in the same response are over.
     settling: Option<Vec<Call>>,
     /// The turn was interrupted to hear what they came to.
     interrupted: bool,
     calls_made: usize,
-    usage: UsageSoFar,
+    usage: UsageAccumulator,
     /// What the model produced, in the words of the Responses API.
-    produced: Produced,
+    produced: RawItemBuffer,
 }
 
 impl Translator {
     pub(super) fn new(tools: ToolSet, profile: Profile, retries: u32) -> Self {
         Self {
-            produced: Produced::new(!tools.is_empty()),
+            produced: RawItemBuffer::new(!tools.is_empty()),
             tools: Arc::new(tools),
             profile,
             retries,
-            attempt: Attempt::default(),
+            attempt: ResponseAttempt::default(),
             corrections: 0,
-            told: Told::default(),
+            told: DeliveredText::default(),
             thought: None,
             calls: Vec::new(),
-            requests: Requests::default(),
+            requests: PendingToolRequests::default(),
             ids: CallIds::default(),
             correcting: None,
-            own: OwnCalls::default(),
+            own: CodexToolCalls::default(),
             settling: None,
             interrupted: false,
             calls_made: 0,
-            usage: UsageSoFar::default(),
+            usage: UsageAccumulator::default(),
         }
     }
 
     /// Codex asks for the result of a call. It may come before or after the end of the response that has the call.
-    pub(super) fn called(&mut self, call: ToolCall) -> Step {
+    pub(super) fn called(&mut self, call: ToolCall) -> TranslatorOutput {
         self.requests.put(call);
-        Step { events: Vec::new(), next: self.corrections_due(false) }
+        TranslatorOutput { events: Vec::new(), next: self.corrections_due(false) }
     }
 
     /// How long nothing may be said before [`quiet`](Self::quiet) is to be asked; none: as long as it likes.
@@ -124,22 +124,22 @@ impl Translator {
     }
 
     /// What is to be done when nothing was said for that long.
-    pub(super) fn quiet(&mut self) -> Step {
+    pub(super) fn quiet(&mut self) -> TranslatorOutput {
         match self.settling.take() {
             Some(calls) if self.interrupted => self.hand_over(&calls),
             Some(calls) => {
                 self.settling = Some(calls);
                 self.interrupted = true;
-                Next::Interrupt.into()
+                Action::Interrupt.into()
             }
             // Codex will not ask for all of them: some it has sent back by itself.
             None if self.correcting.is_some() => self.corrections_due(true).into(),
-            None => Next::Answer(self.requests.give_up()).into(),
+            None => Action::Answer(self.requests.give_up()).into(),
         }
     }
 
     /// What a piece of text means.
-    pub(super) fn delta(&mut self, delta: Delta) -> Step {
+    pub(super) fn delta(&mut self, delta: Delta) -> TranslatorOutput {
         match delta.kind {
             Kind::Message => self.text(delta.text).into(),
             Kind::Summary | Kind::Thoughts => {
@@ -157,16 +157,21 @@ impl Translator {
     }
 
     /// What any other notification means. `turn` is the id of our turn.
-    pub(super) fn push(&mut self, method: &str, params: &Value, turn: &str) -> Result<Step, Error> {
+    pub(super) fn push(
+        &mut self,
+        method: &str,
+        params: &Value,
+        turn: &str,
+    ) -> Result<TranslatorOutput, Error> {
         let mut step = self.translate(method, params, turn)?;
         self.settle(&mut step);
         Ok(step)
     }
 
-    fn settle(&mut self, step: &mut Step) {
+    fn settle(&mut self, step: &mut TranslatorOutput) {
         if self.settling.is_some() && !self.interrupted && self.own.are_over() {
             self.interrupted = true;
-            step.next = Next::Interrupt;
+            step.next = Action::Interrupt;
         }
     }
 
@@ -175,7 +180,7 @@ impl Translator {
         Arc::clone(&self.tools)
     }
 
-    fn translate(&mut self, method: &str, params: &Value, turn: &str) -> Result<Step, Error> {
+    fn translate(&mut self, method: &str, params: &Value, turn: &str) -> Result<TranslatorOutput, Error> {
         match method {
             "item/reasoning/summaryPartAdded" if params["summaryIndex"].as_u64() > Some(0) => {
                 Ok(self.thought(THOUGHT_BREAK.to_owned()).into())
@@ -187,16 +192,16 @@ impl Translator {
             "error" => self.trouble(params),
             "rawResponseItem/completed" if params["turnId"] == turn => {
                 self.produced(&params["item"], turn);
-                Ok(Step::default())
+                Ok(TranslatorOutput::default())
             }
             "rawResponse/completed" => self.response_completed(&params["usage"]),
             "thread/tokenUsage/updated" => {
                 self.attempt.is_counted();
                 self.usage.total = Some(usage(&params["tokenUsage"]["total"]));
-                Ok(Step::default())
+                Ok(TranslatorOutput::default())
             }
             "turn/completed" => self.completed(&params["turn"]),
-            _ => Ok(Step::default()),
+            _ => Ok(TranslatorOutput::default()),
         }
     }
 
@@ -233,7 +238,7 @@ impl Translator {
         non_empty(text).filter(|_| self.attempt.thinks()).map(TurnEvent::Reasoning)
     }
 
-    fn item(&mut self, item: &Value, completed: bool) -> Result<Step, Error> {
+    fn item(&mut self, item: &Value, completed: bool) -> Result<TranslatorOutput, Error> {
         match item["type"].as_str().unwrap_or_default() {
             "agentMessage" if completed => {
                 // An upstream that does not stream tells the text only here.
@@ -248,7 +253,7 @@ impl Translator {
             "contextCompaction" => self.compaction(completed),
             // Told by their deltas, or ours to begin with.
             "reasoning" | "userMessage" | "dynamicToolCall" | "hookPrompt" | "functionCallOutput" => {
-                Ok(Step::default())
+                Ok(TranslatorOutput::default())
             }
             _ => {
                 self.own.heard(item, completed);
@@ -258,12 +263,12 @@ impl Translator {
     }
 
     /// Codex replaces a history that is too long by a summary. Alone with the model, nobody asked for that.
-    fn compaction(&self, completed: bool) -> Result<Step, Error> {
+    fn compaction(&self, completed: bool) -> Result<TranslatorOutput, Error> {
         match self.profile {
             Profile::Chat => Err(Error::ContextLengthExceeded {
                 message: "the conversation is longer than the model's context window".to_owned(),
             }),
-            Profile::Agent if completed => Ok(Step::default()),
+            Profile::Agent if completed => Ok(TranslatorOutput::default()),
             Profile::Agent => {
                 let message =
                     "the conversation was too long for the model: Codex goes on with a summary of it";
@@ -272,11 +277,11 @@ impl Translator {
         }
     }
 
-    fn trouble(&mut self, params: &Value) -> Result<Step, Error> {
+    fn trouble(&mut self, params: &Value) -> Result<TranslatorOutput, Error> {
         let error = &params["error"];
         if params["willRetry"] != true {
             // The same comes again, with the end of the turn.
-            return Ok(Step::default());
+            return Ok(TranslatorOutput::default());
         }
         let again = self.attempt.retries(self.retries);
         // Those of a response that broke off are not the client's to answer.
@@ -293,7 +298,7 @@ impl Translator {
         }
     }
 
-    fn completed(&mut self, turn: &Value) -> Result<Step, Error> {
+    fn completed(&mut self, turn: &Value) -> Result<TranslatorOutput, Error> {
         match turn["status"].as_str() {
             Some("completed" | "interrupted") if let Some(calls) = self.settling.take() => {
                 Ok(self.hand_over(&calls))
@@ -312,9 +317,9 @@ impl Translator {
         }
     }
 
-    fn finished(&self, reason: FinishReason) -> Step {
+    fn finished(&self, reason: FinishReason) -> TranslatorOutput {
         let events = vec![TurnEvent::Finished { reason, usage: self.usage.best() }];
-        Step { events, next: Next::Over }
+        TranslatorOutput { events, next: Action::Over }
     }
 }
 

@@ -15,18 +15,18 @@ pub(crate) struct Call {
 }
 
 /// A call, and what is wrong with it.
-pub(crate) type Judged = (Call, Result<(), String>);
+pub(crate) type CheckedCall = (Call, Result<(), String>);
 
 /// What is to be done after something was said.
 #[derive(Debug, Default)]
-pub(crate) struct Step {
+pub(crate) struct TranslatorOutput {
     pub(crate) events: Vec<TurnEvent>,
-    pub(crate) next: Next,
+    pub(crate) next: Action,
 }
 
 /// The conductor's part.
 #[derive(Debug, Default)]
-pub(crate) enum Next {
+pub(crate) enum Action {
     /// Go on reading.
     #[default]
     Read,
@@ -47,14 +47,14 @@ pub(crate) enum Next {
     Over,
 }
 
-impl From<Next> for Step {
-    fn from(next: Next) -> Self {
+impl From<Action> for TranslatorOutput {
+    fn from(next: Action) -> Self {
         Self { events: Vec::new(), next }
     }
 }
 
-impl From<Option<TurnEvent>> for Step {
+impl From<Option<TurnEvent>> for TranslatorOutput {
     fn from(event: Option<TurnEvent>) -> Self {
-        Self { events: event.into_iter().collect(), next: Next::Read }
+        Self { events: event.into_iter().collect(), next: Action::Read }
     }
 }

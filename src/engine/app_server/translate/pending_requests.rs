@@ -10,14 +10,14 @@ use crate::engine::app_server::rpc::protocol::ToolCall;
 
 /// The requests of a turn that wait for an answer.
 #[derive(Debug, Default)]
-pub(crate) struct Requests {
+pub(crate) struct PendingToolRequests {
     /// By Codex's ids of the calls, which several may have.
     open: HashMap<String, Vec<Value>>,
     /// Calls that Codex has an answer for, though the response was not complete.
     given_up: HashSet<String>,
 }
 
-impl Requests {
+impl PendingToolRequests {
     pub(crate) fn put(&mut self, call: ToolCall) {
         self.open.entry(call.call_id).or_default().push(call.request);
     }

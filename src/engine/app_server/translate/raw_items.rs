@@ -16,14 +16,14 @@ const MAX: usize = 8 << 20;
 
 /// The raw items of a turn.
 #[derive(Debug, Default)]
-pub(crate) struct Produced {
+pub(crate) struct RawItemBuffer {
     items: Vec<Value>,
     bytes: usize,
     /// Nothing is kept.
     off: bool,
 }
 
-impl Produced {
+impl RawItemBuffer {
     /// For a turn whose client has tools, or has none.
     pub(crate) fn new(wanted: bool) -> Self {
         Self { off: !wanted, ..Self::default() }
@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn outputs_beyond_the_bound_are_left_out_and_all_else_is_kept() {
-        let mut produced = Produced::new(true);
+        let mut produced = RawItemBuffer::new(true);
         for id in 0..200 {
             produced.push(json!({"type": "function_call", "call_id": id.to_string(), "arguments": "{}"}));
             produced.push(output(id, 1 << 20));
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn more_than_can_be_kept_is_not_kept_in_part() {
-        let mut produced = Produced::new(true);
+        let mut produced = RawItemBuffer::new(true);
         for _ in 0..3 {
             produced.push(json!({"type": "message", "role": "assistant", "content": "x".repeat(3 << 20)}));
         }
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn without_tools_nothing_is_kept() {
-        let mut produced = Produced::new(false);
+        let mut produced = RawItemBuffer::new(false);
         produced.push(output(1, 1));
         assert!(produced.take().is_empty());
     }

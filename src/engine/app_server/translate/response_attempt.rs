@@ -4,7 +4,7 @@
 
 /// The response that is under way.
 #[derive(Debug, Default)]
-pub(crate) struct Attempt {
+pub(crate) struct ResponseAttempt {
     text: bool,
     thoughts: bool,
     /// The client has thoughts of an earlier attempt.
@@ -14,7 +14,7 @@ pub(crate) struct Attempt {
     ends_are_told: bool,
 }
 
-impl Attempt {
+impl ResponseAttempt {
     /// The client gets text of it.
     pub(crate) fn speaks(&mut self) {
         self.text = true;
@@ -52,7 +52,7 @@ mod tests {
 
     #[test]
     fn thoughts_come_once_and_text_ends_it() {
-        let mut attempt = Attempt::default();
+        let mut attempt = ResponseAttempt::default();
         assert!(attempt.retries(2), "nothing was told yet");
         assert!(attempt.thinks() && attempt.thinks());
         assert!(attempt.retries(2));
@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn usage_ends_it_only_where_nothing_else_does() {
-        let mut attempt = Attempt::default();
+        let mut attempt = ResponseAttempt::default();
         attempt.speaks();
         attempt.is_counted();
         assert!(attempt.retries(1));

@@ -50,7 +50,7 @@ fn text_comes_as_it_is_made_and_what_was_not_streamed_comes_at_the_end() {
     assert_eq!(events(&mut t, "item/completed", message("hello")), [TurnEvent::Text("lo".into())]);
     assert_eq!(events(&mut t, "rawResponse/completed", usage(10, 3)), []);
     let step = t.push("turn/completed", &ended("completed"), TURN).unwrap();
-    assert!(matches!(step.next, Next::Over));
+    assert!(matches!(step.next, Action::Over));
     let [TurnEvent::Finished { reason: FinishReason::Stop, usage: Some(usage) }] = step.events.as_slice()
     else {
         panic!("{step:?}");
@@ -178,7 +178,7 @@ fn calls_are_handed_over_when_their_response_is_complete() {
         events(&mut t, "rawResponseItem/completed", item.clone());
     }
     // Codex may ask for a result before or after the end of the response.
-    assert!(matches!(t.called(wanted("c1")).next, Next::Read));
+    assert!(matches!(t.called(wanted("c1")).next, Action::Read));
     let items = vec![reasoning, one["item"].clone(), broken["item"].clone(), two["item"].clone()];
     let step = t.push("rawResponse/completed", &usage(5, 5), TURN).unwrap();
     let [TurnEvent::ToolCall(one), TurnEvent::ToolCall(two), TurnEvent::Finished { reason, usage: Some(_) }] =
@@ -189,7 +189,7 @@ fn calls_are_handed_over_when_their_response_is_complete() {
     assert_eq!((one.id.as_str(), one.arguments.as_str()), ("c1", "{\"a\": 1}"));
     assert_eq!((two.name.as_str(), two.arguments.as_str()), ("put", "{}"));
     assert_eq!(*reason, FinishReason::ToolCalls);
-    let Next::HandOver { calls, items: produced } = step.next else { panic!("handed over") };
+    let Action::HandOver { calls, items: produced } = step.next else { panic!("handed over") };
     let ids: Vec<&str> = calls.iter().map(|call| call.id.as_str()).collect();
     assert_eq!((ids, produced), (vec!["c1", "c2"], items));
 }
@@ -207,10 +207,10 @@ fn arguments_that_break_a_strict_schema_go_back_to_the_model() {
         }
         let mut step = response_checked(&mut t).unwrap();
         if !early {
-            assert!(matches!(step.next, Next::Read));
+            assert!(matches!(step.next, Action::Read));
             step = t.called(wanted("c1"));
         }
-        let Next::Answer(answers) = step.next else { panic!("{step:?}") };
+        let Action::Answer(answers) = step.next else { panic!("{step:?}") };
         assert_eq!((answers[0].0.clone(), answers[0].1["success"].clone()), (json!(7), json!(false)));
     }
     events(&mut t, "rawResponseItem/completed", wrong());
@@ -218,9 +218,9 @@ fn arguments_that_break_a_strict_schema_go_back_to_the_model() {
 }
 
 /// Ends a response whose calls are to be checked.
-fn response_checked(t: &mut Translator) -> Result<Step, Error> {
+fn response_checked(t: &mut Translator) -> Result<TranslatorOutput, Error> {
     let step = t.push("rawResponse/completed", &usage(5, 5), TURN)?;
-    let Next::Check(calls) = step.next else { panic!("{step:?}") };
+    let Action::Check(calls) = step.next else { panic!("{step:?}") };
     let verdicts = validate_calls::verdicts(&t.tools(), calls)?;
     t.checked(verdicts)
 }
@@ -236,10 +236,10 @@ fn calls_that_codex_sends_back_itself_are_not_waited_for() {
         t.called(wanted("c2"));
         let mut step = response_checked(&mut t).unwrap();
         if asked {
-            assert!(matches!(step.next, Next::Read));
+            assert!(matches!(step.next, Action::Read));
             step = t.called(wanted("c1"));
         }
-        let Next::Answer(answers) = step.next else { panic!("{first}: {step:?}") };
+        let Action::Answer(answers) = step.next else { panic!("{first}: {step:?}") };
         assert_eq!(answers.len(), 1 + usize::from(asked));
     }
 }
@@ -254,11 +254,11 @@ fn a_correction_does_not_wait_for_ever() {
         }
         response_checked(&mut t).unwrap();
         if asked == 1 {
-            assert!(matches!(t.called(wanted("c2")).next, Next::Read));
+            assert!(matches!(t.called(wanted("c2")).next, Action::Read));
         }
         // Codex asks for no more, whyever.
         assert_eq!(t.patience(), Some(QUIET));
-        let Next::Answer(answers) = t.quiet().next else { panic!("answers") };
+        let Action::Answer(answers) = t.quiet().next else { panic!("answers") };
         assert_eq!(answers.len(), asked);
         assert_eq!(t.patience(), None);
     }
@@ -295,7 +295,7 @@ fn calls_of_a_response_that_breaks_off_are_answered_and_those_of_a_slow_one_hand
         assert!(t.patience().is_none());
         t.called(wanted("c1"));
         assert_eq!(t.patience(), Some(QUIET));
-        let Next::Answer(answers) = t.quiet().next else { panic!("answers") };
+        let Action::Answer(answers) = t.quiet().next else { panic!("answers") };
         assert_eq!((answers.len(), &answers[0].0, &answers[0].1["success"]), (1, &json!(7), &json!(false)));
         assert!(t.patience().is_none());
         if broken {
@@ -303,7 +303,7 @@ fn calls_of_a_response_that_breaks_off_are_answered_and_those_of_a_slow_one_hand
             t.push("error", &error, TURN).unwrap();
         }
         let step = t.push("rawResponse/completed", &usage(5, 5), TURN).unwrap();
-        assert_eq!(matches!(step.next, Next::HandOver { .. }), !broken, "{step:?}");
+        assert_eq!(matches!(step.next, Action::HandOver { .. }), !broken, "{step:?}");
     }
 }
 
@@ -331,23 +331,23 @@ fn beside(own: &[&str]) -> Translator {
 fn codexs_own_calls_beside_the_clients_come_to_their_end_first() {
     let mut t = beside(&["own", "blocked"]);
     let step = t.push("rawResponse/completed", &usage(5, 5), TURN).unwrap();
-    assert!(matches!(step.next, Next::Read) && step.events.is_empty(), "{step:?}");
+    assert!(matches!(step.next, Action::Read) && step.events.is_empty(), "{step:?}");
     // Nobody is to answer the client's call in the meantime.
     assert_eq!(t.patience(), Some(NOT_BEGUN));
     t.push("item/started", &command("own"), TURN).unwrap();
     assert_eq!(t.patience(), Some(RUNNING));
     let step = t.push("item/completed", &command("own"), TURN).unwrap();
-    assert!(matches!(step.next, Next::Read), "{step:?}");
+    assert!(matches!(step.next, Action::Read), "{step:?}");
     // The other one cannot begin.
     assert_eq!(t.patience(), Some(NOT_BEGUN));
-    assert!(matches!(t.quiet().next, Next::Interrupt));
+    assert!(matches!(t.quiet().next, Action::Interrupt));
     assert_eq!(t.patience(), Some(ENDING));
     for (id, text) in [("c1", "cancelled"), ("own", "files"), ("blocked", "aborted by user after 2.0s")] {
         events(&mut t, "rawResponseItem/completed", output(id, text));
     }
     let step = t.push("turn/completed", &ended("interrupted"), TURN).unwrap();
     assert!(matches!(step.events[..], [TurnEvent::ToolCall(_), TurnEvent::Finished { .. }]), "{step:?}");
-    let Next::HandOver { items, .. } = step.next else { panic!("handed over") };
+    let Action::HandOver { items, .. } = step.next else { panic!("handed over") };
     let said =
         |id: &str| items.iter().rfind(|item| item["call_id"] == id).unwrap()["output"].as_str().unwrap();
     assert_eq!(said("own"), "files");
@@ -359,25 +359,25 @@ fn what_is_answered_needs_no_interrupt_and_a_worker_that_does_not_obey_is_not_wa
     let mut t = beside(&["own"]);
     events(&mut t, "rawResponseItem/completed", output("own", "files"));
     let step = t.push("rawResponse/completed", &usage(5, 5), TURN).unwrap();
-    assert!(matches!(step.next, Next::HandOver { .. }), "{step:?}");
+    assert!(matches!(step.next, Action::HandOver { .. }), "{step:?}");
 
     let mut t = beside(&["own"]);
     t.push("rawResponse/completed", &usage(5, 5), TURN).unwrap();
     t.push("item/started", &command("own"), TURN).unwrap();
     let step = t.push("item/completed", &command("own"), TURN).unwrap();
-    assert!(matches!(step.next, Next::Interrupt), "{step:?}");
+    assert!(matches!(step.next, Action::Interrupt), "{step:?}");
     assert!(
         matches!(step.events[..], [TurnEvent::Item(_)]),
         "the client is told of it all the same: {step:?}"
     );
     // A worker that does not obey takes nothing from the client.
-    assert!(matches!(t.quiet().next, Next::HandOver { .. }));
+    assert!(matches!(t.quiet().next, Action::HandOver { .. }));
 
     // What has ended before the response has may still be without its output.
     let mut t = beside(&["own"]);
     t.push("item/completed", &command("own"), TURN).unwrap();
     let step = t.push("rawResponse/completed", &usage(5, 5), TURN).unwrap();
-    assert!(matches!(step.next, Next::Interrupt), "{step:?}");
+    assert!(matches!(step.next, Action::Interrupt), "{step:?}");
 
     // A tool of an MCP server that has the name of a client's one.
     let mut t = translator(Profile::Agent, vec![tool("get")]);
@@ -385,5 +385,5 @@ fn what_is_answered_needs_no_interrupt_and_a_worker_that_does_not_obey_is_not_wa
     mcp["item"]["namespace"] = "mcp__server".into();
     events(&mut t, "rawResponseItem/completed", mcp);
     let step = t.push("rawResponse/completed", &usage(5, 5), TURN).unwrap();
-    assert!(matches!(step.next, Next::Read) && step.events.is_empty(), "{step:?}");
+    assert!(matches!(step.next, Action::Read) && step.events.is_empty(), "{step:?}");
 }

@@ -6,12 +6,12 @@ use crate::pb;
 
 /// The sum over the model calls of this turn; the thread's total where the single ones are not told.
 #[derive(Debug, Default)]
-pub(crate) struct UsageSoFar {
+pub(crate) struct UsageAccumulator {
     sum: Option<pb::Usage>,
     pub(crate) total: Option<pb::Usage>,
 }
 
-impl UsageSoFar {
+impl UsageAccumulator {
     pub(crate) fn add(&mut self, told: pb::Usage) {
         let sum = self.sum.unwrap_or_default();
         self.sum = Some(pb::Usage {

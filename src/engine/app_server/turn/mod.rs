@@ -14,25 +14,25 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::{start::Beginning, temp_dir::TurnFolder};
+use self::{start::TurnStart, temp_dir::TurnTempDir};
 use super::{
-    history::turn_cache::{Memory, Place},
+    history::turn_cache::{ConversationKey, TurnCache},
     rpc::{
-        client::Peer,
+        client::RpcClient,
         dispatch::CallError,
         thread_queue,
-        thread_queue::{Letterbox, Mail, Mailbox},
+        thread_queue::{ThreadMessage, ThreadReceiver, ThreadSender},
     },
     tools::validate_calls,
     translate::{
         Translator,
-        output::{Next, Step},
+        output::{Action, TranslatorOutput},
     },
-    worker::{CALL_LIMIT, Lease, pool::Pool},
+    worker::{CALL_LIMIT, WorkerLease, pool::Pool},
 };
 use crate::{
     config::{Profile, Sandbox},
-    engine::{Slot, TurnEvent},
+    engine::{TurnEvent, TurnGuard},
     error::Error,
 };
 
@@ -48,13 +48,13 @@ const NOT_BEGUN: Duration = Duration::from_millis(30);
 
 /// What a turn needs of its engine.
 #[derive(Debug)]
-pub(super) struct Conductor {
+pub(super) struct TurnDriver {
     pub(super) pool: Arc<Pool>,
-    pub(super) memory: Arc<Memory>,
+    pub(super) memory: Arc<TurnCache>,
     /// Where the turn stands in its conversation.
-    pub(super) place: Place,
+    pub(super) place: ConversationKey,
     /// For what its commands write, once it has a worker.
-    pub(super) folder: Option<TurnFolder>,
+    pub(super) folder: Option<TurnTempDir>,
     pub(super) translator: Translator,
     pub(super) profile: Profile,
     pub(super) sandbox: Sandbox,
@@ -70,7 +70,7 @@ pub(super) type Out = mpsc::Sender<Box<Result<TurnEvent, Error>>>;
 
 /// Why a turn is no longer read.
 #[derive(Clone, Copy)]
-enum Left {
+enum TurnState {
     /// It ended by itself.
     Over,
     /// It must be interrupted.
@@ -79,9 +79,9 @@ enum Left {
     Gone,
 }
 
-impl Conductor {
+impl TurnDriver {
     /// Runs the turn to its end, whichever it is. `slot` is free when the worker has nothing left to do for it.
-    pub(super) async fn run(mut self: Box<Self>, beginning: Box<Beginning>, slot: Slot, out: Out) {
+    pub(super) async fn run(mut self: Box<Self>, beginning: Box<TurnStart>, slot: TurnGuard, out: Out) {
         let stop = self.stop.clone();
         if let Err(error) = self.conduct(beginning, &out, slot).await {
             tokio::select! {
@@ -94,7 +94,12 @@ impl Conductor {
     }
 
     /// What comes before and after the reading is boxed: a turn that streams holds no room for it.
-    async fn conduct(&mut self, mut beginning: Box<Beginning>, out: &Out, slot: Slot) -> Result<(), Error> {
+    async fn conduct(
+        &mut self,
+        mut beginning: Box<TurnStart>,
+        out: &Out,
+        slot: TurnGuard,
+    ) -> Result<(), Error> {
         let (letterbox, mut mailbox) = thread_queue::pair();
         let Some((lease, thread)) = Box::pin(self.start_thread(letterbox, &mut beginning, out)).await? else {
             return Ok(());
@@ -103,7 +108,7 @@ impl Conductor {
             Ok(Some(id)) => {
                 let names = (thread.as_str(), id.as_str());
                 let outcome = self.read(&lease, &mut mailbox, names, out).await;
-                if let Ok(Left::Running) | Err((Left::Running, _)) = &outcome {
+                if let Ok(TurnState::Running) | Err((TurnState::Running, _)) = &outcome {
                     Box::pin(self.interrupt(&lease, &mut mailbox, &thread, &id)).await;
                 }
                 outcome.map(drop).map_err(|(_, error)| error)
@@ -127,10 +132,10 @@ impl Conductor {
     /// all the same: while it makes threads for nobody no slot is free, or they would pile up in it.
     async fn start_thread(
         &mut self,
-        letterbox: Letterbox,
-        beginning: &mut Beginning,
+        letterbox: ThreadSender,
+        beginning: &mut TurnStart,
         out: &Out,
-    ) -> Result<Option<(Lease, String)>, Error> {
+    ) -> Result<Option<(WorkerLease, String)>, Error> {
         let mut tries = 0;
         loop {
             tries += 1;
@@ -143,8 +148,8 @@ impl Conductor {
             // The first look was at the newest workers; this one may be older.
             lease.kit.check(&beginning.turn)?;
             self.folder =
-                TurnFolder::of(&beginning.turn, lease.commands.as_deref()).map_err(Error::internal)?;
-            let thread = beginning.setting.on(&lease.kit, self.folder.as_ref().map(TurnFolder::path));
+                TurnTempDir::of(&beginning.turn, lease.commands.as_deref()).map_err(Error::internal)?;
+            let thread = beginning.setting.on(&lease.kit, self.folder.as_ref().map(TurnTempDir::path));
             let started = tokio::select! {
                 started = lease.peer.call_for("thread/start", thread, CALL_LIMIT, letterbox) => started,
                 () = self.stop.cancelled() => return Err(Error::Draining),
@@ -169,9 +174,9 @@ impl Conductor {
     /// all the same: it must be known before it can be stopped.
     async fn start_turn(
         &mut self,
-        lease: &Lease,
+        lease: &WorkerLease,
         thread: &str,
-        mut beginning: Box<Beginning>,
+        mut beginning: Box<TurnStart>,
         out: &Out,
     ) -> Result<Option<String>, Error> {
         let (items, params) = (beginning.items(thread), beginning.turn(thread)?);
@@ -195,11 +200,11 @@ impl Conductor {
     /// thread and of the turn.
     async fn read(
         &mut self,
-        lease: &Lease,
-        mailbox: &mut Mailbox,
+        lease: &WorkerLease,
+        mailbox: &mut ThreadReceiver,
         names: (&str, &str),
         out: &Out,
-    ) -> Result<Left, (Left, Error)> {
+    ) -> Result<TurnState, (TurnState, Error)> {
         let mut enough = pin!(enough(out, &self.stop, self.deadline));
         loop {
             // Whatever is said comes first, but not before everybody else.
@@ -208,13 +213,13 @@ impl Conductor {
             let mail = tokio::select! {
                 biased;
                 mail = mailbox.next() => Some(mail),
-                ended = &mut enough => return ended.map(|()| Left::Running).map_err(|error| (Left::Running, error)),
+                ended = &mut enough => return ended.map(|()| TurnState::Running).map_err(|error| (TurnState::Running, error)),
                 () = pause(patience) => None,
             };
             let (left, understood) = understand(&mut self.translator, mail, names.1);
             let failed = |error| (left, error);
             let mut step = understood.map_err(failed)?;
-            if let Next::Check(calls) = step.next {
+            if let Action::Check(calls) = step.next {
                 let tools = self.translator.tools();
                 let verdicts = tokio::select! {
                     verdicts = Box::pin(validate_calls::of(tools, calls)) => verdicts,
@@ -222,7 +227,7 @@ impl Conductor {
                 };
                 step = verdicts.and_then(|verdicts| self.translator.checked(verdicts)).map_err(failed)?;
             }
-            if let Next::HandOver { calls, items } = &mut step.next {
+            if let Action::HandOver { calls, items } = &mut step.next {
                 self.memory.remember(self.place, calls, std::mem::take(items));
             }
             for event in step.events {
@@ -239,19 +244,19 @@ impl Conductor {
             }
             match step.next {
                 // What comes of a check is none.
-                Next::Read | Next::Check(_) => {}
-                Next::Answer(answers) => Box::pin(answer(&lease.peer, answers)).await,
+                Action::Read | Action::Check(_) => {}
+                Action::Answer(answers) => Box::pin(answer(&lease.peer, answers)).await,
                 // A worker that does not obey is found out behind the hand-over.
-                Next::Interrupt => {
+                Action::Interrupt => {
                     drop(Box::pin(interrupt(&lease.peer, names, self.grace.max(OBEDIENCE))).await);
                 }
-                Next::HandOver { .. } | Next::Over => return Ok(left),
+                Action::HandOver { .. } | Action::Over => return Ok(left),
             }
         }
     }
 
     /// Stops a turn; a worker that does not obey loses its place.
-    async fn interrupt(&self, lease: &Lease, mailbox: &mut Mailbox, thread: &str, turn: &str) {
+    async fn interrupt(&self, lease: &WorkerLease, mailbox: &mut ThreadReceiver, thread: &str, turn: &str) {
         let stopped = async {
             loop {
                 match interrupt(&lease.peer, (thread, turn), CALL_LIMIT).await {
@@ -274,7 +279,7 @@ impl Conductor {
         }
     }
 
-    fn refused(&self, error: CallError, lease: &Lease) -> Error {
+    fn refused(&self, error: CallError, lease: &WorkerLease) -> Error {
         match error {
             CallError::Gone(why) => lost(&why),
             CallError::TimedOut(method) => {
@@ -299,34 +304,42 @@ impl Conductor {
 }
 
 /// What one mail means, or that nothing was said for long; and what is left of the turn behind it.
-fn understand(translator: &mut Translator, mail: Option<Mail>, turn: &str) -> (Left, Result<Step, Error>) {
+fn understand(
+    translator: &mut Translator,
+    mail: Option<ThreadMessage>,
+    turn: &str,
+) -> (TurnState, Result<TranslatorOutput, Error>) {
     let understood = match mail {
-        Some(Mail::Delta(delta)) => Ok(translator.delta(delta)),
-        Some(Mail::Notification { method, params }) => {
-            let left = if method == "turn/completed" { Left::Over } else { Left::Running };
+        Some(ThreadMessage::Delta(delta)) => Ok(translator.delta(delta)),
+        Some(ThreadMessage::Notification { method, params }) => {
+            let left = if method == "turn/completed" { TurnState::Over } else { TurnState::Running };
             return (left, translator.push(&method, &params, turn));
         }
-        Some(Mail::ToolCall(call)) => Ok(translator.called(call)),
-        Some(Mail::Gone(why)) => return (Left::Gone, Err(lost(&why))),
-        Some(Mail::Overflow) => Err(unread()),
-        Some(Mail::TooLong { limit }) => Err(too_long(limit)),
+        Some(ThreadMessage::ToolCall(call)) => Ok(translator.called(call)),
+        Some(ThreadMessage::Gone(why)) => return (TurnState::Gone, Err(lost(&why))),
+        Some(ThreadMessage::Overflow) => Err(unread()),
+        Some(ThreadMessage::TooLong { limit }) => Err(too_long(limit)),
         None => Ok(translator.quiet()),
     };
-    (Left::Running, understood)
+    (TurnState::Running, understood)
 }
 
-async fn interrupt(peer: &Peer, (thread, turn): (&str, &str), limit: Duration) -> Result<Value, CallError> {
+async fn interrupt(
+    peer: &RpcClient,
+    (thread, turn): (&str, &str),
+    limit: Duration,
+) -> Result<Value, CallError> {
     peer.call("turn/interrupt", &json!({"threadId": thread, "turnId": turn}), limit).await
 }
 
-async fn answer(peer: &Peer, answers: Vec<(Value, Value)>) {
+async fn answer(peer: &RpcClient, answers: Vec<(Value, Value)>) {
     for (request, result) in answers {
         peer.answer(&request, &result).await;
     }
 }
 
 /// Nobody reads the thread any more. Otherwise it would stay in the worker's memory.
-async fn let_go(lease: &Lease, thread: &str) {
+async fn let_go(lease: &WorkerLease, thread: &str) {
     lease.peer.forget_thread(thread);
     drop(lease.peer.call("thread/unsubscribe", &json!({"threadId": thread}), CALL_LIMIT).await);
 }
@@ -357,14 +370,14 @@ async fn pause(patience: Option<Duration>) {
 }
 
 /// Waits for the last word of a turn.
-async fn over(mailbox: &mut Mailbox) {
+async fn over(mailbox: &mut ThreadReceiver) {
     loop {
         match mailbox.next().await {
-            Mail::Notification { method, .. } if method == "turn/completed" => return,
-            Mail::Gone(_) => return,
-            Mail::Delta(_) | Mail::Notification { .. } | Mail::ToolCall(_) => {}
+            ThreadMessage::Notification { method, .. } if method == "turn/completed" => return,
+            ThreadMessage::Gone(_) => return,
+            ThreadMessage::Delta(_) | ThreadMessage::Notification { .. } | ThreadMessage::ToolCall(_) => {}
             // Lost, perhaps, with the rest; what counts is told by the worker's next answer.
-            Mail::Overflow | Mail::TooLong { .. } => return,
+            ThreadMessage::Overflow | ThreadMessage::TooLong { .. } => return,
         }
     }
 }

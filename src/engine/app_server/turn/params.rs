@@ -5,7 +5,9 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use crate::engine::app_server::{history::Opening, launch::cli_config, tools::ToolSet, worker::spec::Kit};
+use crate::engine::app_server::{
+    history::InitialHistory, launch::cli_config, tools::ToolSet, worker::spec::WorkerSpec,
+};
 use crate::{
     config::{Codex, Profile},
     engine::{Role, Turn},
@@ -13,16 +15,16 @@ use crate::{
 
 /// What a thread is started with, on whichever worker.
 #[derive(Debug, Default)]
-pub(crate) struct Setting {
+pub(crate) struct ThreadParams {
     params: Value,
     /// What its configuration says on every worker.
     config: Map<String, Value>,
     profile: Profile,
 }
 
-impl Setting {
+impl ThreadParams {
     /// That of a turn.
-    pub(crate) fn of(turn: &Turn, codex: &Codex, tools: &ToolSet, opening: &Opening) -> Self {
+    pub(crate) fn of(turn: &Turn, codex: &Codex, tools: &ToolSet, opening: &InitialHistory) -> Self {
         let mut params = json!({
             "ephemeral": true,
             "model": turn.model,
@@ -50,7 +52,7 @@ impl Setting {
 
     /// The parameters on a worker of this kit: another one may have another catalog. Commands that may write do so in
     /// `folder`.
-    pub(crate) fn on(&mut self, kit: &Kit, folder: Option<&Path>) -> &Value {
+    pub(crate) fn on(&mut self, kit: &WorkerSpec, folder: Option<&Path>) -> &Value {
         let mut config = kit.thread_config(self.profile);
         if let Some(folder) = folder {
             config.extend(cli_config::with_folder(&kit.codex, folder));

@@ -3,8 +3,8 @@
 
 use serde_json::{Value, json};
 
-use super::params::Setting;
-use crate::engine::app_server::history::Opening;
+use super::params::ThreadParams;
+use crate::engine::app_server::history::InitialHistory;
 use crate::{
     engine::{Format, Turn},
     error::Error,
@@ -12,15 +12,15 @@ use crate::{
 
 /// Of one turn.
 #[derive(Debug)]
-pub(crate) struct Beginning {
+pub(crate) struct TurnStart {
     pub(crate) turn: Turn,
     /// Of its thread.
-    pub(crate) setting: Setting,
+    pub(crate) setting: ThreadParams,
     /// What the thread is told first.
-    pub(crate) opening: Opening,
+    pub(crate) opening: InitialHistory,
 }
 
-impl Beginning {
+impl TurnStart {
     /// For `thread/inject_items`.
     pub(crate) fn items(&mut self, thread: &str) -> Value {
         json!({"threadId": thread, "items": std::mem::take(&mut self.opening.items)})

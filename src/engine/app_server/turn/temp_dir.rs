@@ -17,9 +17,9 @@ use crate::{
 
 /// A folder, for as long as its turn runs.
 #[derive(Debug)]
-pub(crate) struct TurnFolder(TempDir);
+pub(crate) struct TurnTempDir(TempDir);
 
-impl TurnFolder {
+impl TurnTempDir {
     /// One in `place`, which is the worker's; none for a turn that writes nothing.
     pub(crate) fn of(turn: &Turn, place: Option<&Path>) -> io::Result<Option<Self>> {
         let writes = turn.profile == Profile::Agent && turn.sandbox != Sandbox::ReadOnly;
@@ -72,7 +72,7 @@ mod tests {
         let foreign = place.path().join("foreign");
         fs::create_dir(&foreign).unwrap();
         fs::set_permissions(&foreign, Permissions::from_mode(0o555)).unwrap();
-        let folder = TurnFolder(tempfile::tempdir_in(place.path()).unwrap());
+        let folder = TurnTempDir(tempfile::tempdir_in(place.path()).unwrap());
         let module = folder.path().join("cache/module");
         fs::create_dir_all(&module).unwrap();
         fs::write(module.join("file"), "x").unwrap();

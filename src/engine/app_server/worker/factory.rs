@@ -10,28 +10,28 @@ use tempfile::TempDir;
 use tokio::sync::Mutex;
 use tokio_util::task::TaskTracker;
 
-use super::{Worker, pool::Nursery, spec::Kit};
-use crate::engine::app_server::{capabilities, capabilities::Features, launch::worker_home};
+use super::{Worker, pool::SpawnWorker, spec::WorkerSpec};
+use crate::engine::app_server::{capabilities, capabilities::WorkerFeatures, launch::worker_home};
 use crate::{
     config::{Codex, Config, Models},
     engine::{
-        cli::{probe, probe::Installed},
-        process::{Input, Launch, Launcher},
+        cli::{probe, probe::CliInfo},
+        process::{Input, Launcher, SpawnSpec},
     },
 };
 
 /// Makes workers.
 #[derive(Debug)]
-pub(crate) struct Workshop {
+pub(crate) struct WorkerFactory {
     pub(crate) codex: Codex,
     launcher: Launcher,
     /// Models that the catalogs must know.
     names: Vec<String>,
     tasks: TaskTracker,
     /// What workers are started with that may run turns.
-    kit: RwLock<Arc<Kit>>,
+    kit: RwLock<Arc<WorkerSpec>>,
     /// That of a program that nobody has found fit yet. One task at a time makes it.
-    next: Mutex<Option<Arc<Kit>>>,
+    next: Mutex<Option<Arc<WorkerSpec>>>,
     /// The program that is there now was looked at, and must not be used.
     refused: AtomicBool,
     /// The catalogs.
@@ -46,19 +46,19 @@ enum Failure {
     Other(String),
 }
 
-impl Workshop {
+impl WorkerFactory {
     /// One for the program that was looked at.
     pub(crate) async fn new(
         config: &Config,
         launcher: &Launcher,
-        installed: &Installed,
+        installed: &CliInfo,
         tasks: &TaskTracker,
     ) -> Result<Self, String> {
         let codex = config.codex.clone();
         let private =
             worker_home::private_folder(&codex).map_err(|error| format!("a private folder: {error}"))?;
         let names = names(&config.models);
-        let kit = Kit::make(&codex, launcher, installed.clone(), private.path(), &names).await?;
+        let kit = WorkerSpec::make(&codex, launcher, installed.clone(), private.path(), &names).await?;
         Ok(Self {
             codex,
             launcher: launcher.clone(),
@@ -72,7 +72,7 @@ impl Workshop {
     }
 
     /// What workers that run turns are started with.
-    pub(crate) fn kit(&self) -> Arc<Kit> {
+    pub(crate) fn kit(&self) -> Arc<WorkerSpec> {
         Arc::clone(&self.kit.read().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -82,13 +82,13 @@ impl Workshop {
     }
 
     /// A worker that nobody has looked at yet.
-    pub(crate) async fn hatch(&self, kit: &Arc<Kit>) -> Result<Worker, String> {
-        let home = worker_home::ScratchHome::make(&self.codex, &kit.installed)
+    pub(crate) async fn hatch(&self, kit: &Arc<WorkerSpec>) -> Result<Worker, String> {
+        let home = worker_home::WorkerHome::make(&self.codex, &kit.installed)
             .map_err(|error| format!("a home for a worker: {error}"))?;
         let commands = worker_home::commands_folder(&self.codex)
             .map_err(|error| format!("a folder for commands: {}: {error}", self.codex.scratch.display()))?;
         let folder = commands.as_ref().map(|folder| folder.path().to_owned());
-        let launch = Launch {
+        let launch = SpawnSpec {
             program: kit.installed.program.clone(),
             arguments: kit.arguments.clone(),
             env: home.env(),
@@ -96,7 +96,7 @@ impl Workshop {
             stdin: Input::Open,
             scratch: [home.into_folder()].into_iter().chain(commands).collect(),
             shared: Some(self.private.path().to_owned()),
-            ..Launch::default()
+            ..SpawnSpec::default()
         };
         let mut worker = Worker::start(launch, &self.launcher, kit, &self.tasks).await?;
         worker.commands = folder;
@@ -104,7 +104,7 @@ impl Workshop {
     }
 
     /// The kit of the program that is there now.
-    async fn renewed(&self) -> Result<Arc<Kit>, Failure> {
+    async fn renewed(&self) -> Result<Arc<WorkerSpec>, Failure> {
         let mut next = self.next.lock().await;
         let now = probe::fingerprint(&self.codex);
         let made = [Some(self.kit()), next.clone()].into_iter().flatten();
@@ -112,7 +112,8 @@ impl Workshop {
             return Ok(kit);
         }
         let installed = probe::look(&self.codex, &self.launcher).await.map_err(Failure::Other)?;
-        let kit = Kit::make(&self.codex, &self.launcher, installed, self.private.path(), &self.names).await;
+        let kit =
+            WorkerSpec::make(&self.codex, &self.launcher, installed, self.private.path(), &self.names).await;
         let kit = Arc::new(kit.map_err(Failure::Refused)?);
         *next = Some(Arc::clone(&kit));
         Ok(kit)
@@ -140,7 +141,7 @@ impl Workshop {
         Ok(worker)
     }
 
-    fn is_found_fit(&self, kit: Arc<Kit>, features: Features) {
+    fn is_found_fit(&self, kit: Arc<WorkerSpec>, features: WorkerFeatures) {
         kit.found_fit(features);
         let version = kit.installed.version.clone();
         let old = std::mem::replace(&mut *self.kit.write().unwrap_or_else(PoisonError::into_inner), kit);
@@ -152,7 +153,7 @@ impl Workshop {
 }
 
 #[tonic::async_trait]
-impl Nursery for Workshop {
+impl SpawnWorker for WorkerFactory {
     async fn worker(&self) -> Result<Worker, String> {
         let worker = self.fit_worker().await;
         self.refused.store(matches!(worker, Err(Failure::Refused(_))), Ordering::Relaxed);

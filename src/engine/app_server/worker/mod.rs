@@ -25,11 +25,11 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-use self::{process_stats::Vitals, spec::Kit};
-use super::rpc::{client::Peer, dispatch::CallError};
+use self::{process_stats::ProcessStats, spec::WorkerSpec};
+use super::rpc::{client::RpcClient, dispatch::CallError};
 use crate::engine::{
-    Slot,
-    process::{Launch, Launcher, ProcessGroup, Started, procfs, stderr_summary},
+    TurnGuard,
+    process::{ChildHandle, Launcher, SpawnSpec, Started, procfs, stderr_summary},
 };
 
 /// Time for one call; the slowest takes some 20 ms when nothing else runs.
@@ -77,9 +77,9 @@ const NOT_WANTED: &[&str] = &[
 /// A worker that has shaken hands.
 #[derive(Debug)]
 pub(super) struct Worker {
-    pub(super) peer: Peer,
+    pub(super) peer: RpcClient,
     /// What it was started with.
-    pub(super) kit: Arc<Kit>,
+    pub(super) kit: Arc<WorkerSpec>,
     /// Where its turns have their temporary folders.
     pub(super) commands: Option<PathBuf>,
     pub(super) born: Instant,
@@ -95,26 +95,26 @@ pub(super) struct Worker {
     pub(super) retired: AtomicBool,
     /// It owes an answer for longer than usual.
     pub(super) late: AtomicBool,
-    process: Mutex<Option<ProcessGroup>>,
+    process: Mutex<Option<ChildHandle>>,
     /// Of its containment.
     pid: Option<u32>,
-    vitals: OnceLock<Vitals>,
+    vitals: OnceLock<ProcessStats>,
 }
 
 impl Worker {
     /// Starts a process and shakes hands.
     pub(super) async fn start(
-        launch: Launch,
+        launch: SpawnSpec,
         launcher: &Launcher,
-        kit: &Arc<Kit>,
+        kit: &Arc<WorkerSpec>,
         tasks: &TaskTracker,
     ) -> Result<Self, String> {
-        let started = launcher.start(launch, Slot::new(())).map_err(|error| error.to_string())?;
+        let started = launcher.start(launch, TurnGuard::new(())).map_err(|error| error.to_string())?;
         let Started { stdin: Some(stdin), stdout, mut process } = started else {
             return Err("a pipe is missing".to_owned());
         };
         let pid = process.pid();
-        let peer = Peer::start(stdin, stdout, kit.codex.line_limit, tasks);
+        let peer = RpcClient::start(stdin, stdout, kit.codex.line_limit, tasks);
         match shake_hands(&peer).await {
             Ok(()) => {}
             Err(CallError::Gone(_)) => {
@@ -130,7 +130,12 @@ impl Worker {
     }
 
     /// One that has shaken hands.
-    pub(super) fn of(peer: Peer, kit: Arc<Kit>, process: Option<ProcessGroup>, pid: Option<u32>) -> Self {
+    pub(super) fn of(
+        peer: RpcClient,
+        kit: Arc<WorkerSpec>,
+        process: Option<ChildHandle>,
+        pid: Option<u32>,
+    ) -> Self {
         Self {
             peer,
             kit,
@@ -174,7 +179,7 @@ impl Worker {
             sleep(TICK).await;
             let now = self.peer.heard();
             let silent = std::mem::replace(&mut heard, now) == now;
-            let stopped = silent && self.vitals().is_some_and(Vitals::is_stopped);
+            let stopped = silent && self.vitals().is_some_and(ProcessStats::is_stopped);
             ticks = if stopped { ticks + 1 } else { 0 };
             self.late.fetch_or(stopped, Ordering::Relaxed);
         }
@@ -223,13 +228,13 @@ impl Worker {
 
     /// Memory that the process holds, in bytes.
     pub(super) fn memory(&self) -> u64 {
-        self.vitals().map_or(0, Vitals::memory)
+        self.vitals().map_or(0, ProcessStats::memory)
     }
 
     /// Looked for until it is found: for want of open files it may not be there at first.
-    fn vitals(&self) -> Option<&Vitals> {
+    fn vitals(&self) -> Option<&ProcessStats> {
         if self.vitals.get().is_none()
-            && let Some(found) = self.pid.and_then(Vitals::of)
+            && let Some(found) = self.pid.and_then(ProcessStats::of)
         {
             // Another one may have been quicker.
             drop(self.vitals.set(found));
@@ -238,7 +243,7 @@ impl Worker {
     }
 }
 
-async fn shake_hands(peer: &Peer) -> Result<(), CallError> {
+async fn shake_hands(peer: &RpcClient) -> Result<(), CallError> {
     let params = json!({
         "clientInfo": {"name": "codex-api", "title": "codex-api", "version": env!("CARGO_PKG_VERSION")},
         "capabilities": {"experimentalApi": true, "optOutNotificationMethods": NOT_WANTED},
@@ -250,9 +255,9 @@ async fn shake_hands(peer: &Peer) -> Result<(), CallError> {
 
 /// A turn on a worker; dropped, the worker has one turn less.
 #[derive(Debug)]
-pub(super) struct Lease(pub(super) Arc<Worker>, u32);
+pub(super) struct WorkerLease(pub(super) Arc<Worker>, u32);
 
-impl Lease {
+impl WorkerLease {
     pub(super) fn of(worker: &Arc<Worker>) -> Self {
         let number = worker.turns.fetch_add(1, Ordering::Relaxed);
         if worker.running.fetch_add(1, Ordering::Relaxed) == 0 {
@@ -266,11 +271,11 @@ impl Lease {
     pub(super) async fn sweep(&self, thread: &str) {
         let Some(containment) = self.pid else { return };
         let others = || self.begun().iter().filter(|(number, _)| **number != self.1).map(|(_, at)| *at).min();
-        command_reaper::end_commands(containment, self.vitals().map(Vitals::pid), thread, others).await;
+        command_reaper::end_commands(containment, self.vitals().map(ProcessStats::pid), thread, others).await;
     }
 }
 
-impl std::ops::Deref for Lease {
+impl std::ops::Deref for WorkerLease {
     type Target = Worker;
 
     fn deref(&self) -> &Worker {
@@ -278,7 +283,7 @@ impl std::ops::Deref for Lease {
     }
 }
 
-impl Drop for Lease {
+impl Drop for WorkerLease {
     fn drop(&mut self) {
         self.0.begun().remove(&self.1);
         self.0.running.fetch_sub(1, Ordering::Relaxed);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::{CALL_LIMIT, Worker, pool::Pool, spec::Kit};
+use super::{CALL_LIMIT, Worker, pool::Pool, spec::WorkerSpec};
 use crate::{error::Error, pb};
 
 /// How long anybody waits for the list.
@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const PAGES: usize = 20;
 
 /// Those of the program that `kit` is for, or of an older one as long as there is no worker but that.
-pub(crate) async fn list(kit: &Kit, pool: &Pool) -> Result<Vec<pb::Model>, Error> {
+pub(crate) async fn list(kit: &WorkerSpec, pool: &Pool) -> Result<Vec<pb::Model>, Error> {
     if kit.features().is_some_and(|features| features.no_models.is_some()) {
         return Ok(Vec::new());
     }

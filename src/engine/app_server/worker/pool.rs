@@ -12,7 +12,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Lease, Worker};
+use super::{Worker, WorkerLease};
 use crate::{config::Workers, error::Error};
 
 /// Pause after a start that failed, doubled each time.
@@ -32,7 +32,7 @@ const ROUND: Duration = Duration::from_secs(1);
 
 /// Makes workers.
 #[tonic::async_trait]
-pub(crate) trait Nursery: std::fmt::Debug + Send + Sync + 'static {
+pub(crate) trait SpawnWorker: std::fmt::Debug + Send + Sync + 'static {
     /// Starts one, ready for turns.
     async fn worker(&self) -> Result<Worker, String>;
 
@@ -42,7 +42,7 @@ pub(crate) trait Nursery: std::fmt::Debug + Send + Sync + 'static {
 
 /// What has become of the seats.
 #[derive(Debug)]
-struct News {
+struct PoolStatus {
     /// Why the last start failed.
     trouble: Option<String>,
     /// When a worker was last seen coming or going.
@@ -51,12 +51,12 @@ struct News {
 
 /// One seat: how long its workers stay. All begin together and get as many turns, but they are not to go together.
 #[derive(Debug, Clone, Copy)]
-struct Seat {
+struct SlotLimits {
     max_turns: u32,
     max_age: Duration,
 }
 
-impl Seat {
+impl SlotLimits {
     /// The first one has the whole of what the rules allow, the others up to a tenth less.
     fn new(rules: &Workers, number: usize) -> Self {
         let (number, count) = (u32::try_from(number).unwrap_or(0), u32::try_from(rules.count).unwrap_or(1));
@@ -73,9 +73,9 @@ impl Seat {
 #[derive(Debug)]
 pub(crate) struct Pool {
     rules: Workers,
-    nursery: Arc<dyn Nursery>,
+    nursery: Arc<dyn SpawnWorker>,
     ready: RwLock<Vec<Arc<Worker>>>,
-    news: watch::Sender<News>,
+    news: watch::Sender<PoolStatus>,
     stop: CancellationToken,
     tasks: TaskTracker,
     /// Held by who starts the successor of a worker that is due.
@@ -87,13 +87,13 @@ impl Pool {
     pub(crate) fn start(
         first: Worker,
         rules: Workers,
-        nursery: Arc<dyn Nursery>,
+        nursery: Arc<dyn SpawnWorker>,
         tasks: &TaskTracker,
     ) -> Arc<Self> {
         let pool = Arc::new(Self {
             nursery,
             ready: RwLock::default(),
-            news: watch::Sender::new(News { trouble: None, changed: Instant::now() }),
+            news: watch::Sender::new(PoolStatus { trouble: None, changed: Instant::now() }),
             stop: CancellationToken::new(),
             replacing: Mutex::default(),
             tasks: tasks.clone(),
@@ -103,14 +103,14 @@ impl Pool {
         for number in 0..pool.rules.count {
             let keeper = Arc::clone(&pool);
             let first = first.take();
-            let seat = Seat::new(&pool.rules, number);
+            let seat = SlotLimits::new(&pool.rules, number);
             tasks.spawn(async move { keeper.keep_seat(seat, first).await });
         }
         pool
     }
 
     /// The worker with the fewest turns. Waits a while if there is none.
-    pub(crate) async fn lease(&self) -> Result<Lease, Error> {
+    pub(crate) async fn lease(&self) -> Result<WorkerLease, Error> {
         let mut news = self.news.subscribe();
         let waited = tokio::time::timeout(PATIENCE, async {
             loop {
@@ -132,7 +132,7 @@ impl Pool {
         }
     }
 
-    fn try_lease(&self) -> Option<Lease> {
+    fn try_lease(&self) -> Option<WorkerLease> {
         let ready = self.ready.read().unwrap_or_else(PoisonError::into_inner);
         let best = ready
             .iter()
@@ -140,7 +140,7 @@ impl Pool {
             .min_by_key(|worker| {
                 (worker.late.load(Ordering::Relaxed), worker.running.load(Ordering::Relaxed))
             })?;
-        Some(Lease::of(best))
+        Some(WorkerLease::of(best))
     }
 
     /// Why there is no worker, if there is none. That one was lost just now is no trouble: turns wait for the next.
@@ -162,7 +162,7 @@ impl Pool {
         self.publish(|ready| ready.clear(), None);
     }
 
-    async fn keep_seat(self: Arc<Self>, seat: Seat, mut first: Option<Worker>) {
+    async fn keep_seat(self: Arc<Self>, seat: SlotLimits, mut first: Option<Worker>) {
         let (mut pause, mut rest) = (FIRST_PAUSE, FIRST_PAUSE);
         while !self.stop.is_cancelled() {
             let worker = match first.take() {
@@ -196,7 +196,7 @@ impl Pool {
     }
 
     /// Sees one worker to its end; gives its successor, where it was replaced in good order.
-    async fn serve(&self, seat: &Seat, worker: &Arc<Worker>) -> Option<Arc<Worker>> {
+    async fn serve(&self, seat: &SlotLimits, worker: &Arc<Worker>) -> Option<Arc<Worker>> {
         let successor = tokio::select! {
             why = worker.watch() => {
                 tracing::warn!(why, turns = worker.running.load(Ordering::Relaxed), "an app-server is lost");
@@ -222,7 +222,7 @@ impl Pool {
     }
 
     /// Waits until a worker is due, and starts the next one first, so that no turn has to wait for it.
-    async fn successor(&self, seat: &Seat, worker: &Worker) -> Worker {
+    async fn successor(&self, seat: &SlotLimits, worker: &Worker) -> Worker {
         loop {
             sleep(ROUND).await;
             let Some(why) = self.due(seat, worker) else { continue };
@@ -277,7 +277,7 @@ impl Pool {
         }
     }
 
-    fn due(&self, seat: &Seat, worker: &Worker) -> Option<&'static str> {
+    fn due(&self, seat: &SlotLimits, worker: &Worker) -> Option<&'static str> {
         if worker.turns.load(Ordering::Relaxed) >= seat.max_turns {
             Some("it has run its number of turns")
         } else if worker.born.elapsed() >= seat.max_age {
@@ -293,7 +293,7 @@ impl Pool {
 
     fn publish(&self, change: impl FnOnce(&mut Vec<Arc<Worker>>), why: Option<String>) {
         change(&mut self.ready.write().unwrap_or_else(PoisonError::into_inner));
-        self.news.send_replace(News { trouble: why, changed: Instant::now() });
+        self.news.send_replace(PoolStatus { trouble: why, changed: Instant::now() });
     }
 }
 

@@ -5,14 +5,14 @@ use std::{fs::File, os::unix::fs::FileExt};
 
 /// The process in a containment.
 #[derive(Debug)]
-pub(crate) struct Vitals {
+pub(crate) struct ProcessStats {
     pid: u32,
     /// Of its first thread: for the process, the kernel would visit all threads at each reading.
     stat: File,
     statm: File,
 }
 
-impl Vitals {
+impl ProcessStats {
     /// Finds the process in `containment`, which is there once it has spoken.
     pub(crate) fn of(containment: u32) -> Option<Self> {
         let children = format!("/proc/{containment}/task/{containment}/children");
@@ -61,9 +61,9 @@ mod tests {
         Command::new("sh").args(["-c", "sleep 60; :"]).spawn().unwrap()
     }
 
-    fn found(parent: &Child) -> Vitals {
+    fn found(parent: &Child) -> ProcessStats {
         loop {
-            if let Some(vitals) = Vitals::of(parent.id()) {
+            if let Some(vitals) = ProcessStats::of(parent.id()) {
                 return vitals;
             }
             std::thread::yield_now();

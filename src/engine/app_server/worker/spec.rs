@@ -8,36 +8,36 @@ use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
 use crate::engine::app_server::{
-    capabilities::Features,
+    capabilities::WorkerFeatures,
     launch::{cli_config, model_catalog, model_catalog::Catalogs},
 };
 use crate::{
     config::{Codex, Profile},
-    engine::{Turn, cli::probe::Installed, process::Launcher},
+    engine::{Turn, cli::probe::CliInfo, process::Launcher},
     error::Error,
     pb,
 };
 
 /// What workers are started with.
 #[derive(Debug)]
-pub(crate) struct Kit {
+pub(crate) struct WorkerSpec {
     pub(crate) codex: Codex,
-    pub(crate) installed: Installed,
+    pub(crate) installed: CliInfo,
     pub(crate) arguments: Vec<OsString>,
     catalogs: Catalogs,
     /// Set when a worker was found fit.
-    features: OnceLock<Features>,
+    features: OnceLock<WorkerFeatures>,
     models: OnceCell<Vec<pb::Model>>,
     /// The catalogs: an app-server reads its own again at every thread, so they stay as long as it does.
     _folder: TempDir,
 }
 
-impl Kit {
+impl WorkerSpec {
     /// One for the program that was looked at; its catalogs, which are in `place`, know `names`.
     pub(crate) async fn make(
         codex: &Codex,
         launcher: &Launcher,
-        installed: Installed,
+        installed: CliInfo,
         place: &Path,
         names: &[String],
     ) -> Result<Self, String> {
@@ -51,12 +51,12 @@ impl Kit {
     }
 
     /// What its workers can do; none before one was found fit.
-    pub(crate) fn features(&self) -> Option<&Features> {
+    pub(crate) fn features(&self) -> Option<&WorkerFeatures> {
         self.features.get()
     }
 
     /// Its workers were found fit.
-    pub(crate) fn found_fit(&self, features: Features) {
+    pub(crate) fn found_fit(&self, features: WorkerFeatures) {
         // Two of them may be looked at, which find the same.
         drop(self.features.set(features));
     }
@@ -75,7 +75,7 @@ impl Kit {
     pub(crate) fn profiles(&self) -> Vec<Profile> {
         match self.codex.profile {
             Profile::Chat => vec![Profile::Chat],
-            Profile::Agent if self.features().is_none_or(Features::per_thread_profiles) => {
+            Profile::Agent if self.features().is_none_or(WorkerFeatures::per_thread_profiles) => {
                 vec![Profile::Agent, Profile::Chat]
             }
             Profile::Agent => vec![Profile::Agent],
@@ -84,7 +84,7 @@ impl Kit {
 
     /// Whether its workers can run a turn.
     pub(crate) fn check(&self, turn: &Turn) -> Result<(), Error> {
-        let nothing = Features::default();
+        let nothing = WorkerFeatures::default();
         let features = self.features().unwrap_or(&nothing);
         if !turn.tools.is_empty()
             && let Some(reason) = &features.no_tools
@@ -104,13 +104,13 @@ impl Kit {
 }
 
 #[cfg(test)]
-impl Kit {
+impl WorkerSpec {
     /// One for workers that are no processes.
     pub(crate) fn for_test() -> Self {
         let sources = crate::config::Sources { current_dir: "/work".into(), ..Default::default() };
         Self {
             codex: crate::config::Config::load(sources).unwrap().codex,
-            installed: Installed::default(),
+            installed: CliInfo::default(),
             arguments: Vec::new(),
             catalogs: Catalogs::for_test("agent", "chat"),
             features: OnceLock::new(),

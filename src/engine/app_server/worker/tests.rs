@@ -10,8 +10,8 @@ use super::*;
 fn worker() -> (Worker, DuplexStream) {
     let (ours, theirs) = duplex(1 << 16);
     let (stdout, stdin) = split(ours);
-    let peer = Peer::start(stdin, stdout, 1 << 16, &TaskTracker::new());
-    (Worker::of(peer, Arc::new(Kit::for_test()), None, None), theirs)
+    let peer = RpcClient::start(stdin, stdout, 1 << 16, &TaskTracker::new());
+    (Worker::of(peer, Arc::new(WorkerSpec::for_test()), None, None), theirs)
 }
 
 async fn lost(worker: &Worker) -> (&'static str, Duration) {
@@ -33,7 +33,7 @@ async fn silence_is_noticed() {
 async fn who_speaks_but_does_not_answer_has_more_time_but_not_for_ever() {
     let (worker, mut theirs) = worker();
     let worker = Arc::new(worker);
-    let _turn = Lease::of(&worker);
+    let _turn = WorkerLease::of(&worker);
     let speaking = async {
         loop {
             theirs.write_all(b"{\"method\":\"some/news\"}\n").await.unwrap();
@@ -74,7 +74,7 @@ async fn a_turn_ends_the_rest_of_its_watch() {
     let worker = Arc::new(worker);
     let first = async {
         sleep(IDLE / 4).await;
-        let turn = Lease::of(&worker);
+        let turn = WorkerLease::of(&worker);
         std::future::pending::<()>().await;
         drop(turn);
     };

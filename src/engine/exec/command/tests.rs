@@ -29,17 +29,17 @@ fn turn() -> Turn {
     }
 }
 
-fn installed() -> Installed {
-    Installed {
+fn installed() -> CliInfo {
+    CliInfo {
         program: "/bin/codex".into(),
         version: "0.169.0".into(),
         features: [("plugins".to_owned(), true), ("shell_snapshot".to_owned(), true)].into(),
-        ..Installed::default()
+        ..CliInfo::default()
     }
 }
 
 /// All arguments but the one that names a folder of this run.
-fn arguments(launch: &Launch) -> Vec<String> {
+fn arguments(launch: &SpawnSpec) -> Vec<String> {
     let all = launch.arguments.iter().map(|a| a.to_string_lossy().into_owned());
     all.filter(|a| !a.starts_with("--output-last-message=")).collect()
 }

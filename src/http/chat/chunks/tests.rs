@@ -4,9 +4,9 @@ fn event(choice_index: u32, event: Event) -> pb::ChatEvent {
     pb::ChatEvent { id: "chatcmpl-1".into(), choice_index, event: Some(event), ..pb::ChatEvent::default() }
 }
 
-fn begun(choices: u32, include_usage: bool) -> ChunkMaker {
+fn begun(choices: u32, include_usage: bool) -> ChunkEncoder {
     let started = event(0, Event::Started(pb::Started::default()));
-    ChunkMaker::begin(started, choices, include_usage).unwrap()
+    ChunkEncoder::begin(started, choices, include_usage).unwrap()
 }
 
 fn delta(text: &str) -> Event {
@@ -52,7 +52,7 @@ fn usage_is_not_told_to_who_did_not_ask() {
 
 #[test]
 fn what_the_contract_does_not_allow_is_an_inner_fault() {
-    let not_started = ChunkMaker::begin(event(0, delta("a")), 1, false).unwrap_err();
+    let not_started = ChunkEncoder::begin(event(0, delta("a")), 1, false).unwrap_err();
     assert_eq!(not_started.code(), tonic::Code::Internal);
     for wrong in
         [event(0, Event::Started(pb::Started::default())), event(1, delta("nobody's")), event(0, completed())]

@@ -3,9 +3,9 @@ use serde_json::{Value, json};
 use super::*;
 use crate::pb::content_part::Part;
 
-fn asked(body: Value) -> Result<Asked, Value> {
+fn asked(body: Value) -> Result<ConvertedRequest, Value> {
     let wire = serde_json::from_value(body).expect("the body fits");
-    Asked::of(wire).map_err(|error| serde_json::to_value(error.body()).unwrap()["error"].take())
+    ConvertedRequest::of(wire).map_err(|error| serde_json::to_value(error.body()).unwrap()["error"].take())
 }
 
 /// A request with one short message and `change` on top.
@@ -27,7 +27,7 @@ fn message(role: pb::Role, parts: Vec<pb::ContentPart>) -> pb::Message {
 #[test]
 fn a_request_with_everything_reaches_the_contract_whole() {
     let wire = include_str!("../../../../tests/fixtures/openai/request.json");
-    let asked = Asked::of(serde_json::from_str(wire).unwrap()).unwrap();
+    let asked = ConvertedRequest::of(serde_json::from_str(wire).unwrap()).unwrap();
     let image = pb::Image { data: vec![0, 1, 2, 255].into(), detail: "low".into() };
     let bare = pb::Image { detail: String::new(), ..image.clone() };
     let image = |image| pb::ContentPart { part: Some(Part::Image(image)) };

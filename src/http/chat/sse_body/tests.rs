@@ -14,7 +14,7 @@ use crate::{
 fn body(events: Vec<(u32, Result<Event, Status>)>, choices: u32, pauses: Vec<bool>) -> String {
     let mut events = framed(events).into_iter();
     let first = events.next().unwrap().unwrap();
-    let chunks = ChunkMaker::begin(first, choices, true).unwrap();
+    let chunks = ChunkEncoder::begin(first, choices, true).unwrap();
     let pauses = pauses.into_iter().chain(std::iter::repeat(false));
     let mut events: std::collections::VecDeque<_> = events.zip(pauses).collect();
     let events = stream::poll_fn(move |cx| {
@@ -24,7 +24,7 @@ fn body(events: Vec<(u32, Result<Event, Status>)>, choices: u32, pauses: Vec<boo
         }
         Poll::Ready(events.pop_front().map(|(event, _)| event))
     });
-    let mut frames = Frames::new(chunks, events.boxed(), Words::default());
+    let mut frames = SseBody::new(chunks, events.boxed(), FieldNames::default());
     let mut all = Vec::new();
     // Every pause wakes at once, so that polling again and again gets to the end without a runtime.
     for _ in 0..10_000 {

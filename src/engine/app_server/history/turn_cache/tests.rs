@@ -14,7 +14,7 @@ fn asked(text: &str) -> Message {
 }
 
 /// The place behind these messages.
-fn place(memory: &Memory, messages: &[Message]) -> Place {
+fn place(memory: &TurnCache, messages: &[Message]) -> ConversationKey {
     let turn = Turn { model: "m".into(), messages: messages.to_vec(), ..Turn::default() };
     memory.place(&turn, messages.len())
 }
@@ -28,13 +28,13 @@ fn item(id: &str) -> Value {
 }
 
 /// Remembers a turn with one call.
-fn keep(memory: &Memory, place: Place, id: &str) {
+fn keep(memory: &TurnCache, place: ConversationKey, id: &str) {
     memory.remember(place, &[call(id)], vec![item(id)]);
 }
 
 #[test]
 fn a_turn_is_found_under_each_of_its_calls_in_its_place_only() {
-    let memory = Memory::new(4, 10_000);
+    let memory = TurnCache::new(4, 10_000);
     let here = place(&memory, &[asked("a"), asked("b")]);
     memory.remember(here, &[call("1"), call("2")], vec![item("1"), item("2")]);
     for id in ["1", "2"] {
@@ -48,7 +48,7 @@ fn a_turn_is_found_under_each_of_its_calls_in_its_place_only() {
 
 #[test]
 fn nobody_is_shown_what_was_thought_elsewhere() {
-    let memory = Memory::new(4, 10_000);
+    let memory = TurnCache::new(4, 10_000);
     let instructs = |role, text: &str| Message { role, ..asked(text) };
     let messages =
         vec![instructs(Role::System, "be kind"), asked("a"), instructs(Role::Developer, "be brief")];
@@ -71,7 +71,7 @@ fn nobody_is_shown_what_was_thought_elsewhere() {
 
 #[test]
 fn what_was_not_used_for_longest_is_forgotten_first() {
-    let memory = Memory::new(2, 10_000);
+    let memory = TurnCache::new(2, 10_000);
     let here = place(&memory, &[]);
     keep(&memory, here, "1");
     keep(&memory, here, "2");
@@ -84,7 +84,7 @@ fn what_was_not_used_for_longest_is_forgotten_first() {
 #[test]
 fn bytes_are_bounded_and_given_back() {
     let one = weight(&item("1")) + weight_of_call(&call("1"));
-    let memory = Memory::new(100, 2 * one);
+    let memory = TurnCache::new(100, 2 * one);
     let here = place(&memory, &[]);
     for id in 0..50 {
         keep(&memory, here, &(id % 10).to_string());
@@ -101,7 +101,7 @@ fn bytes_are_bounded_and_given_back() {
 
 #[tokio::test(start_paused = true)]
 async fn what_nobody_asks_for_is_forgotten_after_an_hour() {
-    let memory = Memory::new(4, 10_000);
+    let memory = TurnCache::new(4, 10_000);
     let here = place(&memory, &[]);
     keep(&memory, here, "1");
     keep(&memory, here, "2");
@@ -127,7 +127,7 @@ fn small_objects_are_not_taken_for_as_light_as_their_text() {
 
 #[test]
 fn the_last_turn_has_the_name() {
-    let memory = Memory::new(2, 10_000);
+    let memory = TurnCache::new(2, 10_000);
     let here = place(&memory, &[]);
     keep(&memory, here, "1");
     let thought = json!({"type": "reasoning", "summary": [], "encrypted_content": "E"});
@@ -140,7 +140,7 @@ fn the_last_turn_has_the_name() {
 
 #[test]
 fn only_what_may_be_injected_is_kept() {
-    let memory = Memory::new(4, 100_000);
+    let memory = TurnCache::new(4, 100_000);
     let here = place(&memory, &[]);
     let meta = json!({"turn_id": "t"});
     let items = vec![
@@ -186,7 +186,7 @@ fn only_what_may_be_injected_is_kept() {
 
 #[test]
 fn a_turn_without_its_calls_is_not_remembered() {
-    let memory = Memory::new(4, 10_000);
+    let memory = TurnCache::new(4, 10_000);
     let here = place(&memory, &[]);
     memory.remember(here, &[], vec![item("1")]);
     memory.remember(here, &[call("1"), call("2")], vec![item("1")]);

@@ -9,11 +9,11 @@ fn codex(env: &[(&str, &str)]) -> Codex {
     Config::load(sources).unwrap().codex
 }
 
-fn installed() -> Installed {
+fn installed() -> CliInfo {
     let features =
         [("plugins", true), ("shell_tool", true), ("hooks", false), ("multi_agent", true), ("steer", true)];
     let features = features.map(|(name, on)| (name.to_owned(), on)).into();
-    Installed { program: "/bin/codex".into(), version: "0.169.0".into(), features, fingerprint: None }
+    CliInfo { program: "/bin/codex".into(), version: "0.169.0".into(), features, fingerprint: None }
 }
 
 fn catalogs() -> Catalogs {

@@ -7,8 +7,8 @@ fn codex(env: &[(&str, &str)]) -> Codex {
     Config::load(sources).unwrap().codex
 }
 
-fn installed(version: &str) -> Installed {
-    Installed { version: version.into(), ..Installed::default() }
+fn installed(version: &str) -> CliInfo {
+    CliInfo { version: version.into(), ..CliInfo::default() }
 }
 
 #[test]
@@ -23,7 +23,7 @@ fn what_is_the_users_is_linked_and_what_grows_is_not() {
         fs::write(users.join(file), file).unwrap();
     }
     let codex = codex(&[("CODEX_HOME", users.to_str().unwrap())]);
-    let home = ScratchHome::make_in(root.path(), &codex, &installed("0.169.0")).unwrap();
+    let home = WorkerHome::make_in(root.path(), &codex, &installed("0.169.0")).unwrap();
 
     let mut names: Vec<_> = fs::read_dir(home.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     names.sort();
@@ -53,7 +53,7 @@ fn an_older_cli_keeps_its_log_and_a_key_becomes_a_login() {
     fs::create_dir_all(&users).unwrap();
     fs::write(users.join("auth.json"), "the user's").unwrap();
     let codex = codex(&[("CODEX_HOME", users.to_str().unwrap()), ("CODEX_API_KEY", "sk-1")]);
-    let home = ScratchHome::make_in(root.path(), &codex, &installed("0.140.0")).unwrap();
+    let home = WorkerHome::make_in(root.path(), &codex, &installed("0.140.0")).unwrap();
     assert!(!home.path().join(LOG_DATABASE).exists());
     assert!(!home.env().contains_key(OsStr::new("CODEX_API_KEY")));
     let login = home.path().join("auth.json");
@@ -69,7 +69,7 @@ fn neither_a_proxy_nor_a_place_for_databases_gets_between_us_and_the_worker() {
     fs::create_dir_all(&users).unwrap();
     fs::write(users.join("config.toml"), "model = \"m\"\nsqlite_home = \"/elsewhere\"\n").unwrap();
     let env = [("CODEX_HOME", users.to_str().unwrap()), ("HTTP_PROXY", "http://p"), ("no_proxy", "corp")];
-    let home = ScratchHome::make_in(root.path(), &codex(&env), &installed("0.169.0")).unwrap();
+    let home = WorkerHome::make_in(root.path(), &codex(&env), &installed("0.169.0")).unwrap();
     assert_eq!(home.env().get(OsStr::new("NO_PROXY")), Some(&"corp,127.0.0.1,localhost".into()));
     assert_eq!(home.env().get(OsStr::new("CODEX_SQLITE_HOME")), Some(&home.path().into()));
     let config = fs::read_to_string(home.path().join("config.toml")).unwrap();
@@ -80,7 +80,7 @@ fn neither_a_proxy_nor_a_place_for_databases_gets_between_us_and_the_worker() {
 fn a_home_that_is_not_there_yet_is_no_hindrance() {
     let root = tempfile::tempdir().unwrap();
     let codex = codex(&[("HOME", root.path().to_str().unwrap())]);
-    let home = ScratchHome::make_in(root.path(), &codex, &installed("0.169.0")).unwrap();
+    let home = WorkerHome::make_in(root.path(), &codex, &installed("0.169.0")).unwrap();
     let login = fs::read_link(home.path().join("auth.json")).unwrap();
     assert_eq!(login, root.path().join(".codex/auth.json"));
 }
@@ -88,18 +88,18 @@ fn a_home_that_is_not_there_yet_is_no_hindrance() {
 #[test]
 fn only_folders_of_the_gone_are_swept() {
     let root = tempfile::tempdir().unwrap();
-    let ours = Owner::ourselves().unwrap();
-    let make = |owner: Owner| {
+    let ours = DirOwner::ourselves().unwrap();
+    let make = |owner: DirOwner| {
         let path = root.path().join(format!("{}x", owner.prefix()));
         fs::create_dir(&path).unwrap();
         path
     };
     let living = folder(root.path()).unwrap();
     // Our process id, as it was given to another process before.
-    let reused = make(Owner { started: ours.started - 1, ..ours });
+    let reused = make(DirOwner { started: ours.started - 1, ..ours });
     // No Linux has that many processes.
-    let gone = make(Owner { pid: u32::MAX, ..ours });
-    let elsewhere = make(Owner { namespace: 1, pid: u32::MAX, ..ours });
+    let gone = make(DirOwner { pid: u32::MAX, ..ours });
+    let elsewhere = make(DirOwner { namespace: 1, pid: u32::MAX, ..ours });
     let other = root.path().join("codex-api-worker-x");
     fs::create_dir(&other).unwrap();
 

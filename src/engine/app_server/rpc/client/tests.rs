@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::engine::app_server::rpc::{
     dispatch::CallError,
     protocol,
-    thread_queue::{self, Mail},
+    thread_queue::{self, ThreadMessage},
 };
 use tokio::io::{
     AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, Lines as Read, ReadHalf, WriteHalf, split,
@@ -21,12 +21,12 @@ struct Server {
     tasks: TaskTracker,
 }
 
-fn pair() -> (Peer, Server) {
+fn pair() -> (RpcClient, Server) {
     let (ours, theirs) = tokio::io::duplex(4 << 20);
     let (stdout, stdin) = split(ours);
     let (read, write) = split(theirs);
     let tasks = TaskTracker::new();
-    let peer = Peer::start(stdin, stdout, 1 << 16, &tasks);
+    let peer = RpcClient::start(stdin, stdout, 1 << 16, &tasks);
     (peer, Server { read: BufReader::new(read).lines(), write, tasks })
 }
 
@@ -52,7 +52,7 @@ impl Server {
     }
 }
 
-async fn call(peer: &Peer) -> Result<Value, CallError> {
+async fn call(peer: &RpcClient) -> Result<Value, CallError> {
     peer.call("model/list", &json!({"a": 1}), SOON).await
 }
 
@@ -148,10 +148,12 @@ async fn a_thread_is_read_from_its_first_word_to_its_last() {
     };
     let (started, ()) = tokio::join!(started, serve);
     started.unwrap();
-    assert!(matches!(mailbox.next().await, Mail::Notification { method, .. } if method == "turn/x"));
-    assert!(matches!(mailbox.next().await, Mail::ToolCall(call) if call.request == 7 && call.call_id == "c"));
+    assert!(matches!(mailbox.next().await, ThreadMessage::Notification { method, .. } if method == "turn/x"));
+    assert!(
+        matches!(mailbox.next().await, ThreadMessage::ToolCall(call) if call.request == 7 && call.call_id == "c")
+    );
     drop(server);
-    assert!(matches!(mailbox.next().await, Mail::Gone(why) if &*why == "it ended"));
+    assert!(matches!(mailbox.next().await, ThreadMessage::Gone(why) if &*why == "it ended"));
     assert!(matches!(call(&peer).await, Err(CallError::Gone(_))));
 }
 
@@ -175,8 +177,8 @@ async fn text_is_read_however_the_line_is_written() {
     };
     let (started, listed, ()) = tokio::join!(started, call(&peer), serve);
     assert!(started.is_ok() && listed.is_ok());
-    assert!(matches!(mailbox.next().await, Mail::Delta(delta) if delta.text == "abc"));
-    assert!(matches!(mailbox.next().await, Mail::Notification { method, .. } if method == "turn/x"));
+    assert!(matches!(mailbox.next().await, ThreadMessage::Delta(delta) if delta.text == "abc"));
+    assert!(matches!(mailbox.next().await, ThreadMessage::Notification { method, .. } if method == "turn/x"));
 }
 
 #[tokio::test]
@@ -261,12 +263,14 @@ async fn a_line_that_is_too_long_costs_its_thread_only_and_an_echo_nobody() {
         server.say(&json!({"method": "turn/x", "params": {"threadId": thread}})).await;
     }
     let a = mailboxes.get_mut("a").unwrap();
-    assert!(matches!(timeout(SOON, a.next()).await.unwrap(), Mail::TooLong { limit: 65536 }));
+    assert!(matches!(timeout(SOON, a.next()).await.unwrap(), ThreadMessage::TooLong { limit: 65536 }));
     assert!(a.lost_some());
-    assert!(matches!(a.next().await, Mail::Notification { .. }));
+    assert!(matches!(a.next().await, ThreadMessage::Notification { .. }));
     let b = mailboxes.get_mut("b").unwrap();
-    assert!(matches!(timeout(SOON, b.next()).await.unwrap(), Mail::Notification { .. }));
+    assert!(matches!(timeout(SOON, b.next()).await.unwrap(), ThreadMessage::Notification { .. }));
     // What could be anybody's ends it.
     server.raw(&format!("{{\"method\":\"warning\",\"params\":{{\"message\":\"{words}\"}}}}\n")).await;
-    assert!(matches!(timeout(SOON, b.next()).await.unwrap(), Mail::Gone(why) if why.contains("65536 bytes")));
+    assert!(
+        matches!(timeout(SOON, b.next()).await.unwrap(), ThreadMessage::Gone(why) if why.contains("65536 bytes"))
+    );
 }

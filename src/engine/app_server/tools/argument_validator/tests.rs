@@ -14,8 +14,8 @@ fn doubling(levels: usize) -> Value {
 }
 
 /// What is wrong with arguments.
-fn wrong(strict: &Strict, arguments: &str) -> String {
-    let Err(Flaw::Wrong(what)) = strict.check(arguments) else { panic!("they are not wrong") };
+fn wrong(strict: &ArgumentValidator, arguments: &str) -> String {
+    let Err(ValidationError::Wrong(what)) = strict.check(arguments) else { panic!("they are not wrong") };
     what
 }
 
@@ -27,14 +27,14 @@ fn nested(depth: usize) -> String {
 #[test]
 fn a_schema_that_stands_for_too_many_parts_is_refused_before_it_is_compiled() {
     for levels in [17, 22, 60, 150] {
-        let refused = Strict::new(&doubling(levels)).unwrap_err();
+        let refused = ArgumentValidator::new(&doubling(levels)).unwrap_err();
         assert!(refused.contains("more than 100000 parts"), "{levels}: {refused}");
     }
-    let strict = Strict::new(&doubling(9)).unwrap();
+    let strict = ArgumentValidator::new(&doubling(9)).unwrap();
     assert_eq!(strict.check(r#"{"a": 1}"#), Ok(()));
     assert!(wrong(&strict, r#"{"a": "x"}"#).contains("do not match its schema: "));
     // Found wrong all the same, where telling what is wrong with each alternative would take too long.
-    let strict = Strict::new(&doubling(13)).unwrap();
+    let strict = ArgumentValidator::new(&doubling(13)).unwrap();
     assert_eq!(strict.check(r#"{"a": 1}"#), Ok(()));
     assert_eq!(wrong(&strict, r#"{"a": "x"}"#), "do not match its schema");
 }
@@ -43,12 +43,12 @@ fn a_schema_that_stands_for_too_many_parts_is_refused_before_it_is_compiled() {
 fn a_recursive_schema_that_branches_is_checked_as_far_as_it_can_be() {
     let itself = json!({"$ref": "#"});
     let schema = json!({"properties": {"a": {"anyOf": [itself, itself]}, "b": {"type": "integer"}}});
-    let strict = Strict::new(&schema).unwrap();
+    let strict = ArgumentValidator::new(&schema).unwrap();
     assert_eq!(strict.check(&nested(10)), Ok(()));
     let wrong = nested(10).replace('1', r#"{"b":"x"}"#);
     assert!(self::wrong(&strict, &wrong).starts_with("do not match its schema"));
     for depth in [30, 60, 120] {
-        assert!(matches!(strict.check(&nested(depth)), Err(Flaw::Unknown(_))), "{depth}");
+        assert!(matches!(strict.check(&nested(depth)), Err(ValidationError::Unknown(_))), "{depth}");
     }
 }
 
@@ -57,7 +57,7 @@ fn ordinary_schemas_that_refer_to_themselves_are_checked() {
     let schema = json!({"type": "object", "$defs": {"tree node": {"type": "object", "required": ["children"],
         "properties": {"children": {"type": "array", "items": {"$ref": "#/$defs/tree%20node"}}}}},
         "properties": {"root": {"$ref": "#/$defs/tree%20node"}, "next": {"$ref": "#"}}});
-    let strict = Strict::new(&schema).unwrap();
+    let strict = ArgumentValidator::new(&schema).unwrap();
     let node = |children: Value| json!({"children": children});
     let tree = |leaf: Value| json!({"root": node(json!([node(json!([])), node(json!([leaf]))])), "next": {}});
     assert_eq!(strict.check(&tree(node(json!([]))).to_string()), Ok(()));
@@ -83,11 +83,11 @@ fn references_without_end_and_those_that_nobody_can_follow_are_refused() {
         (json!({"$ref": "#name", "$defs": {"x": {"$anchor": "name"}}}), "#name"),
         (json!({"properties": {"x": {"$id": "http://other/", "$ref": "#/y"}}}), "http://other/"),
     ] {
-        let refused = Strict::new(&schema).unwrap_err();
+        let refused = ArgumentValidator::new(&schema).unwrap_err();
         assert!(refused.contains(says), "{says}: {refused}");
     }
     assert!(
-        Strict::new(
+        ArgumentValidator::new(
             &json!({"$id": "http://mine/", "properties": {"$id": {"type": "string"}, "id": {"const": "x"}}})
         )
         .is_ok()
@@ -100,7 +100,7 @@ fn what_is_as_deep_as_may_be_fits_on_the_stack() {
         .map(|n| (format!("d{n}"), json!({"$ref": format!("#/$defs/d{}", n + 1)})))
         .chain([("d398".to_owned(), json!({"type": "object"}))])
         .collect();
-    let strict = Strict::new(&json!({"$ref": "#/$defs/d0", "$defs": defs})).unwrap();
+    let strict = ArgumentValidator::new(&json!({"$ref": "#/$defs/d0", "$defs": defs})).unwrap();
     assert_eq!(strict.check("{}"), Ok(()));
     assert!(wrong(&strict, "1").contains("object"));
 }
@@ -119,7 +119,7 @@ fn classes(count: usize) -> Value {
 #[test]
 fn a_tree_of_many_classes_is_checked() {
     for count in [3, 8, 13, 30] {
-        let strict = Strict::new(&classes(count)).unwrap();
+        let strict = ArgumentValidator::new(&classes(count)).unwrap();
         let mut tree = json!({"kind": "N0"});
         for level in 1..40 {
             // The kind comes last, as a model may write it.
@@ -129,6 +129,6 @@ fn a_tree_of_many_classes_is_checked() {
         let right = json!({"root": tree}).to_string();
         assert_eq!(strict.check(&right), Ok(()), "{count}");
         let wrong = right.replace(r#"{"kind":"N0"}"#, r#"{"kind":"none"}"#);
-        assert!(matches!(strict.check(&wrong), Err(Flaw::Wrong(_))), "{count}");
+        assert!(matches!(strict.check(&wrong), Err(ValidationError::Wrong(_))), "{count}");
     }
 }

@@ -1,6 +1,6 @@
 use super::*;
 
-fn of(schema: &Value) -> Clean {
+fn of(schema: &Value) -> RewrittenSchema {
     clean(schema)
 }
 
@@ -25,7 +25,7 @@ fn what_codex_keeps_is_kept_without_a_loss() {
         json!({"type": "object", "properties": {"pattern": {"type": "string"}, "format": {"type": "string"}}}),
     ];
     for schema in schemas {
-        assert_eq!(of(&schema), Clean { schema, lossy: false });
+        assert_eq!(of(&schema), RewrittenSchema { schema, lossy: false });
     }
 }
 
@@ -50,7 +50,7 @@ fn the_same_is_said_in_other_words_without_a_loss() {
         ),
     ];
     for (original, schema) in pairs {
-        assert_eq!(of(&original), Clean { schema, lossy: false });
+        assert_eq!(of(&original), RewrittenSchema { schema, lossy: false });
     }
 }
 
@@ -88,7 +88,7 @@ fn every_loss_is_told() {
         (json!(7), object()),
     ];
     for (original, schema) in pairs {
-        assert_eq!(of(&original), Clean { schema, lossy: true }, "{original}");
+        assert_eq!(of(&original), RewrittenSchema { schema, lossy: true }, "{original}");
     }
 }
 

@@ -32,7 +32,7 @@ fn branches_multiply_with_every_level_and_are_counted_without_being_walked() {
     assert!(eleven > 2 * ten && eleven < 3 * ten, "{ten} {eleven}");
     // 2^60 steps, counted in some hundred.
     assert!(steps(&schema, &nested(60)) > 1 << 60);
-    assert_eq!(super::steps(&schema, &nested(60), 1_000_000), Err(Work::TooMuch));
-    assert_eq!(super::steps(&schema, &nested(500), u64::MAX), Err(Work::TooDeep));
+    assert_eq!(super::steps(&schema, &nested(60), 1_000_000), Err(CostError::TooMuch));
+    assert_eq!(super::steps(&schema, &nested(500), u64::MAX), Err(CostError::TooDeep));
     assert!(parts(&schema, 100).is_ok(), "the schema itself is small");
 }

@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::engine::app_server::{rpc::client::Peer, worker::spec::Kit};
+use crate::engine::app_server::{rpc::client::RpcClient, worker::spec::WorkerSpec};
 
 /// Starts workers as long as it is told to.
 #[derive(Debug, Default)]
@@ -26,7 +26,7 @@ struct Toys {
 }
 
 #[tonic::async_trait]
-impl Nursery for Toys {
+impl SpawnWorker for Toys {
     async fn worker(&self) -> Result<Worker, String> {
         if self.broken.load(Ordering::Relaxed) {
             self.refused.fetch_add(1, Ordering::Relaxed);
@@ -44,8 +44,8 @@ impl Nursery for Toys {
             }
         });
         Ok(Worker::of(
-            Peer::start(stdin, stdout, 1 << 16, &self.tasks),
-            Arc::new(Kit::for_test()),
+            RpcClient::start(stdin, stdout, 1 << 16, &self.tasks),
+            Arc::new(WorkerSpec::for_test()),
             None,
             None,
         ))
@@ -85,7 +85,7 @@ async fn pool(rules: Workers) -> (Arc<Pool>, Arc<Toys>) {
     let toys = Arc::new(Toys::default());
     let first = toys.worker().await.unwrap();
     let count = rules.count;
-    let nursery: Arc<dyn Nursery> = Arc::<Toys>::clone(&toys);
+    let nursery: Arc<dyn SpawnWorker> = Arc::<Toys>::clone(&toys);
     let pool = Pool::start(first, rules, nursery, &toys.tasks);
     until(|| pool.ready.read().unwrap().len() == count).await;
     (pool, toys)

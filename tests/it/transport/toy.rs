@@ -17,7 +17,7 @@ use axum::{
     routing::{any, get},
 };
 use codex_api::{
-    config::{Config, Doors, Sources},
+    config::{Config, ServerConfig, Sources},
     pb::{self, codex_service_server as server},
     transport::{self, access_log as access, catch_panic as panics},
 };
@@ -162,7 +162,7 @@ pub struct Server {
 }
 
 impl Server {
-    pub fn start(change: impl FnOnce(&mut Doors)) -> Self {
+    pub fn start(change: impl FnOnce(&mut ServerConfig)) -> Self {
         let mut doors = Config::load(Sources::default()).unwrap().doors;
         change(&mut doors);
         let (sender, seen) = mpsc::channel(10_000);
