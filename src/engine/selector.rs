@@ -10,15 +10,14 @@ use tokio::time::sleep;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Engine, EngineStatus, Events, Turn, TurnGuard,
+    Check, Engine, EngineStatus, Events, Turn, TurnGuard,
     app_server::AppServer,
-    choice::{ChoiceError, is_misconfigured, may_be_exec},
     cli::{probe, probe::BinaryId, provider},
     exec::Exec,
     process::Launcher,
 };
 use crate::{
-    config::{Config, EngineChoice, Profile},
+    config::{Codex, Config, EngineChoice, Profile},
     error::Error,
     pb,
 };
@@ -29,6 +28,56 @@ const ROUND: Duration = Duration::from_secs(2);
 /// After how long an app-server that could not be used is tried again, though the CLI is the same: the machine may only
 /// have been too busy.
 const SECOND_CHANCE: Duration = Duration::from_secs(300);
+
+/// The configuration asks for what the installed CLI does not do.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub struct ChoiceError(pub(super) String);
+
+/// What the doctor asks of the engines.
+pub async fn examine(config: &Config, launcher: &Launcher) -> Vec<Check> {
+    let codex = &config.codex;
+    let exec = Exec::new(codex.clone(), config.log.clone(), launcher.clone());
+    let mut checks = exec.examine().await;
+    if let Ok(installed) = probe::look(codex, launcher).await
+        && codex.engine != EngineChoice::Exec
+    {
+        let mut found = AppServer::examine(config, launcher, &installed).await;
+        if may_be_exec(codex) {
+            // There is another engine: what this one lacks is worth knowing, but turns do not fail.
+            for check in &mut found {
+                check.soften();
+            }
+        }
+        checks.extend(found);
+    }
+    checks
+}
+
+/// Looks at the CLI and chooses. A CLI that is missing is no error: it is looked for again, and health tells why no turn
+/// can run.
+pub async fn choose(config: &Config, launcher: Launcher) -> Result<Arc<dyn Engine>, ChoiceError> {
+    let codex = &config.codex;
+    match codex.engine {
+        EngineChoice::Exec => match probe::look(codex, &launcher).await {
+            Err(trouble) if is_misconfigured(&trouble) => Err(ChoiceError(trouble)),
+            Ok(_) | Err(_) => Ok(Arc::new(Exec::new(codex.clone(), config.log.clone(), launcher))),
+        },
+        EngineChoice::Auto | EngineChoice::AppServer => {
+            Ok(EngineSelector::start(config.clone(), launcher).await?)
+        }
+    }
+}
+
+/// Whether a process for each turn may take the place of the app-server: it cannot leave the agent out.
+fn may_be_exec(codex: &Codex) -> bool {
+    codex.engine == EngineChoice::Auto && codex.profile == Profile::Agent
+}
+
+/// Whether it is the configuration that has to be changed, and not the CLI.
+fn is_misconfigured(trouble: &str) -> bool {
+    trouble.contains("CODEX_APPROVAL_POLICY")
+}
 
 /// One of both engines, or none yet.
 #[derive(Debug)]

@@ -2,6 +2,7 @@
 //! and what it has no switch for (required, one at a time, strict) as words for the model and checks on its answer.
 
 pub(crate) mod argument_validator;
+pub(crate) mod call;
 pub(crate) mod schema_rewrite;
 pub(crate) mod validate_calls;
 pub(crate) mod validation_cost;

@@ -4,8 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{task::spawn_blocking, time::timeout};
 
-use super::{ToolSet, argument_validator::ValidationError};
-use crate::engine::app_server::translate::output::{Call, CheckedCall};
+use super::{
+    ToolSet,
+    argument_validator::ValidationError,
+    call::{Call, CheckedCall},
+};
 use crate::error::Error;
 
 /// How long the checks of one response may take. Their work is bounded, and done in far less.

@@ -4,9 +4,10 @@ use serde_json::Value;
 
 use super::Translator;
 use super::{
-    output::{Action, Call, CheckedCall, TranslatorOutput},
+    output::{Action, TranslatorOutput},
     usage::usage,
 };
+use crate::engine::app_server::tools::call::{Call, CheckedCall};
 use crate::{
     engine::{
         TurnEvent,

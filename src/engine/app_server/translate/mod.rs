@@ -21,7 +21,7 @@ use self::{
     call_ids::CallIds,
     codex_calls::CodexToolCalls,
     delivered_text::DeliveredText,
-    output::{Action, Call, CheckedCall, TranslatorOutput},
+    output::{Action, TranslatorOutput},
     pending_requests::PendingToolRequests,
     raw_items::RawItemBuffer,
     response_attempt::ResponseAttempt,
@@ -35,6 +35,7 @@ use super::{
     },
     tools::ToolSet,
 };
+use crate::engine::app_server::tools::call::{Call, CheckedCall};
 use crate::{
     config::Profile,
     engine::{THOUGHT_BREAK, TurnEvent, cli::error_messages::End},

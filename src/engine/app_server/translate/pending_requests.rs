@@ -5,8 +5,8 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::{Value, json};
 
-use super::output::Call;
 use crate::engine::app_server::rpc::protocol::ToolCall;
+use crate::engine::app_server::tools::call::Call;
 
 /// The requests of a turn that wait for an answer.
 #[derive(Debug, Default)]
