@@ -11,7 +11,7 @@ set -euo pipefail
 
 write=
 if [[ ${1:-} == --write ]]; then
-    write=README.md
+    write=docs/compatibility.md
     shift
 fi
 versions=("$@")

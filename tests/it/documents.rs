@@ -46,11 +46,11 @@ fn part<'a>(document: &'a str, name: &str) -> (usize, &'a str) {
     (start, &document[start..start + length])
 }
 
-fn same_part(name: &str, should_be: impl FnOnce(&str) -> String) {
-    let readme = read("README.md");
-    let (start, is) = part(&readme, name);
-    let should_be = format!("{}{}{}", &readme[..start], should_be(is), &readme[start + is.len()..]);
-    same_document("README.md", &readme, &should_be);
+fn same_part(document: &str, name: &str, should_be: impl FnOnce(&str) -> String) {
+    let text = read(document);
+    let (start, is) = part(&text, name);
+    let should_be = format!("{}{}{}", &text[..start], should_be(is), &text[start + is.len()..]);
+    same_document(document, &text, &should_be);
 }
 
 /// A text as a cell of a Markdown table, which would take `<` for HTML.
@@ -91,8 +91,8 @@ fn env_example() -> String {
 }
 
 #[test]
-fn the_readme_lists_every_setting() {
-    same_part("settings", |_| settings_table());
+fn configuration_page_lists_every_setting() {
+    same_part("docs/configuration.md", "settings", |_| settings_table());
 }
 
 #[test]
@@ -201,7 +201,7 @@ async fn facts(error: Error) -> String {
 }
 
 #[tokio::test]
-async fn the_readme_lists_every_error() {
+async fn errors_page_lists_every_error() {
     let mut numbers: Vec<usize> = errors().iter().map(number).collect();
     numbers.dedup();
     assert_eq!(numbers, (0..=17).collect::<Vec<_>>(), "an error of every kind, in this order");
@@ -209,7 +209,7 @@ async fn the_readme_lists_every_error() {
     for error in errors() {
         rows.push(facts(error).await);
     }
-    same_part("errors", |is| {
+    same_part("docs/errors.md", "errors", |is| {
         let mut table = String::from(
             "| reason | gRPC | HTTP | type / code | retry | what happened, what to do |\n\
              | --- | --- | --- | --- | --- | --- |\n",
@@ -231,11 +231,18 @@ async fn the_readme_lists_every_error() {
 #[test]
 fn pinned_versions_and_the_test_command_are_named_once() {
     let readme = read("README.md");
-    let codex = read("scripts/codex-version");
-    assert!(readme.contains(codex.trim()), "the README names another codex than scripts/codex-version");
+    let pinned: Value = serde_json::from_str(&read("scripts/tools/codex/package.json")).unwrap();
+    let codex = pinned["dependencies"]["@openai/codex"].as_str().unwrap();
+    assert!(readme.contains(codex), "the README names another codex than scripts/tools/codex/package.json");
+    let lock = read("scripts/tools/codex/package-lock.json");
+    assert!(lock.contains(&format!("\"@openai/codex\": \"{codex}\"")), "the lock file pins another codex");
     let cargo: toml::Table = read("Cargo.toml").parse().unwrap();
     let rust = cargo["package"]["rust-version"].as_str().unwrap();
     assert!(readme.contains(&format!("Rust {rust}")), "the README names another Rust than Cargo.toml");
+    let toolchain: toml::Table = read("rust-toolchain.toml").parse().unwrap();
+    let channel = toolchain["toolchain"]["channel"].as_str().unwrap();
+    assert!(channel.starts_with(rust), "rust-toolchain.toml pins another Rust than Cargo.toml supports");
+    assert!(readme.lines().count() <= 200, "the README is a front page of at most 200 lines");
     assert!(readme.lines().any(|line| line == "./scripts/test.sh"), "the test command");
     assert!(read(".ci/run").lines().any(|line| line == "step ./scripts/test.sh"), "CI runs the test command");
 }
