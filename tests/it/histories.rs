@@ -1,6 +1,7 @@
 //! Whole conversations through both doors and the real CLI on the warm engine: every role, word, picture, call and
 //! result that the model is shown, for a table of histories and for random ones.
 
+mod malformed;
 mod random;
 mod sizes;
 

@@ -1,7 +1,8 @@
 //! `pb::ChatRequest` → `engine::Turn`: every question that a request leaves open is answered or refused here, with
 //! the field named. Past this file nobody looks at the request again.
 
-pub(crate) mod message;
+mod message;
+mod tool_calls;
 
 use std::time::Duration;
 
@@ -60,6 +61,7 @@ impl RequestPolicy {
             web_search: self.search(request.agent.unwrap_or_default())?,
             deadline: None,
         };
+        tool_calls::check(&turn.messages)?;
         Ok(ValidatedRequest {
             model_asked: asked.clone(),
             turn,

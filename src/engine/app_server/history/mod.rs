@@ -1,9 +1,9 @@
 //! A conversation as what a fresh thread is opened with: instructions and items of the Responses API, each message in
-//! its role. Also refuses histories whose calls and results do not fit, which Codex would mend in silence.
+//! its role.
 
 pub(crate) mod turn_cache;
 
-use std::{borrow::Cow, collections::HashSet, fmt::Write, sync::Arc};
+use std::{borrow::Cow, fmt::Write, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
@@ -13,7 +13,6 @@ use self::turn_cache::{CachedTurn, TurnCache, kind};
 use super::tools::ToolSet;
 use crate::{
     engine::{Format, Image, ImageKind, Message, Part, Role, Turn},
-    error::Error,
     pb,
 };
 
@@ -54,51 +53,6 @@ impl InitialHistory {
         let developer_instructions = (!instructions.is_empty()).then(|| instructions.join("\n\n"));
         Self { developer_instructions, items }
     }
-}
-
-/// Refuses calls without a result, results without a call, and either of them twice. Results may come in any order,
-/// but before anybody else speaks.
-pub(crate) fn check_calls(messages: &[Message]) -> Result<(), Error> {
-    // Calls of the last assistant message that wait for their results: place, index, id.
-    let mut open: Vec<(usize, usize, &str)> = Vec::new();
-    for (place, message) in messages.iter().enumerate() {
-        if message.role == Role::Tool {
-            let id = message.tool_call_id.as_deref().unwrap_or_default();
-            let Some(found) = open.iter().position(|(_, _, open)| *open == id) else {
-                return Err(Error::invalid(
-                    format!("messages[{place}].tool_call_id"),
-                    format!(
-                        "messages[{place}] answers the call {id:?}, which is not an open call of the assistant \
-                         message before it"
-                    ),
-                ));
-            };
-            open.swap_remove(found);
-            continue;
-        }
-        all_answered(&open)?;
-        let mut seen = HashSet::new();
-        for (index, call) in message.tool_calls.iter().enumerate() {
-            if !seen.insert(&call.id) {
-                return Err(Error::invalid(
-                    format!("messages[{place}].tool_calls[{index}].id"),
-                    format!("another call of messages[{place}] has the id {:?}", call.id),
-                ));
-            }
-        }
-        open = message.tool_calls.iter().enumerate().map(|(index, call)| (place, index, &*call.id)).collect();
-    }
-    all_answered(&open)
-}
-
-fn all_answered(open: &[(usize, usize, &str)]) -> Result<(), Error> {
-    let Some((place, index, id)) = open.iter().min() else { return Ok(()) };
-    Err(Error::invalid(
-        format!("messages[{place}].tool_calls[{index}]"),
-        format!(
-            "the call {id:?} has no result: a message of the role `tool` must follow before any other role"
-        ),
-    ))
 }
 
 struct Items<'a> {
