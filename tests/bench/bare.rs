@@ -1,6 +1,6 @@
-//! The limit: the same app-server processes, with the same flags, environment and kind of home, spoken to by a client
-//! that does nothing but what a turn needs. What the gateway says to its worker is taken down (`recording`) and said
-//! again word for word.
+//! The limit for comparison: a client that drives the same app-server processes, with the same flags, environment and
+//! kind of home, and does only what a turn needs. It replays the messages that the gateway sends to its worker
+//! (`recording`) byte for byte.
 
 use std::{
     collections::HashMap,
@@ -23,23 +23,23 @@ use tokio::{
 };
 
 use crate::{
-    Outcome,
+    BenchResult,
     gateway::Gateway,
     process::{Program, copy_folder},
     recording::Recording,
     stats::now_us,
-    tally::{Ask, Tally, Watch},
+    tally::{Prompt, Tally, TurnTimer},
 };
 
-/// Longest wait for one line.
+/// Maximum wait for one line.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// So many processes, and the words for them.
+/// A number of processes and the recorded messages for them.
 #[derive(Debug)]
 pub(crate) struct Bare {
     workers: Vec<Worker>,
     recording: Recording,
-    /// The server whose words they are: files that the arguments name are its own.
+    /// Server of the recording. Files that the arguments name belong to it.
     host: Gateway,
 }
 
@@ -71,7 +71,7 @@ struct Routes {
     threads: HashMap<String, mpsc::Sender<News>>,
 }
 
-/// What of an answer matters.
+/// The relevant fields of a response.
 #[derive(Debug, Default, Deserialize)]
 struct Answer {
     thread: Option<Named>,
@@ -88,7 +88,7 @@ enum News {
     Over(String),
 }
 
-/// What of a line matters. The rest is passed over, unparsed.
+/// The relevant fields of a line. Other fields are not parsed.
 #[derive(Debug, Deserialize)]
 struct Line<'a> {
     id: Option<u64>,
@@ -113,13 +113,13 @@ struct Turn {
 }
 
 impl Bare {
-    /// Starts the processes and shakes hands.
+    /// Starts the processes and sends `initialize`.
     pub(crate) async fn start(
         host: Gateway,
         recording: Recording,
         count: usize,
         folder: &Path,
-    ) -> Outcome<Self> {
+    ) -> BenchResult<Self> {
         let mut workers = Vec::new();
         for number in 0..count {
             let home = format!("bench-bare-{}-{number}", std::process::id());
@@ -135,15 +135,15 @@ impl Bare {
         self.workers.iter().map(|worker| worker.program.pid)
     }
 
-    pub(crate) async fn end(self) -> Outcome<()> {
+    pub(crate) async fn end(self) -> BenchResult<()> {
         for mut worker in self.workers {
             worker.program.end().await?;
         }
         self.host.end().await
     }
 
-    /// One turn as the gateway would have it, on the worker with the fewest.
-    pub(crate) async fn turn(&self, ask: &Ask, tally: &mut Tally) -> Outcome<()> {
+    /// Runs one turn like the gateway, on the worker with the fewest turns.
+    pub(crate) async fn turn(&self, ask: &Prompt, tally: &mut Tally) -> BenchResult<()> {
         let worker =
             self.workers.iter().min_by_key(|worker| worker.running.load(Relaxed)).ok_or("no worker")?;
         worker.running.fetch_add(1, Relaxed);
@@ -152,8 +152,8 @@ impl Bare {
         outcome.map_err(|_| "a bare turn took too long")?
     }
 
-    async fn turn_on(&self, inner: &Inner, ask: &Ask, tally: &mut Tally) -> Outcome<()> {
-        let mut watch = Watch::start();
+    async fn turn_on(&self, inner: &Inner, ask: &Prompt, tally: &mut Tally) -> BenchResult<()> {
+        let mut watch = TurnTimer::start();
         let (sender, mut news) = mpsc::channel(1024);
         let started = inner.call_for("thread/start", self.recording.thread(ask), Some(sender)).await?;
         let thread = started.thread.ok_or("no thread")?.id;
@@ -170,14 +170,14 @@ impl Bare {
             return Err(format!("the bare turn is {status}").into());
         }
         watch.end(tally);
-        // Part of the work, but nothing to wait for.
+        // Part of a turn's work, but its response is not awaited.
         inner.send("thread/unsubscribe", &json!({"threadId": thread})).await?;
         Ok(())
     }
 }
 
 impl Worker {
-    async fn start(recording: &Recording, home: PathBuf, folder: &Path, log: &Path) -> Outcome<Self> {
+    async fn start(recording: &Recording, home: PathBuf, folder: &Path, log: &Path) -> BenchResult<Self> {
         let env = recording.env_with_home(&home);
         let mut program = Program::converse(&recording.program, &recording.arguments, &env, folder, log)?;
         let stdin = program.child.stdin.take().ok_or("no stdin")?;
@@ -198,7 +198,7 @@ impl Inner {
         self.routes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn call(&self, method: &str, params: Value) -> Outcome<Answer> {
+    async fn call(&self, method: &str, params: Value) -> BenchResult<Answer> {
         self.call_for(method, params, None).await
     }
 
@@ -207,7 +207,7 @@ impl Inner {
         method: &str,
         params: Value,
         news: Option<mpsc::Sender<News>>,
-    ) -> Outcome<Answer> {
+    ) -> BenchResult<Answer> {
         let (sender, answer) = oneshot::channel();
         let id = self.next_id.fetch_add(1, Relaxed);
         self.routes().answers.insert(id, sender);
@@ -219,12 +219,12 @@ impl Inner {
         Ok(answer)
     }
 
-    /// A call whose answer is passed over.
-    async fn send(&self, method: &str, params: &Value) -> Outcome<()> {
+    /// Sends a call and ignores its response.
+    async fn send(&self, method: &str, params: &Value) -> BenchResult<()> {
         self.write(self.next_id.fetch_add(1, Relaxed), method, params).await
     }
 
-    async fn write(&self, id: u64, method: &str, params: &Value) -> Outcome<()> {
+    async fn write(&self, id: u64, method: &str, params: &Value) -> BenchResult<()> {
         let mut line = json!({"id": id, "method": method, "params": params}).to_string().into_bytes();
         line.push(b'\n');
         Ok(self.lines.send(line).await?)
@@ -250,7 +250,7 @@ impl Inner {
         };
         let thread = params.thread.and_then(|thread| self.routes().threads.get(thread).cloned());
         if let Some(thread) = thread {
-            // Full means that this client is the slowest part; the turn then fails by its time limit.
+            // A full queue means that this client is the bottleneck. The turn then fails at its time limit.
             drop(thread.try_send(news));
         }
     }

@@ -1,5 +1,5 @@
-//! Measures the gateway: `scripts/bench.sh` builds and runs it, `docs/benchmarks.md` is what comes of it. Starts what
-//! it measures and what it measures with, all on 127.0.0.1, and ends it; knows the crate by its contract only.
+//! Measures the gateway: `scripts/bench.sh` builds and runs this program, `docs/benchmarks.md` is its output. It starts
+//! all servers, clients and upstreams on 127.0.0.1 and ends them. It knows only the contract of the crate.
 
 mod bare;
 mod cancel;
@@ -40,17 +40,17 @@ use load::Door;
 use machine::Machine;
 use options::Options;
 use recording::Recording;
-use tally::Ask;
+use tally::Prompt;
 use upstream::Upstream;
 
-/// What can go wrong is told to a person.
-type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+/// Errors are printed for a person, so they are not typed.
+type BenchResult<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-/// All that was measured.
+/// All measurements.
 #[derive(Debug)]
 struct Results {
     machine: Machine,
-    containment_ms: f64,
+    supervisor_ms: f64,
     starts: Vec<start::Start>,
     turns: turns::Turns,
     cancels: Vec<cancel::Cancel>,
@@ -62,7 +62,7 @@ struct Results {
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1).peekable();
     let upstream = arguments.next_if(|argument| argument == "upstream").is_some();
-    // One thread: what the load takes of two cores is not there for what is measured.
+    // One thread, so that the load generator takes as little as possible of the two cores.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let outcome = runtime.map_err(Into::into).and_then(|runtime| {
         runtime.block_on(async {
@@ -79,18 +79,18 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _nobody_listens = writeln!(io::stderr(), "bench: {error}");
+            let _closed = writeln!(io::stderr(), "bench: {error}");
             ExitCode::FAILURE
         }
     }
 }
 
-async fn measure(options: &Options) -> Outcome<()> {
+async fn measure(options: &Options) -> BenchResult<()> {
     let folder = tempfile::Builder::new().prefix("codex-api-bench-").tempdir()?;
     let machine = Machine::look(options, folder.path()).await?;
     let mut results = Results {
         machine,
-        containment_ms: f64::NAN,
+        supervisor_ms: f64::NAN,
         starts: Vec::new(),
         turns: turns::Turns::default(),
         cancels: Vec::new(),
@@ -100,14 +100,14 @@ async fn measure(options: &Options) -> Outcome<()> {
     };
     let outcome = all(options, &folder, &mut results).await;
     if let Err(error) = &outcome {
-        // The logs say why.
+        // The logs contain the cause.
         let kept = folder.keep();
-        options.say(&format!("failed: {error}; logs are kept in {}", kept.display()));
+        options.log_progress(&format!("failed: {error}; logs are kept in {}", kept.display()));
     }
     outcome?;
     page::write(&results, options)?;
     for goal in goals::all(&results) {
-        options.say(&format!(
+        options.log_progress(&format!(
             "{}: {} (wanted: {}): {}",
             goal.verdict(),
             goal.what,
@@ -115,15 +115,15 @@ async fn measure(options: &Options) -> Outcome<()> {
             goal.measured
         ));
     }
-    options.say(&format!("see {}", options.out.join("benchmarks.md").display()));
+    options.log_progress(&format!("see {}", options.out.join("benchmarks.md").display()));
     Ok(())
 }
 
-async fn all(options: &Options, folder: &TempDir, results: &mut Results) -> Outcome<()> {
+async fn all(options: &Options, folder: &TempDir, results: &mut Results) -> BenchResult<()> {
     let folder = folder.path();
     let mut upstream = Upstream::start(folder).await?;
     let containment = start::containment(&options.gateway, folder).await?;
-    results.containment_ms = containment * 1000.0;
+    results.supervisor_ms = containment * 1000.0;
     let stage = Stage { options, folder, base_url: upstream.base_url() };
     if options.wants("start") {
         results.starts = start::measure(&[stage.real("app-server"), stage.real("exec")], options).await?;
@@ -164,8 +164,8 @@ async fn all(options: &Options, folder: &TempDir, results: &mut Results) -> Outc
     if let Some(litellm) = options.litellm.as_ref().filter(|_| options.wants("flood")) {
         match flood::litellm(litellm, &upstream, folder, options).await {
             Ok(flood) => results.floods.push(flood),
-            // Somebody else's program; what was measured of ours is worth keeping.
-            Err(error) => options.say(&format!("LiteLLM could not be measured: {error}")),
+            // LiteLLM may fail; the other measurements are kept.
+            Err(error) => options.log_progress(&format!("LiteLLM could not be measured: {error}")),
         }
     }
     if options.wants("idle") {
@@ -174,11 +174,11 @@ async fn all(options: &Options, folder: &TempDir, results: &mut Results) -> Outc
     upstream.program.end().await
 }
 
-async fn end(bare: Arc<Bare>) -> Outcome<()> {
-    Arc::into_inner(bare).ok_or("the bare client is still at work")?.end().await
+async fn end(bare: Arc<Bare>) -> BenchResult<()> {
+    Arc::into_inner(bare).ok_or("the bare client is still in use")?.end().await
 }
 
-/// What all servers have in common.
+/// Settings that all servers share.
 struct Stage<'a> {
     options: &'a Options,
     folder: &'a Path,
@@ -186,9 +186,9 @@ struct Stage<'a> {
 }
 
 impl Stage<'_> {
-    /// A server over the real CLI and our upstream. Nobody is refused; the rest is as it comes.
+    /// Starts a server with the real CLI and the bench's upstream, without a limit that would refuse requests.
     fn real(&self, engine: &'static str) -> Setup {
-        // More than this many processes of codex at once only take each other's memory.
+        // More codex processes than this only compete for memory.
         let running = if engine == "exec" { "16" } else { "64" };
         Setup {
             gateway: self.options.gateway.clone(),
@@ -221,17 +221,17 @@ impl Stage<'_> {
         ours.chain(chosen.cloned()).collect()
     }
 
-    /// The bare client: what this server says to its worker is recorded first.
-    async fn bare(&self, setup: &Setup) -> Outcome<Arc<Bare>> {
+    /// Starts the bare client with a fresh recording of this server.
+    async fn bare(&self, setup: &Setup) -> BenchResult<Arc<Bare>> {
         let folder = self.folder.join(format!("{}-recording", setup.name));
         std::fs::create_dir_all(&folder)?;
         let mut recorded = setup.clone();
         recorded.codex = recording::script(&folder, &setup.codex)?;
         recorded.name = format!("{}-recorded", setup.name);
         let gateway = Gateway::start(&recorded).await?;
-        let mut ask = Ask::upstream(1, Duration::ZERO);
+        let mut ask = Prompt::upstream(1, Duration::ZERO);
         if setup.base_url.is_none() {
-            ask.model = Ask::fake("stream:1:1").model;
+            ask.model = Prompt::fake("stream:1:1").model;
         }
         load::closed(&Door::Sse(gateway.address), 1, 1, &ask, Duration::from_secs(30)).await?;
         let recording = Recording::read(&folder, &setup.codex, &ask)?;

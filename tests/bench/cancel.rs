@@ -1,36 +1,36 @@
-//! From a client's hanging up in the middle of an answer until the model call has ended and the turn's slot is free.
+//! Time from a client's disconnect in the middle of an answer to the end of the model call and to a free slot.
 
 use std::time::Duration;
 
 use crate::{
-    Outcome,
+    BenchResult,
     gateway::Gateway,
     load::Door,
     options::Options,
     stats::{Spread, now_us},
-    tally::{Ask, Tally},
+    tally::{Prompt, Tally},
     turns::Field,
 };
 
-/// One way to give up.
+/// One way to cancel.
 #[derive(Debug)]
 pub(crate) struct Cancel {
     pub(crate) what: &'static str,
-    /// Until the upstream saw the CLI go away.
+    /// Time until the upstream saw the CLI disconnect.
     pub(crate) call_over: Spread,
-    /// Until nothing of the turn was left.
+    /// Time until nothing of the turn was left.
     pub(crate) slot_free: Spread,
 }
 
-pub(crate) async fn measure(field: &Field, options: &Options) -> Outcome<Vec<Cancel>> {
+pub(crate) async fn measure(field: &Field, options: &Options) -> BenchResult<Vec<Cancel>> {
     let (app_server, exec) = (&field.app_server, &field.exec);
     let mut cancels = Vec::new();
     for (what, gateway, door, times) in [
-        ("app-server, HTTP hang-up", app_server, Door::Sse(app_server.address), options.pick(10, 40)),
+        ("app-server, HTTP disconnect", app_server, Door::Sse(app_server.address), options.pick(10, 40)),
         ("app-server, gRPC reset", app_server, Door::Grpc(app_server.address), options.pick(10, 40)),
-        ("exec, HTTP hang-up", exec, Door::Sse(exec.address), options.pick(2, 10)),
+        ("exec, HTTP disconnect", exec, Door::Sse(exec.address), options.pick(2, 10)),
     ] {
-        options.say(&format!("cancelling: {what}"));
+        options.log_progress(&format!("cancelling: {what}"));
         let (mut call_over, mut slot_free) = (Vec::new(), Vec::new());
         for _ in 0..times {
             let (over, free) = once(field, gateway, &door).await?;
@@ -42,34 +42,34 @@ pub(crate) async fn measure(field: &Field, options: &Options) -> Outcome<Vec<Can
     Ok(cancels)
 }
 
-async fn once(field: &Field, gateway: &Gateway, door: &Door) -> Outcome<(u64, u64)> {
-    // exec says nothing before the answer is whole: there the turn is given up while the model speaks.
-    let ask = Ask::upstream(200, Duration::from_millis(50));
+async fn once(field: &Field, gateway: &Gateway, door: &Door) -> BenchResult<(u64, u64)> {
+    // exec sends nothing before the answer is complete, so the turn is cancelled while the model streams.
+    let ask = Prompt::upstream(200, Duration::from_millis(50));
     let mut clients = door.clients(1).await?;
     let mut client = clients.pop().ok_or("no client")?;
     let turn = async move { client.begin(&ask, &mut Tally::default()).await };
     let mut turn = Box::pin(turn);
     let limit = Duration::from_secs(20);
     let mut held = None;
-    // Speaking, or at least a model call under way.
+    // Streaming, or at least a model call in flight.
     tokio::select! {
-        begun = &mut turn => held = Some(begun?),
+        started = &mut turn => held = Some(started?),
         open = until(limit, async || Ok((field.upstream.state().await?.open > 0).then_some(()))) => open?,
     }
     tokio::time::sleep(Duration::from_millis(100)).await;
-    let begun = now_us();
+    let started = now_us();
     drop(held);
     drop(turn);
     let freed = until(limit, async || Ok((gateway.running().await? == 0).then(now_us))).await?;
     let over = until(limit, async || {
         let state = field.upstream.state().await?;
-        Ok((state.open == 0 && state.given_up_at >= begun).then_some(state.given_up_at))
+        Ok((state.open == 0 && state.disconnected_at >= started).then_some(state.disconnected_at))
     });
-    Ok((over.await? - begun, freed - begun))
+    Ok((over.await? - started, freed - started))
 }
 
-/// Asks again and again until there is an answer.
-async fn until<T>(limit: Duration, ask: impl AsyncFn() -> Outcome<Option<T>>) -> Outcome<T> {
+/// Polls until the function returns a value.
+async fn until<T>(limit: Duration, ask: impl AsyncFn() -> BenchResult<Option<T>>) -> BenchResult<T> {
     let answer = async {
         loop {
             if let Some(answer) = ask().await? {
@@ -78,5 +78,5 @@ async fn until<T>(limit: Duration, ask: impl AsyncFn() -> Outcome<Option<T>>) ->
             tokio::time::sleep(Duration::from_micros(300)).await;
         }
     };
-    tokio::time::timeout(limit, answer).await.map_err(|_| "it did not happen in time")?
+    tokio::time::timeout(limit, answer).await.map_err(|_| "the turn did not end in time")?
 }

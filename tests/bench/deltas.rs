@@ -1,23 +1,23 @@
-//! What the gateway adds to each delta, with the fake codex, whose deltas tell when they were written: many streams
-//! at twenty deltas a second each, over both doors and straight from the fake.
+//! The gateway's share of each delta's latency. The fake codex writes the time of sending into each delta: many streams
+//! at twenty deltas a second each, over both doors and directly from the fake codex.
 
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    Outcome,
+    BenchResult,
     bare::Bare,
     gateway::Gateway,
     load::{Door, together},
     options::Options,
     process::Cost,
     stats::{Spread, float, median, micros, now_us},
-    tally::Ask,
+    tally::Prompt,
 };
 
-/// Time between two deltas of a stream.
+/// Interval between two deltas of a stream.
 pub(crate) const PAUSE: Duration = Duration::from_millis(50);
 
-/// Who reads.
+/// The reader of the streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Path {
     Bare,
@@ -28,7 +28,7 @@ pub(crate) enum Path {
 impl Path {
     pub(crate) const ALL: [Self; 3] = [Self::Bare, Self::Sse, Self::Grpc];
 
-    pub(crate) fn words(self) -> &'static str {
+    pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Bare => "bare client",
             Self::Sse => "SSE",
@@ -41,15 +41,15 @@ impl Path {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sample {
     pub(crate) lag: Spread,
-    /// Deltas that arrived for each that should have.
+    /// Share of the expected deltas that arrived.
     pub(crate) delivered: f64,
-    /// Processor microseconds of the gateway for a delta.
+    /// Processor time of the gateway per delta, in microseconds.
     pub(crate) gateway_us: f64,
-    /// Processor seconds in a second of the window: gateway and fake codex.
+    /// Processor seconds per second of the window: gateway and fake codex.
     pub(crate) cores: (f64, f64),
 }
 
-/// One line of the table.
+/// One row of the table.
 #[derive(Debug)]
 pub(crate) struct Row {
     pub(crate) path: Path,
@@ -63,14 +63,14 @@ impl Row {
     }
 }
 
-/// Who plays.
+/// The servers under test.
 #[derive(Debug)]
 pub(crate) struct Field {
     pub(crate) gateway: Gateway,
     pub(crate) bare: Arc<Bare>,
 }
 
-pub(crate) async fn measure(field: &Field, options: &Options) -> Outcome<Vec<Row>> {
+pub(crate) async fn measure(field: &Field, options: &Options) -> BenchResult<Vec<Row>> {
     let mut rows = Vec::new();
     for &streams in options.pick(&[1, 64, 256][..], &[1, 64, 256, 1000]) {
         rows.extend(Path::ALL.map(|path| Row { path, streams, rounds: Vec::new() }));
@@ -79,14 +79,17 @@ pub(crate) async fn measure(field: &Field, options: &Options) -> Outcome<Vec<Row
     for round in 1..=rounds {
         for row in &mut rows {
             let (path, streams) = (row.path, row.streams);
-            options.say(&format!("deltas, round {round} of {rounds}: {}, {streams} streams", path.words()));
+            options.log_progress(&format!(
+                "deltas, round {round} of {rounds}: {}, {streams} streams",
+                path.label()
+            ));
             row.rounds.push(sample(field, path, streams, options).await?);
         }
     }
     Ok(rows)
 }
 
-async fn sample(field: &Field, path: Path, streams: usize, options: &Options) -> Outcome<Sample> {
+async fn sample(field: &Field, path: Path, streams: usize, options: &Options) -> BenchResult<Sample> {
     let door = match path {
         Path::Bare => Door::Bare(Arc::clone(&field.bare)),
         Path::Sse => Door::Sse(field.gateway.address),
@@ -98,11 +101,11 @@ async fn sample(field: &Field, path: Path, streams: usize, options: &Options) ->
     };
     let spread = PAUSE.max(Duration::from_micros(2500) * u32::try_from(streams)?);
     let (calm, length) = (Duration::from_millis(500), Duration::from_secs(options.pick(2, 5)));
-    // Long enough that the first stream outlasts the window.
+    // The first stream must outlast the window.
     let deltas = (spread + calm * 2 + length).as_millis().div_ceil(PAUSE.as_millis());
-    let ask = Ask::fake(&format!("stream:{deltas}:{}", PAUSE.as_millis()));
+    let ask = Prompt::fake(&format!("stream:{deltas}:{}", PAUSE.as_millis()));
 
-    let begun = now_us();
+    let started = now_us();
     let window = async {
         tokio::time::sleep(spread + calm).await;
         let (from, before) = (now_us(), cost());
@@ -112,7 +115,7 @@ async fn sample(field: &Field, path: Path, streams: usize, options: &Options) ->
     let limit = spread * 2 + length * 3 + Duration::from_secs(20);
     let (run, (window, spent)) = tokio::join!(together(&door, streams, &ask, spread, limit), window);
     let tally = run?.tally;
-    if window.start < begun + micros(spread) {
+    if window.start < started + micros(spread) {
         return Err("the clock went backwards".into());
     }
     let lag = tally.lag_within(window.clone());

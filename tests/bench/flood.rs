@@ -1,5 +1,5 @@
-//! Deltas for a second of processor time, against LiteLLM's proxy: as many as can be had, and at a pace. Ours relays
-//! what the fake codex writes, LiteLLM what our fake of the chat completions API writes; nobody else's time counts.
+//! Deltas per second of processor time, compared with LiteLLM's proxy, unlimited and paced. Our server relays the
+//! output of the fake codex, LiteLLM that of a fake chat completions API. Only the proxy's own time counts.
 
 use std::{
     collections::BTreeMap,
@@ -11,31 +11,31 @@ use std::{
 };
 
 use crate::{
-    Outcome,
+    BenchResult,
     gateway::{Gateway, free_address, tail},
     http,
     load::{Door, closed, together},
     options::Options,
     process::{Cost, Memory, Program},
     stats::{Spread, float},
-    tally::{Ask, Tally},
+    tally::{Prompt, Tally},
     upstream::Upstream,
 };
 
-/// What one proxy does.
+/// Results of one proxy.
 #[derive(Debug)]
 pub(crate) struct Flood {
     pub(crate) who: String,
-    /// As fast as it can: deltas in a second, and in a second of its processor time.
+    /// Unlimited: deltas per second, and per second of its processor time.
     pub(crate) per_second: f64,
     pub(crate) per_cpu_second: f64,
     pub(crate) deltas_per_frame: f64,
-    /// At a pace.
+    /// Paced.
     pub(crate) paced: Paced,
     pub(crate) memory: Memory,
 }
 
-/// Streams at twenty deltas a second.
+/// Results for streams of twenty deltas a second.
 #[derive(Debug)]
 pub(crate) struct Paced {
     pub(crate) per_cpu_second: f64,
@@ -44,25 +44,25 @@ pub(crate) struct Paced {
 
 /// Name of the other proxy.
 pub(crate) const LITELLM: &str = "LiteLLM";
-/// Streams of the flood.
+/// Number of unlimited streams.
 pub(crate) const STREAMS: usize = 16;
-/// Streams at a pace; LiteLLM keeps up with these.
+/// Number of paced streams; LiteLLM can serve these.
 pub(crate) const PACED_STREAMS: usize = 16;
 
 const LIMIT: Duration = Duration::from_secs(120);
 
-pub(crate) async fn ours(gateway: &Gateway, options: &Options) -> Outcome<Vec<Flood>> {
+pub(crate) async fn ours(gateway: &Gateway, options: &Options) -> BenchResult<Vec<Flood>> {
     let mut floods = Vec::new();
     let deltas = options.pick(4_000, 20_000);
     for (who, door) in
         [("ours, SSE", Door::Sse(gateway.address)), ("ours, gRPC", Door::Grpc(gateway.address))]
     {
-        options.say(&format!("flood: {who}"));
+        options.log_progress(&format!("flood: {who}"));
         let cost = || gateway.cost().gateway;
         let (flood, paced) = both(
             &door,
             &cost,
-            &|count, pause: Duration| Ask::fake(&format!("stream:{count}:{}", pause.as_millis())),
+            &|count, pause: Duration| Prompt::fake(&format!("stream:{count}:{}", pause.as_millis())),
             deltas,
             options,
         )
@@ -77,10 +77,11 @@ pub(crate) async fn litellm(
     upstream: &Upstream,
     folder: &Path,
     options: &Options,
-) -> Outcome<Flood> {
-    options.say("flood: LiteLLM");
+) -> BenchResult<Flood> {
+    options.log_progress("flood: LiteLLM");
     let mut proxy = LiteLlm::start(program, upstream, folder).await?;
-    let ask = |count: usize, pause: Duration| Ask { model: "fake".to_owned(), ..Ask::upstream(count, pause) };
+    let ask =
+        |count: usize, pause: Duration| Prompt { model: "fake".to_owned(), ..Prompt::upstream(count, pause) };
     let pid = proxy.program.pid;
     let cost = || Cost::of_clis([pid]).cli;
     let door = Door::Sse(proxy.address);
@@ -93,11 +94,11 @@ pub(crate) async fn litellm(
 async fn both(
     door: &Door,
     cost: &dyn Fn() -> f64,
-    ask: &dyn Fn(usize, Duration) -> Ask,
+    ask: &dyn Fn(usize, Duration) -> Prompt,
     deltas: usize,
     options: &Options,
-) -> Outcome<(Sample, Sample)> {
-    // Whatever is made at the first request.
+) -> BenchResult<(Sample, Sample)> {
+    // Excludes the cost of the first request.
     closed(door, STREAMS, STREAMS * 2, &ask(50, Duration::ZERO), LIMIT).await?;
     let before = cost();
     let run = closed(door, STREAMS, STREAMS, &ask(deltas, Duration::ZERO), LIMIT).await?;
@@ -138,7 +139,7 @@ struct LiteLlm {
 }
 
 impl LiteLlm {
-    async fn start(program: &Path, upstream: &Upstream, folder: &Path) -> Outcome<Self> {
+    async fn start(program: &Path, upstream: &Upstream, folder: &Path) -> BenchResult<Self> {
         let home = folder.join("litellm");
         fs::create_dir_all(&home)?;
         let config = home.join("config.yaml");
@@ -152,7 +153,7 @@ impl LiteLlm {
         )?;
         let address = free_address()?;
         let port = address.port().to_string();
-        let words = [
+        let flags = [
             "--host",
             "127.0.0.1",
             "--port",
@@ -163,13 +164,13 @@ impl LiteLlm {
             "False",
             "--config",
         ];
-        let mut arguments: Vec<OsString> = words.map(OsString::from).to_vec();
+        let mut arguments: Vec<OsString> = flags.map(OsString::from).to_vec();
         arguments.push(config.into());
         let env: BTreeMap<OsString, OsString> = [
             ("PATH", std::env::var_os("PATH").unwrap_or_default()),
             ("HOME", home.clone().into()),
             ("LITELLM_LOCAL_MODEL_COST_MAP", "True".into()),
-            // Nobody needs a key on either side; it listens on loopback for a minute.
+            // No key is needed: the proxy listens on loopback for a minute.
             ("LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY", "true".into()),
             ("NO_PROXY", "127.0.0.1".into()),
             ("LITELLM_LOG", "ERROR".into()),
@@ -178,9 +179,9 @@ impl LiteLlm {
         .into();
         let log = home.join("log");
         let mut program = Program::start(program, &arguments, &env, &home, &log)?;
-        let begun = Instant::now();
+        let started = Instant::now();
         while !http::get(address, "/health/liveliness").await.is_ok_and(|answer| answer.status == 200) {
-            if begun.elapsed() > LIMIT || program.child.try_wait()?.is_some() {
+            if started.elapsed() > LIMIT || program.child.try_wait()?.is_some() {
                 return Err(format!("LiteLLM does not start: {}", tail(&log)).into());
             }
             tokio::time::sleep(Duration::from_millis(200)).await;

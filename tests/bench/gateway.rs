@@ -1,4 +1,4 @@
-//! A `codex-api` of our own: its home, its settings, its start, what it costs.
+//! A `codex-api` process: its home, settings, start and resource usage.
 
 use std::{
     collections::BTreeMap,
@@ -10,39 +10,39 @@ use std::{
 };
 
 use crate::{
-    Outcome, http,
+    BenchResult, http,
     process::{Cost, Memory, Program},
     tally::MODEL,
 };
 
-/// How long a server may take to be ready.
+/// Maximum time for a server to become ready.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
-/// What to start.
+/// Parameters of a server.
 #[derive(Debug, Clone)]
 pub(crate) struct Setup {
     pub(crate) gateway: PathBuf,
     pub(crate) codex: PathBuf,
     pub(crate) engine: &'static str,
-    /// The provider of the CLI; without one, only the fake codex can answer.
+    /// The provider of the CLI. Without one, only the fake codex can answer.
     pub(crate) base_url: Option<String>,
     pub(crate) settings: Vec<(String, String)>,
-    /// Where homes and logs go.
+    /// Folder for homes and logs.
     pub(crate) folder: PathBuf,
     pub(crate) name: String,
 }
 
-/// A server that is ready.
+/// A ready server.
 #[derive(Debug)]
 pub(crate) struct Gateway {
     program: Program,
     pub(crate) address: SocketAddr,
-    /// From its start until it said that it was ready.
+    /// Time from its start to readiness.
     pub(crate) start: Duration,
 }
 
 impl Gateway {
-    pub(crate) async fn start(setup: &Setup) -> Outcome<Self> {
+    pub(crate) async fn start(setup: &Setup) -> BenchResult<Self> {
         let home = setup.folder.join(&setup.name);
         for folder in ["codex-home", "work", "tmp"] {
             fs::create_dir_all(home.join(folder))?;
@@ -51,18 +51,18 @@ impl Gateway {
         let address = free_address()?;
         let env = env(setup, &home, address);
         let log = setup.folder.join(format!("{}.log", setup.name));
-        let begun = Instant::now();
+        let started = Instant::now();
         let program = Program::start(&setup.gateway, &["serve".into()], &env, &home.join("work"), &log)?;
         let mut gateway = Self { program, address, start: Duration::ZERO };
         tokio::select! {
             ready = gateway.ready(setup.engine) => ready.map_err(|error| format!("{}: {error}; see {}", setup.name, tail(&log)))?,
             () = tokio::time::sleep(START_LIMIT) => return Err(format!("{} is not ready: {}", setup.name, tail(&log)).into()),
         }
-        gateway.start = begun.elapsed();
+        gateway.start = started.elapsed();
         Ok(gateway)
     }
 
-    async fn ready(&self, engine: &str) -> Outcome<()> {
+    async fn ready(&self, engine: &str) -> BenchResult<()> {
         loop {
             if let Ok(answer) = http::get(self.address, "/healthz").await
                 && answer.status == 200
@@ -78,8 +78,8 @@ impl Gateway {
         }
     }
 
-    /// Turns that hold a slot.
-    pub(crate) async fn running(&self) -> Outcome<u64> {
+    /// Returns the number of turns that hold a slot.
+    pub(crate) async fn running(&self) -> BenchResult<u64> {
         let answer = http::get(self.address, "/healthz").await?;
         let health: serde_json::Value = serde_json::from_str(&answer.body)?;
         health["running"].as_u64().ok_or_else(|| "no count of turns".into())
@@ -97,7 +97,7 @@ impl Gateway {
         self.program.pid
     }
 
-    pub(crate) async fn end(mut self) -> Outcome<()> {
+    pub(crate) async fn end(mut self) -> BenchResult<()> {
         self.program.end().await
     }
 }
@@ -130,12 +130,12 @@ fn env(setup: &Setup, home: &Path, address: SocketAddr) -> BTreeMap<OsString, Os
     env
 }
 
-/// An address that nobody listens on now.
-pub(crate) fn free_address() -> Outcome<SocketAddr> {
+/// Returns an address without a listener.
+pub(crate) fn free_address() -> BenchResult<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
-/// The end of a log, for a message.
+/// Returns the end of a log, for an error message.
 pub(crate) fn tail(log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
     let asked = |line: &&str| !line.contains("path=\"/healthz\"");

@@ -1,4 +1,4 @@
-//! What was to be reached, and whether it was.
+//! The goals and whether they are reached.
 
 use crate::{
     Results,
@@ -9,14 +9,14 @@ use crate::{
     turns::{self, Pace, Who},
 };
 
-/// One figure.
+/// One goal.
 #[derive(Debug)]
 pub(crate) struct Goal {
     pub(crate) number: u8,
     pub(crate) what: &'static str,
     pub(crate) wanted: &'static str,
     pub(crate) measured: String,
-    /// Unknown where it was not measured.
+    /// `None` if it was not measured.
     pub(crate) reached: Option<bool>,
 }
 
@@ -45,7 +45,7 @@ fn first_token(results: &Results, goals: &mut Vec<Goal>) {
     let worst = worst([ratio(Pace::Instant), ratio(Pace::Slow)]);
     goals.push(Goal {
         number: 1,
-        what: "first token over HTTP, one client, against the bare client (p50, the worse of both upstreams)",
+        what: "first token over HTTP, one client, relative to the bare client (p50, the worse of both upstreams)",
         wanted: "at most 1.15 ×",
         measured: format!("{} ×", number(worst)),
         reached: at_most(worst, 1.15),
@@ -54,7 +54,7 @@ fn first_token(results: &Results, goals: &mut Vec<Goal>) {
         turns.ratio((Who::Exec, Pace::Slow, 1), (Who::Http, Pace::Slow, 1), |sample| sample.first.p50);
     goals.push(Goal {
         number: 1,
-        what: "first token over HTTP, one client, sooner than over exec with the slow upstream (p50)",
+        what: "first token of exec relative to app-server, HTTP, one client, slow upstream (p50)",
         wanted: "at least 25 ×",
         measured: format!("{} ×", number(sooner)),
         reached: at_least(sooner, 25.0),
@@ -63,8 +63,8 @@ fn first_token(results: &Results, goals: &mut Vec<Goal>) {
 
 fn throughput(results: &Results, goals: &mut Vec<Goal>) {
     for (clients, what) in [
-        (16, "turns/s over HTTP with 16 clients, against the bare client's best of the same round"),
-        (64, "turns/s over HTTP with 64 clients, against the bare client's best of the same round"),
+        (16, "turns/s over HTTP with 16 clients, relative to the bare client's best of the same round"),
+        (64, "turns/s over HTTP with 64 clients, relative to the bare client's best of the same round"),
     ] {
         let ratio = against_best(results, clients);
         goals.push(Goal {
@@ -92,11 +92,11 @@ fn deltas(results: &Results, goals: &mut Vec<Goal>) {
     for (path, what) in [
         (
             Path::Sse,
-            "added to a delta, 256 streams of 20 deltas/s, SSE (ours less the bare client's): p50, p99",
+            "latency added to a delta, 256 streams of 20 deltas/s, SSE (minus the bare client's): p50, p99",
         ),
         (
             Path::Grpc,
-            "added to a delta, 256 streams of 20 deltas/s, gRPC (ours less the bare client's): p50, p99",
+            "latency added to a delta, 256 streams of 20 deltas/s, gRPC (minus the bare client's): p50, p99",
         ),
     ] {
         let (p50, p99) =
@@ -121,14 +121,14 @@ fn deltas(results: &Results, goals: &mut Vec<Goal>) {
     let joined = joined.map_or(f64::NAN, |flood| flood.deltas_per_frame);
     goals.push(Goal {
         number: 3,
-        what: "what is ready goes out in one frame: deltas in a frame when they come as fast as they can, SSE",
+        what: "batching: deltas per frame of an unlimited SSE stream",
         wanted: "more than 1",
         measured: number(joined),
         reached: at_least(joined, 1.5),
     });
 }
 
-/// What the gateway adds at 256 streams: the difference within each round.
+/// Latency that the gateway adds at 256 streams: the difference within each round.
 fn added(results: &Results, path: Path, value: fn(&Sample) -> f64) -> f64 {
     let row = |path| results.deltas.iter().find(|row| (row.path, row.streams) == (path, 256));
     let (Some(ours), Some(bare)) = (row(path), row(Path::Bare)) else { return f64::NAN };
@@ -139,9 +139,9 @@ fn costs(results: &Results, goals: &mut Vec<Goal>) {
     for (pace, what) in [
         (
             Pace::Instant,
-            "processor time of the gateway for a turn over HTTP, against the CLI's: instant upstream, the worst row",
+            "processor time of the gateway per turn over HTTP, relative to the CLI's: instant upstream, worst row",
         ),
-        (Pace::Slow, "the same: slow upstream, each token by itself, the worst row"),
+        (Pace::Slow, "the same with the slow upstream (each token by itself), worst row"),
     ] {
         let rows = results.turns.0.iter().filter(|row| (row.who, row.pace) == (Who::Http, pace));
         let share = worst(rows.map(|row| row.median(|sample| sample.gateway_ms / sample.cli_ms)));
@@ -169,14 +169,14 @@ fn costs(results: &Results, goals: &mut Vec<Goal>) {
     let ratio = rate("ours, SSE") / rate(flood::LITELLM);
     goals.push(Goal {
         number: 4,
-        what: "deltas for a second of processor time, SSE, against LiteLLM's proxy, both as fast as they can",
+        what: "deltas per second of processor time, unlimited SSE streams, relative to LiteLLM's proxy",
         wanted: "at least 50 ×",
         measured: format!("{} ×", number(ratio)),
         reached: at_least(ratio, 50.0),
     });
 }
 
-/// The largest.
+/// Returns the largest value.
 fn worst(values: impl IntoIterator<Item = f64>) -> f64 {
     values.into_iter().fold(f64::NAN, f64::max)
 }

@@ -1,4 +1,4 @@
-//! A client of the gRPC door, by the generated one.
+//! A client of the gRPC door, on the generated client.
 
 use std::net::SocketAddr;
 
@@ -6,13 +6,13 @@ use codex_api::pb::{self, chat_event::Event, codex_service_client::CodexServiceC
 use tonic::{Streaming, transport::Channel};
 
 use crate::{
-    Outcome,
+    BenchResult,
     stats::now_us,
-    tally::{Ask, Tally, Watch},
+    tally::{Prompt, Tally, TurnTimer},
 };
 
 /// Opens a connection.
-pub(crate) async fn connect(address: SocketAddr) -> Outcome<Channel> {
+pub(crate) async fn connect(address: SocketAddr) -> BenchResult<Channel> {
     Ok(Channel::from_shared(format!("http://{address}"))?.tcp_nodelay(true).connect().await?)
 }
 
@@ -21,18 +21,18 @@ pub(crate) async fn connect(address: SocketAddr) -> Outcome<Channel> {
 pub(crate) struct Client(pub(crate) Channel);
 
 impl Client {
-    /// One turn, to its end.
-    pub(crate) async fn turn(&mut self, ask: &Ask, tally: &mut Tally) -> Outcome<()> {
+    /// Runs one turn to its end.
+    pub(crate) async fn turn(&mut self, ask: &Prompt, tally: &mut Tally) -> BenchResult<()> {
         let mut answer = self.ask(ask).await?;
         while answer.read(tally).await? {}
         answer.watch.end(tally);
         Ok(())
     }
 
-    /// One turn as far as its first token. Dropping the answer resets the stream.
-    pub(crate) async fn begin(&mut self, ask: &Ask, tally: &mut Tally) -> Outcome<Begun> {
+    /// Runs one turn to its first token. Dropping the stream resets it.
+    pub(crate) async fn begin(&mut self, ask: &Prompt, tally: &mut Tally) -> BenchResult<Begun> {
         let mut answer = self.ask(ask).await?;
-        while !answer.watch.has_begun_to_speak() {
+        while !answer.watch.has_text() {
             if !answer.read(tally).await? {
                 return Err("the answer was over before it began".into());
             }
@@ -40,8 +40,8 @@ impl Client {
         Ok(answer)
     }
 
-    async fn ask(&mut self, ask: &Ask) -> Outcome<Begun> {
-        let watch = Watch::start();
+    async fn ask(&mut self, ask: &Prompt) -> BenchResult<Begun> {
+        let watch = TurnTimer::start();
         let part = pb::ContentPart { part: Some(pb::content_part::Part::Text(ask.text.clone())) };
         let message = pb::Message { role: pb::Role::User.into(), parts: vec![part], ..Default::default() };
         let request =
@@ -51,16 +51,16 @@ impl Client {
     }
 }
 
-/// An answer under way.
+/// A streaming answer.
 #[derive(Debug)]
 pub(crate) struct Begun {
     events: Streaming<pb::ChatEvent>,
-    watch: Watch,
+    watch: TurnTimer,
 }
 
 impl Begun {
-    /// Reads one event; false at the end.
-    async fn read(&mut self, tally: &mut Tally) -> Outcome<bool> {
+    /// Reads one event. Returns `false` at the end.
+    async fn read(&mut self, tally: &mut Tally) -> BenchResult<bool> {
         let Some(event) = self.events.message().await? else { return Ok(false) };
         if let Some(Event::TextDelta(delta)) = event.event {
             tally.frames += 1;

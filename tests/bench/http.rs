@@ -1,4 +1,4 @@
-//! As much of HTTP/1.1 as the bench needs: whole messages with a length, and a GET.
+//! The part of HTTP/1.1 that the bench needs: whole messages with a length, and GET.
 
 use std::net::SocketAddr;
 
@@ -7,17 +7,17 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::Outcome;
+use crate::BenchResult;
 
-/// An answer to a GET.
+/// A response to a GET.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) body: String,
 }
 
-/// Asks for a path on a connection of its own.
-pub(crate) async fn get(address: SocketAddr, path: &str) -> Outcome<Answer> {
+/// Sends a GET on a connection of its own.
+pub(crate) async fn get(address: SocketAddr, path: &str) -> BenchResult<Answer> {
     let mut stream = TcpStream::connect(address).await?;
     let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
@@ -31,11 +31,11 @@ pub(crate) async fn get(address: SocketAddr, path: &str) -> Outcome<Answer> {
     Ok(Answer { status: status.ok_or("no status")?, body })
 }
 
-/// Reads a message; gives where its body begins in the buffer, and its length. `None` where the stream ends before one.
+/// Reads a message. Returns the offset and length of its body in the buffer, or `None` at the end of the stream.
 pub(crate) async fn read_message(
     stream: &mut TcpStream,
     buffer: &mut Vec<u8>,
-) -> Outcome<Option<(usize, usize)>> {
+) -> BenchResult<Option<(usize, usize)>> {
     let mut searched = 0;
     let head = loop {
         let from = searched.max(3) - 3;

@@ -1,5 +1,5 @@
-//! Load: so many clients of one kind, each asking again as soon as it has its answer, or all at once and evenly
-//! spread.
+//! Load: a number of clients of one kind, each sending its next request at the end of the last, or all streams at once
+//! with evenly spread starts.
 
 use std::{
     net::SocketAddr,
@@ -14,16 +14,16 @@ use tokio::task::JoinSet;
 use tonic::transport::Channel;
 
 use crate::{
-    Outcome,
+    BenchResult,
     bare::Bare,
     grpc, sse,
-    tally::{Ask, Tally},
+    tally::{Prompt, Tally},
 };
 
-/// Streams that share a gRPC connection.
+/// Streams per gRPC connection.
 const STREAMS_PER_CONNECTION: usize = 20;
 
-/// Where the clients come in.
+/// The target of the clients.
 #[derive(Debug, Clone)]
 pub(crate) enum Door {
     Sse(SocketAddr),
@@ -40,7 +40,7 @@ pub(crate) enum Client {
 }
 
 impl Client {
-    pub(crate) async fn turn(&mut self, ask: &Ask, tally: &mut Tally) -> Outcome<()> {
+    pub(crate) async fn turn(&mut self, ask: &Prompt, tally: &mut Tally) -> BenchResult<()> {
         match self {
             Self::Sse(client) => client.turn(ask, tally).await,
             Self::Grpc(client) => client.turn(ask, tally).await,
@@ -48,17 +48,17 @@ impl Client {
         }
     }
 
-    /// As far as the first token. What is given back holds the stream.
-    pub(crate) async fn begin(&mut self, ask: &Ask, tally: &mut Tally) -> Outcome<Held> {
+    /// Runs a turn to its first token. The returned value holds the stream.
+    pub(crate) async fn begin(&mut self, ask: &Prompt, tally: &mut Tally) -> BenchResult<Held> {
         match self {
             Self::Sse(client) => Ok(Held::Sse(client.begin(ask, tally).await?)),
             Self::Grpc(client) => Ok(Held::Grpc(client.begin(ask, tally).await?)),
-            Self::Bare(_) => Err("a bare turn is not held".into()),
+            Self::Bare(_) => Err("the bare client cannot hold a stream".into()),
         }
     }
 }
 
-/// A stream that has begun; dropping it gives it up.
+/// A started stream. Dropping it cancels the turn.
 #[derive(Debug)]
 #[expect(dead_code, reason = "held, not read")]
 pub(crate) enum Held {
@@ -67,7 +67,7 @@ pub(crate) enum Held {
 }
 
 impl Door {
-    pub(crate) async fn clients(&self, count: usize) -> Outcome<Vec<Client>> {
+    pub(crate) async fn clients(&self, count: usize) -> BenchResult<Vec<Client>> {
         let mut clients = Vec::with_capacity(count);
         let mut channel: Option<Channel> = None;
         for number in 0..count {
@@ -88,24 +88,24 @@ impl Door {
     }
 }
 
-/// What came of a load.
+/// Results of a load.
 #[derive(Debug, Default)]
 pub(crate) struct Run {
     pub(crate) wall: Duration,
     pub(crate) tally: Tally,
 }
 
-/// `clients` clients do `turns` turns between them.
+/// Runs `turns` turns with `clients` clients.
 pub(crate) async fn closed(
     door: &Door,
     clients: usize,
     turns: usize,
-    ask: &Ask,
+    ask: &Prompt,
     limit: Duration,
-) -> Outcome<Run> {
+) -> BenchResult<Run> {
     let left = Arc::new(AtomicUsize::new(turns));
     let clients = door.clients(clients).await?;
-    let begun = Instant::now();
+    let started = Instant::now();
     let mut tasks = JoinSet::new();
     for mut client in clients {
         let (left, ask) = (Arc::clone(&left), ask.clone());
@@ -114,7 +114,7 @@ pub(crate) async fn closed(
             while left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok() {
                 if let Err(error) = client.turn(&ask, &mut tally).await {
                     tally.failures.push(error.to_string());
-                    // A server that refuses everything must not be hammered.
+                    // A server that refuses everything must not get a request flood.
                     if tally.failures.len() > 3 {
                         break;
                     }
@@ -124,19 +124,19 @@ pub(crate) async fn closed(
         });
     }
     let tally = gather(tasks, limit).await?;
-    Ok(Run { wall: begun.elapsed(), tally })
+    Ok(Run { wall: started.elapsed(), tally })
 }
 
-/// `count` streams at once, one turn each; their starts are spread evenly over `spread`.
+/// Runs `count` streams at once, one turn each, with their starts spread evenly over `spread`.
 pub(crate) async fn together(
     door: &Door,
     count: usize,
-    ask: &Ask,
+    ask: &Prompt,
     spread: Duration,
     limit: Duration,
-) -> Outcome<Run> {
+) -> BenchResult<Run> {
     let clients = door.clients(count).await?;
-    let begun = Instant::now();
+    let started = Instant::now();
     let mut tasks = JoinSet::new();
     for (mut client, number) in clients.into_iter().zip(0u32..) {
         let ask = ask.clone();
@@ -151,17 +151,17 @@ pub(crate) async fn together(
         });
     }
     let tally = gather(tasks, limit).await?;
-    Ok(Run { wall: begun.elapsed(), tally })
+    Ok(Run { wall: started.elapsed(), tally })
 }
 
 /// Opens `count` streams, `at_once` at a time, and holds them.
 pub(crate) async fn hold(
     door: &Door,
     count: usize,
-    ask: &Ask,
+    ask: &Prompt,
     at_once: usize,
     limit: Duration,
-) -> Outcome<Vec<Held>> {
+) -> BenchResult<Vec<Held>> {
     let mut clients = door.clients(count).await?;
     let held = async {
         let mut held = Vec::with_capacity(count);
@@ -182,16 +182,16 @@ pub(crate) async fn hold(
     tokio::time::timeout(limit, held).await.map_err(|_| "the streams did not open in time")?
 }
 
-async fn gather(mut tasks: JoinSet<Tally>, limit: Duration) -> Outcome<Tally> {
+async fn gather(mut tasks: JoinSet<Tally>, limit: Duration) -> BenchResult<Tally> {
     let mut tally = Tally::default();
     let all = async {
         while let Some(one) = tasks.join_next().await {
             tally.add(one?);
         }
-        Outcome::Ok(())
+        BenchResult::Ok(())
     };
     if tokio::time::timeout(limit, all).await.is_err() {
-        tally.failures.push(format!("not over after {} s", limit.as_secs()));
+        tally.failures.push(format!("not completed after {} s", limit.as_secs()));
     }
     if let Some(failure) = tally.failures.first().filter(|_| tally.failures.len() * 20 > tally.turns()) {
         return Err(format!(

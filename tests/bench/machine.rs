@@ -1,35 +1,35 @@
-//! Where it was measured, in a few words that say nothing of the place itself.
+//! The machine of the measurement, without anything that identifies it.
 
 use std::{fs, path::Path, thread::available_parallelism};
 
 use crate::{
-    Outcome,
+    BenchResult,
     options::Options,
-    process::{Program, TICKS_PER_SECOND, buried_children, own_time},
+    process::{Program, TICKS_PER_SECOND, process_time, reaped_children_time},
 };
 
 /// The machine and the versions.
 #[derive(Debug)]
 pub(crate) struct Machine {
     lines: Vec<(String, String)>,
-    before: Busy,
+    before: CpuTime,
 }
 
-/// Who had the processors, in seconds since the machine's start.
+/// Processor usage, in seconds since boot.
 #[derive(Debug, Clone, Copy, Default)]
-struct Busy {
-    /// All that could be had.
+struct CpuTime {
+    /// Available time.
     all: f64,
-    /// What somebody had.
+    /// Used time.
     used: f64,
-    /// What the machine's host took.
+    /// Time that the host took.
     stolen: f64,
-    /// What we had, and those of our programs that have ended.
+    /// Time of this run, including programs that have exited.
     ours: f64,
 }
 
 impl Machine {
-    pub(crate) async fn look(options: &Options, folder: &Path) -> Outcome<Self> {
+    pub(crate) async fn look(options: &Options, folder: &Path) -> BenchResult<Self> {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let value = |text: &str, name: &str| {
             let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
@@ -51,13 +51,13 @@ impl Machine {
             let text = version(litellm, folder).await?;
             lines.push(("LiteLLM".to_owned(), text.rsplit(' ').next().unwrap_or_default().to_owned()));
         }
-        Ok(Self { lines, before: Busy::now() })
+        Ok(Self { lines, before: CpuTime::now() })
     }
 
-    /// Names and values. What others did meanwhile tells how far the figures can be trusted.
+    /// Returns names and values. The load of other processes shows how reliable the figures are.
     pub(crate) fn lines(&self) -> impl Iterator<Item = (&str, String)> {
-        let (before, after) = (self.before, Busy::now());
-        let share = |of: fn(Busy) -> f64| {
+        let (before, after) = (self.before, CpuTime::now());
+        let share = |of: fn(CpuTime) -> f64| {
             format!("{:.0} %", 100.0 * (of(after) - of(before)) / (after.all - before.all))
         };
         let taken = format!(
@@ -72,7 +72,7 @@ impl Machine {
     }
 }
 
-impl Busy {
+impl CpuTime {
     fn now() -> Self {
         let text = fs::read_to_string("/proc/stat").unwrap_or_default();
         let first = text.lines().next().unwrap_or_default();
@@ -86,13 +86,13 @@ impl Busy {
             all,
             used: all - seconds(3) - seconds(4) - stolen,
             stolen,
-            ours: own_time(me) + buried_children(),
+            ours: process_time(me) + reaped_children_time(),
         }
     }
 }
 
-/// The last line of what a program says to `--version`.
-async fn version(program: &Path, folder: &Path) -> Outcome<String> {
+/// Returns the last line that a program prints for `--version`.
+async fn version(program: &Path, folder: &Path) -> BenchResult<String> {
     let log = tempfile::NamedTempFile::new_in(folder)?;
     let path = std::env::var_os("PATH").unwrap_or_default();
     let env = [("PATH", path), ("HOME", folder.into()), ("LITELLM_LOCAL_MODEL_COST_MAP", "True".into())];

@@ -1,4 +1,4 @@
-//! What the bench is told on its command line.
+//! The command line of the bench.
 
 use std::{
     ffi::OsString,
@@ -7,9 +7,9 @@ use std::{
     time::Instant,
 };
 
-use crate::Outcome;
+use crate::BenchResult;
 
-/// What `bench --help` says.
+/// The text of `bench --help`.
 pub(crate) const HELP: &str = "\
 usage: bench --gateway PATH --codex PATH --fake PATH [--litellm PATH] [--quick] [--only PART,…] [--set NAME=VALUE]… --out FOLDER
 
@@ -23,7 +23,7 @@ usage: bench --gateway PATH --codex PATH --fake PATH [--litellm PATH] [--quick] 
   --out      where benchmarks.md and its plots go
 ";
 
-/// Everything that can be chosen.
+/// All options.
 #[derive(Debug)]
 pub(crate) struct Options {
     pub(crate) gateway: PathBuf,
@@ -32,21 +32,21 @@ pub(crate) struct Options {
     pub(crate) litellm: Option<PathBuf>,
     pub(crate) quick: bool,
     pub(crate) out: PathBuf,
-    /// Settings for all servers.
+    /// Settings of all servers.
     pub(crate) set: Vec<(String, String)>,
     only: Vec<String>,
-    begun: Instant,
+    started: Instant,
 }
 
 impl Options {
-    pub(crate) fn read(arguments: impl IntoIterator<Item = OsString>) -> Outcome<Self> {
+    pub(crate) fn read(arguments: impl IntoIterator<Item = OsString>) -> BenchResult<Self> {
         let (mut gateway, mut codex, mut fake, mut litellm, mut out) = (None, None, None, None, None);
         let (mut quick, mut only, mut set) = (false, Vec::new(), Vec::new());
         let mut arguments = arguments.into_iter();
         while let Some(argument) = arguments.next() {
             let mut path = |into: &mut Option<PathBuf>| {
                 *into = Some(PathBuf::from(arguments.next().ok_or(HELP)?));
-                Outcome::Ok(())
+                BenchResult::Ok(())
             };
             match argument.to_str() {
                 Some("--gateway") => path(&mut gateway)?,
@@ -72,17 +72,17 @@ impl Options {
             gateway: program(gateway)?,
             codex: program(codex)?,
             fake: program(fake)?,
-            // Not made canonical: a virtual environment is found by the link's place.
+            // Not canonicalized: a virtual environment depends on the path of the link.
             litellm: litellm.map(std::path::absolute).transpose()?,
             out: out.ok_or(HELP)?,
             quick,
             set,
             only,
-            begun: Instant::now(),
+            started: Instant::now(),
         })
     }
 
-    /// Whether a part is to be measured.
+    /// Returns whether a part is to be measured.
     pub(crate) fn wants(&self, part: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|wanted| wanted == part)
     }
@@ -91,13 +91,13 @@ impl Options {
         if self.quick { quick } else { full }
     }
 
-    /// Tells whoever waits.
-    pub(crate) fn say(&self, text: &str) {
-        let seconds = self.begun.elapsed().as_secs();
-        let _nobody_listens = writeln!(io::stderr(), "[{seconds:4} s] {text}");
+    /// Prints progress to stderr.
+    pub(crate) fn log_progress(&self, text: &str) {
+        let seconds = self.started.elapsed().as_secs();
+        let _closed = writeln!(io::stderr(), "[{seconds:4} s] {text}");
     }
 
     pub(crate) fn elapsed_seconds(&self) -> u64 {
-        self.begun.elapsed().as_secs()
+        self.started.elapsed().as_secs()
     }
 }

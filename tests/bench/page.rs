@@ -1,9 +1,9 @@
-//! The page: every table, the goals, the plots.
+//! The page: all tables, the goals, the plots.
 
 use std::{fmt::Write as _, fs};
 
 use crate::{
-    Outcome, Results, deltas,
+    BenchResult, Results, deltas,
     flood::{self, Flood},
     goals,
     options::Options,
@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Writes `benchmarks.md` and the plots.
-pub(crate) fn write(results: &Results, options: &Options) -> Outcome<()> {
+pub(crate) fn write(results: &Results, options: &Options) -> BenchResult<()> {
     fs::create_dir_all(&options.out)?;
     let mut page = String::new();
     head(&mut page, results, options)?;
@@ -32,16 +32,16 @@ pub(crate) fn write(results: &Results, options: &Options) -> Outcome<()> {
     Ok(())
 }
 
-/// What a person has to say about the figures.
+/// Explanations of the figures, written by hand.
 const NOTES: &str = include_str!("notes.md");
 
-fn head(page: &mut String, results: &Results, options: &Options) -> Outcome<()> {
+fn head(page: &mut String, results: &Results, options: &Options) -> BenchResult<()> {
     let kind = if options.quick { "a quick run: one short round" } else { "three rounds" };
     writeln!(
         page,
-        "# Benchmarks\n\nMade by `scripts/bench.sh` ({kind}, {} s); not to be edited by hand. Everything was measured in \
-         the same run on the same machine, everything on 127.0.0.1, the load generator and the upstreams beside the \
-         servers on the same cores: read ratios, not absolute numbers. A value is the median of its rounds.\n\n| | |\n| --- | --- |",
+        "# Benchmarks\n\nMade by `scripts/bench.sh` ({kind}, {} s); do not edit. All figures are from one run on one machine, on \
+         127.0.0.1, with the load generator and the upstreams on the same cores as the servers. Compare ratios, not absolute \
+         numbers. Each value is the median of its rounds.\n\n| | |\n| --- | --- |",
         options.elapsed_seconds()
     )?;
     for (name, value) in results.machine.lines() {
@@ -51,8 +51,8 @@ fn head(page: &mut String, results: &Results, options: &Options) -> Outcome<()> 
     Ok(())
 }
 
-fn goals_table(page: &mut String, results: &Results) -> Outcome<()> {
-    writeln!(page, "## Goals\n\n| | figure | wanted | measured | |\n| --- | --- | --- | --- | --- |")?;
+fn goals_table(page: &mut String, results: &Results) -> BenchResult<()> {
+    writeln!(page, "## Goals\n\n| | goal | target | measured | |\n| --- | --- | --- | --- | --- |")?;
     for goal in goals::all(results) {
         let verdict = goal.verdict();
         writeln!(
@@ -65,26 +65,26 @@ fn goals_table(page: &mut String, results: &Results) -> Outcome<()> {
     Ok(())
 }
 
-fn turns(page: &mut String, results: &Results, options: &Options) -> Outcome<()> {
+fn turns(page: &mut String, results: &Results, options: &Options) -> BenchResult<()> {
     writeln!(
         page,
-        "## Turns through the real CLI\n\nThe *bare client* is the limit: it starts as many app-servers as the gateway \
-         has, with the same flags, environment and kind of home, and says to them what the gateway says, word for \
-         word, but does nothing else. *exec* was measured in the first round only; there, tokens arrive with the \
-         whole answer. The processor time of its containing processes is taken from a measurement of its own \
-         ({} ms each). `load` is the load generator and the upstream, which share the cores with what is measured.\n\n\
-         The first plot is with the slow upstream, the second with the instant one.\n\n\
+        "## Turns through the real CLI\n\nThe *bare client* is the limit: it starts as many app-servers as the gateway, with \
+         the same flags, environment and kind of home, and sends the messages of the gateway byte for byte. *exec* was \
+         measured in the first round only; its tokens arrive with the whole answer. The processor time of its supervisors \
+         is measured separately ({} ms each). `load` is the load generator and the upstream, which share the cores with \
+         the servers.\n\n\
+         The first plot uses the slow upstream, the second the instant one.\n\n\
          ![First token](bench-first-token.svg)\n\n![Turns per second](bench-turns.svg)\n\n\
          ![Processor time of a turn](bench-cpu.svg)\n",
-        number(results.containment_ms)
+        number(results.supervisor_ms)
     )?;
     for pace in Pace::ALL {
         writeln!(
             page,
-            "### {}\n\n| clients | | first token p50, p95 (ms) | against bare | turns/s | against bare | CPU of a turn: \
+            "### {}\n\n| clients | | first token p50, p95 (ms) | relative to bare | turns/s | relative to bare | CPU per turn: \
              gateway, CLI, load (ms) | RSS gateway, CLI (MiB) | token to client p50, p99 (ms) | failed |\n\
              | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-            pace.words()
+            pace.label()
         )?;
         for row in results.turns.0.iter().filter(|row| row.pace == pace && !row.rounds.is_empty()) {
             turn_line(page, results, row)?;
@@ -98,7 +98,7 @@ fn turns(page: &mut String, results: &Results, options: &Options) -> Outcome<()>
     Ok(())
 }
 
-fn turn_line(page: &mut String, results: &Results, row: &Row) -> Outcome<()> {
+fn turn_line(page: &mut String, results: &Results, row: &Row) -> BenchResult<()> {
     let value = |of: fn(&Sample) -> f64| number(row.median(of));
     let against = |of: fn(&Sample) -> f64| {
         let bare = (Who::Bare, row.pace, row.clients);
@@ -114,7 +114,7 @@ fn turn_line(page: &mut String, results: &Results, row: &Row) -> Outcome<()> {
         page,
         "| {} | {} | {}, {} | {} | {} | {} | {}, {}, {} | {}, {} | {lag} | {} |",
         row.clients,
-        row.who.words(),
+        row.who.label(),
         value(|sample| sample.first.p50),
         value(|sample| sample.first.p95),
         against(|sample| sample.first.p50),
@@ -135,7 +135,7 @@ fn over_clients(results: &Results, pace: Pace, value: fn(&Sample) -> f64) -> (Ve
     clients.sort_unstable();
     clients.dedup();
     let series = Who::ALL.iter().enumerate().map(|(colour, &who)| Series {
-        name: who.words().to_owned(),
+        name: who.label().to_owned(),
         colour,
         dashed: false,
         values: clients
@@ -148,13 +148,13 @@ fn over_clients(results: &Results, pace: Pace, value: fn(&Sample) -> f64) -> (Ve
 
 fn first_token_plot(results: &Results) -> String {
     let (places, series) = over_clients(results, Pace::Slow, |sample| sample.first.p50);
-    let title = format!("Time to the first token, p50; answers of {}", Pace::Slow.words());
+    let title = format!("Time to the first token, p50; answers of {}", Pace::Slow.label());
     lines(&Frame { title: &title, x: "clients", y: "ms", places }, &series)
 }
 
 fn rate_plot(results: &Results) -> String {
     let (places, series) = over_clients(results, Pace::Instant, |sample| sample.per_second);
-    let title = format!("Turns per second; answers of {}", Pace::Instant.words());
+    let title = format!("Turns per second; answers of {}", Pace::Instant.label());
     lines(&Frame { title: &title, x: "clients", y: "turns/s", places }, &series)
 }
 
@@ -162,22 +162,21 @@ fn cpu_plot(results: &Results) -> String {
     let bar = |&who: &Who| {
         let row = results.turns.row(who, Pace::Instant, 16)?;
         let parts = vec![row.median(|sample| sample.gateway_ms), row.median(|sample| sample.cli_ms)];
-        Some(Bar { name: who.words().to_owned(), parts })
+        Some(Bar { name: who.label().to_owned(), parts })
     };
     let found: Vec<Bar> = Who::ALL.iter().filter_map(bar).collect();
     let places = vec!["gateway".to_owned(), "CLI".to_owned()];
-    let title = format!("Processor time of a turn, 16 clients; answers of {}", Pace::Instant.words());
+    let title = format!("Processor time of a turn, 16 clients; answers of {}", Pace::Instant.label());
     bars(&Frame { title: &title, x: "", y: "ms", places }, &found)
 }
 
-fn delta_table(page: &mut String, results: &Results, options: &Options) -> Outcome<()> {
+fn delta_table(page: &mut String, results: &Results, options: &Options) -> BenchResult<()> {
     writeln!(
         page,
-        "## Time per delta\n\nThe fake codex writes {} deltas a second into each stream, each with the time it was \
-         written at. The time is from there to the client's read, so it holds the pipe and the socket as well; what \
-         the bare client needs for the same is the part that is not the gateway's. gRPC streams share connections, \
-         20 on each.\n\n![Time per delta](bench-deltas.svg)\n\n\
-         | streams | | p50 (ms) | p95 (ms) | p99 (ms) | delivered | gateway CPU for a delta (µs) | cores: gateway, fake |\n\
+        "## Time per delta\n\nThe fake codex writes {} deltas per second into each stream, each with its time of \
+         writing. The latency is measured from there to the client's read and includes the pipe and the socket. The bare \
+         client's latency is the part that is not the gateway's. gRPC streams share connections, 20 on each.\n\n![Time per delta](bench-deltas.svg)\n\n\
+         | streams | | p50 (ms) | p95 (ms) | p99 (ms) | delivered | gateway CPU per delta (µs) | cores: gateway, fake |\n\
          | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
         1000 / deltas::PAUSE.as_millis()
     )?;
@@ -189,7 +188,7 @@ fn delta_table(page: &mut String, results: &Results, options: &Options) -> Outco
             page,
             "| {} | {} | {} | {} | {} | {:.1} % | {cpu} | {}, {} |",
             row.streams,
-            row.path.words(),
+            row.path.label(),
             value(|sample| sample.lag.p50),
             value(|sample| sample.lag.p95),
             value(|sample| sample.lag.p99),
@@ -216,7 +215,7 @@ fn delta_plot(results: &Results) -> String {
                 row.map_or(f64::NAN, |row| row.median(value))
             };
             let values = streams.iter().map(at).collect();
-            series.push(Series { name: format!("{}, {name}", path.words()), colour, dashed, values });
+            series.push(Series { name: format!("{}, {name}", path.label()), colour, dashed, values });
         }
     }
     let places = streams.iter().map(ToString::to_string).collect();
@@ -224,17 +223,16 @@ fn delta_plot(results: &Results) -> String {
     lines(&Frame { title, x: "streams of 20 deltas/s", y: "ms", places }, &series)
 }
 
-fn flood_table(page: &mut String, results: &Results) -> Outcome<()> {
+fn flood_table(page: &mut String, results: &Results) -> BenchResult<()> {
     if results.floods.is_empty() {
         return Ok(());
     }
     writeln!(
         page,
-        "## Deltas for a second of processor time\n\n{} streams as fast as they can be had, and {} at 20 deltas/s each. \
-         Only the proxy's own time counts: not that of the fake codex behind ours, nor that of the fake upstream behind \
-         LiteLLM. Paced, nothing can be joined.\n\n\
-         | | deltas/s | deltas per CPU second | against LiteLLM | deltas in a frame | paced: deltas per CPU second | \
-         against LiteLLM | paced: p50, p99 (ms) | RSS after (MiB) |\n\
+        "## Deltas per second of processor time\n\n{} unlimited streams, and {} streams of 20 deltas/s. Only the proxy's own \
+         time counts, not the time of the fake codex or of LiteLLM's fake upstream. Paced deltas cannot be batched.\n\n\
+         | | deltas/s | deltas per CPU second | relative to LiteLLM | deltas per frame | paced: deltas per CPU second | \
+         relative to LiteLLM | paced: p50, p99 (ms) | RSS after (MiB) |\n\
          | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
         flood::STREAMS,
         flood::PACED_STREAMS
@@ -263,12 +261,12 @@ fn flood_table(page: &mut String, results: &Results) -> Outcome<()> {
     Ok(())
 }
 
-fn small_tables(page: &mut String, results: &Results) -> Outcome<()> {
+fn small_tables(page: &mut String, results: &Results) -> BenchResult<()> {
     if !results.starts.is_empty() {
         writeln!(
             page,
-            "## Cold start, idle memory\n\nFrom the start of the program until `/healthz` says 200, and what is held half \
-             a second later, before any turn.\n\n\
+            "## Cold start, idle memory\n\nTime from the start of the program until `/healthz` returns 200, and the memory half a \
+             second later, before any turn.\n\n\
              | engine | ready (ms) | gateway RSS, anonymous (MiB) | CLI RSS, anonymous (MiB) | processes below |\n\
              | --- | ---: | ---: | ---: | ---: |"
         )?;
@@ -291,8 +289,8 @@ fn small_tables(page: &mut String, results: &Results) -> Outcome<()> {
     if !results.idles.is_empty() {
         writeln!(
             page,
-            "## Idle streams\n\nGrowth of the gateway's memory for each open stream that has begun and says nothing. \
-             gRPC streams share connections, 20 on each.\n\n\
+            "## Idle streams\n\nGrowth of the gateway's memory for each started, silent stream. gRPC streams share \
+             connections, 20 on each.\n\n\
              | | streams | RSS (KiB each) | anonymous (KiB each) |\n| --- | ---: | ---: | ---: |"
         )?;
         for idle in &results.idles {
@@ -304,9 +302,9 @@ fn small_tables(page: &mut String, results: &Results) -> Outcome<()> {
     if !results.cancels.is_empty() {
         writeln!(
             page,
-            "## Giving up\n\nFrom the client's hanging up in the middle of an answer until the upstream saw the CLI hang \
-             up, and until nothing of the turn was left (its slot is free, its processes are gone).\n\n\
-             | | model call over p50, p99 (ms) | turn gone p50, p99 (ms) | times |\n| --- | ---: | ---: | ---: |"
+            "## Cancellation\n\nTime from the client's disconnect in the middle of an answer until the upstream saw the CLI \
+             disconnect, and until the slot was free and the processes were gone.\n\n\
+             | | model call ended p50, p99 (ms) | slot free p50, p99 (ms) | samples |\n| --- | ---: | ---: | ---: |"
         )?;
         for cancel in &results.cancels {
             let (over, free) = (cancel.call_over, cancel.slot_free);

@@ -1,4 +1,4 @@
-//! Plots as SVG: lines over a few places, and stacked bars. No more than the page needs.
+//! Plots as SVG: lines over a few positions, and stacked bars.
 
 use std::fmt::Write as _;
 
@@ -9,31 +9,31 @@ const RIGHT: f64 = 540.0;
 const TOP: f64 = 50.0;
 const BOTTOM: f64 = 320.0;
 
-/// Colours that can be told apart, also by those who see red and green alike.
+/// Colours that readers with red-green colour blindness can distinguish.
 pub(crate) const COLOURS: [&str; 4] = ["#6b6b6b", "#0072b2", "#009e73", "#d55e00"];
 
 /// A line.
 #[derive(Debug)]
 pub(crate) struct Series {
     pub(crate) name: String,
-    /// Which of the colours.
+    /// Index of its colour.
     pub(crate) colour: usize,
     pub(crate) dashed: bool,
-    /// One for each place; NaN where there is none.
+    /// One value per position; NaN for a missing one.
     pub(crate) values: Vec<f64>,
 }
 
-/// What surrounds the lines.
+/// Title, axes and positions of a plot.
 #[derive(Debug)]
 pub(crate) struct Frame<'a> {
     pub(crate) title: &'a str,
     pub(crate) x: &'a str,
     pub(crate) y: &'a str,
-    /// The places, evenly spaced.
+    /// The positions, evenly spaced.
     pub(crate) places: Vec<String>,
 }
 
-/// Lines over places, the values on a logarithmic scale.
+/// Draws lines over positions, with a logarithmic scale of values.
 pub(crate) fn lines(frame: &Frame<'_>, series: &[Series]) -> String {
     let values = series.iter().flat_map(|one| &one.values).copied().filter(|value| *value > 0.0);
     let (low, high) =
@@ -41,7 +41,7 @@ pub(crate) fn lines(frame: &Frame<'_>, series: &[Series]) -> String {
     if low > high {
         return String::new();
     }
-    // Whole steps of 1, 2, 5 around all values.
+    // Steps of 1, 2, 5 around all values.
     let ticks = ticks(low, high);
     let (low, high) = (ticks[0].ln(), ticks[ticks.len() - 1].ln());
     let y_of = |value: f64| BOTTOM - (value.ln() - low) / (high - low) * (BOTTOM - TOP);
@@ -82,7 +82,7 @@ pub(crate) fn lines(frame: &Frame<'_>, series: &[Series]) -> String {
         }
         names.push((last, colour, one.name.as_str()));
     }
-    // Names at the ends of their lines, moved apart where they would meet.
+    // Labels at the ends of the lines, moved apart if they overlap.
     names.sort_by(|one, other| one.0.total_cmp(&other.0));
     let mut free = TOP;
     for (y, colour, name) in names {
@@ -104,7 +104,7 @@ pub(crate) struct Bar {
     pub(crate) parts: Vec<f64>,
 }
 
-/// Stacked bars; the frame's places are the names of the parts.
+/// Draws stacked bars; the positions of the frame are the names of the parts.
 pub(crate) fn bars(frame: &Frame<'_>, bars: &[Bar]) -> String {
     let sum = |bar: &Bar| bar.parts.iter().filter(|part| part.is_finite()).sum::<f64>();
     let high = bars.iter().map(sum).fold(0.0, f64::max) * 1.1;
@@ -173,15 +173,15 @@ fn grid(svg: &mut String, y: f64, label: &str) {
     text(svg, (LEFT - 8.0, y + 4.0), "end", label);
 }
 
-fn text(svg: &mut String, (x, y): (f64, f64), anchor: &str, words: &str) {
-    put(svg, format_args!("<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{words}</text>"));
+fn text(svg: &mut String, (x, y): (f64, f64), anchor: &str, label: &str) {
+    put(svg, format_args!("<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{label}</text>"));
 }
 
-fn put(svg: &mut String, words: std::fmt::Arguments<'_>) {
-    let _never_fails = writeln!(svg, "{words}");
+fn put(svg: &mut String, text: std::fmt::Arguments<'_>) {
+    let _infallible = writeln!(svg, "{text}");
 }
 
-/// 1, 2, 5, 10, … around the values.
+/// Returns 1, 2, 5, 10, … around the values.
 fn ticks(low: f64, high: f64) -> Vec<f64> {
     let mut decade = 10f64.powf(low.log10().floor());
     let mut ticks = Vec::new();
@@ -194,7 +194,7 @@ fn ticks(low: f64, high: f64) -> Vec<f64> {
     ticks[first..=last.max(first + 1)].to_vec()
 }
 
-/// A number as a person would write it.
+/// Formats a number with three significant digits.
 pub(crate) fn number(value: f64) -> String {
     match value.abs() {
         size if !size.is_finite() => "–".to_owned(),

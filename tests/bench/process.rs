@@ -1,4 +1,4 @@
-//! Other programs: how they are started and ended, and what `/proc` tells of the time and memory they take.
+//! Child programs of the bench, and their time and memory as `/proc` reports them.
 
 use std::{
     collections::BTreeMap,
@@ -12,9 +12,9 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
-use crate::{Outcome, stats::float};
+use crate::{BenchResult, stats::float};
 
-/// A program of ours; killed if it is dropped before its `end`.
+/// A child program. Killed if it is dropped before `end`.
 #[derive(Debug)]
 pub(crate) struct Program {
     pub(crate) child: Child,
@@ -22,26 +22,26 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Starts a program with nothing in its environment but `env`. What it prints goes to `log`.
+    /// Starts a program with exactly the environment `env`. Its output goes to `log`.
     pub(crate) fn start(
         program: &Path,
         arguments: &[OsString],
         env: &BTreeMap<OsString, OsString>,
         folder: &Path,
         log: &Path,
-    ) -> Outcome<Self> {
+    ) -> BenchResult<Self> {
         let stdout = fs::OpenOptions::new().append(true).create(true).open(log)?;
         Self::spawn(program, arguments, env, folder, log, (Stdio::null(), stdout.into()))
     }
 
-    /// Starts one that is spoken to: its stdin and stdout are pipes.
+    /// Starts a program with pipes for stdin and stdout.
     pub(crate) fn converse(
         program: &Path,
         arguments: &[OsString],
         env: &BTreeMap<OsString, OsString>,
         folder: &Path,
         log: &Path,
-    ) -> Outcome<Self> {
+    ) -> BenchResult<Self> {
         Self::spawn(program, arguments, env, folder, log, (Stdio::piped(), Stdio::piped()))
     }
 
@@ -52,7 +52,7 @@ impl Program {
         folder: &Path,
         log: &Path,
         (stdin, stdout): (Stdio, Stdio),
-    ) -> Outcome<Self> {
+    ) -> BenchResult<Self> {
         let mut command = Command::new(program);
         command.args(arguments).env_clear().envs(env).current_dir(folder).kill_on_drop(true);
         let stderr = fs::OpenOptions::new().append(true).create(true).open(log)?;
@@ -63,8 +63,8 @@ impl Program {
         Ok(Self { child, pid })
     }
 
-    /// Asks it to end, and makes it if it does not.
-    pub(crate) async fn end(&mut self) -> Outcome<()> {
+    /// Sends SIGTERM, and kills the program if it does not exit.
+    pub(crate) async fn end(&mut self) -> BenchResult<()> {
         drop(self.child.stdin.take());
         if let Some(pid) = Pid::from_raw(self.pid.cast_signed()) {
             let _gone_already = kill_process(pid, Signal::TERM);
@@ -79,26 +79,26 @@ impl Program {
 /// Processor time in seconds.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Cost {
-    /// Of the gateway: its own, and that of the small processes that contain the CLI.
+    /// Time of the gateway: its own and that of the supervisor processes.
     pub(crate) gateway: f64,
-    /// Of the CLI and what it started, the dead ones included.
+    /// Time of the CLI and its children, including exited ones.
     pub(crate) cli: f64,
 }
 
 impl Cost {
-    /// What was added since an earlier look.
+    /// Returns the difference to an earlier value.
     pub(crate) fn since(self, before: Self) -> Self {
         Self { gateway: self.gateway - before.gateway, cli: self.cli - before.cli }
     }
 
-    /// Of a gateway and everything below it.
+    /// Returns the time of a gateway and all its descendants.
     pub(crate) fn of_tree(gateway: u32) -> Self {
         let executable = |pid: u32| fs::read_link(format!("/proc/{pid}/exe")).ok();
         let ours = executable(gateway);
         let mut cost = Self::default();
         for pid in tree(gateway) {
             let Some(stat) = Stat::of(pid) else { continue };
-            // A child of ours that was buried took its own children's time with it. Nearly all of it is the CLI's.
+            // A reaped child contributes its own children's time. Nearly all of it is the CLI's.
             if executable(pid) == ours {
                 cost.gateway += stat.own;
                 cost.cli += stat.buried;
@@ -109,24 +109,24 @@ impl Cost {
         cost
     }
 
-    /// Of programs that are all CLI.
+    /// Returns the time of programs that are all CLI.
     pub(crate) fn of_clis(roots: impl IntoIterator<Item = u32>) -> Self {
         let stats = roots.into_iter().flat_map(tree).filter_map(Stat::of);
         Self { gateway: 0.0, cli: stats.map(|stat| stat.own + stat.buried).sum() }
     }
 }
 
-/// Processor time of our own children that have ended, in seconds.
-pub(crate) fn buried_children() -> f64 {
+/// Returns the processor time of our own exited children, in seconds.
+pub(crate) fn reaped_children_time() -> f64 {
     Stat::of(std::process::id()).map_or(f64::NAN, |stat| stat.buried)
 }
 
-/// Processor time of one process, in seconds.
-pub(crate) fn own_time(pid: u32) -> f64 {
+/// Returns the processor time of one process, in seconds.
+pub(crate) fn process_time(pid: u32) -> f64 {
     Stat::of(pid).map_or(f64::NAN, |stat| stat.own)
 }
 
-/// Of `/proc`, whatever the kernel's own clock does.
+/// Ticks in `/proc`, independent of the kernel's own clock.
 pub(crate) const TICKS_PER_SECOND: f64 = 100.0;
 
 struct Stat {
@@ -138,19 +138,19 @@ struct Stat {
 impl Stat {
     fn of(pid: u32) -> Option<Self> {
         let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The name in brackets may hold anything.
+        // The name in parentheses may contain any character.
         let fields: Vec<&str> = text.rsplit_once(')')?.1.split_ascii_whitespace().collect();
         let ticks = |at: usize| fields.get(at)?.parse::<u64>().ok();
         let seconds = |at: usize| Some(float(ticks(at)? + ticks(at + 1)?) / TICKS_PER_SECOND);
-        // A tick is 10 ms, too much for a gateway's share of a turn.
+        // A tick is 10 ms, too coarse for a gateway's share of a turn.
         let own = clock(pid).or_else(|| seconds(11))?;
         Some(Self { parent: fields.get(1)?.parse().ok()?, own, buried: seconds(13)? })
     }
 }
 
-/// A process's own processor clock, in seconds; threads that have ended included, children not.
+/// Returns a process's own processor clock in seconds, including exited threads, without children.
 fn clock(pid: u32) -> Option<f64> {
-    // How the kernel names the clock of another process: CPUCLOCK_SCHED of this id.
+    // The kernel's id for the clock of another process: CPUCLOCK_SCHED of its pid.
     let id = (!pid.cast_signed() << 3) | 2;
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     #[expect(unsafe_code, reason = "rustix cannot name another process's clock")]
@@ -159,7 +159,7 @@ fn clock(pid: u32) -> Option<f64> {
     (code == 0).then(|| float(time.tv_sec) + float(time.tv_nsec) / 1e9)
 }
 
-/// A process and all below it.
+/// Returns a process and all its descendants.
 pub(crate) fn tree(root: u32) -> Vec<u32> {
     let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -180,7 +180,7 @@ pub(crate) fn tree(root: u32) -> Vec<u32> {
 /// Memory of one process, in KiB.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Memory {
-    /// All that is in RAM, the program's own pages included.
+    /// Resident memory, including the program's own pages.
     pub(crate) resident: f64,
     /// The part that belongs to this process alone and to no file.
     pub(crate) anonymous: f64,
@@ -196,7 +196,7 @@ impl Memory {
         Self { resident: value("VmRSS"), anonymous: value("RssAnon") }
     }
 
-    /// Of all processes below a gateway that are not the gateway's own program.
+    /// Returns the memory of all processes below a gateway other than its own program.
     pub(crate) fn of_clis_below(gateway: u32) -> Self {
         let executable = |pid: u32| fs::read_link(format!("/proc/{pid}/exe")).ok();
         let ours = executable(gateway);
@@ -208,8 +208,8 @@ impl Memory {
     }
 }
 
-/// Copies a folder; links stay links.
-pub(crate) fn copy_folder(from: &Path, to: &Path) -> Outcome<()> {
+/// Copies a folder. Links stay links.
+pub(crate) fn copy_folder(from: &Path, to: &Path) -> BenchResult<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
         let entry = entry?;
@@ -225,7 +225,7 @@ pub(crate) fn copy_folder(from: &Path, to: &Path) -> Outcome<()> {
     Ok(())
 }
 
-/// Where a program is, as an absolute path.
-pub(crate) fn absolute(path: &Path) -> Outcome<PathBuf> {
+/// Returns the absolute path of a program.
+pub(crate) fn absolute(path: &Path) -> BenchResult<PathBuf> {
     fs::canonicalize(path).map_err(|error| format!("{}: {error}", path.display()).into())
 }

@@ -1,5 +1,5 @@
-//! What the gateway says to an app-server, and how it starts one: taken down by a script that stands in the codex's
-//! place for one turn, so that the bare client uses the very same words, flags and environment.
+//! Records what the gateway sends to an app-server and how it starts one. A script takes the place of the codex for one
+//! turn, so that the bare client uses the same messages, flags and environment.
 
 use std::{
     collections::BTreeMap,
@@ -14,15 +14,15 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{Outcome, tally::Ask};
+use crate::{BenchResult, tally::Prompt};
 
-/// How an app-server is started and what it is told in a turn.
+/// The start of an app-server and the messages of a turn.
 #[derive(Debug)]
 pub(crate) struct Recording {
     pub(crate) program: PathBuf,
     pub(crate) arguments: Vec<OsString>,
     env: BTreeMap<OsString, OsString>,
-    /// The worker's own `CODEX_HOME`, a copy.
+    /// A copy of the worker's own `CODEX_HOME`.
     pub(crate) private_home: PathBuf,
     original_home: PathBuf,
     /// Parameters of `initialize`.
@@ -33,11 +33,11 @@ pub(crate) struct Recording {
     prompt: String,
 }
 
-/// Writes the script to be used as `CODEX_BIN`; what it takes down is put into `folder`.
-pub(crate) fn script(folder: &Path, codex: &Path) -> Outcome<PathBuf> {
+/// Writes the script for `CODEX_BIN`. Its recording goes to `folder`.
+pub(crate) fn script(folder: &Path, codex: &Path) -> BenchResult<PathBuf> {
     let path = folder.join("codex-recorder");
     let (folder, codex) = (folder.display(), codex.display());
-    // `exec` keeps a process less, but then nobody copies the lines.
+    // `exec` would save a process, but then nothing copies the lines.
     let text = format!(
         "#!/bin/sh\ncase \" $* \" in\n*\" app-server \"*)\n\
          for argument; do printf '%s\\0' \"$argument\"; done > '{folder}'/arguments.$$\n\
@@ -51,8 +51,8 @@ pub(crate) fn script(folder: &Path, codex: &Path) -> Outcome<PathBuf> {
 }
 
 impl Recording {
-    /// Reads what was taken down of the worker that was asked `ask`. Its server must still be there.
-    pub(crate) fn read(folder: &Path, codex: &Path, ask: &Ask) -> Outcome<Self> {
+    /// Reads the recording of the worker that got the request `ask`. Its server must still run.
+    pub(crate) fn read(folder: &Path, codex: &Path, ask: &Prompt) -> BenchResult<Self> {
         for entry in fs::read_dir(folder)?.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             let Some(number) = name.strip_prefix("lines.") else { continue };
@@ -62,15 +62,15 @@ impl Recording {
                 return Self::of(folder, number, codex, &lines, ask);
             }
         }
-        Err("the gateway's words to its worker were not recorded".into())
+        Err("the gateway's messages to its worker were not recorded".into())
     }
 
-    fn of(folder: &Path, number: &str, codex: &Path, lines: &str, ask: &Ask) -> Outcome<Self> {
-        let words = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let words: Vec<Value> = words.collect();
+    fn of(folder: &Path, number: &str, codex: &Path, lines: &str, ask: &Prompt) -> BenchResult<Self> {
+        let messages = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let messages: Vec<Value> = messages.collect();
         let injection =
             |line: &Value| line["method"] == "thread/inject_items" && line.to_string().contains(&ask.text);
-        let at = words.iter().position(injection).ok_or("no thread/inject_items")?;
+        let at = messages.iter().position(injection).ok_or("no thread/inject_items")?;
         let params = |method: &str, mut among: Box<dyn Iterator<Item = &Value> + '_>| {
             let found = among.find(|line| line["method"] == method);
             found.map(|line| line["params"].clone()).ok_or(format!("no {method} was recorded"))
@@ -79,7 +79,7 @@ impl Recording {
         let env = split(&fs::read(folder.join(format!("env.{number}")))?);
         let env: BTreeMap<OsString, OsString> = env.iter().filter_map(|pair| pair_of(pair)).collect();
         let original_home = env.get(OsStr::new("CODEX_HOME")).map(PathBuf::from).ok_or("no CODEX_HOME")?;
-        // Beside the original, so that it lies on the same file system.
+        // Next to the original, so that it is on the same file system.
         let private_home = original_home.with_file_name(format!("bench-home-{}", std::process::id()));
         crate::process::copy_folder(&original_home, &private_home)?;
         Ok(Self {
@@ -88,15 +88,15 @@ impl Recording {
             env,
             private_home,
             original_home,
-            hello: params("initialize", Box::new(words.iter()))?,
-            thread: params("thread/start", Box::new(words[..at].iter().rev()))?,
-            items: words[at]["params"].clone(),
-            turn: params("turn/start", Box::new(words[at..].iter()))?,
+            hello: params("initialize", Box::new(messages.iter()))?,
+            thread: params("thread/start", Box::new(messages[..at].iter().rev()))?,
+            items: messages[at]["params"].clone(),
+            turn: params("turn/start", Box::new(messages[at..].iter()))?,
             prompt: ask.text.clone(),
         })
     }
 
-    /// The environment, with another home wherever the original was named.
+    /// Returns the environment with the original home replaced by another.
     pub(crate) fn env_with_home(&self, home: &Path) -> BTreeMap<OsString, OsString> {
         let original = self.original_home.as_os_str().as_bytes();
         let moved = |value: &OsString| match value.as_bytes().strip_prefix(original) {
@@ -106,13 +106,13 @@ impl Recording {
         self.env.iter().map(|(name, value)| (name.clone(), moved(value))).collect()
     }
 
-    pub(crate) fn thread(&self, ask: &Ask) -> Value {
+    pub(crate) fn thread(&self, ask: &Prompt) -> Value {
         let mut thread = self.thread.clone();
         thread["model"] = ask.model.as_str().into();
         thread
     }
 
-    pub(crate) fn items(&self, thread: &str, ask: &Ask) -> Value {
+    pub(crate) fn items(&self, thread: &str, ask: &Prompt) -> Value {
         let mut items = self.items.clone();
         replace(&mut items, &self.prompt, &ask.text);
         items["threadId"] = thread.into();
@@ -132,7 +132,7 @@ impl Drop for Recording {
     }
 }
 
-/// Puts one text in the place of another, wherever it stands.
+/// Replaces a text everywhere in a value.
 fn replace(value: &mut Value, old: &str, new: &str) {
     match value {
         Value::String(text) if text.contains(old) => *text = text.replace(old, new),
@@ -150,13 +150,13 @@ fn split(bytes: &[u8]) -> Vec<OsString> {
 fn pair_of(pair: &OsStr) -> Option<(OsString, OsString)> {
     let at = pair.as_bytes().iter().position(|&byte| byte == b'=')?;
     let (name, value) = pair.as_bytes().split_at(at);
-    // What the script's shell added.
+    // Variables that the script's shell added.
     let added = [&b"_"[..], b"PWD", b"OLDPWD", b"SHLVL"].contains(&name);
     (!added).then(|| (OsStr::from_bytes(name).to_owned(), OsStr::from_bytes(&value[1..]).to_owned()))
 }
 
-/// How many workers a gateway has started.
-pub(crate) fn workers(folder: &Path) -> Outcome<usize> {
+/// Returns the number of workers that a gateway has started.
+pub(crate) fn workers(folder: &Path) -> BenchResult<usize> {
     let entries = fs::read_dir(folder)?.flatten();
     Ok(entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("lines.")).count())
 }

@@ -1,5 +1,5 @@
-//! A client of the HTTP door: one connection, one streamed chat completion after the other. Reads frames as they
-//! come and nothing more than it needs of them, so that it is not what is measured.
+//! A client of the HTTP door: one connection, one streamed chat completion after the other. It parses only what it
+//! needs, so that its own time stays small.
 
 use std::net::SocketAddr;
 
@@ -10,9 +10,9 @@ use tokio::{
 };
 
 use crate::{
-    Outcome,
+    BenchResult,
     stats::now_us,
-    tally::{Ask, Tally, Watch},
+    tally::{Prompt, Tally, TurnTimer},
 };
 
 /// A client.
@@ -27,8 +27,8 @@ impl Client {
         Self { address, stream: None }
     }
 
-    /// One turn, to its end. The time of a first connection counts.
-    pub(crate) async fn turn(&mut self, ask: &Ask, tally: &mut Tally) -> Outcome<()> {
+    /// Runs one turn to its end. The time to connect counts.
+    pub(crate) async fn turn(&mut self, ask: &Prompt, tally: &mut Tally) -> BenchResult<()> {
         let mut answer = self.ask(ask, tally).await?;
         while !answer.reader.is_over() {
             answer.read(tally).await?;
@@ -38,10 +38,10 @@ impl Client {
         Ok(())
     }
 
-    /// One turn as far as its first token. Dropping the answer hangs up.
-    pub(crate) async fn begin(&mut self, ask: &Ask, tally: &mut Tally) -> Outcome<Begun> {
+    /// Runs one turn to its first token. Dropping the answer closes the connection.
+    pub(crate) async fn begin(&mut self, ask: &Prompt, tally: &mut Tally) -> BenchResult<Begun> {
         let mut answer = self.ask(ask, tally).await?;
-        while !answer.watch.has_begun_to_speak() {
+        while !answer.watch.has_text() {
             if answer.reader.is_over() {
                 return Err("the answer was over before it began".into());
             }
@@ -50,8 +50,8 @@ impl Client {
         Ok(answer)
     }
 
-    async fn ask(&mut self, ask: &Ask, _tally: &mut Tally) -> Outcome<Begun> {
-        let watch = Watch::start();
+    async fn ask(&mut self, ask: &Prompt, _tally: &mut Tally) -> BenchResult<Begun> {
+        let watch = TurnTimer::start();
         let mut stream = match self.stream.take() {
             Some(stream) => stream,
             None => {
@@ -74,17 +74,17 @@ impl Client {
     }
 }
 
-/// An answer under way.
+/// A streaming answer.
 #[derive(Debug)]
 pub(crate) struct Begun {
     stream: TcpStream,
-    watch: Watch,
+    watch: TurnTimer,
     reader: Reader,
     buffer: Vec<u8>,
 }
 
 impl Begun {
-    async fn read(&mut self, tally: &mut Tally) -> Outcome<()> {
+    async fn read(&mut self, tally: &mut Tally) -> BenchResult<()> {
         if self.stream.read_buf(&mut self.buffer).await? == 0 {
             let rest = String::from_utf8_lossy(&self.buffer);
             return Err(format!("the connection ended early ({rest:.200})").into());
@@ -99,11 +99,11 @@ impl Begun {
     }
 }
 
-/// Where in an answer we are.
+/// Position in an answer.
 #[derive(Debug, Default)]
 struct Reader {
     stage: Stage,
-    /// Text was seen in the present chunk of the transfer.
+    /// The current chunk of the transfer contains text.
     chunk_has_text: bool,
     /// The last data was `[DONE]`.
     done: bool,
@@ -124,7 +124,7 @@ impl Reader {
         self.stage == Stage::Over
     }
 
-    fn line(&mut self, line: &[u8], now: u64, watch: &mut Watch, tally: &mut Tally) -> Outcome<()> {
+    fn line(&mut self, line: &[u8], now: u64, watch: &mut TurnTimer, tally: &mut Tally) -> BenchResult<()> {
         match self.stage {
             Stage::Status if line.starts_with(b"HTTP/1.1 200") => self.stage = Stage::Head,
             Stage::Status => return Err(String::from_utf8_lossy(line).into()),
@@ -136,7 +136,7 @@ impl Reader {
         Ok(())
     }
 
-    fn body(&mut self, line: &[u8], now: u64, watch: &mut Watch, tally: &mut Tally) -> Outcome<()> {
+    fn body(&mut self, line: &[u8], now: u64, watch: &mut TurnTimer, tally: &mut Tally) -> BenchResult<()> {
         if let Some(data) = line.strip_prefix(b"data: ") {
             if data == b"[DONE]" {
                 self.done = true;
@@ -158,7 +158,7 @@ impl Reader {
     }
 }
 
-/// What stands behind `"content":"`, if that is text.
+/// Returns the text after `"content":"`.
 fn content(data: &[u8]) -> Option<&[u8]> {
     const MARK: &[u8] = b"\"content\":";
     let at = data.windows(MARK.len()).position(|window| window == MARK)? + MARK.len();
@@ -169,26 +169,26 @@ fn content(data: &[u8]) -> Option<&[u8]> {
 #[cfg(test)]
 mod tests {
     use super::{Reader, content};
-    use crate::tally::{Tally, Watch};
+    use crate::tally::{Tally, TurnTimer};
 
     #[test]
     fn an_answer_is_read_to_its_last_chunk() {
         let answer = "HTTP/1.1 200 OK\r\nx: 0\r\n\r\n1f\r\ndata: {\"delta\":{\"content\":\"\"}}\n\n\r\n50\r\n\
             data: {\"delta\":{\"content\":\"t=1767225600000000;\"}}\n\ndata: {\"delta\":{\"content\":\"b\"}}\n\n\r\n\
             e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n";
-        let (mut reader, mut watch, mut tally) = (Reader::default(), Watch::start(), Tally::default());
+        let (mut reader, mut watch, mut tally) = (Reader::default(), TurnTimer::start(), Tally::default());
         for line in answer.trim_end_matches('\n').split('\n') {
             assert!(!reader.is_over());
             let line = line.strip_suffix('\r').unwrap_or(line);
             assert!(reader.line(line.as_bytes(), 1_767_225_600_000_250, &mut watch, &mut tally).is_ok());
         }
-        assert!(reader.is_over() && watch.has_begun_to_speak());
+        assert!(reader.is_over() && watch.has_text());
         assert_eq!((tally.frames, tally.lags), (1, vec![(1_767_225_600_000_000, 250)]));
     }
 
     #[test]
     fn an_error_fails_the_turn() {
-        let (mut reader, mut watch, mut tally) = (Reader::default(), Watch::start(), Tally::default());
+        let (mut reader, mut watch, mut tally) = (Reader::default(), TurnTimer::start(), Tally::default());
         assert!(reader.line(b"HTTP/1.1 429 Too Many Requests", 0, &mut watch, &mut tally).is_err());
         assert_eq!(content(br#"{"content":null}"#), None);
         assert_eq!(content(br#"{"content": "a"}"#), Some(&br#"a"}"#[..]));

@@ -1,36 +1,36 @@
-//! From the start of the server until it is ready, what it holds then, and what containing a process costs.
+//! Time from the start of the server to readiness, its memory then, and the cost of supervising a process.
 
 use std::{ffi::OsString, path::Path, time::Duration};
 
 use crate::{
-    Outcome,
+    BenchResult,
     gateway::{Gateway, Setup},
     options::Options,
-    process::{Memory, Program, buried_children},
+    process::{Memory, Program, reaped_children_time},
     stats::{float, median},
 };
 
-/// One engine's start.
+/// The start of one engine.
 #[derive(Debug)]
 pub(crate) struct Start {
     pub(crate) engine: &'static str,
-    /// Until `/healthz` said 200, milliseconds.
+    /// Milliseconds until `/healthz` returned 200.
     pub(crate) ready_ms: f64,
     pub(crate) gateway: Memory,
     pub(crate) cli: Memory,
     pub(crate) processes: usize,
 }
 
-pub(crate) async fn measure(setups: &[Setup], options: &Options) -> Outcome<Vec<Start>> {
+pub(crate) async fn measure(setups: &[Setup], options: &Options) -> BenchResult<Vec<Start>> {
     let mut starts = Vec::new();
     for setup in setups {
-        options.say(&format!("cold starts of {}", setup.name));
+        options.log_progress(&format!("cold starts of {}", setup.name));
         let mut times = Vec::new();
         let mut last = None;
         for _ in 0..options.pick(3, 7) {
             let gateway = Gateway::start(setup).await?;
             times.push(gateway.start.as_secs_f64() * 1000.0);
-            // Whatever the start has left to do.
+            // Lets the start finish its remaining work.
             tokio::time::sleep(Duration::from_millis(500)).await;
             let below = crate::process::tree(gateway.pid()).len() - 1;
             last = Some((gateway.memory(), Memory::of_clis_below(gateway.pid()), below));
@@ -42,18 +42,18 @@ pub(crate) async fn measure(setups: &[Setup], options: &Options) -> Outcome<Vec<
     Ok(starts)
 }
 
-/// Processor seconds of `codex-api contain` around a program that does nothing, that program's share included.
-pub(crate) async fn containment(gateway: &Path, folder: &Path) -> Outcome<f64> {
+/// Returns the processor seconds of a supervisor around an empty program, including that program.
+pub(crate) async fn containment(gateway: &Path, folder: &Path) -> BenchResult<f64> {
     const TIMES: usize = 40;
     let arguments: Vec<OsString> =
         ["contain", &format!("--parent={}", std::process::id()), "--grace-ms=1000", "--", "/bin/true"]
             .map(OsString::from)
             .to_vec();
-    let before = buried_children();
+    let before = reaped_children_time();
     for _ in 0..TIMES {
         let log = folder.join("contain.log");
         let mut program = Program::start(gateway, &arguments, &Default::default(), folder, &log)?;
         tokio::time::timeout(Duration::from_secs(10), program.child.wait()).await??;
     }
-    Ok((buried_children() - before) / float(TIMES))
+    Ok((reaped_children_time() - before) / float(TIMES))
 }

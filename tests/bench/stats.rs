@@ -1,14 +1,14 @@
-//! Numbers from many: percentiles, medians, the clock that stamps are compared with.
+//! Statistics: percentiles, medians, and the clock of the timestamps.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Microseconds since 1970, the clock of all stamps.
+/// Microseconds since 1970, the clock of all timestamps.
 pub(crate) fn now_us() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     micros(since)
 }
 
-/// A duration in whole microseconds.
+/// Returns a duration in whole microseconds.
 pub(crate) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
@@ -23,7 +23,7 @@ pub(crate) struct Spread {
 }
 
 impl Spread {
-    /// Of times in microseconds.
+    /// Computes the percentiles of times in microseconds.
     pub(crate) fn of(mut times: Vec<u64>) -> Self {
         times.sort_unstable();
         let at = |share: f64| percentile(&times, share) / 1000.0;
@@ -38,7 +38,7 @@ fn percentile(sorted: &[u64], share: f64) -> f64 {
     sorted.get(at).map_or(f64::NAN, |&value| float(value))
 }
 
-/// The middle one, or the mean of the middle two.
+/// Returns the middle value, or the mean of the two middle values.
 pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.into_iter().filter(|value| value.is_finite()).collect();
     values.sort_unstable_by(f64::total_cmp);
@@ -50,7 +50,7 @@ pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     }
 }
 
-/// A count as a number that can be divided.
+/// Converts a count to a float.
 #[expect(clippy::cast_precision_loss, reason = "counts and microseconds are far below 2^53")]
 pub(crate) fn float(count: impl TryInto<u64>) -> f64 {
     count.try_into().unwrap_or(u64::MAX) as f64

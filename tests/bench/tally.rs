@@ -1,46 +1,46 @@
-//! What a client saw, and the reading of answers: stamps in text, first tokens, ends.
+//! The observations of a client: timestamps in the text, first tokens, ends.
 
 use std::time::{Duration, Instant};
 
 use crate::stats::{Spread, float, micros};
 
-/// What a client asks for.
+/// A request of a client.
 #[derive(Debug, Clone)]
-pub(crate) struct Ask {
+pub(crate) struct Prompt {
     pub(crate) model: String,
     pub(crate) text: String,
 }
 
-impl Ask {
-    /// An answer of so many tokens from the scripted upstream, each with a pause behind it.
+impl Prompt {
+    /// Requests an answer of `tokens` tokens from the scripted upstream, with a pause after each.
     pub(crate) fn upstream(tokens: usize, pause: Duration) -> Self {
         Self { model: MODEL.to_owned(), text: format!("{ANSWER}{tokens} {}.", pause.as_millis()) }
     }
 
-    /// A scenario of the fake codex.
+    /// Requests a scenario of the fake codex.
     pub(crate) fn fake(scenario: &str) -> Self {
         Self { model: format!("fake:{scenario}"), text: "go".to_owned() }
     }
 }
 
-/// The model that is asked for where the answer is scripted upstream.
+/// Model of the requests to the scripted upstream.
 pub(crate) const MODEL: &str = "gpt-5.5";
 
-/// How a prompt tells the scripted upstream what to answer: this, tokens, a space, milliseconds, a full stop.
+/// Prefix of a prompt for the bench's upstream: prefix, tokens, a space, milliseconds, a full stop.
 pub(crate) const ANSWER: &str = "bench-answer ";
 
-/// What was seen so far.
+/// Observations so far.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
-    /// Time to the first token of each turn, microseconds.
+    /// Time to the first token of each turn, in microseconds.
     pub(crate) first: Vec<u64>,
-    /// Time of each whole turn, microseconds.
+    /// Duration of each turn, in microseconds.
     pub(crate) whole: Vec<u64>,
-    /// Each delta: when it was sent, and how long it took to get here, microseconds.
+    /// Each delta: time of sending and latency, in microseconds.
     pub(crate) lags: Vec<(u64, u64)>,
-    /// Writes of the server that carried text, as far as the client can tell them apart.
+    /// Writes of the server that contained text, as far as the client can distinguish them.
     pub(crate) frames: u64,
-    /// What went wrong.
+    /// Errors.
     pub(crate) failures: Vec<String>,
 }
 
@@ -61,7 +61,7 @@ impl Tally {
         Spread::of(self.first.clone())
     }
 
-    /// The times of deltas that were sent within a window.
+    /// Latency of the deltas that were sent within a window.
     pub(crate) fn lag_within(&self, window: std::ops::Range<u64>) -> Spread {
         Spread::of(self.lags.iter().filter(|(sent, _)| window.contains(sent)).map(|&(_, lag)| lag).collect())
     }
@@ -75,36 +75,36 @@ impl Tally {
     }
 }
 
-/// One turn under way.
+/// One running turn.
 #[derive(Debug)]
-pub(crate) struct Watch {
-    begun: Instant,
+pub(crate) struct TurnTimer {
+    started: Instant,
     first: Option<Duration>,
 }
 
-impl Watch {
+impl TurnTimer {
     pub(crate) fn start() -> Self {
-        Self { begun: Instant::now(), first: None }
+        Self { started: Instant::now(), first: None }
     }
 
-    /// Text arrived, at `now` by the clock of stamps.
+    /// Records text that arrived at `now`, by the clock of the timestamps.
     pub(crate) fn text(&mut self, text: &[u8], now: u64, tally: &mut Tally) {
-        self.first.get_or_insert_with(|| self.begun.elapsed());
+        self.first.get_or_insert_with(|| self.started.elapsed());
         tally.lags.extend(stamps(text).map(|sent| (sent, now.saturating_sub(sent))));
     }
 
-    pub(crate) fn has_begun_to_speak(&self) -> bool {
+    pub(crate) fn has_text(&self) -> bool {
         self.first.is_some()
     }
 
-    /// The turn is over.
+    /// Records the end of the turn.
     pub(crate) fn end(self, tally: &mut Tally) {
         tally.first.extend(self.first.map(micros));
-        tally.whole.push(micros(self.begun.elapsed()));
+        tally.whole.push(micros(self.started.elapsed()));
     }
 }
 
-/// The stamps in a piece of text: `t=1767225600000000;`.
+/// Returns the timestamps in a text: `t=1767225600000000;`.
 pub(crate) fn stamps(text: &[u8]) -> impl Iterator<Item = u64> {
     text.split(|&byte| byte == b'=').skip(1).filter_map(|after| {
         let digits = after.iter().take_while(|byte| byte.is_ascii_digit()).count();

@@ -1,21 +1,21 @@
-//! Turns through the real CLI: the bare client, our app-server engine over both doors and our exec engine, side by
-//! side in each round, with an upstream that answers at once and one that takes its time.
+//! Turns through the real CLI: the bare client, the app-server engine over both doors and the exec engine, side by side
+//! in each round, with an instant and a slow upstream.
 
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    Outcome,
+    BenchResult,
     bare::Bare,
     gateway::Gateway,
     load::{Door, Run, closed},
     options::Options,
-    process::{Cost, Memory, own_time},
+    process::{Cost, Memory, process_time},
     stats::{Spread, float, median},
-    tally::Ask,
+    tally::Prompt,
     upstream::Upstream,
 };
 
-/// How fast the upstream answers.
+/// Pace of the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pace {
     Instant,
@@ -25,14 +25,14 @@ pub(crate) enum Pace {
 impl Pace {
     pub(crate) const ALL: [Self; 2] = [Self::Instant, Self::Slow];
 
-    pub(crate) fn ask(self) -> Ask {
+    pub(crate) fn ask(self) -> Prompt {
         match self {
-            Self::Instant => Ask::upstream(20, Duration::ZERO),
-            Self::Slow => Ask::upstream(SLOW_TOKENS, SLOW_PAUSE),
+            Self::Instant => Prompt::upstream(20, Duration::ZERO),
+            Self::Slow => Prompt::upstream(SLOW_TOKENS, SLOW_PAUSE),
         }
     }
 
-    pub(crate) fn words(self) -> String {
+    pub(crate) fn label(self) -> String {
         match self {
             Self::Instant => "20 tokens at once".to_owned(),
             Self::Slow => format!("{SLOW_TOKENS} tokens, {} ms each", SLOW_PAUSE.as_millis()),
@@ -40,11 +40,11 @@ impl Pace {
     }
 }
 
-/// A short answer: two seconds of talk.
+/// A short answer: two seconds of text.
 pub(crate) const SLOW_TOKENS: usize = 40;
 const SLOW_PAUSE: Duration = Duration::from_millis(50);
 
-/// Who runs the turns.
+/// The server or client that runs the turns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Who {
     Bare,
@@ -56,7 +56,7 @@ pub(crate) enum Who {
 impl Who {
     pub(crate) const ALL: [Self; 4] = [Self::Bare, Self::Http, Self::Grpc, Self::Exec];
 
-    pub(crate) fn words(self) -> &'static str {
+    pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Bare => "bare client",
             Self::Http => "app-server, HTTP",
@@ -71,24 +71,24 @@ impl Who {
 pub(crate) struct Sample {
     pub(crate) first: Spread,
     pub(crate) per_second: f64,
-    /// Milliseconds of processor time for a turn.
+    /// Milliseconds of processor time per turn.
     pub(crate) gateway_ms: f64,
     pub(crate) cli_ms: f64,
-    /// Of the load generator and the upstream together.
+    /// Time of the load generator and the upstream together.
     pub(crate) load_ms: f64,
-    /// From the upstream's write of a token to the client's read.
+    /// Latency from the upstream's write of a token to the client's read.
     pub(crate) lag: Spread,
     pub(crate) failures: usize,
 }
 
-/// One line of the table: its rounds.
+/// One row of the table with its rounds.
 #[derive(Debug)]
 pub(crate) struct Row {
     pub(crate) who: Who,
     pub(crate) pace: Pace,
     pub(crate) clients: usize,
     pub(crate) rounds: Vec<Sample>,
-    /// Of the gateway and of all its CLI processes, after the last round.
+    /// Memory of the gateway and of all its CLI processes, after the last round.
     pub(crate) memory: (Memory, Memory),
 }
 
@@ -98,7 +98,7 @@ impl Row {
     }
 }
 
-/// All lines.
+/// All rows.
 #[derive(Debug, Default)]
 pub(crate) struct Turns(pub(crate) Vec<Row>);
 
@@ -107,7 +107,7 @@ impl Turns {
         self.0.iter().find(|row| (row.who, row.pace, row.clients) == (who, pace, clients))
     }
 
-    /// The median over the rounds of one value over another, both of the same round.
+    /// Returns the median over the rounds of the ratio of two values of the same round.
     pub(crate) fn ratio(
         &self,
         over: (Who, Pace, usize),
@@ -123,20 +123,20 @@ impl Turns {
     }
 }
 
-/// What is compared.
+/// The servers under comparison.
 #[derive(Debug)]
 pub(crate) struct Field {
     pub(crate) upstream: Upstream,
     pub(crate) app_server: Gateway,
     pub(crate) exec: Gateway,
     pub(crate) bare: Arc<Bare>,
-    /// Seconds that containing one process costs.
+    /// Processor seconds for supervising one process.
     pub(crate) containment: f64,
 }
 
 const CLIENTS: [usize; 4] = [1, 4, 16, 64];
 
-pub(crate) async fn measure(field: &Field, options: &Options) -> Outcome<Turns> {
+pub(crate) async fn measure(field: &Field, options: &Options) -> BenchResult<Turns> {
     let mut turns = Turns::default();
     for pace in Pace::ALL {
         for &clients in options.pick(&[1, 16, 64][..], &CLIENTS) {
@@ -148,22 +148,22 @@ pub(crate) async fn measure(field: &Field, options: &Options) -> Outcome<Turns> 
     }
     let rounds = options.pick(1, 3);
     for round in 0..rounds {
-        // Every second round the other way round, so that nobody is always the first.
+        // Every second round runs in reverse order, so that no server is always the first.
         let count = turns.0.len();
         for group in (0..count).step_by(Who::ALL.len()) {
             for at in 0..Who::ALL.len() {
                 let at = if round % 2 == 0 { at } else { Who::ALL.len() - 1 - at };
                 let row = &mut turns.0[group + at];
-                // What is slow has its say once; the ratios pair it with the first round.
+                // Slow servers run once; the ratios pair this with the first round.
                 let too_long = options.quick && row.pace == Pace::Slow && row.clients > 16;
                 if row.who == Who::Exec && (round > 0 || too_long) {
                     continue;
                 }
-                options.say(&format!(
+                options.log_progress(&format!(
                     "turns, round {} of {rounds}: {}, {}, {} clients",
                     round + 1,
-                    row.who.words(),
-                    row.pace.words(),
+                    row.who.label(),
+                    row.pace.label(),
                     row.clients
                 ));
                 let sample = sample(field, row.who, row.pace, row.clients, options).await?;
@@ -180,7 +180,7 @@ pub(crate) async fn measure(field: &Field, options: &Options) -> Outcome<Turns> 
     Ok(turns)
 }
 
-/// How many turns a measurement has.
+/// Returns the number of turns of a measurement.
 fn count(who: Who, pace: Pace, clients: usize, options: &Options) -> usize {
     let full = match (who, pace) {
         (Who::Exec, Pace::Instant) => clients.max(6),
@@ -191,7 +191,13 @@ fn count(who: Who, pace: Pace, clients: usize, options: &Options) -> usize {
     options.pick(full.div_ceil(3).max(clients).min(full), full)
 }
 
-async fn sample(field: &Field, who: Who, pace: Pace, clients: usize, options: &Options) -> Outcome<Sample> {
+async fn sample(
+    field: &Field,
+    who: Who,
+    pace: Pace,
+    clients: usize,
+    options: &Options,
+) -> BenchResult<Sample> {
     let (door, cost): (Door, Box<dyn Fn() -> Cost + '_>) = match who {
         Who::Bare => {
             let bare = Arc::clone(&field.bare);
@@ -201,7 +207,7 @@ async fn sample(field: &Field, who: Who, pace: Pace, clients: usize, options: &O
         Who::Grpc => (Door::Grpc(field.app_server.address), Box::new(|| field.app_server.cost())),
         Who::Exec => (Door::Sse(field.exec.address), Box::new(|| field.exec.cost())),
     };
-    let load = || own_time(std::process::id()) + own_time(field.upstream.program.pid);
+    let load = || process_time(std::process::id()) + process_time(field.upstream.program.pid);
     let ask = pace.ask();
     let turns = count(who, pace, clients, options);
     let (before, load_before) = (cost(), load());
@@ -212,7 +218,7 @@ async fn sample(field: &Field, who: Who, pace: Pace, clients: usize, options: &O
     let (mut spent, load_spent) = (cost().since(before), load() - load_before);
     let done = float(tally.turns());
     if who == Who::Exec {
-        // The containing processes were buried together with what they contained.
+        // The supervisors were reaped together with their children.
         spent.gateway += field.containment * done;
         spent.cli -= field.containment * done;
     }
@@ -227,8 +233,8 @@ async fn sample(field: &Field, who: Who, pace: Pace, clients: usize, options: &O
     })
 }
 
-/// Waits until the last process of the last turn is buried, so that its time is counted.
-async fn settle(gateway: &Gateway) -> Outcome<()> {
+/// Waits until the last process of the last turn is reaped, so that its time counts.
+async fn settle(gateway: &Gateway) -> BenchResult<()> {
     for _ in 0..2000 {
         if gateway.running().await? == 0 {
             return Ok(());

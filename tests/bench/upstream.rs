@@ -1,6 +1,6 @@
-//! The upstreams, as cheap as they can be, in a process of their own (`bench upstream`): the Responses API that the
-//! CLI asks and the chat completions that LiteLLM asks. The prompt says how long the answer is and at what pace; every
-//! token is the time it was sent at. Also told: how many answers are open, and when one was last given up.
+//! The upstreams, with minimal cost, in a process of their own (`bench upstream`): the Responses API for the CLI and
+//! chat completions for LiteLLM. The prompt sets length and pace of the answer; each token is its time of sending. The
+//! server also reports the number of open answers and the time of the last disconnect.
 
 use std::{
     collections::BTreeMap,
@@ -20,33 +20,33 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::{Outcome, http, process::Program, stats::now_us, tally::ANSWER};
+use crate::{BenchResult, http, process::Program, stats::now_us, tally::ANSWER};
 
-/// The process, seen from the one that started it.
+/// Handle of the process.
 #[derive(Debug)]
 pub(crate) struct Upstream {
     pub(crate) program: Program,
     pub(crate) address: SocketAddr,
 }
 
-/// What it says of itself.
+/// State that the process reports.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct State {
-    /// Answers under way.
+    /// Open answers.
     pub(crate) open: u64,
-    /// When a client last went away from an unfinished answer, microseconds.
-    pub(crate) given_up_at: u64,
+    /// Time of the last disconnect from an unfinished answer, in microseconds.
+    pub(crate) disconnected_at: u64,
 }
 
 impl Upstream {
-    pub(crate) async fn start(folder: &Path) -> Outcome<Self> {
+    pub(crate) async fn start(folder: &Path) -> BenchResult<Self> {
         let me = std::env::current_exe()?;
         let log = folder.join("upstream.log");
         let mut program = Program::converse(&me, &["upstream".into()], &BTreeMap::new(), folder, &log)?;
         let stdout = program.child.stdout.take().ok_or("no stdout")?;
         let mut line = String::new();
         tokio::time::timeout(Duration::from_secs(10), BufReader::new(stdout).read_line(&mut line)).await??;
-        let address = line.trim().parse().map_err(|_| format!("the upstream says {line:?}"))?;
+        let address = line.trim().parse().map_err(|_| format!("the upstream printed {line:?}"))?;
         Ok(Self { program, address })
     }
 
@@ -54,23 +54,23 @@ impl Upstream {
         format!("http://{}/v1", self.address)
     }
 
-    pub(crate) async fn state(&self) -> Outcome<State> {
+    pub(crate) async fn state(&self) -> BenchResult<State> {
         let answer = http::get(self.address, "/state").await?;
         let mut numbers = answer.body.split_ascii_whitespace().map(str::parse::<u64>);
         let mut next = || numbers.next().ok_or("a number is missing");
-        Ok(State { open: next()??, given_up_at: next()?? })
+        Ok(State { open: next()??, disconnected_at: next()?? })
     }
 }
 
 #[derive(Debug, Default)]
 struct Counters {
     open: AtomicU64,
-    given_up_at: AtomicU64,
+    disconnected_at: AtomicU64,
     number: AtomicU64,
 }
 
-/// Serves until whoever started it closes its stdin.
-pub(crate) async fn serve() -> Outcome<()> {
+/// Serves until its parent closes its stdin.
+pub(crate) async fn serve() -> BenchResult<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let mut stdout = tokio::io::stdout();
     stdout.write_all(format!("{}\n", listener.local_addr()?).as_bytes()).await?;
@@ -85,7 +85,7 @@ pub(crate) async fn serve() -> Outcome<()> {
             accepted = listener.accept() => {
                 let (stream, _) = accepted?;
                 let counters = Arc::clone(&counters);
-                // A connection that breaks is the business of whoever broke it.
+                // Errors of a connection affect only that connection.
                 connections.spawn(async move { drop(converse(stream, &counters).await) });
             }
             Some(_) = connections.join_next() => {}
@@ -94,7 +94,7 @@ pub(crate) async fn serve() -> Outcome<()> {
     }
 }
 
-async fn converse(mut stream: TcpStream, counters: &Counters) -> Outcome<()> {
+async fn converse(mut stream: TcpStream, counters: &Counters) -> BenchResult<()> {
     stream.set_nodelay(true)?;
     let mut buffer = Vec::with_capacity(64 << 10);
     while let Some((head, length)) = http::read_message(&mut stream, &mut buffer).await? {
@@ -104,18 +104,19 @@ async fn converse(mut stream: TcpStream, counters: &Counters) -> Outcome<()> {
         if line.starts_with("POST ") {
             let (tokens, pause) = wish(body).unwrap_or((1, Duration::ZERO));
             let number = counters.number.fetch_add(1, Relaxed);
-            let words: &dyn Words = if line.contains("/responses") { &Responses } else { &Completions };
+            let format: &dyn ResponseFormat =
+                if line.contains("/responses") { &Responses } else { &Completions };
             counters.open.fetch_add(1, Relaxed);
-            let answered = answer(&mut stream, words, number, tokens, pause).await;
+            let answered = answer(&mut stream, format, number, tokens, pause).await;
             counters.open.fetch_sub(1, Relaxed);
             if answered.is_err() {
-                counters.given_up_at.store(now_us(), Relaxed);
+                counters.disconnected_at.store(now_us(), Relaxed);
             }
-            // Every model call of the CLI has a connection of its own anyway.
+            // Each model call of the CLI has a connection of its own.
             return answered;
         }
         let body = if line.starts_with("GET /state") {
-            format!("{} {}", counters.open.load(Relaxed), counters.given_up_at.load(Relaxed))
+            format!("{} {}", counters.open.load(Relaxed), counters.disconnected_at.load(Relaxed))
         } else {
             r#"{"object":"list","data":[]}"#.to_owned()
         };
@@ -129,7 +130,7 @@ async fn converse(mut stream: TcpStream, counters: &Counters) -> Outcome<()> {
     Ok(())
 }
 
-/// What the last prompt in a request asks for.
+/// Reads the answer that the last prompt of a request asks for.
 fn wish(body: &[u8]) -> Option<(usize, Duration)> {
     let at = body.windows(ANSWER.len()).rposition(|window| window == ANSWER.as_bytes())?;
     let rest = &body[at + ANSWER.len()..];
@@ -138,23 +139,23 @@ fn wish(body: &[u8]) -> Option<(usize, Duration)> {
     Some((tokens.parse().ok()?, Duration::from_millis(pause.parse().ok()?)))
 }
 
-/// Fails if the client goes away before the end.
+/// Streams an answer. Fails if the client disconnects before the end.
 async fn answer(
     stream: &mut TcpStream,
-    words: &dyn Words,
+    format: &dyn ResponseFormat,
     number: u64,
     tokens: usize,
     pause: Duration,
-) -> Outcome<()> {
+) -> BenchResult<()> {
     let (mut input, mut output) = stream.split();
     let mut text =
         "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n".to_owned();
-    words.begin(number, &mut text);
+    format.begin(number, &mut text);
     let mut whole = String::new();
     for _ in 0..tokens {
         let from = whole.len();
         write!(whole, "t={};", now_us())?;
-        words.token(number, &whole[from..], &mut text);
+        format.token(number, &whole[from..], &mut text);
         if pause.is_zero() {
             if text.len() > 16 << 10 {
                 output.write_all(text.as_bytes()).await?;
@@ -166,18 +167,18 @@ async fn answer(
         text.clear();
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            // Nothing more is to come from the client, so this is its end.
-            _ = input.read_u8() => return Err("given up".into()),
+            // The client sends nothing more, so a read returns at its disconnect.
+            _ = input.read_u8() => return Err("the client disconnected".into()),
         }
     }
-    words.end(number, &whole, tokens, &mut text);
+    format.end(number, &whole, tokens, &mut text);
     output.write_all(text.as_bytes()).await?;
     output.shutdown().await?;
     Ok(())
 }
 
-/// The words of one API.
-trait Words: Send + Sync {
+/// The format of one API.
+trait ResponseFormat: Send + Sync {
     fn begin(&self, number: u64, out: &mut String);
     fn token(&self, number: u64, token: &str, out: &mut String);
     fn end(&self, number: u64, whole: &str, tokens: usize, out: &mut String);
@@ -185,7 +186,7 @@ trait Words: Send + Sync {
 
 struct Responses;
 
-impl Words for Responses {
+impl ResponseFormat for Responses {
     fn begin(&self, n: u64, out: &mut String) {
         event(
             out,
@@ -231,12 +232,12 @@ impl Words for Responses {
 }
 
 fn event(out: &mut String, name: &str, members: std::fmt::Arguments<'_>) {
-    let _never_fails = write!(out, "event: {name}\ndata: {{\"type\":\"{name}\",{members}}}\n\n");
+    let _infallible = write!(out, "event: {name}\ndata: {{\"type\":\"{name}\",{members}}}\n\n");
 }
 
 struct Completions;
 
-impl Words for Completions {
+impl ResponseFormat for Completions {
     fn begin(&self, n: u64, out: &mut String) {
         chunk(out, n, r#"{"role":"assistant","content":""}"#, "null");
     }
@@ -252,7 +253,7 @@ impl Words for Completions {
 }
 
 fn chunk(out: &mut String, n: u64, delta: &str, finish: &str) {
-    let _never_fails = write!(
+    let _infallible = write!(
         out,
         "data: {{\"id\":\"chatcmpl-{n}\",\"object\":\"chat.completion.chunk\",\"created\":1767225600,\"model\":\"fake\",\"choices\":[{{\"index\":0,\"delta\":{delta},\"logprobs\":null,\"finish_reason\":{finish}}}]}}\n\n"
     );
