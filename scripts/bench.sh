@@ -1,25 +1,24 @@
 #!/usr/bin/env bash
-# Measures everything that docs/benchmarks.md tells, and writes it: one command, one run. All of it on 127.0.0.1.
+# Runs all benchmarks on 127.0.0.1 and writes docs/benchmarks.md.
 set -euo pipefail
 
 # shellcheck source=scripts/setup.sh
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
-# What ours is compared with. 743 MB, so it is installed only when asked for.
+# The proxy for comparison. 743 MB, so it is installed only with --litellm.
 litellm_version=1.106.0
 
 usage() {
     cat <<'END'
 usage: scripts/bench.sh [--quick] [--litellm] [--only PART,…] [--set NAME=VALUE]… [--out FOLDER]
 
-  --quick    one short round of everything, below two minutes; goes to target/bench/ unless --out says otherwise
-  --litellm  install LiteLLM's proxy into .tools/ to compare with (743 MB); once it is there, it always takes part
-  --only     some parts: start, turns, cancel, deltas, idle, flood; goes to target/bench/ too
-  --set      NAME=VALUE: a setting of the servers over app-server, for experiments; goes to target/bench/ too
-  --out      where benchmarks.md and its plots go (default docs/)
+  --quick    one short round of everything, below two minutes; writes to target/bench/
+  --litellm  install LiteLLM's proxy into .tools/ for comparison (743 MB); an installed proxy is always measured
+  --only     some parts: start, turns, cancel, deltas, idle, flood; writes to target/bench/
+  --set      NAME=VALUE: a setting of the app-server servers, for experiments; writes to target/bench/
+  --out      folder for benchmarks.md and its plots (default docs/)
 
-Takes the pinned codex, which it installs from npm into .tools/, or the one that CODEX_BIN names. Best on a machine
-that has nothing else to do.
+Uses CODEX_BIN, or installs the pinned codex from npm into .tools/. The machine should be otherwise idle.
 END
 }
 
@@ -40,7 +39,7 @@ while (($#)); do
             (($# > 1)) || die "--out needs a folder"
             out=$2 && shift
             ;;
-        *) usage >&2 && die "$1 is no option of this script" ;;
+        *) usage >&2 && die "unknown option $1" ;;
     esac
     shift
 done
@@ -56,7 +55,7 @@ make_bench_venv() {
 need_rust
 if [[ -n ${CODEX_BIN:-} ]]; then
     codex=$CODEX_BIN
-    say "codex: $codex, as CODEX_BIN says"
+    say "codex: $codex (CODEX_BIN)"
 else
     need_node
     install_codex
@@ -73,7 +72,7 @@ say "building"
 cargo build --release --locked --bin codex-api --example fake-codex --example bench \
     --manifest-path "$root/Cargo.toml" --target-dir "$target"
 
-# A thousand streams are a thousand sockets, on both sides.
+# A thousand streams need a thousand sockets on both sides.
 ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
 exec "$target/release/examples/bench" --gateway "$target/release/codex-api" --fake "$target/release/examples/fake-codex" \
     --codex "$codex" --out "${out:-$default_out}" ${options[@]+"${options[@]}"}

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds and runs the server on a machine that has Rust and Node and nothing else.
+# Builds and runs the server on a machine with Rust and Node.js.
 set -euo pipefail
 
 # shellcheck source=scripts/setup.sh
@@ -10,12 +10,12 @@ usage() {
 usage: scripts/serve.sh [--demo | --doctor] [--dev] [host] [port] [-- further flags of `codex-api serve`]
 
   --demo    answer from a scripted upstream: the real Codex CLI, no account, no model
-  --doctor  check all that a turn needs (`codex-api doctor`) instead of serving
-  --dev     build without optimisation: quicker to build, slower to run
-  host      default 127.0.0.1; any but loopback needs CODEX_GATEWAY_TOKEN
+  --doctor  run `codex-api doctor` instead of serving
+  --dev     build without optimisation: faster to build, slower to run
+  host      default 127.0.0.1; other addresses than loopback need CODEX_GATEWAY_TOKEN
   port      default 8000
 
-Takes `codex` from CODEX_BIN or PATH; where there is none, installs the pinned CLI from npm into .tools/.
+Uses `codex` from CODEX_BIN or PATH. If there is none, installs the pinned CLI from npm into .tools/.
 Settings come from the environment and from .env in the current directory.
 END
 }
@@ -31,7 +31,7 @@ while (($#)); do
         --doctor) command=doctor ;;
         --dev) profile=dev ;;
         --) shift && break ;;
-        -*) usage >&2 && die "$1 is no option of this script; flags of the server come after --" ;;
+        -*) usage >&2 && die "unknown option $1; flags of the server follow after --" ;;
         *) places+=("$1") ;;
     esac
     shift
@@ -43,27 +43,27 @@ case ${#places[@]} in
     *) usage >&2 && die "too many arguments" ;;
 esac
 
-# Whether somebody has said which codex is to be used. An exported CODEX_BIN would win over the one in .env.
-codex_is_chosen() {
+# Succeeds if the user configured a codex. An exported CODEX_BIN would take precedence over .env.
+codex_is_configured() {
     [[ -n ${CODEX_BIN:-} ]] && return
     [[ ${CODEX_NO_DOTENV:-0} == 0 && -f .env ]] &&
         grep -qE '^[[:space:]]*(export[[:space:]]+)?CODEX_BIN[[:space:]]*=[[:space:]]*[^[:space:]#]' .env
 }
 
 need_rust
-if codex_is_chosen; then
-    say "codex: as CODEX_BIN says"
+if codex_is_configured; then
+    say "codex: configured by CODEX_BIN"
 elif command -v codex >/dev/null 2>&1; then
     say "codex: $(command -v codex)"
 else
     need_node
     install_codex
     export CODEX_BIN=$codex
-    say "codex: $CODEX_BIN (to log in: run it with \`login\`)"
+    say "codex: $CODEX_BIN (run it with \`login\` to log in)"
 fi
 
 target=${CARGO_TARGET_DIR:-$root/target}
 say "building codex-api ($profile); the first time takes some minutes"
 cargo build --profile "$profile" --locked --bin codex-api --manifest-path "$root/Cargo.toml" --target-dir "$target"
-# Cargo's folder for the profile `dev` is `debug`.
+# Cargo's folder of the profile `dev` is `debug`.
 exec "$target/${profile/dev/debug}/codex-api" "$command" "${flags[@]}" "$@"

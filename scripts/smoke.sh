@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Starts scripts/serve.sh --demo as a person would and asks both doors: curl, and buf by reflection. Then SIGTERM.
-# Arguments go to serve.sh: `scripts/smoke.sh --dev` builds faster.
+# Starts scripts/serve.sh --demo, sends a request to both doors (curl, and buf with reflection), then SIGTERM.
+# Arguments are passed to serve.sh: `scripts/smoke.sh --dev` builds faster.
 set -euo pipefail
 
 # shellcheck source=scripts/setup.sh
@@ -10,10 +10,10 @@ need curl "install curl"
 install_buf
 
 log=$(mktemp)
-# Nothing that is set for somebody else's server.
+# Settings of the caller's environment must not apply.
 export CODEX_NO_DOTENV=1
 unset CODEX_GATEWAY_TOKEN
-# The server takes a free port itself: one that was chosen before the build could be taken after it.
+# The server takes a free port itself: a port chosen before the build could be in use after it.
 "$root/scripts/serve.sh" --demo "$@" 127.0.0.1 0 >"$log" 2>&1 &
 server=$!
 finish() {
@@ -28,13 +28,13 @@ fail() {
     die "$*"
 }
 
-# Where it says that it listens, without the colours of a terminal.
+# The address from the log.
 url=
-# 15 minutes for the build; the server itself is there within a second.
+# 15 minutes for the build; the server itself starts within a second.
 for ((second = 0; ; second++)); do
     url=$(sed -n 's|.* is listening .*listen=\(127\.0\.0\.1:[0-9]*\).*|http://\1|p' "$log" | head -n 1)
     [[ -n $url ]] && curl --silent --fail --output /dev/null "$url/healthz" && break
-    kill -0 "$server" 2>/dev/null || fail "serve.sh has ended"
+    kill -0 "$server" 2>/dev/null || fail "serve.sh exited"
     ((second < 900)) || fail "no healthy server within 15 minutes"
     sleep 1
 done
@@ -50,5 +50,5 @@ answer=$("$buf" curl --protocol grpc --http2-prior-knowledge "$url/codex.v1.Code
 kill -TERM "$server"
 code=0
 wait "$server" || code=$?
-((code == 0)) || fail "the server ended with $code on SIGTERM"
-say "serve.sh --demo answers at both doors and stops on SIGTERM"
+((code == 0)) || fail "the server exited with $code on SIGTERM"
+say "serve.sh --demo answers on both doors and stops on SIGTERM"

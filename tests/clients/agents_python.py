@@ -24,7 +24,7 @@ from checks import check, directive, same
 BASE_URL = checks.env("BASE_URL")
 API_KEY = checks.env("API_KEY", "unused")
 MODEL = checks.env("MODEL", "gpt-5.5")
-# Traces go to OpenAI, whichever server the model is on.
+# The SDK would send traces to OpenAI.
 set_tracing_disabled(True)
 
 USAGE = (checks.USAGE["input"], checks.USAGE["output"])
@@ -33,7 +33,7 @@ OSLO = {"name": "get_weather", "arguments": {"city": "Oslo"}}
 TIME = {"name": "get_time", "arguments": {"zone": "CET", "seconds": True}}
 DONE = {"text": "It is warm.", "usage": checks.USAGE}
 CALLED = []
-# The client of the agent that runs, and where its server is after the next call.
+# The client of the running agent, and the address of its server after the next call.
 CLIENTS = []
 MOVES = []
 
@@ -63,7 +63,7 @@ def calling(*calls, **more):
 
 
 def run(*steps, streamed=False, handoffs=(), **options):
-    """Lets an agent go to its end; the result, and what the functions were called with."""
+    """Runs an agent to its end; returns the result and the arguments of the function calls."""
 
     settings = options.pop("model_settings", ModelSettings(include_usage=True))
 

@@ -20,7 +20,7 @@ def check(function):
 
 
 class Skip(Exception):
-    """What is missing for the check."""
+    """Skips the check; the message names what is missing."""
 
 
 def same(got, wanted, what="value"):
@@ -29,7 +29,7 @@ def same(got, wanted, what="value"):
 
 
 def raises(kind, call, *args, **kwargs):
-    """Calls, and returns the error of that kind; anything else fails."""
+    """Calls a function and returns its error of that kind; otherwise fails."""
     try:
         result = call(*args, **kwargs)
     except kind as error:
@@ -44,9 +44,9 @@ def directive(*steps):
     return "@@" + json.dumps(list(steps)) + "@@"
 
 
-# Reported by the upstream as it is, so that counts cannot be right by accident.
+# Scripted usage with unusual values, so that counts cannot match by accident.
 USAGE = {"input": 10, "cached": 4, "output": 2, "reasoning": 1}
-# One message at once, then one that takes far longer than any check waits.
+# One message at once, then one that takes longer than any check waits.
 ENDLESS = {"messages": [{"text": "the beginning"}, {"tokens": 50_000, "delay_ms": 20}]}
 RATE_LIMIT = {
     "status": 429,
@@ -67,12 +67,12 @@ REFUSED = {
     "body": {"error": {"message": "the upstream refuses this", "type": "invalid_request_error", "code": "bad_thing"}},
 }
 TOO_LONG = {"failed": {"code": "context_length_exceeded", "message": "Your input exceeds the context window"}}
-# Fails at once and is not asked again, after a message that the client has seen.
+# Fails without a retry, after a message that the client has received.
 BREAKS_OFF = {
     "messages": [{"text": "part one"}, {"text": "lost"}],
     "failed": {"code": "invalid_prompt", "message": "flagged"},
 }
-# More characters than any server here takes.
+# More characters than the server accepts.
 HUGE = "x" * 1_100_000
 
 
@@ -89,7 +89,7 @@ def png(size=8):
 
 
 def until(what, condition, seconds=20):
-    """Asks until the answer is yes; fails when the time is over."""
+    """Polls until the condition holds; fails after the time limit."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"not within {seconds} s: {what}"
@@ -97,7 +97,7 @@ def until(what, condition, seconds=20):
 
 
 def env(name, default=None):
-    """An environment variable, or the end."""
+    """An environment variable; exits if it is not set."""
     value = os.environ.get(name) or default
     if value is None:
         sys.exit(f"{name} is not set")
@@ -112,7 +112,7 @@ def health(base_url):
 
 
 def main(seconds=300):
-    """Runs the checks whose names hold one of the words of the command line, or all."""
+    """Runs the checks whose names contain an argument of the command line, or all."""
     signal.alarm(seconds)  # Whatever hangs, the caller gets its answer.
     words = sys.argv[1:]
     passed = failed = 0

@@ -88,7 +88,7 @@ def same_usage(usage, times=1):
 
 
 def fails(code, call):
-    """Calls, and returns the error if it has that code."""
+    """Calls a function and returns its error with that code; otherwise fails."""
     error = checks.raises(grpc.RpcError, call)
     same((error.code(), bool(error.details())), (code, True), f"code of {error.details()!r}, and whether it says why")
     return error

@@ -21,10 +21,10 @@ const MODEL = process.env.MODEL || "gpt-5.5";
 const OPTIONS = { baseURL: BASE_URL, apiKey: API_KEY, maxRetries: 0, timeout: 60_000 };
 const client = new OpenAI(OPTIONS);
 
-// Reported by the upstream as it is, so that counts cannot be right by accident.
+// Scripted usage with unusual values, so that counts cannot match by accident.
 const USAGE = { input: 10, cached: 4, output: 2, reasoning: 1 };
 const HELLO = { text: "hello world", usage: USAGE };
-// One message at once, then one that takes far longer than any check waits.
+// One message at once, then one that takes longer than any check waits.
 const ENDLESS = { messages: [{ text: "the beginning" }, { tokens: 50_000, delay_ms: 20 }] };
 const error = (message, type, code) => ({ error: { message, type, code } });
 const RATE_LIMIT = { status: 429, body: error("Rate limit reached", "requests", "rate_limit_exceeded") };
@@ -34,7 +34,7 @@ const NO_MODEL = {
 };
 const REFUSED = { status: 400, body: error("the upstream refuses this", "invalid_request_error", "bad_thing") };
 const TOO_LONG = { failed: { code: "context_length_exceeded", message: "Your input exceeds the context window" } };
-// Fails at once and is not asked again, after a message that the client has seen.
+// Fails without a retry, after a message that the client has received.
 const BREAKS_OFF = {
   messages: [{ text: "part one" }, { text: "lost" }],
   failed: { code: "invalid_prompt", message: "flagged" },
@@ -154,7 +154,7 @@ const checks = {
   },
 
   async notices_break_nothing() {
-    // Codex warns of a model that it does not know.
+    // Codex warns about an unknown model.
     const model = "a-model-that-nobody-knows";
     const got = await create(HELLO, { model });
     assert.equal(said(got), "hello world");
@@ -353,7 +353,7 @@ const checks = {
 const words = process.argv.slice(2);
 const chosen = Object.entries(checks).filter(([name]) => !words.length || words.some((word) => name.includes(word)));
 if (!chosen.length) throw new Error("no check ran");
-// Whatever hangs, the caller gets its answer.
+// Limits the whole run, so that a hanging check ends it.
 setTimeout(() => {
   console.log("FAIL: 300 s are over");
   process.exit(1);

@@ -72,7 +72,7 @@ def chat():
 
 @check
 def notices_break_nothing():
-    # Codex warns of a model that it does not know.
+    # Codex warns about an unknown model.
     options = {"model": "a-model-that-nobody-knows", "messages": user(HELLO)}
     got = CLIENT.chat.completions.create(**options)
     same(said(got), "hello world", "content")

@@ -1,7 +1,7 @@
 // Tool loops of the official openai-node: `runTools`, which calls the functions and asks again by itself.
 //
 // BASE_URL=http://127.0.0.1:PORT/v1, API_KEY; MODEL if not gpt-5.5. The server runs on the scripted upstream, with an
-// engine that has client tools. BASE_URL_RESTARTED is the same server after a restart: one that remembers nothing.
+// engine that has client tools. BASE_URL_RESTARTED is a second server, like the first one after a restart.
 // NODE_MODULES names the folder that package.json was installed in, if it is not this one.
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
@@ -20,7 +20,7 @@ const MODEL = process.env.MODEL || "gpt-5.5";
 const OPTIONS = { baseURL: BASE_URL, apiKey: process.env.API_KEY || "unused", maxRetries: 0, timeout: 60_000 };
 const client = new OpenAI(OPTIONS);
 
-// Reported by the upstream as it is, so that counts cannot be right by accident.
+// Scripted usage with unusual values, so that counts cannot match by accident.
 const USAGE = { input: 10, cached: 4, output: 2, reasoning: 1 };
 const ROME = { name: "getWeather", arguments: { city: "Rome" } };
 const OSLO = { name: "getWeather", arguments: { city: "Oslo" } };
@@ -29,7 +29,7 @@ const DONE = { text: "It is warm.", usage: USAGE };
 const calling = (...calls) => ({ calls, usage: USAGE });
 const user = (...steps) => [{ role: "user", content: `@@${JSON.stringify(steps)}@@` }];
 
-// The client's functions, and what they were called with.
+// The client's functions and the arguments of their calls.
 function functions() {
   const called = [];
   const tools = [
@@ -65,7 +65,7 @@ function runTools(steps, more = {}) {
   return { runner, called };
 }
 
-// Without the functions themselves: for requests by hand.
+// The declarations alone, for requests without a runner.
 const OFFERED = functions().tools.map(({ type, function: { name, description, parameters, strict } }) => ({
   type,
   function: { name, description, parameters, ...(strict ? { strict } : {}) },
@@ -179,7 +179,7 @@ const checks = {
   async a_named_function() {
     const tool_choice = { type: "function", function: { name: "getTime" } };
     const { runner, called } = runTools([calling(TIME), DONE], { tool_choice });
-    // A runner ends behind a call that was asked for by name.
+    // A runner stops after a call that tool_choice named.
     await runner.done();
     assert.deepEqual(called, ["time CET"]);
   },
@@ -208,7 +208,7 @@ const checks = {
 const words = process.argv.slice(2);
 const chosen = Object.entries(checks).filter(([name]) => !words.length || words.some((word) => name.includes(word)));
 if (!chosen.length) throw new Error("no check ran");
-// Whatever hangs, the caller gets its answer.
+// Limits the whole run, so that a hanging check ends it.
 setTimeout(() => {
   console.log("FAIL: 300 s are over");
   process.exit(1);

@@ -60,13 +60,13 @@ def run(call):
 
 
 def answered(message):
-    """The assistant's message as the SDK has it, and the results of its calls."""
+    """The assistant's message as the SDK returns it, and the results of its calls."""
     results = [{"role": "tool", "tool_call_id": call.id, "content": run(call)} for call in message.tool_calls]
     return [message, *results]
 
 
 def loop(messages, client=CLIENT, rounds=10, **more):
-    """Asks until the model has no more calls; the answers, last one last."""
+    """Runs the tool loop until the model makes no more calls; returns all answers in order."""
     answers = []
     for _ in range(rounds):
         got = client.chat.completions.create(model=MODEL, messages=messages, tools=TOOLS, **more)
@@ -135,7 +135,7 @@ def several_rounds():
 
 @check
 def what_the_model_saw():
-    # The second answer tells what reached the model: everything, in order.
+    # The second answer echoes the items that reached the model, in order.
     _, last = loop(user(calling(ROME, TIME, text="Wait.", reasoning="hm"), {"echo": True}))
     seen = json.loads(last.choices[0].message.content)
     wanted_items = ["user", "reasoning", "assistant", *["function_call"] * 2, *["function_call_output"] * 2]
