@@ -8,11 +8,13 @@ pub mod exec;
 mod image;
 pub mod process;
 mod selector;
+mod tool;
 mod turn;
 
 pub use check::{Check, Outcome};
 pub use image::{Image, ImageKind};
 pub use selector::{ChoiceError, choose, examine};
+pub use tool::{Parameters, ResponseSchema, Tool};
 pub(crate) use turn::THOUGHT_BREAK;
 pub use turn::{
     Events, Format, LONGEST_CALL_ID, Message, Part, Role, ToolChoice, Turn, TurnEvent, TurnGuard,

@@ -1,10 +1,13 @@
 //! What an engine gets and gives: one validated turn and its events.
 
-use std::{any::Any, fmt, pin::Pin};
+use std::{any::Any, fmt, pin::Pin, sync::Arc};
 
 use futures_util::Stream;
 
-use super::image::Image;
+use super::{
+    image::Image,
+    tool::{ResponseSchema, Tool},
+};
 use crate::{
     config::{Profile, Sandbox},
     error::Error,
@@ -26,8 +29,8 @@ pub struct Turn {
     pub model: String,
     /// The conversation, oldest first, never empty.
     pub messages: Vec<Message>,
-    /// Functions of the client.
-    pub tools: Vec<pb::Tool>,
+    /// Functions of the client. Shared by the choices of a request.
+    pub tools: Arc<[Tool]>,
     /// How the model may use `tools`; whatever it says, there are none where the client allows none.
     pub tool_choice: ToolChoice,
     /// Whether the model may call several tools at once.
@@ -109,8 +112,8 @@ pub enum Format {
     Text,
     /// A JSON object, by instruction.
     JsonObject,
-    /// JSON by a schema (JSON text of an object), enforced upstream.
-    JsonSchema(String),
+    /// JSON by a schema, which the upstream enforces. Shared by the choices of a request.
+    JsonSchema(Arc<ResponseSchema>),
 }
 
 impl Format {

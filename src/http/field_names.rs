@@ -1,18 +1,18 @@
-//! The client's names for the fields of the contract: an error that the core words as `messages[0].parts[1].image`
-//! is about `messages[0].content[1].image_url` for whoever speaks OpenAI.
+//! Maps the contract's field names in errors to OpenAI's: `messages[0].parts[1].image` is
+//! `messages[0].content[1].image_url` in a chat completion request.
 
-/// What the client called things that OpenAI has several names or forms for.
+/// The names and forms that a request used, where OpenAI has several.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FieldNames {
-    /// The name under which a limit of output tokens was given.
+    /// `max_completion_tokens` or `max_tokens`.
     pub(super) max_output_tokens: &'static str,
-    /// The name under which an effort was given.
+    /// `reasoning_effort` or `reasoning.effort`.
     pub(super) reasoning_effort: &'static str,
-    /// For each message, whether its content was one string and so has no parts to point at.
+    /// For each message, whether its content was one string, which has no parts to name.
     pub(super) string_contents: Vec<bool>,
 }
 
-/// The request header for the contract's `timeout`.
+/// Request header for the contract's `timeout`.
 pub(super) const TIMEOUT_HEADER: &str = "x-codex-timeout-seconds";
 
 impl Default for FieldNames {
@@ -26,7 +26,7 @@ impl Default for FieldNames {
 }
 
 impl FieldNames {
-    /// The client's name for a field of the contract; a field of the same name keeps it.
+    /// Returns the client's name of a field of the contract.
     pub(super) fn param(&self, field: &str) -> String {
         let steps: Vec<&str> = field.split('.').collect();
         match steps.as_slice() {
@@ -36,6 +36,7 @@ impl FieldNames {
             ["timeout"] => TIMEOUT_HEADER.to_owned(),
             ["tool_choice", "name"] => "tool_choice.function.name".to_owned(),
             ["tool_choice", "mode"] => "tool_choice".to_owned(),
+            [tool, "parameters_json"] if tool.starts_with("tools[") => format!("{tool}.function.parameters"),
             [tool, rest @ ..] if tool.starts_with("tools[") && !rest.is_empty() => {
                 format!("{tool}.function.{}", rest.join("."))
             }
@@ -74,8 +75,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_of_the_contract_get_the_clients_names() {
-        let words = FieldNames {
+    fn param_contract_fields_get_openai_names() {
+        let names = FieldNames {
             max_output_tokens: "max_tokens",
             reasoning_effort: "reasoning.effort",
             string_contents: vec![false, true],
@@ -91,6 +92,7 @@ mod tests {
             ("tools", "tools"),
             ("tools[2]", "tools[2]"),
             ("tools[2].parameters", "tools[2].function.parameters"),
+            ("tools[2].parameters_json", "tools[2].function.parameters"),
             ("tool_choice.name", "tool_choice.function.name"),
             ("tool_choice", "tool_choice"),
             ("messages", "messages"),
@@ -107,7 +109,7 @@ mod tests {
             ("messages[0].tool_call_id", "messages[0].tool_call_id"),
             ("response_format.json_schema.schema", "response_format.json_schema.schema"),
         ] {
-            assert_eq!(words.param(field), param);
+            assert_eq!(names.param(field), param);
         }
     }
 }

@@ -108,7 +108,7 @@ impl Service {
     async fn start(&self, metadata: &MetadataMap, request: pb::ChatRequest) -> Result<EventStream, Error> {
         let presence = self.present.token();
         self.resize();
-        let parsed = self.rules.parse(request, self.admission.capacity())?;
+        let parsed = self.rules.validate(request, self.admission.capacity())?;
         self.engine.check(&parsed.turn)?;
         let deadline = Deadline::new(self.rules.limits.timeout, metadata, parsed.timeout)?;
         let mut account = TurnLog::new(chat_id(), parsed.turn.model.clone(), "", parsed.n);
@@ -131,7 +131,7 @@ impl Service {
         let (choices, system_fingerprint) = begun.inspect_err(|error| account.failed(error))?;
         let started = pb::Started {
             created_unix_seconds: unix_seconds(),
-            model: parsed.model_asked,
+            model: parsed.requested_model,
             system_fingerprint,
         };
         Ok(StartedRequest { account, deadline, started, choices, stop: self.stop.clone(), presence }.run())

@@ -8,6 +8,7 @@ mod edges;
 mod loops;
 mod refused;
 mod replay;
+mod schemas;
 pub mod seen;
 pub mod ways;
 

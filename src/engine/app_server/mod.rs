@@ -19,7 +19,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
     history::{InitialHistory, turn_cache::TurnCache},
-    tools::ToolSet,
+    tools::schema_compiler::SchemaCompiler,
     translate::Translator,
     turn::{TurnDriver, params::ThreadParams, start::TurnStart},
     worker::{
@@ -52,6 +52,7 @@ pub(super) struct AppServer {
     pool: Arc<Pool>,
     memory: Arc<TurnCache>,
     workshop: Arc<WorkerFactory>,
+    schemas: SchemaCompiler,
     launcher: Launcher,
     tasks: TaskTracker,
     /// Those that conduct turns.
@@ -77,6 +78,7 @@ impl AppServer {
         Ok(Self {
             pool,
             workshop,
+            schemas: SchemaCompiler::default(),
             memory: Arc::new(TurnCache::new(MEMORY_TURNS, MEMORY_BYTES)),
             launcher,
             tasks,
@@ -122,7 +124,7 @@ impl AppServer {
 #[tonic::async_trait]
 impl Engine for AppServer {
     async fn run(&self, mut turn: Turn, slot: TurnGuard) -> Result<Events, Error> {
-        let tools = ToolSet::new(&turn)?;
+        let tools = self.schemas.tool_set(&turn).await?;
         let opening = InitialHistory::of(&turn, &tools, &self.memory);
         let setting = ThreadParams::of(&turn, &self.codex, &tools, &opening);
         if self.log.debug {
@@ -160,8 +162,7 @@ impl Engine for AppServer {
     }
 
     fn check(&self, turn: &Turn) -> Result<(), Error> {
-        self.workshop.kit().check(turn)?;
-        ToolSet::new(turn).map(drop)
+        self.workshop.kit().check(turn)
     }
 
     fn profiles(&self) -> Vec<Profile> {

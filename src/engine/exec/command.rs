@@ -98,7 +98,7 @@ fn files(turn: &Turn, prompt: &Prompt, scratch: &Path, arguments: &mut Arguments
     let scratch = tempfile::Builder::new().prefix("codex-api-").permissions(ours).tempdir_in(scratch)?;
     if let Some(schema) = schema {
         let file = scratch.path().join("schema.json");
-        fs::write(&file, schema)?;
+        fs::write(&file, &schema.text)?;
         arguments.path("--output-schema=", &file);
     }
     for (index, image) in prompt.images.iter().enumerate() {

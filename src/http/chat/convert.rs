@@ -1,43 +1,44 @@
-//! From the body of a chat completion request to the contract's `ChatRequest`. What the contract itself rules
-//! (limits, roles, unknown models) is left to the core.
+//! Converts the body of a chat completion request into the contract's `ChatRequest`. The core validates what the contract
+//! limits: sizes, roles, model names.
 
 use super::{
     extra_params,
-    messages::message,
-    request,
-    request::{ChatCompletionRequest, ResponseFormat, TextOr},
-    tools,
+    messages::convert_message,
+    request::{ChatCompletionRequest, ResponseFormat, StreamOptions, TextOr},
+    tools::{convert_tool_choice, convert_tools, truncate_for_error},
 };
 use crate::{
     http::{error::ApiError, field_names::FieldNames},
     pb::{self, response_format::Format, tool_choice::Mode},
 };
 
-/// What the client asked for.
+/// A chat completion request in the contract's terms, and what only this door needs of it.
 #[derive(Debug, PartialEq)]
 pub(super) struct ConvertedRequest {
-    /// The turn.
+    /// The request for the core.
     pub(super) request: pb::ChatRequest,
-    /// How the answer is sent; whole when absent.
-    pub(super) stream: Option<Streamed>,
-    /// What the client called things.
-    pub(super) words: FieldNames,
-    /// Parameters that made no difference.
-    pub(super) ignored: Vec<String>,
+    /// How the answer is streamed; `None` sends one JSON object.
+    pub(super) stream: Option<Streaming>,
+    /// The names that the client used, for errors.
+    pub(super) field_names: FieldNames,
+    /// Parameters without effect, for the response header.
+    pub(super) ignored_params: Vec<String>,
 }
 
 /// How a stream is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Streamed {
-    /// Whether usage comes at the end.
+pub(super) struct Streaming {
+    /// Whether the last chunk has the usage.
     pub(super) include_usage: bool,
 }
 
-impl ConvertedRequest {
-    /// Translates a body, or says which parameter cannot be.
-    pub(super) fn of(wire: ChatCompletionRequest) -> Result<Self, ApiError> {
-        let mut ignored = extra_params::ignored(&wire.extra)?;
-        let stream = streamed(wire.stream, wire.stream_options.as_ref())?;
+impl TryFrom<ChatCompletionRequest> for ConvertedRequest {
+    type Error = ApiError;
+
+    /// Converts a body. The error names the parameter that has no equivalent.
+    fn try_from(wire: ChatCompletionRequest) -> Result<Self, ApiError> {
+        let mut ignored_params = extra_params::ignored_params(&wire.extra)?;
+        let stream = streaming(wire.stream, wire.stream_options.as_ref())?;
         let (max_output_tokens, max_name) = match (wire.max_completion_tokens, wire.max_tokens) {
             (Some(newer), _) => (Some(newer), "max_completion_tokens"),
             (None, older) => (older, "max_tokens"),
@@ -52,32 +53,32 @@ impl ConvertedRequest {
         if messages.is_empty() {
             return Err(ApiError::invalid("messages", "messages must be a list of at least one message"));
         }
-        let words = FieldNames {
+        let field_names = FieldNames {
             max_output_tokens: max_name,
             reasoning_effort: effort_name,
             string_contents: messages.iter().map(|m| matches!(m.content, Some(TextOr::Text(_)))).collect(),
         };
         if let Some(schema) = wire.response_format.as_ref().and_then(|format| format.json_schema.as_ref()) {
-            // Codex has no place for the one and knows no other way than the other.
+            // Codex has no parameter for a description, and its schemas are always strict.
             let described = schema.description.as_ref().is_some_and(|text| !text.is_empty());
-            let given = [("description", described), ("strict", schema.strict == Some(false))];
-            let given = given.into_iter().filter(|(_, given)| *given);
-            ignored.extend(given.map(|(name, _)| format!("response_format.json_schema.{name}")));
+            let ignored = [("description", described), ("strict", schema.strict == Some(false))];
+            let ignored = ignored.into_iter().filter(|(_, ignored)| *ignored);
+            ignored_params.extend(ignored.map(|(name, _)| format!("response_format.json_schema.{name}")));
         }
-        let tools = tools::tools(wire.tools.unwrap_or_default())?;
-        let choice = wire.tool_choice.as_ref().map(tools::choice).transpose()?;
+        let tools = convert_tools(wire.tools.unwrap_or_default())?;
+        let choice = wire.tool_choice.as_ref().map(convert_tool_choice).transpose()?;
         let request = pb::ChatRequest {
             model: wire.model.unwrap_or_default(),
             messages: messages
                 .into_iter()
                 .enumerate()
-                .map(|(index, wire)| message(wire, &format!("messages[{index}]")))
+                .map(|(index, wire)| convert_message(wire, &format!("messages[{index}]")))
                 .collect::<Result<_, _>>()?,
-            // Without tools these two words ask for nothing, and many clients always send one of them.
+            // Many clients send `auto` or `none` also without tools, where both have no effect.
             tool_choice: choice.filter(|c| !tools.is_empty() || !matches!(c.mode(), Mode::Auto | Mode::None)),
             parallel_tool_calls: wire.parallel_tool_calls.filter(|_| !tools.is_empty()),
             tools,
-            response_format: wire.response_format.map(format).transpose()?,
+            response_format: wire.response_format.map(convert_format).transpose()?,
             reasoning_effort: effort,
             stop: match wire.stop {
                 None => Vec::new(),
@@ -92,17 +93,14 @@ impl ConvertedRequest {
             timeout: None,
             reasoning_summary: summary.unwrap_or_default(),
         };
-        Ok(Self { request, stream, words, ignored })
+        Ok(Self { request, stream, field_names, ignored_params })
     }
 }
 
-fn streamed(
-    stream: Option<bool>,
-    options: Option<&request::StreamOptions>,
-) -> Result<Option<Streamed>, ApiError> {
+fn streaming(stream: Option<bool>, options: Option<&StreamOptions>) -> Result<Option<Streaming>, ApiError> {
     let include_usage = options.and_then(|options| options.include_usage).unwrap_or_default();
     match (stream.unwrap_or_default(), options) {
-        (true, _) => Ok(Some(Streamed { include_usage })),
+        (true, _) => Ok(Some(Streaming { include_usage })),
         (false, None) => Ok(None),
         (false, Some(_)) => Err(ApiError::invalid(
             "stream_options",
@@ -111,7 +109,7 @@ fn streamed(
     }
 }
 
-fn format(wire: ResponseFormat) -> Result<pb::ResponseFormat, ApiError> {
+fn convert_format(wire: ResponseFormat) -> Result<pb::ResponseFormat, ApiError> {
     let format = match (wire.kind.as_str(), wire.json_schema) {
         ("text", _) => Format::Text(pb::TextFormat {}),
         ("json_object", _) => Format::JsonObject(pb::JsonObjectFormat {}),
@@ -131,11 +129,11 @@ fn format(wire: ResponseFormat) -> Result<pb::ResponseFormat, ApiError> {
             return Err(ApiError::invalid(param, format!("{param} is missing")));
         }
         (other, _) => {
-            let what = format!(
+            let message = format!(
                 "response_format.type: `{}` is not one of text, json_object, json_schema",
-                tools::short(other)
+                truncate_for_error(other)
             );
-            return Err(ApiError::invalid("response_format.type", what));
+            return Err(ApiError::invalid("response_format.type", message));
         }
     };
     Ok(pb::ResponseFormat { format: Some(format) })

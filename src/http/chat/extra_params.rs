@@ -1,39 +1,39 @@
-//! Top-level parameters that the contract has no place for: which are refused by name, which make no difference
-//! and are only named, which ask for nothing.
+//! Top-level parameters without a field in the contract: some are refused, some are ignored and reported, some have no
+//! effect.
 
 use serde_json::{Map, Value};
 
 use crate::http::error::ApiError;
 
-/// What becomes of a parameter.
+/// How the server treats a parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
-    /// It asks for what happens anyway.
-    Fulfilled,
-    /// It makes no difference here, and the answer says so.
+enum Param {
+    /// The value is what the server does anyway.
+    NoOp,
+    /// The value has no effect; a response header reports the parameter.
     Ignored,
-    /// The answer would not be what was asked for: why not, and what to do instead.
+    /// The answer would differ from the request: the reason, and the alternative.
     Refused(&'static str),
 }
 
-use Verdict::{Fulfilled, Ignored, Refused};
+use Param::{Ignored, NoOp, Refused};
 
-fn judge(name: &str, value: &Value) -> Verdict {
+fn classify_param(name: &str, value: &Value) -> Param {
     match name {
         "functions" => Refused("`functions` is the old form of `tools`; send `tools`"),
         "function_call" => Refused("`function_call` is the old form of `tool_choice`; send `tool_choice`"),
-        "logprobs" if value != &Value::Bool(false) => Refused("Codex does not tell log probabilities"),
-        "top_logprobs" if value.as_f64() != Some(0.0) => Refused("Codex does not tell log probabilities"),
-        "logprobs" | "top_logprobs" => Fulfilled,
-        "logit_bias" if value.as_object().is_some_and(Map::is_empty) => Fulfilled,
-        "logit_bias" => Refused("Codex takes no token biases; say in a message what to avoid or prefer"),
-        "audio" => Refused("Codex makes no audio"),
-        "modalities" if is_text_only(value) => Fulfilled,
+        "logprobs" if value != &Value::Bool(false) => Refused("Codex does not report log probabilities"),
+        "top_logprobs" if value.as_f64() != Some(0.0) => Refused("Codex does not report log probabilities"),
+        "logprobs" | "top_logprobs" => NoOp,
+        "logit_bias" if value.as_object().is_some_and(Map::is_empty) => NoOp,
+        "logit_bias" => Refused("Codex has no token biases; describe in a message what to avoid or prefer"),
+        "audio" => Refused("Codex produces no audio"),
+        "modalities" if is_text_only(value) => NoOp,
         "modalities" => Refused("Codex answers with text only; send `[\"text\"]` or nothing"),
         "web_search_options" => Refused(
-            "web search is the operator's to allow (CODEX_ENABLE_SEARCH); the agent then searches by itself",
+            "only the operator can allow web search (CODEX_ENABLE_SEARCH); the agent then searches by itself",
         ),
-        // Sampling hints, bookkeeping of the platform, fields of other servers: the answer is as good without.
+        // Sampling hints, bookkeeping of the platform, fields of other servers: none of them changes the answer.
         _ => Ignored,
     }
 }
@@ -42,27 +42,27 @@ fn is_text_only(value: &Value) -> bool {
     value.as_array().is_some_and(|kinds| kinds.iter().all(|kind| kind == "text"))
 }
 
-/// Most names in the header of the answer.
-const MAX_NAMES: usize = 32;
+/// Maximum number of names in the response header.
+const MAX_HEADER_NAMES: usize = 32;
 
-/// The names of the parameters that are ignored, fit for a header; an error for the first that cannot be.
-pub(super) fn ignored(extra: &Map<String, Value>) -> Result<Vec<String>, ApiError> {
+/// Returns the names of the ignored parameters for a header, or an error for the first refused parameter.
+pub(super) fn ignored_params(extra: &Map<String, Value>) -> Result<Vec<String>, ApiError> {
     let mut names = Vec::new();
     for (name, value) in extra.iter().filter(|(_, value)| !value.is_null()) {
-        match judge(name, value) {
-            Fulfilled => {}
+        match classify_param(name, value) {
+            NoOp => {}
             Ignored => names.push(name),
             Refused(why) => return Err(ApiError::unsupported(name, format!("{name}: {why}"))),
         }
     }
     names.sort_unstable();
-    Ok(names.into_iter().filter(|name| is_plain(name)).take(MAX_NAMES).cloned().collect())
+    Ok(names.into_iter().filter(|name| is_header_name(name)).take(MAX_HEADER_NAMES).cloned().collect())
 }
 
-/// Whether a name can stand in a header's list; the others are not worth an escape.
-fn is_plain(name: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
-    (1..=64).contains(&name.len()) && name.bytes().all(plain)
+/// Returns `true` for a name that a header's list can hold. Others are left out instead of escaped.
+fn is_header_name(name: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+    (1..=64).contains(&name.len()) && name.bytes().all(is_allowed)
 }
 
 #[cfg(test)]
@@ -71,11 +71,11 @@ mod tests {
     use serde_json::json;
 
     fn ignored_of(body: &Value) -> Result<Vec<String>, ApiError> {
-        ignored(body.as_object().unwrap())
+        ignored_params(body.as_object().unwrap())
     }
 
     #[test]
-    fn hints_are_named_and_nothing_is_said_of_what_is_fulfilled_or_null() {
+    fn ignored_params_hints_are_reported_but_no_ops_and_nulls_are_not() {
         for (body, names) in [
             (json!({}), &[][..]),
             (json!({"temperature": 0.2, "top_p": 1, "seed": 7}), &["seed", "temperature", "top_p"]),
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_done_is_refused_by_name() {
+    fn ignored_params_unsupported_is_refused_by_name() {
         for (name, value) in [
             ("functions", json!([])),
             ("function_call", json!("auto")),
@@ -122,8 +122,8 @@ mod tests {
     }
 
     #[test]
-    fn the_header_stays_short() {
+    fn ignored_params_of_many_are_limited() {
         let many: Map<String, Value> = (0..1000).map(|n| (format!("p{n}"), json!(1))).collect();
-        assert_eq!(ignored(&many).unwrap().len(), MAX_NAMES);
+        assert_eq!(ignored_params(&many).unwrap().len(), MAX_HEADER_NAMES);
     }
 }

@@ -1,5 +1,4 @@
-//! From `image_url` to bytes. Only `data:` URLs: this server fetches nothing. What the bytes are is checked by the
-//! core.
+//! Decodes an `image_url`. Only `data:` URLs: this server fetches nothing. The core checks the format of the bytes.
 
 use base64::{
     Engine as _, alphabet,
@@ -9,46 +8,46 @@ use base64::{
 use super::request::ImageUrl;
 use crate::{http::error::ApiError, pb};
 
-/// Padding is often forgotten and never needed.
+/// Clients often leave padding out, and decoding needs none.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// Reads an image; `param` is its place in the request.
-pub(super) fn image(image_url: ImageUrl, param: &str) -> Result<pb::Image, ApiError> {
+/// Decodes an image; `param` is its place in the request.
+pub(super) fn decode_image(image_url: ImageUrl, param: &str) -> Result<pb::Image, ApiError> {
     let ImageUrl { url, detail } = image_url;
-    let invalid = |what: &str| ApiError::invalid(param, format!("{param}: {what}"));
+    let invalid = |error: &str| ApiError::invalid(param, format!("{param}: {error}"));
     let (scheme, rest) =
         url.split_once(':').ok_or_else(|| invalid("not a URL; send `data:image/png;base64,…`"))?;
     match scheme.to_ascii_lowercase().as_str() {
         "data" => {}
         "http" | "https" => {
-            let why =
-                "this server does not fetch images; send the picture itself as `data:image/png;base64,…`";
-            return Err(ApiError::unsupported(param, format!("{param}: {why}")));
+            let error = "this server does not fetch images; send the image as `data:image/png;base64,…`";
+            return Err(ApiError::unsupported(param, format!("{param}: {error}")));
         }
-        _ => return Err(invalid("only `data:` URLs are taken; send `data:image/png;base64,…`")),
+        _ => return Err(invalid("only `data:` URLs are accepted; send `data:image/png;base64,…`")),
     }
     let (kind, text) = rest.split_once(',').ok_or_else(|| invalid("a `data:` URL without a comma"))?;
     let kind = kind.to_ascii_lowercase();
     let mut kind = kind.split(';').map(str::trim);
     match kind.next().unwrap_or_default() {
         "image/png" | "image/jpeg" | "image/jpg" | "image/webp" | "image/gif" => {}
-        _ => return Err(invalid("only image/png, image/jpeg, image/webp and image/gif are taken")),
+        _ => return Err(invalid("only image/png, image/jpeg, image/webp and image/gif are accepted")),
     }
     if kind.next_back() != Some("base64") {
         return Err(invalid("the data must be base64: `data:image/png;base64,…`"));
     }
-    let data = decode(text).map_err(|error| invalid(&format!("the data is not valid base64: {error}")))?;
+    let data =
+        decode_base64(text).map_err(|error| invalid(&format!("the data is not valid base64: {error}")))?;
     if data.is_empty() {
         return Err(invalid("the image is empty"));
     }
     Ok(pb::Image { data: data.into(), detail: detail.unwrap_or_default() })
 }
 
-fn decode(text: &str) -> Result<Vec<u8>, base64::DecodeError> {
-    // Encoders for mail break lines.
+fn decode_base64(text: &str) -> Result<Vec<u8>, base64::DecodeError> {
+    // MIME encoders break lines.
     if text.bytes().any(|byte| byte.is_ascii_whitespace()) {
         return BASE64.decode(text.split_ascii_whitespace().collect::<String>());
     }
@@ -59,9 +58,9 @@ fn decode(text: &str) -> Result<Vec<u8>, base64::DecodeError> {
 mod tests {
     use super::*;
 
-    fn read(url: &str) -> Result<Vec<u8>, serde_json::Value> {
+    fn decode(url: &str) -> Result<Vec<u8>, serde_json::Value> {
         let url = ImageUrl { url: url.to_owned(), detail: Some("low".into()) };
-        match image(url, "messages[0].content[1].image_url") {
+        match decode_image(url, "messages[0].content[1].image_url") {
             Ok(image) => {
                 assert_eq!(image.detail, "low");
                 Ok(image.data.to_vec())
@@ -71,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn data_urls_are_decoded_with_and_without_padding_and_line_breaks() {
+    fn decode_image_accepts_missing_padding_and_line_breaks() {
         for url in [
             "data:image/png;base64,AAEC/w==",
             "data:image/png;base64,AAEC/w",
@@ -81,12 +80,12 @@ mod tests {
             "data:image/webp;base64,AAEC/w==",
             "data:image/gif;base64,AAEC/w==",
         ] {
-            assert_eq!(read(url).unwrap(), [0, 1, 2, 255], "{url}");
+            assert_eq!(decode(url).unwrap(), [0, 1, 2, 255], "{url}");
         }
     }
 
     #[test]
-    fn everything_else_is_refused_by_its_place() {
+    fn decode_image_other_urls_are_refused_by_place() {
         for (url, code, word) in [
             ("https://example.test/a.png", "unsupported_parameter", "does not fetch"),
             ("HTTP://example.test/a.png", "unsupported_parameter", "does not fetch"),
@@ -101,7 +100,7 @@ mod tests {
             ("data:image/png;base64,%%%", "invalid_value", "not valid base64"),
             ("data:image/png;base64,AAEC/w===", "invalid_value", "not valid base64"),
         ] {
-            let error = read(url).unwrap_err();
+            let error = decode(url).unwrap_err();
             assert_eq!(error["param"], "messages[0].content[1].image_url", "{url}");
             assert_eq!(error["code"], code, "{url}");
             assert!(error["message"].as_str().unwrap().contains(word), "{url}: {error}");

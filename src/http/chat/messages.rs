@@ -1,26 +1,25 @@
-//! The conversation in the contract's words. Parts keep their numbers, so that an error of the core points at the
-//! right one.
+//! Converts messages to the contract's. Parts keep their indexes, so that an error of the core names the right one.
 
 use super::{
-    image::image,
+    image::decode_image,
     request::{Message, Part, TextOr},
-    tools::{calls, short},
+    tools::{convert_calls, truncate_for_error},
 };
 use crate::{
     http::error::ApiError,
     pb::{self, content_part},
 };
 
-/// Translates one message; `at` is its place in the request.
-pub(super) fn message(message: Message, at: &str) -> Result<pb::Message, ApiError> {
+/// Converts one message; `at` is its place in the request.
+pub(super) fn convert_message(message: Message, at: &str) -> Result<pb::Message, ApiError> {
     let role = role(&message.role, at)?;
     if message.function_call.is_some() {
-        let what = format!("{at}.function_call is the old form of `tool_calls`; send `tool_calls`");
-        return Err(ApiError::unsupported(format!("{at}.function_call"), what));
+        let error = format!("{at}.function_call is the old form of `tool_calls`; send `tool_calls`");
+        return Err(ApiError::unsupported(format!("{at}.function_call"), error));
     }
     if message.audio.is_some() {
-        let what = format!("{at}.audio: there is no earlier audio answer; send the text as `content`");
-        return Err(ApiError::unsupported(format!("{at}.audio"), what));
+        let error = format!("{at}.audio: there is no earlier audio answer; send the text as `content`");
+        return Err(ApiError::unsupported(format!("{at}.audio"), error));
     }
     let mut parts = match message.content {
         None => Vec::new(),
@@ -32,34 +31,36 @@ pub(super) fn message(message: Message, at: &str) -> Result<pb::Message, ApiErro
                 .collect::<Result<_, _>>()?
         }
     };
-    // Where OpenAI puts the words of a model that would not answer: they are still what it said.
+    // OpenAI's field for the text of a model that refused to answer.
     parts.extend(message.refusal.filter(|_| role == pb::Role::Assistant).map(text_part));
     Ok(pb::Message {
         role: role.into(),
         parts,
         name: message.name.unwrap_or_default(),
-        tool_calls: calls(message.tool_calls.unwrap_or_default(), at)?,
+        tool_calls: convert_calls(message.tool_calls.unwrap_or_default(), at)?,
         tool_call_id: message.tool_call_id.unwrap_or_default(),
     })
 }
 
-fn role(word: &str, at: &str) -> Result<pb::Role, ApiError> {
+fn role(name: &str, at: &str) -> Result<pb::Role, ApiError> {
     let param = format!("{at}.role");
-    match word {
+    match name {
         "system" => Ok(pb::Role::System),
         "developer" => Ok(pb::Role::Developer),
         "user" => Ok(pb::Role::User),
         "assistant" => Ok(pb::Role::Assistant),
         "tool" => Ok(pb::Role::Tool),
         "function" => {
-            let what =
+            let error =
                 format!("{param}: `function` is the old form of `tool`; send `tool` with `tool_call_id`");
-            Err(ApiError::unsupported(param, what))
+            Err(ApiError::unsupported(param, error))
         }
         other => {
-            let what =
-                format!("{param}: `{}` is not one of system, developer, user, assistant, tool", short(other));
-            Err(ApiError::invalid(param, what))
+            let error = format!(
+                "{param}: `{}` is not one of system, developer, user, assistant, tool",
+                truncate_for_error(other)
+            );
+            Err(ApiError::invalid(param, error))
         }
     }
 }
@@ -74,15 +75,15 @@ fn content_part(part: Part, role: pb::Role, at: &str) -> Result<pb::ContentPart,
         }
         "image_url" => {
             let url = part.image_url.ok_or_else(|| missing("image_url"))?;
-            let image = image(url, &format!("{at}.image_url"))?;
+            let image = decode_image(url, &format!("{at}.image_url"))?;
             Ok(pb::ContentPart { part: Some(content_part::Part::Image(image)) })
         }
         other => {
-            let what = format!(
+            let error = format!(
                 "{at}: parts of type `{}` are not supported here; use `text` or `image_url`",
-                short(other)
+                truncate_for_error(other)
             );
-            Err(ApiError::unsupported(at, what))
+            Err(ApiError::unsupported(at, error))
         }
     }
 }

@@ -34,10 +34,10 @@ pub(super) async fn complete<S: CodexService>(
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let wire: ChatCompletionRequest = extract::json(&parts, body, facade.body_limits).await?;
-    let mut asked = ConvertedRequest::of(wire)?;
+    let mut asked = ConvertedRequest::try_from(wire)?;
     asked.request.timeout = extract::timeout(&parts.headers)?;
 
-    let ignored = std::mem::take(&mut asked.ignored).join(", ");
+    let ignored = std::mem::take(&mut asked.ignored_params).join(", ");
     let mut response = match asked.stream {
         Some(options) => stream(&facade, &parts, asked, options.include_usage).await?,
         None => whole(&facade, &parts, asked).await?,
@@ -53,7 +53,7 @@ async fn whole<S: CodexService>(
     parts: &Parts,
     asked: ConvertedRequest,
 ) -> Result<Response, ApiError> {
-    let ConvertedRequest { request, words, .. } = asked;
+    let ConvertedRequest { request, field_names: words, .. } = asked;
     let answer = facade.service.chat(extract::call(parts, request)).await;
     let answer = answer.map_err(|status| ApiError::of(&status, &words))?;
     Ok(Json(response::ChatCompletion::of(answer.into_inner())).into_response())
@@ -66,7 +66,7 @@ async fn stream<S: CodexService>(
     asked: ConvertedRequest,
     include_usage: bool,
 ) -> Result<Response, ApiError> {
-    let ConvertedRequest { request, words, .. } = asked;
+    let ConvertedRequest { request, field_names: words, .. } = asked;
     let choices = request.n.unwrap_or(1);
     let events = facade.service.stream_chat(extract::call(parts, request)).await;
     let mut events = events.map_err(|status| ApiError::of(&status, &words))?.into_inner().boxed();

@@ -1,5 +1,5 @@
-//! The body of a chat completion request as clients send it: tolerant of what it does not know, exact about the
-//! place of what is wrong. What the fields mean is decided elsewhere.
+//! The body of a chat completion request as clients send it. Unknown fields are ignored; an error names the place of the
+//! wrong value. `convert` gives the fields their meaning.
 
 use std::{collections::HashMap, fmt, marker::PhantomData};
 
@@ -12,7 +12,7 @@ use serde::{
 };
 use serde_json::{Map, Value, value::RawValue};
 
-/// The whole body. `null` means "not given" everywhere.
+/// The whole body. `null` is the same as an absent field everywhere.
 #[derive(Debug, Deserialize)]
 #[serde(expecting = "a JSON object")]
 pub(super) struct ChatCompletionRequest {
@@ -20,11 +20,11 @@ pub(super) struct ChatCompletionRequest {
     pub(super) messages: Option<Vec<Message>>,
     pub(super) stream: Option<bool>,
     pub(super) stream_options: Option<StreamOptions>,
-    #[serde(default, deserialize_with = "whole")]
+    #[serde(default, deserialize_with = "integer_u32")]
     pub(super) n: Option<u32>,
-    #[serde(default, deserialize_with = "whole")]
+    #[serde(default, deserialize_with = "integer_u32")]
     pub(super) max_tokens: Option<u32>,
-    #[serde(default, deserialize_with = "whole")]
+    #[serde(default, deserialize_with = "integer_u32")]
     pub(super) max_completion_tokens: Option<u32>,
     pub(super) stop: Option<TextOr<String>>,
     pub(super) reasoning_effort: Option<String>,
@@ -35,7 +35,7 @@ pub(super) struct ChatCompletionRequest {
     pub(super) tool_choice: Option<Value>,
     pub(super) parallel_tool_calls: Option<bool>,
     pub(super) metadata: Option<HashMap<String, String>>,
-    /// Everything else, judged by `params`.
+    /// All other fields, for `extra_params`.
     #[serde(flatten)]
     pub(super) extra: Map<String, Value>,
 }
@@ -72,7 +72,7 @@ pub(super) struct ResponseFormat {
 pub(super) struct JsonSchema {
     pub(super) name: Option<String>,
     pub(super) description: Option<String>,
-    /// Kept as it was written: the order of properties is the order of the answer.
+    /// Kept as text: the order of properties is the order of the answer.
     pub(super) schema: Option<Box<RawValue>>,
     pub(super) strict: Option<bool>,
     #[serde(flatten)]
@@ -106,7 +106,7 @@ pub(super) struct Part {
     _rest: IgnoredFields,
 }
 
-/// `{"url": …}`, or the URL alone, which some clients send.
+/// `{"url": …}`, or only the URL, which some clients send.
 #[derive(Debug)]
 pub(super) struct ImageUrl {
     pub(super) url: String,
@@ -128,7 +128,9 @@ pub(super) struct Tool {
 pub(super) struct Function {
     pub(super) name: String,
     pub(super) description: Option<String>,
-    pub(super) parameters: Option<Map<String, Value>>,
+    /// Kept as text: the model sees the keys in their order and integers of any size.
+    #[serde(default, deserialize_with = "raw_object")]
+    pub(super) parameters: Option<Box<RawValue>>,
     pub(super) strict: Option<bool>,
     #[serde(flatten)]
     _rest: IgnoredFields,
@@ -154,7 +156,7 @@ pub(super) struct CalledFunction {
     _rest: IgnoredFields,
 }
 
-/// The fields of an object that nobody asks for. Its place in a struct also has serde refuse an array there.
+/// The unknown fields of an object. As a flattened field it also makes serde refuse an array in place of the object.
 #[derive(Debug)]
 struct IgnoredFields;
 
@@ -164,7 +166,7 @@ impl<'de> Deserialize<'de> for IgnoredFields {
     }
 }
 
-/// A text, or a list of something.
+/// A string, or a list.
 #[derive(Debug)]
 pub(super) enum TextOr<T> {
     Text(String),
@@ -173,8 +175,8 @@ pub(super) enum TextOr<T> {
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for TextOr<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Either<T>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Either<T> {
+        struct TextOrVisitor<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for TextOrVisitor<T> {
             type Value = TextOr<T>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -193,7 +195,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for TextOr<T> {
                 Vec::deserialize(SeqAccessDeserializer::new(list)).map(TextOr::List)
             }
         }
-        deserializer.deserialize_any(Either(PhantomData))
+        deserializer.deserialize_any(TextOrVisitor(PhantomData))
     }
 }
 
@@ -204,8 +206,8 @@ impl<'de> Deserialize<'de> for ImageUrl {
             url: String,
             detail: Option<String>,
         }
-        struct Either;
-        impl<'de> Visitor<'de> for Either {
+        struct UrlVisitor;
+        impl<'de> Visitor<'de> for UrlVisitor {
             type Value = ImageUrl;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -225,15 +227,28 @@ impl<'de> Deserialize<'de> for ImageUrl {
                 Ok(ImageUrl { url: fields.url, detail: fields.detail })
             }
         }
-        deserializer.deserialize_any(Either)
+        deserializer.deserialize_any(UrlVisitor)
     }
 }
 
-/// A whole number, also when it is written `5.0`, which JSON does not tell apart from `5`. That 0 is too small is left to
-/// the core, which knows how much is too much.
-fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
-    struct Whole;
-    impl Visitor<'_> for Whole {
+/// Deserializes a JSON object as the text that the client sent.
+fn raw_object<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    let raw = Option::<Box<RawValue>>::deserialize(deserializer)?;
+    let unexpected = match raw.as_deref().and_then(|raw| raw.get().bytes().next()) {
+        None | Some(b'{') => return Ok(raw),
+        Some(b'[') => Unexpected::Seq,
+        Some(b'"') => Unexpected::Other("string"),
+        Some(b't' | b'f') => Unexpected::Other("boolean"),
+        Some(_) => Unexpected::Other("number"),
+    };
+    Err(de::Error::invalid_type(unexpected, &"a map"))
+}
+
+/// Deserializes a whole number, also one that is written as `5.0`, which JSON does not distinguish from `5`. The core
+/// limits the range, also at 0.
+fn integer_u32<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    struct IntegerVisitor;
+    impl Visitor<'_> for IntegerVisitor {
         type Value = Option<u32>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -263,7 +278,7 @@ fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::E
             }
         }
     }
-    deserializer.deserialize_any(Whole)
+    deserializer.deserialize_any(IntegerVisitor)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! The messages of a request, checked one by one.
+//! Validates the messages of a request, one by one and together.
 
-use super::bounded;
+use super::check_length;
 use crate::{
     config::Limits,
     engine::{Image, ImageKind, LONGEST_CALL_ID, Message, Part, Role},
@@ -8,15 +8,15 @@ use crate::{
     pb::{self, content_part},
 };
 
-/// Checks all messages, and what they are together.
-pub(crate) fn all(messages: Vec<pb::Message>, limits: &Limits) -> Result<Vec<Message>, Error> {
+/// Validates all messages, and their number of images and characters.
+pub(super) fn validate_all(messages: Vec<pb::Message>, limits: &Limits) -> Result<Vec<Message>, Error> {
     if messages.is_empty() {
         return Err(Error::invalid("messages", "at least one message is needed"));
     }
     let checked: Vec<Message> = messages
         .into_iter()
         .enumerate()
-        .map(|(index, message)| one(message, &format!("messages[{index}]"), limits))
+        .map(|(index, message)| validate(message, &format!("messages[{index}]"), limits))
         .collect::<Result<_, _>>()?;
     let images = checked.iter().flat_map(|m| &m.parts).filter(|part| matches!(part, Part::Image(_))).count();
     if images > limits.max_images {
@@ -45,7 +45,7 @@ fn chars(message: &Message) -> usize {
     text.sum::<usize>() + message.tool_calls.iter().map(|call| call.arguments.chars().count()).sum::<usize>()
 }
 
-fn one(message: pb::Message, field: &str, limits: &Limits) -> Result<Message, Error> {
+fn validate(message: pb::Message, field: &str, limits: &Limits) -> Result<Message, Error> {
     let role = match pb::Role::try_from(message.role) {
         Ok(pb::Role::System) => Role::System,
         Ok(pb::Role::Developer) => Role::Developer,
@@ -57,8 +57,8 @@ fn one(message: pb::Message, field: &str, limits: &Limits) -> Result<Message, Er
         }
         Err(_) => return Err(Error::invalid(format!("{field}.role"), "not a known role")),
     };
-    bounded(&format!("{field}.name"), &message.name, 64)?;
-    bounded(&format!("{field}.tool_call_id"), &message.tool_call_id, LONGEST_CALL_ID)?;
+    check_length(&format!("{field}.name"), &message.name, 64)?;
+    check_length(&format!("{field}.tool_call_id"), &message.tool_call_id, LONGEST_CALL_ID)?;
     if (role == Role::Tool) == message.tool_call_id.is_empty() {
         let rule = "required in messages of the role tool, and only there";
         return Err(Error::invalid(format!("{field}.tool_call_id"), rule));
@@ -75,16 +75,16 @@ fn one(message: pb::Message, field: &str, limits: &Limits) -> Result<Message, Er
             return Err(Error::invalid(field, "a call needs an id and a function's name"));
         }
     }
-    // A tool may have nothing to say, and clients send that as `null` or `[]` too.
-    let silent_tool = role == Role::Tool && message.parts.is_empty();
-    if message.parts.is_empty() && message.tool_calls.is_empty() && !silent_tool {
+    // Clients send the empty result of a tool as `null` or `[]` too.
+    let is_empty_result = role == Role::Tool && message.parts.is_empty();
+    if message.parts.is_empty() && message.tool_calls.is_empty() && !is_empty_result {
         return Err(Error::invalid(format!("{field}.parts"), "a message without content"));
     }
     let parts = message.parts.into_iter().enumerate();
     let parts = parts.map(|(i, p)| part(p, role, &format!("{field}.parts[{i}]"), limits));
-    let silence = silent_tool.then(|| Ok(Part::Text(String::new())));
+    let empty = is_empty_result.then(|| Ok(Part::Text(String::new())));
     Ok(Message {
-        parts: parts.chain(silence).collect::<Result<_, _>>()?,
+        parts: parts.chain(empty).collect::<Result<_, _>>()?,
         role,
         name: Some(message.name).filter(|name| !name.is_empty()),
         tool_calls: message.tool_calls,
@@ -103,12 +103,9 @@ fn part(part: pb::ContentPart, role: Role, field: &str, limits: &Limits) -> Resu
         return Err(Error::invalid(field, "images are allowed in messages of the roles user and tool only"));
     }
     if image.data.len() > limits.max_image_bytes {
-        let most = limits.max_image_bytes;
-        let got = image.data.len();
-        return Err(Error::invalid(
-            field,
-            format!("{got} bytes are more than {most} (CODEX_MAX_IMAGE_BYTES)"),
-        ));
+        let (bytes, max) = (image.data.len(), limits.max_image_bytes);
+        let message = format!("{bytes} bytes are more than {max} (CODEX_MAX_IMAGE_BYTES)");
+        return Err(Error::invalid(field, message));
     }
     let kind = ImageKind::of(&image.data)
         .ok_or_else(|| Error::invalid(field, "not a whole PNG, JPEG, WebP or GIF file, by its content"))?;

@@ -1,19 +1,20 @@
-//! `pb::ChatRequest` → `engine::Turn`: every question that a request leaves open is answered or refused here, with
-//! the field named. Past this file nobody looks at the request again.
+//! Validates a `pb::ChatRequest` into an `engine::Turn`. Each field gets its final value here, or the request is refused
+//! with the field's name. No other code reads the request.
 
 mod message;
+mod schemas;
 mod tool_calls;
 
 use std::time::Duration;
 
 use crate::{
     config::{self, Limits, Models, Profile, Sandbox},
-    engine::{Format, ToolChoice, Turn},
+    engine::Turn,
     error::Error,
     pb,
 };
 
-/// What a request is checked against.
+/// The server's settings that requests are validated against. Owned by the service.
 #[derive(Debug, Clone)]
 pub(super) struct RequestPolicy {
     pub(super) models: Models,
@@ -23,13 +24,13 @@ pub(super) struct RequestPolicy {
     pub(super) profile: Profile,
 }
 
-/// A request without open questions.
+/// A request that passed validation.
 #[derive(Debug)]
 pub(super) struct ValidatedRequest {
-    /// The turn; each of `n` answers is one.
+    /// The turn that makes each of `n` answers.
     pub(super) turn: Turn,
-    /// The model in the client's words.
-    pub(super) model_asked: String,
+    /// The client's name of the model, which the answer repeats.
+    pub(super) requested_model: String,
     pub(super) n: u32,
     pub(super) stop: Vec<String>,
     pub(super) max_output_tokens: Option<u32>,
@@ -38,32 +39,36 @@ pub(super) struct ValidatedRequest {
 }
 
 impl RequestPolicy {
-    /// Checks a request. `capacity` is how many turns the server can hold at once.
-    pub(super) fn parse(&self, request: pb::ChatRequest, capacity: usize) -> Result<ValidatedRequest, Error> {
-        bounded("model", &request.model, 256)?;
-        let asked = if request.model.is_empty() { &self.models.default } else { &request.model };
-        let (name, profile) = self.profile(asked)?;
+    /// Validates a request. `capacity` is the number of turns that the server can hold at once.
+    pub(super) fn validate(
+        &self,
+        request: pb::ChatRequest,
+        capacity: usize,
+    ) -> Result<ValidatedRequest, Error> {
+        check_length("model", &request.model, 256)?;
+        let requested = if request.model.is_empty() { &self.models.default } else { &request.model };
+        let (name, profile) = self.profile(requested)?;
         let model = self.models.aliases.get(name).map_or(name, String::as_str);
         let stop = stop(request.stop)?;
         let turn = Turn {
             id: String::new(),
             model: model.to_owned(),
             profile,
-            messages: message::all(request.messages, &self.limits)?,
-            tool_choice: tool_choice(&request.tools, request.tool_choice.as_ref())?,
-            tools: tools(request.tools, request.tool_choice.as_ref())?,
+            messages: message::validate_all(request.messages, &self.limits)?,
+            tool_choice: schemas::tool_choice(&request.tools, request.tool_choice.as_ref())?,
+            tools: schemas::tools(request.tools, request.tool_choice.as_ref())?,
             parallel_tool_calls: request.parallel_tool_calls.unwrap_or(true),
             reasoning_effort: self.effort(request.reasoning_effort)?,
             reasoning_summary: self.summary(request.reasoning_summary)?,
             verbosity: verbosity(request.verbosity)?,
-            format: format(request.response_format)?,
+            format: schemas::format(request.response_format)?,
             sandbox: self.sandbox(request.agent.unwrap_or_default())?,
             web_search: self.search(request.agent.unwrap_or_default())?,
             deadline: None,
         };
         tool_calls::check(&turn.messages)?;
         Ok(ValidatedRequest {
-            model_asked: asked.clone(),
+            requested_model: requested.clone(),
             turn,
             n: self.n(request.n, capacity)?,
             stop,
@@ -73,69 +78,69 @@ impl RequestPolicy {
         })
     }
 
-    /// The suffix of a model's name that asks for a profile: `gpt-5.5:chat`.
-    fn profile<'a>(&'a self, asked: &'a str) -> Result<(&'a str, Profile), Error> {
-        let Some((name, profile)) = self.models.with_profile(asked) else {
-            return Ok((asked, self.profile));
+    /// Splits a model's name from the suffix that selects a profile: `gpt-5.5:chat`.
+    fn profile<'a>(&'a self, requested: &'a str) -> Result<(&'a str, Profile), Error> {
+        let Some((name, profile)) = self.models.with_profile(requested) else {
+            return Ok((requested, self.profile));
         };
         if profile == Profile::Agent && self.profile == Profile::Chat {
-            return Err(widened("model: this server runs no agent (CODEX_PROFILE)".to_owned()));
+            return Err(policy_widened("model: this server runs no agent (CODEX_PROFILE)".to_owned()));
         }
         Ok((if name.is_empty() { &self.models.default } else { name }, profile))
     }
 
-    fn effort(&self, asked: String) -> Result<String, Error> {
-        if asked.is_empty() {
+    fn effort(&self, requested: String) -> Result<String, Error> {
+        if requested.is_empty() {
             return Ok(self.models.reasoning_effort.clone());
         }
-        if !config::is_word(&asked) {
+        if !config::is_word(&requested) {
             return Err(Error::invalid(
                 "reasoning_effort",
                 "expected a word such as minimal, low, medium, high or xhigh",
             ));
         }
-        Ok(asked)
+        Ok(requested)
     }
 
-    fn summary(&self, asked: String) -> Result<String, Error> {
-        match asked.as_str() {
+    fn summary(&self, requested: String) -> Result<String, Error> {
+        match requested.as_str() {
             "" => Ok(self.models.reasoning_summary.clone()),
-            known if config::SUMMARIES.contains(&known) => Ok(asked),
+            summary if config::SUMMARIES.contains(&summary) => Ok(requested),
             _ => Err(Error::invalid("reasoning_summary", "expected auto, concise, detailed or none")),
         }
     }
 
-    fn n(&self, asked: Option<u32>, capacity: usize) -> Result<u32, Error> {
-        let n = asked.unwrap_or(1);
+    fn n(&self, requested: Option<u32>, capacity: usize) -> Result<u32, Error> {
+        let n = requested.unwrap_or(1);
         let capacity = u32::try_from(capacity).unwrap_or(u32::MAX);
-        let most = self.limits.max_choices.min(capacity);
-        if !(1..=most).contains(&n) {
-            return Err(Error::invalid("n", format!("expected 1 to {most} answers, got {n}")));
+        let max = self.limits.max_choices.min(capacity);
+        if !(1..=max).contains(&n) {
+            return Err(Error::invalid("n", format!("expected 1 to {max} answers, got {n}")));
         }
         Ok(n)
     }
 
     fn sandbox(&self, agent: pb::AgentOptions) -> Result<Sandbox, Error> {
-        use pb::agent_options::Sandbox as Asked;
-        let asked = match Asked::try_from(agent.sandbox) {
-            Ok(Asked::Unspecified) => return Ok(self.sandbox),
-            Ok(Asked::ReadOnly) => Sandbox::ReadOnly,
-            Ok(Asked::WorkspaceWrite) => Sandbox::WorkspaceWrite,
-            Ok(Asked::DangerFullAccess) => Sandbox::DangerFullAccess,
+        use pb::agent_options::Sandbox as Requested;
+        let requested = match Requested::try_from(agent.sandbox) {
+            Ok(Requested::Unspecified) => return Ok(self.sandbox),
+            Ok(Requested::ReadOnly) => Sandbox::ReadOnly,
+            Ok(Requested::WorkspaceWrite) => Sandbox::WorkspaceWrite,
+            Ok(Requested::DangerFullAccess) => Sandbox::DangerFullAccess,
             Err(_) => return Err(Error::invalid("agent.sandbox", "not a known sandbox")),
         };
-        if asked > self.sandbox {
-            return Err(widened(format!(
+        if requested > self.sandbox {
+            return Err(policy_widened(format!(
                 "agent.sandbox: this server allows {} at most (CODEX_SANDBOX)",
                 self.sandbox.as_str()
             )));
         }
-        Ok(asked)
+        Ok(requested)
     }
 
     fn search(&self, agent: pb::AgentOptions) -> Result<bool, Error> {
         if agent.web_search == Some(true) && !self.search {
-            return Err(widened(
+            return Err(policy_widened(
                 "agent.web_search: this server allows no web search (CODEX_ENABLE_SEARCH)".into(),
             ));
         }
@@ -143,13 +148,17 @@ impl RequestPolicy {
     }
 }
 
-fn widened(message: String) -> Error {
+fn policy_widened(message: String) -> Error {
     Error::PermissionDenied { reason: "POLICY_WIDENED", message }
 }
 
-fn bounded(field: &str, text: &str, most: usize) -> Result<(), Error> {
-    if text.len() > most {
-        return Err(Error::invalid(field, format!("at most {most} bytes are allowed, got {}", text.len())));
+/// Checks that a text has at most `max_bytes` and no control characters.
+fn check_length(field: &str, text: &str, max_bytes: usize) -> Result<(), Error> {
+    if text.len() > max_bytes {
+        return Err(Error::invalid(
+            field,
+            format!("at most {max_bytes} bytes are allowed, got {}", text.len()),
+        ));
     }
     if text.chars().any(char::is_control) {
         return Err(Error::invalid(field, "control characters are not allowed"));
@@ -157,7 +166,7 @@ fn bounded(field: &str, text: &str, most: usize) -> Result<(), Error> {
     Ok(())
 }
 
-/// Names of functions, formats and the like.
+/// Returns `true` for a name that a function or a format may have.
 fn is_name(text: &str) -> bool {
     (1..=64).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
@@ -177,82 +186,37 @@ fn stop(stop: Vec<String>) -> Result<Vec<String>, Error> {
     Ok(stop)
 }
 
-fn tools(tools: Vec<pb::Tool>, choice: Option<&pb::ToolChoice>) -> Result<Vec<pb::Tool>, Error> {
-    for (index, tool) in tools.iter().enumerate() {
-        if !is_name(&tool.name) {
-            return Err(Error::invalid(format!("tools[{index}].name"), NAME_RULE));
-        }
-        if tools[..index].iter().any(|earlier| earlier.name == tool.name) {
-            return Err(Error::invalid(format!("tools[{index}].name"), "another tool has this name"));
-        }
-    }
-    let none = choice.is_some_and(|choice| choice.mode() == pb::tool_choice::Mode::None);
-    Ok(if none { Vec::new() } else { tools })
-}
-
-fn tool_choice(tools: &[pb::Tool], choice: Option<&pb::ToolChoice>) -> Result<ToolChoice, Error> {
-    use pb::tool_choice::Mode;
-    let Some(choice) = choice else { return Ok(ToolChoice::Auto) };
-    match Mode::try_from(choice.mode) {
-        Ok(Mode::Unspecified | Mode::Auto | Mode::None) => Ok(ToolChoice::Auto),
-        Ok(Mode::Required) if tools.is_empty() => {
-            Err(Error::invalid("tool_choice", "a tool is required, but `tools` is empty"))
-        }
-        Ok(Mode::Required) => Ok(ToolChoice::Required),
-        Ok(Mode::Named) if tools.iter().all(|tool| tool.name != choice.name) => {
-            Err(Error::invalid("tool_choice", format!("`tools` has no function named {:?}", choice.name)))
-        }
-        Ok(Mode::Named) => Ok(ToolChoice::Named(choice.name.clone())),
-        Err(_) => Err(Error::invalid("tool_choice.mode", "not a known mode")),
-    }
-}
-
-fn verbosity(asked: String) -> Result<Option<String>, Error> {
-    match asked.as_str() {
+fn verbosity(requested: String) -> Result<Option<String>, Error> {
+    match requested.as_str() {
         "" => Ok(None),
-        "low" | "medium" | "high" => Ok(Some(asked)),
+        "low" | "medium" | "high" => Ok(Some(requested)),
         _ => Err(Error::invalid("verbosity", "expected low, medium or high")),
     }
 }
 
-fn format(asked: Option<pb::ResponseFormat>) -> Result<Format, Error> {
-    use pb::response_format::Format as Asked;
-    let schema = match asked.and_then(|asked| asked.format) {
-        None | Some(Asked::Text(_)) => return Ok(Format::Text),
-        Some(Asked::JsonObject(_)) => return Ok(Format::JsonObject),
-        Some(Asked::JsonSchema(schema)) => schema,
-    };
-    let field = |name: &str| format!("response_format.json_schema.{name}");
-    if !is_name(&schema.name) {
-        return Err(Error::invalid(field("name"), NAME_RULE));
-    }
-    match serde_json::from_str::<serde_json::Value>(&schema.schema) {
-        Ok(serde_json::Value::Object(_)) => Ok(Format::JsonSchema(schema.schema)),
-        Ok(_) => Err(Error::invalid(field("schema"), "expected a JSON Schema that is an object")),
-        Err(error) => Err(Error::invalid(field("schema"), format!("not JSON: {error}"))),
-    }
-}
-
-fn max_output_tokens(asked: Option<u32>) -> Result<Option<u32>, Error> {
-    if asked == Some(0) {
+fn max_output_tokens(requested: Option<u32>) -> Result<Option<u32>, Error> {
+    if requested == Some(0) {
         return Err(Error::invalid("max_output_tokens", "expected at least 1"));
     }
-    Ok(asked)
+    Ok(requested)
 }
 
-fn timeout(asked: Option<prost_types::Duration>) -> Result<Option<Duration>, Error> {
-    let Some(asked) = asked else { return Ok(None) };
-    match Duration::try_from(asked) {
+fn timeout(requested: Option<prost_types::Duration>) -> Result<Option<Duration>, Error> {
+    let Some(requested) = requested else { return Ok(None) };
+    match Duration::try_from(requested) {
         Ok(timeout) if !timeout.is_zero() => Ok(Some(timeout)),
         Ok(_) | Err(_) => Err(Error::invalid("timeout", "expected a duration longer than zero")),
     }
 }
 
-fn metadata(asked: std::collections::HashMap<String, String>) -> Result<Vec<(String, String)>, Error> {
-    if asked.len() > 16 {
-        return Err(Error::invalid("metadata", format!("at most 16 pairs are allowed, got {}", asked.len())));
+fn metadata(requested: std::collections::HashMap<String, String>) -> Result<Vec<(String, String)>, Error> {
+    if requested.len() > 16 {
+        return Err(Error::invalid(
+            "metadata",
+            format!("at most 16 pairs are allowed, got {}", requested.len()),
+        ));
     }
-    let mut pairs: Vec<_> = asked.into_iter().collect();
+    let mut pairs: Vec<_> = requested.into_iter().collect();
     pairs.sort_unstable();
     for (key, value) in &pairs {
         if key.is_empty() || key.len() > 64 || value.len() > 512 {

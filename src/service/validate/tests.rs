@@ -1,12 +1,12 @@
 use super::*;
 use crate::{
     config::{Config, Sources},
-    engine::Part,
+    engine::{Format, Parameters, Part, ToolChoice},
 };
 
 const CAPACITY: usize = 34;
 
-fn rules(env: &[(&str, &str)]) -> RequestPolicy {
+fn policy(env: &[(&str, &str)]) -> RequestPolicy {
     let env = env.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
     let config = Config::load(Sources { env, ..Sources::default() }).unwrap();
     RequestPolicy {
@@ -31,42 +31,42 @@ fn request() -> pb::ChatRequest {
 fn refused(change: impl FnOnce(&mut pb::ChatRequest)) -> String {
     let mut request = request();
     change(&mut request);
-    let error = rules(&[]).parse(request, CAPACITY).unwrap_err();
+    let error = policy(&[]).validate(request, CAPACITY).unwrap_err();
     if let Error::InvalidArgument { field, .. } = error { field } else { error.reason().to_owned() }
 }
 
 #[test]
-fn empty_fields_mean_the_servers_defaults() {
-    let parsed = rules(&[("CODEX_MODEL", "m")]).parse(request(), CAPACITY).unwrap();
-    assert_eq!((parsed.turn.model.as_str(), parsed.model_asked.as_str(), parsed.n), ("m", "m", 1));
+fn validate_empty_fields_get_the_servers_defaults() {
+    let parsed = policy(&[("CODEX_MODEL", "m")]).validate(request(), CAPACITY).unwrap();
+    assert_eq!((parsed.turn.model.as_str(), parsed.requested_model.as_str(), parsed.n), ("m", "m", 1));
     assert_eq!((&*parsed.turn.reasoning_effort, &*parsed.turn.reasoning_summary), ("high", "auto"));
     assert_eq!(parsed.turn.sandbox, Sandbox::ReadOnly);
     assert_eq!(parsed.turn.format, Format::Text);
 }
 
 #[test]
-fn an_alias_is_resolved_and_remembered() {
-    let rules = rules(&[("CODEX_MODEL_ALIASES", r#"{"gpt-4o":"gpt-5.5"}"#)]);
-    let parsed = rules.parse(pb::ChatRequest { model: "gpt-4o".into(), ..request() }, CAPACITY).unwrap();
-    assert_eq!((parsed.turn.model.as_str(), parsed.model_asked.as_str()), ("gpt-5.5", "gpt-4o"));
+fn validate_alias_is_resolved_and_kept() {
+    let policy = policy(&[("CODEX_MODEL_ALIASES", r#"{"gpt-4o":"gpt-5.5"}"#)]);
+    let parsed = policy.validate(pb::ChatRequest { model: "gpt-4o".into(), ..request() }, CAPACITY).unwrap();
+    assert_eq!((parsed.turn.model.as_str(), parsed.requested_model.as_str()), ("gpt-5.5", "gpt-4o"));
 }
 
 #[test]
-fn a_suffix_asks_for_a_profile_and_cannot_widen() {
-    let parse = |env: &[(&str, &str)], model: &str| {
-        rules(env).parse(pb::ChatRequest { model: model.into(), ..request() }, CAPACITY)
+fn validate_profile_suffix_cannot_widen() {
+    let validate = |env: &[(&str, &str)], model: &str| {
+        policy(env).validate(pb::ChatRequest { model: model.into(), ..request() }, CAPACITY)
     };
-    let turn = parse(&[], "gpt-5.5:chat").unwrap().turn;
+    let turn = validate(&[], "gpt-5.5:chat").unwrap().turn;
     assert_eq!((turn.model.as_str(), turn.profile), ("gpt-5.5", Profile::Chat));
-    let turn = parse(&[("CODEX_MODEL", "m")], ":chat").unwrap().turn;
+    let turn = validate(&[("CODEX_MODEL", "m")], ":chat").unwrap().turn;
     assert_eq!((turn.model.as_str(), turn.profile), ("m", Profile::Chat));
-    assert_eq!(parse(&[], "gpt-5.5").unwrap().turn.profile, Profile::Agent);
-    let error = parse(&[("CODEX_PROFILE", "chat")], "gpt-5.5:agent").unwrap_err();
+    assert_eq!(validate(&[], "gpt-5.5").unwrap().turn.profile, Profile::Agent);
+    let error = validate(&[("CODEX_PROFILE", "chat")], "gpt-5.5:agent").unwrap_err();
     assert_eq!(error.reason(), "POLICY_WIDENED");
 }
 
 #[test]
-fn each_wrong_field_is_named() {
+fn validate_wrong_fields_are_named() {
     let image = |data: &'static [u8]| pb::ContentPart {
         part: Some(pb::content_part::Part::Image(pb::Image { data: data.into(), detail: String::new() })),
     };
@@ -130,7 +130,7 @@ fn each_wrong_field_is_named() {
 }
 
 #[test]
-fn a_request_cannot_widen_the_policy_but_narrow_it() {
+fn validate_request_can_narrow_the_policy_only() {
     let sandbox = pb::agent_options::Sandbox::WorkspaceWrite.into();
     assert_eq!(refused(|r| r.agent = Some(pb::AgentOptions { sandbox, web_search: None })), "POLICY_WIDENED");
     assert_eq!(
@@ -138,31 +138,96 @@ fn a_request_cannot_widen_the_policy_but_narrow_it() {
         "POLICY_WIDENED"
     );
 
-    let rules = rules(&[("CODEX_SANDBOX", "danger-full-access"), ("CODEX_ENABLE_SEARCH", "1")]);
+    let policy = policy(&[("CODEX_SANDBOX", "danger-full-access"), ("CODEX_ENABLE_SEARCH", "1")]);
     let agent = Some(pb::AgentOptions { sandbox, web_search: Some(false) });
-    let turn = rules.parse(pb::ChatRequest { agent, ..request() }, CAPACITY).unwrap().turn;
+    let turn = policy.validate(pb::ChatRequest { agent, ..request() }, CAPACITY).unwrap().turn;
     assert_eq!((turn.sandbox, turn.web_search), (Sandbox::WorkspaceWrite, false));
 }
 
 #[test]
-fn the_prompt_is_measured_in_characters() {
-    let rules = rules(&[("CODEX_MAX_PROMPT_CHARS", "4")]);
+fn validate_prompt_limit_counts_characters() {
+    let policy = policy(&[("CODEX_MAX_PROMPT_CHARS", "4")]);
     let request =
         |text: &str| pb::ChatRequest { messages: vec![message(pb::Role::User, text)], ..Default::default() };
-    assert!(rules.parse(request("äöü€"), CAPACITY).is_ok());
-    assert_eq!(rules.parse(request("äöü€."), CAPACITY).unwrap_err().reason(), "PROMPT_TOO_LARGE");
+    assert!(policy.validate(request("äöü€"), CAPACITY).is_ok());
+    assert_eq!(policy.validate(request("äöü€."), CAPACITY).unwrap_err().reason(), "PROMPT_TOO_LARGE");
 }
 
 #[test]
-fn a_tool_may_have_nothing_to_say() {
+fn validate_empty_tool_result_is_an_empty_text() {
     let call = pb::ToolCall { id: "c".into(), name: "f".into(), arguments: "{}".into() };
     let mut request = request();
     let calling =
         pb::Message { role: pb::Role::Assistant.into(), tool_calls: vec![call], ..Default::default() };
     let result = pb::Message { role: pb::Role::Tool.into(), tool_call_id: "c".into(), ..Default::default() };
     request.messages.extend([calling, result]);
-    let turn = rules(&[]).parse(request, CAPACITY).unwrap().turn;
-    let [Part::Text(said)] = &turn.messages[2].parts[..] else { panic!("{:?}", turn.messages[2]) };
-    assert_eq!(said, "");
+    let turn = policy(&[]).validate(request, CAPACITY).unwrap().turn;
+    let [Part::Text(text)] = &turn.messages[2].parts[..] else { panic!("{:?}", turn.messages[2]) };
+    assert_eq!(text, "");
     assert!(turn.messages[1].parts.is_empty(), "an assistant's calls need no text");
+}
+
+fn tool(name: &str, parameters_json: &str) -> pb::Tool {
+    pb::Tool { name: name.into(), parameters_json: parameters_json.into(), ..pb::Tool::default() }
+}
+
+/// The tools of a valid request with these.
+fn tools(tools: Vec<pb::Tool>) -> Vec<Parameters> {
+    let turn = policy(&[]).validate(pb::ChatRequest { tools, ..request() }, CAPACITY).unwrap().turn;
+    turn.tools.iter().map(|tool| tool.parameters.clone()).collect()
+}
+
+#[test]
+fn validate_parameters_json_takes_precedence_over_the_struct() {
+    #[expect(deprecated, reason = "clients of the first contract")]
+    let with_struct = |parameters_json: &str| pb::Tool {
+        parameters: Some(prost_types::Struct::default()),
+        ..tool("f", parameters_json)
+    };
+    let text = r#" {"z": 1, "a": 9007199254740993} "#;
+    assert_eq!(tools(vec![with_struct(text)]), [Parameters::Json(text.into())]);
+    assert_eq!(tools(vec![with_struct("")]), [Parameters::Struct(prost_types::Struct::default())]);
+    assert_eq!(tools(vec![tool("f", "")]), [Parameters::None]);
+}
+
+#[test]
+fn validate_parameters_that_are_no_small_json_object_are_refused() {
+    let large = |bytes: usize| format!(r#"{{"description":"{}"}}"#, "x".repeat(bytes));
+    for wrong in ["[]", "1", "null", "{", "{}{}", "{'a':1}", &large(1 << 20)] {
+        assert_eq!(
+            refused(|r| r.tools = vec![tool("f", "{}"), tool("g", wrong)]),
+            "tools[1].parameters_json"
+        );
+    }
+    let many =
+        |count: usize| (0..count).map(|n| tool(&format!("f{n}"), &large(1_000_000))).collect::<Vec<_>>();
+    assert_eq!(tools(many(4)).len(), 4);
+    assert_eq!(refused(|r| r.tools = many(5)), "tools[4].parameters_json");
+    assert_eq!(refused(|r| r.tools = vec![tool("f", ""), tool("g", ""), tool("f", "")]), "tools[2].name");
+}
+
+#[test]
+fn validate_choice_none_leaves_no_tools() {
+    let none = pb::ToolChoice { mode: pb::tool_choice::Mode::None.into(), name: String::new() };
+    let with_none = pb::ChatRequest { tools: vec![tool("f", "")], tool_choice: Some(none), ..request() };
+    let turn = policy(&[]).validate(with_none, CAPACITY).unwrap().turn;
+    assert_eq!((turn.tools.len(), turn.tool_choice), (0, ToolChoice::Auto));
+}
+
+#[test]
+fn validate_response_schema_is_parsed_and_keeps_its_text() {
+    let text = r#"{ "z": 1, "a": 2 }"#;
+    let schema = |schema: &str| pb::ResponseFormat {
+        format: Some(pb::response_format::Format::JsonSchema(pb::JsonSchemaFormat {
+            name: "n".into(),
+            description: String::new(),
+            schema: schema.into(),
+        })),
+    };
+    let with_schema = pb::ChatRequest { response_format: Some(schema(text)), ..request() };
+    let turn = policy(&[]).validate(with_schema, CAPACITY).unwrap().turn;
+    let Format::JsonSchema(kept) = turn.format else { panic!("{:?}", turn.format) };
+    assert_eq!((kept.text.as_str(), kept.value.to_string()), (text, r#"{"z":1,"a":2}"#.to_owned()));
+    let large = format!(r#"{{"description":"{}"}}"#, "x".repeat(1 << 20));
+    assert_eq!(refused(|r| r.response_format = Some(schema(&large))), "response_format.json_schema.schema");
 }

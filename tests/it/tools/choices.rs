@@ -255,23 +255,38 @@ async fn a_model_that_never_obeys_a_strict_schema_fails_and_a_loose_tool_is_not_
     app.stop().await;
 }
 
-/// A schema that refers to itself twice: its check would double with each level of the arguments.
+/// A schema whose validation takes 2^13 steps for each item, and one that is recursive, whose validation would double
+/// with each level of the arguments if results were not remembered.
 #[tokio::test]
-async fn arguments_that_nobody_can_check_are_not_the_clients() {
+async fn strict_arguments_beyond_the_budget_end_the_turn_at_once() {
     let app = warm(&[]).await;
     let mut tree = strict();
     tree["function"]["parameters"] =
         json!({"type": "object", "properties": {"a": {"anyOf": [{"$ref": "#"}, {"$ref": "#"}]}}});
     let nested = |depth: usize| (0..depth).fold(json!({}), |value, _| json!({"a": value}));
-    let book = |depth: usize| json!({"calls": [{"name": "book", "arguments": nested(depth)}]});
-    let body = request(MODEL, &script(&json!([book(3), {"text": "never"}])), &[tree.clone()]);
-    for way in WAYS {
-        let three = nested(3).to_string();
-        assert_eq!(app.turn(way, &body).await.called(), [("book", three.as_str())], "{way:?}");
+    let book = |arguments: Value| json!({"calls": [{"name": "book", "arguments": arguments}]});
+    for depth in [3, 60] {
+        let body = request(MODEL, &script(&json!([book(nested(depth)), {"text": "never"}])), &[tree.clone()]);
+        for way in WAYS {
+            let expected = nested(depth).to_string();
+            assert_eq!(app.turn(way, &body).await.called(), [("book", expected.as_str())], "{way:?}");
+        }
     }
-    // The model could not do better, so it is not asked again.
+
+    let mut expensive = strict();
+    let mut defs = json!({"d13": {"type": "object"}});
+    for level in 0..13 {
+        let next = json!({"$ref": format!("#/$defs/d{}", level + 1)});
+        defs[format!("d{level}")] = json!({"anyOf": [next, next]});
+    }
+    expensive["function"]["parameters"] = json!({"type": "object", "$defs": defs,
+        "properties": {"a": {"type": "array", "items": {"not": {"$ref": "#/$defs/d0"}}}}});
+    let items = |count: usize| json!({"a": vec!["x"; count]});
+    let body = request(MODEL, &script(&json!([book(items(3)), {"text": "never"}])), &[expensive.clone()]);
+    assert_eq!(app.turn(Way::Http, &body).await.called(), [("book", items(3).to_string().as_str())]);
+    // The model could not do better, so it gets no second chance.
     let before = app.asked();
-    let body = request(MODEL, &script(&json!([book(60), {"text": "never"}])), &[tree]);
+    let body = request(MODEL, &script(&json!([book(items(2_000)), {"text": "never"}])), &[expensive]);
     let (status, error) = app.refused(&body).await;
     assert_eq!((status, &error["code"]), (502, &json!("turn_failed")));
     assert!(error["message"].as_str().unwrap().contains("cannot be checked"), "{error}");

@@ -61,8 +61,12 @@ fn tool(tool: &Value) -> pb::Tool {
     pb::Tool {
         name: string(&function["name"]),
         description: string(&function["description"]),
-        parameters: function["parameters"].as_object().map(to_struct),
         strict: function["strict"].as_bool().unwrap_or_default(),
+        parameters_json: match &function["parameters"] {
+            Value::Null => String::new(),
+            parameters => parameters.to_string(),
+        },
+        ..pb::Tool::default()
     }
 }
 
@@ -80,7 +84,8 @@ fn choice(choice: &Value) -> Option<pb::ToolChoice> {
     }
 }
 
-fn to_struct(object: &Map<String, Value>) -> Struct {
+/// The deprecated form of a schema.
+pub fn to_struct(object: &Map<String, Value>) -> Struct {
     Struct { fields: object.iter().map(|(name, value)| (name.clone(), to_value(value))).collect() }
 }
 

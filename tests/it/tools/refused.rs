@@ -82,14 +82,22 @@ async fn tools_that_cannot_be() {
         bomb["function"]["parameters"]["$defs"][format!("d{level}")] = json!({"anyOf": [next, next]});
     }
     bomb["function"]["parameters"]["$defs"]["d40"] = json!({"type": "object"});
+    // 300 patterns that would take 15 s and 2.3 GB.
+    let mut patterns = function("f", "a");
+    patterns["function"]["strict"] = true.into();
+    for number in 0..300 {
+        patterns["function"]["parameters"]["properties"][format!("p{number}")] =
+            json!({"type": "string", "pattern": format!(r"^\p{{L}}{{160}}{number}")});
+    }
     let mut unknown = request(MODEL, "x", &[function("f", "a")]);
     unknown["tool_choice"] = json!({"type": "function", "function": {"name": "g"}});
     let mut nothing = request(MODEL, "x", &[]);
     nothing["tool_choice"] = "required".into();
     let twice = [function("f", "a"), function("f", "b")];
     let cases = [
-        (request(MODEL, "x", &[unreadable]), "tools[0].function.parameters", "tools[0].parameters"),
-        (request(MODEL, "x", &[bomb]), "tools[0].function.parameters", "tools[0].parameters"),
+        (request(MODEL, "x", &[unreadable]), "tools[0].function.parameters", "tools[0].parameters_json"),
+        (request(MODEL, "x", &[bomb]), "tools[0].function.parameters", "tools[0].parameters_json"),
+        (request(MODEL, "x", &[patterns]), "tools[0].function.parameters", "tools[0].parameters_json"),
         (request(MODEL, "x", &twice), "tools[1].function.name", "tools[1].name"),
         (request(MODEL, "x", &[function("a b", "a")]), "tools[0].function.name", "tools[0].name"),
         (request(MODEL, "x", &[function("", "a")]), "tools[0].function.name", "tools[0].name"),

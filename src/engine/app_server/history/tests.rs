@@ -1,8 +1,6 @@
-use prost_types::{Struct, value::Kind};
-
 use super::turn_cache::TurnCache;
 use super::*;
-use crate::engine::ToolChoice;
+use crate::engine::{Parameters, Tool, ToolChoice};
 
 /// A table that the integration tests send through the doors as well.
 const HISTORIES: &str = include_str!("../../../../tests/fixtures/histories.json");
@@ -79,13 +77,12 @@ fn message_of(message: &Value) -> Message {
     }
 }
 
-fn tool_of(tool: &Value) -> pb::Tool {
+fn tool_of(tool: &Value) -> Tool {
     // The table is about names; every schema there is that of an object.
-    let object = prost_types::Value { kind: Some(Kind::StringValue("object".into())) };
-    pb::Tool {
+    Tool {
         name: string(&tool["function"]["name"]),
         description: string(&tool["function"]["description"]),
-        parameters: Some(Struct { fields: [("type".to_owned(), object)].into() }),
+        parameters: Parameters::Json(r#"{"type":"object"}"#.into()),
         strict: false,
     }
 }
@@ -151,8 +148,8 @@ fn an_interrupted_turn_is_shown_to_the_model_as_it_was() {
     turn.messages[1].parts.clear();
     assert_eq!(json!(opening(&turn, &memory).items), expected);
     // The alias is the one of this turn: another tool has the former one now.
-    let taken = pb::Tool { name: "client_shell".into(), ..pb::Tool::default() };
-    turn.tools = vec![taken];
+    let taken = Tool { name: "client_shell".into(), ..Tool::default() };
+    turn.tools = [taken].into();
     assert_eq!(opening(&turn, &memory).items[6]["name"], "client_shell_2");
 }
 

@@ -1,210 +1,169 @@
-//! The client's functions as Codex takes them: names that cannot be mistaken for its own, schemas that it passes on,
-//! and what it has no switch for (required, one at a time, strict) as words for the model and checks on its answer.
+//! The client's functions as Codex takes them: names that differ from Codex's own, and schemas that Codex passes on.
+//!
+//! Codex has no switch for required calls, single calls and strict schemas. They become instructions for the model and
+//! checks of its response.
 
 pub(crate) mod argument_validator;
 pub(crate) mod call;
-pub(crate) mod schema_rewrite;
+mod metered_value;
+mod names;
+pub(crate) mod schema_compiler;
+mod schema_rewrite;
+mod schema_size;
 pub(crate) mod validate_calls;
-pub(crate) mod validation_cost;
 
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Instant,
 };
 
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
-use self::argument_validator::{ArgumentValidator, ValidationError};
-use crate::{
-    engine::{ToolChoice, Turn},
-    error::Error,
-    pb,
+use self::{
+    argument_validator::{ArgumentValidator, ValidationError},
+    schema_compiler::{ToolSchema, offered},
 };
+use crate::engine::{Tool, ToolChoice, Turn};
 
-/// Names that Codex or the upstream keeps for itself, in any profile: a client's tool of that name is refused, or
-/// silently left out. Taking a name too many costs nothing but the prefix.
-const RESERVED: &[&str] = &[
-    "apply_patch",
-    "browser",
-    "clock",
-    "close_agent",
-    "code_interpreter",
-    "computer",
-    "container_exec",
-    "create_goal",
-    "curr_time",
-    "exec",
-    "exec_command",
-    "file_search",
-    "followup_task",
-    "functions",
-    "get_context_remaining",
-    "get_goal",
-    "image_gen",
-    "image_generation",
-    "interrupt_agent",
-    "js_repl",
-    "list_agents",
-    "list_mcp_resource_templates",
-    "list_mcp_resources",
-    "local_shell",
-    "mcp",
-    "multi_agent_v1",
-    "multi_tool_use",
-    "new_context",
-    "python",
-    "read_mcp_resource",
-    "request_permissions",
-    "request_plugin_install",
-    "request_user_input",
-    "resume_agent",
-    "send_input",
-    "send_message",
-    "shell",
-    "shell_command",
-    "sleep",
-    "spawn_agent",
-    "tool_search",
-    "tool_suggest",
-    "unified_exec",
-    "update_goal",
-    "update_plan",
-    "view_image",
-    "wait",
-    "wait_agent",
-    "web",
-    "web_run",
-    "web_search",
-    "write_stdin",
-];
+/// Maximum number of names in an instruction; with more tools it names none.
+const MAX_NAMES_IN_INSTRUCTION: usize = 8;
 
-const MAX_NAME_BYTES: usize = 64;
-
-/// Names that are spelled out in an instruction; more of them are only referred to.
-const MAX_NAMES_TOLD: usize = 8;
-
-/// The tools of one turn, and how it may use them.
+/// The tools of one turn, and how the model may use them. Owned by the turn.
 #[derive(Debug)]
 pub(super) struct ToolSet {
-    offered: Vec<Offered>,
+    offered: Vec<OfferedTool>,
     choice: ToolChoice,
     parallel: bool,
     /// Names that the model sees, where they differ from the client's.
     aliases: BTreeMap<String, String>,
     originals: HashMap<String, String>,
+    /// Permits for compilations and validations, of all turns.
+    jobs: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
-struct Offered {
+struct OfferedTool {
     name: String,
     description: String,
-    /// As Codex passes it on.
-    schema: Value,
-    /// Of strict tools: the client's full schema.
-    strict: Option<ArgumentValidator>,
+    schema: Arc<ToolSchema>,
 }
 
 impl ToolSet {
-    pub(super) fn new(turn: &Turn) -> Result<Self, Error> {
-        let aliases = aliases(turn);
-        let only = |name: &String| match &turn.tool_choice {
-            ToolChoice::Auto | ToolChoice::Required => true,
-            ToolChoice::Named(named) => named == name,
-        };
-        let tools = turn.tools.iter().enumerate().filter(|(_, tool)| only(&tool.name));
-        Ok(Self {
-            offered: tools
-                .map(|(index, tool)| Offered::new(tool, index, aliases.get(&tool.name)))
-                .collect::<Result<_, _>>()?,
+    /// Builds the set from the schemas of the tools that the turn offers, in their order.
+    fn with_schemas(turn: &Turn, schemas: Vec<Arc<ToolSchema>>, jobs: Arc<Semaphore>) -> Self {
+        let aliases = names::aliases(turn);
+        let offered = offered(&turn.tools, &turn.tool_choice).zip(schemas);
+        Self {
+            offered: offered
+                .map(|((_, tool), schema)| OfferedTool::new(tool, schema, aliases.get(&tool.name)))
+                .collect(),
             choice: turn.tool_choice.clone(),
             parallel: turn.parallel_tool_calls,
             originals: aliases.iter().map(|(name, alias)| (alias.clone(), name.clone())).collect(),
             aliases,
-        })
+            jobs,
+        }
     }
 
-    /// For `thread/start.dynamicTools`.
+    /// Compiles the tools of a turn on this thread.
+    #[cfg(test)]
+    pub(super) fn new(turn: &Turn) -> Result<Self, crate::error::Error> {
+        let schemas = offered(&turn.tools, &turn.tool_choice)
+            .map(|(index, tool)| schema_compiler::compile_tool(index, tool))
+            .collect::<Result<_, _>>()?;
+        Ok(Self::with_schemas(turn, schemas, Arc::new(Semaphore::new(1))))
+    }
+
+    /// Returns the tools for `thread/start.dynamicTools`.
     pub(super) fn dynamic_tools(&self) -> Vec<Value> {
         let tools = self.offered.iter().map(|tool| {
             json!({
                 "type": "function",
                 "name": self.alias(&tool.name),
                 "description": tool.description,
-                "inputSchema": tool.schema,
+                "inputSchema": tool.schema.rewritten,
             })
         });
         tools.collect()
     }
 
-    /// Whether there are none.
     pub(super) fn is_empty(&self) -> bool {
         self.offered.is_empty()
     }
 
-    /// Whether a name that the model calls is one of the offered tools. Where a tool has an alias, its own name is that
-    /// of a tool of Codex.
+    /// Returns `true` if a name that the model calls is one of the offered tools. Where a tool has an alias, its own
+    /// name is that of a tool of Codex.
     pub(super) fn offers(&self, alias: &str) -> bool {
         self.offered.iter().any(|tool| self.alias(&tool.name) == alias)
     }
 
-    /// What the model must be told, because Codex has no parameter for it.
+    /// Returns the instructions for the model that stand in for parameters that Codex does not have.
     pub(super) fn instructions(&self) -> Option<String> {
         if self.offered.is_empty() {
             return None;
         }
         let names: Vec<String> =
             self.offered.iter().map(|tool| format!("`{}`", self.alias(&tool.name))).collect();
-        let which = if names.len() > MAX_NAMES_TOLD {
+        let functions = if names.len() > MAX_NAMES_IN_INSTRUCTION {
             "functions that the application provides".to_owned()
         } else {
             format!("application's functions ({})", names.join(", "))
         };
-        let must = match &self.choice {
+        let required = match &self.choice {
             ToolChoice::Auto => None,
             ToolChoice::Required => Some(format!(
-                "Your reply must call at least one of the {which}. A reply that has only text is not accepted."
+                "Your reply must call at least one of the {functions}. A reply that has only text is not accepted."
             )),
             ToolChoice::Named(name) => Some(format!(
                 "Your reply must call the application's function `{}`. A reply that has only text is not accepted.",
                 self.alias(name)
             )),
         };
-        let one = (!self.parallel)
-            .then(|| format!("Call the {which} one at a time: never more than one call in a reply."));
-        let told: Vec<String> = [must, one].into_iter().flatten().collect();
-        (!told.is_empty()).then(|| told.join("\n"))
+        let single = (!self.parallel)
+            .then(|| format!("Call the {functions} one at a time: never more than one call in a reply."));
+        let instructions: Vec<String> = [required, single].into_iter().flatten().collect();
+        (!instructions.is_empty()).then(|| instructions.join("\n"))
     }
 
-    /// The name that the model sees.
+    /// Returns the name that the model sees.
     pub(super) fn alias<'a>(&'a self, name: &'a str) -> Cow<'a, str> {
         Cow::Borrowed(self.aliases.get(name).map_or(name, String::as_str))
     }
 
-    /// The name that the client knows.
+    /// Returns the client's name of a tool.
     pub(super) fn original<'a>(&'a self, alias: &'a str) -> Cow<'a, str> {
         Cow::Borrowed(self.originals.get(alias).map_or(alias, String::as_str))
     }
 
-    /// Whether the arguments of a call are to be checked, by the tool's name in the client's words.
+    /// Returns `true` if the arguments of a call must be validated. `name` is the client's.
     pub(super) fn is_strict(&self, name: &str) -> bool {
-        self.strict(name).is_some()
+        self.validator(name).is_some()
     }
 
-    /// Checks the arguments of a call of a strict tool, by its name in the client's words. May take a while.
-    pub(super) fn check(&self, name: &str, arguments: &str) -> Result<(), ValidationError> {
-        let Some(strict) = self.strict(name) else { return Ok(()) };
-        let of_this = |what: String| format!("the arguments of `{name}` {what}");
-        strict.check(arguments).map_err(|flaw| match flaw {
-            ValidationError::Wrong(what) => ValidationError::Wrong(of_this(what)),
-            ValidationError::Unknown(what) => ValidationError::Unknown(of_this(what)),
+    /// Validates the arguments of a call, those of a strict tool only. `name` is the client's. Blocks meanwhile, until
+    /// `deadline` at most.
+    pub(super) fn validate(
+        &self,
+        name: &str,
+        arguments: &str,
+        deadline: Option<Instant>,
+    ) -> Result<(), ValidationError> {
+        let Some(validator) = self.validator(name) else { return Ok(()) };
+        let with_name = |what: String| format!("the arguments of `{name}` {what}");
+        validator.validate(arguments, deadline).map_err(|error| match error {
+            ValidationError::Invalid(what) => ValidationError::Invalid(with_name(what)),
+            ValidationError::TooExpensive(what) => ValidationError::TooExpensive(with_name(what)),
         })
     }
 
-    fn strict(&self, name: &str) -> Option<&ArgumentValidator> {
-        self.offered.iter().find(|tool| tool.name == name)?.strict.as_ref()
+    fn validator(&self, name: &str) -> Option<&ArgumentValidator> {
+        self.offered.iter().find(|tool| tool.name == name)?.schema.validator.as_ref()
     }
 
-    /// What is wrong with an answer that has this many calls, if a call was demanded.
+    /// Returns the error text for a response with this many calls, if the client required a call.
     pub(super) fn too_few_calls(&self, calls: usize) -> Option<String> {
         match &self.choice {
             ToolChoice::Required if calls == 0 => {
@@ -217,70 +176,27 @@ impl ToolSet {
         }
     }
 
-    /// How many of this many calls the client is to see.
+    /// Returns how many of this many calls the client gets.
     pub(super) fn keep(&self, calls: usize) -> usize {
         if self.parallel { calls } else { calls.min(1) }
     }
 }
 
-impl Offered {
-    fn new(tool: &pb::Tool, index: usize, alias: Option<&String>) -> Result<Self, Error> {
-        let full = tool.parameters.as_ref().map_or_else(|| json!({}), schema_rewrite::json);
-        let clean = schema_rewrite::clean(&full);
+impl OfferedTool {
+    fn new(tool: &Tool, schema: Arc<ToolSchema>, alias: Option<&String>) -> Self {
         let mut paragraphs = Vec::new();
         if !tool.description.is_empty() {
             paragraphs.push(tool.description.clone());
         }
         if alias.is_some() {
-            // Other instructions may speak of it by that name.
+            // Other instructions of the client may use that name.
             paragraphs.push(format!("This is the application's function `{}`.", tool.name));
         }
-        if clean.lossy {
+        if let Some(full) = &schema.full {
             paragraphs.push(format!("The arguments must match this JSON Schema: {full}"));
         }
-        let strict = tool.strict.then(|| ArgumentValidator::new(&full));
-        Ok(Self {
-            name: tool.name.clone(),
-            description: paragraphs.join("\n\n"),
-            schema: clean.schema,
-            strict: strict.transpose().map_err(|what| {
-                let field = format!("tools[{index}].parameters");
-                Error::invalid(&field, format!("{field} is not a JSON Schema that can be checked: {what}"))
-            })?,
-        })
+        Self { name: tool.name.clone(), description: paragraphs.join("\n\n"), schema }
     }
-}
-
-/// Names that Codex would refuse, drop or mistake, each with one that nobody else has. History counts as well: what
-/// was called there may not be offered any more.
-fn aliases(turn: &Turn) -> BTreeMap<String, String> {
-    let offered = turn.tools.iter().map(|tool| &tool.name);
-    let called = turn.messages.iter().flat_map(|message| &message.tool_calls).map(|call| &call.name);
-    let names: BTreeSet<&String> = offered.chain(called).collect();
-    let (fit, unfit): (Vec<&String>, Vec<&String>) = names.into_iter().partition(|name| is_fit(name));
-    let mut taken: BTreeSet<String> = fit.into_iter().cloned().collect();
-    let mut tries: HashMap<String, usize> = HashMap::new();
-    let mut aliases = BTreeMap::new();
-    for name in unfit {
-        let letters = name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' });
-        let wanted: String = "client_".chars().chain(letters).take(MAX_NAME_BYTES).collect();
-        let mut alias = wanted.clone();
-        while !taken.insert(alias.clone()) {
-            let attempt = tries.entry(wanted.clone()).or_insert(1);
-            *attempt += 1;
-            let suffix = format!("_{attempt}");
-            alias = wanted.chars().take(MAX_NAME_BYTES - suffix.len()).chain(suffix.chars()).collect();
-        }
-        aliases.insert(name.clone(), alias);
-    }
-    aliases
-}
-
-fn is_fit(name: &str) -> bool {
-    (1..=MAX_NAME_BYTES).contains(&name.len())
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
-        && !name.starts_with("mcp__")
-        && RESERVED.binary_search(&name).is_err()
 }
 
 #[cfg(test)]

@@ -1,70 +1,43 @@
-//! JSON Schemas of client tools: from the contract's `Struct`, into a form that Codex passes on untouched, with the
-//! news whether anything was lost on the way. Does not validate; `tools` does.
+//! Rewrites the JSON Schema of a client's tool into the form that Codex passes on untouched, and reports whether that
+//! form says less than the original.
 
 use std::collections::BTreeMap;
 
-use prost_types::{Struct, value::Kind};
-use serde_json::{Map, Number, Value, json};
+use serde_json::{Map, Value, json};
 
-/// Above this many bytes of JSON, Codex removes descriptions, then definitions, then what is nested deeply.
-const CODEX_KEEPS_BYTES: usize = 5_000;
+/// Maximum JSON text that Codex passes on whole. Beyond it, Codex removes descriptions, then definitions, then deeply
+/// nested parts.
+const MAX_CODEX_SCHEMA_BYTES: usize = 5_000;
 
-/// Chains of `$ref` at the root that are followed.
+/// Maximum length of a chain of `$ref` at the root.
 const MAX_ROOT_REFS: usize = 8;
 
 const TYPES: [&str; 7] = ["string", "number", "integer", "boolean", "object", "array", "null"];
 
 /// A schema that Codex passes on as it is.
 #[derive(Debug, PartialEq)]
-pub(crate) struct RewrittenSchema {
+pub(super) struct RewrittenSchema {
     /// The schema; its root is an object's.
-    pub(crate) schema: Value,
-    /// Whether it says less than the original.
-    pub(crate) lossy: bool,
+    pub(super) schema: Value,
+    /// Whether the schema says less than the original.
+    pub(super) lossy: bool,
 }
 
-/// Rewrites a schema with the keywords that Codex knows.
-pub(crate) fn clean(original: &Value) -> RewrittenSchema {
-    let mut cleaner = SchemaRewriter { lossy: false };
-    let schema = cleaner.root(original);
-    let lossy = cleaner.lossy || schema.to_string().len() > CODEX_KEEPS_BYTES;
+/// Rewrites a schema with the keywords that Codex knows. Does not validate it.
+pub(super) fn rewrite_for_codex(original: &Value) -> RewrittenSchema {
+    let mut rewriter = SchemaRewriter { lossy: false };
+    let schema = rewriter.root(original);
+    let lossy = rewriter.lossy || schema.to_string().len() > MAX_CODEX_SCHEMA_BYTES;
     RewrittenSchema { schema, lossy }
 }
 
-/// The JSON of a `Struct`. Numbers without a fraction come out as integers.
-pub(crate) fn json(object: &Struct) -> Value {
-    Value::Object(object.fields.iter().map(|(name, value)| (name.clone(), member(value))).collect())
-}
-
-fn member(value: &prost_types::Value) -> Value {
-    match &value.kind {
-        None | Some(Kind::NullValue(_)) => Value::Null,
-        Some(Kind::BoolValue(bool)) => Value::Bool(*bool),
-        Some(Kind::NumberValue(number)) => integer(*number)
-            .map(Number::from)
-            .or_else(|| Number::from_f64(*number))
-            .map_or(Value::Null, Value::Number),
-        Some(Kind::StringValue(text)) => Value::String(text.clone()),
-        Some(Kind::ListValue(list)) => list.values.iter().map(member).collect(),
-        Some(Kind::StructValue(object)) => json(object),
-    }
-}
-
-/// The integer that a double holds exactly.
-fn integer(number: f64) -> Option<i64> {
-    const EXACT: f64 = 9_007_199_254_740_992.0;
-    let whole = number.fract() == 0.0 && number.abs() <= EXACT;
-    #[expect(clippy::cast_possible_truncation, reason = "whole and within 2^53")]
-    whole.then_some(number as i64)
-}
-
-/// Where a schema stands.
+/// The position of a subschema, which decides whether its title says anything.
 #[derive(Clone, Copy)]
 enum Location<'a> {
     Root,
     /// Under a property's or a definition's name.
     Named(&'a str),
-    Loose,
+    Other,
 }
 
 struct SchemaRewriter {
@@ -72,16 +45,16 @@ struct SchemaRewriter {
 }
 
 impl SchemaRewriter {
-    /// The upstream wants an object at the root, without a choice of schemas beside it.
+    /// Rewrites the root. The upstream accepts only an object there, without `anyOf` and the like beside it.
     fn root(&mut self, original: &Value) -> Value {
         let target = self.target(original);
         let Value::Object(mut schema) = self.node(target, Location::Root) else { return object() };
         for definitions in ["$defs", "definitions"] {
             if !schema.contains_key(definitions)
-                && let Some(found) = original.get(definitions)
-                && let Some(cleaned) = self.children(found)
+                && let Some(original) = original.get(definitions)
+                && let Some(rewritten) = self.children(original)
             {
-                schema.insert(definitions.to_owned(), cleaned);
+                schema.insert(definitions.to_owned(), rewritten);
             }
         }
         for choice in ["anyOf", "oneOf", "allOf", "enum", "$ref"] {
@@ -111,9 +84,9 @@ impl SchemaRewriter {
         node
     }
 
-    fn node(&mut self, original: &Value, place: Location<'_>) -> Value {
+    fn node(&mut self, original: &Value, location: Location<'_>) -> Value {
         let Value::Object(original) = original else {
-            // `true` allows everything, as `{}` does; whatever else stands here cannot be said.
+            // `true` allows everything, as `{}` does. Anything else has no equivalent.
             self.lossy |= original != &Value::Bool(true);
             return json!({});
         };
@@ -121,7 +94,7 @@ impl SchemaRewriter {
         for (keyword, value) in original {
             match self.keyword(keyword, value) {
                 Some(value) => _ = schema.insert(keyword.clone(), value),
-                None => self.lossy |= !says_nothing(keyword, value, place),
+                None => self.lossy |= !is_ignorable(keyword, value, location),
             }
         }
         if let Some(only) = original.get("const") {
@@ -137,30 +110,30 @@ impl SchemaRewriter {
             Some(one) => one == kind,
             None => false,
         };
-        // Codex fills these in by itself: an array without items would become one of strings.
+        // Codex adds these by itself. An array without items would become one of strings.
         if may_be(&schema, "object") {
             schema.entry("properties").or_insert_with(|| json!({}));
         }
         if may_be(&schema, "array") {
             schema.entry("items").or_insert_with(|| json!({}));
         }
-        // Codex empties a schema that has nothing but words.
+        // Codex empties a schema that has only a description.
         if schema.len() == 1 && schema.remove("description").is_some() {
             self.lossy = true;
         }
         Value::Object(schema)
     }
 
-    /// The keyword's value as Codex takes it, or nothing if it does not.
+    /// Returns the keyword's value in the form that Codex keeps, or `None` if Codex drops it.
     fn keyword(&mut self, keyword: &str, value: &Value) -> Option<Value> {
         match (keyword, value) {
             ("type", _) => self.kind(value),
             ("properties" | "$defs" | "definitions", _) => self.children(value),
             ("anyOf" | "oneOf" | "allOf", Value::Array(list)) if !list.is_empty() => {
-                Some(list.iter().map(|one| self.node(one, Location::Loose)).collect())
+                Some(list.iter().map(|one| self.node(one, Location::Other)).collect())
             }
             ("items", Value::Object(_) | Value::Bool(_)) | ("additionalProperties", Value::Object(_)) => {
-                Some(self.node(value, Location::Loose))
+                Some(self.node(value, Location::Other))
             }
             ("required", Value::Array(names)) if names.iter().all(Value::is_string) => Some(value.clone()),
             ("additionalProperties", Value::Bool(_)) | ("$ref" | "description", Value::String(_)) => {
@@ -199,7 +172,7 @@ fn object() -> Value {
     json!({"type": "object", "properties": {}})
 }
 
-/// The type that Codex would guess, or guess wrongly: it takes every `enum` for one of strings.
+/// Returns the type that Codex would infer, corrected where Codex is wrong: it takes every `enum` for one of strings.
 fn implied_type(schema: &Map<String, Value>) -> Option<Value> {
     if let Some(Value::Array(values)) = schema.get("enum") {
         let kinds: BTreeMap<&str, ()> = values.iter().map(|value| (type_of(value), ())).collect();
@@ -229,10 +202,10 @@ fn type_of(value: &Value) -> &'static str {
     }
 }
 
-/// Keywords that tell the model nothing (or, `const`, that were dealt with): where a schema comes from, a title that
-/// repeats the name it stands under or stands at the root, where the tool has a name, a default of nothing.
-fn says_nothing(keyword: &str, value: &Value, place: Location<'_>) -> bool {
-    match (keyword, place) {
+/// Returns `true` for a keyword without meaning for the model: the origin of a schema, the title of the root or one that
+/// repeats the property's name, a `null` default. `const` was rewritten before.
+fn is_ignorable(keyword: &str, value: &Value, location: Location<'_>) -> bool {
+    match (keyword, location) {
         ("$schema" | "$id" | "$comment" | "const", _) | ("title", Location::Root) => true,
         ("title", Location::Named(name)) => {
             value.as_str().is_some_and(|title| letters(title).eq(letters(name)))

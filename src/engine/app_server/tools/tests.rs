@@ -1,47 +1,26 @@
-use prost_types::{ListValue, Struct, value::Kind};
+use super::{names::MAX_NAME_BYTES, *};
+use crate::{engine::Parameters, error::Error};
 
-use super::*;
-
-fn to_struct(value: Value) -> prost_types::Value {
-    let kind = match value {
-        Value::Null => Kind::NullValue(0),
-        Value::Bool(bool) => Kind::BoolValue(bool),
-        Value::Number(number) => Kind::NumberValue(number.as_f64().unwrap()),
-        Value::String(text) => Kind::StringValue(text),
-        Value::Array(list) => {
-            Kind::ListValue(ListValue { values: list.into_iter().map(to_struct).collect() })
-        }
-        Value::Object(object) => {
-            let fields = object.into_iter().map(|(name, value)| (name, to_struct(value))).collect();
-            Kind::StructValue(Struct { fields })
-        }
-    };
-    prost_types::Value { kind: Some(kind) }
+#[expect(clippy::needless_pass_by_value, reason = "called with literals")]
+fn tool(name: &str, parameters: Value) -> Tool {
+    let parameters = Parameters::Json(parameters.to_string());
+    Tool { name: name.into(), description: format!("Does {name}."), parameters, strict: false }
 }
 
-fn tool(name: &str, parameters: Value) -> pb::Tool {
-    let parameters = match to_struct(parameters).kind {
-        Some(Kind::StructValue(object)) => Some(object),
-        _ => None,
-    };
-    pb::Tool { name: name.into(), description: format!("Does {name}."), parameters, strict: false }
+fn strict(name: &str, parameters: Value) -> Tool {
+    Tool { strict: true, ..tool(name, parameters) }
 }
 
-fn strict(name: &str, parameters: Value) -> pb::Tool {
-    pb::Tool { strict: true, ..tool(name, parameters) }
+fn turn(tools: Vec<Tool>) -> Turn {
+    Turn { tools: tools.into(), ..Turn::default() }
 }
 
-fn set(tools: Vec<pb::Tool>, tool_choice: ToolChoice, parallel_tool_calls: bool) -> ToolSet {
-    ToolSet::new(&Turn { tools, tool_choice, parallel_tool_calls, ..Turn::default() }).unwrap()
+fn set(tools: Vec<Tool>, tool_choice: ToolChoice, parallel_tool_calls: bool) -> ToolSet {
+    ToolSet::new(&Turn { tool_choice, parallel_tool_calls, ..turn(tools) }).unwrap()
 }
 
 #[test]
-fn reserved_names_can_be_searched() {
-    assert!(RESERVED.is_sorted());
-}
-
-#[test]
-fn tools_are_offered_under_names_that_codex_takes() {
+fn dynamic_tools_names_are_usable_by_codex() {
     let object = json!({"type": "object", "properties": {}});
     let tools = ["get", "exec_command", "client_exec_command", "mcp__a", "mcp", "mcp_a"];
     let set = set(tools.map(|name| tool(name, object.clone())).to_vec(), ToolChoice::Auto, true);
@@ -65,7 +44,15 @@ fn tools_are_offered_under_names_that_codex_takes() {
 }
 
 #[test]
-fn a_long_name_is_cut_and_still_its_own() {
+fn dynamic_tools_schema_keeps_order_and_integers() {
+    let text = r#"{"type":"object","properties":{"z":{"enum":[9007199254740993],"type":"integer"},"a":{"type":"string"}}}"#;
+    let tool = Tool { parameters: Parameters::Json(text.into()), ..tool("f", json!({})) };
+    let set = set(vec![tool], ToolChoice::Auto, true);
+    assert_eq!(set.dynamic_tools()[0]["inputSchema"].to_string(), text);
+}
+
+#[test]
+fn alias_of_a_long_name_is_short_and_unique() {
     let (one, two) = (format!("mcp__{}1", "x".repeat(58)), format!("mcp__{}2", "x".repeat(58)));
     let set = set(vec![tool(&one, json!({})), tool(&two, json!({}))], ToolChoice::Auto, true);
     assert_ne!(set.alias(&one), set.alias(&two));
@@ -76,15 +63,15 @@ fn a_long_name_is_cut_and_still_its_own() {
 }
 
 #[test]
-fn what_a_schema_loses_is_said_in_the_description() {
+fn dynamic_tools_lossy_schema_is_in_the_description() {
     let full = json!({"properties": {"day": {"format": "date", "maxLength": 10, "type": "string"}}, "type": "object"});
-    let without = pb::Tool { name: "ping".into(), ..pb::Tool::default() };
+    let without = Tool { name: "ping".into(), ..Tool::default() };
     let set = set(vec![tool("book", full.clone()), without], ToolChoice::Auto, true);
     let offered = set.dynamic_tools();
-    let said = format!("Does book.\n\nThe arguments must match this JSON Schema: {full}");
-    assert_eq!(offered[0]["description"], said);
+    let expected = format!("Does book.\n\nThe arguments must match this JSON Schema: {full}");
+    assert_eq!(offered[0]["description"], expected);
     // Not 10.0, which some models would copy.
-    assert!(said.contains("\"maxLength\":10,"), "{said}");
+    assert!(expected.contains("\"maxLength\":10,"), "{expected}");
     assert_eq!(
         offered[0]["inputSchema"],
         json!({"type": "object", "properties": {"day": {"type": "string"}}})
@@ -94,7 +81,7 @@ fn what_a_schema_loses_is_said_in_the_description() {
 }
 
 #[test]
-fn only_the_named_tool_is_offered() {
+fn dynamic_tools_named_choice_offers_one() {
     let tools = vec![tool("get", json!({})), tool("shell", json!({}))];
     let set = set(tools, ToolChoice::Named("shell".into()), true);
     let names: Vec<Value> = set.dynamic_tools().into_iter().map(|tool| tool["name"].clone()).collect();
@@ -105,7 +92,7 @@ fn only_the_named_tool_is_offered() {
 }
 
 #[test]
-fn choice_and_number_of_calls_are_asked_for_and_checked() {
+fn instructions_and_limits_follow_choice_and_parallel_calls() {
     let tools = || vec![tool("get", json!({})), tool("put", json!({}))];
     let required = set(tools(), ToolChoice::Required, true);
     assert!(
@@ -130,7 +117,7 @@ fn choice_and_number_of_calls_are_asked_for_and_checked() {
 }
 
 #[test]
-fn strict_arguments_are_checked_against_the_whole_schema() {
+fn validate_strict_arguments_against_the_whole_schema() {
     let schema = json!({
         "type": "object", "required": ["day"], "additionalProperties": false,
         "properties": {
@@ -140,9 +127,9 @@ fn strict_arguments_are_checked_against_the_whole_schema() {
         },
     });
     let set = set(vec![strict("shell", schema.clone()), tool("loose", schema)], ToolChoice::Auto, true);
-    let check = |arguments: &str| set.check("shell", arguments);
+    let check = |arguments: &str| set.validate("shell", arguments, None);
     assert_eq!(check(r#"{"day":"2026-02-28","code":"ab","count":9}"#), Ok(()));
-    for (wrong, says) in [
+    for (wrong, text) in [
         (r#"{"day":"tomorrow"}"#, "at /day"),
         (r#"{"day":"2026-02-28","code":"abc"}"#, "at /code"),
         (r#"{"day":"2026-02-28","count":10}"#, "at /count"),
@@ -153,15 +140,15 @@ fn strict_arguments_are_checked_against_the_whole_schema() {
         ("{", "not JSON"),
         ("", "not JSON"),
     ] {
-        let Err(ValidationError::Wrong(complaint)) = check(wrong) else { panic!("{wrong} is wrong") };
-        assert!(complaint.contains(says) && complaint.contains("`shell`"), "{wrong}: {complaint}");
+        let Err(ValidationError::Invalid(complaint)) = check(wrong) else { panic!("{wrong} is wrong") };
+        assert!(complaint.contains(text) && complaint.contains("`shell`"), "{wrong}: {complaint}");
     }
-    assert_eq!(set.check("loose", "{}"), Ok(()));
-    assert_eq!(set.check("unknown", "{"), Ok(()));
+    assert_eq!(set.validate("loose", "{}", None), Ok(()));
+    assert_eq!(set.validate("unknown", "{", None), Ok(()));
 }
 
 #[test]
-fn a_schema_that_cannot_be_checked_is_refused_only_where_it_must_be() {
+fn new_unusable_schema_is_refused_only_where_strict() {
     for schema in [
         json!({"type": "bogus"}),
         json!({"type": "object", "properties": {"x": {"pattern": "("}}}),
@@ -170,19 +157,13 @@ fn a_schema_that_cannot_be_checked_is_refused_only_where_it_must_be() {
         json!({"$ref": "#"}),
     ] {
         let tools = vec![tool("fine", json!({})), strict("wrong", schema.clone())];
-        match ToolSet::new(&Turn { tools, ..Turn::default() }) {
-            Err(Error::InvalidArgument { field, .. }) => assert_eq!(field, "tools[1].parameters"),
+        match ToolSet::new(&turn(tools)) {
+            Err(Error::InvalidArgument { field, message }) => {
+                assert_eq!(field, "tools[1].parameters_json");
+                assert!(message.contains("`wrong`"), "{message}");
+            }
             other => panic!("{schema}: {other:?}"),
         }
-        assert!(ToolSet::new(&Turn { tools: vec![tool("loose", schema)], ..Turn::default() }).is_ok());
+        assert!(ToolSet::new(&turn(vec![tool("loose", schema)])).is_ok());
     }
-}
-
-#[test]
-fn a_hostile_schema_ends() {
-    // A pattern that tries for ever.
-    let schema = json!({"properties": {"x": {"pattern": "^(?=a)(a+)+$"}}});
-    let set_of = |schema: Value| set(vec![strict("f", schema)], ToolChoice::Auto, true);
-    let arguments = json!({"x": format!("{}b", "a".repeat(5_000))}).to_string();
-    assert!(set_of(schema).check("f", &arguments).is_err());
 }

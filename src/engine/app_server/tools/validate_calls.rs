@@ -1,6 +1,9 @@
-//! The checks of calls against their schemas, on a thread that nobody waits for, and not for ever.
+//! Validates the calls of a response against their tools' schemas, on a thread of the blocking pool.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::{task::spawn_blocking, time::timeout};
 
@@ -11,26 +14,43 @@ use super::{
 };
 use crate::error::Error;
 
-/// How long the checks of one response may take. Their work is bounded, and done in far less.
-const LIMIT: Duration = Duration::from_secs(20);
+/// Time that the validations of one response may take of a thread.
+const MAX_VALIDATION_TIME: Duration = Duration::from_secs(1);
 
-/// Each call with what is wrong with it. A call that was not checked is nobody's.
-pub(crate) async fn of(tools: Arc<ToolSet>, calls: Vec<Call>) -> Result<Vec<CheckedCall>, Error> {
-    match timeout(LIMIT, spawn_blocking(move || verdicts(&tools, calls))).await {
-        Ok(verdicts) => verdicts.map_err(Error::internal)?,
-        Err(_) => Err(Error::TurnFailed {
-            message: "the arguments of a call could not be checked against their schema in time".to_owned(),
-        }),
-    }
+/// Time that a response waits for its validations, other turns' jobs before them included.
+const VALIDATION_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Validates calls. Returns each with the model's mistake in it, or an error if a call cannot be judged.
+///
+/// Cancel safe: a validation that has begun goes on to its end, for [`MAX_VALIDATION_TIME`] at most.
+pub(crate) async fn validate(tools: Arc<ToolSet>, calls: Vec<Call>) -> Result<Vec<CheckedCall>, Error> {
+    let validated = async {
+        let job = Arc::clone(&tools.jobs).acquire_owned().await.map_err(Error::internal)?;
+        let validated = spawn_blocking(move || {
+            let _job = job;
+            validate_now(&tools, calls, Some(Instant::now() + MAX_VALIDATION_TIME))
+        });
+        validated.await.map_err(Error::internal)?
+    };
+    timeout(VALIDATION_TIMEOUT, validated).await.map_err(|_| Error::TurnFailed {
+        message: "the arguments of a call could not be checked against their schema in time".to_owned(),
+    })?
 }
 
-/// The same, here and now.
-pub(crate) fn verdicts(tools: &ToolSet, calls: Vec<Call>) -> Result<Vec<CheckedCall>, Error> {
-    let verdict = |call: Call| match tools.check(&tools.original(&call.alias), &call.arguments) {
-        Ok(()) => Ok((call, Ok(()))),
-        Err(ValidationError::Wrong(mistake)) => Ok((call, Err(mistake))),
-        // The model could not do better.
-        Err(ValidationError::Unknown(message)) => Err(Error::TurnFailed { message }),
-    };
-    calls.into_iter().map(verdict).collect()
+/// Validates calls on this thread, until `deadline` at most.
+pub(crate) fn validate_now(
+    tools: &ToolSet,
+    calls: Vec<Call>,
+    deadline: Option<Instant>,
+) -> Result<Vec<CheckedCall>, Error> {
+    let validated = calls.into_iter().map(|call| {
+        let verdict = tools.validate(&tools.original(&call.alias), &call.arguments, deadline);
+        match verdict {
+            Ok(()) => Ok((call, Ok(()))),
+            Err(ValidationError::Invalid(mistake)) => Ok((call, Err(mistake))),
+            // The model could not do better.
+            Err(ValidationError::TooExpensive(message)) => Err(Error::TurnFailed { message }),
+        }
+    });
+    validated.collect()
 }

@@ -1,11 +1,11 @@
 use serde_json::json;
 
 use super::*;
-use crate::engine::{Message, Part, Role, Turn, app_server::tools::validate_calls};
+use crate::engine::{Message, Parameters, Part, Role, Tool, Turn, app_server::tools::validate_calls};
 
 const TURN: &str = "turn-1";
 
-fn translator(profile: Profile, tools: Vec<pb::Tool>) -> Translator {
+fn translator(profile: Profile, tools: Vec<Tool>) -> Translator {
     let message = Message {
         role: Role::User,
         name: None,
@@ -13,7 +13,8 @@ fn translator(profile: Profile, tools: Vec<pb::Tool>) -> Translator {
         tool_calls: vec![],
         tool_call_id: None,
     };
-    let turn = Turn { tools, messages: vec![message], parallel_tool_calls: true, ..Turn::default() };
+    let turn =
+        Turn { tools: tools.into(), messages: vec![message], parallel_tool_calls: true, ..Turn::default() };
     Translator::new(ToolSet::new(&turn).unwrap(), profile, 1)
 }
 
@@ -147,8 +148,8 @@ fn a_summary_in_place_of_the_history_is_never_silent() {
     assert!(matches!(events(&mut plain(), "item/started", started)[..], [TurnEvent::Notice(_)]));
 }
 
-fn tool(name: &str) -> pb::Tool {
-    pb::Tool { name: name.into(), ..pb::Tool::default() }
+fn tool(name: &str) -> Tool {
+    Tool { name: name.into(), ..Tool::default() }
 }
 
 fn wanted(id: &str) -> ToolCall {
@@ -196,9 +197,7 @@ fn calls_are_handed_over_when_their_response_is_complete() {
 
 #[test]
 fn arguments_that_break_a_strict_schema_go_back_to_the_model() {
-    let schema: prost_types::Struct = strict_schema();
-    let mut t =
-        translator(Profile::Agent, vec![pb::Tool { strict: true, parameters: Some(schema), ..tool("get") }]);
+    let mut t = translator(Profile::Agent, vec![strict()]);
     let wrong = || call("c1", "get", "{\"city\": 5}");
     for early in [true, false] {
         events(&mut t, "rawResponseItem/completed", wrong());
@@ -221,16 +220,15 @@ fn arguments_that_break_a_strict_schema_go_back_to_the_model() {
 fn response_checked(t: &mut Translator) -> Result<TranslatorOutput, Error> {
     let step = t.push("rawResponse/completed", &usage(5, 5), TURN)?;
     let Action::Check(calls) = step.next else { panic!("{step:?}") };
-    let verdicts = validate_calls::verdicts(&t.tools(), calls)?;
+    let verdicts = validate_calls::validate_now(&t.tools(), calls, None)?;
     t.checked(verdicts)
 }
 
 #[test]
 fn calls_that_codex_sends_back_itself_are_not_waited_for() {
-    let strict = pb::Tool { strict: true, parameters: Some(strict_schema()), ..tool("get") };
     // A half of a letter is no JSON that Codex can read, but a number may be as large as it likes.
     for (first, asked) in [(r#"{"city": "\ud800"}"#, false), (r#"{"city": 1e999}"#, true)] {
-        let mut t = translator(Profile::Agent, vec![strict.clone()]);
+        let mut t = translator(Profile::Agent, vec![strict()]);
         events(&mut t, "rawResponseItem/completed", call("c1", "get", first));
         events(&mut t, "rawResponseItem/completed", call("c2", "get", r#"{"city": 5}"#));
         t.called(wanted("c2"));
@@ -246,9 +244,8 @@ fn calls_that_codex_sends_back_itself_are_not_waited_for() {
 
 #[test]
 fn a_correction_does_not_wait_for_ever() {
-    let strict = pb::Tool { strict: true, parameters: Some(strict_schema()), ..tool("get") };
     for asked in [0, 1] {
-        let mut t = translator(Profile::Agent, vec![strict.clone()]);
+        let mut t = translator(Profile::Agent, vec![strict()]);
         for id in ["c1", "c2"] {
             events(&mut t, "rawResponseItem/completed", call(id, "get", r#"{"city": 5}"#));
         }
@@ -265,14 +262,9 @@ fn a_correction_does_not_wait_for_ever() {
 }
 
 /// `{"type": "object", "properties": {"city": {"type": "string"}}}`
-fn strict_schema() -> prost_types::Struct {
-    use prost_types::{Struct, Value as V, value::Kind};
-    let text = |t: &str| V { kind: Some(Kind::StringValue(t.into())) };
-    let object =
-        |pairs: Vec<(&str, V)>| Struct { fields: pairs.into_iter().map(|(k, v)| (k.into(), v)).collect() };
-    let value = |s: Struct| V { kind: Some(Kind::StructValue(s)) };
-    let city = value(object(vec![("type", text("string"))]));
-    object(vec![("type", text("object")), ("properties", value(object(vec![("city", city)])))])
+fn strict() -> Tool {
+    let schema = json!({"type": "object", "properties": {"city": {"type": "string"}}});
+    Tool { strict: true, parameters: Parameters::Json(schema.to_string()), ..tool("get") }
 }
 
 #[test]

@@ -179,7 +179,7 @@ impl TurnDriver {
         mut beginning: Box<TurnStart>,
         out: &Out,
     ) -> Result<Option<String>, Error> {
-        let (items, params) = (beginning.items(thread), beginning.turn(thread)?);
+        let (items, params) = (beginning.items(thread), beginning.turn(thread));
         let asked = async {
             lease.peer.call("thread/inject_items", &items, CALL_LIMIT).await?;
             drop(items);
@@ -222,7 +222,7 @@ impl TurnDriver {
             if let Action::Check(calls) = step.next {
                 let tools = self.translator.tools();
                 let verdicts = tokio::select! {
-                    verdicts = Box::pin(validate_calls::of(tools, calls)) => verdicts,
+                    verdicts = Box::pin(validate_calls::validate(tools, calls)) => verdicts,
                     ended = &mut enough => return ended.map(|()| left).map_err(failed),
                 };
                 step = verdicts.and_then(|verdicts| self.translator.checked(verdicts)).map_err(failed)?;

@@ -5,10 +5,7 @@ use serde_json::{Value, json};
 
 use super::params::ThreadParams;
 use crate::engine::app_server::history::InitialHistory;
-use crate::{
-    engine::{Format, Turn},
-    error::Error,
-};
+use crate::engine::{Format, Turn};
 
 /// Of one turn.
 #[derive(Debug)]
@@ -27,7 +24,7 @@ impl TurnStart {
     }
 
     /// For `turn/start`.
-    pub(crate) fn turn(&self, thread: &str) -> Result<Value, Error> {
+    pub(crate) fn turn(&self, thread: &str) -> Value {
         let mut params = json!({
             "threadId": thread,
             "input": [],
@@ -35,8 +32,8 @@ impl TurnStart {
             "summary": self.turn.reasoning_summary,
         });
         if let Format::JsonSchema(schema) = &self.turn.format {
-            params["outputSchema"] = serde_json::from_str(schema).map_err(Error::internal)?;
+            params["outputSchema"] = schema.value.clone();
         }
-        Ok(params)
+        params
     }
 }

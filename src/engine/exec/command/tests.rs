@@ -1,9 +1,9 @@
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::*;
 use crate::{
     config::{Config, ScriptedUpstream, Sources},
-    engine::{Image, ImageKind, Message, Part, Role},
+    engine::{Image, ImageKind, Message, Part, ResponseSchema, Role},
 };
 
 fn codex(env: &[(&str, &str)]) -> Codex {
@@ -104,7 +104,10 @@ fn settings_do_what_they_mean() {
 #[test]
 fn files_live_in_a_private_folder_with_the_turn() {
     let mut turn = turn();
-    turn.format = Format::JsonSchema("{\"type\":\"object\"}".into());
+    turn.format = Format::JsonSchema(Arc::new(ResponseSchema {
+        text: r#"{"type":"object"}"#.into(),
+        value: serde_json::json!({"type": "object"}),
+    }));
     let image = Image { data: bytes::Bytes::from_static(b"bytes"), kind: ImageKind::Webp };
     turn.messages[0].parts.push(Part::Image(image));
     let launch = of(&turn, &codex(&[]), &installed()).unwrap();

@@ -3,9 +3,10 @@ use serde_json::{Value, json};
 use super::*;
 use crate::pb::content_part::Part;
 
-fn asked(body: Value) -> Result<ConvertedRequest, Value> {
-    let wire = serde_json::from_value(body).expect("the body fits");
-    ConvertedRequest::of(wire).map_err(|error| serde_json::to_value(error.body()).unwrap()["error"].take())
+fn convert(body: Value) -> Result<ConvertedRequest, Value> {
+    let wire: ChatCompletionRequest = serde_json::from_value(body).expect("the body fits");
+    ConvertedRequest::try_from(wire)
+        .map_err(|error| serde_json::to_value(error.body()).unwrap()["error"].take())
 }
 
 /// A request with one short message and `change` on top.
@@ -25,9 +26,10 @@ fn message(role: pb::Role, parts: Vec<pb::ContentPart>) -> pb::Message {
 }
 
 #[test]
-fn a_request_with_everything_reaches_the_contract_whole() {
+fn convert_full_request_reaches_the_contract_whole() {
     let wire = include_str!("../../../../tests/fixtures/openai/request.json");
-    let asked = ConvertedRequest::of(serde_json::from_str(wire).unwrap()).unwrap();
+    let asked =
+        ConvertedRequest::try_from(serde_json::from_str::<ChatCompletionRequest>(wire).unwrap()).unwrap();
     let image = pb::Image { data: vec![0, 1, 2, 255].into(), detail: "low".into() };
     let bare = pb::Image { detail: String::new(), ..image.clone() };
     let image = |image| pb::ContentPart { part: Some(Part::Image(image)) };
@@ -36,7 +38,6 @@ fn a_request_with_everything_reaches_the_contract_whole() {
         name: "get_time".into(),
         arguments: arguments.into(),
     };
-    let number = |number| prost_types::Value { kind: Some(prost_types::value::Kind::NumberValue(number)) };
     let expected = pb::ChatRequest {
         model: "gpt-4o".into(),
         messages: vec![
@@ -59,8 +60,9 @@ fn a_request_with_everything_reaches_the_contract_whole() {
         tools: vec![pb::Tool {
             name: "get_time".into(),
             description: "Tells the time.".into(),
-            parameters: Some(prost_types::Struct { fields: [("minLength".to_owned(), number(3.0))].into() }),
             strict: true,
+            parameters_json: r#"{ "minLength": 3 }"#.into(),
+            ..pb::Tool::default()
         }],
         tool_choice: Some(pb::ToolChoice { mode: Mode::Named.into(), name: "get_time".into() }),
         parallel_tool_calls: Some(false),
@@ -82,10 +84,10 @@ fn a_request_with_everything_reaches_the_contract_whole() {
         reasoning_summary: String::new(),
     };
     assert_eq!(asked.request, expected);
-    assert_eq!(asked.stream, Some(Streamed { include_usage: true }));
-    assert_eq!(asked.ignored, ["temperature", "user", "response_format.json_schema.description"]);
-    assert_eq!(asked.words.max_output_tokens, "max_completion_tokens");
-    assert_eq!(asked.words.string_contents, [true, false, false, false, true, false]);
+    assert_eq!(asked.stream, Some(Streaming { include_usage: true }));
+    assert_eq!(asked.ignored_params, ["temperature", "user", "response_format.json_schema.description"]);
+    assert_eq!(asked.field_names.max_output_tokens, "max_completion_tokens");
+    assert_eq!(asked.field_names.string_contents, [true, false, false, false, true, false]);
 }
 
 fn image_of_detail(image: &impl Fn(pb::Image) -> pb::ContentPart) -> pb::ContentPart {
@@ -93,61 +95,67 @@ fn image_of_detail(image: &impl Fn(pb::Image) -> pb::ContentPart) -> pb::Content
 }
 
 #[test]
-fn the_smallest_request_asks_for_nothing_else() {
-    let asked = asked(with(json!({}))).unwrap();
+fn convert_smallest_request_sets_nothing_else() {
+    let asked = convert(with(json!({}))).unwrap();
     let messages = vec![message(pb::Role::User, vec![text("hi")])];
     assert_eq!(asked.request, pb::ChatRequest { messages, ..pb::ChatRequest::default() });
-    assert_eq!((asked.stream, asked.ignored), (None, vec![]));
+    assert_eq!((asked.stream, asked.ignored_params), (None, vec![]));
 }
 
 #[test]
-fn one_thing_may_be_said_in_several_ways() {
-    let request = |change| asked(with(change)).unwrap();
+fn convert_alternative_forms_are_equivalent() {
+    let request = |change| convert(with(change)).unwrap();
     let older = request(json!({"max_tokens": 7}));
-    assert_eq!((older.request.max_output_tokens, older.words.max_output_tokens), (Some(7), "max_tokens"));
+    assert_eq!(
+        (older.request.max_output_tokens, older.field_names.max_output_tokens),
+        (Some(7), "max_tokens")
+    );
     let both = request(json!({"max_tokens": 7, "max_completion_tokens": 8}));
     assert_eq!(both.request.max_output_tokens, Some(8));
     let nested = request(json!({"reasoning": {"effort": "low", "summary": "auto"}}));
     assert_eq!(
-        (&*nested.request.reasoning_effort, nested.words.reasoning_effort),
+        (&*nested.request.reasoning_effort, nested.field_names.reasoning_effort),
         ("low", "reasoning.effort")
     );
     assert_eq!(nested.request.reasoning_summary, "auto");
     assert_eq!(request(json!({"reasoning": {"summary": null}})).request.reasoning_summary, "");
     let both = request(json!({"reasoning": {"effort": "low"}, "reasoning_effort": "high"}));
-    assert_eq!((&*both.request.reasoning_effort, both.words.reasoning_effort), ("high", "reasoning_effort"));
+    assert_eq!(
+        (&*both.request.reasoning_effort, both.field_names.reasoning_effort),
+        ("high", "reasoning_effort")
+    );
     assert_eq!(request(json!({"stop": "END"})).request.stop, ["END"]);
     assert!(request(json!({"stop": []})).request.stop.is_empty());
-    assert_eq!(request(json!({"stream": true})).stream, Some(Streamed { include_usage: false }));
+    assert_eq!(request(json!({"stream": true})).stream, Some(Streaming { include_usage: false }));
     assert_eq!(request(json!({"stream": false, "stream_options": null})).stream, None);
 }
 
 #[test]
-fn tool_settings_without_tools_ask_for_nothing() {
+fn convert_tool_settings_without_tools_are_dropped() {
     for change in [
         json!({"tools": [], "tool_choice": "auto", "parallel_tool_calls": true}),
         json!({"tools": null, "tool_choice": "none"}),
     ] {
-        let request = asked(with(change)).unwrap().request;
+        let request = convert(with(change)).unwrap().request;
         assert_eq!((request.tools.len(), request.tool_choice, request.parallel_tool_calls), (0, None, None));
     }
-    let required = asked(with(json!({"tool_choice": "required"}))).unwrap().request.tool_choice.unwrap();
+    let required = convert(with(json!({"tool_choice": "required"}))).unwrap().request.tool_choice.unwrap();
     assert_eq!(required.mode(), Mode::Required);
 }
 
 #[test]
-fn response_formats_are_translated() {
-    let of = |format: Value| asked(with(json!({"response_format": format})));
+fn convert_response_formats() {
+    let of = |format: Value| convert(with(json!({"response_format": format})));
     let format = |format: Value| of(format).unwrap().request.response_format.unwrap().format.unwrap();
     assert_eq!(format(json!({"type": "text"})), Format::Text(pb::TextFormat {}));
     assert_eq!(format(json!({"type": "json_object"})), Format::JsonObject(pb::JsonObjectFormat {}));
-    // Codex's upstream is always strict: who asked for less is told.
+    // Codex's upstream is always strict: the header reports a request for less.
     let loose = json!({"type": "json_schema", "json_schema": {"name": "a", "schema": {}, "strict": false}});
-    assert_eq!(of(loose).unwrap().ignored, ["response_format.json_schema.strict"]);
+    assert_eq!(of(loose).unwrap().ignored_params, ["response_format.json_schema.strict"]);
 }
 
 #[test]
-fn what_cannot_be_translated_is_refused_by_its_place() {
+fn convert_unsupported_is_refused_by_place() {
     let unsupported = "unsupported_parameter";
     let invalid = "invalid_value";
     let message = |message: Value| json!({"messages": [{"role": "user", "content": "hi"}, message]});
@@ -205,7 +213,7 @@ fn what_cannot_be_translated_is_refused_by_its_place() {
         ),
         (with(json!({"logprobs": true})), "logprobs", unsupported),
     ] {
-        let error = asked(body.clone()).expect_err(&body.to_string());
+        let error = convert(body.clone()).expect_err(&body.to_string());
         assert_eq!((&error["param"], &error["code"]), (&json!(param), &json!(code)), "{body}");
         assert_eq!(error["type"], "invalid_request_error");
     }

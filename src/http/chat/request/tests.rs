@@ -7,7 +7,7 @@ fn parse(json: &str) -> Result<ChatCompletionRequest, String> {
 }
 
 #[test]
-fn null_is_the_same_as_absent_everywhere() {
+fn request_null_equals_absent_everywhere() {
     let nothing = r#"{"model":null,"messages":null,"stream":null,"stream_options":null,"n":null,"max_tokens":null,
         "max_completion_tokens":null,"stop":null,"reasoning_effort":null,"reasoning":null,"verbosity":null,
         "response_format":null,"tools":null,"tool_choice":null,"parallel_tool_calls":null,"metadata":null}"#;
@@ -20,7 +20,7 @@ fn null_is_the_same_as_absent_everywhere() {
 }
 
 #[test]
-fn whole_numbers_may_be_written_as_floats() {
+fn integer_u32_accepts_floats_without_fraction() {
     for (text, number) in [("5", 5), ("5.0", 5), ("0", 0), ("5e2", 500), ("4294967295", u32::MAX)] {
         assert_eq!(parse(&format!("{{\"n\":{text}}}")).unwrap().n, Some(number));
     }
@@ -32,7 +32,7 @@ fn whole_numbers_may_be_written_as_floats() {
 }
 
 #[test]
-fn a_mistake_is_told_by_its_place() {
+fn request_wrong_value_is_named_by_place() {
     for (json, expected) in [
         (r#"{"messages":{}}"#, "messages | invalid type: map, expected a sequence"),
         (
@@ -69,6 +69,10 @@ fn a_mistake_is_told_by_its_place() {
             r#"{"tools":[{"type":"function","function":{"name":"f","parameters":[]}}]}"#,
             "tools[0].function.parameters | invalid type: sequence, expected a map",
         ),
+        (
+            r#"{"tools":[{"type":"function","function":{"name":"f","parameters":"{}"}}]}"#,
+            "tools[0].function.parameters | invalid type: string, expected a map",
+        ),
         (r#"{"stream":"yes"}"#, "stream | invalid type: string \"yes\", expected a boolean"),
         (
             r#"{"response_format":"json"}"#,
@@ -83,8 +87,14 @@ fn a_mistake_is_told_by_its_place() {
 }
 
 #[test]
-fn a_schema_keeps_the_order_of_its_keys() {
+fn request_schemas_keep_their_text() {
     let body = r#"{"response_format":{"type":"json_schema","json_schema":{"schema":{"z": 1, "a": 2}}}}"#;
     let schema = parse(body).unwrap().response_format.unwrap().json_schema.unwrap().schema.unwrap();
     assert_eq!(schema.get(), r#"{"z": 1, "a": 2}"#);
+
+    let text = r#"{"z": 12345678901234567890, "a": 9007199254740993}"#;
+    let body =
+        format!(r#"{{"tools":[{{"type":"function","function":{{"name":"f","parameters":{text}}}}}]}}"#);
+    let tools = parse(&body).unwrap().tools.unwrap();
+    assert_eq!(tools[0].function.as_ref().unwrap().parameters.as_ref().unwrap().get(), text);
 }

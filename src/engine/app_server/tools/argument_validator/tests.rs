@@ -1,8 +1,10 @@
+use std::time::Duration;
+
 use serde_json::json;
 
 use super::*;
 
-/// So many levels that each choose twice between the next one and the next one.
+/// A chain of levels, each a choice between the next level and the next level: 2^levels parts.
 fn doubling(levels: usize) -> Value {
     let mut defs =
         json!({format!("d{levels}"): {"type": "object", "properties": {"a": {"type": "integer"}}}});
@@ -13,78 +15,127 @@ fn doubling(levels: usize) -> Value {
     json!({"type": "object", "$ref": "#/$defs/d0", "$defs": defs})
 }
 
-/// What is wrong with arguments.
-fn wrong(strict: &ArgumentValidator, arguments: &str) -> String {
-    let Err(ValidationError::Wrong(what)) = strict.check(arguments) else { panic!("they are not wrong") };
-    what
+fn validate(validator: &ArgumentValidator, arguments: &str) -> Result<(), ValidationError> {
+    validator.validate(arguments, None)
 }
 
-/// Arguments so deep.
+/// The mistake in arguments.
+fn mistake(validator: &ArgumentValidator, arguments: &str) -> String {
+    match validate(validator, arguments) {
+        Err(ValidationError::Invalid(mistake)) => mistake,
+        other => panic!("{arguments}: {other:?}"),
+    }
+}
+
+/// Arguments of that depth.
 fn nested(depth: usize) -> String {
     format!("{}1{}", r#"{"a":"#.repeat(depth), "}".repeat(depth))
 }
 
 #[test]
-fn a_schema_that_stands_for_too_many_parts_is_refused_before_it_is_compiled() {
+fn new_schema_of_too_many_parts_is_refused() {
     for levels in [17, 22, 60, 150] {
         let refused = ArgumentValidator::new(&doubling(levels)).unwrap_err();
         assert!(refused.contains("more than 100000 parts"), "{levels}: {refused}");
     }
     let strict = ArgumentValidator::new(&doubling(9)).unwrap();
-    assert_eq!(strict.check(r#"{"a": 1}"#), Ok(()));
-    assert!(wrong(&strict, r#"{"a": "x"}"#).contains("do not match its schema: "));
-    // Found wrong all the same, where telling what is wrong with each alternative would take too long.
+    assert_eq!(validate(&strict, r#"{"a": 1}"#), Ok(()));
+    assert!(mistake(&strict, r#"{"a": "x"}"#).contains("do not match its schema: "));
+    // The mistakes of all alternatives would take too much to describe.
     let strict = ArgumentValidator::new(&doubling(13)).unwrap();
-    assert_eq!(strict.check(r#"{"a": 1}"#), Ok(()));
-    assert_eq!(wrong(&strict, r#"{"a": "x"}"#), "do not match its schema");
+    assert_eq!(validate(&strict, r#"{"a": 1}"#), Ok(()));
+    assert_eq!(mistake(&strict, r#"{"a": "x"}"#), "do not match its schema");
 }
 
 #[test]
-fn a_recursive_schema_that_branches_is_checked_as_far_as_it_can_be() {
+fn validate_recursive_schema_that_branches_is_judged_at_any_depth() {
     let itself = json!({"$ref": "#"});
     let schema = json!({"properties": {"a": {"anyOf": [itself, itself]}, "b": {"type": "integer"}}});
     let strict = ArgumentValidator::new(&schema).unwrap();
-    assert_eq!(strict.check(&nested(10)), Ok(()));
-    let wrong = nested(10).replace('1', r#"{"b":"x"}"#);
-    assert!(self::wrong(&strict, &wrong).starts_with("do not match its schema"));
-    for depth in [30, 60, 120] {
-        assert!(matches!(strict.check(&nested(depth)), Err(ValidationError::Unknown(_))), "{depth}");
+    // The validator remembers the result of a recursive part for a value, or these took 2^120 steps.
+    for depth in [10, 30, 60, 120] {
+        assert_eq!(validate(&strict, &nested(depth)), Ok(()));
+        let wrong = nested(depth).replace('1', r#"{"b":"x"}"#);
+        assert!(mistake(&strict, &wrong).starts_with("do not match its schema"));
     }
 }
 
+/// An array whose every item takes 2^13 steps to be found valid.
+fn expensive() -> Value {
+    let mut schema = doubling(13);
+    schema.as_object_mut().unwrap().shift_remove("$ref");
+    schema["properties"] = json!({"a": {"type": "array", "items": {"not": {"$ref": "#/$defs/d0"}}}});
+    schema
+}
+
 #[test]
-fn ordinary_schemas_that_refer_to_themselves_are_checked() {
+fn validate_beyond_the_budget_is_too_expensive() {
+    let strict = ArgumentValidator::new(&expensive()).unwrap();
+    let arguments = |items: usize| json!({"a": vec!["x"; items]}).to_string();
+    assert_eq!(validate(&strict, &arguments(10)), Ok(()));
+    let Err(ValidationError::TooExpensive(what)) = validate(&strict, &arguments(2_000)) else {
+        panic!("16 million reads are more than the budget");
+    };
+    assert!(what.contains("cannot be checked"), "{what}");
+}
+
+#[test]
+fn validate_beyond_the_deadline_is_too_expensive() {
+    let strict = ArgumentValidator::new(&expensive()).unwrap();
+    let arguments = json!({"a": ["x"]}).to_string();
+    let soon = Some(Instant::now() + Duration::from_secs(60));
+    assert_eq!(strict.validate(&arguments, soon), Ok(()));
+    let past = Some(Instant::now());
+    assert!(matches!(strict.validate(&arguments, past), Err(ValidationError::TooExpensive(_))));
+}
+
+#[test]
+fn validate_deeper_than_the_stack_is_too_expensive() {
+    // Each level of the arguments passes 195 choices and references, which makes some 100,000 frames.
+    let mut defs: serde_json::Map<String, Value> = (0..195)
+        .map(|n| (format!("d{n}"), json!({"anyOf": [{"$ref": format!("#/$defs/d{}", n + 1)}]})))
+        .collect();
+    defs.insert("d195".into(), json!({"type": "object", "properties": {"a": {"$ref": "#/$defs/d0"}}}));
+    let schema = json!({"$ref": "#/$defs/d0", "$defs": defs});
+    let strict = ArgumentValidator::new(&schema).unwrap();
+    assert_eq!(validate(&strict, "{}"), Ok(()));
+    let deep = nested(120).replace('1', "{}");
+    assert!(matches!(validate(&strict, &deep), Err(ValidationError::TooExpensive(_))));
+}
+
+#[test]
+fn validate_ordinary_recursive_schemas() {
     let schema = json!({"type": "object", "$defs": {"tree node": {"type": "object", "required": ["children"],
         "properties": {"children": {"type": "array", "items": {"$ref": "#/$defs/tree%20node"}}}}},
         "properties": {"root": {"$ref": "#/$defs/tree%20node"}, "next": {"$ref": "#"}}});
     let strict = ArgumentValidator::new(&schema).unwrap();
     let node = |children: Value| json!({"children": children});
     let tree = |leaf: Value| json!({"root": node(json!([node(json!([])), node(json!([leaf]))])), "next": {}});
-    assert_eq!(strict.check(&tree(node(json!([]))).to_string()), Ok(()));
-    assert!(wrong(&strict, &tree(json!({})).to_string()).contains("at /root/children/1/children/0"));
+    assert_eq!(validate(&strict, &tree(node(json!([]))).to_string()), Ok(()));
+    assert!(mistake(&strict, &tree(json!({})).to_string()).contains("at /root/children/1/children/0"));
     let many: Vec<Value> = (0..5_000).map(|_| node(json!([]))).collect();
-    assert_eq!(strict.check(&json!({"root": {"children": many}}).to_string()), Ok(()));
+    assert_eq!(validate(&strict, &json!({"root": {"children": many}}).to_string()), Ok(()));
 }
 
 #[test]
-fn references_without_end_and_those_that_nobody_can_follow_are_refused() {
+fn new_endless_and_unknown_references_are_refused() {
     let chain: serde_json::Map<String, Value> = (0..5_000)
         .map(|n| (format!("d{n}"), json!({"$ref": format!("#/$defs/d{}", n + 1)})))
         .chain([("d5000".to_owned(), json!({}))])
         .collect();
-    for (schema, says) in [
+    for (schema, text) in [
         (json!({"$ref": "#"}), "leads back to itself"),
         (
             json!({"$ref": "#/$defs/a", "$defs": {"a": {"allOf": [{"$ref": "#/$defs/b"}]}, "b": {"not": {"$ref": "#/$defs/a"}}}}),
             "leads back to itself",
         ),
-        (json!({"$ref": "#/$defs/d0", "$defs": chain}), "too deep"),
+        (json!({"$ref": "#/$defs/d0", "$defs": chain}), "parts deep"),
         (json!({"$ref": "https://json-schema.org/draft/2020-12/schema"}), "https://json-schema.org"),
         (json!({"$ref": "#name", "$defs": {"x": {"$anchor": "name"}}}), "#name"),
         (json!({"properties": {"x": {"$id": "http://other/", "$ref": "#/y"}}}), "http://other/"),
     ] {
         let refused = ArgumentValidator::new(&schema).unwrap_err();
-        assert!(refused.contains(says), "{says}: {refused}");
+        assert!(refused.contains(text), "{text}: {refused}");
     }
     assert!(
         ArgumentValidator::new(
@@ -95,17 +146,17 @@ fn references_without_end_and_those_that_nobody_can_follow_are_refused() {
 }
 
 #[test]
-fn what_is_as_deep_as_may_be_fits_on_the_stack() {
+fn new_deepest_chain_of_references_fits_on_the_stack() {
     let defs: serde_json::Map<String, Value> = (0..398)
         .map(|n| (format!("d{n}"), json!({"$ref": format!("#/$defs/d{}", n + 1)})))
         .chain([("d398".to_owned(), json!({"type": "object"}))])
         .collect();
     let strict = ArgumentValidator::new(&json!({"$ref": "#/$defs/d0", "$defs": defs})).unwrap();
-    assert_eq!(strict.check("{}"), Ok(()));
-    assert!(wrong(&strict, "1").contains("object"));
+    assert_eq!(validate(&strict, "{}"), Ok(()));
+    assert!(mistake(&strict, "1").contains("object"));
 }
 
-/// Classes of a tree, told apart by a constant; each may be left and right of each.
+/// Classes of a tree, distinguished by a constant. Each may be left and right of each.
 fn classes(count: usize) -> Value {
     let any: Vec<Value> = (0..count).map(|n| json!({"$ref": format!("#/$defs/N{n}")})).collect();
     let class = |n: usize| {
@@ -117,7 +168,7 @@ fn classes(count: usize) -> Value {
 }
 
 #[test]
-fn a_tree_of_many_classes_is_checked() {
+fn validate_tree_of_many_classes() {
     for count in [3, 8, 13, 30] {
         let strict = ArgumentValidator::new(&classes(count)).unwrap();
         let mut tree = json!({"kind": "N0"});
@@ -127,8 +178,84 @@ fn a_tree_of_many_classes_is_checked() {
             tree = json!({"left": tree, "right": leaf, "kind": format!("N{}", (level * 7) % count)});
         }
         let right = json!({"root": tree}).to_string();
-        assert_eq!(strict.check(&right), Ok(()), "{count}");
+        assert_eq!(validate(&strict, &right), Ok(()), "{count}");
         let wrong = right.replace(r#"{"kind":"N0"}"#, r#"{"kind":"none"}"#);
-        assert!(matches!(strict.check(&wrong), Err(ValidationError::Wrong(_))), "{count}");
+        assert!(matches!(validate(&strict, &wrong), Err(ValidationError::Invalid(_))), "{count}");
     }
+}
+
+/// An object of `count` properties with different patterns.
+fn patterns(count: usize, pattern: &str) -> Value {
+    let property =
+        |n: usize| (format!("p{n}"), json!({"type": "string", "pattern": format!("{pattern}{n}")}));
+    let properties: serde_json::Map<String, Value> = (0..count).map(property).collect();
+    json!({"type": "object", "properties": properties})
+}
+
+#[test]
+fn new_patterns_beyond_the_limits_are_refused() {
+    for (schema, text) in [
+        (patterns(300, r"^\p{L}{160}"), "KiB compiled"),
+        (patterns(1, r"^\p{L}{160}"), "128 KiB compiled"),
+        (patterns(641, "^[a-z]{3}"), "more than 640 patterns"),
+        (patterns(81, r"^(\p{L}x)+"), "more than 80 patterns"),
+        (patterns(1, &"a".repeat(5_000)), "more than 4096"),
+        (patterns(1, "^(?=a)(a+)+$"), "look-around"),
+        (json!({"patternProperties": {"(": {}}}), "regex"),
+    ] {
+        let refused = ArgumentValidator::new(&schema).unwrap_err();
+        assert!(refused.contains(text), "{text}: {refused}");
+    }
+}
+
+#[test]
+fn new_ordinary_patterns_are_accepted() {
+    let names = ArgumentValidator::new(&patterns(80, r"^\p{L}+$")).unwrap();
+    assert!(mistake(&names, r#"{"p0": "1"}"#).contains("at /p0"));
+    for pattern in [
+        r"^[\p{L} '-]{1,50}$",
+        r"^.{1,1000}$",
+        r"^[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,}$",
+        "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$",
+    ] {
+        let cost = ArgumentValidator::new(&json!({"pattern": pattern})).unwrap().cost();
+        assert_eq!(cost, SchemaCost { parts: 2, pattern_bytes: 16 << 10 }, "{pattern}");
+    }
+}
+
+#[test]
+fn validate_pattern_with_backtracking_elsewhere_is_linear() {
+    let strict = ArgumentValidator::new(&json!({"properties": {"x": {"pattern": "^(a+)+$"}}})).unwrap();
+    let text = "a".repeat(50_000);
+    assert_eq!(validate(&strict, &json!({"x": text}).to_string()), Ok(()));
+    assert!(mistake(&strict, &json!({"x": text + "b"}).to_string()).contains("at /x"));
+}
+
+/// The measurements in the comments: `cargo test --release --lib measure_ -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement, for a release build"]
+fn measure_cost_of_schemas() {
+    let measure = |name: &str, schema: &Value, arguments: &str| {
+        let began = Instant::now();
+        let compiled = ArgumentValidator::new(schema);
+        let compiled_in = began.elapsed();
+        let began = Instant::now();
+        let outcome = compiled.map(|compiled| (compiled.cost(), compiled.validate(arguments, None)));
+        println!("{name}: compiled in {compiled_in:?}, validated in {:?}: {outcome:.300?}", began.elapsed());
+    };
+    let properties = |count: usize| {
+        let property = |n: usize| (format!("p{n}"), json!({"type": "integer"}));
+        json!({"type": "object", "properties": (0..count).map(property).collect::<serde_json::Map<_, _>>()})
+    };
+    let all = json!((0..30_000).map(|n| (format!("p{n}"), json!(1))).collect::<serde_json::Map<_, _>>());
+    measure("30,000 properties", &properties(30_000), &all.to_string());
+    measure("99,000 empty parts", &json!({"anyOf": vec![json!({}); 99_000]}), "{}");
+    measure(r"300 of \p{L}{160}", &patterns(300, r"^\p{L}{160}"), "{}");
+    measure("640 small patterns", &patterns(640, r"^(a[b-y]c[d-w]){28}x"), "{}");
+    measure("80 large patterns", &patterns(80, r"^(\p{L}{3}x)+"), "{}");
+    let text = json!({"p0": "aé世b".repeat(120_000)}).to_string();
+    measure("1 MB for a large pattern", &patterns(1, r"(\p{L}{3}x)+"), &text);
+    measure("doubling 13", &doubling(13), r#"{"a":"x"}"#);
+    measure("2,000 items of doubling 13", &expensive(), &json!({"a": vec!["x"; 2_000]}).to_string());
+    measure("doubling 60", &doubling(60), "{}");
 }

@@ -1,0 +1,244 @@
+//! Compiles the schemas of a turn's tools: once for each schema, on threads of the blocking pool, a few at a time.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use tokio::{sync::Semaphore, task::spawn_blocking};
+
+use super::{
+    ToolSet,
+    argument_validator::{ArgumentValidator, MAX_PARTS, MAX_PATTERN_BYTES, SchemaCost},
+    schema_rewrite::rewrite_for_codex,
+};
+use crate::{
+    engine::{Tool, ToolChoice, Turn},
+    error::Error,
+};
+
+/// Compilations and validations that run at once; the other turns wait. Each takes up to 1 s of a thread.
+const MAX_CONCURRENT_JOBS: usize = 2;
+
+/// Maximum text of the schemas of the strict tools of a request.
+const MAX_STRICT_SCHEMA_BYTES: usize = 1 << 20;
+
+/// Bounds of the cache. Only schemas near the limits reach them: ordinary ones have some kilobytes.
+const MAX_CACHED_SCHEMAS: usize = 4096;
+const MAX_CACHED_BYTES: usize = 128 << 20;
+
+/// Measured memory of a cached schema: of its text and of both values made of it, of a part of the validator, and of
+/// a pattern for each byte of its limit.
+const BYTES_PER_TEXT_BYTE: usize = 16;
+const BYTES_PER_PART: u64 = 400;
+const BYTES_PER_PATTERN_BYTE: usize = 10;
+
+/// The schema of a tool as the turns use it.
+#[derive(Debug)]
+pub(crate) struct ToolSchema {
+    /// The client's schema, without spaces; none where Codex passes all of it on.
+    pub(crate) full: Option<String>,
+    /// The schema in the form that Codex passes on.
+    pub(crate) rewritten: Value,
+    /// Of strict tools.
+    pub(crate) validator: Option<ArgumentValidator>,
+    text_bytes: usize,
+}
+
+impl ToolSchema {
+    fn compile(tool: &Tool) -> Result<Self, String> {
+        let text_bytes = tool.parameters.to_text().len();
+        if tool.strict && text_bytes > MAX_STRICT_SCHEMA_BYTES {
+            return Err(format!("it has {text_bytes} bytes, more than {MAX_STRICT_SCHEMA_BYTES}"));
+        }
+        let full = tool.parameters.to_value().map_err(|error| format!("it is not JSON: {error}"))?;
+        let validator = tool.strict.then(|| ArgumentValidator::new(&full)).transpose()?;
+        let rewritten = rewrite_for_codex(&full);
+        let full = rewritten.lossy.then(|| full.to_string());
+        Ok(Self { full, rewritten: rewritten.schema, validator, text_bytes })
+    }
+
+    fn cost(&self) -> SchemaCost {
+        self.validator.as_ref().map(ArgumentValidator::cost).unwrap_or_default()
+    }
+
+    fn memory_bytes(&self) -> usize {
+        let SchemaCost { parts, pattern_bytes } = self.cost();
+        let parts = usize::try_from(parts * BYTES_PER_PART).unwrap_or(usize::MAX);
+        parts + self.text_bytes * BYTES_PER_TEXT_BYTE + pattern_bytes * BYTES_PER_PATTERN_BYTE
+    }
+}
+
+/// Compiles schemas and caches them by their text. Owned by the engine.
+#[derive(Debug)]
+pub(crate) struct SchemaCompiler {
+    cache: Arc<Mutex<SchemaCache>>,
+    jobs: Arc<Semaphore>,
+}
+
+impl Default for SchemaCompiler {
+    fn default() -> Self {
+        Self { cache: Arc::default(), jobs: Arc::new(Semaphore::new(MAX_CONCURRENT_JOBS)) }
+    }
+}
+
+impl SchemaCompiler {
+    /// Compiles the tools of a turn. The error names the tool's field and the limit.
+    ///
+    /// Cancel safe: a compilation that has begun goes on to its end, which is bounded, and its result is cached.
+    pub(crate) async fn tool_set(&self, turn: &Turn) -> Result<ToolSet, Error> {
+        if turn.tools.is_empty() {
+            return Ok(ToolSet::with_schemas(turn, Vec::new(), Arc::clone(&self.jobs)));
+        }
+        let (tools, choice) = (Arc::clone(&turn.tools), turn.tool_choice.clone());
+        let cache = Arc::clone(&self.cache);
+        // The texts may be megabytes.
+        let cached = spawn_blocking(move || {
+            let offered = offered(&tools, &choice);
+            offered
+                .map(|(_, tool)| (schema_key(tool), lock(&cache).get(schema_key(tool))))
+                .collect::<Vec<_>>()
+        });
+        let cached = cached.await.map_err(Error::internal)?;
+        // Cached schemas wait for no job of another turn.
+        let is_cached = cached.iter().all(|(_, schema)| schema.is_some());
+        let job = match is_cached {
+            true => None,
+            false => Some(Arc::clone(&self.jobs).acquire_owned().await.map_err(Error::internal)?),
+        };
+        let (tools, choice) = (Arc::clone(&turn.tools), turn.tool_choice.clone());
+        let cache = Arc::clone(&self.cache);
+        let schemas = spawn_blocking(move || {
+            let _job = job;
+            let offered = offered(&tools, &choice).zip(cached);
+            let mut limits = RequestLimits::default();
+            let compiled = offered.map(|((index, tool), (key, schema))| {
+                // Another turn may have compiled it meanwhile.
+                let schema = match schema.or_else(|| lock(&cache).get(key)) {
+                    Some(schema) => schema,
+                    None => compile_tool(index, tool)?,
+                };
+                limits.add(index, tool, &schema)?;
+                let evicted = lock(&cache).insert(key, &schema);
+                drop(evicted);
+                Ok(schema)
+            });
+            compiled.collect::<Result<Vec<_>, Error>>()
+        });
+        Ok(ToolSet::with_schemas(turn, schemas.await.map_err(Error::internal)??, Arc::clone(&self.jobs)))
+    }
+}
+
+/// The tools that the model is offered, with their indexes: with a choice by name, only that one.
+pub(super) fn offered<'a>(
+    tools: &'a [Tool],
+    choice: &'a ToolChoice,
+) -> impl Iterator<Item = (usize, &'a Tool)> {
+    tools.iter().enumerate().filter(move |(_, tool)| match choice {
+        ToolChoice::Auto | ToolChoice::Required => true,
+        ToolChoice::Named(name) => *name == tool.name,
+    })
+}
+
+/// Compiles the schema of one tool on this thread.
+pub(super) fn compile_tool(index: usize, tool: &Tool) -> Result<Arc<ToolSchema>, Error> {
+    ToolSchema::compile(tool).map(Arc::new).map_err(|what| unusable(index, tool, &what))
+}
+
+fn unusable(index: usize, tool: &Tool, what: &str) -> Error {
+    let field = format!("tools[{index}].{}", tool.parameters.field_name());
+    Error::invalid(&field, format!("{field} of `{}` cannot be used as a JSON Schema: {what}", tool.name))
+}
+
+/// What the strict tools of a request cost together.
+#[derive(Debug, Default)]
+struct RequestLimits {
+    text_bytes: usize,
+    cost: SchemaCost,
+}
+
+impl RequestLimits {
+    fn add(&mut self, index: usize, tool: &Tool, schema: &ToolSchema) -> Result<(), Error> {
+        if !tool.strict {
+            return Ok(());
+        }
+        self.text_bytes += schema.text_bytes;
+        self.cost.parts += schema.cost().parts;
+        self.cost.pattern_bytes += schema.cost().pattern_bytes;
+        let with = "with the strict tools before it, it has more than";
+        if self.text_bytes > MAX_STRICT_SCHEMA_BYTES {
+            return Err(unusable(index, tool, &format!("{with} {MAX_STRICT_SCHEMA_BYTES} bytes")));
+        }
+        if self.cost.parts > MAX_PARTS {
+            return Err(unusable(index, tool, &format!("{with} {MAX_PARTS} parts, its references followed")));
+        }
+        if self.cost.pattern_bytes > MAX_PATTERN_BYTES {
+            return Err(unusable(index, tool, &format!("{with} {MAX_PATTERN_BYTES} bytes of patterns")));
+        }
+        Ok(())
+    }
+}
+
+/// Hash of a schema's text, and of whether it is compiled.
+type SchemaKey = [u8; 32];
+
+fn schema_key(tool: &Tool) -> SchemaKey {
+    let mut hash = Sha256::new();
+    hash.update([u8::from(tool.strict)]);
+    hash.update(tool.parameters.to_text().as_bytes());
+    hash.finalize().into()
+}
+
+/// Compiled schemas by their text; the least recently used are evicted.
+#[derive(Debug, Default)]
+struct SchemaCache {
+    schemas: HashMap<SchemaKey, CachedSchema>,
+    memory_bytes: usize,
+    /// Counts uses.
+    clock: u64,
+}
+
+#[derive(Debug)]
+struct CachedSchema {
+    schema: Arc<ToolSchema>,
+    last_used: u64,
+}
+
+impl SchemaCache {
+    fn get(&mut self, key: SchemaKey) -> Option<Arc<ToolSchema>> {
+        self.clock += 1;
+        let cached = self.schemas.get_mut(&key)?;
+        cached.last_used = self.clock;
+        Some(Arc::clone(&cached.schema))
+    }
+
+    /// Caches a schema, also one that is larger than the cache: it then is the only one. Returns those evicted, to be
+    /// dropped without the lock: 60 MB take 70 ms.
+    fn insert(&mut self, key: SchemaKey, schema: &Arc<ToolSchema>) -> Vec<CachedSchema> {
+        self.clock += 1;
+        let cached = CachedSchema { schema: Arc::clone(schema), last_used: self.clock };
+        self.memory_bytes += schema.memory_bytes();
+        if let Some(before) = self.schemas.insert(key, cached) {
+            self.memory_bytes -= before.schema.memory_bytes();
+        }
+        let mut evicted = Vec::new();
+        while self.schemas.len() > 1
+            && (self.schemas.len() > MAX_CACHED_SCHEMAS || self.memory_bytes > MAX_CACHED_BYTES)
+        {
+            let oldest = self.schemas.iter().min_by_key(|(_, cached)| cached.last_used).map(|(key, _)| *key);
+            let Some(oldest) = oldest.and_then(|key| self.schemas.remove(&key)) else { break };
+            self.memory_bytes -= oldest.schema.memory_bytes();
+            evicted.push(oldest);
+        }
+        evicted
+    }
+}
+
+fn lock(cache: &Mutex<SchemaCache>) -> std::sync::MutexGuard<'_, SchemaCache> {
+    cache.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,211 @@
+//! The size of a JSON Schema: its parts with each reference followed, and its patterns.
+//!
+//! Takes no more time than there are different parts, however often each is referenced.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    ptr,
+};
+
+use percent_encoding::percent_decode_str;
+use serde_json::{Map, Value};
+
+/// Maximum nesting of parts, each reference followed: the stack must hold it, here and in the validator.
+const MAX_DEPTH: usize = 400;
+
+/// References whose size is remembered.
+const MAX_REFERENCES: usize = 100_000;
+
+/// The size of a schema.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct SchemaSize<'a> {
+    /// Subschemas and keywords, each reference followed. A recursive part counts once.
+    pub(crate) parts: u64,
+    /// The different regular expressions.
+    pub(crate) patterns: BTreeSet<&'a str>,
+}
+
+/// Why a schema has no size.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum SizeError {
+    #[error("it has more than {0} parts, its references followed")]
+    TooManyParts(u64),
+    #[error("it is more than {MAX_DEPTH} parts deep, its references followed")]
+    TooDeep,
+    /// A part that contains itself for one and the same value.
+    #[error("a reference leads back to itself")]
+    EndlessReference,
+    #[error("{0:?} is not a place in it that is written as `#/…`")]
+    UnknownReference(String),
+}
+
+/// Counts the parts of a schema. More than `max_parts` are an error.
+pub(crate) fn schema_size(schema: &Value, max_parts: u64) -> Result<SchemaSize<'_>, SizeError> {
+    let mut counter = Counter {
+        root: schema,
+        max_parts,
+        visited: 0,
+        sizes: HashMap::new(),
+        open_references: 0,
+        outermost_cycle: usize::MAX,
+        depth: 0,
+        level: 0,
+        patterns: BTreeSet::new(),
+    };
+    let parts = counter.node(schema)?;
+    Ok(SchemaSize { parts, patterns: counter.patterns })
+}
+
+struct Counter<'a> {
+    root: &'a Value,
+    max_parts: u64,
+    /// Subschemas visited, which are fewer than those counted.
+    visited: u64,
+    /// Sizes of the targets of references.
+    sizes: HashMap<*const Value, Memo>,
+    /// References that are being followed.
+    open_references: usize,
+    /// The outermost of them that the part being counted leads back to.
+    outermost_cycle: usize,
+    depth: usize,
+    /// Depth of the value that the part is for.
+    level: usize,
+    patterns: BTreeSet<&'a str>,
+}
+
+#[derive(Clone, Copy)]
+enum Memo {
+    /// Being counted, as the reference of this number, for a value of this level.
+    Open {
+        level: usize,
+        number: usize,
+    },
+    Counted(u64),
+}
+
+impl<'a> Counter<'a> {
+    fn node(&mut self, schema: &'a Value) -> Result<u64, SizeError> {
+        let Value::Object(schema) = schema else { return Ok(1) };
+        self.visited += 1;
+        if self.visited > self.max_parts {
+            return Err(SizeError::TooManyParts(self.max_parts));
+        }
+        if self.depth == MAX_DEPTH {
+            return Err(SizeError::TooDeep);
+        }
+        self.depth += 1;
+        let mut parts = 1;
+        for (keyword, part) in schema {
+            let more = self.keyword(schema, keyword, part)?;
+            parts = self.sum(parts, more)?;
+        }
+        self.depth -= 1;
+        Ok(parts)
+    }
+
+    fn keyword(
+        &mut self,
+        schema: &'a Map<String, Value>,
+        keyword: &str,
+        part: &'a Value,
+    ) -> Result<u64, SizeError> {
+        match (keyword, part) {
+            ("$ref" | "$dynamicRef" | "$recursiveRef", Value::String(to)) => self.reference(to),
+            // The meaning of references would depend on where they are.
+            ("$id" | "id", Value::String(id)) if self.is_base(keyword) && !self.is_root(schema) => {
+                Err(SizeError::UnknownReference(id.clone()))
+            }
+            ("pattern", Value::String(pattern)) => {
+                self.patterns.insert(pattern);
+                Ok(1)
+            }
+            // Schemas for the value itself.
+            ("allOf" | "anyOf" | "oneOf", Value::Array(parts)) => self.nodes(parts),
+            ("not" | "if" | "then" | "else", part) => self.node(part),
+            ("dependentSchemas" | "dependencies", Value::Object(parts)) => self.nodes(parts.values()),
+            // Schemas for what the value contains.
+            ("properties", Value::Object(parts)) => self.inner_nodes(parts.values()),
+            ("patternProperties", Value::Object(parts)) => {
+                self.patterns.extend(parts.keys().map(String::as_str));
+                self.inner_nodes(parts.values())
+            }
+            ("prefixItems" | "items", Value::Array(parts)) => self.inner_nodes(parts),
+            (
+                "items"
+                | "additionalItems"
+                | "contains"
+                | "unevaluatedItems"
+                | "additionalProperties"
+                | "unevaluatedProperties"
+                | "propertyNames",
+                part,
+            ) => self.inner_nodes([part]),
+            ("enum" | "required", Value::Array(values)) => Ok(values.len() as u64),
+            _ => Ok(1),
+        }
+    }
+
+    fn nodes(&mut self, parts: impl IntoIterator<Item = &'a Value>) -> Result<u64, SizeError> {
+        parts.into_iter().try_fold(1, |sum, part| {
+            let more = self.node(part)?;
+            self.sum(sum, more)
+        })
+    }
+
+    fn inner_nodes(&mut self, parts: impl IntoIterator<Item = &'a Value>) -> Result<u64, SizeError> {
+        self.level += 1;
+        let parts = self.nodes(parts)?;
+        self.level -= 1;
+        Ok(parts)
+    }
+
+    fn reference(&mut self, to: &str) -> Result<u64, SizeError> {
+        let pointer = to.strip_prefix('#').and_then(|pointer| percent_decode_str(pointer).decode_utf8().ok());
+        let target = pointer.and_then(|pointer| self.root.pointer(&pointer));
+        let target = target.ok_or_else(|| SizeError::UnknownReference(to.to_owned()))?;
+        let key = ptr::from_ref(target);
+        match self.sizes.get(&key) {
+            Some(Memo::Counted(parts)) => return Ok(*parts),
+            Some(Memo::Open { level, .. }) if *level == self.level => {
+                return Err(SizeError::EndlessReference);
+            }
+            // A schema may well contain itself: how often depends on the value.
+            Some(Memo::Open { number, .. }) => {
+                self.outermost_cycle = self.outermost_cycle.min(*number);
+                return Ok(1);
+            }
+            None if self.sizes.len() == MAX_REFERENCES => {
+                return Err(SizeError::TooManyParts(self.max_parts));
+            }
+            None => {}
+        }
+        let number = self.open_references;
+        let outer = std::mem::replace(&mut self.outermost_cycle, usize::MAX);
+        self.sizes.insert(key, Memo::Open { level: self.level, number });
+        self.open_references += 1;
+        let parts = self.node(target)?;
+        self.open_references -= 1;
+        let is_recursive = self.outermost_cycle <= number;
+        self.sizes.insert(key, Memo::Counted(if is_recursive { 1 } else { parts }));
+        self.outermost_cycle =
+            if self.outermost_cycle < number { self.outermost_cycle.min(outer) } else { outer };
+        Ok(parts)
+    }
+
+    fn is_root(&self, schema: &Map<String, Value>) -> bool {
+        self.root.as_object().is_some_and(|root| ptr::eq(root, schema))
+    }
+
+    /// Returns `true` if a keyword sets the base of references in the schema's draft.
+    fn is_base(&self, keyword: &str) -> bool {
+        keyword == "$id" || self.root["$schema"].as_str().is_some_and(|draft| draft.contains("draft-04"))
+    }
+
+    fn sum(&self, parts: u64, more: u64) -> Result<u64, SizeError> {
+        let parts = parts.saturating_add(more);
+        if parts > self.max_parts { Err(SizeError::TooManyParts(self.max_parts)) } else { Ok(parts) }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,131 @@
+//! Validates the tools of a request and the form of its answer, as far as that costs nothing: names, sizes, and that a
+//! schema is JSON text of an object. Engines compile schemas after admission.
+
+use std::{collections::HashSet, sync::Arc};
+
+use prost::Message;
+use serde_json::{Value, value::RawValue};
+
+use super::{NAME_RULE, is_name};
+use crate::{
+    engine::{Format, Parameters, ResponseSchema, Tool, ToolChoice},
+    error::Error,
+    pb,
+};
+
+/// Maximum size of one schema. A model's window does not hold a larger one.
+const MAX_SCHEMA_BYTES: usize = 1 << 20;
+
+/// Maximum size of the schemas of all tools of a request.
+const MAX_TOOL_SCHEMAS_BYTES: usize = 4 << 20;
+
+/// Validates the tools; there are none where the choice is `none`.
+pub(super) fn tools(tools: Vec<pb::Tool>, choice: Option<&pb::ToolChoice>) -> Result<Arc<[Tool]>, Error> {
+    let mut names = HashSet::new();
+    for (index, tool) in tools.iter().enumerate() {
+        let field = || format!("tools[{index}].name");
+        if !is_name(&tool.name) {
+            return Err(Error::invalid(field(), NAME_RULE));
+        }
+        if !names.insert(tool.name.as_str()) {
+            return Err(Error::invalid(field(), "another tool has this name"));
+        }
+    }
+    let mut total_bytes = 0;
+    let tools = tools.into_iter().enumerate().map(|(index, tool)| {
+        let (parameters, bytes) = parameters(index, &tool)?;
+        total_bytes += bytes;
+        if total_bytes > MAX_TOOL_SCHEMAS_BYTES {
+            return Err(Error::invalid(
+                format!("tools[{index}].{}", parameters.field_name()),
+                format!(
+                    "with the schema of `{}`, the tools have {total_bytes} bytes of schemas, more than \
+                     {MAX_TOOL_SCHEMAS_BYTES}",
+                    tool.name
+                ),
+            ));
+        }
+        Ok(Tool { name: tool.name, description: tool.description, parameters, strict: tool.strict })
+    });
+    let tools = tools.collect::<Result<Arc<[Tool]>, Error>>()?;
+    let none = choice.is_some_and(|choice| choice.mode() == pb::tool_choice::Mode::None);
+    Ok(if none { Arc::default() } else { tools })
+}
+
+/// Returns the schema of a tool's arguments and its size in bytes.
+fn parameters(index: usize, tool: &pb::Tool) -> Result<(Parameters, usize), Error> {
+    #[expect(deprecated, reason = "clients of the first contract")]
+    let object = tool.parameters.as_ref();
+    let (parameters, bytes) = match object {
+        _ if !tool.parameters_json.is_empty() => {
+            (Parameters::Json(tool.parameters_json.clone()), tool.parameters_json.len())
+        }
+        Some(object) => (Parameters::Struct(object.clone()), object.encoded_len()),
+        None => (Parameters::None, 0),
+    };
+    let invalid = |what: String| {
+        let field = format!("tools[{index}].{}", parameters.field_name());
+        Error::invalid(&field, format!("{field} of `{}`: {what}", tool.name))
+    };
+    if bytes > MAX_SCHEMA_BYTES {
+        return Err(invalid(format!("{bytes} bytes are more than {MAX_SCHEMA_BYTES}")));
+    }
+    if let Parameters::Json(text) = &parameters {
+        check_object(text).map_err(invalid)?;
+    }
+    Ok((parameters, bytes))
+}
+
+/// Checks that a text is JSON of an object, without building it.
+fn check_object(text: &str) -> Result<(), String> {
+    let raw: &RawValue = serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))?;
+    if raw.get().starts_with('{') {
+        Ok(())
+    } else {
+        Err("expected a JSON Schema that is an object".to_owned())
+    }
+}
+
+pub(super) fn tool_choice(tools: &[pb::Tool], choice: Option<&pb::ToolChoice>) -> Result<ToolChoice, Error> {
+    use pb::tool_choice::Mode;
+    let Some(choice) = choice else { return Ok(ToolChoice::Auto) };
+    match Mode::try_from(choice.mode) {
+        Ok(Mode::Unspecified | Mode::Auto | Mode::None) => Ok(ToolChoice::Auto),
+        Ok(Mode::Required) if tools.is_empty() => {
+            Err(Error::invalid("tool_choice", "a tool is required, but `tools` is empty"))
+        }
+        Ok(Mode::Required) => Ok(ToolChoice::Required),
+        Ok(Mode::Named) if tools.iter().all(|tool| tool.name != choice.name) => {
+            Err(Error::invalid("tool_choice", format!("`tools` has no function named {:?}", choice.name)))
+        }
+        Ok(Mode::Named) => Ok(ToolChoice::Named(choice.name.clone())),
+        Err(_) => Err(Error::invalid("tool_choice.mode", "not a known mode")),
+    }
+}
+
+/// Validates the form of the answer. A schema is parsed here and nowhere else.
+pub(super) fn format(requested: Option<pb::ResponseFormat>) -> Result<Format, Error> {
+    use pb::response_format::Format as Requested;
+    let schema = match requested.and_then(|requested| requested.format) {
+        None | Some(Requested::Text(_)) => return Ok(Format::Text),
+        Some(Requested::JsonObject(_)) => return Ok(Format::JsonObject),
+        Some(Requested::JsonSchema(schema)) => schema,
+    };
+    let field = |name: &str| format!("response_format.json_schema.{name}");
+    if !is_name(&schema.name) {
+        return Err(Error::invalid(field("name"), NAME_RULE));
+    }
+    let text = schema.schema;
+    let bytes = text.len();
+    if bytes > MAX_SCHEMA_BYTES {
+        return Err(Error::invalid(
+            field("schema"),
+            format!("{bytes} bytes are more than {MAX_SCHEMA_BYTES}"),
+        ));
+    }
+    match serde_json::from_str::<Value>(&text) {
+        Ok(value @ Value::Object(_)) => Ok(Format::JsonSchema(Arc::new(ResponseSchema { text, value }))),
+        Ok(_) => Err(Error::invalid(field("schema"), "expected a JSON Schema that is an object")),
+        Err(error) => Err(Error::invalid(field("schema"), format!("not JSON: {error}"))),
+    }
+}
