@@ -128,7 +128,7 @@ pub(super) struct Tool {
 pub(super) struct Function {
     pub(super) name: String,
     pub(super) description: Option<String>,
-    /// Kept as text: the model sees the keys in their order and integers of any size.
+    /// Kept as text: Codex gets the keys in their order and large integers exactly.
     #[serde(default, deserialize_with = "raw_object")]
     pub(super) parameters: Option<Box<RawValue>>,
     pub(super) strict: Option<bool>,

@@ -11,7 +11,7 @@ use crate::{
 /// Validates all messages, and their number of images and characters.
 pub(super) fn validate_all(messages: Vec<pb::Message>, limits: &Limits) -> Result<Vec<Message>, Error> {
     if messages.is_empty() {
-        return Err(Error::invalid("messages", "at least one message is needed"));
+        return Err(Error::invalid("messages", "at least one message is required"));
     }
     let checked: Vec<Message> = messages
         .into_iter()
@@ -29,7 +29,7 @@ pub(super) fn validate_all(messages: Vec<pb::Message>, limits: &Limits) -> Resul
     if chars > limits.max_prompt_chars {
         return Err(Error::PromptTooLarge {
             message: format!(
-                "the prompt has {chars} characters; this server takes {} (CODEX_MAX_PROMPT_CHARS)",
+                "the prompt has {chars} characters; this server allows {} (CODEX_MAX_PROMPT_CHARS)",
                 limits.max_prompt_chars
             ),
         });
@@ -72,13 +72,13 @@ fn validate(message: pb::Message, field: &str, limits: &Limits) -> Result<Messag
     for (index, call) in message.tool_calls.iter().enumerate() {
         if call.id.is_empty() || call.name.is_empty() {
             let field = format!("{field}.tool_calls[{index}]");
-            return Err(Error::invalid(field, "a call needs an id and a function's name"));
+            return Err(Error::invalid(field, "a call needs an id and a function name"));
         }
     }
     // Clients send the empty result of a tool as `null` or `[]` too.
     let is_empty_result = role == Role::Tool && message.parts.is_empty();
     if message.parts.is_empty() && message.tool_calls.is_empty() && !is_empty_result {
-        return Err(Error::invalid(format!("{field}.parts"), "a message without content"));
+        return Err(Error::invalid(format!("{field}.parts"), "a message needs content"));
     }
     let parts = message.parts.into_iter().enumerate();
     let parts = parts.map(|(i, p)| part(p, role, &format!("{field}.parts[{i}]"), limits));
@@ -107,7 +107,8 @@ fn part(part: pb::ContentPart, role: Role, field: &str, limits: &Limits) -> Resu
         let message = format!("{bytes} bytes are more than {max} (CODEX_MAX_IMAGE_BYTES)");
         return Err(Error::invalid(field, message));
     }
-    let kind = ImageKind::of(&image.data)
-        .ok_or_else(|| Error::invalid(field, "not a whole PNG, JPEG, WebP or GIF file, by its content"))?;
+    let kind = ImageKind::of(&image.data).ok_or_else(|| {
+        Error::invalid(field, "not a complete PNG, JPEG, WebP or GIF file, judged by its content")
+    })?;
     Ok(Part::Image(Image { data: image.data, kind }))
 }

@@ -13,7 +13,7 @@ use super::{
     schema_size::schema_size,
 };
 
-/// Maximum number of parts of a schema, each reference followed. 30,000 properties of one keyword have 60,005 parts and
+/// Maximum number of parts of a schema, each reference followed. 30,000 properties of one keyword have 60,003 parts and
 /// 829 KB of text; they take 24 ms and 25 MB to compile (`jsonschema` 0.61, 2 CPUs, release build). 99,000 empty parts
 /// take 64 ms and 40 MB.
 pub(crate) const MAX_PARTS: u64 = 100_000;
@@ -24,18 +24,22 @@ const MAX_PATTERN_TEXT_BYTES: usize = 4096;
 
 /// Compiled bytes that each pattern of a schema may have: the first of these limits that all of them meet.
 ///
-/// A pattern keeps up to ten times its limit, 0.16 MB and 1.3 MB, with what speeds up its search. It takes up to 0.5 ms
-/// and 5 ms to compile. `^\p{L}+$` needs 64 KiB, an address or a UUID less than 4 KiB. `jsonschema` matches a repeated
-/// class such as `[\p{L} '-]{1,50}` without compiling it. Without limits, 300 patterns of `^\p{L}{160}` take 15.5 s and
-/// 2.3 GB; here the first of them is refused after 0.6 ms.
-const PATTERN_BYTES: [usize; 2] = [16 << 10, 128 << 10];
+/// A pattern keeps up to ten times its limit (0.04, 0.16 and 1.3 MB) with what speeds up its search, and takes up to
+/// 0.2, 0.5 and 5 ms to compile. `^\p{L}+$` needs 64 KiB, an address or a UUID less than 4 KiB. `jsonschema` matches a
+/// repeated class such as `[\p{L} '-]{1,50}` without compiling it. Without limits, 300 patterns of `^\p{L}{160}` take
+/// 15.5 s and 2.3 GB; here the first of them is refused after 0.6 ms.
+const PATTERN_BYTES: [usize; 3] = [4 << 10, 16 << 10, 128 << 10];
 
-/// Maximum of the compiled bytes of all patterns: 640 small or 80 large ones. They keep up to 100 MB, and take up to
-/// 0.4 s to compile.
+/// Maximum of the compiled bytes of all patterns: 2,560 small, 640 medium or 80 large ones. They keep up to 100 MB, and
+/// take up to 0.4 s to compile.
 pub(crate) const MAX_PATTERN_BYTES: usize = 10 << 20;
 
-/// Cache of a pattern's search, which is linear in the text with any cache: 1 MB of text takes up to 80 ms.
+/// Cache of a pattern's search.
 const SEARCH_CACHE_BYTES: usize = 64 << 10;
+
+/// Maximum of the text's bytes times the pattern's compiled bytes: 512, 128 and 16 KiB of text for the limits above. A
+/// search is linear in both, and takes up to 14 µs for each byte of text at 128 KiB: 0.23 s. A mistake takes three.
+const MAX_SEARCH_COST: usize = 1 << 31;
 
 /// Reads of the arguments that a validation may take: 0.1 s.
 const MAX_READS: u64 = 10_000_000;
@@ -69,10 +73,12 @@ pub(crate) struct SchemaCost {
 pub(crate) struct ArgumentValidator {
     validator: Validator<Metered>,
     cost: SchemaCost,
+    /// Maximum length of a text that a pattern may search.
+    text_bytes: usize,
 }
 
 impl ArgumentValidator {
-    /// Compiles a schema. Fetches nothing outside of it. Takes up to 0.5 s: not for a thread of the runtime.
+    /// Compiles a schema. Fetches nothing outside of it. Takes up to 1 s: not for a thread of the runtime.
     ///
     /// The error names the limit, or the part that cannot be checked.
     pub(crate) fn new(schema: &Value) -> Result<Self, String> {
@@ -96,7 +102,10 @@ impl ArgumentValidator {
                 .offline();
             match options.build(schema) {
                 Ok(validator) => {
-                    return Ok(Self { validator, cost: SchemaCost { parts: size.parts, pattern_bytes } });
+                    let cost = SchemaCost { parts: size.parts, pattern_bytes };
+                    let text_bytes =
+                        if size.patterns.is_empty() { usize::MAX } else { MAX_SEARCH_COST / limit };
+                    return Ok(Self { validator, cost, text_bytes });
                 }
                 Err(error) if size.patterns.is_empty() => return Err(truncate(&error.to_string())),
                 Err(error) => {
@@ -119,7 +128,8 @@ impl ArgumentValidator {
         let value: Value = serde_json::from_str(arguments)
             .map_err(|error| ValidationError::Invalid(format!("are not JSON: {error}")))?;
         let value = MeteredValue(&value);
-        match within(Budget { reads: MAX_READS, deadline }, || self.validator.is_valid(value)) {
+        let budget = Budget { reads: MAX_READS, text_bytes: self.text_bytes, deadline };
+        match within(budget, || self.validator.is_valid(value)) {
             Ok(true) => return Ok(()),
             Ok(false) => {}
             Err(BudgetExceeded) => {
@@ -127,7 +137,7 @@ impl ArgumentValidator {
                 return Err(ValidationError::TooExpensive(what.to_owned()));
             }
         }
-        let details = within(Budget { reads: MAX_DETAIL_READS, deadline }, || {
+        let details = within(Budget { reads: MAX_DETAIL_READS, ..budget }, || {
             let error = self.validator.validate(value).err()?;
             Some((error.instance_path().to_string(), truncate(&error.to_string())))
         });

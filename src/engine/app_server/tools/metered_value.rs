@@ -34,6 +34,8 @@ const TEXT_BYTES_PER_READ: usize = 64;
 pub(crate) struct Budget {
     /// Values and members that the validator may read.
     pub(crate) reads: u64,
+    /// Maximum length of a text that a pattern may search: nothing can stop a search.
+    pub(crate) text_bytes: usize,
     /// When the validation must have ended.
     pub(crate) deadline: Option<Instant>,
 }
@@ -86,7 +88,11 @@ fn spend(reads: u64) {
     METER.set(Some(meter));
 }
 
-fn spend_text(text: &str) {
+/// Takes the search of a text off the budget.
+fn spend_search(text: &str) {
+    if METER.get().is_some_and(|meter| text.len() > meter.budget.text_bytes) {
+        resume_unwind(Box::new(BudgetExceeded));
+    }
     spend((text.len() / TEXT_BYTES_PER_READ) as u64);
 }
 
@@ -142,7 +148,7 @@ impl<'a> Node<'a, Metered> for MeteredValue<'a> {
     fn as_string(&self) -> Option<Cow<'a, str>> {
         spend(1);
         let text = self.0.as_str()?;
-        spend_text(text);
+        spend_search(text);
         Some(Cow::Borrowed(text))
     }
 
@@ -167,11 +173,13 @@ impl<'a> Node<'a, Metered> for MeteredValue<'a> {
     }
 
     fn string_length(&self) -> Option<u64> {
-        self.as_string().and_then(|_| Node::<SerdeJson>::string_length(&self.0))
+        spend(1);
+        Node::<SerdeJson>::string_length(&self.0)
     }
 
     fn string_length_within(&self, min: u64, max: u64) -> Option<bool> {
-        self.as_string().and_then(|_| Node::<SerdeJson>::string_length_within(&self.0, min, max))
+        spend(1);
+        Node::<SerdeJson>::string_length_within(&self.0, min, max)
     }
 
     fn equals_value(&self, expected: &Value) -> bool {
@@ -237,7 +245,7 @@ impl<'a> Iterator for MembersIter<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         let (name, value) = self.0.next()?;
         spend(1);
-        spend_text(name);
+        spend_search(name);
         Some((name, MeteredValue(value)))
     }
 }
