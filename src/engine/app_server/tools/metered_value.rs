@@ -1,8 +1,6 @@
-//! A JSON value that meters its readers: a representation for `jsonschema` whose validation stops at a budget.
-//!
-//! `jsonschema` 0.61 cannot limit a validation, and a thread of the blocking pool cannot be killed. Some schemas of a
-//! few lines take 2^60 steps. So the budget is spent where a validator reads the value, and a validation that exceeds
-//! the budget unwinds from there.
+//! A JSON value with a budget: a representation for `jsonschema` whose reads count. A validation that exceeds the budget
+//! unwinds from the read. `jsonschema` 0.61 itself cannot limit a validation, nothing can kill a thread of the blocking
+//! pool, and some schemas of a few lines take 2^60 steps.
 
 use std::{
     any::Any,

@@ -89,7 +89,8 @@ impl Translator {
     pub(crate) fn call(&self, item: &Value) -> Option<Call> {
         let text = |key: &str| item[key].as_str().map(str::to_owned);
         let told = text("call_id")?;
-        let call = Call { id: told.clone(), told, alias: text("name")?, arguments: text("arguments")? };
+        let call =
+            Call { id: told.clone(), codex_id: told, alias: text("name")?, arguments: text("arguments")? };
         let ours = item["type"] == "function_call" && self.names_offered(item);
         let whole = protocol::parse(call.arguments.as_bytes()).is_some();
         (ours && whole).then_some(call)

@@ -210,7 +210,7 @@ impl Translator {
     fn produced(&mut self, item: &Value, turn: &str) {
         let mut item = item.clone();
         if let Some(mut call) = self.call(&item) {
-            call.id = self.ids.of_call(&call.told, turn);
+            call.id = self.ids.of_call(&call.codex_id, turn);
             item["call_id"] = call.id.as_str().into();
             self.calls.push(call);
         } else if !self.names_offered(&item) {

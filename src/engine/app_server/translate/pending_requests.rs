@@ -28,7 +28,7 @@ impl PendingToolRequests {
 
     /// Whether the result of a call was asked for.
     pub(crate) fn have(&self, call: &Call) -> bool {
-        self.open.contains_key(&call.told) || self.given_up.contains(&call.told)
+        self.open.contains_key(&call.codex_id) || self.given_up.contains(&call.codex_id)
     }
 
     /// Answers when nothing was said for long while Codex waits for results. If the response broke off, Codex does not
@@ -45,10 +45,10 @@ impl PendingToolRequests {
 
     /// Sends a call back to the model, with what is wrong with it or with one beside it.
     pub(crate) fn send_back(&mut self, call: &Call, verdict: Result<(), String>) -> Option<(Value, Value)> {
-        let requests = self.open.get_mut(&call.told)?;
+        let requests = self.open.get_mut(&call.codex_id)?;
         let request = requests.remove(0);
         if requests.is_empty() {
-            self.open.remove(&call.told);
+            self.open.remove(&call.codex_id);
         }
         let text = match verdict {
             Ok(()) => "Not run, because another call of yours was invalid. Repeat this call.".to_owned(),
