@@ -100,7 +100,7 @@ impl AppServer {
         let found = async {
             let workshop = WorkerFactory::new(config, launcher, installed, &tasks).await?;
             let worker = workshop.hatch(&workshop.kit()).await?;
-            let found = capabilities::detect(&worker.peer, &config.codex, installed).await;
+            let found = capabilities::detect(&worker.rpc, &config.codex, installed).await;
             worker.dismiss();
             found
         };

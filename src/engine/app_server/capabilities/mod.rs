@@ -13,7 +13,11 @@ use self::{
     mock_upstream::Upstream,
     probe_turns::{Turns, release},
 };
-use super::rpc::{client::RpcClient, dispatch::CallError};
+use super::rpc::{
+    client::RpcClient,
+    dispatch::CallError,
+    protocol::{CodexErrorInfo, ListModels, StartThread, UnknownMethod, UpstreamStatus},
+};
 use crate::{
     config::Codex,
     engine::{Check, cli::probe::CliInfo},
@@ -202,7 +206,7 @@ async fn take_turns(
 ) -> Result<(), CallError> {
     let told = turns.without_environment(found.inject_items).await?;
     let thread = &told.thread;
-    found.ephemeral = thread["ephemeral"] == true && thread["path"].is_null();
+    found.ephemeral = thread.ephemeral && thread.path.is_none();
     found.empty_input = told.end.is_some();
     found.raw_completed = told.raw_completed;
     let asked = turns.upstream.asked(mock_upstream::CALLS);
@@ -212,7 +216,7 @@ async fn take_turns(
     found.output_schema = first["text"]["format"]["type"] == "json_schema";
     // Whatever it says of environments: the commands that its model called for must not have run.
     if found.empty_input && asked.last().is_some_and(mock_upstream::ran_nothing) {
-        found.no_environment = thread["environments"] == json!([]);
+        found.no_environment = thread.environments.as_ref().is_some_and(Vec::is_empty);
         if !found.no_environment && knows_environments && offered.is_disjoint(&acting()) {
             // 0.140 does not repeat what it was told, and leaves out the tools that act; later ones repeat it, and
             // refuse the calls. That they are missing means something only where they would be there otherwise.
@@ -223,26 +227,26 @@ async fn take_turns(
     }
     if found.empty_input {
         let refused = turns.refused().await?;
-        let error = refused.end.unwrap_or_default()["turn"]["error"]["codexErrorInfo"].take();
-        found.typed_401 = error["httpConnectionFailed"]["httpStatusCode"] == 401;
+        let expected = CodexErrorInfo::HttpConnectionFailed(UpstreamStatus { http_status_code: Some(401) });
+        found.typed_401 = refused.end.is_some_and(|turn| turn.error.codex_error_info == expected);
     }
     Ok(())
 }
 
 /// All methods: the refusal of an unknown one lists them.
 async fn methods(peer: &RpcClient) -> Result<BTreeSet<String>, CallError> {
-    match peer.call("codex-api/which", &json!({}), CALL).await {
+    match peer.call(&UnknownMethod {}, CALL).await {
         Err(CallError::Refused(error)) => {
             Ok(error.message.split('`').skip(1).step_by(2).map(str::to_owned).collect())
         }
-        Err(error @ (CallError::TimedOut(_) | CallError::Gone(_))) => Err(error),
+        Err(error @ (CallError::TimedOut(_) | CallError::Closed(_))) => Err(error),
         Ok(_) => Ok(BTreeSet::new()),
     }
 }
 
 async fn lists_models(peer: &RpcClient) -> Result<bool, CallError> {
-    let listed = asked(peer.call("model/list", &json!({}), CALL).await)?;
-    Ok(listed.is_some_and(|listed| listed["data"].as_array().is_some_and(|models| !models.is_empty())))
+    let listed = asked(peer.call(&ListModels::default(), CALL).await)?;
+    Ok(listed.is_some_and(|listed| !listed.data.is_empty()))
 }
 
 /// Whether a parameter of `thread/start` is known: then it has a type.
@@ -250,9 +254,9 @@ async fn knows(peer: &RpcClient, parameter: &str, folder: &Path) -> Result<bool,
     let mut thread =
         json!({"ephemeral": true, "cwd": folder, "sandbox": "read-only", "approvalPolicy": "never"});
     thread[parameter] = "of the wrong type".into();
-    let made = asked(peer.call("thread/start", &thread, CALL).await)?;
+    let made = asked(peer.call(&StartThread(&thread), CALL).await)?;
     if let Some(made) = &made {
-        release(peer, made).await?;
+        release(peer, &made.thread.id).await?;
     }
     Ok(made.is_none())
 }
@@ -277,14 +281,14 @@ fn tools(request: &Value) -> BTreeSet<&str> {
 }
 
 /// A refusal is an answer too: none.
-fn asked(answer: Result<Value, CallError>) -> Result<Option<Value>, CallError> {
+fn asked<T>(answer: Result<T, CallError>) -> Result<Option<T>, CallError> {
     match answer {
         Ok(value) => Ok(Some(value)),
         Err(CallError::Refused(error)) => {
             tracing::trace!(message = %error.message, "the gate is refused something");
             Ok(None)
         }
-        Err(error @ (CallError::TimedOut(_) | CallError::Gone(_))) => Err(error),
+        Err(error @ (CallError::TimedOut(_) | CallError::Closed(_))) => Err(error),
     }
 }
 

@@ -13,6 +13,9 @@ use crate::{
             rpc::{
                 client::RpcClient,
                 dispatch::CallError,
+                protocol::{
+                    InjectItems, Notification, StartThread, StartTurn, Thread, Turn, UnsubscribeThread,
+                },
                 thread_queue,
                 thread_queue::{ThreadMessage, ThreadReceiver},
             },
@@ -39,9 +42,9 @@ pub(crate) struct Turns<'a> {
 /// What a turn told.
 #[derive(Debug, Default)]
 pub(crate) struct ProbeResult {
-    pub(crate) thread: Value,
-    /// The parameters of `turn/completed`, if it came.
-    pub(crate) end: Option<Value>,
+    pub(crate) thread: Thread,
+    /// The turn at its end, if `turn/completed` came.
+    pub(crate) end: Option<Turn>,
     pub(crate) raw_completed: bool,
 }
 
@@ -68,21 +71,22 @@ impl Turns<'_> {
     async fn take(&self, thread: &Value, whole: bool) -> Result<ProbeResult, CallError> {
         let peer = self.peer;
         let (letterbox, mut mailbox) = thread_queue::pair();
-        let made = peer.call_for("thread/start", thread, CALL, Some(letterbox)).await;
+        let made = peer.start_thread(&StartThread(thread), CALL, letterbox).await;
         let Some(made) = asked(made)? else { return Ok(ProbeResult::default()) };
-        let mut told = ProbeResult { thread: made["thread"].clone(), ..ProbeResult::default() };
+        let mut told = ProbeResult { thread: made.thread, ..ProbeResult::default() };
+        let id = told.thread.id.clone();
         if whole {
-            let id = made["thread"]["id"].as_str().unwrap_or_default().to_owned();
-            let said = json!([{"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hi"}]}]);
-            let items = json!({"threadId": id, "items": said});
-            asked(peer.call("thread/inject_items", &items, CALL).await)?;
-            let begin = json!({"threadId": id, "input": [], "outputSchema": {"type": "object"}});
-            if asked(peer.call("turn/start", &begin, CALL).await)?.is_some() {
+            let said =
+                json!({"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hi"}]});
+            asked(peer.call(&InjectItems { thread_id: &id, items: vec![said] }, CALL).await)?;
+            let output_schema = Some(json!({"type": "object"}));
+            let begin = StartTurn { thread_id: &id, input: [], effort: None, summary: None, output_schema };
+            if asked(peer.call(&begin, CALL).await)?.is_some() {
                 // A turn that does not end in time has told what there is to know.
                 drop(tokio::time::timeout(TURN, listen(&mut mailbox, &mut told)).await);
             }
         }
-        release(peer, &made).await?;
+        release(peer, &id).await?;
         Ok(told)
     }
 
@@ -112,24 +116,23 @@ impl Turns<'_> {
 
 async fn listen(mailbox: &mut ThreadReceiver, told: &mut ProbeResult) {
     loop {
-        match mailbox.next().await {
-            ThreadMessage::Notification { method, params } if method == "turn/completed" => {
-                told.end = Some(params);
+        match mailbox.recv().await {
+            ThreadMessage::Notification(Notification::TurnCompleted(turn)) => {
+                told.end = Some(*turn);
                 return;
             }
-            ThreadMessage::Notification { method, .. } => {
-                told.raw_completed |= method == "rawResponse/completed"
+            ThreadMessage::Notification(notification) => {
+                told.raw_completed |= matches!(notification, Notification::RawResponseCompleted(_));
             }
             ThreadMessage::Delta(_) | ThreadMessage::ToolCall(_) => {}
-            ThreadMessage::Gone(_) | ThreadMessage::Overflow | ThreadMessage::TooLong { .. } => return,
+            ThreadMessage::Closed(_) | ThreadMessage::Overflow | ThreadMessage::TooLong { .. } => return,
         }
     }
 }
 
 /// Lets a thread go. One that cannot be let go is said elsewhere.
-pub(crate) async fn release(peer: &RpcClient, made: &Value) -> Result<(), CallError> {
-    let id = &made["thread"]["id"];
-    asked(peer.call("thread/unsubscribe", &json!({"threadId": id}), CALL).await)?;
-    peer.forget_thread(id.as_str().unwrap_or_default());
+pub(crate) async fn release(peer: &RpcClient, thread_id: &str) -> Result<(), CallError> {
+    asked(peer.call(&UnsubscribeThread { thread_id }, CALL).await)?;
+    peer.forget_thread(thread_id);
     Ok(())
 }

@@ -7,7 +7,10 @@ use crate::{
     config::{Config, Profile, Sources},
     engine::{
         Outcome, TurnGuard,
-        app_server::launch::{cli_config, model_catalog, worker_home::WorkerHome},
+        app_server::{
+            launch::{cli_config, model_catalog, worker_home::WorkerHome},
+            rpc::protocol::{ClientCapabilities, ClientInfo, INITIALIZED, Initialize},
+        },
         cli::{probe, probe::numbers},
         process::{Input, Launcher, SpawnSpec, Started},
     },
@@ -154,13 +157,15 @@ async fn examined(bin: &Path, profile: Profile) -> Capabilities {
     let Started { stdin, stdout, process } = launcher.start(launch, TurnGuard::new(())).unwrap();
     let tasks = TaskTracker::new();
     let peer = RpcClient::start(stdin.unwrap(), stdout, codex.line_limit, &tasks);
-    let hello =
-        json!({"clientInfo": {"name": "t", "version": "1"}, "capabilities": {"experimentalApi": true}});
-    peer.call("initialize", &hello, CALL).await.unwrap();
-    peer.notify("initialized").await;
+    let hello = Initialize {
+        client_info: ClientInfo { name: "t", title: "t", version: "1" },
+        capabilities: ClientCapabilities { experimental_api: true, opt_out_notification_methods: &[] },
+    };
+    peer.call(&hello, CALL).await.unwrap();
+    peer.notify(INITIALIZED).await;
     let found =
         detect(&peer, &codex, &installed).await.unwrap_or_else(|e| panic!("{e}: {}", process.stderr()));
-    peer.hang_up();
+    peer.close();
     drop(process);
     launcher.drain().await;
     tasks.close();

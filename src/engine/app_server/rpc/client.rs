@@ -1,198 +1,197 @@
-//! JSON-RPC with one app-server over its stdio. One task owns both pipes; every call has a time limit; every request
-//! of theirs is answered, tool calls excepted, which go to their turn. Knows threads as addresses, not what they mean.
+//! JSON-RPC with one app-server over its stdio. One task owns both pipes. Every call has a time limit, and every request
+//! of the app-server gets a response, except tool calls, which go to their turn.
 
-use std::{
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::{Semaphore, mpsc, oneshot},
+    sync::{mpsc, oneshot},
     time::{sleep, timeout},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::task::TaskTracker;
 
 use super::{
-    dispatch::{CallError, Dispatcher, Pending, thread_in},
-    io, protocol,
+    dispatch::{CallError, Dispatcher, PendingCall},
+    io,
+    protocol::{self, ListLoadedThreads, Method, RequestId, StartThread, ThreadStarted},
     thread_queue::ThreadSender,
 };
 use crate::engine::process::lines::LineReader;
 
-/// Calls under way in one worker; more of them make it refuse some.
-const MAX_CALLS: usize = 64;
+/// Maximum number of calls in flight on one worker. An app-server refuses some beyond that.
+pub(super) const MAX_CALLS_IN_FLIGHT: usize = 64;
 
-/// Lines on their way to the worker.
-const OUTBOX: usize = 256;
+/// Capacity of the queue of lines to the worker.
+const OUTBOX_LINES: usize = 256;
 
-/// Pauses before a call is made again that the worker was too busy for.
-const BACKOFF: [Duration; 4] = [
+/// Delays before the retries of a call that the worker refused as overloaded.
+const OVERLOAD_BACKOFF: [Duration; 4] = [
     Duration::from_millis(20),
     Duration::from_millis(60),
     Duration::from_millis(180),
     Duration::from_millis(540),
 ];
 
-/// Our end of the conversation; clones share it.
+/// A handle to the connection with an app-server. Clones share the connection.
 #[derive(Debug, Clone)]
 pub(crate) struct RpcClient(Arc<Dispatcher>);
 
 impl RpcClient {
-    /// Starts the conversation. Its task lives in `tasks` and ends when a pipe does.
+    /// Starts the task that owns both pipes. The task runs in `tasks` until a pipe breaks or the client is closed.
     pub(crate) fn start(
         stdin: impl AsyncWrite + Unpin + Send + 'static,
         stdout: impl AsyncRead + Unpin + Send + 'static,
         line_limit: usize,
         tasks: &TaskTracker,
     ) -> Self {
-        let (outbox, lines) = mpsc::channel(OUTBOX);
-        let peer = Self(Arc::new(Dispatcher {
-            outbox,
-            calls: Semaphore::new(MAX_CALLS),
-            next_id: AtomicU64::new(1),
-            routes: Mutex::default(),
-            gone: CancellationToken::new(),
-            heard: AtomicU64::new(0),
-        }));
-        let shared = Arc::clone(&peer.0);
+        let (outbox, lines) = mpsc::channel(OUTBOX_LINES);
+        let dispatcher = Arc::new(Dispatcher::new(outbox));
+        let shared = Arc::clone(&dispatcher);
         tasks.spawn(async move {
-            let why = tokio::select! {
-                why = io::write(stdin, lines) => why,
-                why = io::read(LineReader::new(stdout, line_limit), &shared) => why,
-                () = shared.gone.cancelled() => "it no longer answered".to_owned(),
+            let reason = tokio::select! {
+                error = io::write(stdin, lines) => error,
+                reason = io::read(LineReader::new(stdout, line_limit), &shared) => reason,
+                () = shared.closed.cancelled() => "it no longer answered".to_owned(),
             };
-            shared.close(&why);
+            shared.close(&reason);
         });
-        peer
+        Self(dispatcher)
     }
 
-    /// Makes a call and waits for its answer, `limit` at most from when it is its turn.
-    pub(crate) async fn call(
-        &self,
-        method: &'static str,
-        params: &Value,
-        limit: Duration,
-    ) -> Result<Value, CallError> {
-        self.call_for(method, params, limit, None).await
+    /// Sends a call and waits for the result. `limit` is the time for one attempt, without the wait for a free place.
+    pub(crate) async fn call<M: Method>(&self, params: &M, limit: Duration) -> Result<M::Result, CallError> {
+        self.call_with_retries(params, limit, None).await
     }
 
-    /// Makes a `thread/start`; what is said of the new thread goes to `letterbox` from its first word.
-    pub(crate) async fn call_for(
+    /// Sends a `thread/start`. All messages about the new thread go to `queue`, from the first one on.
+    pub(crate) async fn start_thread(
         &self,
-        method: &'static str,
-        params: &Value,
+        params: &StartThread<'_>,
         limit: Duration,
-        letterbox: Option<ThreadSender>,
-    ) -> Result<Value, CallError> {
-        let mut pauses = BACKOFF.into_iter();
+        queue: ThreadSender,
+    ) -> Result<ThreadStarted, CallError> {
+        self.call_with_retries(params, limit, Some(queue)).await
+    }
+
+    async fn call_with_retries<M: Method>(
+        &self,
+        params: &M,
+        limit: Duration,
+        queue: Option<ThreadSender>,
+    ) -> Result<M::Result, CallError> {
+        let mut delays = OVERLOAD_BACKOFF.into_iter();
         loop {
-            // The time that it waits for its turn is not the worker's: every call before it has a limit of its own.
-            let turn = self.0.calls.acquire().await.map_err(|_| CallError::Gone(self.last_words()))?;
-            let asked = timeout(limit, self.ask(method, params, letterbox.clone())).await;
-            let answer = asked.map_err(|_| CallError::TimedOut(method))?;
-            drop(turn);
-            match (answer, pauses.next()) {
-                (Err(CallError::Refused(error)), Some(pause)) if error.code == protocol::OVERLOADED => {
-                    sleep(pause).await;
+            // The wait for a permit has no limit of its own: every call that holds one has a limit.
+            let permit = self.0.call_permits.acquire().await.map_err(|_| self.closed_error())?;
+            let attempt = timeout(limit, self.call_once(params, queue.clone())).await;
+            let result = attempt.map_err(|_| CallError::TimedOut(M::NAME))?;
+            drop(permit);
+            match (result, delays.next()) {
+                (Err(CallError::Refused(error)), Some(delay)) if error.is_overloaded() => sleep(delay).await,
+                (result, _) => {
+                    return result.map(|result| serde_json::from_value(result).unwrap_or_default());
                 }
-                (answer, _) => return answer,
             }
         }
     }
 
-    /// Asks for a sign of life, past the calls that wait for their turn: they may be what hangs.
-    pub(crate) async fn pulse(&self) -> Result<(), CallError> {
-        self.ask("thread/loaded/list", &json!({}), None).await.map(drop)
+    /// Sends the cheapest call and waits for the result, without a limit. Pings do not wait behind other calls, because
+    /// these may be what hangs.
+    pub(crate) async fn ping(&self) -> Result<(), CallError> {
+        self.call_once(&ListLoadedThreads {}, None).await.map(drop)
     }
 
-    async fn ask(
+    async fn call_once<M: Method>(
         &self,
-        method: &'static str,
-        params: &Value,
-        letterbox: Option<ThreadSender>,
+        params: &M,
+        queue: Option<ThreadSender>,
     ) -> Result<Value, CallError> {
-        let gone = || CallError::Gone(self.last_words());
-        let id = self.0.next_id.fetch_add(1, Ordering::Relaxed);
-        let (answer, answered) = oneshot::channel();
-        let starts_thread = letterbox.is_some();
+        let id = self.0.next_call_id();
+        let (sender, result) = oneshot::channel();
+        let starts_thread = queue.is_some();
         {
-            let mut routes = self.0.routes();
-            if let Some(why) = &routes.last_words {
-                return Err(CallError::Gone(Arc::clone(why)));
+            let mut state = self.0.state();
+            if let Some(reason) = &state.close_reason {
+                return Err(CallError::Closed(Arc::clone(reason)));
             }
-            routes.pending.insert(id, Pending { answer, letterbox });
+            state.pending.insert(id, PendingCall { result: sender, queue });
         }
-        let mut waiting = PendingCallGuard { shared: &self.0, id, answered, starts_thread };
-        self.0.outbox.send(protocol::call(id, method, params)).await.map_err(|_| gone())?;
-        (&mut waiting.answered).await.map_err(|_| gone())?
+        let mut guard = PendingCallGuard { dispatcher: &self.0, id, result, starts_thread };
+        let line = protocol::call_line(id, params);
+        self.0.outbox.send(line).await.map_err(|_| self.closed_error())?;
+        (&mut guard.result).await.map_err(|_| self.closed_error())?
     }
 
-    /// Sends a notification.
-    pub(crate) async fn notify(&self, method: &str) {
-        // If the worker is gone, whoever calls next is told.
-        drop(self.0.outbox.send(protocol::notification(method)).await);
+    /// Sends a notification. Does nothing if the connection is closed: the next call reports that.
+    pub(crate) async fn notify(&self, method: &'static str) {
+        drop(self.0.outbox.send(protocol::notification_line(method)).await);
     }
 
-    /// Answers a request of theirs.
-    pub(crate) async fn answer(&self, id: &Value, result: &Value) {
-        drop(self.0.outbox.send(protocol::answer(id, result)).await);
+    /// Sends the result of a request of the app-server. Does nothing if the connection is closed.
+    pub(crate) async fn respond(&self, request: &RequestId, result: &impl Serialize) {
+        drop(self.0.outbox.send(protocol::result_line(request, result)).await);
     }
 
-    /// Nobody reads this thread any more.
-    pub(crate) fn forget_thread(&self, thread: &str) {
-        self.0.routes().threads.remove(thread);
+    /// Drops all further messages about a thread.
+    pub(crate) fn forget_thread(&self, thread_id: &str) {
+        self.0.state().threads.remove(thread_id);
     }
 
-    /// Ends the conversation.
-    pub(crate) fn hang_up(&self) {
-        self.0.gone.cancel();
+    /// Closes the connection. Pending calls fail, and the threads get [`ThreadMessage::Closed`].
+    ///
+    /// [`ThreadMessage::Closed`]: super::thread_queue::ThreadMessage::Closed
+    pub(crate) fn close(&self) {
+        self.0.closed.cancel();
     }
 
-    /// Waits for its end.
-    pub(crate) async fn gone(&self) {
-        self.0.gone.cancelled().await;
+    /// Completes when the connection is closed.
+    pub(crate) async fn closed(&self) {
+        self.0.closed.cancelled().await;
     }
 
-    /// How many lines it has said; more of them are a sign of life.
-    pub(crate) fn heard(&self) -> u64 {
-        self.0.heard.load(Ordering::Relaxed)
+    /// Returns whether the connection is closed.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.closed.is_cancelled()
     }
 
-    /// Whether it has ended.
-    pub(crate) fn is_gone(&self) -> bool {
-        self.0.gone.is_cancelled()
+    /// Returns the number of lines received so far. A growing number is a sign of life.
+    pub(crate) fn lines_received(&self) -> u64 {
+        self.0.lines_received()
     }
 
-    fn last_words(&self) -> Arc<str> {
-        self.0.routes().last_words.clone().unwrap_or_else(|| "it ended".into())
+    fn closed_error(&self) -> CallError {
+        CallError::Closed(self.close_reason())
+    }
+
+    fn close_reason(&self) -> Arc<str> {
+        self.0.state().close_reason.clone().unwrap_or_else(|| "it ended".into())
     }
 }
 
-/// A call under way. One that is given up must not wait in the table for ever, nor leave a thread that nobody has.
+/// A guard for a call in flight. On drop, the guard removes the pending entry, and unsubscribes from a thread whose
+/// `thread/start` was abandoned.
 struct PendingCallGuard<'a> {
-    shared: &'a Dispatcher,
+    dispatcher: &'a Dispatcher,
     id: u64,
-    answered: oneshot::Receiver<Result<Value, CallError>>,
+    result: oneshot::Receiver<Result<Value, CallError>>,
     starts_thread: bool,
 }
 
 impl Drop for PendingCallGuard<'_> {
     fn drop(&mut self) {
         if !self.starts_thread {
-            self.shared.routes().pending.remove(&self.id);
+            self.dispatcher.state().pending.remove(&self.id);
             return;
         }
-        // An answer that is still to come finds nobody and lets its thread go. One that came just now is here.
-        self.answered.close();
-        let Ok(Ok(answer)) = self.answered.try_recv() else { return };
-        if let Some(thread) = thread_in(&answer) {
-            self.shared.routes().threads.remove(thread);
-            drop(self.shared.outbox.try_send(self.shared.unsubscribe(thread)));
+        // The entry stays: `on_response` unsubscribes when the result of an abandoned call arrives later. A result that
+        // arrived before the drop is still in the channel.
+        self.result.close();
+        let Ok(Ok(result)) = self.result.try_recv() else { return };
+        if let Some(thread_id) = protocol::started_thread_id(&result) {
+            self.dispatcher.state().threads.remove(&thread_id);
+            drop(self.dispatcher.outbox.try_send(self.dispatcher.unsubscribe_line(&thread_id)));
         }
     }
 }

@@ -1,213 +1,226 @@
-//! What to do with each line of an app-server: the calls that wait, the threads and their queues.
+//! Routing of the lines of an app-server: results to pending calls, messages to the queues of their threads.
 
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    client::MAX_CALLS_IN_FLIGHT,
     delta::Delta,
     large_lines::{self, LargeLine},
-    protocol::{self, Incoming, RpcError},
+    protocol::{
+        self, ApprovalResult, ElicitationResult, Incoming, Notification, RequestId, RpcError, ServerRequest,
+        UnsubscribeThread,
+    },
     thread_queue::{ThreadMessage, ThreadSender},
 };
 
+/// Weight in bytes of a message that stands for a large line.
+const LARGE_LINE_WEIGHT: usize = 256;
+
+/// The shared state of a connection: the task that owns the pipes feeds it, and clients wait on it.
 #[derive(Debug)]
-pub(crate) struct Dispatcher {
-    pub(crate) outbox: mpsc::Sender<Vec<u8>>,
-    pub(crate) calls: Semaphore,
-    pub(crate) next_id: AtomicU64,
-    pub(crate) routes: Mutex<DispatchState>,
-    pub(crate) gone: CancellationToken,
-    /// Lines read so far: whoever speaks is alive.
-    pub(crate) heard: AtomicU64,
+pub(super) struct Dispatcher {
+    pub(super) outbox: mpsc::Sender<Vec<u8>>,
+    pub(super) call_permits: Semaphore,
+    pub(super) closed: CancellationToken,
+    next_call_id: AtomicU64,
+    state: Mutex<DispatchState>,
+    lines_received: AtomicU64,
 }
 
+/// The part of a [`Dispatcher`] behind the lock.
 #[derive(Debug, Default)]
-pub(crate) struct DispatchState {
-    pub(crate) pending: HashMap<u64, Pending>,
-    pub(crate) threads: HashMap<String, ThreadSender>,
-    /// Why the worker is gone, once it is.
-    pub(crate) last_words: Option<Arc<str>>,
+pub(super) struct DispatchState {
+    pub(super) pending: HashMap<u64, PendingCall>,
+    pub(super) threads: HashMap<String, ThreadSender>,
+    /// Set once the connection is closed.
+    pub(super) close_reason: Option<Arc<str>>,
 }
 
+/// A call without a result.
 #[derive(Debug)]
-pub(crate) struct Pending {
-    pub(crate) answer: oneshot::Sender<Result<Value, CallError>>,
-    /// With `thread/start`: who reads what is said of the thread that it makes.
-    pub(crate) letterbox: Option<ThreadSender>,
+pub(super) struct PendingCall {
+    pub(super) result: oneshot::Sender<Result<Value, CallError>>,
+    /// With `thread/start`: the queue of the thread that the call creates.
+    pub(super) queue: Option<ThreadSender>,
 }
 
-/// Why a call has no result.
+/// The reason why a call has no result.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum CallError {
-    /// The app-server refused it.
+    /// The app-server refused the call.
     #[error("{}", .0.message)]
     Refused(RpcError),
-    /// No answer in time: the worker is not to be trusted any more.
+    /// No result came in time. The worker should be replaced.
     #[error("the app-server did not answer {0} in time")]
     TimedOut(&'static str),
-    /// The worker is gone.
+    /// The connection is closed.
     #[error("the app-server is gone: {0}")]
-    Gone(Arc<str>),
+    Closed(Arc<str>),
 }
 
 impl Dispatcher {
-    pub(crate) fn routes(&self) -> std::sync::MutexGuard<'_, DispatchState> {
-        self.routes.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn new(outbox: mpsc::Sender<Vec<u8>>) -> Self {
+        Self {
+            outbox,
+            call_permits: Semaphore::new(MAX_CALLS_IN_FLIGHT),
+            closed: CancellationToken::new(),
+            next_call_id: AtomicU64::new(1),
+            state: Mutex::default(),
+            lines_received: AtomicU64::new(0),
+        }
     }
 
-    pub(crate) fn hear(&self) {
-        self.heard.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn state(&self) -> MutexGuard<'_, DispatchState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn close(&self, why: &str) {
-        let why: Arc<str> = why.into();
+    pub(super) fn next_call_id(&self) -> u64 {
+        self.next_call_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(super) fn count_line(&self) {
+        self.lines_received.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn lines_received(&self) -> u64 {
+        self.lines_received.load(Ordering::Relaxed)
+    }
+
+    /// Fails all pending calls and closes all threads.
+    pub(super) fn close(&self, reason: &str) {
+        let reason: Arc<str> = reason.into();
         let (pending, threads) = {
-            let mut routes = self.routes();
-            routes.last_words = Some(Arc::clone(&why));
-            (std::mem::take(&mut routes.pending), std::mem::take(&mut routes.threads))
+            let mut state = self.state();
+            state.close_reason = Some(Arc::clone(&reason));
+            (std::mem::take(&mut state.pending), std::mem::take(&mut state.threads))
         };
-        self.calls.close();
-        self.gone.cancel();
-        for (_, pending) in pending {
-            drop(pending.answer.send(Err(CallError::Gone(Arc::clone(&why)))));
+        self.call_permits.close();
+        self.closed.cancel();
+        for (_, call) in pending {
+            drop(call.result.send(Err(CallError::Closed(Arc::clone(&reason)))));
         }
-        for (_, letterbox) in threads {
-            letterbox.put(ThreadMessage::Gone(Arc::clone(&why)), 0);
+        for (_, queue) in threads {
+            queue.send(ThreadMessage::Closed(Arc::clone(&reason)), 0);
         }
     }
 
-    /// What a line means, and what is to be sent because of it.
-    pub(crate) fn take(&self, line: &[u8]) -> Option<Vec<u8>> {
-        if let known @ (LargeLine::Echo | LargeLine::Output { .. }) = large_lines::whole(line) {
-            self.put(known, 0);
+    /// Routes a line, and returns the line to send in response.
+    pub(super) fn on_line(&self, line: &[u8]) -> Option<Vec<u8>> {
+        if let large @ (LargeLine::Echo | LargeLine::Output { .. }) = large_lines::whole(line) {
+            self.on_large_line(large, 0);
             return None;
         }
-        if let Some((thread, delta)) = Delta::of_line(line) {
-            if let Some(letterbox) = self.letterbox(&thread) {
-                letterbox.put(ThreadMessage::Delta(delta), line.len());
+        if let Some((thread_id, delta)) = Delta::of_line(line) {
+            if let Some(queue) = self.queue(&thread_id) {
+                queue.send(ThreadMessage::Delta(delta), line.len());
             }
             return None;
         }
-        let Some(incoming) = protocol::read(line) else {
+        let Some(incoming) = Incoming::parse(line) else {
             if !line.trim_ascii().is_empty() {
-                tracing::warn!(
-                    bytes = line.len(),
-                    "an app-server printed a line that is not of its protocol"
-                );
+                tracing::warn!(bytes = line.len(), "app-server printed an unknown line");
             }
             return None;
         };
         match (&incoming.method, &incoming.id) {
-            (Some(_), Some(_)) => self.asked(incoming),
+            (Some(_), Some(_)) => self.on_request(incoming),
             (Some(_), None) => {
-                self.told(incoming, line.len());
+                self.on_notification(incoming, line.len());
                 None
             }
-            (None, _) => self.answered(incoming),
+            (None, _) => self.on_response(incoming),
         }
     }
 
-    pub(crate) fn answered(&self, incoming: Incoming) -> Option<Vec<u8>> {
+    fn on_response(&self, incoming: Incoming) -> Option<Vec<u8>> {
         let id = incoming.id.as_ref().and_then(Value::as_u64)?;
+        let thread_id = incoming.result.as_ref().and_then(protocol::started_thread_id);
         let pending = {
-            let mut routes = self.routes();
-            let pending = routes.pending.remove(&id);
-            if let Some(letterbox) = pending.as_ref().and_then(|pending| pending.letterbox.clone())
-                && let Some(thread) = thread_of(&incoming)
-                && !letterbox.is_closed()
+            let mut state = self.state();
+            let pending = state.pending.remove(&id);
+            if let Some(queue) = pending.as_ref().and_then(|call| call.queue.clone())
+                && let Some(thread_id) = &thread_id
+                && !queue.is_closed()
             {
-                routes.threads.insert(thread.to_owned(), letterbox);
+                state.threads.insert(thread_id.clone(), queue);
             }
             pending
         };
-        let abandoned = thread_of(&incoming).map(str::to_owned);
-        let answer = match (incoming.result, incoming.error) {
+        let result = match (incoming.result, incoming.error) {
             (_, Some(error)) => Err(CallError::Refused(error)),
             (result, None) => Ok(result.unwrap_or_default()),
         };
-        let delivered = pending.is_some_and(|pending| pending.answer.send(answer).is_ok());
-        // A thread that nobody waits for would stay in the worker's memory.
-        let thread = abandoned.filter(|_| !delivered)?;
-        self.routes().threads.remove(&thread);
-        Some(self.unsubscribe(&thread))
+        let delivered = pending.is_some_and(|call| call.result.send(result).is_ok());
+        // A thread of an abandoned call would stay in the memory of the worker.
+        let thread_id = thread_id.filter(|_| !delivered)?;
+        self.state().threads.remove(&thread_id);
+        Some(self.unsubscribe_line(&thread_id))
     }
 
-    pub(crate) fn told(&self, incoming: Incoming, bytes: usize) {
-        let Some(letterbox) = incoming.thread().and_then(|thread| self.letterbox(thread)) else { return };
+    fn on_notification(&self, incoming: Incoming, bytes: usize) {
+        let Some(queue) = incoming.thread_id().and_then(|thread_id| self.queue(thread_id)) else { return };
         let (method, params) = (incoming.method.unwrap_or_default(), incoming.params);
-        let mail = match Delta::of(&method, &params) {
+        let message = match Delta::of(&method, &params) {
             Some(delta) => ThreadMessage::Delta(delta),
-            // Of something that nobody reads.
+            // A delta of a kind that no turn reads, such as `item/plan/delta`.
             None if method.ends_with("elta") => return,
-            None => ThreadMessage::Notification { method, params },
+            None => ThreadMessage::Notification(Notification::parse(&method, params)),
         };
-        letterbox.put(mail, bytes);
+        queue.send(message, bytes);
     }
 
-    pub(crate) fn letterbox(&self, thread: &str) -> Option<ThreadSender> {
-        self.routes().threads.get(thread).cloned()
+    fn on_request(&self, incoming: Incoming) -> Option<Vec<u8>> {
+        let queue = incoming.thread_id().and_then(|thread_id| self.queue(thread_id));
+        let id = RequestId(incoming.id.unwrap_or_default());
+        let method = incoming.method.unwrap_or_default();
+        match ServerRequest::parse(id.clone(), &method, incoming.params) {
+            ServerRequest::ToolCall(call) => {
+                let message = call.map(ThreadMessage::ToolCall);
+                let sent = queue.zip(message).is_some_and(|(queue, message)| queue.send(message, 0));
+                (!sent).then(|| protocol::refusal_line(&id))
+            }
+            // No user can approve anything or answer a question.
+            ServerRequest::Approval => Some(protocol::result_line(&id, &ApprovalResult::DECLINE)),
+            ServerRequest::LegacyApproval => Some(protocol::result_line(&id, &ApprovalResult::DENIED)),
+            ServerRequest::Elicitation => Some(protocol::result_line(&id, &ElicitationResult::DECLINE)),
+            ServerRequest::Unknown => {
+                tracing::debug!(method, "unsupported app-server request refused");
+                Some(protocol::refusal_line(&id))
+            }
+        }
     }
 
-    /// Passes on what is left of a large line. False if nobody can be told that it is missing.
-    pub(crate) fn put(&self, line: LargeLine, limit: usize) -> bool {
-        let (thread, mail) = match line {
+    /// Passes on what is left of a large line. Returns `false` if the line may belong to any thread.
+    pub(super) fn on_large_line(&self, line: LargeLine, limit: usize) -> bool {
+        let (thread_id, message) = match line {
             LargeLine::Echo => return true,
-            LargeLine::Output { thread, params } => (thread, ThreadMessage::raw_item(params)),
+            LargeLine::Output { thread, item } => {
+                (thread, ThreadMessage::Notification(Notification::RawResponseItemCompleted(item)))
+            }
             LargeLine::Needed { thread: Some(thread) } => (thread, ThreadMessage::TooLong { limit }),
             LargeLine::Needed { thread: None } => return false,
         };
-        if let Some(letterbox) = self.letterbox(&thread) {
-            letterbox.put(mail, 256);
+        if let Some(queue) = self.queue(&thread_id) {
+            queue.send(message, LARGE_LINE_WEIGHT);
         }
         true
     }
 
-    pub(crate) fn asked(&self, incoming: Incoming) -> Option<Vec<u8>> {
-        let id = incoming.id.clone().unwrap_or_default();
-        match incoming.method.as_deref().unwrap_or_default() {
-            "item/tool/call" => {
-                let letterbox = incoming.thread().and_then(|thread| self.letterbox(thread));
-                let call = serde_json::from_value::<protocol::ToolCall>(incoming.params);
-                let call = call
-                    .map(|call| ThreadMessage::ToolCall(protocol::ToolCall { request: id.clone(), ..call }));
-                let taken = letterbox.zip(call.ok()).is_some_and(|(letterbox, call)| letterbox.put(call, 0));
-                (!taken).then(|| protocol::refusal(&id))
-            }
-            // Nobody is there to be asked.
-            "item/commandExecution/requestApproval" | "item/fileChange/requestApproval" => {
-                Some(protocol::answer(&id, &json!({"decision": "decline"})))
-            }
-            "applyPatchApproval" | "execCommandApproval" => {
-                Some(protocol::answer(&id, &json!({"decision": "denied"})))
-            }
-            "mcpServer/elicitation/request" => Some(protocol::answer(&id, &json!({"action": "decline"}))),
-            method => {
-                tracing::debug!(method, "a request of the app-server is refused");
-                Some(protocol::refusal(&id))
-            }
-        }
+    fn queue(&self, thread_id: &str) -> Option<ThreadSender> {
+        self.state().threads.get(thread_id).cloned()
     }
 
-    pub(crate) fn unsubscribe(&self, thread: &str) -> Vec<u8> {
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        protocol::call(id, "thread/unsubscribe", &json!({"threadId": thread}))
+    pub(super) fn unsubscribe_line(&self, thread_id: &str) -> Vec<u8> {
+        protocol::call_line(self.next_call_id(), &UnsubscribeThread { thread_id })
     }
-}
-
-/// The thread that an answer tells of.
-fn thread_of(incoming: &Incoming) -> Option<&str> {
-    thread_in(incoming.result.as_ref()?)
-}
-
-pub(crate) fn thread_in(answer: &Value) -> Option<&str> {
-    answer.get("thread")?.get("id")?.as_str()
 }

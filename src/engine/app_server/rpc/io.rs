@@ -1,5 +1,5 @@
-//! Both pipes of an app-server: lines go out as they are, and come in up to a limit. A longer one is skipped, and costs
-//! the turn that it is of, unless nobody needs it; one that could be of any turn ends the conversation.
+//! Both pipes of an app-server. Lines are written as they are, and read up to a limit. A longer line is skipped and fails
+//! the turn it belongs to, unless the line is not needed. If the line may belong to any turn, the connection ends.
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
@@ -9,24 +9,24 @@ use tokio::{
 use super::{dispatch::Dispatcher, large_lines};
 use crate::engine::process::lines::{LineError, LineReader};
 
-/// Writes until the pipe breaks; says why.
-pub(crate) async fn write(mut stdin: impl AsyncWrite + Unpin, mut lines: mpsc::Receiver<Vec<u8>>) -> String {
+/// Writes lines until the pipe breaks, and returns the reason. Pends for ever when no sender is left.
+pub(super) async fn write(mut stdin: impl AsyncWrite + Unpin, mut lines: mpsc::Receiver<Vec<u8>>) -> String {
     while let Some(line) = lines.recv().await {
         if let Err(error) = stdin.write_all(&line).await {
             return format!("it cannot be written to: {error}");
         }
     }
-    "nobody speaks to it".to_owned()
+    std::future::pending().await
 }
 
-/// Reads until the pipe ends, or cannot be made sense of any more; says why.
-pub(crate) async fn read(mut lines: LineReader<impl AsyncRead + Unpin>, shared: &Dispatcher) -> String {
+/// Reads lines until the pipe ends or breaks, and returns the reason.
+pub(super) async fn read(mut lines: LineReader<impl AsyncRead + Unpin>, dispatcher: &Dispatcher) -> String {
     loop {
         match lines.next().await {
             Ok(Some(line)) => {
-                shared.hear();
-                if let Some(reply) = shared.take(line)
-                    && let Err(error) = shared.outbox.try_send(reply)
+                dispatcher.count_line();
+                if let Some(response) = dispatcher.on_line(line)
+                    && let Err(error) = dispatcher.outbox.try_send(response)
                 {
                     return format!("it asks faster than it listens: {error}");
                 }
@@ -34,10 +34,12 @@ pub(crate) async fn read(mut lines: LineReader<impl AsyncRead + Unpin>, shared: 
             Ok(None) => return "it ended".to_owned(),
             Err(LineError::TooLong { limit }) => {
                 let missed = match lines.begun() {
-                    begun if large_lines::is_addressed(begun) => match lines.skip(|| shared.hear()).await {
-                        Ok(edges) => shared.put(large_lines::edges(edges), limit),
-                        Err(error) => return format!("it cannot be read: {error}"),
-                    },
+                    begun if large_lines::is_addressed(begun) => {
+                        match lines.skip(|| dispatcher.count_line()).await {
+                            Ok(edges) => dispatcher.on_large_line(large_lines::edges(edges), limit),
+                            Err(error) => return format!("it cannot be read: {error}"),
+                        }
+                    }
                     _ => false,
                 };
                 if !missed {

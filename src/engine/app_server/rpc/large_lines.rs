@@ -4,16 +4,14 @@
 use std::borrow::Cow;
 
 use serde::Deserialize;
-use serde_json::{Value, json};
+
+use super::protocol::{RawItem, RawResponseItem};
 
 /// Lines that are looked at before they are taken apart.
 const LARGE: usize = 64 << 10;
 
 /// Longest output of a tool that is passed on.
 const MAX_OUTPUT: usize = 4 << 20;
-
-/// Items that have one.
-pub(crate) const OUTPUTS: [&str; 2] = ["function_call_output", "custom_tool_call_output"];
 
 /// For the model, in place of an output that was too large to be kept.
 pub(crate) const LEFT_OUT: &str =
@@ -35,7 +33,7 @@ pub(crate) enum LargeLine {
         /// Its thread.
         thread: String,
         /// What is passed on.
-        params: Value,
+        item: RawResponseItem,
     },
     /// It is to be read.
     Needed {
@@ -78,11 +76,13 @@ impl Params<'_> {
         if injected || self.item.kind == "message" && self.item.role.is_some_and(|role| role != "assistant") {
             return Some(LargeLine::Echo);
         }
-        let call_id =
-            self.item.call_id.filter(|_| bytes > MAX_OUTPUT && OUTPUTS.contains(&&*self.item.kind))?;
-        let item = json!({"type": self.item.kind, "call_id": call_id, "output": LEFT_OUT});
-        let params = json!({"turnId": self.turn_id, "item": item});
-        Some(LargeLine::Output { thread: self.thread_id.into_owned(), params })
+        let call_id = self
+            .item
+            .call_id
+            .filter(|_| bytes > MAX_OUTPUT && RawItem::OUTPUT_KINDS.contains(&&*self.item.kind))?;
+        let item = RawItem::output_of_call(&self.item.kind, &call_id, LEFT_OUT);
+        let item = RawResponseItem { turn_id: self.turn_id.into_owned(), item };
+        Some(LargeLine::Output { thread: self.thread_id.into_owned(), item })
     }
 }
 
@@ -134,6 +134,8 @@ fn value<'a>(text: &'a str, name: &str) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn raw(turn: &str, item: &str) -> String {
@@ -178,8 +180,8 @@ mod tests {
     fn outputs_of_a_turn_are_left_out_where_they_are_too_large() {
         let line = raw("U", &output(5_000_000));
         let item = json!({"type": "function_call_output", "call_id": "c", "output": LEFT_OUT});
-        let params = json!({"turnId": "U", "item": item});
-        let expected = LargeLine::Output { thread: "T".into(), params };
+        let item = RawResponseItem { turn_id: "U".into(), item: item.into() };
+        let expected = LargeLine::Output { thread: "T".into(), item };
         assert_eq!(whole(line.as_bytes()), expected);
         assert_eq!(edges(&ends(&line)), expected);
         assert_eq!(whole(raw("U", &output(100_000)).as_bytes()), LargeLine::Needed { thread: None });

@@ -3,7 +3,8 @@
 pub(crate) mod client;
 pub(crate) mod delta;
 pub(crate) mod dispatch;
-pub(crate) mod io;
+mod io;
+pub(crate) mod json;
 pub(crate) mod large_lines;
 pub(crate) mod protocol;
 pub(crate) mod thread_queue;

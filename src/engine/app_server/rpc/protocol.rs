@@ -1,12 +1,21 @@
-//! The lines of the app-server protocol, as far as we read them. One JSON object a line, no `jsonrpc` member.
+//! Messages of the app-server protocol, as far as this crate sends or reads them. A message is one JSON object per line
+//! without a `jsonrpc` member.
+//!
+//! Reading is tolerant, because the protocol grows with every Codex release: unknown fields are ignored, unknown methods
+//! and variants have an `Unknown` variant, and a field that is missing or has another type gets its default.
 
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
+use serde_json::Value;
 
-/// A line from the app-server.
+use super::json;
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Envelope
+
+/// A line from the app-server: a response, an error, a notification or a request.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Incoming {
-    /// A number of ours in a response; anything in a request of theirs.
+    /// The number of our call in a response; any JSON value in a request of the app-server.
     pub(crate) id: Option<Value>,
     pub(crate) method: Option<String>,
     #[serde(default)]
@@ -15,162 +24,896 @@ pub(crate) struct Incoming {
     pub(crate) error: Option<RpcError>,
 }
 
-/// What is read of a request that cannot be read whole, because the model has nested too much into it.
+/// The fields that can be read of a request whose arguments the model nested too deeply for `serde_json`.
 #[derive(Deserialize)]
-struct Request {
+struct ShallowRequest {
     id: Value,
     method: String,
-    params: Addressed,
+    params: ShallowParams,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Addressed {
+struct ShallowParams {
     thread_id: String,
     call_id: String,
 }
 
-/// A line, if it is one of the protocol.
-pub(crate) fn read(line: &[u8]) -> Option<Incoming> {
-    if let Ok(incoming) = serde_json::from_slice(line) {
-        return Some(incoming);
-    }
-    parse(line).and_then(|value| serde_json::from_value(value).ok()).or_else(|| {
-        let Request { id, method, params } = serde_json::from_slice(line).ok()?;
-        let params = json!({"threadId": params.thread_id, "callId": params.call_id});
-        Some(Incoming { id: Some(id), method: Some(method), params, result: None, error: None })
-    })
-}
-
-/// JSON as Codex understands it, which takes numbers of any size. Those that are too large for us become texts.
-pub(crate) fn parse(json: &[u8]) -> Option<Value> {
-    serde_json::from_slice(json).ok().or_else(|| serde_json::from_slice(&with_numbers_quoted(json)?).ok())
-}
-
-/// The same with numbers that are too large as texts; none if there are none.
-fn with_numbers_quoted(json: &[u8]) -> Option<Vec<u8>> {
-    let mut quoted = Vec::new();
-    let mut done = 0;
-    let mut at = 0;
-    while let Some(byte) = json.get(at) {
-        let rest = &json[at..];
-        at += match byte {
-            b'"' => text_length(rest),
-            b'-' | b'0'..=b'9' => {
-                let length = rest.iter().take_while(|byte| b"+-.0123456789Ee".contains(byte)).count();
-                let number = std::str::from_utf8(&rest[..length]).unwrap_or_default();
-                if number.parse().is_ok_and(f64::is_infinite) {
-                    quoted.extend_from_slice(&json[done..at]);
-                    quoted.extend_from_slice(format!("\"{number}\"").as_bytes());
-                    done = at + length;
-                }
-                length
-            }
-            _ => 1,
-        };
-    }
-    quoted.extend_from_slice(&json[done..]);
-    (done > 0).then_some(quoted)
-}
-
-/// Bytes of the text that begins here, quotes included.
-fn text_length(json: &[u8]) -> usize {
-    let mut escaped = false;
-    let end = json.iter().skip(1).position(|byte| {
-        let ends = *byte == b'"' && !escaped;
-        escaped = *byte == b'\\' && !escaped;
-        ends
-    });
-    end.map_or(json.len(), |end| end + 2)
-}
-
-/// Why a call was refused.
-#[derive(Debug, Clone, Deserialize)]
-pub(crate) struct RpcError {
-    pub(crate) code: i64,
-    #[serde(default)]
-    pub(crate) message: String,
-    #[serde(default)]
-    pub(crate) data: Value,
-}
-
-/// `-32001`: too much is queued; to be asked again a little later.
-pub(crate) const OVERLOADED: i64 = -32001;
-
-/// `item/tool/call`: the model calls a tool of the client.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct ToolCall {
-    /// The id of the request, to be echoed in an answer.
-    #[serde(skip)]
-    pub(crate) request: Value,
-    pub(crate) call_id: String,
-}
-
 impl Incoming {
-    /// The thread that a notification or request is about.
-    pub(crate) fn thread(&self) -> Option<&str> {
+    /// Parses a line. Returns `None` if the line is not a message of the protocol.
+    pub(crate) fn parse(line: &[u8]) -> Option<Self> {
+        if let Ok(incoming) = serde_json::from_slice(line) {
+            return Some(incoming);
+        }
+        json::parse(line).and_then(|value| serde_json::from_value(value).ok()).or_else(|| {
+            let ShallowRequest { id, method, params } = serde_json::from_slice(line).ok()?;
+            let params = serde_json::to_value(params).ok()?;
+            Some(Self { id: Some(id), method: Some(method), params, result: None, error: None })
+        })
+    }
+
+    /// Returns the id of the thread that a notification or request belongs to.
+    pub(crate) fn thread_id(&self) -> Option<&str> {
         let params = &self.params;
         params.get("threadId").or_else(|| params.get("thread")?.get("id"))?.as_str()
     }
 }
 
-/// A call as a line.
-pub(crate) fn call(id: u64, method: &str, params: &Value) -> Vec<u8> {
-    line(&json!({"id": id, "method": method, "params": params}))
+/// The id of a request of the app-server. A number or a string, which the response must repeat.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub(crate) struct RequestId(pub(crate) Value);
+
+/// The error of a refused call.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct RpcError {
+    pub(crate) code: i64,
+    #[serde(default)]
+    pub(crate) message: String,
+    #[serde(default, deserialize_with = "tolerant")]
+    data: RpcErrorData,
 }
 
-/// A notification as a line.
-pub(crate) fn notification(method: &str) -> Vec<u8> {
-    line(&json!({"method": method}))
+#[derive(Debug, Clone, Default, Deserialize)]
+struct RpcErrorData {
+    #[serde(default, deserialize_with = "tolerant")]
+    input_error_code: String,
 }
 
-/// The answer to a request of theirs, as a line.
-pub(crate) fn answer(id: &Value, result: &Value) -> Vec<u8> {
-    line(&json!({"id": id, "result": result}))
+impl RpcError {
+    /// `-32001`: the app-server has too many calls in its queue.
+    pub(crate) const OVERLOADED: i64 = -32001;
+
+    /// Returns whether the call may succeed a little later.
+    pub(crate) const fn is_overloaded(&self) -> bool {
+        self.code == Self::OVERLOADED
+    }
+
+    /// Returns whether the input of a turn exceeds what Codex accepts.
+    pub(crate) fn is_input_too_large(&self) -> bool {
+        self.data.input_error_code == "input_too_large"
+    }
 }
 
-/// The refusal of a request of theirs, as a line.
-pub(crate) fn refusal(id: &Value) -> Vec<u8> {
-    line(&json!({"id": id, "error": {"code": -32601, "message": "codex-api does not support this request"}}))
+#[derive(Serialize)]
+struct OutgoingCall<'a, P> {
+    id: u64,
+    method: &'static str,
+    params: &'a P,
 }
 
-fn line(value: &Value) -> Vec<u8> {
-    let mut line = value.to_string().into_bytes();
+#[derive(Serialize)]
+struct OutgoingNotification {
+    method: &'static str,
+}
+
+#[derive(Serialize)]
+struct OutgoingResult<'a, R> {
+    id: &'a RequestId,
+    result: &'a R,
+}
+
+#[derive(Serialize)]
+struct OutgoingError<'a> {
+    id: &'a RequestId,
+    error: OutgoingErrorBody,
+}
+
+#[derive(Serialize)]
+struct OutgoingErrorBody {
+    code: i64,
+    message: &'static str,
+}
+
+/// Formats a call as a line.
+pub(crate) fn call_line<M: Method>(id: u64, params: &M) -> Vec<u8> {
+    line(&OutgoingCall { id, method: M::NAME, params })
+}
+
+/// Formats a notification without parameters as a line.
+pub(crate) fn notification_line(method: &'static str) -> Vec<u8> {
+    line(&OutgoingNotification { method })
+}
+
+/// Formats the result of a request of the app-server as a line.
+pub(crate) fn result_line(id: &RequestId, result: &impl Serialize) -> Vec<u8> {
+    line(&OutgoingResult { id, result })
+}
+
+/// Formats the refusal of a request of the app-server as a line. `-32601` means "method not found".
+pub(crate) fn refusal_line(id: &RequestId) -> Vec<u8> {
+    let error = OutgoingErrorBody { code: -32601, message: "codex-api does not support this request" };
+    line(&OutgoingError { id, error })
+}
+
+fn line(message: &impl Serialize) -> Vec<u8> {
+    // Only maps with keys that are not strings fail, and no message has one.
+    let mut line = serde_json::to_vec(message).unwrap_or_default();
     line.push(b'\n');
     line
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+// ---------------------------------------------------------------------------------------------------------------------
+// Calls of ours
 
-    #[test]
-    fn numbers_of_any_size_are_read() {
-        for (text, expected) in [
-            (r#"{"a":1e+999}"#, json!({"a": "1e+999"})),
-            (
-                r#"[-1E999,1e5,"1e999","\"1e999",{"1e999":2}]"#,
-                json!(["-1E999", 1e5, "1e999", "\"1e999", {"1e999": 2}]),
-            ),
-            (r#"{"a":1e999"#, Value::Null),
-            (r#"{"a":1e999,"b":"\ud800"}"#, Value::Null),
-            ("1e999", json!("1e999")),
-        ] {
-            assert_eq!(parse(text.as_bytes()).unwrap_or_default(), expected, "{text}");
-        }
-        let long = "9".repeat(400);
-        assert_eq!(parse(long.as_bytes()), Some(json!(long)));
+/// The parameters of a call, and the type of the result.
+pub(crate) trait Method: Serialize {
+    /// The `method` member.
+    const NAME: &'static str;
+    /// The `result` member. A result of an unexpected shape becomes the default.
+    type Result: DeserializeOwned + Default;
+}
+
+/// A result without fields that are read.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct Empty {}
+
+/// `initialize`: the first call on a connection.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Initialize<'a> {
+    pub(crate) client_info: ClientInfo<'a>,
+    pub(crate) capabilities: ClientCapabilities<'a>,
+}
+
+/// The name and version of this program, which Codex puts into its user agent.
+#[derive(Debug, Serialize)]
+pub(crate) struct ClientInfo<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) title: &'a str,
+    pub(crate) version: &'a str,
+}
+
+/// The features of the protocol that this program uses.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ClientCapabilities<'a> {
+    pub(crate) experimental_api: bool,
+    /// Notifications that the app-server must not send.
+    pub(crate) opt_out_notification_methods: &'a [&'a str],
+}
+
+impl Method for Initialize<'_> {
+    const NAME: &'static str = "initialize";
+    type Result = Empty;
+}
+
+/// The notification that completes the handshake.
+pub(crate) const INITIALIZED: &str = "initialized";
+
+/// `thread/start`. The parameters are configuration for the most part, and are sent as they are.
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+pub(crate) struct StartThread<'a>(pub(crate) &'a Value);
+
+impl Method for StartThread<'_> {
+    const NAME: &'static str = "thread/start";
+    type Result = ThreadStarted;
+}
+
+/// The result of `thread/start`.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub(crate) struct ThreadStarted {
+    #[serde(default, deserialize_with = "tolerant")]
+    pub(crate) thread: Thread,
+}
+
+/// A thread, as its start describes it.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub(crate) struct Thread {
+    #[serde(default, deserialize_with = "tolerant")]
+    pub(crate) id: String,
+    #[serde(default, deserialize_with = "tolerant")]
+    pub(crate) ephemeral: bool,
+    /// The file that stores the thread.
+    pub(crate) path: Option<Value>,
+    /// `None` if the app-server does not report them.
+    #[serde(default, deserialize_with = "tolerant")]
+    pub(crate) environments: Option<Vec<Value>>,
+}
+
+/// Returns the id of the thread in the result of a call, if the result has one.
+pub(crate) fn started_thread_id(result: &Value) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Started {
+        thread: Id,
     }
+    #[derive(Deserialize)]
+    struct Id {
+        id: String,
+    }
+    Started::deserialize(result).ok().map(|started| started.thread.id)
+}
 
-    #[test]
-    fn a_request_that_nests_too_much_is_answered_all_the_same() {
-        let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
-        let params = format!(r#"{{"threadId":"t","turnId":"u","callId":"c","arguments":{{"a":{deep}}}}}"#);
-        let read =
-            read(format!(r#"{{"method":"item/tool/call","id":3,"params":{params}}}"#).as_bytes()).unwrap();
-        assert_eq!((read.id, read.method.as_deref()), (Some(json!(3)), Some("item/tool/call")));
-        assert_eq!(read.params, json!({"threadId": "t", "callId": "c"}));
-        assert!(super::read(b"nonsense").is_none() && super::read(b"[1]").is_none());
+/// `thread/inject_items`: appends raw items to the history of a thread.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct InjectItems<'a> {
+    pub(crate) thread_id: &'a str,
+    pub(crate) items: Vec<Value>,
+}
+
+impl Method for InjectItems<'_> {
+    const NAME: &'static str = "thread/inject_items";
+    type Result = Empty;
+}
+
+/// `thread/unsubscribe`: releases a thread, which the app-server then drops from memory.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct UnsubscribeThread<'a> {
+    pub(crate) thread_id: &'a str,
+}
+
+impl Method for UnsubscribeThread<'_> {
+    const NAME: &'static str = "thread/unsubscribe";
+    type Result = Empty;
+}
+
+/// `thread/loaded/list`: the cheapest call, used as a ping.
+#[derive(Debug, Serialize)]
+pub(crate) struct ListLoadedThreads {}
+
+impl Method for ListLoadedThreads {
+    const NAME: &'static str = "thread/loaded/list";
+    type Result = Empty;
+}
+
+/// `turn/start`. The input is always empty, because the history is injected before.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct StartTurn<'a> {
+    pub(crate) thread_id: &'a str,
+    pub(crate) input: [Value; 0],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) effort: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) summary: Option<&'a str>,
+    /// The JSON schema of the final message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) output_schema: Option<Value>,
+}
+
+impl Method for StartTurn<'_> {
+    const NAME: &'static str = "turn/start";
+    type Result = TurnStarted;
+}
+
+/// The result of `turn/start`.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct TurnStarted {
+    #[serde(default, deserialize_with = "tolerant")]
+    pub(crate) turn: Turn,
+}
+
+/// `turn/interrupt`: asks for the end of a turn, which `turn/completed` reports.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct InterruptTurn<'a> {
+    pub(crate) thread_id: &'a str,
+    pub(crate) turn_id: &'a str,
+}
+
+impl Method for InterruptTurn<'_> {
+    const NAME: &'static str = "turn/interrupt";
+    type Result = Empty;
+}
+
+/// `model/list`: one page of the models that the CLI knows.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct ListModels {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cursor: Option<String>,
+}
+
+impl Method for ListModels {
+    const NAME: &'static str = "model/list";
+    type Result = ModelPage;
+}
+
+/// The result of `model/list`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ModelPage {
+    #[serde(default, deserialize_with = "tolerant")]
+    pub(crate) data: Vec<ModelEntry>,
+    #[serde(default, deserialize_with = "tolerant")]
+    pub(crate) next_cursor: Option<String>,
+}
+
+/// A model in a [`ModelPage`].
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ModelEntry {
+    #[serde(default, deserialize_with = "tolerant")]
+    pub(crate) model: String,
+    #[serde(default, deserialize_with = "tolerant")]
+    pub(crate) is_default: bool,
+    #[serde(default, deserialize_with = "tolerant")]
+    pub(crate) supported_reasoning_efforts: Vec<ReasoningEffort>,
+    #[serde(default, deserialize_with = "tolerant")]
+    pub(crate) input_modalities: Vec<String>,
+}
+
+/// A reasoning effort that a model supports.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ReasoningEffort {
+    #[serde(default, deserialize_with = "tolerant")]
+    pub(crate) reasoning_effort: String,
+}
+
+/// A method that no app-server has. The refusal lists all methods that it has.
+#[derive(Debug, Serialize)]
+pub(crate) struct UnknownMethod {}
+
+impl Method for UnknownMethod {
+    const NAME: &'static str = "codex-api/which";
+    type Result = Empty;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Requests of the app-server
+
+/// A request of the app-server.
+#[derive(Debug)]
+pub(crate) enum ServerRequest {
+    /// `item/tool/call`: the result of a client tool is wanted. `None` if the parameters are unusable.
+    ToolCall(Option<ToolCall>),
+    /// `item/*/requestApproval`: approval of a command or file change.
+    Approval,
+    /// `applyPatchApproval`, `execCommandApproval`: the same in the first version of the protocol.
+    LegacyApproval,
+    /// `mcpServer/elicitation/request`: a question of an MCP server to the user.
+    Elicitation,
+    /// A request that this crate does not support.
+    Unknown,
+}
+
+/// The parameters of `item/tool/call`, with the id of the request.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ToolCall {
+    /// The id that the result must repeat.
+    #[serde(skip)]
+    pub(crate) request: RequestId,
+    pub(crate) call_id: String,
+}
+
+impl ServerRequest {
+    /// Parses a request from its members.
+    pub(crate) fn parse(id: RequestId, method: &str, params: Value) -> Self {
+        match method {
+            "item/tool/call" => {
+                let call = serde_json::from_value::<ToolCall>(params).ok();
+                Self::ToolCall(call.map(|call| ToolCall { request: id, ..call }))
+            }
+            "item/commandExecution/requestApproval" | "item/fileChange/requestApproval" => Self::Approval,
+            "applyPatchApproval" | "execCommandApproval" => Self::LegacyApproval,
+            "mcpServer/elicitation/request" => Self::Elicitation,
+            _ => Self::Unknown,
+        }
     }
 }
+
+/// The result of an approval request.
+#[derive(Debug, Serialize)]
+pub(crate) struct ApprovalResult {
+    decision: &'static str,
+}
+
+impl ApprovalResult {
+    /// Refuses an [`Approval`](ServerRequest::Approval).
+    pub(crate) const DECLINE: Self = Self { decision: "decline" };
+    /// Refuses a [`LegacyApproval`](ServerRequest::LegacyApproval).
+    pub(crate) const DENIED: Self = Self { decision: "denied" };
+}
+
+/// The result of an elicitation.
+#[derive(Debug, Serialize)]
+pub(crate) struct ElicitationResult {
+    action: &'static str,
+}
+
+impl ElicitationResult {
+    /// Refuses to answer.
+    pub(crate) const DECLINE: Self = Self { action: "decline" };
+}
+
+/// The result of a client tool, for the model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ToolCallResult {
+    pub(crate) success: bool,
+    pub(crate) content_items: [ToolCallContent; 1],
+}
+
+/// A part of a [`ToolCallResult`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "type", rename_all = "camelCase")]
+pub(crate) enum ToolCallContent {
+    /// Text.
+    InputText {
+        /// The text.
+        text: String,
+    },
+}
+
+impl ToolCallResult {
+    /// Creates the result of a call that failed.
+    pub(crate) const fn failure(text: String) -> Self {
+        Self { success: false, content_items: [ToolCallContent::InputText { text }] }
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Notifications of the app-server. Pieces of text are read by `delta.rs`.
+
+/// A notification of the app-server about one thread.
+#[derive(Debug)]
+pub(crate) enum Notification {
+    /// `item/started`
+    ItemStarted(Box<ThreadItem>),
+    /// `item/completed`
+    ItemCompleted(Box<ThreadItem>),
+    /// `item/reasoning/summaryPartAdded`
+    ReasoningSummaryPartAdded(SummaryPart),
+    /// `turn/plan/updated`
+    PlanUpdated(PlanUpdate),
+    /// `warning`
+    Warning(Warning),
+    /// `error`
+    Error(ErrorReport),
+    /// `rawResponseItem/completed`
+    RawResponseItemCompleted(RawResponseItem),
+    /// `rawResponse/completed`
+    RawResponseCompleted(TokenUsage),
+    /// `thread/tokenUsage/updated`: the usage of the whole thread.
+    ThreadUsageUpdated(TokenUsage),
+    /// `turn/completed`
+    TurnCompleted(Box<Turn>),
+    /// A notification that this crate does not read. Still a sign that the turn makes progress.
+    Unknown,
+}
+
+#[derive(Default, Deserialize)]
+struct ItemParams {
+    #[serde(default)]
+    item: ThreadItem,
+}
+
+#[derive(Default, Deserialize)]
+struct TurnParams {
+    #[serde(default, deserialize_with = "tolerant")]
+    turn: Turn,
+}
+
+#[derive(Default, Deserialize)]
+struct UsageParams {
+    #[serde(default, deserialize_with = "tolerant")]
+    usage: TokenUsage,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ThreadUsageParams {
+    #[serde(default, deserialize_with = "tolerant")]
+    token_usage: ThreadUsage,
+}
+
+#[derive(Default, Deserialize)]
+struct ThreadUsage {
+    #[serde(default, deserialize_with = "tolerant")]
+    total: TokenUsage,
+}
+
+impl Notification {
+    /// Parses a notification from its members.
+    pub(crate) fn parse(method: &str, params: Value) -> Self {
+        match method {
+            "item/started" => Self::ItemStarted(Box::new(read::<ItemParams>(params).item)),
+            "item/completed" => Self::ItemCompleted(Box::new(read::<ItemParams>(params).item)),
+            "item/reasoning/summaryPartAdded" => Self::ReasoningSummaryPartAdded(read(params)),
+            "turn/plan/updated" => Self::PlanUpdated(read(params)),
+            "warning" => Self::Warning(read(params)),
+            "error" => Self::Error(read(params)),
+            "rawResponseItem/completed" => Self::RawResponseItemCompleted(read(params)),
+            "rawResponse/completed" => Self::RawResponseCompleted(read::<UsageParams>(params).usage),
+            "thread/tokenUsage/updated" => {
+                Self::ThreadUsageUpdated(read::<ThreadUsageParams>(params).token_usage.total)
+            }
+            "turn/completed" => Self::TurnCompleted(Box::new(read::<TurnParams>(params).turn)),
+            _ => Self::Unknown,
+        }
+    }
+}
+
+/// The parameters of `item/reasoning/summaryPartAdded`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct SummaryPart {
+    #[serde(default, deserialize_with = "tolerant")]
+    pub(crate) summary_index: u64,
+}
+
+/// The parameters of `turn/plan/updated`.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct PlanUpdate {
+    #[serde(default, deserialize_with = "tolerant")]
+    pub(crate) plan: Vec<PlanStep>,
+}
+
+/// A step of the agent's plan.
+#[derive(Debug, Deserialize)]
+pub(crate) struct PlanStep {
+    #[serde(default, deserialize_with = "tolerant")]
+    pub(crate) step: String,
+    #[serde(default, deserialize_with = "tolerant")]
+    pub(crate) status: ItemStatus,
+}
+
+/// The parameters of `warning`.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct Warning {
+    #[serde(default, deserialize_with = "tolerant")]
+    pub(crate) message: String,
+}
+
+/// The parameters of `error`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ErrorReport {
+    #[serde(default, deserialize_with = "tolerant")]
+    pub(crate) error: TurnError,
+    #[serde(default, deserialize_with = "tolerant")]
+    pub(crate) will_retry: bool,
+}
+
+/// A turn.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct Turn {
+    #[serde(default, deserialize_with = "tolerant")]
+    pub(crate) id: String,
+    #[serde(default, deserialize_with = "tolerant")]
+    pub(crate) status: TurnStatus,
+    /// Set if the status is [`Failed`](TurnStatus::Failed).
+    #[serde(default, deserialize_with = "tolerant")]
+    pub(crate) error: TurnError,
+}
+
+/// The state of a turn.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum TurnStatus {
+    Completed,
+    Interrupted,
+    Failed,
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
+/// The error of a turn or of an attempt at a response.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct TurnError {
+    #[serde(default, deserialize_with = "tolerant")]
+    pub(crate) message: String,
+    /// The cause while Codex retries; `message` then only reports the retry.
+    #[serde(default, deserialize_with = "tolerant")]
+    pub(crate) additional_details: String,
+    #[serde(default, deserialize_with = "tolerant")]
+    pub(crate) codex_error_info: CodexErrorInfo,
+}
+
+/// The type of a [`TurnError`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum CodexErrorInfo {
+    ContextWindowExceeded,
+    ModelNotFound,
+    RateLimitExceeded,
+    UsageLimitExceeded,
+    InternalServerError,
+    ServerOverloaded,
+    CyberPolicy,
+    Unauthorized,
+    HttpConnectionFailed(UpstreamStatus),
+    ResponseTooManyFailedAttempts(UpstreamStatus),
+    ResponseStreamDisconnected(UpstreamStatus),
+    ResponseStreamConnectionFailed(UpstreamStatus),
+    #[default]
+    Unknown,
+}
+
+/// The HTTP status of the upstream, if a response came.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct UpstreamStatus {
+    #[serde(default, deserialize_with = "tolerant")]
+    pub(crate) http_status_code: Option<u16>,
+}
+
+/// Token counts of one response or of a whole thread.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct TokenUsage {
+    #[serde(default, deserialize_with = "tolerant")]
+    pub(crate) input_tokens: u64,
+    #[serde(default, deserialize_with = "tolerant")]
+    pub(crate) cached_input_tokens: u64,
+    #[serde(default, deserialize_with = "tolerant")]
+    pub(crate) output_tokens: u64,
+    #[serde(default, deserialize_with = "tolerant")]
+    pub(crate) reasoning_output_tokens: u64,
+}
+
+/// Something that the agent does or says, in Codex's own terms.
+#[derive(Debug, Default, Deserialize)]
+#[serde(from = "Value")]
+pub(crate) struct ThreadItem {
+    pub(crate) id: String,
+    pub(crate) status: ItemStatus,
+    pub(crate) kind: ThreadItemKind,
+}
+
+#[derive(Default, Deserialize)]
+struct ItemHeader {
+    #[serde(default, deserialize_with = "tolerant")]
+    id: String,
+    #[serde(default, deserialize_with = "tolerant")]
+    status: ItemStatus,
+}
+
+impl From<Value> for ThreadItem {
+    fn from(item: Value) -> Self {
+        let ItemHeader { id, status } = ItemHeader::deserialize(&item).unwrap_or_default();
+        Self { id, status, kind: read(item) }
+    }
+}
+
+/// The state of a [`ThreadItem`] or [`PlanStep`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum ItemStatus {
+    InProgress,
+    Completed,
+    Failed,
+    Declined,
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
+/// The kind of a [`ThreadItem`], with the fields that are read.
+#[derive(Debug, Default, Deserialize)]
+#[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub(crate) enum ThreadItemKind {
+    AgentMessage {
+        #[serde(default, deserialize_with = "tolerant")]
+        text: String,
+    },
+    ContextCompaction,
+    Reasoning,
+    UserMessage,
+    DynamicToolCall,
+    HookPrompt,
+    FunctionCallOutput,
+    CommandExecution {
+        #[serde(default, deserialize_with = "tolerant")]
+        command: String,
+        #[serde(default, deserialize_with = "tolerant")]
+        aggregated_output: String,
+        #[serde(default, deserialize_with = "tolerant")]
+        exit_code: Option<i32>,
+    },
+    FileChange {
+        #[serde(default, deserialize_with = "tolerant")]
+        changes: Vec<FileChange>,
+    },
+    McpToolCall(Box<McpToolCall>),
+    WebSearch {
+        #[serde(default, deserialize_with = "tolerant")]
+        query: String,
+    },
+    Plan {
+        #[serde(default, deserialize_with = "tolerant")]
+        text: String,
+    },
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
+/// A call of an MCP tool.
+#[derive(Debug, Deserialize)]
+pub(crate) struct McpToolCall {
+    #[serde(default, deserialize_with = "tolerant")]
+    pub(crate) server: String,
+    #[serde(default, deserialize_with = "tolerant")]
+    pub(crate) tool: String,
+    #[serde(default)]
+    pub(crate) arguments: Value,
+    #[serde(default)]
+    pub(crate) result: Value,
+    #[serde(default)]
+    pub(crate) error: McpError,
+}
+
+/// A changed file.
+#[derive(Debug, Deserialize)]
+pub(crate) struct FileChange {
+    #[serde(default, deserialize_with = "tolerant")]
+    pub(crate) path: String,
+    #[serde(default, deserialize_with = "tolerant")]
+    pub(crate) kind: FileChangeKind,
+}
+
+/// The kind of a change: an object with a `type`, or a string in older releases.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum FileChangeKind {
+    /// `{"type": "update", …}`
+    Object {
+        /// The kind.
+        #[serde(rename = "type")]
+        kind: String,
+    },
+    /// `"update"`
+    Name(String),
+}
+
+impl Default for FileChangeKind {
+    fn default() -> Self {
+        Self::Name(String::new())
+    }
+}
+
+impl FileChangeKind {
+    /// Returns the name of the kind.
+    pub(crate) fn into_name(self) -> String {
+        match self {
+            Self::Object { kind: name } | Self::Name(name) => name,
+        }
+    }
+}
+
+/// The error of an MCP tool call: usually an object with a message.
+#[derive(Debug, Default, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct McpError(Value);
+
+impl McpError {
+    /// Returns the message, or the whole error as JSON, or nothing if the call did not fail.
+    pub(crate) fn into_text(self) -> String {
+        match self.0.get("message") {
+            Some(Value::String(message)) => message.clone(),
+            _ if self.0.is_null() => String::new(),
+            _ => self.0.to_string(),
+        }
+    }
+}
+
+/// The parameters of `rawResponseItem/completed`.
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct RawResponseItem {
+    #[serde(default, deserialize_with = "tolerant")]
+    pub(crate) turn_id: String,
+    #[serde(default)]
+    pub(crate) item: RawItem,
+}
+
+/// An item of the Responses API. Kept as JSON without loss, because Codex gets the item back in a later turn.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct RawItem(Value);
+
+impl RawItem {
+    /// Kinds that carry the output of a tool.
+    pub(crate) const OUTPUT_KINDS: [&'static str; 2] = ["function_call_output", "custom_tool_call_output"];
+
+    /// Creates the output of a tool.
+    pub(crate) fn output_of_call(kind: &str, call_id: &str, output: &str) -> Self {
+        Self(serde_json::json!({"type": kind, "call_id": call_id, "output": output}))
+    }
+
+    /// Returns the `type`, or an empty string.
+    pub(crate) fn kind(&self) -> &str {
+        self.text("type").unwrap_or_default()
+    }
+
+    /// Returns the id of the call that the item makes or answers.
+    pub(crate) fn call_id(&self) -> Option<&str> {
+        self.text("call_id")
+    }
+
+    /// Returns the name of the called tool.
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.text("name")
+    }
+
+    /// Returns the namespace of the called tool.
+    pub(crate) fn namespace(&self) -> Option<&str> {
+        self.text("namespace")
+    }
+
+    /// Returns the arguments of a function call, which are JSON text of the model.
+    pub(crate) fn arguments(&self) -> Option<&str> {
+        self.text("arguments")
+    }
+
+    /// Returns the output of a tool, if the output is plain text.
+    pub(crate) fn output(&self) -> Option<&str> {
+        self.text("output")
+    }
+
+    /// Replaces the id of the call. Does nothing if the item is not an object.
+    pub(crate) fn set_call_id(&mut self, call_id: &str) {
+        self.set("call_id", call_id);
+    }
+
+    /// Replaces the output of a tool. Does nothing if the item is not an object.
+    pub(crate) fn set_output(&mut self, output: &str) {
+        self.set("output", output);
+    }
+
+    /// Returns the item as JSON.
+    pub(crate) fn into_value(self) -> Value {
+        self.0
+    }
+
+    fn text(&self, field: &str) -> Option<&str> {
+        self.0.get(field)?.as_str()
+    }
+
+    fn set(&mut self, field: &str, text: &str) {
+        if let Value::Object(fields) = &mut self.0 {
+            fields.insert(field.to_owned(), text.into());
+        }
+    }
+}
+
+impl From<Value> for RawItem {
+    fn from(item: Value) -> Self {
+        Self(item)
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+
+fn read<T: DeserializeOwned + Default>(value: Value) -> T {
+    serde_json::from_value(value).unwrap_or_default()
+}
+
+/// Reads a field. A value of another type counts as missing.
+fn tolerant<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: DeserializeOwned + Default,
+{
+    Value::deserialize(deserializer).map(read)
+}
+
+#[cfg(test)]
+mod tests;

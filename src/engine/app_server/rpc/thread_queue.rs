@@ -1,62 +1,51 @@
-//! What an app-server says of one thread, on its way to the turn that reads it. Bounded in bytes: text of a slow
-//! reader is joined, and beyond the bound the turn fails instead of the worker's memory growing or its neighbours
-//! waiting.
+//! The queue of messages about one thread, from the connection to the turn that reads them. Bounded in bytes: text that
+//! waits is joined, and beyond the bound the turn fails, so that neither the memory grows nor other turns wait.
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use serde_json::Value;
 use tokio::sync::Notify;
 
-use super::{delta::Delta, protocol};
+use super::{
+    delta::Delta,
+    protocol::{Notification, ToolCall},
+};
 
-/// Most bytes of one thread that wait to be read.
-const LIMIT: usize = 16 << 20;
+/// Maximum number of buffered bytes of one thread.
+pub(crate) const MAX_BUFFERED_BYTES: usize = 16 << 20;
 
-/// One thing said of a thread.
+/// A message about one thread.
 #[derive(Debug)]
 pub(crate) enum ThreadMessage {
     /// A piece of text.
     Delta(Delta),
     /// Any other notification.
-    Notification {
-        /// Its method.
-        method: String,
-        /// Its parameters.
-        params: Value,
-    },
-    /// The model calls a tool of the client. Never answered: the turn ends instead.
-    ToolCall(protocol::ToolCall),
-    /// The worker is gone.
-    Gone(Arc<str>),
-    /// More was said than could be kept.
+    Notification(Notification),
+    /// The model calls a client tool. The dispatcher never responds to this: either the turn does, or the turn ends.
+    ToolCall(ToolCall),
+    /// The connection is closed.
+    Closed(Arc<str>),
+    /// The queue exceeded its bound and was emptied.
     Overflow,
-    /// Something was said in a line that was too long to be read.
+    /// A line was longer than the limit and was skipped.
     TooLong {
         /// The limit in bytes.
         limit: usize,
     },
 }
 
-impl ThreadMessage {
-    /// A raw item of the model that was looked at already.
-    pub(crate) fn raw_item(params: Value) -> Self {
-        Self::Notification { method: "rawResponseItem/completed".to_owned(), params }
-    }
-}
-
-/// The reader's end.
+/// The receiving half of a thread queue, which the turn owns.
 #[derive(Debug)]
-pub(crate) struct ThreadReceiver(Arc<Dispatcher>);
+pub(crate) struct ThreadReceiver(Arc<Shared>);
 
-/// The worker's end.
+/// The sending half of a thread queue.
 #[derive(Debug, Clone)]
-pub(crate) struct ThreadSender(Arc<Dispatcher>);
+pub(crate) struct ThreadSender(Arc<Shared>);
 
 #[derive(Debug, Default)]
-struct Dispatcher {
+struct Shared {
     queue: Mutex<Queue>,
     arrived: Notify,
     overflowed: Notify,
@@ -64,29 +53,35 @@ struct Dispatcher {
 
 #[derive(Debug, Default)]
 struct Queue {
-    mail: VecDeque<(usize, ThreadMessage)>,
+    messages: VecDeque<(usize, ThreadMessage)>,
     bytes: usize,
     closed: bool,
     overflowed: bool,
-    /// It has overflowed before, or was told that something is missing.
+    /// A message was lost by an overflow or a skipped line.
     lossy: bool,
 }
 
-/// A pair of ends.
+/// Creates a queue.
 pub(crate) fn pair() -> (ThreadSender, ThreadReceiver) {
-    let shared = Arc::new(Dispatcher::default());
+    let shared = Arc::new(Shared::default());
     (ThreadSender(Arc::clone(&shared)), ThreadReceiver(shared))
 }
 
+impl Shared {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl ThreadSender {
-    /// Puts mail in; false if nobody will read it. `bytes` is what it weighs.
-    pub(crate) fn put(&self, mail: ThreadMessage, bytes: usize) -> bool {
-        let mut queue = self.0.queue.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Appends a message that weighs `bytes`. Returns `false` if the receiver is dropped.
+    pub(crate) fn send(&self, message: ThreadMessage, bytes: usize) -> bool {
+        let mut queue = self.0.queue();
         if queue.closed {
             return false;
         }
         if !queue.overflowed {
-            queue.push(mail, bytes);
+            queue.push(message, bytes);
             if queue.overflowed {
                 self.0.overflowed.notify_one();
             }
@@ -96,34 +91,34 @@ impl ThreadSender {
         true
     }
 
-    /// Whether the reader is gone.
+    /// Returns whether the receiver is dropped.
     pub(crate) fn is_closed(&self) -> bool {
-        self.0.queue.lock().unwrap_or_else(PoisonError::into_inner).closed
+        self.0.queue().closed
     }
 }
 
 impl Queue {
-    fn push(&mut self, mut mail: ThreadMessage, bytes: usize) {
-        self.lossy |= matches!(mail, ThreadMessage::TooLong { .. });
-        if let ThreadMessage::Delta(delta) = mail {
+    fn push(&mut self, mut message: ThreadMessage, bytes: usize) {
+        self.lossy |= matches!(message, ThreadMessage::TooLong { .. });
+        if let ThreadMessage::Delta(delta) = message {
             let Err(other) = self.join(delta) else { return };
-            mail = ThreadMessage::Delta(other);
+            message = ThreadMessage::Delta(other);
         }
-        if self.bytes + bytes > LIMIT {
+        if self.bytes + bytes > MAX_BUFFERED_BYTES {
             (self.overflowed, self.lossy) = (true, true);
-            self.mail.clear();
-            self.mail.push_back((0, ThreadMessage::Overflow));
+            self.messages.clear();
+            self.messages.push_back((0, ThreadMessage::Overflow));
             return;
         }
         self.bytes += bytes;
-        self.mail.push_back((bytes, mail));
+        self.messages.push_back((bytes, message));
     }
 
-    /// Appends a delta to the one before it, if both belong to the same text; gives it back if not.
+    /// Appends a delta to the last message if both belong to the same text. Returns the delta otherwise.
     fn join(&mut self, delta: Delta) -> Result<(), Delta> {
         let added = delta.text.len();
-        match self.mail.back_mut() {
-            Some((weight, ThreadMessage::Delta(last))) if self.bytes + added <= LIMIT => {
+        match self.messages.back_mut() {
+            Some((weight, ThreadMessage::Delta(last))) if self.bytes + added <= MAX_BUFFERED_BYTES => {
                 last.join(delta)?;
                 *weight += added;
                 self.bytes += added;
@@ -135,47 +130,47 @@ impl Queue {
 }
 
 impl ThreadReceiver {
-    /// The next thing said.
-    pub(crate) async fn next(&mut self) -> ThreadMessage {
+    /// Waits for the next message. Cancel safe.
+    pub(crate) async fn recv(&mut self) -> ThreadMessage {
         loop {
-            if let Some(mail) = self.try_next() {
-                return mail;
+            if let Some(message) = self.try_recv() {
+                return message;
             }
             self.0.arrived.notified().await;
         }
     }
 
-    /// Ends when more was said than could be kept; for a reader that is itself not read. Once for each time.
+    /// Completes when the queue exceeds its bound, once per overflow. For a turn that waits for its own reader.
     pub(crate) async fn overflow(&self) {
         self.0.overflowed.notified().await;
     }
 
-    /// Whether something was said that can no longer be read.
-    pub(crate) fn lost_some(&self) -> bool {
-        self.0.queue.lock().unwrap_or_else(PoisonError::into_inner).lossy
+    /// Returns whether a message was lost by an overflow or a skipped line.
+    pub(crate) fn is_lossy(&self) -> bool {
+        self.0.queue().lossy
     }
 
-    fn try_next(&mut self) -> Option<ThreadMessage> {
-        let mut queue = self.0.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        let (bytes, mail) = queue.mail.pop_front()?;
-        if queue.mail.is_empty() {
-            // Most turns say nothing most of the time.
-            queue.mail = VecDeque::new();
+    fn try_recv(&mut self) -> Option<ThreadMessage> {
+        let mut queue = self.0.queue();
+        let (bytes, message) = queue.messages.pop_front()?;
+        if queue.messages.is_empty() {
+            // Most turns wait for the model most of the time, and should hold no buffer meanwhile.
+            queue.messages = VecDeque::new();
         }
         queue.bytes = queue.bytes.saturating_sub(bytes);
-        if matches!(mail, ThreadMessage::Overflow) {
-            // Who knows of it may still want to hear the end.
+        if matches!(message, ThreadMessage::Overflow) {
+            // A turn that failed by the overflow still waits for its `turn/completed`.
             (queue.overflowed, queue.bytes) = (false, 0);
         }
-        Some(mail)
+        Some(message)
     }
 }
 
 impl Drop for ThreadReceiver {
     fn drop(&mut self) {
-        let mut queue = self.0.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queue = self.0.queue();
         queue.closed = true;
-        queue.mail.clear();
+        queue.messages.clear();
     }
 }
 
@@ -190,48 +185,52 @@ mod tests {
         ThreadMessage::Delta(Delta::of("item/agentMessage/delta", &params).unwrap())
     }
 
-    async fn next_delta(mailbox: &mut ThreadReceiver) -> String {
-        let ThreadMessage::Delta(delta) = mailbox.next().await else { panic!("no delta") };
+    async fn next_delta(receiver: &mut ThreadReceiver) -> String {
+        let ThreadMessage::Delta(delta) = receiver.recv().await else { panic!("no delta") };
         delta.text
     }
 
     #[tokio::test]
     async fn deltas_that_wait_are_joined_and_others_keep_their_order() {
-        let (letterbox, mut mailbox) = pair();
-        for mail in
-            [text("a", "1"), text("a", "2"), text("b", "3"), ThreadMessage::Gone("x".into()), text("b", "4")]
-        {
-            assert!(letterbox.put(mail, 50));
+        let (sender, mut receiver) = pair();
+        for mail in [
+            text("a", "1"),
+            text("a", "2"),
+            text("b", "3"),
+            ThreadMessage::Closed("x".into()),
+            text("b", "4"),
+        ] {
+            assert!(sender.send(mail, 50));
         }
-        assert_eq!(next_delta(&mut mailbox).await, "12");
-        assert_eq!(next_delta(&mut mailbox).await, "3");
-        assert!(matches!(mailbox.next().await, ThreadMessage::Gone(_)));
-        assert_eq!(next_delta(&mut mailbox).await, "4");
-        drop(mailbox);
-        assert!(!letterbox.put(text("a", "5"), 50));
+        assert_eq!(next_delta(&mut receiver).await, "12");
+        assert_eq!(next_delta(&mut receiver).await, "3");
+        assert!(matches!(receiver.recv().await, ThreadMessage::Closed(_)));
+        assert_eq!(next_delta(&mut receiver).await, "4");
+        drop(receiver);
+        assert!(!sender.send(text("a", "5"), 50));
     }
 
     #[tokio::test]
     async fn too_much_is_an_overflow_and_nothing_else() {
-        let (letterbox, mut mailbox) = pair();
-        let item = || ThreadMessage::Notification { method: "item/completed".into(), params: json!({}) };
+        let (sender, mut receiver) = pair();
+        let item = || ThreadMessage::Notification(Notification::parse("item/completed", json!({})));
         for _ in 0..3 {
-            letterbox.put(item(), LIMIT / 2);
+            sender.send(item(), MAX_BUFFERED_BYTES / 2);
         }
-        assert!(matches!(mailbox.next().await, ThreadMessage::Overflow));
-        mailbox.overflow().await;
-        assert!(letterbox.put(item(), LIMIT), "there is room again");
-        assert!(matches!(mailbox.next().await, ThreadMessage::Notification { .. }));
+        assert!(matches!(receiver.recv().await, ThreadMessage::Overflow));
+        receiver.overflow().await;
+        assert!(sender.send(item(), MAX_BUFFERED_BYTES), "there is room again");
+        assert!(matches!(receiver.recv().await, ThreadMessage::Notification(_)));
     }
 
     #[tokio::test]
     async fn text_that_is_joined_is_bounded_too() {
-        let (letterbox, mut mailbox) = pair();
+        let (sender, mut receiver) = pair();
         let megabyte = "x".repeat(1 << 20);
         for _ in 0..20 {
-            letterbox.put(text("a", &megabyte), megabyte.len());
+            sender.send(text("a", &megabyte), megabyte.len());
         }
-        mailbox.overflow().await;
-        assert!(matches!(mailbox.next().await, ThreadMessage::Overflow));
+        receiver.overflow().await;
+        assert!(matches!(receiver.recv().await, ThreadMessage::Overflow));
     }
 }

@@ -11,7 +11,13 @@ use crate::engine::app_server::tools::call::{Call, CheckedCall};
 use crate::{
     engine::{
         TurnEvent,
-        app_server::{history::turn_cache::call_id, rpc::protocol},
+        app_server::{
+            history::turn_cache::call_id,
+            rpc::{
+                json,
+                protocol::{RawItem, TokenUsage},
+            },
+        },
     },
     error::Error,
     pb::{self, FinishReason},
@@ -21,7 +27,7 @@ use crate::{
 const CORRECTIONS: u32 = 2;
 
 impl Translator {
-    pub(crate) fn response_completed(&mut self, told: &Value) -> Result<TranslatorOutput, Error> {
+    pub(crate) fn response_completed(&mut self, told: TokenUsage) -> Result<TranslatorOutput, Error> {
         self.usage.add(usage(told));
         self.attempt.ends();
         if self.calls.is_empty() {
@@ -86,21 +92,22 @@ impl Translator {
     }
 
     /// A raw item as a call of a client's tool. Codex itself sends those back that are no JSON.
-    pub(crate) fn call(&self, item: &Value) -> Option<Call> {
-        let text = |key: &str| item[key].as_str().map(str::to_owned);
-        let told = text("call_id")?;
-        let call =
-            Call { id: told.clone(), codex_id: told, alias: text("name")?, arguments: text("arguments")? };
-        let ours = item["type"] == "function_call" && self.names_offered(item);
-        let whole = protocol::parse(call.arguments.as_bytes()).is_some();
-        (ours && whole).then_some(call)
+    pub(crate) fn call(&self, item: &RawItem) -> Option<Call> {
+        let (call_id, alias, arguments) = (item.call_id()?, item.name()?, item.arguments()?);
+        let ours = item.kind() == "function_call" && self.names_offered(item);
+        let whole = json::parse(arguments.as_bytes()).is_some();
+        (ours && whole).then(|| Call {
+            id: call_id.to_owned(),
+            codex_id: call_id.to_owned(),
+            alias: alias.to_owned(),
+            arguments: arguments.to_owned(),
+        })
     }
 
     /// Whether a raw item names a tool of the client. A tool of an MCP server may have the same name, in its namespace.
-    pub(crate) fn names_offered(&self, item: &Value) -> bool {
-        let namespace = item["namespace"].as_str().unwrap_or_default();
-        matches!(namespace, "" | "functions")
-            && item["name"].as_str().is_some_and(|name| self.tools.offers(name))
+    pub(crate) fn names_offered(&self, item: &RawItem) -> bool {
+        matches!(item.namespace().unwrap_or_default(), "" | "functions")
+            && item.name().is_some_and(|name| self.tools.offers(name))
     }
 
     /// Answers for the model, once Codex has asked for all of them, or `now`.

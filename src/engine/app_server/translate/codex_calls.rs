@@ -3,9 +3,7 @@
 
 use std::collections::HashSet;
 
-use serde_json::Value;
-
-use crate::engine::app_server::history::turn_cache::{call_id, kind};
+use crate::engine::app_server::rpc::protocol::RawItem;
 
 /// For the model, in place of what Codex says of any call that an interrupt met, as if the user had wanted it.
 const NOT_RUN: &str = "Not run: the application answers its calls of the same reply first. Repeat this call if it is still needed.";
@@ -26,18 +24,17 @@ pub(crate) struct CodexToolCalls {
 
 impl CodexToolCalls {
     /// A raw item of the response, which is no call of a client's tool.
-    pub(crate) fn saw(&mut self, item: &Value) {
-        let Some(id) = call_id(item) else { return };
-        if kind(item).ends_with("_call") {
+    pub(crate) fn saw(&mut self, item: &RawItem) {
+        let Some(id) = item.call_id() else { return };
+        if item.kind().ends_with("_call") {
             self.open.push(id.to_owned());
-        } else if kind(item).ends_with("_output") {
+        } else if item.kind().ends_with("_output") {
             self.open.retain(|open| open != id);
         }
     }
 
     /// Something that the agent does has begun or ended; mostly it has the id of its call.
-    pub(crate) fn heard(&mut self, item: &Value, ended: bool) {
-        let Some(id) = item["id"].as_str() else { return };
+    pub(crate) fn heard(&mut self, id: &str, ended: bool) {
         if ended {
             self.ended.insert(id.to_owned());
         } else {
@@ -66,11 +63,11 @@ impl CodexToolCalls {
     }
 
     /// Mends the output of a call that an interrupt met.
-    pub(crate) fn mend(&self, output: &mut Value) {
-        let Some(word) = output["output"].as_str().and_then(aborted) else { return };
-        let Some(id) = call_id(output) else { return };
+    pub(crate) fn mend(&self, output: &mut RawItem) {
+        let Some(word) = output.output().and_then(aborted) else { return };
+        let Some(id) = output.call_id() else { return };
         let begun = self.begun.contains(id) || word == Aborted::Command;
-        output["output"] = if begun { STOPPED } else { NOT_RUN }.into();
+        output.set_output(if begun { STOPPED } else { NOT_RUN });
     }
 }
 
@@ -99,25 +96,25 @@ mod tests {
 
     use super::*;
 
-    fn call(id: &str) -> Value {
-        json!({"type": "custom_tool_call", "call_id": id, "name": "apply_patch", "input": ""})
+    fn call(id: &str) -> RawItem {
+        json!({"type": "custom_tool_call", "call_id": id, "name": "apply_patch", "input": ""}).into()
     }
 
-    fn output(id: &str, text: &str) -> Value {
-        json!({"type": "custom_tool_call_output", "call_id": id, "output": text})
+    fn output(id: &str, text: &str) -> RawItem {
+        json!({"type": "custom_tool_call_output", "call_id": id, "output": text}).into()
     }
 
     #[test]
     fn a_call_is_over_when_it_has_an_output_or_its_item_has_ended() {
         let mut own = CodexToolCalls::default();
-        own.saw(&json!({"type": "web_search_call", "id": "ws"}));
+        own.saw(&json!({"type": "web_search_call", "id": "ws"}).into());
         assert!(own.are_answered() && own.are_over() && !own.run());
         own.saw(&call("1"));
         own.saw(&call("2"));
         assert!(!own.are_over() && !own.run(), "nothing says that it has begun");
-        own.heard(&json!({"id": "1"}), false);
+        own.heard("1", false);
         assert!(own.run());
-        own.heard(&json!({"id": "1"}), true);
+        own.heard("1", true);
         assert!(!own.are_over() && !own.run());
         own.saw(&output("2", "done"));
         assert!(own.are_over() && !own.are_answered());
@@ -128,7 +125,7 @@ mod tests {
     #[test]
     fn what_an_interrupt_met_is_said_in_other_words_and_nothing_else_is_changed() {
         let mut own = CodexToolCalls::default();
-        own.heard(&json!({"id": "begun"}), false);
+        own.heard("begun", false);
         for (id, text, expected) in [
             ("1", "aborted by user after 1.5s", NOT_RUN),
             ("begun", "aborted by user after 1.5s", STOPPED),
@@ -142,7 +139,7 @@ mod tests {
         ] {
             let mut said = output(id, text);
             own.mend(&mut said);
-            assert_eq!(said["output"], expected, "{text}");
+            assert_eq!(said.output(), Some(expected), "{text}");
         }
     }
 }

@@ -1,54 +1,54 @@
 //! What the app-server says when a turn fails: a type (`codexErrorInfo`) where it has one, words where it has not,
 //! and the error that each means for the caller.
 
-use serde_json::Value;
-
 use crate::{
-    engine::cli::{error_messages, error_messages::End},
+    engine::{
+        app_server::rpc::protocol::{CodexErrorInfo, TurnError, UpstreamStatus},
+        cli::{error_messages, error_messages::End},
+    },
     error::Error,
 };
 
 /// Reads the error of a turn (`turn/completed`, or the `error` notification).
-pub(crate) fn of(error: &Value) -> End {
-    let message = error["message"].as_str().unwrap_or_default();
-    let details = error["additionalDetails"].as_str();
-    match typed(&error["codexErrorInfo"], message) {
+pub(crate) fn of(error: &TurnError) -> End {
+    let TurnError { message, additional_details: details, codex_error_info: info } = error;
+    match typed(*info, message) {
         Some(error) => End::Failed(error),
         // While it retries, the reason is in the details and the message only says that it does.
-        None => error_messages::of_message(details.filter(|d| !d.is_empty()).unwrap_or(message)),
+        None => error_messages::of_message(if details.is_empty() { message } else { details }),
     }
 }
 
 /// The types that say more than the words. The schema allows new ones at any time.
-fn typed(info: &Value, message: &str) -> Option<Error> {
+fn typed(info: CodexErrorInfo, message: &str) -> Option<Error> {
     let message = error_messages::without_url(message);
-    if let Some(name) = info.as_str() {
-        return Some(match name {
-            "contextWindowExceeded" => Error::ContextLengthExceeded { message },
-            "modelNotFound" => Error::ModelNotFound { message },
-            "rateLimitExceeded" => {
-                Error::RateLimited { retry_after: error_messages::delay(&message), message }
-            }
-            "usageLimitExceeded" => Error::UsageLimit { message },
-            "internalServerError" | "serverOverloaded" => Error::UpstreamUnavailable { message },
-            "cyberPolicy" => Error::Rejected { message },
-            "unauthorized" => error_messages::of_status(401, &message),
-            _ => return None,
-        });
-    }
-    let (name, inner) = info.as_object()?.iter().next()?;
-    let status = inner["httpStatusCode"].as_u64().and_then(|status| u16::try_from(status).ok());
-    match (name.as_str(), status) {
-        // The words tell the status too, and the upstream's own words with it.
-        (
-            "httpConnectionFailed" | "responseTooManyFailedAttempts" | "responseStreamDisconnected",
-            Some(status),
-        ) => Some(error_messages::of_status(status, &message)),
-        ("httpConnectionFailed" | "responseStreamConnectionFailed", None) => {
-            Some(Error::UpstreamUnavailable { message })
+    Some(match info {
+        CodexErrorInfo::ContextWindowExceeded => Error::ContextLengthExceeded { message },
+        CodexErrorInfo::ModelNotFound => Error::ModelNotFound { message },
+        CodexErrorInfo::RateLimitExceeded => {
+            Error::RateLimited { retry_after: error_messages::delay(&message), message }
         }
-        _ => None,
-    }
+        CodexErrorInfo::UsageLimitExceeded => Error::UsageLimit { message },
+        CodexErrorInfo::InternalServerError | CodexErrorInfo::ServerOverloaded => {
+            Error::UpstreamUnavailable { message }
+        }
+        CodexErrorInfo::CyberPolicy => Error::Rejected { message },
+        CodexErrorInfo::Unauthorized => error_messages::of_status(401, &message),
+        // The words tell the status too, and the upstream's own words with it.
+        CodexErrorInfo::HttpConnectionFailed(UpstreamStatus { http_status_code: Some(status) })
+        | CodexErrorInfo::ResponseTooManyFailedAttempts(UpstreamStatus { http_status_code: Some(status) })
+        | CodexErrorInfo::ResponseStreamDisconnected(UpstreamStatus { http_status_code: Some(status) }) => {
+            error_messages::of_status(status, &message)
+        }
+        CodexErrorInfo::HttpConnectionFailed(UpstreamStatus { http_status_code: None })
+        | CodexErrorInfo::ResponseStreamConnectionFailed(UpstreamStatus { http_status_code: None }) => {
+            Error::UpstreamUnavailable { message }
+        }
+        CodexErrorInfo::ResponseTooManyFailedAttempts(_)
+        | CodexErrorInfo::ResponseStreamDisconnected(_)
+        | CodexErrorInfo::ResponseStreamConnectionFailed(_)
+        | CodexErrorInfo::Unknown => return None,
+    })
 }
 
 #[cfg(test)]
@@ -95,10 +95,12 @@ mod tests {
             ),
         ];
         for (error, expected) in table {
-            let End::Failed(found) = of(&error) else { panic!("{error} failed") };
+            let read = serde_json::from_value::<TurnError>(error.clone()).unwrap();
+            let End::Failed(found) = of(&read) else { panic!("{error} failed") };
             assert_eq!(found.reason(), expected, "{error}");
         }
         let cut = json!({"message": "Incomplete response returned, reason: max_output_tokens", "codexErrorInfo": "other"});
+        let cut = serde_json::from_value::<TurnError>(cut).unwrap();
         assert!(matches!(of(&cut), End::Cut(crate::pb::FinishReason::Length)));
     }
 }

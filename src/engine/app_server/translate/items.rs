@@ -2,20 +2,22 @@
 
 use serde_json::Value;
 
-use crate::pb::{self, item::Kind};
+use crate::{
+    engine::app_server::rpc::protocol::{ItemStatus, McpToolCall, PlanUpdate, ThreadItem, ThreadItemKind},
+    pb::{self, item::Kind},
+};
 
 /// Translates an item; one of a kind that the contract does not know has no kind set.
-pub(crate) fn of(item: &Value, completed: bool) -> pb::Item {
-    pb::Item { id: text(item, "id"), status: status(item, completed).into(), kind: kind(item) }
+pub(crate) fn of(item: ThreadItem, completed: bool) -> pb::Item {
+    pb::Item { status: status(item.status, completed).into(), kind: kind(item.kind), id: item.id }
 }
 
 /// The agent's plan, which has a notification of its own.
-pub(crate) fn plan(params: &Value) -> pb::Item {
-    let steps: Vec<pb::todo_list::Step> = list(params, "plan")
-        .map(|step| pb::todo_list::Step {
-            text: text(step, "step"),
-            completed: step["status"] == "completed",
-        })
+pub(crate) fn plan(update: PlanUpdate) -> pb::Item {
+    let steps: Vec<pb::todo_list::Step> = update
+        .plan
+        .into_iter()
+        .map(|step| pb::todo_list::Step { completed: step.status == ItemStatus::Completed, text: step.step })
         .collect();
     let done = steps.iter().all(|step| step.completed);
     let status = if done { pb::ItemStatus::Completed } else { pb::ItemStatus::InProgress };
@@ -23,51 +25,43 @@ pub(crate) fn plan(params: &Value) -> pb::Item {
     pb::Item { id: "plan".to_owned(), status: status.into(), kind }
 }
 
-fn status(item: &Value, completed: bool) -> pb::ItemStatus {
-    match item["status"].as_str() {
-        Some("inProgress") => pb::ItemStatus::InProgress,
-        Some("failed") => pb::ItemStatus::Failed,
-        Some("declined") => pb::ItemStatus::Declined,
-        _ if completed => pb::ItemStatus::Completed,
-        _ => pb::ItemStatus::InProgress,
+fn status(status: ItemStatus, completed: bool) -> pb::ItemStatus {
+    match status {
+        ItemStatus::InProgress => pb::ItemStatus::InProgress,
+        ItemStatus::Failed => pb::ItemStatus::Failed,
+        ItemStatus::Declined => pb::ItemStatus::Declined,
+        ItemStatus::Completed | ItemStatus::Unknown if completed => pb::ItemStatus::Completed,
+        ItemStatus::Completed | ItemStatus::Unknown => pb::ItemStatus::InProgress,
     }
 }
 
-fn kind(item: &Value) -> Option<Kind> {
-    Some(match item["type"].as_str()? {
-        "commandExecution" => Kind::CommandExecution(pb::CommandExecution {
-            command: text(item, "command"),
-            aggregated_output: text(item, "aggregatedOutput"),
-            exit_code: item["exitCode"].as_i64().and_then(|code| i32::try_from(code).ok()),
-        }),
-        "fileChange" => Kind::FileChange(pb::FileChange {
-            changes: list(item, "changes")
-                .map(|change| {
-                    let kind =
-                        change["kind"]["type"].as_str().or(change["kind"].as_str()).unwrap_or_default();
-                    pb::file_change::Change { path: text(change, "path"), kind: kind.to_owned() }
-                })
+fn kind(kind: ThreadItemKind) -> Option<Kind> {
+    Some(match kind {
+        ThreadItemKind::CommandExecution { command, aggregated_output, exit_code } => {
+            Kind::CommandExecution(pb::CommandExecution { command, aggregated_output, exit_code })
+        }
+        ThreadItemKind::FileChange { changes } => Kind::FileChange(pb::FileChange {
+            changes: changes
+                .into_iter()
+                .map(|change| pb::file_change::Change { path: change.path, kind: change.kind.into_name() })
                 .collect(),
         }),
-        "mcpToolCall" => Kind::McpToolCall(pb::McpToolCall {
-            server: text(item, "server"),
-            tool: text(item, "tool"),
-            arguments: json(&item["arguments"]),
-            result: json(&item["result"]),
-            error: item["error"]["message"].as_str().map_or_else(|| json(&item["error"]), str::to_owned),
-        }),
-        "webSearch" => Kind::WebSearch(pb::WebSearch { query: text(item, "query") }),
-        "plan" => Kind::AgentMessage(pb::AgentMessage { text: text(item, "text") }),
-        _ => return None,
+        ThreadItemKind::McpToolCall(call) => {
+            let McpToolCall { server, tool, arguments, result, error } = *call;
+            let (arguments, result, error) = (json(&arguments), json(&result), error.into_text());
+            Kind::McpToolCall(pb::McpToolCall { server, tool, arguments, result, error })
+        }
+        ThreadItemKind::WebSearch { query } => Kind::WebSearch(pb::WebSearch { query }),
+        ThreadItemKind::Plan { text } => Kind::AgentMessage(pb::AgentMessage { text }),
+        ThreadItemKind::AgentMessage { .. }
+        | ThreadItemKind::ContextCompaction
+        | ThreadItemKind::Reasoning
+        | ThreadItemKind::UserMessage
+        | ThreadItemKind::DynamicToolCall
+        | ThreadItemKind::HookPrompt
+        | ThreadItemKind::FunctionCallOutput
+        | ThreadItemKind::Unknown => return None,
     })
-}
-
-fn text(value: &Value, key: &str) -> String {
-    value[key].as_str().unwrap_or_default().to_owned()
-}
-
-fn list<'a>(value: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
-    value[key].as_array().into_iter().flatten()
 }
 
 fn json(value: &Value) -> String {

@@ -15,8 +15,6 @@ pub(crate) mod usage;
 
 use std::{sync::Arc, time::Duration};
 
-use serde_json::Value;
-
 use self::{
     call_ids::CallIds,
     codex_calls::CodexToolCalls,
@@ -28,10 +26,11 @@ use self::{
     usage::{UsageAccumulator, usage},
 };
 use super::{
-    history::turn_cache::{call_id, kind},
     rpc::{
         delta::{Delta, Kind, Thought},
-        protocol::ToolCall,
+        protocol::{
+            ErrorReport, Notification, RawItem, ThreadItem, ThreadItemKind, ToolCall, Turn, TurnStatus,
+        },
     },
     tools::ToolSet,
 };
@@ -158,13 +157,8 @@ impl Translator {
     }
 
     /// What any other notification means. `turn` is the id of our turn.
-    pub(super) fn push(
-        &mut self,
-        method: &str,
-        params: &Value,
-        turn: &str,
-    ) -> Result<TranslatorOutput, Error> {
-        let mut step = self.translate(method, params, turn)?;
+    pub(super) fn push(&mut self, notification: Notification, turn: &str) -> Result<TranslatorOutput, Error> {
+        let mut step = self.translate(notification, turn)?;
         self.settle(&mut step);
         Ok(step)
     }
@@ -181,51 +175,56 @@ impl Translator {
         Arc::clone(&self.tools)
     }
 
-    fn translate(&mut self, method: &str, params: &Value, turn: &str) -> Result<TranslatorOutput, Error> {
-        match method {
-            "item/reasoning/summaryPartAdded" if params["summaryIndex"].as_u64() > Some(0) => {
+    fn translate(&mut self, notification: Notification, turn: &str) -> Result<TranslatorOutput, Error> {
+        match notification {
+            Notification::ReasoningSummaryPartAdded(part) if part.summary_index > 0 => {
                 Ok(self.thought(THOUGHT_BREAK.to_owned()).into())
             }
-            "item/started" => self.item(&params["item"], false),
-            "item/completed" => self.item(&params["item"], true),
-            "turn/plan/updated" => Ok(Some(TurnEvent::Item(Box::new(items::plan(params)))).into()),
-            "warning" => Ok(Some(notice(pb::notice::Kind::Warning, string(params, "message"))).into()),
-            "error" => self.trouble(params),
-            "rawResponseItem/completed" if params["turnId"] == turn => {
-                self.produced(&params["item"], turn);
+            Notification::ItemStarted(item) => self.item(*item, false),
+            Notification::ItemCompleted(item) => self.item(*item, true),
+            Notification::PlanUpdated(update) => {
+                Ok(Some(TurnEvent::Item(Box::new(items::plan(update)))).into())
+            }
+            Notification::Warning(warning) => {
+                Ok(Some(notice(pb::notice::Kind::Warning, warning.message)).into())
+            }
+            Notification::Error(report) => self.trouble(&report),
+            Notification::RawResponseItemCompleted(raw) if raw.turn_id == turn => {
+                self.produced(raw.item, turn);
                 Ok(TranslatorOutput::default())
             }
-            "rawResponse/completed" => self.response_completed(&params["usage"]),
-            "thread/tokenUsage/updated" => {
+            Notification::RawResponseCompleted(told) => self.response_completed(told),
+            Notification::ThreadUsageUpdated(total) => {
                 self.attempt.is_counted();
-                self.usage.total = Some(usage(&params["tokenUsage"]["total"]));
+                self.usage.total = Some(usage(total));
                 Ok(TranslatorOutput::default())
             }
-            "turn/completed" => self.completed(&params["turn"]),
-            _ => Ok(TranslatorOutput::default()),
+            Notification::TurnCompleted(turn) => self.completed(&turn),
+            Notification::ReasoningSummaryPartAdded(_)
+            | Notification::RawResponseItemCompleted(_)
+            | Notification::Unknown => Ok(TranslatorOutput::default()),
         }
     }
 
     /// A raw item: of the model, or the output of one of Codex's own tools.
-    fn produced(&mut self, item: &Value, turn: &str) {
-        let mut item = item.clone();
+    fn produced(&mut self, mut item: RawItem, turn: &str) {
         if let Some(mut call) = self.call(&item) {
             call.id = self.ids.of_call(&call.codex_id, turn);
-            item["call_id"] = call.id.as_str().into();
+            item.set_call_id(&call.id);
             self.calls.push(call);
         } else if !self.names_offered(&item) {
             self.own.saw(&item);
-            let id = call_id(&item).unwrap_or_default();
-            if kind(&item).ends_with("_call") {
+            let id = item.call_id().unwrap_or_default();
+            if item.kind().ends_with("_call") {
                 self.ids.of_own(id);
             } else if let Some(id) = self.ids.of_output(id) {
-                item["call_id"] = id.into();
+                item.set_call_id(&id);
             }
         }
         if self.interrupted {
             self.own.mend(&mut item);
         }
-        self.produced.push(item);
+        self.produced.push(item.into_value());
     }
 
     fn text(&mut self, text: String) -> Option<TurnEvent> {
@@ -239,25 +238,31 @@ impl Translator {
         non_empty(text).filter(|_| self.attempt.thinks()).map(TurnEvent::Reasoning)
     }
 
-    fn item(&mut self, item: &Value, completed: bool) -> Result<TranslatorOutput, Error> {
-        match item["type"].as_str().unwrap_or_default() {
-            "agentMessage" if completed => {
+    fn item(&mut self, item: ThreadItem, completed: bool) -> Result<TranslatorOutput, Error> {
+        match &item.kind {
+            ThreadItemKind::AgentMessage { text } if completed => {
                 // An upstream that does not stream tells the text only here.
-                let whole = string(item, "text");
-                let rest = self.told.rest(&whole).to_owned();
+                let rest = self.told.rest(text).to_owned();
                 Ok(self.text(rest).into())
             }
-            "agentMessage" => {
+            ThreadItemKind::AgentMessage { .. } => {
                 self.told.clear();
                 Ok(Some(TurnEvent::MessageStarted).into())
             }
-            "contextCompaction" => self.compaction(completed),
+            ThreadItemKind::ContextCompaction => self.compaction(completed),
             // Told by their deltas, or ours to begin with.
-            "reasoning" | "userMessage" | "dynamicToolCall" | "hookPrompt" | "functionCallOutput" => {
-                Ok(TranslatorOutput::default())
-            }
-            _ => {
-                self.own.heard(item, completed);
+            ThreadItemKind::Reasoning
+            | ThreadItemKind::UserMessage
+            | ThreadItemKind::DynamicToolCall
+            | ThreadItemKind::HookPrompt
+            | ThreadItemKind::FunctionCallOutput => Ok(TranslatorOutput::default()),
+            ThreadItemKind::CommandExecution { .. }
+            | ThreadItemKind::FileChange { .. }
+            | ThreadItemKind::McpToolCall(_)
+            | ThreadItemKind::WebSearch { .. }
+            | ThreadItemKind::Plan { .. }
+            | ThreadItemKind::Unknown => {
+                self.own.heard(&item.id, completed);
                 Ok(Some(TurnEvent::Item(Box::new(items::of(item, completed)))).into())
             }
         }
@@ -278,9 +283,9 @@ impl Translator {
         }
     }
 
-    fn trouble(&mut self, params: &Value) -> Result<TranslatorOutput, Error> {
-        let error = &params["error"];
-        if params["willRetry"] != true {
+    fn trouble(&mut self, report: &ErrorReport) -> Result<TranslatorOutput, Error> {
+        let error = &report.error;
+        if !report.will_retry {
             // The same comes again, with the end of the turn.
             return Ok(TranslatorOutput::default());
         }
@@ -292,29 +297,30 @@ impl Translator {
             End::Cut(reason) => Ok(self.finished(reason)),
             End::Failed(error) if !again => Err(given_up(error)),
             End::Failed(_) => {
-                let details = error["additionalDetails"].as_str().unwrap_or_default();
-                let message = format!("{} {details}", string(error, "message"));
+                let message = format!("{} {}", error.message, error.additional_details);
                 Ok(Some(notice(pb::notice::Kind::Retry, message.trim().to_owned())).into())
             }
         }
     }
 
-    fn completed(&mut self, turn: &Value) -> Result<TranslatorOutput, Error> {
-        match turn["status"].as_str() {
-            Some("completed" | "interrupted") if let Some(calls) = self.settling.take() => {
+    fn completed(&mut self, turn: &Turn) -> Result<TranslatorOutput, Error> {
+        match turn.status {
+            TurnStatus::Completed | TurnStatus::Interrupted if let Some(calls) = self.settling.take() => {
                 Ok(self.hand_over(&calls))
             }
-            Some("completed") => {
+            TurnStatus::Completed => {
                 if let Some(message) = self.tools.too_few_calls(self.calls_made) {
                     return Err(Error::TurnFailed { message });
                 }
                 Ok(self.finished(FinishReason::Stop))
             }
-            Some("failed") => match errors::of(&turn["error"]) {
+            TurnStatus::Failed => match errors::of(&turn.error) {
                 End::Cut(reason) => Ok(self.finished(reason)),
                 End::Failed(error) => Err(error),
             },
-            _ => Err(Error::TurnFailed { message: "Codex interrupted the turn".to_owned() }),
+            TurnStatus::Interrupted | TurnStatus::Unknown => {
+                Err(Error::TurnFailed { message: "Codex interrupted the turn".to_owned() })
+            }
         }
     }
 
@@ -334,10 +340,6 @@ fn given_up(error: Error) -> Error {
 
 fn notice(kind: pb::notice::Kind, message: String) -> TurnEvent {
     TurnEvent::Notice(pb::Notice { kind: kind.into(), message })
-}
-
-fn string(value: &Value, key: &str) -> String {
-    value[key].as_str().unwrap_or_default().to_owned()
 }
 
 fn non_empty(text: String) -> Option<String> {

@@ -2,7 +2,10 @@
 
 use serde_json::Value;
 
-use super::super::tools::call::Call;
+use super::super::{
+    rpc::protocol::{RequestId, ToolCallResult},
+    tools::call::Call,
+};
 use crate::{engine::TurnEvent, pb};
 
 /// What is to be done after something was said.
@@ -19,7 +22,7 @@ pub(crate) enum Action {
     #[default]
     Read,
     /// Answer these requests and go on.
-    Answer(Vec<(Value, Value)>),
+    Answer(Vec<(RequestId, ToolCallResult)>),
     /// Check these calls, which may take a while, and tell what came of it: `Translator::checked`.
     Check(Vec<Call>),
     /// Interrupt the turn and go on reading: it then tells what Codex's own calls came to.

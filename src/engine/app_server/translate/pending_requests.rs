@@ -3,16 +3,14 @@
 
 use std::collections::{HashMap, HashSet};
 
-use serde_json::{Value, json};
-
-use crate::engine::app_server::rpc::protocol::ToolCall;
+use crate::engine::app_server::rpc::protocol::{RequestId, ToolCall, ToolCallResult};
 use crate::engine::app_server::tools::call::Call;
 
 /// The requests of a turn that wait for an answer.
 #[derive(Debug, Default)]
 pub(crate) struct PendingToolRequests {
     /// By Codex's ids of the calls, which several may have.
-    open: HashMap<String, Vec<Value>>,
+    open: HashMap<String, Vec<RequestId>>,
     /// Calls that Codex has an answer for, though the response was not complete.
     given_up: HashSet<String>,
 }
@@ -33,8 +31,9 @@ impl PendingToolRequests {
 
     /// Answers when nothing was said for long while Codex waits for results. If the response broke off, Codex does not
     /// say so, and does nothing about it, until it has them. If it is only slow, its end still hands its calls over.
-    pub(crate) fn give_up(&mut self) -> Vec<(Value, Value)> {
-        let answer = result("Not run: the response broke off. Repeat the call if it is still needed.");
+    pub(crate) fn give_up(&mut self) -> Vec<(RequestId, ToolCallResult)> {
+        let text = "Not run: the response broke off. Repeat the call if it is still needed.";
+        let answer = ToolCallResult::failure(text.to_owned());
         let mut answers = Vec::new();
         for (call, requests) in self.open.drain() {
             self.given_up.insert(call);
@@ -44,7 +43,11 @@ impl PendingToolRequests {
     }
 
     /// Sends a call back to the model, with what is wrong with it or with one beside it.
-    pub(crate) fn send_back(&mut self, call: &Call, verdict: Result<(), String>) -> Option<(Value, Value)> {
+    pub(crate) fn send_back(
+        &mut self,
+        call: &Call,
+        verdict: Result<(), String>,
+    ) -> Option<(RequestId, ToolCallResult)> {
         let requests = self.open.get_mut(&call.codex_id)?;
         let request = requests.remove(0);
         if requests.is_empty() {
@@ -54,10 +57,6 @@ impl PendingToolRequests {
             Ok(()) => "Not run, because another call of yours was invalid. Repeat this call.".to_owned(),
             Err(mistake) => format!("Not run: {mistake}. Correct the call."),
         };
-        Some((request, result(&text)))
+        Some((request, ToolCallResult::failure(text)))
     }
-}
-
-fn result(text: &str) -> Value {
-    json!({"success": false, "contentItems": [{"type": "inputText", "text": text}]})
 }

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::engine::app_server::{
     history::turn_cache::{kind, weight},
-    rpc::large_lines::{LEFT_OUT, OUTPUTS},
+    rpc::{large_lines::LEFT_OUT, protocol::RawItem},
 };
 
 /// Memory for all outputs of a turn, in bytes. What comes later is left out.
@@ -35,7 +35,7 @@ impl RawItemBuffer {
             return;
         }
         let mut bytes = weight(&item);
-        if self.bytes + bytes > MAX_OUTPUTS && OUTPUTS.contains(&kind(&item)) {
+        if self.bytes + bytes > MAX_OUTPUTS && RawItem::OUTPUT_KINDS.contains(&kind(&item)) {
             item["output"] = LEFT_OUT.into();
             bytes = weight(&item);
         }

@@ -1,7 +1,10 @@
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
-use crate::engine::{Message, Parameters, Part, Role, Tool, Turn, app_server::tools::validate_calls};
+use crate::engine::{
+    Message, Parameters, Part, Role, Tool, Turn,
+    app_server::{rpc::protocol::RequestId, tools::validate_calls},
+};
 
 const TURN: &str = "turn-1";
 
@@ -26,8 +29,12 @@ fn plain() -> Translator {
 fn events(translator: &mut Translator, method: &str, params: Value) -> Vec<TurnEvent> {
     match Delta::of(method, &params) {
         Some(delta) => translator.delta(delta).events,
-        None => translator.push(method, &params, TURN).unwrap().events,
+        None => push(translator, method, &params).unwrap().events,
     }
+}
+
+fn push(translator: &mut Translator, method: &str, params: &Value) -> Result<TranslatorOutput, Error> {
+    translator.push(Notification::parse(method, params.clone()), TURN)
 }
 
 fn delta(text: &str) -> Value {
@@ -50,7 +57,7 @@ fn text_comes_as_it_is_made_and_what_was_not_streamed_comes_at_the_end() {
     assert_eq!(events(&mut t, "item/agentMessage/delta", delta("hel")), [TurnEvent::Text("hel".into())]);
     assert_eq!(events(&mut t, "item/completed", message("hello")), [TurnEvent::Text("lo".into())]);
     assert_eq!(events(&mut t, "rawResponse/completed", usage(10, 3)), []);
-    let step = t.push("turn/completed", &ended("completed"), TURN).unwrap();
+    let step = push(&mut t, "turn/completed", &ended("completed")).unwrap();
     assert!(matches!(step.next, Action::Over));
     let [TurnEvent::Finished { reason: FinishReason::Stop, usage: Some(usage) }] = step.events.as_slice()
     else {
@@ -67,7 +74,7 @@ fn usage_is_the_sum_of_the_model_calls_and_never_added_twice() {
         let total = json!({"tokenUsage": {"total": {"inputTokens": n * (n + 1) / 2, "outputTokens": n * (n + 1) / 2}}});
         events(&mut t, "thread/tokenUsage/updated", total);
     }
-    let step = t.push("turn/completed", &ended("completed"), TURN).unwrap();
+    let step = push(&mut t, "turn/completed", &ended("completed")).unwrap();
     let [TurnEvent::Finished { usage: Some(usage), .. }] = step.events.as_slice() else { panic!("{step:?}") };
     assert_eq!((usage.input_tokens, usage.output_tokens), (6, 6));
 }
@@ -79,11 +86,11 @@ fn a_retry_never_repeats_text() {
     let mut t = plain();
     let [TurnEvent::Notice(notice)] = &events(&mut t, "error", retry.clone())[..] else { panic!("a notice") };
     assert_eq!(notice.kind(), pb::notice::Kind::Retry);
-    assert_eq!(t.push("error", &retry, TURN).unwrap_err().reason(), "UPSTREAM_UNAVAILABLE");
+    assert_eq!(push(&mut t, "error", &retry).unwrap_err().reason(), "UPSTREAM_UNAVAILABLE");
 
     let mut t = plain();
     events(&mut t, "item/agentMessage/delta", delta("said"));
-    assert_eq!(t.push("error", &retry, TURN).unwrap_err().reason(), "UPSTREAM_UNAVAILABLE");
+    assert_eq!(push(&mut t, "error", &retry).unwrap_err().reason(), "UPSTREAM_UNAVAILABLE");
 }
 
 #[test]
@@ -127,7 +134,7 @@ fn a_codex_that_tells_no_ends_of_responses_may_retry_each_of_them() {
         events(&mut t, "thread/tokenUsage/updated", json!({"tokenUsage": {"total": {}}}));
     }
     events(&mut t, "item/agentMessage/delta", delta("said"));
-    assert_eq!(t.push("error", &retry, TURN).unwrap_err().reason(), "UPSTREAM_UNAVAILABLE");
+    assert_eq!(push(&mut t, "error", &retry).unwrap_err().reason(), "UPSTREAM_UNAVAILABLE");
 }
 
 #[test]
@@ -144,7 +151,7 @@ fn nothing_is_kept_of_a_turn_that_nobody_will_ask_for() {
 fn a_summary_in_place_of_the_history_is_never_silent() {
     let started = json!({"item": {"type": "contextCompaction", "id": "c"}});
     let mut chat = translator(Profile::Chat, vec![]);
-    assert_eq!(chat.push("item/started", &started, TURN).unwrap_err().reason(), "CONTEXT_LENGTH_EXCEEDED");
+    assert_eq!(push(&mut chat, "item/started", &started).unwrap_err().reason(), "CONTEXT_LENGTH_EXCEEDED");
     assert!(matches!(events(&mut plain(), "item/started", started)[..], [TurnEvent::Notice(_)]));
 }
 
@@ -153,7 +160,7 @@ fn tool(name: &str) -> Tool {
 }
 
 fn wanted(id: &str) -> ToolCall {
-    ToolCall { request: json!(7), call_id: id.into() }
+    ToolCall { request: RequestId(json!(7)), call_id: id.into() }
 }
 
 /// The model's call, as a raw item.
@@ -181,7 +188,7 @@ fn calls_are_handed_over_when_their_response_is_complete() {
     // Codex may ask for a result before or after the end of the response.
     assert!(matches!(t.called(wanted("c1")).next, Action::Read));
     let items = vec![reasoning, one["item"].clone(), broken["item"].clone(), two["item"].clone()];
-    let step = t.push("rawResponse/completed", &usage(5, 5), TURN).unwrap();
+    let step = push(&mut t, "rawResponse/completed", &usage(5, 5)).unwrap();
     let [TurnEvent::ToolCall(one), TurnEvent::ToolCall(two), TurnEvent::Finished { reason, usage: Some(_) }] =
         step.events.as_slice()
     else {
@@ -210,7 +217,7 @@ fn arguments_that_break_a_strict_schema_go_back_to_the_model() {
             step = t.called(wanted("c1"));
         }
         let Action::Answer(answers) = step.next else { panic!("{step:?}") };
-        assert_eq!((answers[0].0.clone(), answers[0].1["success"].clone()), (json!(7), json!(false)));
+        assert_eq!((&answers[0].0, answers[0].1.success), (&RequestId(json!(7)), false));
     }
     events(&mut t, "rawResponseItem/completed", wrong());
     assert_eq!(response_checked(&mut t).unwrap_err().reason(), "TURN_FAILED");
@@ -218,7 +225,7 @@ fn arguments_that_break_a_strict_schema_go_back_to_the_model() {
 
 /// Ends a response whose calls are to be checked.
 fn response_checked(t: &mut Translator) -> Result<TranslatorOutput, Error> {
-    let step = t.push("rawResponse/completed", &usage(5, 5), TURN)?;
+    let step = push(t, "rawResponse/completed", &usage(5, 5))?;
     let Action::Check(calls) = step.next else { panic!("{step:?}") };
     let verdicts = validate_calls::validate_now(&t.tools(), calls, None)?;
     t.checked(verdicts)
@@ -272,9 +279,9 @@ fn failures_are_told_once_by_the_end_of_the_turn() {
     let mut t = plain();
     let error = json!({"willRetry": false, "error": {"message": "x", "codexErrorInfo": "serverOverloaded"}});
     assert_eq!(events(&mut t, "error", error), []);
-    assert_eq!(t.push("turn/completed", &ended("failed"), TURN).unwrap_err().reason(), "TURN_FAILED");
+    assert_eq!(push(&mut t, "turn/completed", &ended("failed")).unwrap_err().reason(), "TURN_FAILED");
     assert_eq!(
-        plain().push("turn/completed", &ended("interrupted"), TURN).unwrap_err().reason(),
+        push(&mut plain(), "turn/completed", &ended("interrupted")).unwrap_err().reason(),
         "TURN_FAILED"
     );
 }
@@ -288,13 +295,13 @@ fn calls_of_a_response_that_breaks_off_are_answered_and_those_of_a_slow_one_hand
         t.called(wanted("c1"));
         assert_eq!(t.patience(), Some(QUIET));
         let Action::Answer(answers) = t.quiet().next else { panic!("answers") };
-        assert_eq!((answers.len(), &answers[0].0, &answers[0].1["success"]), (1, &json!(7), &json!(false)));
+        assert_eq!((answers.len(), &answers[0].0, answers[0].1.success), (1, &RequestId(json!(7)), false));
         assert!(t.patience().is_none());
         if broken {
             let error = json!({"error": {"message": "x", "codexErrorInfo": "other"}, "willRetry": true});
-            t.push("error", &error, TURN).unwrap();
+            push(&mut t, "error", &error).unwrap();
         }
-        let step = t.push("rawResponse/completed", &usage(5, 5), TURN).unwrap();
+        let step = push(&mut t, "rawResponse/completed", &usage(5, 5)).unwrap();
         assert_eq!(matches!(step.next, Action::HandOver { .. }), !broken, "{step:?}");
     }
 }
@@ -322,13 +329,13 @@ fn beside(own: &[&str]) -> Translator {
 #[test]
 fn codexs_own_calls_beside_the_clients_come_to_their_end_first() {
     let mut t = beside(&["own", "blocked"]);
-    let step = t.push("rawResponse/completed", &usage(5, 5), TURN).unwrap();
+    let step = push(&mut t, "rawResponse/completed", &usage(5, 5)).unwrap();
     assert!(matches!(step.next, Action::Read) && step.events.is_empty(), "{step:?}");
     // Nobody is to answer the client's call in the meantime.
     assert_eq!(t.patience(), Some(NOT_BEGUN));
-    t.push("item/started", &command("own"), TURN).unwrap();
+    push(&mut t, "item/started", &command("own")).unwrap();
     assert_eq!(t.patience(), Some(RUNNING));
-    let step = t.push("item/completed", &command("own"), TURN).unwrap();
+    let step = push(&mut t, "item/completed", &command("own")).unwrap();
     assert!(matches!(step.next, Action::Read), "{step:?}");
     // The other one cannot begin.
     assert_eq!(t.patience(), Some(NOT_BEGUN));
@@ -337,7 +344,7 @@ fn codexs_own_calls_beside_the_clients_come_to_their_end_first() {
     for (id, text) in [("c1", "cancelled"), ("own", "files"), ("blocked", "aborted by user after 2.0s")] {
         events(&mut t, "rawResponseItem/completed", output(id, text));
     }
-    let step = t.push("turn/completed", &ended("interrupted"), TURN).unwrap();
+    let step = push(&mut t, "turn/completed", &ended("interrupted")).unwrap();
     assert!(matches!(step.events[..], [TurnEvent::ToolCall(_), TurnEvent::Finished { .. }]), "{step:?}");
     let Action::HandOver { items, .. } = step.next else { panic!("handed over") };
     let said =
@@ -350,13 +357,13 @@ fn codexs_own_calls_beside_the_clients_come_to_their_end_first() {
 fn what_is_answered_needs_no_interrupt_and_a_worker_that_does_not_obey_is_not_waited_for() {
     let mut t = beside(&["own"]);
     events(&mut t, "rawResponseItem/completed", output("own", "files"));
-    let step = t.push("rawResponse/completed", &usage(5, 5), TURN).unwrap();
+    let step = push(&mut t, "rawResponse/completed", &usage(5, 5)).unwrap();
     assert!(matches!(step.next, Action::HandOver { .. }), "{step:?}");
 
     let mut t = beside(&["own"]);
-    t.push("rawResponse/completed", &usage(5, 5), TURN).unwrap();
-    t.push("item/started", &command("own"), TURN).unwrap();
-    let step = t.push("item/completed", &command("own"), TURN).unwrap();
+    push(&mut t, "rawResponse/completed", &usage(5, 5)).unwrap();
+    push(&mut t, "item/started", &command("own")).unwrap();
+    let step = push(&mut t, "item/completed", &command("own")).unwrap();
     assert!(matches!(step.next, Action::Interrupt), "{step:?}");
     assert!(
         matches!(step.events[..], [TurnEvent::Item(_)]),
@@ -367,8 +374,8 @@ fn what_is_answered_needs_no_interrupt_and_a_worker_that_does_not_obey_is_not_wa
 
     // What has ended before the response has may still be without its output.
     let mut t = beside(&["own"]);
-    t.push("item/completed", &command("own"), TURN).unwrap();
-    let step = t.push("rawResponse/completed", &usage(5, 5), TURN).unwrap();
+    push(&mut t, "item/completed", &command("own")).unwrap();
+    let step = push(&mut t, "rawResponse/completed", &usage(5, 5)).unwrap();
     assert!(matches!(step.next, Action::Interrupt), "{step:?}");
 
     // A tool of an MCP server that has the name of a client's one.
@@ -376,6 +383,6 @@ fn what_is_answered_needs_no_interrupt_and_a_worker_that_does_not_obey_is_not_wa
     let mut mcp = call("own", "get", "{}");
     mcp["item"]["namespace"] = "mcp__server".into();
     events(&mut t, "rawResponseItem/completed", mcp);
-    let step = t.push("rawResponse/completed", &usage(5, 5), TURN).unwrap();
+    let step = push(&mut t, "rawResponse/completed", &usage(5, 5)).unwrap();
     assert!(matches!(step.next, Action::Read) && step.events.is_empty(), "{step:?}");
 }

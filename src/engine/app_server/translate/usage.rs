@@ -1,8 +1,6 @@
 //! Tokens of one turn, from what is told of its model calls and of its thread.
 
-use serde_json::Value;
-
-use crate::pb;
+use crate::{engine::app_server::rpc::protocol::TokenUsage, pb};
 
 /// The sum over the model calls of this turn; the thread's total where the single ones are not told.
 #[derive(Debug, Default)]
@@ -30,12 +28,7 @@ impl UsageAccumulator {
 }
 
 /// Usage as the app-server tells it.
-pub(crate) fn usage(usage: &Value) -> pb::Usage {
-    let count = |key: &str| usage[key].as_u64().unwrap_or_default();
-    pb::Usage {
-        input_tokens: count("inputTokens"),
-        cached_input_tokens: count("cachedInputTokens"),
-        output_tokens: count("outputTokens"),
-        reasoning_output_tokens: count("reasoningOutputTokens"),
-    }
+pub(crate) const fn usage(usage: TokenUsage) -> pb::Usage {
+    let TokenUsage { input_tokens, cached_input_tokens, output_tokens, reasoning_output_tokens } = usage;
+    pb::Usage { input_tokens, cached_input_tokens, output_tokens, reasoning_output_tokens }
 }

@@ -7,7 +7,6 @@ pub(crate) mod temp_dir;
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
-use serde_json::{Value, json};
 use tokio::{
     sync::mpsc::{self, error::TrySendError},
     time::{Instant, sleep, sleep_until, timeout},
@@ -20,6 +19,7 @@ use super::{
     rpc::{
         client::RpcClient,
         dispatch::CallError,
+        protocol::{InterruptTurn, Notification, RequestId, StartThread, ToolCallResult, UnsubscribeThread},
         thread_queue,
         thread_queue::{ThreadMessage, ThreadReceiver, ThreadSender},
     },
@@ -144,19 +144,20 @@ impl TurnDriver {
                 () = out.closed() => return Ok(None),
                 () = self.stop.cancelled() => return Err(Error::Draining),
             };
-            let letterbox = Some(letterbox.clone());
+            let letterbox = letterbox.clone();
             // The first look was at the newest workers; this one may be older.
             lease.kit.check(&beginning.turn)?;
             self.folder =
                 TurnTempDir::of(&beginning.turn, lease.commands.as_deref()).map_err(Error::internal)?;
-            let thread = beginning.setting.on(&lease.kit, self.folder.as_ref().map(TurnTempDir::path));
+            let thread =
+                StartThread(beginning.setting.on(&lease.kit, self.folder.as_ref().map(TurnTempDir::path)));
             let started = tokio::select! {
-                started = lease.peer.call_for("thread/start", thread, CALL_LIMIT, letterbox) => started,
+                started = lease.rpc.start_thread(&thread, CALL_LIMIT, letterbox) => started,
                 () = self.stop.cancelled() => return Err(Error::Draining),
             };
             match started {
                 Ok(started) => {
-                    let id = started["thread"]["id"].as_str().unwrap_or_default().to_owned();
+                    let id = started.thread.id;
                     if out.is_closed() {
                         let_go(&lease, &id).await;
                         return Ok(None);
@@ -164,7 +165,7 @@ impl TurnDriver {
                     return Ok(Some((lease, id)));
                 }
                 // One that dies under it is no loss yet: nothing was asked of the model.
-                Err(CallError::Gone(_)) if tries < MAX_TRIES => {}
+                Err(CallError::Closed(_)) if tries < MAX_TRIES => {}
                 Err(error) => return Err(self.refused(error, &lease)),
             }
         }
@@ -179,20 +180,20 @@ impl TurnDriver {
         mut beginning: Box<TurnStart>,
         out: &Out,
     ) -> Result<Option<String>, Error> {
-        let (items, params) = (beginning.items(thread), beginning.turn(thread));
+        let (items, turn) = (beginning.items(thread), beginning.turn(thread));
         let asked = async {
-            lease.peer.call("thread/inject_items", &items, CALL_LIMIT).await?;
+            lease.rpc.call(&items, CALL_LIMIT).await?;
             drop(items);
             if out.is_closed() {
                 return Ok(None);
             }
-            lease.peer.call("turn/start", &params, CALL_LIMIT).await.map(Some)
+            lease.rpc.call(&turn, CALL_LIMIT).await.map(Some)
         };
         let started = tokio::select! {
             started = asked => started.map_err(|error| self.refused(error, lease))?,
             () = self.stop.cancelled() => return Err(Error::Draining),
         };
-        Ok(started.map(|started| started["turn"]["id"].as_str().unwrap_or_default().to_owned()))
+        Ok(started.map(|started| started.turn.id))
     }
 
     /// Passes events on until the turn is over, or nobody wants it any more. What is waited for besides is made once, and
@@ -212,7 +213,7 @@ impl TurnDriver {
             let patience = self.translator.patience();
             let mail = tokio::select! {
                 biased;
-                mail = mailbox.next() => Some(mail),
+                mail = mailbox.recv() => Some(mail),
                 ended = &mut enough => return ended.map(|()| TurnState::Running).map_err(|error| (TurnState::Running, error)),
                 () = pause(patience) => None,
             };
@@ -245,10 +246,10 @@ impl TurnDriver {
             match step.next {
                 // What comes of a check is none.
                 Action::Read | Action::Check(_) => {}
-                Action::Answer(answers) => Box::pin(answer(&lease.peer, answers)).await,
+                Action::Answer(answers) => Box::pin(answer(&lease.rpc, answers)).await,
                 // A worker that does not obey is found out behind the hand-over.
                 Action::Interrupt => {
-                    drop(Box::pin(interrupt(&lease.peer, names, self.grace.max(OBEDIENCE))).await);
+                    drop(Box::pin(interrupt(&lease.rpc, names, self.grace.max(OBEDIENCE))).await);
                 }
                 Action::HandOver { .. } | Action::Over => return Ok(left),
             }
@@ -259,11 +260,11 @@ impl TurnDriver {
     async fn interrupt(&self, lease: &WorkerLease, mailbox: &mut ThreadReceiver, thread: &str, turn: &str) {
         let stopped = async {
             loop {
-                match interrupt(&lease.peer, (thread, turn), CALL_LIMIT).await {
+                match interrupt(&lease.rpc, (thread, turn), CALL_LIMIT).await {
                     Ok(_) => return over(mailbox).await,
-                    Err(CallError::Gone(_)) => return,
+                    Err(CallError::Closed(_)) => return,
                     // It was over by itself, or has not quite begun: then it would go on for nobody.
-                    Err(CallError::Refused(_)) if mailbox.lost_some() => return,
+                    Err(CallError::Refused(_)) if mailbox.is_lossy() => return,
                     Err(CallError::Refused(_)) => {
                         if timeout(NOT_BEGUN, over(mailbox)).await.is_ok() {
                             return;
@@ -281,18 +282,16 @@ impl TurnDriver {
 
     fn refused(&self, error: CallError, lease: &WorkerLease) -> Error {
         match error {
-            CallError::Gone(why) => lost(&why),
+            CallError::Closed(why) => lost(&why),
             CallError::TimedOut(method) => {
                 lease.dismiss();
                 lost(&format!("it did not answer {method} in time"))
             }
-            CallError::Refused(error) if error.code == super::rpc::protocol::OVERLOADED => {
-                Error::Overloaded {
-                    message: "the Codex CLI is busy; try again later".to_owned(),
-                    retry_after: Duration::from_secs(1),
-                }
-            }
-            CallError::Refused(error) if error.data["input_error_code"] == "input_too_large" => {
+            CallError::Refused(error) if error.is_overloaded() => Error::Overloaded {
+                message: "the Codex CLI is busy; try again later".to_owned(),
+                retry_after: Duration::from_secs(1),
+            },
+            CallError::Refused(error) if error.is_input_too_large() => {
                 Error::PromptTooLarge { message: error.message }
             }
             CallError::Refused(error) => {
@@ -311,12 +310,13 @@ fn understand(
 ) -> (TurnState, Result<TranslatorOutput, Error>) {
     let understood = match mail {
         Some(ThreadMessage::Delta(delta)) => Ok(translator.delta(delta)),
-        Some(ThreadMessage::Notification { method, params }) => {
-            let left = if method == "turn/completed" { TurnState::Over } else { TurnState::Running };
-            return (left, translator.push(&method, &params, turn));
+        Some(ThreadMessage::Notification(notification)) => {
+            let over = matches!(notification, Notification::TurnCompleted(_));
+            let left = if over { TurnState::Over } else { TurnState::Running };
+            return (left, translator.push(notification, turn));
         }
         Some(ThreadMessage::ToolCall(call)) => Ok(translator.called(call)),
-        Some(ThreadMessage::Gone(why)) => return (TurnState::Gone, Err(lost(&why))),
+        Some(ThreadMessage::Closed(why)) => return (TurnState::Gone, Err(lost(&why))),
         Some(ThreadMessage::Overflow) => Err(unread()),
         Some(ThreadMessage::TooLong { limit }) => Err(too_long(limit)),
         None => Ok(translator.quiet()),
@@ -325,23 +325,23 @@ fn understand(
 }
 
 async fn interrupt(
-    peer: &RpcClient,
-    (thread, turn): (&str, &str),
+    rpc: &RpcClient,
+    (thread_id, turn_id): (&str, &str),
     limit: Duration,
-) -> Result<Value, CallError> {
-    peer.call("turn/interrupt", &json!({"threadId": thread, "turnId": turn}), limit).await
+) -> Result<(), CallError> {
+    rpc.call(&InterruptTurn { thread_id, turn_id }, limit).await.map(drop)
 }
 
-async fn answer(peer: &RpcClient, answers: Vec<(Value, Value)>) {
+async fn answer(rpc: &RpcClient, answers: Vec<(RequestId, ToolCallResult)>) {
     for (request, result) in answers {
-        peer.answer(&request, &result).await;
+        rpc.respond(&request, &result).await;
     }
 }
 
 /// Nobody reads the thread any more. Otherwise it would stay in the worker's memory.
 async fn let_go(lease: &WorkerLease, thread: &str) {
-    lease.peer.forget_thread(thread);
-    drop(lease.peer.call("thread/unsubscribe", &json!({"threadId": thread}), CALL_LIMIT).await);
+    lease.rpc.forget_thread(thread);
+    drop(lease.rpc.call(&UnsubscribeThread { thread_id: thread }, CALL_LIMIT).await);
 }
 
 /// Ends when the turn is no longer wanted, with an error if the client is to be told one by us.
@@ -372,10 +372,10 @@ async fn pause(patience: Option<Duration>) {
 /// Waits for the last word of a turn.
 async fn over(mailbox: &mut ThreadReceiver) {
     loop {
-        match mailbox.next().await {
-            ThreadMessage::Notification { method, .. } if method == "turn/completed" => return,
-            ThreadMessage::Gone(_) => return,
-            ThreadMessage::Delta(_) | ThreadMessage::Notification { .. } | ThreadMessage::ToolCall(_) => {}
+        match mailbox.recv().await {
+            ThreadMessage::Notification(Notification::TurnCompleted(_)) => return,
+            ThreadMessage::Closed(_) => return,
+            ThreadMessage::Delta(_) | ThreadMessage::Notification(_) | ThreadMessage::ToolCall(_) => {}
             // Lost, perhaps, with the rest; what counts is told by the worker's next answer.
             ThreadMessage::Overflow | ThreadMessage::TooLong { .. } => return,
         }

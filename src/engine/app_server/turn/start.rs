@@ -1,10 +1,11 @@
 //! What it takes to start a turn on a worker: much, with the client's tools and a history of pictures among it. A turn
 //! lets go of it as soon as it runs.
 
-use serde_json::{Value, json};
-
 use super::params::ThreadParams;
-use crate::engine::app_server::history::InitialHistory;
+use crate::engine::app_server::{
+    history::InitialHistory,
+    rpc::protocol::{InjectItems, StartTurn},
+};
 use crate::engine::{Format, Turn};
 
 /// Of one turn.
@@ -19,21 +20,22 @@ pub(crate) struct TurnStart {
 
 impl TurnStart {
     /// For `thread/inject_items`.
-    pub(crate) fn items(&mut self, thread: &str) -> Value {
-        json!({"threadId": thread, "items": std::mem::take(&mut self.opening.items)})
+    pub(crate) fn items<'a>(&mut self, thread_id: &'a str) -> InjectItems<'a> {
+        InjectItems { thread_id, items: std::mem::take(&mut self.opening.items) }
     }
 
     /// For `turn/start`.
-    pub(crate) fn turn(&self, thread: &str) -> Value {
-        let mut params = json!({
-            "threadId": thread,
-            "input": [],
-            "effort": self.turn.reasoning_effort,
-            "summary": self.turn.reasoning_summary,
-        });
-        if let Format::JsonSchema(schema) = &self.turn.format {
-            params["outputSchema"] = schema.value.clone();
+    pub(crate) fn turn<'a>(&'a self, thread_id: &'a str) -> StartTurn<'a> {
+        let output_schema = match &self.turn.format {
+            Format::JsonSchema(schema) => Some(schema.value.clone()),
+            Format::Text | Format::JsonObject => None,
+        };
+        StartTurn {
+            thread_id,
+            input: [],
+            effort: Some(&self.turn.reasoning_effort),
+            summary: Some(&self.turn.reasoning_summary),
+            output_schema,
         }
-        params
     }
 }

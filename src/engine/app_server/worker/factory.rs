@@ -127,9 +127,9 @@ impl WorkerFactory {
         let worker = self.hatch(&kit).await.map_err(failure)?;
         let features = match is_known {
             true => None,
-            false => Some(
-                capabilities::examine(&worker.peer, &self.codex, &kit.installed).await.map_err(failure)?,
-            ),
+            false => {
+                Some(capabilities::examine(&worker.rpc, &self.codex, &kit.installed).await.map_err(failure)?)
+            }
         };
         if kit.installed.is_outdated(&self.codex) {
             // Which of both programs this worker runs, nobody knows.

@@ -18,7 +18,6 @@ use std::{
     time::Duration,
 };
 
-use serde_json::json;
 use tokio::{
     sync::Notify,
     time::{Instant, sleep, timeout},
@@ -26,7 +25,11 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use self::{process_stats::ProcessStats, spec::WorkerSpec};
-use super::rpc::{client::RpcClient, dispatch::CallError};
+use super::rpc::{
+    client::RpcClient,
+    dispatch::CallError,
+    protocol::{ClientCapabilities, ClientInfo, INITIALIZED, Initialize},
+};
 use crate::engine::{
     TurnGuard,
     process::{ChildHandle, Launcher, SpawnSpec, Started, procfs, stderr_summary},
@@ -77,7 +80,7 @@ const NOT_WANTED: &[&str] = &[
 /// A worker that has shaken hands.
 #[derive(Debug)]
 pub(super) struct Worker {
-    pub(super) peer: RpcClient,
+    pub(super) rpc: RpcClient,
     /// What it was started with.
     pub(super) kit: Arc<WorkerSpec>,
     /// Where its turns have their temporary folders.
@@ -114,10 +117,10 @@ impl Worker {
             return Err("a pipe is missing".to_owned());
         };
         let pid = process.pid();
-        let peer = RpcClient::start(stdin, stdout, kit.codex.line_limit, tasks);
-        match shake_hands(&peer).await {
+        let rpc = RpcClient::start(stdin, stdout, kit.codex.line_limit, tasks);
+        match shake_hands(&rpc).await {
             Ok(()) => {}
-            Err(CallError::Gone(_)) => {
+            Err(CallError::Closed(_)) => {
                 // One that has only closed its pipe may never end by itself.
                 drop(timeout(LAST_WORDS, process.exit()).await);
                 let words = stderr_summary::of(&process.stderr());
@@ -126,18 +129,18 @@ impl Worker {
             }
             Err(error) => return Err(error.to_string()),
         }
-        Ok(Self::of(peer, Arc::clone(kit), Some(process), pid))
+        Ok(Self::of(rpc, Arc::clone(kit), Some(process), pid))
     }
 
     /// One that has shaken hands.
     pub(super) fn of(
-        peer: RpcClient,
+        rpc: RpcClient,
         kit: Arc<WorkerSpec>,
         process: Option<ChildHandle>,
         pid: Option<u32>,
     ) -> Self {
         Self {
-            peer,
+            rpc,
             kit,
             commands: None,
             born: Instant::now(),
@@ -156,14 +159,14 @@ impl Worker {
     /// Ends the process, whatever it is doing. Its turns are told.
     pub(super) fn dismiss(&self) {
         self.retired.store(true, Ordering::Relaxed);
-        self.peer.hang_up();
+        self.rpc.close();
         drop(self.process.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     /// Ends when the worker does: by itself, or because it no longer answers.
     pub(super) async fn watch(&self) -> &'static str {
         tokio::select! {
-            () = self.peer.gone() => "it ended",
+            () = self.rpc.closed() => "it ended",
             () = self.stopped() => "it was stopped",
             why = self.silent() => why,
         }
@@ -171,13 +174,13 @@ impl Worker {
 
     /// Ends when somebody has stopped the process: it would never answer, and need not be asked.
     async fn stopped(&self) {
-        let (mut ticks, mut heard) = (0, self.peer.heard());
+        let (mut ticks, mut heard) = (0, self.rpc.lines_received());
         while ticks < STOPPED_TICKS {
             if ticks == 0 {
                 self.busy().await;
             }
             sleep(TICK).await;
-            let now = self.peer.heard();
+            let now = self.rpc.lines_received();
             let silent = std::mem::replace(&mut heard, now) == now;
             let stopped = silent && self.vitals().is_some_and(ProcessStats::is_stopped);
             ticks = if stopped { ticks + 1 } else { 0 };
@@ -190,17 +193,17 @@ impl Worker {
         loop {
             self.busy().await;
             sleep(PULSE).await;
-            let pulse = self.peer.pulse();
+            let pulse = self.rpc.ping();
             tokio::pin!(pulse);
             let (mut silent, mut deaf) = (0, 0);
-            let mut heard = self.peer.heard();
+            let mut heard = self.rpc.lines_received();
             loop {
                 tokio::select! {
                     biased;
                     _answered_or_gone = &mut pulse => break,
                     () = sleep(TICK) => {}
                 }
-                let now = self.peer.heard();
+                let now = self.rpc.lines_received();
                 silent = if now == heard { silent + 1 } else { 0 };
                 deaf += 1;
                 heard = now;
@@ -243,13 +246,14 @@ impl Worker {
     }
 }
 
-async fn shake_hands(peer: &RpcClient) -> Result<(), CallError> {
-    let params = json!({
-        "clientInfo": {"name": "codex-api", "title": "codex-api", "version": env!("CARGO_PKG_VERSION")},
-        "capabilities": {"experimentalApi": true, "optOutNotificationMethods": NOT_WANTED},
-    });
-    peer.call("initialize", &params, CALL_LIMIT).await?;
-    peer.notify("initialized").await;
+async fn shake_hands(rpc: &RpcClient) -> Result<(), CallError> {
+    let version = env!("CARGO_PKG_VERSION");
+    let params = Initialize {
+        client_info: ClientInfo { name: "codex-api", title: "codex-api", version },
+        capabilities: ClientCapabilities { experimental_api: true, opt_out_notification_methods: NOT_WANTED },
+    };
+    rpc.call(&params, CALL_LIMIT).await?;
+    rpc.notify(INITIALIZED).await;
     Ok(())
 }
 

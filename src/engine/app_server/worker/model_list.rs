@@ -1,13 +1,15 @@
 //! The models that the installed CLI knows, as `model/list` tells them.
 
-use serde_json::{Value, json};
-
 use std::time::Duration;
 
 use tokio::time::timeout;
 
 use super::{CALL_LIMIT, Worker, pool::Pool, spec::WorkerSpec};
-use crate::{error::Error, pb};
+use crate::{
+    engine::app_server::rpc::protocol::{ListModels, ModelEntry},
+    error::Error,
+    pb,
+};
 
 /// How long anybody waits for the list.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -36,41 +38,41 @@ pub(crate) async fn list(kit: &WorkerSpec, pool: &Pool) -> Result<Vec<pb::Model>
 
 async fn ask(worker: &Worker) -> Result<Vec<pb::Model>, Error> {
     let mut found = Vec::new();
-    let mut cursor = Value::Null;
+    let mut request = ListModels::default();
     for _ in 0..PAGES {
-        let page = worker.peer.call("model/list", &json!({"cursor": cursor}), CALL_LIMIT).await;
-        let page = page.map_err(Error::internal)?;
-        found.extend(page["data"].as_array().into_iter().flatten().map(model));
-        cursor = page["nextCursor"].clone();
-        if cursor.is_null() {
+        let page = worker.rpc.call(&request, CALL_LIMIT).await.map_err(Error::internal)?;
+        found.extend(page.data.into_iter().map(model));
+        request.cursor = page.next_cursor;
+        if request.cursor.is_none() {
             break;
         }
     }
     Ok(found)
 }
 
-fn model(entry: &Value) -> pb::Model {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let list = |key: &str| entry[key].as_array().into_iter().flatten();
+fn model(entry: ModelEntry) -> pb::Model {
+    let efforts = entry.supported_reasoning_efforts.into_iter();
     pb::Model {
-        id: text(&entry["model"]),
-        target: text(&entry["model"]),
-        is_default: entry["isDefault"] == true,
-        reasoning_efforts: list("supportedReasoningEfforts").map(|e| text(&e["reasoningEffort"])).collect(),
-        input_modalities: list("inputModalities").map(text).collect(),
+        id: entry.model.clone(),
+        target: entry.model,
+        is_default: entry.is_default,
+        reasoning_efforts: efforts.map(|effort| effort.reasoning_effort).collect(),
+        input_modalities: entry.input_modalities,
         ..pb::Model::default()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
     fn an_entry_becomes_a_model() {
         let entry = json!({"id": "gpt-6", "model": "gpt-6", "isDefault": true, "inputModalities": ["text", "image"],
             "supportedReasoningEfforts": [{"reasoningEffort": "low", "description": "d"}]});
-        let found = model(&entry);
+        let found = model(serde_json::from_value(entry).unwrap());
         assert_eq!((found.id.as_str(), found.is_default), ("gpt-6", true));
         assert_eq!((found.reasoning_efforts, found.input_modalities.len()), (vec!["low".to_owned()], 2));
     }

@@ -136,7 +136,7 @@ impl Pool {
         let ready = self.ready.read().unwrap_or_else(PoisonError::into_inner);
         let best = ready
             .iter()
-            .filter(|worker| !worker.retired.load(Ordering::Relaxed) && !worker.peer.is_gone())
+            .filter(|worker| !worker.retired.load(Ordering::Relaxed) && !worker.rpc.is_closed())
             .min_by_key(|worker| {
                 (worker.late.load(Ordering::Relaxed), worker.running.load(Ordering::Relaxed))
             })?;
@@ -146,7 +146,7 @@ impl Pool {
     /// Why there is no worker, if there is none. That one was lost just now is no trouble: turns wait for the next.
     pub(crate) fn trouble(&self) -> Option<String> {
         let ready = self.ready.read().unwrap_or_else(PoisonError::into_inner);
-        if ready.iter().any(|worker| !worker.peer.is_gone()) {
+        if ready.iter().any(|worker| !worker.rpc.is_closed()) {
             return None;
         }
         drop(ready);

@@ -1,23 +1,23 @@
-//! The other end of the pipes is the test: it reads calls and says what an app-server might say.
+//! The test is the app-server: it reads the calls and writes the responses.
 
 use std::collections::HashMap;
 
-use crate::engine::app_server::rpc::{
-    dispatch::CallError,
-    protocol,
-    thread_queue::{self, ThreadMessage},
-};
+use serde_json::json;
 use tokio::io::{
     AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, Lines as Read, ReadHalf, WriteHalf, split,
 };
 
 use super::*;
+use crate::engine::app_server::rpc::{
+    protocol::{Notification, RpcError},
+    thread_queue::{self, ThreadMessage, ThreadReceiver},
+};
 
 const SOON: Duration = Duration::from_secs(10);
 
 struct Server {
-    read: Read<BufReader<ReadHalf<DuplexStream>>>,
-    write: WriteHalf<DuplexStream>,
+    stdin: Read<BufReader<ReadHalf<DuplexStream>>>,
+    stdout: WriteHalf<DuplexStream>,
     tasks: TaskTracker,
 }
 
@@ -26,95 +26,122 @@ fn pair() -> (RpcClient, Server) {
     let (stdout, stdin) = split(ours);
     let (read, write) = split(theirs);
     let tasks = TaskTracker::new();
-    let peer = RpcClient::start(stdin, stdout, 1 << 16, &tasks);
-    (peer, Server { read: BufReader::new(read).lines(), write, tasks })
+    let client = RpcClient::start(stdin, stdout, 1 << 16, &tasks);
+    (client, Server { stdin: BufReader::new(read).lines(), stdout: write, tasks })
 }
 
 impl Server {
-    async fn hear(&mut self) -> Value {
-        let line = timeout(SOON, self.read.next_line()).await.unwrap().unwrap().unwrap();
+    async fn recv(&mut self) -> Value {
+        let line = timeout(SOON, self.stdin.next_line()).await.unwrap().unwrap().unwrap();
         serde_json::from_str(&line).unwrap()
     }
 
-    async fn say(&mut self, line: &Value) {
-        self.raw(&format!("{line}\n")).await;
+    async fn send(&mut self, line: &Value) {
+        self.write(&format!("{line}\n")).await;
     }
 
-    async fn raw(&mut self, text: &str) {
-        self.write.write_all(text.as_bytes()).await.unwrap();
+    async fn write(&mut self, text: &str) {
+        self.stdout.write_all(text.as_bytes()).await.unwrap();
     }
 
     /// Answers the next call, which must be this one.
-    async fn answer(&mut self, method: &str, result: &Value) {
-        let call = self.hear().await;
+    async fn respond(&mut self, method: &str, result: &Value) {
+        let call = self.recv().await;
         assert_eq!(call["method"], method);
-        self.say(&json!({"id": call["id"], "result": result})).await;
+        self.send(&json!({"id": call["id"], "result": result})).await;
     }
 }
 
-async fn call(peer: &RpcClient) -> Result<Value, CallError> {
-    peer.call("model/list", &json!({"a": 1}), SOON).await
+/// A call with a result of any shape.
+#[derive(Debug, Serialize)]
+struct AnyCall {
+    a: u32,
+}
+
+impl Method for AnyCall {
+    const NAME: &'static str = "model/list";
+    type Result = Value;
+}
+
+async fn call(client: &RpcClient) -> Result<Value, CallError> {
+    client.call(&AnyCall { a: 1 }, SOON).await
+}
+
+async fn start_thread(client: &RpcClient, queue: ThreadSender) -> Result<ThreadStarted, CallError> {
+    client.start_thread(&StartThread(&Value::Null), SOON, queue).await
+}
+
+fn warning(thread_id: &str) -> Value {
+    json!({"method": "warning", "params": {"threadId": thread_id, "message": "careful"}})
+}
+
+async fn assert_next_is_warning(receiver: &mut ThreadReceiver) {
+    let message = timeout(SOON, receiver.recv()).await.unwrap();
+    let ThreadMessage::Notification(Notification::Warning(warning)) = message else {
+        panic!("a warning, not {message:?}");
+    };
+    assert_eq!(warning.message, "careful");
 }
 
 #[tokio::test]
-async fn answers_find_their_calls_in_any_order() {
-    let (peer, mut server) = pair();
+async fn call_results_in_any_order_reach_their_callers() {
+    let (client, mut server) = pair();
     let serve = async {
-        let (first, second) = (server.hear().await, server.hear().await);
+        let (first, second) = (server.recv().await, server.recv().await);
         assert_eq!((&first["method"], &first["params"]), (&json!("model/list"), &json!({"a": 1})));
-        server.say(&json!({"id": second["id"], "result": 2})).await;
+        server.send(&json!({"id": second["id"], "result": 2})).await;
         // What is nobody's, or nothing, is passed over.
-        server.raw("\nnonsense\n[1]\n{\"id\":4711,\"result\":{}}\n{\"method\":\"some/news\"}\n").await;
-        server.say(&json!({"id": first["id"], "error": {"code": -32600, "message": "no"}})).await;
+        server.write("\nnonsense\n[1]\n{\"id\":4711,\"result\":{}}\n{\"method\":\"some/news\"}\n").await;
+        server.send(&json!({"id": first["id"], "error": {"code": -32600, "message": "no"}})).await;
     };
-    let (first, second, ()) = tokio::join!(call(&peer), call(&peer), serve);
+    let (first, second, ()) = tokio::join!(call(&client), call(&client), serve);
     assert!(matches!(first, Err(CallError::Refused(error)) if error.message == "no"));
     assert_eq!(second.unwrap(), 2);
-    assert_eq!(peer.heard(), 7);
+    assert_eq!(client.lines_received(), 7);
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_is_busy_is_asked_again_but_not_for_ever() {
-    let (peer, mut server) = pair();
-    let busy = json!({"code": protocol::OVERLOADED, "message": "later"});
+async fn call_refused_as_overloaded_is_retried_four_times() {
+    let (client, mut server) = pair();
+    let busy = json!({"code": RpcError::OVERLOADED, "message": "later"});
     let serve = async {
         for _ in 0..2 {
-            let id = server.hear().await["id"].take();
-            server.say(&json!({"id": id, "error": busy})).await;
+            let id = server.recv().await["id"].take();
+            server.send(&json!({"id": id, "error": busy})).await;
         }
-        server.answer("model/list", &json!("at last")).await;
-        for _ in 0..=BACKOFF.len() {
-            let id = server.hear().await["id"].take();
-            server.say(&json!({"id": id, "error": busy})).await;
+        server.respond("model/list", &json!("at last")).await;
+        for _ in 0..=OVERLOAD_BACKOFF.len() {
+            let id = server.recv().await["id"].take();
+            server.send(&json!({"id": id, "error": busy})).await;
         }
     };
-    let asked = async { (call(&peer).await, call(&peer).await) };
+    let asked = async { (call(&client).await, call(&client).await) };
     let ((first, second), ()) = tokio::join!(asked, serve);
     assert_eq!(first.unwrap(), "at last");
-    assert!(matches!(second, Err(CallError::Refused(error)) if error.code == protocol::OVERLOADED));
+    assert!(matches!(second, Err(CallError::Refused(error)) if error.is_overloaded()));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_without_an_answer_ends_and_is_forgotten_and_the_pulse_waits_for_none() {
-    let (peer, mut server) = pair();
-    let calls = (0..MAX_CALLS + 10).map(|_| call(&peer));
+async fn call_without_result_times_out_and_ping_does_not_queue() {
+    let (client, mut server) = pair();
+    let calls = (0..MAX_CALLS_IN_FLIGHT + 10).map(|_| call(&client));
     let outcomes = futures_util::future::join_all(calls);
-    let pulse = async {
+    let count = async {
         let mut calls = 0;
-        while server.hear().await["method"] == "model/list" {
+        while server.recv().await["method"] == "model/list" {
             calls += 1;
         }
         calls
     };
-    let (outcomes, _, before) = tokio::join!(outcomes, timeout(SOON, peer.pulse()), pulse);
-    assert_eq!(before, MAX_CALLS, "the others wait until one of them is over");
+    let (outcomes, _, before) = tokio::join!(outcomes, timeout(SOON, client.ping()), count);
+    assert_eq!(before, MAX_CALLS_IN_FLIGHT, "the others wait until one of them is over");
     assert!(outcomes.iter().all(|outcome| matches!(outcome, Err(CallError::TimedOut("model/list")))));
-    assert!(peer.0.routes().pending.is_empty(), "nothing stays in the table");
+    assert!(client.0.state().pending.is_empty(), "nothing stays in the table");
 }
 
 #[tokio::test]
-async fn every_request_of_theirs_is_answered() {
-    let (_peer, mut server) = pair();
+async fn server_request_always_gets_a_response() {
+    let (_client, mut server) = pair();
     for (method, expected) in [
         ("item/commandExecution/requestApproval", json!({"decision": "decline"})),
         ("item/fileChange/requestApproval", json!({"decision": "decline"})),
@@ -122,132 +149,132 @@ async fn every_request_of_theirs_is_answered() {
         ("execCommandApproval", json!({"decision": "denied"})),
         ("mcpServer/elicitation/request", json!({"action": "decline"})),
     ] {
-        server.say(&json!({"id": method, "method": method, "params": {}})).await;
-        assert_eq!(server.hear().await, json!({"id": method, "result": expected}));
+        server.send(&json!({"id": method, "method": method, "params": {}})).await;
+        assert_eq!(server.recv().await, json!({"id": method, "result": expected}));
     }
     // What nobody knows, and a tool call of a thread that nobody reads.
     for method in ["account/chatgptAuthTokens/refresh", "item/tool/requestUserInput", "item/tool/call"] {
         let params = json!({"threadId": "t", "callId": "c"});
-        server.say(&json!({"id": 0, "method": method, "params": params})).await;
-        assert_eq!(server.hear().await["error"]["code"], -32601, "{method}");
+        server.send(&json!({"id": 0, "method": method, "params": params})).await;
+        assert_eq!(server.recv().await["error"]["code"], -32601, "{method}");
     }
 }
 
 #[tokio::test]
-async fn a_thread_is_read_from_its_first_word_to_its_last() {
-    let (peer, mut server) = pair();
-    let (letterbox, mut mailbox) = thread_queue::pair();
-    let started = peer.call_for("thread/start", &Value::Null, SOON, Some(letterbox));
+async fn thread_queue_receives_everything_from_start_to_close() {
+    let (client, mut server) = pair();
+    let (queue, mut receiver) = thread_queue::pair();
+    let started = start_thread(&client, queue);
     let serve = async {
-        server.answer("thread/start", &json!({"thread": {"id": "t"}})).await;
-        server.say(&json!({"method": "turn/x", "params": {"threadId": "t"}})).await;
-        server.say(&json!({"method": "turn/x", "params": {"threadId": "other"}})).await;
+        server.respond("thread/start", &json!({"thread": {"id": "t"}})).await;
+        server.send(&warning("t")).await;
+        server.send(&warning("other")).await;
         server
-            .say(&json!({"id": 7, "method": "item/tool/call", "params": {"threadId": "t", "callId": "c"}}))
+            .send(&json!({"id": 7, "method": "item/tool/call", "params": {"threadId": "t", "callId": "c"}}))
             .await;
     };
     let (started, ()) = tokio::join!(started, serve);
     started.unwrap();
-    assert!(matches!(mailbox.next().await, ThreadMessage::Notification { method, .. } if method == "turn/x"));
+    assert_next_is_warning(&mut receiver).await;
     assert!(
-        matches!(mailbox.next().await, ThreadMessage::ToolCall(call) if call.request == 7 && call.call_id == "c")
+        matches!(receiver.recv().await, ThreadMessage::ToolCall(call) if call.request == RequestId(json!(7)) && call.call_id == "c")
     );
     drop(server);
-    assert!(matches!(mailbox.next().await, ThreadMessage::Gone(why) if &*why == "it ended"));
-    assert!(matches!(call(&peer).await, Err(CallError::Gone(_))));
+    assert!(matches!(receiver.recv().await, ThreadMessage::Closed(why) if &*why == "it ended"));
+    assert!(matches!(call(&client).await, Err(CallError::Closed(_))));
 }
 
 #[tokio::test]
-async fn text_is_read_however_the_line_is_written() {
-    let (peer, mut server) = pair();
-    let (letterbox, mut mailbox) = thread_queue::pair();
-    let started = peer.call_for("thread/start", &Value::Null, SOON, Some(letterbox));
+async fn delta_in_any_member_order_reaches_the_queue() {
+    let (client, mut server) = pair();
+    let (queue, mut receiver) = thread_queue::pair();
+    let started = start_thread(&client, queue);
     let method = "item/agentMessage/delta";
     let piece = |text: &str| json!({"threadId": "t", "itemId": "m", "delta": text});
     let serve = async {
-        server.answer("thread/start", &json!({"thread": {"id": "t"}})).await;
-        server.say(&json!({"method": method, "params": piece("a")})).await;
-        server.say(&json!({"params": piece("b"), "method": method})).await;
+        server.respond("thread/start", &json!({"thread": {"id": "t"}})).await;
+        server.send(&json!({"method": method, "params": piece("a")})).await;
+        server.send(&json!({"params": piece("b"), "method": method})).await;
         // Nobody reads this one.
-        server.say(&json!({"method": "item/plan/delta", "params": piece("x")})).await;
-        server.say(&json!({"method": method, "params": piece("c")})).await;
-        server.say(&json!({"method": "turn/x", "params": {"threadId": "t"}})).await;
+        server.send(&json!({"method": "item/plan/delta", "params": piece("x")})).await;
+        server.send(&json!({"method": method, "params": piece("c")})).await;
+        server.send(&warning("t")).await;
         // Answered when all before it is read.
-        server.answer("model/list", &json!({})).await;
+        server.respond("model/list", &json!({})).await;
     };
-    let (started, listed, ()) = tokio::join!(started, call(&peer), serve);
+    let (started, listed, ()) = tokio::join!(started, call(&client), serve);
     assert!(started.is_ok() && listed.is_ok());
-    assert!(matches!(mailbox.next().await, ThreadMessage::Delta(delta) if delta.text == "abc"));
-    assert!(matches!(mailbox.next().await, ThreadMessage::Notification { method, .. } if method == "turn/x"));
+    assert!(matches!(receiver.recv().await, ThreadMessage::Delta(delta) if delta.text == "abc"));
+    assert_next_is_warning(&mut receiver).await;
 }
 
 #[tokio::test]
-async fn a_thread_whose_caller_has_left_is_let_go() {
-    let (peer, mut server) = pair();
-    let (letterbox, mailbox) = thread_queue::pair();
+async fn start_thread_abandoned_unsubscribes() {
+    let (client, mut server) = pair();
+    let (queue, receiver) = thread_queue::pair();
     // Left before the answer.
-    let started = peer.call_for("thread/start", &Value::Null, SOON, Some(letterbox));
+    let started = start_thread(&client, queue);
     tokio::select! {
         biased;
         _ = started => unreachable!("it is not answered"),
-        asked = server.hear() => {
+        asked = server.recv() => {
             assert_eq!(asked["method"], "thread/start");
-            drop(mailbox);
+            drop(receiver);
         }
     }
-    server.say(&json!({"id": 1, "result": {"thread": {"id": "t"}}})).await;
-    let farewell = server.hear().await;
+    server.send(&json!({"id": 1, "result": {"thread": {"id": "t"}}})).await;
+    let farewell = server.recv().await;
     assert_eq!(
         (&farewell["method"], &farewell["params"]["threadId"]),
         (&json!("thread/unsubscribe"), &json!("t"))
     );
 
     // Left when the answer was there, but not looked at.
-    let (letterbox, _mailbox) = thread_queue::pair();
-    let mut started = Box::pin(peer.call_for("thread/start", &Value::Null, SOON, Some(letterbox)));
+    let (queue, _receiver) = thread_queue::pair();
+    let mut started = Box::pin(start_thread(&client, queue));
     tokio::select! {
         biased;
         _ = &mut started => unreachable!("it is not answered"),
-        asked = server.hear() => {
-            let heard = peer.heard();
-            server.say(&json!({"id": asked["id"], "result": {"thread": {"id": "u"}}})).await;
-            while peer.heard() == heard {
+        asked = server.recv() => {
+            let heard = client.lines_received();
+            server.send(&json!({"id": asked["id"], "result": {"thread": {"id": "u"}}})).await;
+            while client.lines_received() == heard {
                 tokio::task::yield_now().await;
             }
         }
     }
-    while !peer.0.routes().threads.contains_key("u") {
+    while !client.0.state().threads.contains_key("u") {
         tokio::task::yield_now().await;
     }
     drop(started);
-    assert_eq!(server.hear().await["params"]["threadId"], "u");
-    assert!(peer.0.routes().threads.is_empty());
+    assert_eq!(server.recv().await["params"]["threadId"], "u");
+    assert!(client.0.state().threads.is_empty());
 }
 
 #[tokio::test]
-async fn a_line_that_is_too_long_ends_it_and_says_why() {
-    let (peer, mut server) = pair();
-    let asked = call(&peer);
+async fn oversized_line_of_any_thread_closes_with_the_limit() {
+    let (client, mut server) = pair();
+    let asked = call(&client);
     let serve = async {
-        server.hear().await;
-        server.raw(&"x".repeat((1 << 16) + 1)).await;
+        server.recv().await;
+        server.write(&"x".repeat((1 << 16) + 1)).await;
     };
     let (asked, ()) = tokio::join!(asked, serve);
     let words = asked.unwrap_err().to_string();
     assert!(words.contains("65536 bytes (CODEX_SUBPROCESS_STREAM_LIMIT)"), "{words}");
-    assert!(peer.is_gone());
+    assert!(client.is_closed());
     server.tasks.close();
     timeout(SOON, server.tasks.wait()).await.expect("its task ends");
 }
 
 #[tokio::test]
-async fn a_line_that_is_too_long_costs_its_thread_only_and_an_echo_nobody() {
-    let (peer, mut server) = pair();
-    let mut mailboxes = HashMap::new();
+async fn oversized_line_of_one_thread_fails_only_that_thread() {
+    let (client, mut server) = pair();
+    let mut receivers = HashMap::new();
     for thread in ["a", "b"] {
-        let (letterbox, mailbox) = thread_queue::pair();
-        peer.0.routes().threads.insert(thread.to_owned(), letterbox);
-        mailboxes.insert(thread, mailbox);
+        let (queue, receiver) = thread_queue::pair();
+        client.0.state().threads.insert(thread.to_owned(), queue);
+        receivers.insert(thread, receiver);
     }
     let words = "x".repeat(1 << 20);
     let echo = |role: &str| {
@@ -255,22 +282,22 @@ async fn a_line_that_is_too_long_costs_its_thread_only_and_an_echo_nobody() {
         let params = format!(r#"{{"threadId":"a","turnId":"t","item":{item}}}"#);
         format!("{{\"method\":\"rawResponseItem/completed\",\"params\":{params}}}\n")
     };
-    server.raw(&echo("user")).await;
+    server.write(&echo("user")).await;
     let item = format!(r#"{{"type":"commandExecution","output":"{words}"}}"#);
     let params = format!(r#"{{"item":{item},"threadId":"a","turnId":"t"}}"#);
-    server.raw(&format!("{{\"method\":\"item/completed\",\"params\":{params}}}\n")).await;
+    server.write(&format!("{{\"method\":\"item/completed\",\"params\":{params}}}\n")).await;
     for thread in ["a", "b"] {
-        server.say(&json!({"method": "turn/x", "params": {"threadId": thread}})).await;
+        server.send(&warning(thread)).await;
     }
-    let a = mailboxes.get_mut("a").unwrap();
-    assert!(matches!(timeout(SOON, a.next()).await.unwrap(), ThreadMessage::TooLong { limit: 65536 }));
-    assert!(a.lost_some());
-    assert!(matches!(a.next().await, ThreadMessage::Notification { .. }));
-    let b = mailboxes.get_mut("b").unwrap();
-    assert!(matches!(timeout(SOON, b.next()).await.unwrap(), ThreadMessage::Notification { .. }));
+    let a = receivers.get_mut("a").unwrap();
+    assert!(matches!(timeout(SOON, a.recv()).await.unwrap(), ThreadMessage::TooLong { limit: 65536 }));
+    assert!(a.is_lossy());
+    assert_next_is_warning(a).await;
+    let b = receivers.get_mut("b").unwrap();
+    assert_next_is_warning(b).await;
     // What could be anybody's ends it.
-    server.raw(&format!("{{\"method\":\"warning\",\"params\":{{\"message\":\"{words}\"}}}}\n")).await;
+    server.write(&format!("{{\"method\":\"warning\",\"params\":{{\"message\":\"{words}\"}}}}\n")).await;
     assert!(
-        matches!(timeout(SOON, b.next()).await.unwrap(), ThreadMessage::Gone(why) if why.contains("65536 bytes"))
+        matches!(timeout(SOON, b.recv()).await.unwrap(), ThreadMessage::Closed(why) if why.contains("65536 bytes"))
     );
 }

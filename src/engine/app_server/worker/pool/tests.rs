@@ -125,7 +125,7 @@ async fn who_asks_while_the_last_one_is_lost_waits_for_the_next() {
     let (pool, toys) = pool(rules(1)).await;
     let lost = pool.lease().await.unwrap();
     toys.kill(0);
-    lost.peer.gone().await;
+    lost.rpc.closed().await;
     assert_eq!(pool.trouble(), None, "just lost is no trouble");
     let next = pool.lease().await.unwrap();
     assert!(!Arc::ptr_eq(&lost.0, &next.0));
@@ -162,10 +162,10 @@ async fn one_that_has_had_its_turns_goes_when_they_are_over() {
     until(|| old.retired.load(Ordering::Relaxed)).await;
     assert!(!Arc::ptr_eq(&old.0, &pool.lease().await.unwrap().0));
     sleep(Duration::from_secs(60)).await;
-    assert!(!old.peer.is_gone(), "its turn is not over");
+    assert!(!old.rpc.is_closed(), "its turn is not over");
     let worker = Arc::clone(&old.0);
     drop(old);
-    until(|| worker.peer.is_gone()).await;
+    until(|| worker.rpc.is_closed()).await;
     close(&pool, &toys).await;
 }
 
