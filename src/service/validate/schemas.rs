@@ -33,39 +33,40 @@ pub(super) fn tools(tools: Vec<pb::Tool>, choice: Option<&pb::ToolChoice>) -> Re
     }
     let mut total_bytes = 0;
     let tools = tools.into_iter().enumerate().map(|(index, tool)| {
-        let (parameters, bytes) = parameters(index, &tool)?;
-        total_bytes += bytes;
+        let tool = validate_tool(index, tool, &mut total_bytes)?;
         if total_bytes > MAX_TOOL_SCHEMAS_BYTES {
-            return Err(Error::invalid(
-                format!("tools[{index}].{}", parameters.field_name()),
-                format!(
-                    "with the schema of `{}`, the tools have {total_bytes} bytes of schemas, more than \
-                     {MAX_TOOL_SCHEMAS_BYTES}",
-                    tool.name
-                ),
-            ));
+            let message = format!(
+                "with the schema of `{}`, the tools have {total_bytes} bytes of schemas, more than \
+                 {MAX_TOOL_SCHEMAS_BYTES}",
+                tool.name
+            );
+            return Err(Error::invalid(format!("tools[{index}].{}", tool.parameters.field_name()), message));
         }
-        Ok(Tool { name: tool.name, description: tool.description, parameters, strict: tool.strict })
+        Ok(tool)
     });
     let tools = tools.collect::<Result<Arc<[Tool]>, Error>>()?;
     let none = choice.is_some_and(|choice| choice.mode() == pb::tool_choice::Mode::None);
     Ok(if none { Arc::default() } else { tools })
 }
 
-/// Returns the schema of a tool's arguments and its size in bytes.
-fn parameters(index: usize, tool: &pb::Tool) -> Result<(Parameters, usize), Error> {
+/// Validates a tool and adds the size of its schema to `total_bytes`.
+fn validate_tool(index: usize, tool: pb::Tool, total_bytes: &mut usize) -> Result<Tool, Error> {
     #[expect(deprecated, reason = "clients of the first contract")]
-    let object = tool.parameters.as_ref();
-    let (parameters, bytes) = match object {
-        _ if !tool.parameters_json.is_empty() => {
-            (Parameters::Json(tool.parameters_json.clone()), tool.parameters_json.len())
+    let pb::Tool { name, description, parameters, strict, parameters_json } = tool;
+    let (parameters, bytes) = match parameters {
+        _ if !parameters_json.is_empty() => {
+            let bytes = parameters_json.len();
+            (Parameters::Json(parameters_json), bytes)
         }
-        Some(object) => (Parameters::Struct(object.clone()), object.encoded_len()),
+        Some(object) => {
+            let bytes = object.encoded_len();
+            (Parameters::Struct(object), bytes)
+        }
         None => (Parameters::None, 0),
     };
     let invalid = |what: String| {
         let field = format!("tools[{index}].{}", parameters.field_name());
-        Error::invalid(&field, format!("{field} of `{}`: {what}", tool.name))
+        Error::invalid(&field, format!("{field} of `{name}`: {what}"))
     };
     if bytes > MAX_SCHEMA_BYTES {
         return Err(invalid(format!("{bytes} bytes are more than {MAX_SCHEMA_BYTES}")));
@@ -73,7 +74,8 @@ fn parameters(index: usize, tool: &pb::Tool) -> Result<(Parameters, usize), Erro
     if let Parameters::Json(text) = &parameters {
         check_object(text).map_err(invalid)?;
     }
-    Ok((parameters, bytes))
+    *total_bytes += bytes;
+    Ok(Tool { name, description, parameters, strict })
 }
 
 /// Checks that a text is JSON of an object, without building it.
