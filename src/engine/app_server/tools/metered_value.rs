@@ -17,7 +17,7 @@ use jsonschema::{
 };
 use serde_json::{Map, Number, Value};
 
-/// Reads between two looks at the clock.
+/// Reads between two checks of the clock.
 const READS_PER_CLOCK_CHECK: u64 = 64;
 
 /// Stack that one validation may use, of the 2 MiB of a thread of the blocking pool. The depth of a validation is that

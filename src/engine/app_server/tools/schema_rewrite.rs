@@ -1,5 +1,5 @@
-//! Rewrites the JSON Schema of a client's tool into the form that Codex passes on untouched, and reports whether that
-//! form says less than the original.
+//! Rewrites the JSON Schema of a client's tool into the form that Codex passes on untouched, and reports whether
+//! that form lost a constraint or a hint of the original.
 
 use std::collections::BTreeMap;
 
@@ -19,11 +19,11 @@ const TYPES: [&str; 7] = ["string", "number", "integer", "boolean", "object", "a
 pub(super) struct RewrittenSchema {
     /// The schema; its root is an object's.
     pub(super) schema: Value,
-    /// Whether the schema says less than the original.
+    /// Whether a constraint or a hint of the original is lost.
     pub(super) lossy: bool,
 }
 
-/// Rewrites a schema with the keywords that Codex knows. Does not validate it.
+/// Rewrites a schema with the keywords that Codex keeps. Does not validate it.
 pub(super) fn rewrite_for_codex(original: &Value) -> RewrittenSchema {
     let mut rewriter = SchemaRewriter { lossy: false };
     let schema = rewriter.root(original);
@@ -31,7 +31,7 @@ pub(super) fn rewrite_for_codex(original: &Value) -> RewrittenSchema {
     RewrittenSchema { schema, lossy }
 }
 
-/// The position of a subschema, which decides whether its title says anything.
+/// The position of a subschema, which decides whether its title has a meaning.
 #[derive(Clone, Copy)]
 enum Location<'a> {
     Root,

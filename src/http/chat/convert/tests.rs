@@ -28,7 +28,7 @@ fn message(role: pb::Role, parts: Vec<pb::ContentPart>) -> pb::Message {
 #[test]
 fn convert_full_request_reaches_the_contract_whole() {
     let wire = include_str!("../../../../tests/fixtures/openai/request.json");
-    let asked =
+    let converted =
         ConvertedRequest::try_from(serde_json::from_str::<ChatCompletionRequest>(wire).unwrap()).unwrap();
     let image = pb::Image { data: vec![0, 1, 2, 255].into(), detail: "low".into() };
     let bare = pb::Image { detail: String::new(), ..image.clone() };
@@ -83,11 +83,11 @@ fn convert_full_request_reaches_the_contract_whole() {
         timeout: None,
         reasoning_summary: String::new(),
     };
-    assert_eq!(asked.request, expected);
-    assert_eq!(asked.stream, Some(Streaming { include_usage: true }));
-    assert_eq!(asked.ignored_params, ["temperature", "user", "response_format.json_schema.description"]);
-    assert_eq!(asked.field_names.max_output_tokens, "max_completion_tokens");
-    assert_eq!(asked.field_names.string_contents, [true, false, false, false, true, false]);
+    assert_eq!(converted.request, expected);
+    assert_eq!(converted.stream, Some(Streaming { include_usage: true }));
+    assert_eq!(converted.ignored_params, ["temperature", "user", "response_format.json_schema.description"]);
+    assert_eq!(converted.field_names.max_output_tokens, "max_completion_tokens");
+    assert_eq!(converted.field_names.string_contents, [true, false, false, false, true, false]);
 }
 
 fn image_of_detail(image: &impl Fn(pb::Image) -> pb::ContentPart) -> pb::ContentPart {
@@ -96,10 +96,10 @@ fn image_of_detail(image: &impl Fn(pb::Image) -> pb::ContentPart) -> pb::Content
 
 #[test]
 fn convert_smallest_request_sets_nothing_else() {
-    let asked = convert(with(json!({}))).unwrap();
+    let converted = convert(with(json!({}))).unwrap();
     let messages = vec![message(pb::Role::User, vec![text("hi")])];
-    assert_eq!(asked.request, pb::ChatRequest { messages, ..pb::ChatRequest::default() });
-    assert_eq!((asked.stream, asked.ignored_params), (None, vec![]));
+    assert_eq!(converted.request, pb::ChatRequest { messages, ..pb::ChatRequest::default() });
+    assert_eq!((converted.stream, converted.ignored_params), (None, vec![]));
 }
 
 #[test]
