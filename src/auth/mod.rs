@@ -8,27 +8,9 @@ use subtle::ConstantTimeEq;
 
 use super::{
     config::{Secret, ServerConfig},
+    context::Caller,
     error::Error,
 };
-
-/// Who is calling, as far as the gate can tell. Travels in the extensions of the request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Caller {
-    /// Somebody who knows the token.
-    TokenHolder,
-    /// Anybody who can reach a server that asks for no token.
-    Anybody,
-}
-
-impl Caller {
-    /// The word for the log.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::TokenHolder => "token",
-            Self::Anybody => "anybody",
-        }
-    }
-}
 
 /// Decides by headers alone whether a request may come in.
 #[derive(Debug)]
@@ -59,7 +41,7 @@ impl Authenticator {
         }
         self.check_origins(headers, &hosts)?;
         match &self.token {
-            None => Ok(Caller::Anybody),
+            None => Ok(Caller::Anonymous),
             Some(token) => check_token(token, headers),
         }
     }

@@ -77,7 +77,7 @@ fn without_a_token_only_known_hosts_are_answered() {
         "pinned.test:8000",
         "[fd00::1]:80",
     ] {
-        assert_eq!(reason(&gate, &[("host", host)]), "anybody", "{host}");
+        assert_eq!(reason(&gate, &[("host", host)]), "anonymous", "{host}");
     }
     for host in [
         "evil.test",
@@ -120,12 +120,12 @@ fn the_authority_of_http2_is_a_host_too() {
 fn an_origin_is_listed_or_the_server_itself() {
     let gate = Authenticator::new(&doors(|d| d.cors_origins = vec!["https://app.test/".into()]));
     for (host, origin, expected) in [
-        ("localhost:8000", "https://app.test", "anybody"),
-        ("localhost:8000", "HTTPS://APP.TEST", "anybody"),
+        ("localhost:8000", "https://app.test", "anonymous"),
+        ("localhost:8000", "HTTPS://APP.TEST", "anonymous"),
         ("localhost:8000", "https://app.test:8443", "ORIGIN_REFUSED"),
-        ("localhost:8000", "http://localhost:8000", "anybody"),
-        ("localhost", "http://localhost:80", "anybody"),
-        ("localhost", "https://localhost", "anybody"),
+        ("localhost:8000", "http://localhost:8000", "anonymous"),
+        ("localhost", "http://localhost:80", "anonymous"),
+        ("localhost", "https://localhost", "anonymous"),
         ("localhost:8000", "http://localhost:3000", "ORIGIN_REFUSED"),
         ("localhost:8000", "http://127.0.0.1:8000", "ORIGIN_REFUSED"),
         ("localhost:8000", "http://localhost", "ORIGIN_REFUSED"),
@@ -138,6 +138,6 @@ fn an_origin_is_listed_or_the_server_itself() {
         assert_eq!(reason(&gate, &[("host", host), ("origin", origin)]), expected, "{origin} at {host}");
     }
     let open = Authenticator::new(&doors(|d| d.cors_origins = vec!["*".into()]));
-    assert_eq!(reason(&open, &[("host", "localhost"), ("origin", "https://any.test")]), "anybody");
+    assert_eq!(reason(&open, &[("host", "localhost"), ("origin", "https://any.test")]), "anonymous");
     assert_eq!(reason(&open, &[("host", "evil.test"), ("origin", "https://any.test")]), "HOST_REFUSED");
 }

@@ -1,4 +1,4 @@
-//! How long a request may take: the smallest of what the server, the call and the request itself say.
+//! The time limit of a request: the smallest of the server's, the call's and the request's own.
 
 use std::time::Duration;
 
@@ -7,19 +7,29 @@ use tonic::metadata::MetadataMap;
 
 use crate::error::Error;
 
-/// The end of a request's time, and whose limit it is.
+/// The end of a request's time, and the origin of the limit.
+///
+/// The core owns it and decides by it: the admission queue, the start of a turn and the event stream time out at
+/// [`Deadline::at`] with [`Deadline::exceeded`]. An engine gets the same instant in `Turn::deadline`, only to stop the
+/// work of a turn whose events are not polled.
 #[derive(Debug, Clone, Copy)]
 pub struct Deadline {
     at: Instant,
     limit: Duration,
-    whose: &'static str,
+    origin: &'static str,
 }
 
 impl Deadline {
-    /// From now on: the server's limit, the call's `grpc-timeout`, the request's own.
-    pub fn new(server: Duration, metadata: &MetadataMap, own: Option<Duration>) -> Result<Self, Error> {
+    /// Returns the earliest of three limits that begin at `received_at`: the server's, the call's `grpc-timeout`, the
+    /// request's own. Fails if `grpc-timeout` is malformed.
+    pub fn new(
+        received_at: Instant,
+        server: Duration,
+        metadata: &MetadataMap,
+        own: Option<Duration>,
+    ) -> Result<Self, Error> {
         let call = match metadata.get("grpc-timeout") {
-            Some(value) => Some(value.to_str().ok().and_then(grpc_timeout).ok_or_else(|| {
+            Some(value) => Some(value.to_str().ok().and_then(parse_grpc_timeout).ok_or_else(|| {
                 Error::invalid("grpc-timeout", "expected up to 8 digits and one of H, M, S, m, u, n")
             })?),
             None => None,
@@ -29,24 +39,26 @@ impl Deadline {
             (call.unwrap_or(Duration::MAX), "the call's deadline"),
             (own.unwrap_or(Duration::MAX), "the request's own timeout"),
         ];
-        let (limit, whose) = limits.into_iter().min_by_key(|(limit, _)| *limit).unwrap_or(limits[0]);
-        Ok(Self { at: Instant::now() + limit, limit, whose })
+        let (limit, origin) = limits.into_iter().min_by_key(|(limit, _)| *limit).unwrap_or(limits[0]);
+        Ok(Self { at: received_at + limit, limit, origin })
     }
 
-    /// When it is.
+    /// Returns the instant of the deadline.
     pub fn at(&self) -> Instant {
         self.at
     }
 
-    /// What a request fails with when it is met.
+    /// Returns the error of a request that exceeds the deadline.
     pub fn exceeded(&self) -> Error {
         let seconds = self.limit.as_secs_f64();
-        Error::DeadlineExceeded { message: format!("the turn took longer than {seconds} s ({})", self.whose) }
+        Error::DeadlineExceeded {
+            message: format!("the turn took longer than {seconds} s ({})", self.origin),
+        }
     }
 }
 
-/// The header's form: at most 8 digits and a unit.
-fn grpc_timeout(text: &str) -> Option<Duration> {
+/// Parses at most 8 digits and a unit. Returns `None` for any other text.
+fn parse_grpc_timeout(text: &str) -> Option<Duration> {
     let unit = text.chars().last().filter(char::is_ascii)?;
     let digits = &text[..text.len() - 1];
     if !(1..=8).contains(&digits.len()) || !digits.bytes().all(|b| b.is_ascii_digit()) {
@@ -69,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_header_is_read_as_the_protocol_says() {
+    fn parse_grpc_timeout_follows_the_protocol() {
         let table = [
             ("300m", Some(Duration::from_millis(300))),
             ("2S", Some(Duration::from_secs(2))),
@@ -83,19 +95,22 @@ mod tests {
             ("1€", None),
         ];
         for (text, expected) in table {
-            assert_eq!(grpc_timeout(text), expected, "{text}");
+            assert_eq!(parse_grpc_timeout(text), expected, "{text}");
         }
     }
 
     #[tokio::test]
-    async fn the_smallest_holds() {
+    async fn deadline_of_three_limits_is_the_smallest() {
         let mut metadata = MetadataMap::new();
         metadata.insert("grpc-timeout", "500m".parse().unwrap());
         let server = Duration::from_secs(10);
-        let whose = |own| Deadline::new(server, &metadata, own).unwrap().whose;
-        assert_eq!(whose(None), "the call's deadline");
-        assert_eq!(whose(Some(Duration::from_millis(1))), "the request's own timeout");
+        let now = Instant::now();
+        let origin = |own| Deadline::new(now, server, &metadata, own).unwrap().origin;
+        assert_eq!(origin(None), "the call's deadline");
+        assert_eq!(origin(Some(Duration::from_millis(1))), "the request's own timeout");
         let none = MetadataMap::new();
-        assert!(Deadline::new(server, &none, None).unwrap().whose.contains("CODEX_TIMEOUT_SECONDS"));
+        let deadline = Deadline::new(now, server, &none, None).unwrap();
+        assert!(deadline.origin.contains("CODEX_TIMEOUT_SECONDS"));
+        assert_eq!(deadline.at(), now + server);
     }
 }

@@ -24,6 +24,7 @@ use tower_http::timeout::RequestBodyTimeoutLayer;
 use super::{
     auth::Authenticator,
     config::ServerConfig,
+    context::RequestContext,
     error::Error,
     pb::{
         self,
@@ -102,7 +103,10 @@ async fn guard(State(gate): State<Arc<Authenticator>>, mut request: Request, nex
     }
     if !request.uri().path().starts_with(HEALTH_PATH) {
         match gate.check(request.headers(), request.uri()) {
-            Ok(caller) => drop(request.extensions_mut().insert(caller)),
+            Ok(caller) => {
+                let context = RequestContext::new(caller, request.headers());
+                request.extensions_mut().insert(context);
+            }
             Err(error) => return Status::from(error).into_http(),
         }
     }

@@ -9,16 +9,12 @@ use http::{HeaderMap, HeaderName, header, request::Parts};
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
-use tonic::metadata::AsciiMetadataValue;
 
 use super::{
     error::ApiError,
     field_names::{FieldNames, TIMEOUT_HEADER},
 };
-use crate::{auth::Caller, error::Error};
-
-/// Names a request in logs; set by the caller or by an outer layer.
-const REQUEST_ID: &str = "x-request-id";
+use crate::{context::RequestContext, error::Error};
 
 /// Longest error text that quotes the caller, in characters.
 const MAX_QUOTE: usize = 300;
@@ -166,15 +162,11 @@ fn quoted(text: &str) -> String {
     format!("{head} … {tail}")
 }
 
-/// The in-process call for a request.
+/// Returns the in-process call of a request, with the context that the authentication middleware made.
 pub(super) fn call<T>(parts: &Parts, message: T) -> tonic::Request<T> {
     let mut call = tonic::Request::new(message);
-    let id = parts.headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
-    if let Some(Ok(id)) = id.map(AsciiMetadataValue::try_from) {
-        call.metadata_mut().insert(REQUEST_ID, id);
-    }
-    if let Some(caller) = parts.extensions.get::<Caller>() {
-        call.extensions_mut().insert(*caller);
+    if let Some(context) = parts.extensions.get::<RequestContext>() {
+        call.extensions_mut().insert(context.clone());
     }
     call
 }

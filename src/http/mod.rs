@@ -26,7 +26,10 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 use self::error::ApiError;
 use self::extract::BodyLimits;
 use self::field_names::FieldNames;
-use super::{auth::Authenticator, config::ServerConfig, pb::codex_service_server::CodexService};
+use super::{
+    auth::Authenticator, config::ServerConfig, context::RequestContext,
+    pb::codex_service_server::CodexService,
+};
 
 /// Names the parameters of a request that were given and made no difference.
 const IGNORED_PARAMS: HeaderName = HeaderName::from_static("x-codex-ignored-params");
@@ -102,7 +105,8 @@ impl<S> fmt::Debug for Facade<S> {
 async fn guard(State(gate): State<Arc<Authenticator>>, mut request: Request, next: Next) -> Response {
     match gate.check(request.headers(), request.uri()) {
         Ok(caller) => {
-            request.extensions_mut().insert(caller);
+            let context = RequestContext::new(caller, request.headers());
+            request.extensions_mut().insert(context);
             next.run(request).await
         }
         Err(error) => refusal(&Status::from(error)),

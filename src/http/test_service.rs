@@ -9,8 +9,9 @@ use tonic::Status;
 use tower::ServiceExt;
 
 use crate::{
-    auth::{Authenticator, Caller},
+    auth::Authenticator,
     config::{Config, ServerConfig, Sources},
+    context::{Caller, RequestContext},
     pb::{self, chat_event::Event, codex_service_server::CodexService},
 };
 
@@ -69,9 +70,9 @@ impl TestService {
     }
 
     fn note(&self, request: tonic::Request<pb::ChatRequest>) {
-        let id = request.metadata().get("x-request-id");
-        let request_id = id.map(|id| id.to_str().unwrap().to_owned());
-        let caller = request.extensions().get().copied();
+        let context: Option<&RequestContext> = request.extensions().get();
+        let caller = context.map(|context| context.caller);
+        let request_id = context.and_then(|context| context.request_id.clone());
         self.seen.lock().unwrap().push(Seen { request: request.into_inner(), caller, request_id });
     }
 }

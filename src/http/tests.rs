@@ -11,8 +11,8 @@ use tonic::Status;
 
 use super::test_service::*;
 use crate::{
-    auth::Caller,
     config::Secret,
+    context::Caller,
     error::Error,
     pb::{self, FinishReason, chat_event::Event},
 };

@@ -93,7 +93,7 @@ impl StartedRequest {
                         _ => Ok(None),
                     },
                 };
-                let said = said.inspect_err(|error| story.account.failed(error))?;
+                let said = said.inspect_err(|error| story.account.fail(error))?;
                 let events = story.hear(said);
                 if story.held.is_none() && patience.deadline() != deadline.at() {
                     patience.as_mut().reset(deadline.at());
@@ -167,7 +167,7 @@ impl StreamState {
     }
 
     fn tell(&mut self, index: u32, event: Event) -> pb::ChatEvent {
-        self.account.saw(&event);
+        self.account.record_event(&event);
         let sequence_number = self.next;
         self.next += 1;
         pb::ChatEvent {
@@ -180,7 +180,7 @@ impl StreamState {
 
     /// The last word.
     fn end(&mut self) -> pb::ChatEvent {
-        self.account.completed(self.usage);
+        self.account.complete(self.usage);
         self.tell(0, Event::Completed(pb::Completed { usage: self.usage }))
     }
 }

@@ -18,7 +18,7 @@ use std::{
 use futures_util::{StreamExt, stream};
 use tokio::time::timeout_at;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::{Request, Response, Status, metadata::MetadataMap};
+use tonic::{Request, Response, Status};
 
 use self::{
     admission::{Admission, QueueTicket},
@@ -30,7 +30,7 @@ use self::{
 };
 use super::{
     config::Config,
-    context::deadline::Deadline,
+    context::{RequestContext, deadline::Deadline},
     engine::{Engine, Events, Turn, TurnGuard},
     error::Error,
     pb::{self, codex_service_server::CodexService},
@@ -105,13 +105,16 @@ impl Service {
     }
 
     /// Checks, admits and starts a request; the stream of a request that could not start is an error of the call.
-    async fn start(&self, metadata: &MetadataMap, request: pb::ChatRequest) -> Result<EventStream, Error> {
+    async fn start(&self, request: Request<pb::ChatRequest>) -> Result<EventStream, Error> {
+        let (metadata, mut extensions, request) = request.into_parts();
+        let context = extensions.remove().unwrap_or_else(RequestContext::in_process);
         let presence = self.present.token();
         self.resize();
         let parsed = self.rules.validate(request, self.admission.capacity())?;
         self.engine.check(&parsed.turn)?;
-        let deadline = Deadline::new(self.rules.limits.timeout, metadata, parsed.timeout)?;
-        let mut account = TurnLog::new(chat_id(), parsed.turn.model.clone(), "", parsed.n);
+        let deadline =
+            Deadline::new(context.received_at, self.rules.limits.timeout, &metadata, parsed.timeout)?;
+        let mut account = TurnLog::new(chat_id(), parsed.turn.model.clone(), context, parsed.n);
         account.metadata.clone_from(&parsed.metadata);
         let begun = async {
             let tickets = self.admission.enter(parsed.n)?;
@@ -121,14 +124,14 @@ impl Service {
                 return Err(Error::EngineUnavailable { message });
             }
             let choices = self.choices(&account.id, &parsed, tickets, deadline).await?;
-            account.has_slot();
+            account.record_slot();
             Ok((choices, self.fingerprint(&status.version)))
         };
         let begun = tokio::select! {
             begun = begun => begun,
             () = self.stop.cancelled() => Err(Error::Draining),
         };
-        let (choices, system_fingerprint) = begun.inspect_err(|error| account.failed(error))?;
+        let (choices, system_fingerprint) = begun.inspect_err(|error| account.fail(error))?;
         let started = pb::Started {
             created_unix_seconds: unix_seconds(),
             model: parsed.requested_model,
@@ -214,14 +217,12 @@ impl CodexService for Service {
     type StreamChatStream = EventStream;
 
     async fn chat(&self, request: Request<pb::ChatRequest>) -> Result<Response<pb::ChatResponse>, Status> {
-        let (metadata, _, request) = request.into_parts();
-        let events = self.start(&metadata, request).await?;
+        let events = self.start(request).await?;
         Ok(Response::new(collect::response(events).await?))
     }
 
     async fn stream_chat(&self, request: Request<pb::ChatRequest>) -> Result<Response<EventStream>, Status> {
-        let (metadata, _, request) = request.into_parts();
-        Ok(Response::new(self.start(&metadata, request).await?))
+        Ok(Response::new(self.start(request).await?))
     }
 
     async fn list_models(

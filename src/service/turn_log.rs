@@ -1,73 +1,78 @@
-//! The account of one request's turns: what the log says of it, once, however it ends.
+//! The log line of one request's turns, written once, whatever the outcome.
 
 use std::time::Instant;
 
 use tracing::Span;
 
-use crate::{error::Error, pb};
+use crate::{context::RequestContext, error::Error, pb};
 
-/// Written to the log when dropped.
+/// The facts of one request for the log. Owned by its event stream; dropping it writes the line.
 #[derive(Debug)]
 pub(super) struct TurnLog {
     pub(super) id: String,
-    pub(super) model: String,
     pub(super) engine: &'static str,
-    pub(super) choices: u32,
     pub(super) metadata: Vec<(String, String)>,
-    /// When the request came in.
-    pub(super) since: Instant,
-    /// The request's span: the log line belongs to it, whoever drops us.
-    pub(super) span: Span,
-    slot: Option<Instant>,
-    first_text: Option<Instant>,
+    model: String,
+    choices: u32,
+    context: RequestContext,
+    began_at: Instant,
+    /// The line belongs to the request's span, although any task may drop this value.
+    span: Span,
+    slot_at: Option<Instant>,
+    first_text_at: Option<Instant>,
     outcome: Outcome,
 }
 
 #[derive(Debug)]
 enum Outcome {
-    /// Nobody came to an end with it: the client went away.
+    /// The stream was dropped before its end: the client disconnected.
     Cancelled,
     Completed(Option<pb::Usage>),
     Failed(Error),
 }
 
 impl TurnLog {
-    pub(super) fn new(id: String, model: String, engine: &'static str, choices: u32) -> Self {
+    /// Begins the record of a request. The engine's name is set once it is known.
+    pub(super) fn new(id: String, model: String, context: RequestContext, choices: u32) -> Self {
         Self {
             id,
-            model,
-            engine,
-            choices,
+            engine: "",
             metadata: Vec::new(),
-            since: Instant::now(),
+            model,
+            choices,
+            context,
+            began_at: Instant::now(),
             span: Span::current(),
-            slot: None,
-            first_text: None,
+            slot_at: None,
+            first_text_at: None,
             outcome: Outcome::Cancelled,
         }
     }
 
-    /// The first of its turns has a slot.
-    pub(super) fn has_slot(&mut self) {
-        self.slot.get_or_insert_with(Instant::now);
+    /// Records that a turn has a slot. Only the first call counts.
+    pub(super) fn record_slot(&mut self) {
+        self.slot_at.get_or_insert_with(Instant::now);
     }
 
-    pub(super) fn saw(&mut self, event: &pb::chat_event::Event) {
+    /// Records the time of the first text.
+    pub(super) fn record_event(&mut self, event: &pb::chat_event::Event) {
         if matches!(event, pb::chat_event::Event::TextDelta(_)) {
-            self.first_text.get_or_insert_with(Instant::now);
+            self.first_text_at.get_or_insert_with(Instant::now);
         }
     }
 
-    pub(super) fn completed(&mut self, usage: Option<pb::Usage>) {
+    /// Sets the outcome of a complete answer.
+    pub(super) fn complete(&mut self, usage: Option<pb::Usage>) {
         self.outcome = Outcome::Completed(usage);
     }
 
-    pub(super) fn failed(&mut self, error: &Error) {
+    /// Sets the outcome of a failure.
+    pub(super) fn fail(&mut self, error: &Error) {
         self.outcome = Outcome::Failed(error.clone());
     }
 
-    fn ms(&self, at: Option<Instant>) -> Option<u64> {
-        at.map(|at| u64::try_from(at.duration_since(self.since).as_millis()).unwrap_or(u64::MAX))
+    fn elapsed_ms(&self, at: Instant) -> u64 {
+        u64::try_from(at.duration_since(self.began_at).as_millis()).unwrap_or(u64::MAX)
     }
 }
 
@@ -81,6 +86,8 @@ impl Drop for TurnLog {
         };
         let metadata = (!self.metadata.is_empty()).then_some(&self.metadata);
         tracing::info!(
+            request.id = self.context.request_id,
+            caller = self.context.caller.as_str(),
             turn.id = %self.id,
             turn.model = %self.model,
             turn.choices = self.choices,
@@ -90,9 +97,9 @@ impl Drop for TurnLog {
             tokens.input = usage.map(|u| u.input_tokens),
             tokens.cached = usage.map(|u| u.cached_input_tokens),
             tokens.output = usage.map(|u| u.output_tokens),
-            queue.wait_ms = self.ms(self.slot),
-            first_text_ms = self.ms(self.first_text),
-            duration_ms = self.ms(Some(Instant::now())),
+            queue.wait_ms = self.slot_at.map(|at| self.elapsed_ms(at)),
+            first_text_ms = self.first_text_at.map(|at| self.elapsed_ms(at)),
+            duration_ms = self.elapsed_ms(Instant::now()),
             metadata = metadata.map(tracing::field::debug),
             "turn over"
         );

@@ -38,7 +38,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     // The core knows engines by their trait, and no door.
     ("service", &["config", "context", "engine", "error", "pb"]),
     ("engine", &["config", "error", "pb"]),
-    ("auth", &["config", "error"]),
+    ("auth", &["config", "context", "error"]),
     ("context", &["error"]),
     ("transport", &["config", "error"]),
     ("shutdown", &[]),

@@ -5,6 +5,7 @@ use http::Request;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::context::Caller;
 
 const LIMITS: BodyLimits = BodyLimits { max_bytes: 32, pause: Duration::from_secs(30) };
 
@@ -135,10 +136,12 @@ fn a_time_limit_is_a_positive_decimal() {
 }
 
 #[test]
-fn a_request_id_that_is_no_header_text_is_left_behind() {
-    let call = call(&parts(&[(REQUEST_ID, "r-1")]), ());
-    assert_eq!(call.metadata().get(REQUEST_ID).unwrap(), "r-1");
-    let mut odd = parts(&[]);
-    odd.headers.insert(REQUEST_ID, http::HeaderValue::from_bytes(b"\xff").unwrap());
-    assert!(super::call(&odd, ()).metadata().get(REQUEST_ID).is_none());
+fn call_without_and_with_a_context_passes_it_on() {
+    let mut parts = parts(&[("x-request-id", "r-1")]);
+    assert!(call(&parts, ()).extensions().get::<RequestContext>().is_none());
+    let context = RequestContext::new(Caller::TokenHolder, &parts.headers);
+    parts.extensions.insert(context);
+    let call = call(&parts, ());
+    let context: &RequestContext = call.extensions().get().unwrap();
+    assert_eq!((context.caller, context.request_id.as_deref()), (Caller::TokenHolder, Some("r-1")));
 }

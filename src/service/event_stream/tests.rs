@@ -6,6 +6,7 @@ use tonic::metadata::MetadataMap;
 
 use super::*;
 use crate::{
+    context::RequestContext,
     engine::{Turn, TurnEvent},
     pb::FinishReason,
     service::output_filter::TextFilter,
@@ -28,8 +29,8 @@ fn begun(limit: Duration, choices: usize) -> (Vec<Mouth>, EventStream, Cancellat
         })
         .unzip();
     let running = StartedRequest {
-        account: TurnLog::new("id".into(), "m".into(), "exec", 1),
-        deadline: Deadline::new(limit, &MetadataMap::new(), None).unwrap(),
+        account: TurnLog::new("id".into(), "m".into(), RequestContext::in_process(), 1),
+        deadline: Deadline::new(Instant::now(), limit, &MetadataMap::new(), None).unwrap(),
         started: pb::Started::default(),
         choices,
         stop: stop.clone(),
