@@ -19,17 +19,17 @@ if (($# == 0)); then
     versions=("$codex_version" 0.140.0 0.110.0)
 fi
 
-# What is run: a name for the table, what it needs, and how the tests' names begin.
+# The tests: a title for the table, the capability that they need, and the prefixes of their names.
 groups=(
-    "nothing is run without an environment|any|trust::environment::"
-    "answers, long and odd texts|any|chat::all_ways_agree_over_the_real_cli limits::prompts::odd_texts_reach_the_model limits::prompts::a_megabyte_of_tokens"
-    "hanging up|any|cancel::two_hundred_turns cancel::in_danger_mode"
-    "failures and retries|any|errors::failures_through_the_real_cli errors::a_dead_upstream errors::a_retry_heals errors::an_answer_cut"
-    "sandbox and secrets|any|trust::sandbox::a_turn_that_may_write trust::secrets::a_command trust::secrets::a_sandboxed"
-    "openai-python, openai-node, grpcio|any|clients::openai_python clients::openai_node clients::grpc_python"
+    "no command runs without an environment|any|trust::environment::"
+    "answers, long and odd texts|any|chat::answer_of_the_real_cli limits::prompts::odd_texts_reach_the_model limits::prompts::answer_of_120000_tokens"
+    "cancellation|any|cancel::abandoned_turns_of_the_real_cli cancel::command_"
+    "failures and retries|any|errors::failures_of_the_real_cli errors::unreachable_upstream errors::failed_request_of_the_real_cli errors::incomplete_response_of_the_real_cli"
+    "sandbox and secrets|any|trust::sandbox::writing_turn trust::secrets::command_ trust::secrets::sandboxed_command"
+    "openai-python, openai-node, grpcio|any|clients::openai_python_passes clients::openai_node_passes clients::grpc_python"
     "histories, item by item|app-server|histories::"
-    "workers that are lost, replaced, left|app-server|workers::lost::the_real_cli workers::recycle::workers_of_the_real_cli workers::leftovers::turns_of_the_real_cli"
-    "client tools, also with the SDKs and openai-agents|tools|tools:: clients::tools_of clients::openai_agents"
+    "lost and replaced workers, leftovers|app-server|workers::lost::killed_worker_of_the_real_cli workers::lost::stopped_worker_of_the_real_cli workers::recycle::worker_of_the_real_cli workers::leftovers::abandoned_turns_of_the_real_cli"
+    "client tools, also with the SDKs and openai-agents|tools|tools:: clients::openai_python_with_tools clients::openai_node_with_tools clients::openai_agents"
 )
 
 # program FOLDER: the native program below it. Its folder was called `codex` before 0.140.
@@ -50,12 +50,21 @@ doctor() {
         timeout 120 "$server" doctor --json >"$results/$1.json" || true
 }
 
-# tests LOG ARGUMENT...: one after the other, so that they do not disturb each other's times.
+# tests LOG ARGUMENT...: runs tests one after the other, so that they do not disturb each other's times.
 tests() {
     local log=$1
     shift
-    timeout 480 cargo test --locked --test it -- --test-threads 1 "$@" >>"$log" 2>&1 || true
+    timeout 480 cargo test --locked --test it -- --test-threads 1 --include-ignored "$@" >>"$log" 2>&1 || true
     tail -n 5 "$log" | grep -q '^test result: ' || die "the tests did not come to their end, see $log"
+}
+
+# cases ENGINE PREFIX...: prints the names of tests that begin with a prefix, without the cases of the other engine.
+cases() {
+    local other=exec prefix
+    [[ $1 == exec ]] && other=app_server
+    for prefix in "${@:2}"; do
+        { grep "^$prefix" "$results/tests" || true; } | { grep -v "::$other\$" || true; }
+    done | sort -u
 }
 
 # has VERSION CHECK...: whether the doctor says so.
@@ -78,6 +87,7 @@ results=$root/.tools/compat
 rm -rf "$results"
 mkdir -p "$results"
 printf '%s\n' "${groups[@]}" >"$results/groups"
+cargo test --locked --test it -- --list 2>/dev/null | sed -n 's/: test$//p' >"$results/tests"
 
 for version in "${versions[@]}"; do
     folder=$tools/codex-$version
@@ -86,7 +96,7 @@ for version in "${versions[@]}"; do
     export CODEX_BIN
     say "asking Codex $version"
     doctor "$version"
-    tests "$results/$version.engine.log" --nocapture trust::environment::what_auto
+    tests "$results/$version.engine.log" --nocapture trust::environment::engine_rejected_by_auto
     engine=$(sed -n 's/.*auto takes "\([a-z-]*\)".*/\1/p' "$results/$version.engine.log")
     [[ -n $engine ]] || die "nobody says which engine \`auto\` takes, see $results/$version.engine.log"
     printf '%s\n' "$engine" >"$results/$version.engine"
@@ -102,12 +112,13 @@ for version in "${versions[@]}"; do
         chosen+=("${filters[@]}")
     done
     say "testing Codex $version over $engine (log: $results/$version.log)"
-    TEST_ENGINE=$engine tests "$results/$version.log" "${chosen[@]}"
+    mapfile -t chosen < <(cases "$engine" "${chosen[@]}")
+    tests "$results/$version.log" --exact "${chosen[@]}"
     # What nobody has explained may have been a machine that was too busy: once more.
     mapfile -t again < <(node "$root/scripts/compat.mjs" "$results" "$version" --failed)
     if ((${#again[@]})); then
         say "once more: ${again[*]}"
-        TEST_ENGINE=$engine tests "$results/$version.log" --exact "${again[@]}"
+        tests "$results/$version.log" --exact "${again[@]}"
     fi
 done
 

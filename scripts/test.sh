@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs all tests, through the real Codex CLI and with the official clients too. Installs what they need into .tools/.
-# Arguments go to `cargo test`: `scripts/test.sh --test it cancel`.
+# Runs all tests, including those that `cargo test` ignores because they need the real Codex CLI or the official clients.
+# Installs both into .tools/. Arguments go to `cargo test`: `scripts/test.sh --test it cancel`.
 set -euo pipefail
 
 # shellcheck source=scripts/setup.sh
@@ -9,24 +9,26 @@ set -euo pipefail
 need_rust
 need_node
 if [[ -n ${CODEX_BIN:-} ]]; then
-    say "codex: $CODEX_BIN, as CODEX_BIN says (the tests are written for $codex_version)"
+    say "codex: $CODEX_BIN, from CODEX_BIN (the tests are written for $codex_version)"
 else
-    # Not the one on PATH: what the tests say must not depend on the machine.
+    # The result must not depend on the CLI that the machine has on PATH.
     install_codex
     export CODEX_BIN=$codex
 fi
 install_clients
 
 cd "$root"
-# `cargo test` builds the fake codex and the saboteur only when it builds everything …
+# `cargo test --test it` does not build the examples that the tests run.
 cargo build --locked --example fake-codex --example saboteur
-if ((!$#)); then
-    # … and never runs an example's own tests, some of which talk to it.
+if (($# == 0)); then
+    # `cargo test` builds the examples but does not run their own tests.
     cargo test --locked --example fake-codex
 fi
-cargo test --locked "$@"
-if (($#)); then
-    # What was chosen may be a test of either engine.
-    exec env TEST_ENGINE=app-server cargo test --locked "$@"
-fi
-exec env TEST_ENGINE=app-server cargo test --locked --test it
+# The soak test takes minutes; scripts/soak.sh runs it.
+options=(--include-ignored --skip workers::soak)
+for argument in "$@"; do
+    if [[ $argument == -- ]]; then
+        exec cargo test --locked "$@" "${options[@]}"
+    fi
+done
+exec cargo test --locked "$@" -- "${options[@]}"

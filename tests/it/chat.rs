@@ -1,10 +1,13 @@
 //! One turn, four ways: gRPC and gRPC stream, HTTP and SSE say the same, over the fake codex and the real one.
 
-use crate::support::{
-    TestApp, ask,
-    engines::{Engine, echo, engine},
-    grpc::field,
-    http::{Answer, body, folded, whole},
+use crate::{
+    both_engines,
+    support::{
+        AppConfig, Engine, TestApp, ask,
+        grpc::field,
+        http::{Answer, body, folded, whole},
+        with_app,
+    },
 };
 use codex_api::pb::{self, chat_event::Event};
 use serde_json::json;
@@ -71,27 +74,34 @@ async fn events(app: &TestApp, request: pb::ChatRequest) -> Vec<pb::ChatEvent> {
     events
 }
 
-#[tokio::test]
-async fn all_ways_agree_over_the_fake_codex() {
-    let app = TestApp::fake(&[]).await;
-    let answer = four_ways(&app, "fake:echo", "wörld 🌍 \u{202e}x").await;
-    assert_eq!(answer.text, echo("wörld 🌍 \u{202e}x"));
-    assert_eq!(answer.finish_reason, "stop");
-    let answer = four_ways(&app, "fake:usage", "x").await;
-    assert!(answer.usage.iter().all(|count| *count > 0), "{answer:?}");
-    app.stop().await;
+both_engines!(answer_of_the_fake_is_equal_over_all_four_routes);
+async fn answer_of_the_fake_is_equal_over_all_four_routes(engine: Engine) {
+    with_app(AppConfig::fake(engine), async |app| {
+        let answer = four_ways(app, "fake:echo", "wörld 🌍 \u{202e}x").await;
+        assert_eq!(answer.text, engine.echo("wörld 🌍 \u{202e}x"));
+        assert_eq!(answer.finish_reason, "stop");
+        let answer = four_ways(app, "fake:usage", "x").await;
+        assert!(answer.usage.iter().all(|count| *count > 0), "{answer:?}");
+    })
+    .await;
 }
 
-#[tokio::test]
-async fn all_ways_agree_over_the_real_cli() {
-    let app = TestApp::real(&[]).await;
-    let prompt =
-        r#"@@[{"text":"Grüße, 世界 🌍","usage":{"input":120,"cached":100,"output":7,"reasoning":3}}]@@"#;
-    let answer = four_ways(&app, "gpt-5.5", prompt).await;
-    let expected =
-        Answer { text: "Grüße, 世界 🌍".into(), finish_reason: "stop".into(), usage: [120, 100, 7, 3] };
-    assert_eq!(answer, expected);
-    app.stop().await;
+both_engines!(
+    #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+    answer_of_the_real_cli_is_equal_over_all_four_routes
+);
+async fn answer_of_the_real_cli_is_equal_over_all_four_routes(engine: Engine) {
+    with_app(AppConfig::real(engine), async |app| {
+        let prompt =
+            r#"@@[{"text":"Grüße, 世界 🌍","usage":{"input":120,"cached":100,"output":7,"reasoning":3}}]@@"#;
+        let answer = four_ways(app, "gpt-5.5", prompt).await;
+        let expected =
+            Answer {
+                text: "Grüße, 世界 🌍".into(), finish_reason: "stop".into(), usage: [120, 100, 7, 3]
+            };
+        assert_eq!(answer, expected);
+    })
+    .await;
 }
 
 /// What a turn tells besides its answer.
@@ -119,41 +129,42 @@ impl Beside {
 }
 
 /// The same, of a turn of the fake codex that is asked for in all four ways.
-async fn told_alike(model: &str) -> (Answer, Beside) {
-    let app = TestApp::fake(&[]).await;
-    let answer = four_ways(&app, model, "x").await;
-    let beside = Beside::of_events(events(&app, ask(model, "x")).await);
-    let unary = app.grpc().await.chat(ask(model, "x")).await.unwrap().into_inner();
-    let reasoning = unary.choices[0].reasoning.clone();
-    assert_eq!(Beside { reasoning, items: unary.items, notices: unary.notices }, beside, "{model}: gRPC");
-    let http = app.complete(&body(model, "x")).await;
-    let thoughts = http["choices"][0]["message"]["reasoning_content"].as_str().unwrap_or_default();
-    assert_eq!(thoughts, beside.reasoning, "{model}: HTTP");
-    let chunks = app.stream(&body(model, "x")).await;
-    let thoughts = |chunk: &serde_json::Value| {
-        chunk.pointer("/choices/0/delta/reasoning_content")?.as_str().map(str::to_owned)
-    };
-    assert_eq!(chunks.iter().filter_map(thoughts).collect::<String>(), beside.reasoning, "{model}: SSE");
-    app.stop().await;
-    (answer, beside)
+async fn told_alike(engine: Engine, model: &str) -> (Answer, Beside) {
+    with_app(AppConfig::fake(engine), async |app| {
+        let answer = four_ways(app, model, "x").await;
+        let beside = Beside::of_events(events(app, ask(model, "x")).await);
+        let unary = app.grpc().await.chat(ask(model, "x")).await.unwrap().into_inner();
+        let reasoning = unary.choices[0].reasoning.clone();
+        assert_eq!(Beside { reasoning, items: unary.items, notices: unary.notices }, beside, "{model}: gRPC");
+        let http = app.complete(&body(model, "x")).await;
+        let thoughts = http["choices"][0]["message"]["reasoning_content"].as_str().unwrap_or_default();
+        assert_eq!(thoughts, beside.reasoning, "{model}: HTTP");
+        let chunks = app.stream(&body(model, "x")).await;
+        let thoughts = |chunk: &serde_json::Value| {
+            chunk.pointer("/choices/0/delta/reasoning_content")?.as_str().map(str::to_owned)
+        };
+        assert_eq!(chunks.iter().filter_map(thoughts).collect::<String>(), beside.reasoning, "{model}: SSE");
+        (answer, beside)
+    })
+    .await
 }
 
-#[tokio::test]
-async fn several_messages_are_one_text_in_all_ways() {
-    let (answer, _) = told_alike("fake:commentary").await;
+both_engines!(several_messages_are_joined_to_one_text_over_all_routes);
+async fn several_messages_are_joined_to_one_text_over_all_routes(engine: Engine) {
+    let (answer, _) = told_alike(engine, "fake:commentary").await;
     assert_eq!(answer.text, "First I look.\n\nThen I think.\n\nThe final answer.");
 }
 
-#[tokio::test]
-async fn thoughts_are_told_in_all_ways() {
-    let (answer, beside) = told_alike("fake:reasoning").await;
+both_engines!(reasoning_is_delivered_over_all_routes);
+async fn reasoning_is_delivered_over_all_routes(engine: Engine) {
+    let (answer, beside) = told_alike(engine, "fake:reasoning").await;
     assert_eq!(answer.text, "final answer");
     assert!(beside.reasoning.contains("what to say") && beside.reasoning.contains("still"), "{beside:?}");
 }
 
-#[tokio::test]
-async fn what_the_agent_does_is_told_in_all_ways() {
-    let (answer, beside) = told_alike("fake:items").await;
+both_engines!(agent_items_are_delivered_once_over_all_routes);
+async fn agent_items_are_delivered_once_over_all_routes(engine: Engine) {
+    let (answer, beside) = told_alike(engine, "fake:items").await;
     assert!(answer.text.ends_with("the end"), "{answer:?}");
     assert!(beside.items.len() >= 4, "{beside:?}");
     for item in &beside.items {
@@ -162,12 +173,12 @@ async fn what_the_agent_does_is_told_in_all_ways() {
     }
 }
 
-#[tokio::test]
-async fn a_history_that_codex_shortens_is_told_in_all_ways() {
-    if engine() == Engine::Exec {
+both_engines!(compaction_notice_is_delivered_over_all_routes);
+async fn compaction_notice_is_delivered_over_all_routes(engine: Engine) {
+    if engine == Engine::Exec {
         return; // Its process does not tell it.
     }
-    let (answer, beside) = told_alike("fake:compaction").await;
+    let (answer, beside) = told_alike(engine, "fake:compaction").await;
     assert!(!answer.text.is_empty(), "{answer:?}");
     assert!(!beside.notices.is_empty(), "{beside:?}");
 }
@@ -181,7 +192,7 @@ async fn thoughts(app: &TestApp, summary: &str) -> String {
         http["reasoning"] = json!({"summary": summary});
     }
     let asked = || {
-        let requests = app.upstream.as_ref().unwrap().requests();
+        let requests = app.upstream().requests();
         requests.last().unwrap().body["reasoning"]["summary"].as_str().unwrap_or("none").to_owned()
     };
     let told = app.grpc().await.chat(grpc).await.unwrap().into_inner().choices[0].reasoning.clone();
@@ -192,26 +203,30 @@ async fn thoughts(app: &TestApp, summary: &str) -> String {
     format!("{}: {told}", asked())
 }
 
-#[tokio::test]
-async fn thoughts_are_told_as_they_are_asked_for() {
-    let app = TestApp::real(&[]).await;
+both_engines!(
+    #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+    reasoning_summary_follows_the_request_and_the_setting
+);
+async fn reasoning_summary_follows_the_request_and_the_setting(engine: Engine) {
+    with_app(AppConfig::real(engine), async |app| {
     for (summary, told) in [
         ("", "auto: so it is"),
         ("concise", "concise: so it is"),
         ("detailed", "detailed: so it is"),
         ("none", "none: "),
     ] {
-        assert_eq!(thoughts(&app, summary).await, told);
+        assert_eq!(thoughts(app, summary).await, told);
     }
     let long = pb::ChatRequest { reasoning_summary: "long".into(), ..ask("gpt-5.5", "hi") };
     assert_eq!(field(&app.grpc_refused(long).await), "reasoning_summary");
     let long = json!({"model": "gpt-5.5", "messages": [{"role": "user", "content": "hi"}], "reasoning": {"summary": "long"}});
     let (status, error) = app.refused(&long).await;
     assert_eq!((status, &error["param"]), (400, &json!("reasoning.summary")), "{error}");
-    app.stop().await;
+    }).await;
 
-    let app = TestApp::real(&[("CODEX_MODEL_REASONING_SUMMARY", "none")]).await;
-    assert_eq!(thoughts(&app, "").await, "none: ");
-    assert_eq!(thoughts(&app, "auto").await, "auto: so it is");
-    app.stop().await;
+    with_app(AppConfig::real(engine).env("CODEX_MODEL_REASONING_SUMMARY", "none"), async |app| {
+        assert_eq!(thoughts(app, "").await, "none: ");
+        assert_eq!(thoughts(app, "auto").await, "auto: so it is");
+    })
+    .await;
 }

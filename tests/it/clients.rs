@@ -5,7 +5,10 @@ use std::{path::Path, process::Stdio, time::Duration};
 
 use tokio::process::Command;
 
-use crate::support::TestApp;
+use crate::{
+    both_engines,
+    support::{AppConfig, Engine, TestApp, with_app},
+};
 
 /// The scripts give up by themselves after 300 s.
 const PATIENCE: Duration = Duration::from_secs(330);
@@ -22,22 +25,26 @@ fn installed(variable: &str) -> String {
 }
 
 /// Runs one script against a server of its own, over the engine that the tests run over.
-async fn run(interpreter: &str, script: &str) {
-    let app = TestApp::real(&[("CODEX_GATEWAY_TOKEN", TOKEN)]).await;
-    let succeeded = script_succeeds(interpreter, script, &app, None).await;
-    app.stop().await;
-    assert!(succeeded, "{script} failed");
+async fn run(engine: Engine, interpreter: &str, script: &str) {
+    with_app(AppConfig::real(engine).token(TOKEN), async |app| {
+        let succeeded = script_succeeds(interpreter, script, app, None).await;
+        assert!(succeeded, "{script} failed");
+    })
+    .await;
 }
 
 /// Runs one script against the engine that has client tools. The other server is what a restart leaves: the same, but
 /// it remembers nothing.
 async fn run_with_tools(interpreter: &str, script: &str) {
-    let settings = [("CODEX_GATEWAY_TOKEN", TOKEN), ("CODEX_ENGINE", "app-server")];
-    let (app, restarted) = (TestApp::real(&settings).await, TestApp::real(&settings).await);
-    let succeeded = script_succeeds(interpreter, script, &app, Some(&restarted)).await;
-    app.stop().await;
-    restarted.stop().await;
-    assert!(succeeded, "{script} failed");
+    let config = || AppConfig::real(Engine::AppServer).token(TOKEN);
+    with_app(config(), async |app| {
+        with_app(config(), async |restarted| {
+            let succeeded = script_succeeds(interpreter, script, app, Some(restarted)).await;
+            assert!(succeeded, "{script} failed");
+        })
+        .await;
+    })
+    .await;
 }
 
 /// A script says what is wrong by its output and its exit code.
@@ -70,32 +77,44 @@ async fn script_succeeds(
     output.status.success()
 }
 
-#[tokio::test]
-async fn openai_python() {
-    run("TEST_PYTHON", "openai_python.py").await;
+both_engines!(
+    #[ignore = "needs the official clients and the real Codex CLI: run ./scripts/test.sh"]
+    openai_python_passes_its_checks
+);
+async fn openai_python_passes_its_checks(engine: Engine) {
+    run(engine, "TEST_PYTHON", "openai_python_passes_its_checks.py").await;
+}
+
+both_engines!(
+    #[ignore = "needs the official clients and the real Codex CLI: run ./scripts/test.sh"]
+    openai_node_passes_its_checks
+);
+async fn openai_node_passes_its_checks(engine: Engine) {
+    run(engine, "TEST_NODE", "openai_node_passes_its_checks.mjs").await;
+}
+
+both_engines!(
+    #[ignore = "needs the official clients and the real Codex CLI: run ./scripts/test.sh"]
+    grpc_python_passes_its_checks
+);
+async fn grpc_python_passes_its_checks(engine: Engine) {
+    run(engine, "TEST_PYTHON", "grpc_python_passes_its_checks.py").await;
 }
 
 #[tokio::test]
-async fn openai_node() {
-    run("TEST_NODE", "openai_node.mjs").await;
-}
-
-#[tokio::test]
-async fn grpc_python() {
-    run("TEST_PYTHON", "grpc_python.py").await;
-}
-
-#[tokio::test]
-async fn tools_of_openai_python() {
+#[ignore = "needs the official clients and the real Codex CLI: run ./scripts/test.sh"]
+async fn openai_python_with_tools_passes_its_checks() {
     run_with_tools("TEST_PYTHON", "tools_python.py").await;
 }
 
 #[tokio::test]
-async fn tools_of_openai_node() {
+#[ignore = "needs the official clients and the real Codex CLI: run ./scripts/test.sh"]
+async fn openai_node_with_tools_passes_its_checks() {
     run_with_tools("TEST_NODE", "tools_node.mjs").await;
 }
 
 #[tokio::test]
-async fn openai_agents() {
+#[ignore = "needs the official clients and the real Codex CLI: run ./scripts/test.sh"]
+async fn openai_agents_with_tools_passes_its_checks() {
     run_with_tools("TEST_PYTHON", "agents_python.py").await;
 }

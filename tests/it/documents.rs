@@ -96,12 +96,12 @@ fn configuration_page_lists_every_setting() {
 }
 
 #[test]
-fn the_env_example_lists_every_setting() {
+fn env_example_lists_every_setting() {
     same_document(".env.example", &read(".env.example"), &env_example());
 }
 
 #[test]
-fn the_help_lists_every_setting_for_every_command() {
+fn help_of_every_command_lists_every_setting() {
     let mut whole = cli::command().term_width(10_000);
     whole.build();
     for name in [None, Some("serve"), Some("doctor")] {
@@ -229,7 +229,7 @@ async fn errors_page_lists_every_error() {
 }
 
 #[test]
-fn pinned_versions_and_the_test_command_are_named_once() {
+fn pinned_versions_are_equal_in_all_files() {
     let readme = read("README.md");
     let pinned: Value = serde_json::from_str(&read("scripts/tools/codex/package.json")).unwrap();
     let codex = pinned["dependencies"]["@openai/codex"].as_str().unwrap();

@@ -13,12 +13,12 @@ use tonic_types::StatusExt;
 use codex_api::pb::notice;
 
 use crate::{
-    eventually,
+    both_engines, eventually,
     support::{
-        Codex, SOON, TestApp, ask,
-        engines::{Engine, engine},
+        AppConfig, Codex, Engine, SOON, TestApp, ask,
         http::{body, notices, streamed},
         program::Program,
+        with_app,
     },
 };
 
@@ -187,7 +187,7 @@ async fn check(app: &TestApp, row: &Row, model: &str, text: &str) {
     check_error(status, &error, row, &context);
     let mut streaming = body(model, text);
     streaming["stream"] = true.into();
-    if row.late && engine() == Engine::AppServer {
+    if row.late && app.engine == Engine::AppServer {
         let (chunks, done) = app.stream_to_its_end(&streaming).await;
         assert!(!done, "{context}: {chunks:?}");
         let (last, said) = chunks.split_last().unwrap();
@@ -217,149 +217,182 @@ fn check_error(status: u16, error: &Value, row: &Row, context: &str) {
     assert_eq!(error["code"], row.code, "{context}: {error}");
 }
 
-#[tokio::test]
-async fn every_failure_of_the_fake_codex_over_both_doors() {
-    let app = TestApp::fake(&[("CODEX_MAX_CONCURRENCY", "4")]).await;
-    let own = match engine() {
-        Engine::Exec => FAKE_EXEC,
-        Engine::AppServer => FAKE_APP_SERVER,
-    };
-    for row in FAKE.iter().chain(own) {
-        check(&app, row, row.scenario, "hi").await;
-    }
-    app.stop().await;
-}
-
-#[tokio::test]
-async fn failures_through_the_real_cli_over_both_doors() {
-    let app = TestApp::real(&[("CODEX_MAX_CONCURRENCY", "4"), ("CODEX_UPSTREAM_RETRIES", "0")]).await;
-    for row in REAL {
-        check(&app, row, "gpt-5.5", row.scenario).await;
-    }
-    app.stop().await;
-}
-
-#[tokio::test]
-async fn a_dead_upstream_is_not_waited_for() {
-    let app = TestApp::real(&[("CODEX_UPSTREAM_RETRIES", "1")]).await;
-    let mut app = app;
-    drop(app.upstream.take());
-    check(&app, &row("dead", UPSTREAM, UPSTREAM_HTTP), "gpt-5.5", "hello").await;
-    app.stop().await;
-}
-
-#[tokio::test]
-async fn a_retry_heals_what_it_can_and_is_told() {
-    let app = TestApp::real(&[("CODEX_UPSTREAM_RETRIES", "2")]).await;
-    let prompt = r#"@@{"status":500,"times":1,"then":{"text":"healed"}}@@"#;
-    let answer = app.complete(&body("gpt-5.5", prompt)).await;
-    assert_eq!(answer["choices"][0]["message"]["content"], "healed");
-    app.stop().await;
-
-    let app = TestApp::fake(&[]).await;
-    let response = app.grpc().await.chat(ask("fake:reconnect:2:ok", "hi")).await.unwrap().into_inner();
-    let retries: Vec<_> = response.notices.iter().filter(|n| n.message.starts_with("Reconnecting")).collect();
-    assert_eq!(retries.len(), 2, "{:?}", response.notices);
-    // The other door says the same, where no SDK minds.
-    let request = body("fake:reconnect:2:ok", "hi");
-    let whole = app.complete(&request).await;
-    let stream = app.post(&streamed(request)).await.text().await.unwrap();
-    for shown in [whole["codex"]["notices"].as_array().unwrap(), &notices(&stream)] {
-        let told =
-            |notice: &Value| (notice["kind"] == "retry", notice["message"].as_str().unwrap().to_owned());
-        let expected = response.notices.iter().map(|n| (n.kind() == notice::Kind::Retry, n.message.clone()));
-        assert_eq!(shown.iter().map(told).collect::<Vec<_>>(), expected.collect::<Vec<_>>());
-    }
-    app.stop().await;
-}
-
-#[tokio::test]
-async fn an_answer_cut_upstream_is_an_answer() {
-    let app = TestApp::fake(&[]).await;
-    for (scenario, reason) in [("incomplete-length", "length"), ("incomplete-filter", "content_filter")] {
-        let answer = app.complete(&body(&format!("fake:failed:{scenario}"), "hi")).await;
-        assert_eq!(answer["choices"][0]["finish_reason"], reason);
-        assert_eq!(answer["choices"][0]["message"]["content"], "the beginning of");
-    }
-    app.stop().await;
-    let app = TestApp::real(&[]).await;
-    for (word, reason) in [("max_output_tokens", "length"), ("content_filter", "content_filter")] {
-        let prompt = format!(r#"@@{{"text":"the beginning","incomplete":"{word}"}}@@"#);
-        let answer = app.complete(&body("gpt-5.5", &prompt)).await;
-        assert_eq!(answer["choices"][0]["finish_reason"], reason, "{answer}");
-        assert_eq!(answer["choices"][0]["message"]["content"], "the beginning");
-    }
-    app.stop().await;
-}
-
-#[tokio::test]
-async fn a_failure_after_the_first_text_ends_the_stream_without_done() {
-    let app = TestApp::fake(&[]).await;
-    // `fake:slow` speaks at once and then pauses beyond the request's time.
-    let response = reqwest::Client::new()
-        .post(app.url("/v1/chat/completions"))
-        .header("x-codex-timeout-seconds", "0.5")
-        .json(&serde_json::json!({"model": "fake:slow:400", "stream": true,
-            "messages": [{"role": "user", "content": "hi"}]}))
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(response.status(), 200);
-    let text = response.text().await.unwrap();
-    let last = text.trim_end().rsplit("\n\n").next().unwrap();
-    let error: Value = serde_json::from_str(last.strip_prefix("data: ").unwrap()).unwrap();
-    assert_eq!(error["error"]["code"], "timeout", "{text}");
-    assert!(!text.contains("[DONE]"));
-    app.stop().await;
-}
-
-#[tokio::test]
-async fn deadlines_of_all_three_kinds_end_the_turn() {
-    let app = TestApp::fake(&[("CODEX_TIMEOUT_SECONDS", "1")]).await;
-    let (status, error) = app.refused(&body("fake:hang", "hi")).await;
-    assert_eq!((status, error["code"].as_str()), (504, Some("timeout")));
-
-    let mut request = ask("fake:hang", "hi");
-    request.timeout = Some(prost_types::Duration { seconds: 0, nanos: 200_000_000 });
-    let status = app.grpc().await.chat(request).await.unwrap_err();
-    assert_eq!(status.code(), Code::DeadlineExceeded);
-    assert!(status.message().contains("the request's own timeout"), "{status:?}");
-
-    // A client that sends the header but would wait for ever.
-    let mut call = tonic::Request::new(ask("fake:slow:150", "hi"));
-    call.metadata_mut().insert("grpc-timeout", "400m".parse().unwrap());
-    let mut stream = app.grpc().await.stream_chat(call).await.unwrap().into_inner();
-    let status = loop {
-        match stream.message().await {
-            Ok(event) => assert!(event.is_some(), "the stream ended well"),
-            Err(status) => break status,
+both_engines!(failures_of_the_fake_are_mapped_at_both_doors);
+async fn failures_of_the_fake_are_mapped_at_both_doors(engine: Engine) {
+    with_app(AppConfig::fake(engine).max_concurrency(4), async |app| {
+        let own = match engine {
+            Engine::Exec => FAKE_EXEC,
+            Engine::AppServer => FAKE_APP_SERVER,
+        };
+        for row in FAKE.iter().chain(own) {
+            check(app, row, row.scenario, "hi").await;
         }
-    };
-    assert_eq!(status.code(), Code::DeadlineExceeded);
-    app.stop().await;
+    })
+    .await;
 }
 
-#[tokio::test]
-async fn a_queue_that_is_full_refuses_at_once_and_says_when_to_come_back() {
-    let app = TestApp::fake(&[("CODEX_MAX_CONCURRENCY", "1"), ("CODEX_MAX_QUEUE", "0")]).await;
-    let mut holder = app.grpc().await.stream_chat(ask("fake:slow:50", "hi")).await.unwrap().into_inner();
-    holder.message().await.unwrap();
-    let response = app.post(&body("fake:echo", "hi")).await;
-    assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
-    assert!(response.headers().contains_key("retry-after"));
-    let error: Value = response.json().await.unwrap();
-    assert_eq!(error["error"]["code"], "overloaded");
-    let status = app.grpc().await.chat(ask("fake:echo", "hi")).await.unwrap_err();
-    assert_eq!(status.code(), Code::ResourceExhausted);
-    let delay = status.get_error_details().retry_info().and_then(|info| info.retry_delay);
-    assert!(delay.is_some_and(|delay| delay >= Duration::from_secs(1)), "{delay:?}");
-    while holder.message().await.unwrap().is_some() {}
-    app.stop().await;
+both_engines!(
+    #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+    failures_of_the_real_cli_are_mapped_at_both_doors
+);
+async fn failures_of_the_real_cli_are_mapped_at_both_doors(engine: Engine) {
+    with_app(AppConfig::real(engine).max_concurrency(4).upstream_retries(0), async |app| {
+        for row in REAL {
+            check(app, row, "gpt-5.5", row.scenario).await;
+        }
+    })
+    .await;
 }
 
-#[tokio::test]
-async fn why_the_upstream_refuses_the_login_is_known_to_the_operator() {
-    let mut server = Program::new(Codex::Real).serve(&["serve", "--demo"]).await;
+both_engines!(
+    #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+    unreachable_upstream_fails_the_turn
+);
+async fn unreachable_upstream_fails_the_turn(engine: Engine) {
+    with_app(AppConfig::real(engine).upstream_retries(1), async |app| {
+        app.close_upstream();
+        check(app, &row("dead", UPSTREAM, UPSTREAM_HTTP), "gpt-5.5", "hello").await;
+    })
+    .await;
+}
+
+both_engines!(
+    #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+    failed_request_of_the_real_cli_is_retried
+);
+async fn failed_request_of_the_real_cli_is_retried(engine: Engine) {
+    with_app(AppConfig::real(engine).upstream_retries(2), async |app| {
+        let prompt = r#"@@{"status":500,"times":1,"then":{"text":"healed"}}@@"#;
+        let answer = app.complete(&body("gpt-5.5", prompt)).await;
+        assert_eq!(answer["choices"][0]["message"]["content"], "healed");
+    })
+    .await;
+}
+
+both_engines!(retry_notices_of_the_fake_are_delivered_at_both_doors);
+async fn retry_notices_of_the_fake_are_delivered_at_both_doors(engine: Engine) {
+    with_app(AppConfig::fake(engine), async |app| {
+        let response = app.grpc().await.chat(ask("fake:reconnect:2:ok", "hi")).await.unwrap().into_inner();
+        let retries: Vec<_> =
+            response.notices.iter().filter(|n| n.message.starts_with("Reconnecting")).collect();
+        assert_eq!(retries.len(), 2, "{:?}", response.notices);
+        // The other door says the same, where no SDK minds.
+        let request = body("fake:reconnect:2:ok", "hi");
+        let whole = app.complete(&request).await;
+        let stream = app.post(&streamed(request)).await.text().await.unwrap();
+        for shown in [whole["codex"]["notices"].as_array().unwrap(), &notices(&stream)] {
+            let told =
+                |notice: &Value| (notice["kind"] == "retry", notice["message"].as_str().unwrap().to_owned());
+            let expected =
+                response.notices.iter().map(|n| (n.kind() == notice::Kind::Retry, n.message.clone()));
+            assert_eq!(shown.iter().map(told).collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+        }
+    })
+    .await;
+}
+
+both_engines!(incomplete_response_of_the_fake_is_delivered_with_its_finish_reason);
+async fn incomplete_response_of_the_fake_is_delivered_with_its_finish_reason(engine: Engine) {
+    with_app(AppConfig::fake(engine), async |app| {
+        for (scenario, reason) in [("incomplete-length", "length"), ("incomplete-filter", "content_filter")] {
+            let answer = app.complete(&body(&format!("fake:failed:{scenario}"), "hi")).await;
+            assert_eq!(answer["choices"][0]["finish_reason"], reason);
+            assert_eq!(answer["choices"][0]["message"]["content"], "the beginning of");
+        }
+    })
+    .await;
+}
+
+both_engines!(
+    #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+    incomplete_response_of_the_real_cli_is_delivered_with_its_finish_reason
+);
+async fn incomplete_response_of_the_real_cli_is_delivered_with_its_finish_reason(engine: Engine) {
+    with_app(AppConfig::real(engine), async |app| {
+        for (word, reason) in [("max_output_tokens", "length"), ("content_filter", "content_filter")] {
+            let prompt = format!(r#"@@{{"text":"the beginning","incomplete":"{word}"}}@@"#);
+            let answer = app.complete(&body("gpt-5.5", &prompt)).await;
+            assert_eq!(answer["choices"][0]["finish_reason"], reason, "{answer}");
+            assert_eq!(answer["choices"][0]["message"]["content"], "the beginning");
+        }
+    })
+    .await;
+}
+
+both_engines!(failure_after_the_first_text_ends_the_stream_without_done);
+async fn failure_after_the_first_text_ends_the_stream_without_done(engine: Engine) {
+    with_app(AppConfig::fake(engine), async |app| {
+        // `fake:slow` speaks at once and then pauses beyond the request's time.
+        let response = reqwest::Client::new()
+            .post(app.url("/v1/chat/completions"))
+            .header("x-codex-timeout-seconds", "0.5")
+            .json(&serde_json::json!({"model": "fake:slow:400", "stream": true,
+            "messages": [{"role": "user", "content": "hi"}]}))
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(response.status(), 200);
+        let text = response.text().await.unwrap();
+        let last = text.trim_end().rsplit("\n\n").next().unwrap();
+        let error: Value = serde_json::from_str(last.strip_prefix("data: ").unwrap()).unwrap();
+        assert_eq!(error["error"]["code"], "timeout", "{text}");
+        assert!(!text.contains("[DONE]"));
+    })
+    .await;
+}
+
+both_engines!(deadline_of_each_kind_ends_the_turn);
+async fn deadline_of_each_kind_ends_the_turn(engine: Engine) {
+    with_app(AppConfig::fake(engine).timeout_seconds(1.0), async |app| {
+        let (status, error) = app.refused(&body("fake:hang", "hi")).await;
+        assert_eq!((status, error["code"].as_str()), (504, Some("timeout")));
+
+        let mut request = ask("fake:hang", "hi");
+        request.timeout = Some(prost_types::Duration { seconds: 0, nanos: 200_000_000 });
+        let status = app.grpc().await.chat(request).await.unwrap_err();
+        assert_eq!(status.code(), Code::DeadlineExceeded);
+        assert!(status.message().contains("the request's own timeout"), "{status:?}");
+
+        // A client that sends the header but would wait for ever.
+        let mut call = tonic::Request::new(ask("fake:slow:150", "hi"));
+        call.metadata_mut().insert("grpc-timeout", "400m".parse().unwrap());
+        let mut stream = app.grpc().await.stream_chat(call).await.unwrap().into_inner();
+        let status = loop {
+            match stream.message().await {
+                Ok(event) => assert!(event.is_some(), "the stream ended well"),
+                Err(status) => break status,
+            }
+        };
+        assert_eq!(status.code(), Code::DeadlineExceeded);
+    })
+    .await;
+}
+
+both_engines!(full_queue_refuses_with_a_retry_delay);
+async fn full_queue_refuses_with_a_retry_delay(engine: Engine) {
+    with_app(AppConfig::fake(engine).max_concurrency(1).max_queue(0), async |app| {
+        let mut holder = app.grpc().await.stream_chat(ask("fake:slow:50", "hi")).await.unwrap().into_inner();
+        holder.message().await.unwrap();
+        let response = app.post(&body("fake:echo", "hi")).await;
+        assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert!(response.headers().contains_key("retry-after"));
+        let error: Value = response.json().await.unwrap();
+        assert_eq!(error["error"]["code"], "overloaded");
+        let status = app.grpc().await.chat(ask("fake:echo", "hi")).await.unwrap_err();
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        let delay = status.get_error_details().retry_info().and_then(|info| info.retry_delay);
+        assert!(delay.is_some_and(|delay| delay >= Duration::from_secs(1)), "{delay:?}");
+        while holder.message().await.unwrap().is_some() {}
+    })
+    .await;
+}
+
+both_engines!(
+    #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+    refused_login_is_logged_with_the_upstream_message
+);
+async fn refused_login_is_logged_with_the_upstream_message(engine: Engine) {
+    let mut server = Program::new(Codex::Real, engine).serve(&["serve", "--demo"]).await;
     let http = reqwest::Client::new();
     for (status, words, told) in [
         (401, "Missing scopes: api.write", false),
@@ -379,16 +412,21 @@ async fn why_the_upstream_refuses_the_login_is_known_to_the_operator() {
     assert_eq!(server.code(SOON).await, Some(0));
 }
 
-#[tokio::test]
-async fn when_to_come_back_is_told_where_codex_tells_it() {
-    let app = TestApp::real(&[("CODEX_UPSTREAM_RETRIES", "0")]).await;
-    let failed = r#"@@{"failed":{"code":"rate_limit_exceeded","message":"Please try again in 3.2s."}}@@"#;
-    let refused = r#"@@{"status":429,"headers":{"retry-after":"7"},"body":{"error":{"message":"slow"}}}@@"#;
-    for (prompt, told) in [(failed, Some("4")), (refused, None)] {
-        let response = app.post(&body("gpt-5.5", prompt)).await;
-        assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
-        let delay = response.headers().get("retry-after").map(|delay| delay.to_str().unwrap());
-        assert_eq!(delay, told, "the README says when");
-    }
-    app.stop().await;
+both_engines!(
+    #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+    rate_limit_carries_the_retry_delay_of_codex
+);
+async fn rate_limit_carries_the_retry_delay_of_codex(engine: Engine) {
+    with_app(AppConfig::real(engine).upstream_retries(0), async |app| {
+        let failed = r#"@@{"failed":{"code":"rate_limit_exceeded","message":"Please try again in 3.2s."}}@@"#;
+        let refused =
+            r#"@@{"status":429,"headers":{"retry-after":"7"},"body":{"error":{"message":"slow"}}}@@"#;
+        for (prompt, told) in [(failed, Some("4")), (refused, None)] {
+            let response = app.post(&body("gpt-5.5", prompt)).await;
+            assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+            let delay = response.headers().get("retry-after").map(|delay| delay.to_str().unwrap());
+            assert_eq!(delay, told, "the README says when");
+        }
+    })
+    .await;
 }

@@ -3,7 +3,10 @@
 use codex_api::pb::{self, response_format::Format};
 use serde_json::{Value, json};
 
-use crate::support::{TestApp, ask, http::streamed};
+use crate::{
+    both_engines,
+    support::{AppConfig, Engine, TestApp, ask, http::streamed, with_app},
+};
 
 /// Keys in an order that is not the alphabet's: a model fills in what comes first before what follows from it.
 fn schema() -> Value {
@@ -15,37 +18,44 @@ fn schema() -> Value {
 
 /// Asserts that the last request to the model has the schema, key by key.
 fn has_schema(app: &TestApp) {
-    let requests = app.upstream.as_ref().unwrap().requests();
+    let requests = app.upstream().requests();
     let format = &requests.last().unwrap().body["text"]["format"];
     assert_eq!(format["type"], "json_schema");
     assert_eq!(format["schema"].to_string(), schema().to_string());
 }
 
-#[tokio::test]
-async fn the_keys_of_a_schema_keep_their_order_on_the_way_to_the_model() {
-    let app = TestApp::real(&[]).await;
-    let format = json!({"name": "verdict", "description": "MINE", "schema": schema()});
-    let body = json!({"model": "gpt-5.5", "messages": [{"role": "user", "content": "hi"}],
+both_engines!(
+    #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+    output_schema_reaches_the_model_with_its_key_order
+);
+async fn output_schema_reaches_the_model_with_its_key_order(engine: Engine) {
+    with_app(AppConfig::real(engine), async |app| {
+        let format = json!({"name": "verdict", "description": "MINE", "schema": schema()});
+        let body = json!({"model": "gpt-5.5", "messages": [{"role": "user", "content": "hi"}],
         "response_format": {"type": "json_schema", "json_schema": format}});
-    for body in [body.clone(), streamed(body)] {
-        let response = app.post(&body).await;
-        assert_eq!(response.status(), 200);
-        let ignored = response.headers()["x-codex-ignored-params"].to_str().unwrap().to_owned();
-        assert_eq!(ignored, "response_format.json_schema.description");
-        response.bytes().await.unwrap();
-        has_schema(&app);
-    }
+        for body in [body.clone(), streamed(body)] {
+            let response = app.post(&body).await;
+            assert_eq!(response.status(), 200);
+            let ignored = response.headers()["x-codex-ignored-params"].to_str().unwrap().to_owned();
+            assert_eq!(ignored, "response_format.json_schema.description");
+            response.bytes().await.unwrap();
+            has_schema(app);
+        }
 
-    let format =
-        pb::JsonSchemaFormat { name: "verdict".into(), schema: schema().to_string(), ..Default::default() };
-    let format = pb::ResponseFormat { format: Some(Format::JsonSchema(format)) };
-    let request = pb::ChatRequest { response_format: Some(format), ..ask("gpt-5.5", "hello") };
-    let answer = app.grpc().await.chat(request).await.unwrap().into_inner();
-    has_schema(&app);
-    // The scripted model answers in the order of the schema.
-    let text = &answer.choices[0].text;
-    let keys: Vec<String> =
-        serde_json::from_str::<serde_json::Map<String, Value>>(text).unwrap().keys().cloned().collect();
-    assert_eq!(keys, ["reasoning", "answer", "also"], "{text}");
-    app.stop().await;
+        let format = pb::JsonSchemaFormat {
+            name: "verdict".into(),
+            schema: schema().to_string(),
+            ..Default::default()
+        };
+        let format = pb::ResponseFormat { format: Some(Format::JsonSchema(format)) };
+        let request = pb::ChatRequest { response_format: Some(format), ..ask("gpt-5.5", "hello") };
+        let answer = app.grpc().await.chat(request).await.unwrap().into_inner();
+        has_schema(app);
+        // The scripted model answers in the order of the schema.
+        let text = &answer.choices[0].text;
+        let keys: Vec<String> =
+            serde_json::from_str::<serde_json::Map<String, Value>>(text).unwrap().keys().cloned().collect();
+        assert_eq!(keys, ["reasoning", "answer", "also"], "{text}");
+    })
+    .await;
 }

@@ -10,17 +10,16 @@ use tonic::{Code, Request, Status, transport::Channel};
 use tonic_types::StatusExt;
 
 use crate::{
-    eventually,
+    both_engines, eventually,
     support::{
-        TestApp, ask,
-        engines::echo,
+        AppConfig, Codex, Engine, TestApp, ask,
         grpc::{all, answers, kind},
         http::{body, chunks, folded, streamed, whole},
+        with_app,
     },
 };
 
 const CLIENTS: usize = 50;
-const SETTINGS: &[(&str, &str)] = &[("CODEX_MAX_CONCURRENCY", "2"), ("CODEX_MAX_QUEUE", "10")];
 const PLACES: usize = 12;
 
 /// How much later than its deadline an answer may be on a busy machine.
@@ -55,13 +54,14 @@ struct Client {
     deadline: Option<Duration>,
     url: String,
     channel: Channel,
+    engine: Engine,
 }
 
 impl Client {
     /// What a right answer says.
     fn expected(&self) -> String {
         match self.task {
-            Task::Fake("fake:echo") => echo(&self.marker()),
+            Task::Fake("fake:echo") => self.engine.echo(&self.marker()),
             Task::Real => self.marker(),
             Task::Fake(_) => (0..5).map(|n| format!("message {n}")).collect::<Vec<_>>().join("\n\n"),
         }
@@ -157,6 +157,10 @@ fn of_status(status: &Status) -> Outcome {
     }
 }
 
+fn config(codex: Codex, engine: Engine) -> AppConfig {
+    AppConfig::new(codex, engine).max_concurrency(2).max_queue(10)
+}
+
 async fn clients(app: &TestApp) -> Vec<Client> {
     let channel = app.channel().await;
     let client = |number| Client {
@@ -165,6 +169,7 @@ async fn clients(app: &TestApp) -> Vec<Client> {
         deadline: None,
         url: app.url("/v1/chat/completions"),
         channel: channel.clone(),
+        engine: app.engine,
     };
     (0..CLIENTS).map(client).collect()
 }
@@ -180,32 +185,38 @@ async fn all_at_once(clients: Vec<Client>) -> Vec<(Client, Outcome)> {
     asking.join_all().await
 }
 
-async fn nothing_is_left(app: TestApp) {
+async fn nothing_is_left(app: &TestApp) {
     eventually!("nobody runs and nobody waits", {
         let status = app.status().await;
         status.running_turns + status.waiting_turns == 0
     });
-    app.stop().await;
 }
 
-#[tokio::test]
-async fn every_answer_is_right_or_a_clear_later() {
-    let app = TestApp::fake(SETTINGS).await;
-    let clients = clients(&app).await;
-    right_or_later(app, clients).await;
+both_engines!(overload_of_the_fake_serves_or_refuses_each_client);
+async fn overload_of_the_fake_serves_or_refuses_each_client(engine: Engine) {
+    with_app(config(Codex::Fake, engine), async |app| {
+        let clients = clients(app).await;
+        right_or_later(app, clients).await;
+    })
+    .await;
 }
 
-#[tokio::test]
-async fn every_answer_of_the_real_cli_is_right_or_a_clear_later() {
-    let app = TestApp::real(SETTINGS).await;
-    let mut clients = clients(&app).await;
-    for client in &mut clients {
-        client.task = Task::Real;
-    }
-    right_or_later(app, clients).await;
+both_engines!(
+    #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+    overload_of_the_real_cli_serves_or_refuses_each_client
+);
+async fn overload_of_the_real_cli_serves_or_refuses_each_client(engine: Engine) {
+    with_app(config(Codex::Real, engine), async |app| {
+        let mut clients = clients(app).await;
+        for client in &mut clients {
+            client.task = Task::Real;
+        }
+        right_or_later(app, clients).await;
+    })
+    .await;
 }
 
-async fn right_or_later(app: TestApp, clients: Vec<Client>) {
+async fn right_or_later(app: &TestApp, clients: Vec<Client>) {
     let outcomes = all_at_once(clients).await;
     assert_eq!(outcomes.len(), CLIENTS);
     let mut served = 0;
@@ -224,34 +235,36 @@ async fn right_or_later(app: TestApp, clients: Vec<Client>) {
     nothing_is_left(app).await;
 }
 
-#[tokio::test]
-async fn nobody_waits_past_a_deadline() {
-    let app = TestApp::fake(SETTINGS).await;
-    let mut clients = clients(&app).await;
-    for client in &mut clients {
-        client.task = Task::Fake("fake:hang");
-        client.deadline = Some(DEADLINE);
-    }
-    // One of each way has no deadline and patience: it is served when the others have given up.
-    let mut patient: Vec<Client> = clients.drain(..4).collect();
-    for client in &mut patient {
-        client.task = Task::Fake("fake:echo");
-        client.deadline = None;
-    }
-    let impatient = tokio::spawn(all_at_once(clients));
-    for (client, outcome) in all_until_served(patient).await {
-        assert_eq!(outcome, Outcome::Served(client.expected()));
-    }
-    let mut over = 0;
-    for (client, outcome) in impatient.await.unwrap() {
-        match outcome {
-            Outcome::Served(text) => panic!("client {}: {text}", client.number),
-            Outcome::Later(_) => {}
-            Outcome::TimeOver => over += 1,
+both_engines!(overload_with_deadlines_answers_each_client_in_time);
+async fn overload_with_deadlines_answers_each_client_in_time(engine: Engine) {
+    with_app(config(Codex::Fake, engine), async |app| {
+        let mut clients = clients(app).await;
+        for client in &mut clients {
+            client.task = Task::Fake("fake:hang");
+            client.deadline = Some(DEADLINE);
         }
-    }
-    assert!(over >= 2, "those that ran: {over}");
-    nothing_is_left(app).await;
+        // One of each way has no deadline and patience: it is served when the others have given up.
+        let mut patient: Vec<Client> = clients.drain(..4).collect();
+        for client in &mut patient {
+            client.task = Task::Fake("fake:echo");
+            client.deadline = None;
+        }
+        let impatient = tokio::spawn(all_at_once(clients));
+        for (client, outcome) in all_until_served(patient).await {
+            assert_eq!(outcome, Outcome::Served(client.expected()));
+        }
+        let mut over = 0;
+        for (client, outcome) in impatient.await.unwrap() {
+            match outcome {
+                Outcome::Served(text) => panic!("client {}: {text}", client.number),
+                Outcome::Later(_) => {}
+                Outcome::TimeOver => over += 1,
+            }
+        }
+        assert!(over >= 2, "those that ran: {over}");
+        nothing_is_left(app).await;
+    })
+    .await;
 }
 
 /// Each asks again until it is served, as the server says, but in a hurry.
@@ -270,13 +283,15 @@ async fn all_until_served(clients: Vec<Client>) -> Vec<(Client, Outcome)> {
     tokio::time::timeout(crate::support::SOON, asking.join_all()).await.unwrap()
 }
 
-#[tokio::test]
-async fn who_comes_again_is_served() {
-    let app = TestApp::fake(SETTINGS).await;
-    let outcomes = all_until_served(clients(&app).await).await;
-    assert_eq!(outcomes.len(), CLIENTS);
-    for (client, outcome) in outcomes {
-        assert_eq!(outcome, Outcome::Served(client.expected()), "client {}", client.number);
-    }
-    nothing_is_left(app).await;
+both_engines!(overload_with_retries_serves_each_client);
+async fn overload_with_retries_serves_each_client(engine: Engine) {
+    with_app(config(Codex::Fake, engine), async |app| {
+        let outcomes = all_until_served(clients(app).await).await;
+        assert_eq!(outcomes.len(), CLIENTS);
+        for (client, outcome) in outcomes {
+            assert_eq!(outcome, Outcome::Served(client.expected()), "client {}", client.number);
+        }
+        nothing_is_left(app).await;
+    })
+    .await;
 }

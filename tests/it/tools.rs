@@ -14,14 +14,13 @@ pub mod ways;
 
 use serde_json::{Value, json};
 
-use crate::support::{TestApp, grpc, http::streamed};
+use crate::support::{AppConfig, Engine, TestApp, grpc, http::streamed};
 
 const MODEL: &str = "gpt-5.5";
 
 /// A server on the warm engine.
-pub async fn warm(settings: &[(&str, &str)]) -> TestApp {
-    let engine = [("CODEX_ENGINE", "app-server")];
-    TestApp::real(&[&engine, settings].concat()).await
+pub fn real_workers() -> AppConfig {
+    AppConfig::real(Engine::AppServer)
 }
 
 /// The two profiles, by the setting and by the model's suffix.

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::support::{
-    Codex, SOON, TestApp, ask,
+    AppConfig, Codex, Engine, SOON, TestApp, ask,
     grpc::kind,
     http::{body, chunks},
 };
@@ -31,10 +31,8 @@ use crate::support::{
 const STREAMS: usize = 20;
 
 /// A server with warm workers.
-async fn warm(codex: Codex, settings: &[(&str, &str)]) -> TestApp {
-    let mut all = vec![("CODEX_ENGINE", "app-server"), ("CODEX_WORKERS", "1")];
-    all.extend_from_slice(settings);
-    TestApp::start(codex, &all).await
+fn one_worker(codex: Codex) -> AppConfig {
+    AppConfig::new(codex, Engine::AppServer).workers(1)
 }
 
 /// The processes that run turns, by what they were started as.

@@ -4,7 +4,10 @@ use codex_api::config::settings::SETTINGS;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::{Codex, SOON, program::Program};
+use crate::{
+    both_engines,
+    support::{Codex, Engine, SOON, program::Program},
+};
 
 /// Text without its line breaks, which depend on the width of the terminal.
 fn flowing(text: &str) -> String {
@@ -12,8 +15,8 @@ fn flowing(text: &str) -> String {
 }
 
 #[tokio::test]
-async fn version_and_help_are_told() {
-    let program = Program::new(Codex::Fake);
+async fn version_and_help_print_every_setting() {
+    let program = Program::new(Codex::Fake, Engine::Exec);
     let version = program.run(&["--version"]).await;
     let expected = format!("codex-api {}\n", env!("CARGO_PKG_VERSION"));
     assert_eq!((version.code, version.stdout, version.stderr), (Some(0), expected, String::new()));
@@ -38,8 +41,8 @@ async fn version_and_help_are_told() {
 }
 
 #[tokio::test]
-async fn a_command_line_with_a_mistake_is_a_mistake_in_usage() {
-    let program = Program::new(Codex::Fake);
+async fn invalid_command_line_exits_with_a_usage_error() {
+    let program = Program::new(Codex::Fake, Engine::Exec);
     for (arguments, word) in [
         (&["--prot", "1"][..], "--prot"),
         (&["--prot", "1"], "--port"),
@@ -54,8 +57,8 @@ async fn a_command_line_with_a_mistake_is_a_mistake_in_usage() {
 }
 
 #[tokio::test]
-async fn every_mistake_of_a_configuration_is_told_at_once() {
-    let program = Program::new(Codex::Fake)
+async fn invalid_settings_are_all_reported_at_once() {
+    let program = Program::new(Codex::Fake, Engine::Exec)
         .set("CODEX_GATEWAY_HOST", "0.0.0.0")
         .set("CODEX_SANDBOX", "none")
         .set("CODEX_MAX_QUEUE", "-1")
@@ -78,29 +81,36 @@ async fn every_mistake_of_a_configuration_is_told_at_once() {
         }
         assert_eq!(lines.len(), 6, "{lines:?}");
     }
-    let program = Program::new(Codex::Fake).dotenv("CODEX_MODEL='open\n");
+    let program = Program::new(Codex::Fake, Engine::Exec).dotenv("CODEX_MODEL='open\n");
     let ended = program.run(&[]).await;
     assert_eq!(ended.code, Some(64));
     assert!(ended.stderr.contains(".env, line 1"), "{ended:?}");
     for filter in ["a=b=c", "zork"] {
-        let ended = Program::new(Codex::Fake).set("CODEX_LOG", filter).run(&[]).await;
+        let ended = Program::new(Codex::Fake, Engine::Exec).set("CODEX_LOG", filter).run(&[]).await;
         assert_eq!(ended.code, Some(64), "{ended:?}");
         assert!(ended.stderr.contains("CODEX_LOG"), "{ended:?}");
     }
 }
 
-#[tokio::test]
-async fn a_policy_that_the_cli_no_longer_has_is_told_at_the_start() {
-    for codex in [Codex::Fake, Codex::Real] {
-        let ended = Program::new(codex).set("CODEX_APPROVAL_POLICY", "untrusted").run(&["serve"]).await;
-        assert_eq!(ended.code, Some(64), "{ended:?}");
-        let last = ended.stderr.lines().last().unwrap();
-        assert!(
-            last.starts_with("codex-api: ") && last.contains("CODEX_APPROVAL_POLICY=untrusted"),
-            "{last}"
-        );
-        assert!(last.contains("use never"), "the remedy: {last}");
-    }
+both_engines!(removed_approval_policy_is_refused_with_the_fake);
+async fn removed_approval_policy_is_refused_with_the_fake(engine: Engine) {
+    removed_policy_is_refused(Codex::Fake, engine).await;
+}
+
+both_engines!(
+    #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+    removed_approval_policy_is_refused_with_the_real_cli
+);
+async fn removed_approval_policy_is_refused_with_the_real_cli(engine: Engine) {
+    removed_policy_is_refused(Codex::Real, engine).await;
+}
+
+async fn removed_policy_is_refused(codex: Codex, engine: Engine) {
+    let ended = Program::new(codex, engine).set("CODEX_APPROVAL_POLICY", "untrusted").run(&["serve"]).await;
+    assert_eq!(ended.code, Some(64), "{ended:?}");
+    let last = ended.stderr.lines().last().unwrap();
+    assert!(last.starts_with("codex-api: ") && last.contains("CODEX_APPROVAL_POLICY=untrusted"), "{last}");
+    assert!(last.contains("use never"), "the remedy: {last}");
 }
 
 /// The default model of a server, which is the first that it lists.
@@ -113,8 +123,9 @@ async fn model_of(program: Program, arguments: &[&str]) -> String {
 }
 
 #[tokio::test]
-async fn flags_win_over_the_environment_and_that_over_the_file() {
-    let program = || Program::new(Codex::Fake).dotenv("# mine\nexport CODEX_MODEL=\"of the file\"\n");
+async fn settings_of_flags_override_environment_and_file() {
+    let program =
+        || Program::new(Codex::Fake, Engine::Exec).dotenv("# mine\nexport CODEX_MODEL=\"of the file\"\n");
     assert_eq!(model_of(program(), &[]).await, "of the file");
     assert_eq!(model_of(program().set("CODEX_NO_DOTENV", "1"), &[]).await, "gpt-5-codex");
     assert_eq!(model_of(program().set("CODEX_MODEL", "of the environment"), &[]).await, "of the environment");
@@ -125,9 +136,10 @@ async fn flags_win_over_the_environment_and_that_over_the_file() {
 }
 
 #[tokio::test]
-async fn what_looks_like_a_typing_error_is_warned_about() {
-    let program =
-        Program::new(Codex::Fake).set("CODEX_MAX_CONCURENCY", "9").dotenv("CODEX_GATEWAY_TOKNE=x\n");
+async fn misspelt_setting_is_logged_with_a_suggestion() {
+    let program = Program::new(Codex::Fake, Engine::Exec)
+        .set("CODEX_MAX_CONCURENCY", "9")
+        .dotenv("CODEX_GATEWAY_TOKNE=x\n");
     let mut server = program.serve(&[]).await;
     for (typed, meant) in
         [("CODEX_MAX_CONCURENCY", "CODEX_MAX_CONCURRENCY"), ("CODEX_GATEWAY_TOKNE", "CODEX_GATEWAY_TOKEN")]
@@ -144,17 +156,18 @@ async fn what_looks_like_a_typing_error_is_warned_about() {
 }
 
 #[tokio::test]
-async fn a_port_that_is_taken_is_told() {
+async fn occupied_port_fails_the_start_with_the_address() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let ended = Program::new(Codex::Fake).run(&["serve", "--port", &address.port().to_string()]).await;
+    let ended =
+        Program::new(Codex::Fake, Engine::Exec).run(&["serve", "--port", &address.port().to_string()]).await;
     assert_eq!(ended.code, Some(1), "{ended:?}");
     let last = ended.stderr.lines().last().unwrap();
     assert!(
         last.starts_with(&format!("codex-api: cannot listen on {address}: Address already in use")),
         "{last}"
     );
-    let program = Program::new(Codex::Fake).set("CODEX_GRPC_LISTEN", address.to_string());
+    let program = Program::new(Codex::Fake, Engine::Exec).set("CODEX_GRPC_LISTEN", address.to_string());
     let ended = program.run(&[]).await;
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(ended.stderr.contains(&address.to_string()), "{ended:?}");

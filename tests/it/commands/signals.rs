@@ -9,10 +9,9 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use crate::{
-    eventually,
+    both_engines, eventually,
     support::{
-        Codex, SOON, ask,
-        engines::{Engine, engine},
+        Codex, Engine, SOON, ask,
         grpc::kind,
         http::{body, chunks, folded, streamed},
         program::{Program, Served},
@@ -34,10 +33,10 @@ fn running(server: &Served, model: &str) -> JoinHandle<reqwest::Result<Response>
     tokio::spawn(reqwest::Client::new().post(server.url("/v1/chat/completions")).json(&body).send())
 }
 
-#[tokio::test]
-async fn a_server_that_is_asked_to_stop_ends_well() {
+both_engines!(idle_server_after_a_signal_exits_with_zero);
+async fn idle_server_after_a_signal_exits_with_zero(engine: Engine) {
     for signal in [Signal::TERM, Signal::INT] {
-        let mut server = Program::new(Codex::Fake).serve(&["serve"]).await;
+        let mut server = Program::new(Codex::Fake, engine).serve(&["serve"]).await;
         assert_eq!(reqwest::get(server.url("/healthz")).await.unwrap().status(), 200);
         server.signal(signal);
         assert_eq!(server.code(AT_ONCE).await, Some(0), "{:?}", server.log());
@@ -45,12 +44,12 @@ async fn a_server_that_is_asked_to_stop_ends_well() {
     }
 }
 
-#[tokio::test]
-async fn turns_that_run_when_the_grace_is_over_are_ended() {
-    let program = Program::new(Codex::Fake).set("CODEX_DRAIN_SECONDS", "0.2");
+both_engines!(running_turns_past_the_drain_grace_are_cancelled);
+async fn running_turns_past_the_drain_grace_are_cancelled(engine: Engine) {
+    let program = Program::new(Codex::Fake, engine).set("CODEX_DRAIN_SECONDS", "0.2");
     let mut server = program.serve(&[]).await;
     let turns = ["fake:grandchild", "fake:stubborn"].map(|model| running(&server, model));
-    let (processes, files) = match engine() {
+    let (processes, files) = match engine {
         Engine::Exec => (5, 2),
         // The grandchild.
         Engine::AppServer => (1, 0),
@@ -69,9 +68,9 @@ async fn turns_that_run_when_the_grace_is_over_are_ended() {
     assert!(server.scratch_files().is_empty());
 }
 
-#[tokio::test]
-async fn a_second_signal_stops_at_once() {
-    let program = Program::new(Codex::Fake).set("CODEX_DRAIN_SECONDS", "3600");
+both_engines!(second_signal_ends_the_drain_immediately);
+async fn second_signal_ends_the_drain_immediately(engine: Engine) {
+    let program = Program::new(Codex::Fake, engine).set("CODEX_DRAIN_SECONDS", "3600");
     let mut server = program.serve(&[]).await;
     let turn = running(&server, "fake:hang");
     eventually!("the turn runs", server.running().await == 1);
@@ -84,11 +83,11 @@ async fn a_second_signal_stops_at_once() {
     assert!(server.scratch_files().is_empty());
 }
 
-#[tokio::test]
-async fn a_server_that_is_killed_takes_its_turns_with_it() {
-    let mut server = Program::new(Codex::Fake).serve(&[]).await;
+both_engines!(killed_server_leaves_no_process_and_no_file);
+async fn killed_server_leaves_no_process_and_no_file(engine: Engine) {
+    let mut server = Program::new(Codex::Fake, engine).serve(&[]).await;
     let turn = running(&server, "fake:grandchild");
-    let (processes, files) = match engine() {
+    let (processes, files) = match engine {
         // The containment, the CLI and its grandchild.
         Engine::Exec => (3, 1),
         Engine::AppServer => (1, 0),
@@ -102,8 +101,8 @@ async fn a_server_that_is_killed_takes_its_turns_with_it() {
 }
 
 #[tokio::test]
-async fn what_a_killed_containment_leaves_is_ended_by_the_server() {
-    let mut server = Program::new(Codex::Fake).set("CODEX_ENGINE", "exec").serve(&[]).await;
+async fn killed_supervisor_fails_its_turn_and_leaves_no_process() {
+    let mut server = Program::new(Codex::Fake, Engine::Exec).serve(&[]).await;
     let turn = running(&server, "fake:grandchild");
     eventually!("the turn runs", server.turns().len() >= 3);
     let containment = server.turns().into_iter().find(|line| line.contains(" contain ")).unwrap();
@@ -120,10 +119,14 @@ async fn what_a_killed_containment_leaves_is_ended_by_the_server() {
     assert_eq!(server.code(AT_ONCE).await, Some(0), "{:?}", server.log());
 }
 
-#[tokio::test]
-async fn ten_turns_of_the_real_cli_run_when_the_server_is_told_to_stop() {
-    let program =
-        Program::new(Codex::Real).set("CODEX_MAX_CONCURRENCY", "10").set("CODEX_DRAIN_SECONDS", "0.2");
+both_engines!(
+    #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+    ten_turns_of_the_real_cli_are_cancelled_by_a_drain
+);
+async fn ten_turns_of_the_real_cli_are_cancelled_by_a_drain(engine: Engine) {
+    let program = Program::new(Codex::Real, engine)
+        .set("CODEX_MAX_CONCURRENCY", "10")
+        .set("CODEX_DRAIN_SECONDS", "0.2");
     let mut server = program.serve(&["serve", "--demo"]).await;
     let prompt = r#"@@{"tokens":100000,"delay_ms":50}@@"#;
     let http = (0..5).map(|_| {
@@ -146,7 +149,7 @@ async fn ten_turns_of_the_real_cli_run_when_the_server_is_told_to_stop() {
         })
     });
     let grpc: Vec<JoinHandle<Result<(), tonic::Status>>> = grpc.collect();
-    let running = match engine() {
+    let running = match engine {
         // Each with what contains it.
         Engine::Exec => 20,
         Engine::AppServer => 0,
@@ -165,9 +168,12 @@ async fn ten_turns_of_the_real_cli_run_when_the_server_is_told_to_stop() {
     }
 }
 
-#[tokio::test]
-async fn a_demo_answers_without_an_account() {
-    let mut server = Program::new(Codex::Real).serve(&["serve", "--demo"]).await;
+both_engines!(
+    #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+    demo_without_an_account_answers
+);
+async fn demo_without_an_account_answers(engine: Engine) {
+    let mut server = Program::new(Codex::Real, engine).serve(&["serve", "--demo"]).await;
     let health: Value = reqwest::get(server.url("/healthz")).await.unwrap().json().await.unwrap();
     assert_eq!((&health["ok"], &health["demo"]), (&json!(true), &json!(true)), "{health}");
     assert!(server.logged("demo: ").is_some(), "the log says so too: {:?}", server.log());

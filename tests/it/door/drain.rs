@@ -17,135 +17,143 @@ use tonic_health::pb::{
 };
 
 use crate::{
-    eventually,
+    both_engines, eventually,
     support::{
-        TestApp, ask,
+        AppConfig, Engine, TestApp, ask,
         grpc::{all, answers, kind},
         http::{body, chunks, folded, streamed},
         staged::{GATED_ANSWER, Staged},
         wire::{Wire, head},
+        with_app,
     },
 };
 
-#[tokio::test]
-async fn a_health_watch_and_half_a_head_do_not_hold_up_the_drain() {
-    let app = TestApp::fake(&[("CODEX_HEADER_TIMEOUT_SECONDS", "3600")]).await;
-    let mut health = HealthClient::new(app.channel().await);
-    let watch = health.watch(HealthCheckRequest { service: "codex.v1.CodexService".into() }).await.unwrap();
-    let mut watch = watch.into_inner();
-    while watch.message().await.unwrap().unwrap().status() != ServingStatus::Serving {}
-    let mut half = Wire::open(app.address).await;
-    half.send("POST /v1/chat/completions HTTP/1.1\r\nhost: local").await;
-    let mut nothing = Wire::open(app.address).await;
-    nothing.send("").await;
-    // A connection that has been of use and is now idle.
-    let mut idle = Wire::open(app.address).await;
-    idle.send("GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
-    assert_eq!(idle.response().await.status, 200);
+both_engines!(drain_with_idle_connections_ends_immediately);
+async fn drain_with_idle_connections_ends_immediately(engine: Engine) {
+    with_app(AppConfig::fake(engine).env("CODEX_HEADER_TIMEOUT_SECONDS", "3600"), async |app| {
+        let mut health = HealthClient::new(app.channel().await);
+        let watch =
+            health.watch(HealthCheckRequest { service: "codex.v1.CodexService".into() }).await.unwrap();
+        let mut watch = watch.into_inner();
+        while watch.message().await.unwrap().unwrap().status() != ServingStatus::Serving {}
+        let mut half = Wire::open(app.address).await;
+        half.send("POST /v1/chat/completions HTTP/1.1\r\nhost: local").await;
+        let mut nothing = Wire::open(app.address).await;
+        nothing.send("").await;
+        // A connection that has been of use and is now idle.
+        let mut idle = Wire::open(app.address).await;
+        idle.send("GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+        assert_eq!(idle.response().await.status, 200);
 
-    let began = Instant::now();
-    app.begin_drain();
-    assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::NotServing);
-    app.stopped().await;
-    assert!(began.elapsed() < Duration::from_secs(6), "the drain took {:?}", began.elapsed());
-    drop((half, nothing, idle));
+        let began = Instant::now();
+        app.begin_drain();
+        assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::NotServing);
+        app.stopped().await;
+        assert!(began.elapsed() < Duration::from_secs(6), "the drain took {:?}", began.elapsed());
+        drop((half, nothing, idle));
+    })
+    .await;
 }
 
-#[tokio::test]
-async fn what_runs_ends_well_and_what_waits_or_comes_is_refused() {
-    let mut staged = Staged::new();
-    let settings = [("CODEX_BIN", &*staged.bin()), ("CODEX_MAX_CONCURRENCY", "2")];
-    let app = TestApp::fake(&settings).await;
-    // One turn runs at either door.
-    let mut grpc = app.grpc().await;
-    let mut running = grpc.stream_chat(ask(&staged.gated(), "x")).await.unwrap().into_inner();
-    let mut said = String::new();
-    while said.is_empty() {
-        if let Some(Event::TextDelta(delta)) = running.message().await.unwrap().unwrap().event {
-            said = delta.text;
-        }
-    }
-    let mut sse = app.post(&streamed(body(&staged.gated(), "x"))).await;
-    let first = sse.chunk().await.unwrap().unwrap();
-    // Some wait.
-    let mut waiting = JoinSet::new();
-    let (url, waits) = (app.url("/v1/chat/completions"), body("fake:echo", "x"));
-    waiting.spawn(async move {
-        let response = reqwest::Client::new().post(url).json(&waits).send().await.unwrap();
-        let (status, after) = (response.status().as_u16(), response.headers()["retry-after"].clone());
-        let error = response.json::<Value>().await.unwrap()["error"]["code"].clone();
-        (status, after.to_str().unwrap().to_owned(), error.as_str().unwrap().to_owned())
-    });
-    let mut other = app.grpc().await;
-    waiting.spawn(async move {
-        let (code, reason) = kind(&other.chat(ask("fake:echo", "x")).await.unwrap_err());
-        (u16::try_from(code as i32).unwrap(), "1".into(), reason.to_lowercase())
-    });
-    eventually!("two turns run and two wait", {
-        let status = app.status().await;
-        (status.running_turns, status.waiting_turns) == (2, 2)
-    });
-    // One client of either door is in the middle of a request, on a connection that has served one.
-    let mut kept = Wire::open(app.address).await;
-    kept.send("GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
-    assert_eq!(kept.response().await.status, 200);
-    let late = body("fake:echo", "late").to_string();
-    kept.send(head(late.len(), "expect: 100-continue\r\n")).await;
-    assert_eq!(kept.response().await.status, 100);
-
-    let (call, called) = half_a_call(&app).await;
-
-    app.begin_drain();
-    let mut refused = waiting.join_all().await;
-    refused.sort_unstable();
-    let unavailable = u16::try_from(Code::Unavailable as i32).unwrap();
-    let shutting_down = |status| (status, "1".to_owned(), "shutting_down".to_owned());
-    assert_eq!(refused, [shutting_down(unavailable), shutting_down(503)]);
-    kept.send(late).await;
-    let answer = kept.response().await;
-    assert_eq!((answer.status, answer.header("retry-after")), (503, "1"), "{answer:?}");
-    assert!(answer.body.contains("shutting_down"), "{answer:?}");
-    drop(call);
-    let answer = called.await.unwrap().unwrap();
-    assert_eq!(answer.headers()["grpc-status"], "14", "{answer:?}");
-    assert_eq!(answer.headers()["grpc-message"], "the%20server%20is%20shutting%20down");
-    // A new call on the connection of a running one, and a new connection.
-    grpc.chat(ask("fake:echo", "x")).await.unwrap_err();
-    let error = reqwest::get(app.url("/healthz")).await.unwrap_err();
-    assert!(error.is_connect(), "{error:?}");
-
-    staged.let_go_on(2);
-    let rest = all(running).await.unwrap();
-    assert_eq!(said + &answers(&rest)[0].0, GATED_ANSWER);
-    let text = String::from_utf8(first.to_vec()).unwrap() + &sse.text().await.unwrap();
-    let (chunks, done) = chunks(&text);
-    assert!(done, "{text}");
-    assert_eq!(folded(&chunks).text, GATED_ANSWER);
-    app.stopped().await;
-}
-
-#[tokio::test]
-async fn a_turn_that_does_not_end_within_the_grace_is_ended() {
-    let app = TestApp::fake(&[("CODEX_DRAIN_SECONDS", "0.2")]).await;
-    let mut running = app.grpc().await.stream_chat(ask("fake:grandchild", "x")).await.unwrap().into_inner();
-    let stream = streamed(body("fake:slow:60000", "x"));
-    let waiting = app.post(&stream);
-    eventually!("the turns run", app.processes().len() >= 3);
-    let ended = async {
-        loop {
-            match running.message().await {
-                Ok(event) => assert!(event.is_some(), "a stream without an end"),
-                Err(status) => break status,
+both_engines!(drain_finishes_running_turns_and_refuses_the_others);
+async fn drain_finishes_running_turns_and_refuses_the_others(engine: Engine) {
+    let mut staged = Staged::new(engine);
+    with_app(AppConfig::fake(engine).codex_bin(staged.bin()).max_concurrency(2), async |app| {
+        // One turn runs at either door.
+        let mut grpc = app.grpc().await;
+        let mut running = grpc.stream_chat(ask(&staged.gated(), "x")).await.unwrap().into_inner();
+        let mut said = String::new();
+        while said.is_empty() {
+            if let Some(Event::TextDelta(delta)) = running.message().await.unwrap().unwrap().event {
+                said = delta.text;
             }
         }
-    };
-    let (status, response, ()) = tokio::join!(ended, waiting, async {
-        eventually!("both turns run", app.status().await.running_turns == 2);
+        let mut sse = app.post(&streamed(body(&staged.gated(), "x"))).await;
+        let first = sse.chunk().await.unwrap().unwrap();
+        // Some wait.
+        let mut waiting = JoinSet::new();
+        let (url, waits) = (app.url("/v1/chat/completions"), body("fake:echo", "x"));
+        waiting.spawn(async move {
+            let response = reqwest::Client::new().post(url).json(&waits).send().await.unwrap();
+            let (status, after) = (response.status().as_u16(), response.headers()["retry-after"].clone());
+            let error = response.json::<Value>().await.unwrap()["error"]["code"].clone();
+            (status, after.to_str().unwrap().to_owned(), error.as_str().unwrap().to_owned())
+        });
+        let mut other = app.grpc().await;
+        waiting.spawn(async move {
+            let (code, reason) = kind(&other.chat(ask("fake:echo", "x")).await.unwrap_err());
+            (u16::try_from(code as i32).unwrap(), "1".into(), reason.to_lowercase())
+        });
+        eventually!("two turns run and two wait", {
+            let status = app.status().await;
+            (status.running_turns, status.waiting_turns) == (2, 2)
+        });
+        // One client of either door is in the middle of a request, on a connection that has served one.
+        let mut kept = Wire::open(app.address).await;
+        kept.send("GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+        assert_eq!(kept.response().await.status, 200);
+        let late = body("fake:echo", "late").to_string();
+        kept.send(head(late.len(), "expect: 100-continue\r\n")).await;
+        assert_eq!(kept.response().await.status, 100);
+
+        let (call, called) = half_a_call(app).await;
+
         app.begin_drain();
-    });
-    assert_eq!(kind(&status), (Code::Unavailable, "SHUTTING_DOWN".into()));
-    assert_eq!(response.status(), 503);
-    app.stopped().await;
+        let mut refused = waiting.join_all().await;
+        refused.sort_unstable();
+        let unavailable = u16::try_from(Code::Unavailable as i32).unwrap();
+        let shutting_down = |status| (status, "1".to_owned(), "shutting_down".to_owned());
+        assert_eq!(refused, [shutting_down(unavailable), shutting_down(503)]);
+        kept.send(late).await;
+        let answer = kept.response().await;
+        assert_eq!((answer.status, answer.header("retry-after")), (503, "1"), "{answer:?}");
+        assert!(answer.body.contains("shutting_down"), "{answer:?}");
+        drop(call);
+        let answer = called.await.unwrap().unwrap();
+        assert_eq!(answer.headers()["grpc-status"], "14", "{answer:?}");
+        assert_eq!(answer.headers()["grpc-message"], "the%20server%20is%20shutting%20down");
+        // A new call on the connection of a running one, and a new connection.
+        grpc.chat(ask("fake:echo", "x")).await.unwrap_err();
+        let error = reqwest::get(app.url("/healthz")).await.unwrap_err();
+        assert!(error.is_connect(), "{error:?}");
+
+        staged.let_go_on(2);
+        let rest = all(running).await.unwrap();
+        assert_eq!(said + &answers(&rest)[0].0, GATED_ANSWER);
+        let text = String::from_utf8(first.to_vec()).unwrap() + &sse.text().await.unwrap();
+        let (chunks, done) = chunks(&text);
+        assert!(done, "{text}");
+        assert_eq!(folded(&chunks).text, GATED_ANSWER);
+        app.stopped().await;
+    })
+    .await;
+}
+
+both_engines!(turn_past_the_drain_grace_is_cancelled);
+async fn turn_past_the_drain_grace_is_cancelled(engine: Engine) {
+    with_app(AppConfig::fake(engine).drain_seconds(0.2), async |app| {
+        let mut running =
+            app.grpc().await.stream_chat(ask("fake:grandchild", "x")).await.unwrap().into_inner();
+        let stream = streamed(body("fake:slow:60000", "x"));
+        let waiting = app.post(&stream);
+        eventually!("the turns run", app.processes().len() >= 3);
+        let ended = async {
+            loop {
+                match running.message().await {
+                    Ok(event) => assert!(event.is_some(), "a stream without an end"),
+                    Err(status) => break status,
+                }
+            }
+        };
+        let (status, response, ()) = tokio::join!(ended, waiting, async {
+            eventually!("both turns run", app.status().await.running_turns == 2);
+            app.begin_drain();
+        });
+        assert_eq!(kind(&status), (Code::Unavailable, "SHUTTING_DOWN".into()));
+        assert_eq!(response.status(), 503);
+        app.stopped().await;
+    })
+    .await;
 }
 
 type Answer = reqwest::Result<reqwest::Response>;

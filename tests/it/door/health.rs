@@ -8,14 +8,8 @@ use tonic_health::pb::{
 };
 
 use crate::{
-    eventually,
-    support::{
-        Codex, TestApp, ask,
-        engines::{echo, engine},
-        executable,
-        grpc::kind,
-        http::body,
-    },
+    both_engines, eventually,
+    support::{AppConfig, Codex, Engine, TestApp, ask, executable, grpc::kind, http::body, with_app},
 };
 
 async fn healthz(app: &TestApp) -> (u16, Value) {
@@ -30,46 +24,50 @@ async fn check(app: &TestApp, service: &str) -> Result<ServingStatus, tonic::Sta
     Ok(answer.into_inner().status())
 }
 
-#[tokio::test]
-async fn a_healthy_server_says_so_at_both_doors() {
-    let app = TestApp::fake(&[]).await;
-    eventually!("health is known", check(&app, "").await.unwrap() == ServingStatus::Serving);
-    assert_eq!(check(&app, "codex.v1.CodexService").await.unwrap(), ServingStatus::Serving);
-    assert_eq!(check(&app, "nobody").await.unwrap_err().code(), Code::NotFound);
-    let (status, health) = healthz(&app).await;
+both_engines!(health_of_a_ready_server_is_serving_at_both_doors);
+async fn health_of_a_ready_server_is_serving_at_both_doors(engine: Engine) {
+    with_app(AppConfig::fake(engine), async |app| {
+    eventually!("health is known", check(app, "").await.unwrap() == ServingStatus::Serving);
+    assert_eq!(check(app, "codex.v1.CodexService").await.unwrap(), ServingStatus::Serving);
+    assert_eq!(check(app, "nobody").await.unwrap_err().code(), Code::NotFound);
+    let (status, health) = healthz(app).await;
     assert_eq!(status, 200);
     let version = env!("CARGO_PKG_VERSION");
     let expected = serde_json::json!({
-        "ok": true, "engine": engine().name(), "codex_version": "0.169.0", "version": version, "running": 0, "waiting": 0,
+        "ok": true, "engine": engine.name(), "codex_version": "0.169.0", "version": version, "running": 0, "waiting": 0,
         "draining": false, "demo": false, "reason": null,
     });
     assert_eq!(health, expected);
-    app.stop().await;
+    }).await;
 }
 
-#[tokio::test]
-async fn without_codex_the_server_is_unhealthy_until_codex_appears() {
+both_engines!(health_without_a_cli_is_not_serving_until_one_appears);
+async fn health_without_a_cli_is_not_serving_until_one_appears(engine: Engine) {
     let folder = tempfile::tempdir().unwrap();
     let bin = folder.path().join("codex");
-    let app = TestApp::fake(&[("CODEX_BIN", bin.to_str().unwrap())]).await;
-    let (status, health) = healthz(&app).await;
-    assert_eq!((status, &health["ok"]), (503, &Value::Bool(false)), "{health}");
-    assert_eq!(health["engine"], engine().name());
-    let reason = health["reason"].as_str().unwrap();
-    assert!(reason.contains("CODEX_BIN") && reason.contains(bin.to_str().unwrap()), "{reason}");
-    assert_eq!(check(&app, "").await.unwrap(), ServingStatus::NotServing);
-    // What cannot run is told as such, and not as the caller's mistake.
-    let (status, error) = app.refused(&body("fake:echo", "x")).await;
-    assert_eq!((status, &error["code"]), (503, &"engine_unavailable".into()), "{error}");
-    let refused = app.grpc_refused(ask("fake:echo", "x")).await;
-    assert_eq!(kind(&refused), (Code::FailedPrecondition, "ENGINE_UNAVAILABLE".into()));
-    // The models are what the operator advertises, with or without an engine.
-    let mut client = app.grpc().await;
-    assert!(!client.list_models(pb::ListModelsRequest {}).await.unwrap().into_inner().models.is_empty());
+    with_app(AppConfig::fake(engine).codex_bin(bin.to_str().unwrap()), async |app| {
+        let (status, health) = healthz(app).await;
+        assert_eq!((status, &health["ok"]), (503, &Value::Bool(false)), "{health}");
+        assert_eq!(health["engine"], engine.name());
+        let reason = health["reason"].as_str().unwrap();
+        assert!(reason.contains("CODEX_BIN") && reason.contains(bin.to_str().unwrap()), "{reason}");
+        assert_eq!(check(app, "").await.unwrap(), ServingStatus::NotServing);
+        // What cannot run is told as such, and not as the caller's mistake.
+        let (status, error) = app.refused(&body("fake:echo", "x")).await;
+        assert_eq!((status, &error["code"]), (503, &"engine_unavailable".into()), "{error}");
+        let refused = app.grpc_refused(ask("fake:echo", "x")).await;
+        assert_eq!(kind(&refused), (Code::FailedPrecondition, "ENGINE_UNAVAILABLE".into()));
+        // The models are what the operator advertises, with or without an engine.
+        let mut client = app.grpc().await;
+        assert!(!client.list_models(pb::ListModelsRequest {}).await.unwrap().into_inner().models.is_empty());
 
-    std::os::unix::fs::symlink(executable(Codex::Fake), &bin).unwrap();
-    eventually!("the HTTP door is healthy again", healthz(&app).await.0 == 200);
-    eventually!("the gRPC door is healthy again", check(&app, "").await.unwrap() == ServingStatus::Serving);
-    assert_eq!(app.chat(ask("fake:echo", "x")).await, echo("x"), "the engine that was asked for");
-    app.stop().await;
+        std::os::unix::fs::symlink(executable(Codex::Fake), &bin).unwrap();
+        eventually!("the HTTP door is healthy again", healthz(app).await.0 == 200);
+        eventually!(
+            "the gRPC door is healthy again",
+            check(app, "").await.unwrap() == ServingStatus::Serving
+        );
+        assert_eq!(app.chat(ask("fake:echo", "x")).await, engine.echo("x"), "the engine that was asked for");
+    })
+    .await;
 }

@@ -8,13 +8,13 @@ use tokio::{task::JoinSet, time::timeout};
 use tonic::Code;
 
 use crate::{
-    eventually,
+    both_engines, eventually,
     support::{
-        SOON, TestApp, ask,
-        engines::echo,
+        AppConfig, Engine, SOON, TestApp, ask,
         grpc::{all, answers, kind},
         http::{body, chunks, folded, streamed},
         staged::{GATED_ANSWER, Staged},
+        with_app,
     },
 };
 
@@ -25,10 +25,8 @@ const CALLS: usize = 1_000;
 const ANSWERED: usize = 100;
 
 /// Three calls run beside the one that survives, eight wait, the rest are refused.
-const ROOM: &[(&str, &str)] = &[("CODEX_MAX_CONCURRENCY", "4"), ("CODEX_MAX_QUEUE", "8")];
-
-async fn app(staged: &Staged) -> TestApp {
-    TestApp::fake(&[ROOM, &[("CODEX_BIN", &staged.bin())]].concat()).await
+fn config(engine: Engine, staged: &Staged) -> AppConfig {
+    AppConfig::fake(engine).max_concurrency(4).max_queue(8).codex_bin(staged.bin())
 }
 
 /// Many of them are reset before the server has accepted them.
@@ -43,81 +41,83 @@ async fn settled(app: &TestApp) {
         status.running_turns + status.waiting_turns == 0
     });
     eventually!("no process is left", app.turn_processes().is_empty());
-    assert_eq!(app.chat(ask("fake:echo", "again")).await, echo("again"));
+    assert_eq!(app.chat(ask("fake:echo", "again")).await, app.echo("again"));
 }
 
-#[tokio::test]
-async fn a_storm_of_grpc_calls_kills_no_other_stream() {
-    let mut staged = Staged::new();
-    let app = app(&staged).await;
-    let client = app.grpc().await;
-    let mut survivor = client.clone().stream_chat(ask(&staged.gated(), "x")).await.unwrap().into_inner();
-    while !matches!(survivor.message().await.unwrap().unwrap().event.unwrap(), Event::TextDelta(_)) {}
+both_engines!(cancelled_grpc_calls_leave_other_streams_intact);
+async fn cancelled_grpc_calls_leave_other_streams_intact(engine: Engine) {
+    let mut staged = Staged::new(engine);
+    with_app(config(engine, &staged), async |app| {
+        let client = app.grpc().await;
+        let mut survivor = client.clone().stream_chat(ask(&staged.gated(), "x")).await.unwrap().into_inner();
+        while !matches!(survivor.message().await.unwrap().unwrap().event.unwrap(), Event::TextDelta(_)) {}
 
-    let call = |number: usize| {
-        let mut client = client.clone();
-        async move {
-            match number % 2 {
-                0 => client.stream_chat(ask("fake:hang", "x")).await.map(drop),
-                _ => client.chat(ask("fake:hang", "x")).await.map(drop),
+        let call = |number: usize| {
+            let mut client = client.clone();
+            async move {
+                match number % 2 {
+                    0 => client.stream_chat(ask("fake:hang", "x")).await.map(drop),
+                    _ => client.chat(ask("fake:hang", "x")).await.map(drop),
+                }
+            }
+        };
+        cancelled_at_once((0..CALLS).map(call)).await;
+        let mut calls: FuturesUnordered<_> = (0..CALLS).map(call).collect();
+        let mut refused = 0;
+        while refused < ANSWERED {
+            // A stream that has begun is dropped by its future, so that others get its place.
+            if let Err(status) = calls.next().await.unwrap() {
+                assert_eq!(kind(&status), (Code::ResourceExhausted, "OVERLOADED".into()), "{status:?}");
+                refused += 1;
             }
         }
-    };
-    cancelled_at_once((0..CALLS).map(call)).await;
-    let mut calls: FuturesUnordered<_> = (0..CALLS).map(call).collect();
-    let mut refused = 0;
-    while refused < ANSWERED {
-        // A stream that has begun is dropped by its future, so that others get its place.
-        if let Err(status) = calls.next().await.unwrap() {
-            assert_eq!(kind(&status), (Code::ResourceExhausted, "OVERLOADED".into()), "{status:?}");
-            refused += 1;
-        }
-    }
-    drop(calls);
+        drop(calls);
 
-    staged.let_go_on(1);
-    let rest = all(survivor).await.unwrap();
-    assert_eq!(answers(&rest)[0].0, "\n\nafter");
-    // The connection is as good as before.
-    let response = client.clone().chat(ask("fake:echo", "same connection")).await.unwrap();
-    assert_eq!(response.into_inner().choices[0].text, echo("same connection"));
-    settled(&app).await;
-    app.stop().await;
+        staged.let_go_on(1);
+        let rest = all(survivor).await.unwrap();
+        assert_eq!(answers(&rest)[0].0, "\n\nafter");
+        // The connection is as good as before.
+        let response = client.clone().chat(ask("fake:echo", "same connection")).await.unwrap();
+        assert_eq!(response.into_inner().choices[0].text, engine.echo("same connection"));
+        settled(app).await;
+    })
+    .await;
 }
 
-#[tokio::test]
-async fn a_storm_of_http_calls_kills_no_other_stream() {
-    let mut staged = Staged::new();
-    let app = app(&staged).await;
-    let client = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
-    let post = |model: &str, stream: bool| {
-        let body = body(model, "x");
-        let body = if stream { streamed(body) } else { body };
-        client.post(app.url("/v1/chat/completions")).json(&body).send()
-    };
-    let mut survivor = post(&staged.gated(), true).await.unwrap();
-    let mut said = String::new();
-    while !said.contains("before") {
-        said.push_str(std::str::from_utf8(&survivor.chunk().await.unwrap().unwrap()).unwrap());
-    }
+both_engines!(cancelled_http_calls_leave_other_streams_intact);
+async fn cancelled_http_calls_leave_other_streams_intact(engine: Engine) {
+    let mut staged = Staged::new(engine);
+    with_app(config(engine, &staged), async |app| {
+        let client = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
+        let post = |model: &str, stream: bool| {
+            let body = body(model, "x");
+            let body = if stream { streamed(body) } else { body };
+            client.post(app.url("/v1/chat/completions")).json(&body).send()
+        };
+        let mut survivor = post(&staged.gated(), true).await.unwrap();
+        let mut said = String::new();
+        while !said.contains("before") {
+            said.push_str(std::str::from_utf8(&survivor.chunk().await.unwrap().unwrap()).unwrap());
+        }
 
-    let call = |number: usize| post("fake:hang", number.is_multiple_of(2));
-    cancelled_at_once((0..CALLS).map(call)).await;
-    let mut calls: FuturesUnordered<_> = (0..CALLS).map(call).collect();
-    for _ in 0..ANSWERED {
-        let answer = calls.next().await.unwrap().unwrap();
-        assert_eq!(answer.status(), 429);
-        assert_eq!(answer.headers()["retry-after"], "1");
-    }
-    drop(calls);
+        let call = |number: usize| post("fake:hang", number.is_multiple_of(2));
+        cancelled_at_once((0..CALLS).map(call)).await;
+        let mut calls: FuturesUnordered<_> = (0..CALLS).map(call).collect();
+        for _ in 0..ANSWERED {
+            let answer = calls.next().await.unwrap().unwrap();
+            assert_eq!(answer.status(), 429);
+            assert_eq!(answer.headers()["retry-after"], "1");
+        }
+        drop(calls);
 
-    staged.let_go_on(1);
-    while let Some(chunk) = survivor.chunk().await.unwrap() {
-        said.push_str(std::str::from_utf8(&chunk).unwrap());
-    }
-    let (chunks, done) = chunks(&said);
-    assert!(done, "{said}");
-    assert_eq!(folded(&chunks).text, GATED_ANSWER);
-    settled(&app).await;
-    app.stop().await;
+        staged.let_go_on(1);
+        while let Some(chunk) = survivor.chunk().await.unwrap() {
+            said.push_str(std::str::from_utf8(&chunk).unwrap());
+        }
+        let (chunks, done) = chunks(&said);
+        assert!(done, "{said}");
+        assert_eq!(folded(&chunks).text, GATED_ANSWER);
+        settled(app).await;
+    })
+    .await;
 }

@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::{
-    support::{TestApp, grpc, http::streamed},
+    both_engines,
+    support::{AppConfig, Engine, grpc, http::streamed, with_app},
     tools::contract::contract,
 };
 
@@ -21,33 +22,25 @@ fn result(id: &str) -> Value {
     json!({"role": "tool", "tool_call_id": id, "content": "r"})
 }
 
-async fn malformed_histories_are_refused(engine: &str) {
-    let app = TestApp::fake(&[("CODEX_ENGINE", engine)]).await;
-    for (messages, field) in [
-        (json!([user(), calls(&["a"])]), "messages[1].tool_calls[0]"),
-        (json!([user(), calls(&["a", "b"]), result("a")]), "messages[1].tool_calls[1]"),
-        (json!([user(), calls(&["a"]), user(), result("a")]), "messages[1].tool_calls[0]"),
-        (json!([user(), calls(&["a"]), result("a"), result("a")]), "messages[3].tool_call_id"),
-        (json!([user(), calls(&["a", "a"]), result("a")]), "messages[1].tool_calls[1].id"),
-        (json!([user(), result("a")]), "messages[1].tool_call_id"),
-        (json!([user(), calls(&["a"]), result("z")]), "messages[2].tool_call_id"),
-    ] {
-        let body = json!({"messages": messages});
-        let (status, error) = app.refused(&body).await;
-        assert_eq!((status, &error["param"]), (400, &json!(field)), "{engine}: {messages}");
-        assert_eq!(app.refused(&streamed(body.clone())).await, (status, error), "{engine}: {messages}");
-        let status = app.grpc_refused(contract(&body)).await;
-        assert_eq!((status.code(), grpc::field(&status).as_str()), (tonic::Code::InvalidArgument, field));
-    }
-    app.stop().await;
-}
-
-#[tokio::test]
-async fn exec_malformed_history_is_refused_by_place() {
-    malformed_histories_are_refused("exec").await;
-}
-
-#[tokio::test]
-async fn app_server_malformed_history_is_refused_by_place() {
-    malformed_histories_are_refused("app-server").await;
+both_engines!(malformed_history_is_refused_with_the_field);
+async fn malformed_history_is_refused_with_the_field(engine: Engine) {
+    with_app(AppConfig::fake(engine), async |app| {
+        for (messages, field) in [
+            (json!([user(), calls(&["a"])]), "messages[1].tool_calls[0]"),
+            (json!([user(), calls(&["a", "b"]), result("a")]), "messages[1].tool_calls[1]"),
+            (json!([user(), calls(&["a"]), user(), result("a")]), "messages[1].tool_calls[0]"),
+            (json!([user(), calls(&["a"]), result("a"), result("a")]), "messages[3].tool_call_id"),
+            (json!([user(), calls(&["a", "a"]), result("a")]), "messages[1].tool_calls[1].id"),
+            (json!([user(), result("a")]), "messages[1].tool_call_id"),
+            (json!([user(), calls(&["a"]), result("z")]), "messages[2].tool_call_id"),
+        ] {
+            let body = json!({"messages": messages});
+            let (status, error) = app.refused(&body).await;
+            assert_eq!((status, &error["param"]), (400, &json!(field)), "{messages}");
+            assert_eq!(app.refused(&streamed(body.clone())).await, (status, error), "{messages}");
+            let status = app.grpc_refused(contract(&body)).await;
+            assert_eq!((status.code(), grpc::field(&status).as_str()), (tonic::Code::InvalidArgument, field));
+        }
+    })
+    .await;
 }

@@ -10,9 +10,10 @@ use proptest::{
 use serde_json::{Value, json};
 
 use super::{DOORS, seen, shown};
+use crate::support::{TestApp, with_app};
 use crate::tools::{
+    real_workers,
     seen::{call, output},
-    warm,
 };
 
 const CASES: u32 = 40;
@@ -153,27 +154,34 @@ fn history(steps: &[Step]) -> (Vec<Value>, Option<String>, Vec<Value>) {
     (messages, (!lead.is_empty()).then(|| lead.join("\n\n")), items)
 }
 
-#[test]
-fn every_word_reaches_the_model_once_in_order_and_in_its_role() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+// Proptest calls blocking closures, which need a runtime with threads of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+async fn random_history_reaches_the_model_in_order_and_role() {
     // Pictures stand wherever text may: sometimes in more than eight places.
-    let pictures = ("CODEX_MAX_IMAGES", "100");
-    let agent = runtime.block_on(warm(&[pictures]));
-    let chat = runtime.block_on(warm(&[pictures, ("CODEX_PROFILE", "chat")]));
+    let config = || real_workers().env("CODEX_MAX_IMAGES", "100");
+    with_app(config(), async |agent| {
+        with_app(config().profile("chat"), async |chat| run_cases(agent, chat)).await;
+    })
+    .await;
+}
+
+fn run_cases(agent: &TestApp, chat: &TestApp) {
+    let runtime = tokio::runtime::Handle::current();
     // Each attempt to make a failure smaller is a turn as well.
     let config =
         Config { cases: CASES, max_shrink_iters: 60, failure_persistence: None, ..Config::default() };
-    let outcome = TestRunner::new(config).run(&vec(step(), 1..10), |steps| {
-        let (messages, instructions, items) = history(&steps);
-        let alone = steps.len() % 2 == 0;
-        let app = if alone { &chat } else { &agent };
-        for door in DOORS {
-            let body = json!({"model": "gpt-5.5", "messages": messages});
-            shown(&runtime.block_on(seen(app, door, &body)), &items, instructions.as_deref(), alone);
-        }
-        Ok(())
-    });
-    runtime.block_on(agent.stop());
-    runtime.block_on(chat.stop());
-    outcome.unwrap();
+    tokio::task::block_in_place(|| {
+        TestRunner::new(config).run(&vec(step(), 1..10), |steps| {
+            let (messages, instructions, items) = history(&steps);
+            let alone = steps.len() % 2 == 0;
+            let app = if alone { chat } else { agent };
+            for door in DOORS {
+                let body = json!({"model": "gpt-5.5", "messages": messages});
+                shown(&runtime.block_on(seen(app, door, &body)), &items, instructions.as_deref(), alone);
+            }
+            Ok(())
+        })
+    })
+    .unwrap();
 }

@@ -4,11 +4,14 @@ use codex_api::pb::{self, FinishReason};
 use serde_json::{Value, json};
 use tonic::Code;
 
-use crate::support::{
-    TestApp, ask,
-    engines::{Engine, echo as echoed, engine},
-    grpc::{all, answers, field, kind},
-    http::body,
+use crate::{
+    both_engines,
+    support::{
+        AppConfig, Engine, TestApp, ask,
+        grpc::{all, answers, field, kind},
+        http::body,
+        with_app,
+    },
 };
 
 /// One answer's text and why it ended.
@@ -90,92 +93,101 @@ fn said(text: &str, reason: &str) -> Vec<Said> {
     vec![(text.to_owned(), reason.to_owned())]
 }
 
-#[tokio::test]
-async fn an_answer_ends_before_a_stop_text() {
-    let app = TestApp::fake(&[]).await;
-    let echo = |text| Both::new("fake:echo", text);
-    assert_eq!(
-        echo("one two three").stop(&["three", "two"]).answers(&app).await,
-        said(&echoed("one "), "stop")
-    );
-    assert_eq!(echo("one").stop(&["two"]).answers(&app).await, said(&echoed("one"), "stop"));
-    assert_eq!(echo("Grüße 🌍!").stop(&["🌍"]).answers(&app).await, said(&echoed("Grüße "), "stop"));
-    // Even if nothing is left of it.
-    assert_eq!(echo("xy").stop(&[&echoed("x")]).answers(&app).await, said("", "stop"));
-    // Across messages, which come one by one; what only begins like it is text.
-    let slow = || Both::new("fake:slow:10", "x");
-    let first = said("message 0\n\nmessage ", "stop");
-    assert_eq!(slow().stop(&["1\n\nmess"]).answers(&app).await, first);
-    let all_of_them = (0..5).map(|n| format!("message {n}")).collect::<Vec<_>>().join("\n\n");
-    assert_eq!(slow().stop(&["4\n\nmess"]).answers(&app).await, said(&all_of_them, "stop"));
-    app.stop().await;
+both_engines!(stop_text_ends_the_answer_before_it);
+async fn stop_text_ends_the_answer_before_it(engine: Engine) {
+    with_app(AppConfig::fake(engine), async |app| {
+        let echo = |text| Both::new("fake:echo", text);
+        assert_eq!(
+            echo("one two three").stop(&["three", "two"]).answers(app).await,
+            said(&engine.echo("one "), "stop")
+        );
+        assert_eq!(echo("one").stop(&["two"]).answers(app).await, said(&engine.echo("one"), "stop"));
+        assert_eq!(echo("Grüße 🌍!").stop(&["🌍"]).answers(app).await, said(&engine.echo("Grüße "), "stop"));
+        // Even if nothing is left of it.
+        assert_eq!(echo("xy").stop(&[&engine.echo("x")]).answers(app).await, said("", "stop"));
+        // Across messages, which come one by one; what only begins like it is text.
+        let slow = || Both::new("fake:slow:10", "x");
+        let first = said("message 0\n\nmessage ", "stop");
+        assert_eq!(slow().stop(&["1\n\nmess"]).answers(app).await, first);
+        let all_of_them = (0..5).map(|n| format!("message {n}")).collect::<Vec<_>>().join("\n\n");
+        assert_eq!(slow().stop(&["4\n\nmess"]).answers(app).await, said(&all_of_them, "stop"));
+    })
+    .await;
 }
 
-#[tokio::test]
-async fn an_answer_ends_at_its_limit_of_tokens() {
-    let app = TestApp::fake(&[]).await;
-    let echo = |text| Both::new("fake:echo", text);
-    let (cut, reason) = echo("one two three four five six").max_tokens(4).answers(&app).await.remove(0);
-    // What `exec` puts before it counts.
-    let expected = match engine() {
-        Engine::Exec => "USER: one two",
-        Engine::AppServer => "one two three four",
-    };
-    assert_eq!((cut.as_str(), reason.as_str()), (expected, "length"));
-    assert_eq!(echo("one").max_tokens(100).answers(&app).await, said(&echoed("one"), "stop"));
-    // Whichever comes first.
-    let both = echo("one two three four five").stop(&["two"]).max_tokens(50);
-    assert_eq!(both.answers(&app).await, said(&echoed("one "), "stop"));
-    let both = echo("one two three four five").stop(&["five"]).max_tokens(3);
-    let expected = match engine() {
-        Engine::Exec => "USER: one",
-        Engine::AppServer => "one two three",
-    };
-    assert_eq!(both.answers(&app).await, said(expected, "length"));
-    app.stop().await;
+both_engines!(token_limit_ends_the_answer);
+async fn token_limit_ends_the_answer(engine: Engine) {
+    with_app(AppConfig::fake(engine), async |app| {
+        let echo = |text| Both::new("fake:echo", text);
+        let (cut, reason) = echo("one two three four five six").max_tokens(4).answers(app).await.remove(0);
+        // What `exec` puts before it counts.
+        let expected = match engine {
+            Engine::Exec => "USER: one two",
+            Engine::AppServer => "one two three four",
+        };
+        assert_eq!((cut.as_str(), reason.as_str()), (expected, "length"));
+        assert_eq!(echo("one").max_tokens(100).answers(app).await, said(&engine.echo("one"), "stop"));
+        // Whichever comes first.
+        let both = echo("one two three four five").stop(&["two"]).max_tokens(50);
+        assert_eq!(both.answers(app).await, said(&engine.echo("one "), "stop"));
+        let both = echo("one two three four five").stop(&["five"]).max_tokens(3);
+        let expected = match engine {
+            Engine::Exec => "USER: one",
+            Engine::AppServer => "one two three",
+        };
+        assert_eq!(both.answers(app).await, said(expected, "length"));
+    })
+    .await;
 }
 
-#[tokio::test]
-async fn several_answers_are_several_turns() {
-    let app = TestApp::fake(&[]).await;
-    let three = Both::new("fake:slow:5", "x").n(3).stop(&["\n\n"]).answers(&app).await;
-    assert_eq!(
-        three,
-        [said("message 0", "stop"), said("message 0", "stop"), said("message 0", "stop")].concat()
-    );
-    // Usage is that of all turns together.
-    let mut two = body("fake:usage", "x");
-    two["n"] = 2.into();
-    assert_eq!(app.complete(&two).await["usage"]["prompt_tokens"], 2400);
-    app.stop().await;
+both_engines!(several_choices_run_several_turns);
+async fn several_choices_run_several_turns(engine: Engine) {
+    with_app(AppConfig::fake(engine), async |app| {
+        let three = Both::new("fake:slow:5", "x").n(3).stop(&["\n\n"]).answers(app).await;
+        assert_eq!(
+            three,
+            [said("message 0", "stop"), said("message 0", "stop"), said("message 0", "stop")].concat()
+        );
+        // Usage is that of all turns together.
+        let mut two = body("fake:usage", "x");
+        two["n"] = 2.into();
+        assert_eq!(app.complete(&two).await["usage"]["prompt_tokens"], 2400);
+    })
+    .await;
 }
 
-#[tokio::test]
-async fn more_answers_than_allowed_are_refused_by_name() {
+both_engines!(choices_above_the_limit_are_refused_with_the_field);
+async fn choices_above_the_limit_are_refused_with_the_field(engine: Engine) {
     // By the setting, and by the places there are.
     for settings in
         [&[("CODEX_MAX_CHOICES", "3")][..], &[("CODEX_MAX_CONCURRENCY", "1"), ("CODEX_MAX_QUEUE", "2")]]
     {
-        let app = TestApp::fake(settings).await;
-        let Both { grpc, http } = Both::new("fake:echo", "x").n(4);
-        let (status, error) = app.refused(&http).await;
-        assert_eq!((status, &error["param"]), (400, &json!("n")), "{error}");
-        assert!(error["message"].as_str().unwrap().contains('3'), "{error}");
-        let refused = app.grpc_refused(grpc).await;
-        assert_eq!((kind(&refused).0, field(&refused).as_str()), (Code::InvalidArgument, "n"));
-        let three = app.complete(&Both::new("fake:echo", "x").n(3).http).await;
-        assert_eq!(three["choices"].as_array().unwrap().len(), 3);
-        app.stop().await;
+        with_app(AppConfig::fake(engine).envs(settings), async |app| {
+            let Both { grpc, http } = Both::new("fake:echo", "x").n(4);
+            let (status, error) = app.refused(&http).await;
+            assert_eq!((status, &error["param"]), (400, &json!("n")), "{error}");
+            assert!(error["message"].as_str().unwrap().contains('3'), "{error}");
+            let refused = app.grpc_refused(grpc).await;
+            assert_eq!((kind(&refused).0, field(&refused).as_str()), (Code::InvalidArgument, "n"));
+            let three = app.complete(&Both::new("fake:echo", "x").n(3).http).await;
+            assert_eq!(three["choices"].as_array().unwrap().len(), 3);
+        })
+        .await;
     }
 }
 
-#[tokio::test]
-async fn answer_tags_are_taken_out_where_the_operator_says_so() {
+both_engines!(answer_tags_are_stripped_if_the_setting_is_on);
+async fn answer_tags_are_stripped_if_the_setting_is_on(engine: Engine) {
     let text = "<answer>42</answer>!</answer></answ";
-    let app = TestApp::fake(&[]).await;
-    assert_eq!(Both::new("fake:echo", text).answers(&app).await, said(&echoed(text), "stop"));
-    app.stop().await;
-    let app = TestApp::fake(&[("CODEX_STRIP_ANSWER_TAGS", "1")]).await;
-    assert_eq!(Both::new("fake:echo", text).answers(&app).await, said(&echoed("<answer>42!</answ"), "stop"));
-    app.stop().await;
+    with_app(AppConfig::fake(engine), async |app| {
+        assert_eq!(Both::new("fake:echo", text).answers(app).await, said(&engine.echo(text), "stop"));
+    })
+    .await;
+    with_app(AppConfig::fake(engine).env("CODEX_STRIP_ANSWER_TAGS", "1"), async |app| {
+        assert_eq!(
+            Both::new("fake:echo", text).answers(app).await,
+            said(&engine.echo("<answer>42!</answ"), "stop")
+        );
+    })
+    .await;
 }

@@ -6,12 +6,12 @@ use serde_json::{Value, json};
 use tonic::Code;
 
 use crate::{
-    eventually,
+    both_engines, eventually,
     support::{
-        TestApp, ask,
-        engines::{Engine, engine},
+        AppConfig, Engine, TestApp, ask,
         grpc::{field, kind},
         http::{body, whole},
+        with_app,
     },
 };
 
@@ -51,42 +51,44 @@ async fn refused(app: &TestApp, files: &[Vec<u8>], place: &str, param: &str, wor
     assert!(error["message"].as_str().unwrap().contains(word), "{error}");
 }
 
-#[tokio::test]
-async fn images_within_the_limits_reach_the_cli_and_are_removed() {
+both_engines!(images_within_the_limits_reach_the_cli_and_are_removed);
+async fn images_within_the_limits_reach_the_cli_and_are_removed(engine: Engine) {
     let limits = [("CODEX_MAX_IMAGES", "2"), ("CODEX_MAX_IMAGE_BYTES", "1000")];
-    let app = TestApp::fake(&limits).await;
-    let largest = png(1000 - png(0).len());
-    let (grpc, http) = with_images("fake:report", &[png(0), largest]);
-    for report in [app.chat(grpc).await, whole(&app.complete(&http).await).text] {
-        let report: Value = serde_json::from_str(&report).unwrap();
-        let sizes: Vec<u64> = match engine() {
-            Engine::Exec => {
-                let images = report["images"].as_array().unwrap();
-                assert!(images.iter().all(|image| image["exists"] == true), "{images:?}");
-                images.iter().map(|image| image["bytes"].as_u64().unwrap()).collect()
-            }
-            Engine::AppServer => {
-                let parts = report["items"][0]["content"].as_array().unwrap();
-                let urls = parts.iter().filter_map(|part| part["image_url"].as_str());
-                let files = urls.map(|url| url.strip_prefix("data:image/png;base64,").unwrap());
-                files.map(|file| BASE64.decode(file).unwrap().len() as u64).collect()
-            }
-        };
-        assert_eq!(sizes, [png(0).len() as u64, 1000], "{report}");
-        eventually!("the files are removed", app.scratch_files().is_empty());
-    }
-    app.stop().await;
+    with_app(AppConfig::fake(engine).envs(&limits), async |app| {
+        let largest = png(1000 - png(0).len());
+        let (grpc, http) = with_images("fake:report", &[png(0), largest]);
+        for report in [app.chat(grpc).await, whole(&app.complete(&http).await).text] {
+            let report: Value = serde_json::from_str(&report).unwrap();
+            let sizes: Vec<u64> = match engine {
+                Engine::Exec => {
+                    let images = report["images"].as_array().unwrap();
+                    assert!(images.iter().all(|image| image["exists"] == true), "{images:?}");
+                    images.iter().map(|image| image["bytes"].as_u64().unwrap()).collect()
+                }
+                Engine::AppServer => {
+                    let parts = report["items"][0]["content"].as_array().unwrap();
+                    let urls = parts.iter().filter_map(|part| part["image_url"].as_str());
+                    let files = urls.map(|url| url.strip_prefix("data:image/png;base64,").unwrap());
+                    files.map(|file| BASE64.decode(file).unwrap().len() as u64).collect()
+                }
+            };
+            assert_eq!(sizes, [png(0).len() as u64, 1000], "{report}");
+            eventually!("the files are removed", app.scratch_files().is_empty());
+        }
+    })
+    .await;
 }
 
-#[tokio::test]
-async fn too_many_too_large_and_no_images_are_refused() {
+both_engines!(images_beyond_the_limits_are_refused_with_the_field);
+async fn images_beyond_the_limits_are_refused_with_the_field(engine: Engine) {
     let limits = [("CODEX_MAX_IMAGES", "2"), ("CODEX_MAX_IMAGE_BYTES", "1000")];
-    let app = TestApp::fake(&limits).await;
-    refused(&app, &[png(0), png(0), png(0)], "messages", "messages", "CODEX_MAX_IMAGES").await;
-    let second = ("messages[0].parts[2].image", "messages[0].content[2].image_url");
-    let large = png(1001 - png(0).len());
-    refused(&app, &[png(0), large], second.0, second.1, "CODEX_MAX_IMAGE_BYTES").await;
-    let text = b"<svg xmlns='http://www.w3.org/2000/svg'/>".to_vec();
-    refused(&app, &[png(0), text], second.0, second.1, "PNG").await;
-    app.stop().await;
+    with_app(AppConfig::fake(engine).envs(&limits), async |app| {
+        refused(app, &[png(0), png(0), png(0)], "messages", "messages", "CODEX_MAX_IMAGES").await;
+        let second = ("messages[0].parts[2].image", "messages[0].content[2].image_url");
+        let large = png(1001 - png(0).len());
+        refused(app, &[png(0), large], second.0, second.1, "CODEX_MAX_IMAGE_BYTES").await;
+        let text = b"<svg xmlns='http://www.w3.org/2000/svg'/>".to_vec();
+        refused(app, &[png(0), text], second.0, second.1, "PNG").await;
+    })
+    .await;
 }

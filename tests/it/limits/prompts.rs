@@ -6,17 +6,17 @@ use serde_json::json;
 use tonic::Code;
 
 use crate::{
-    eventually,
+    both_engines, eventually,
     support::{
-        TestApp, ask,
-        engines::{Engine, echo, engine},
+        AppConfig, Engine, TestApp, ask,
         grpc::{all, answers, kind},
         http::{body, folded, whole},
+        with_app,
     },
 };
 
 async fn echoed_by_both(app: &TestApp, model: &str, text: &str) {
-    let expected = echo(text);
+    let expected = app.echo(text);
     // Compared without printing: some of these texts are long.
     assert!(app.chat(ask(model, text)).await == expected, "gRPC");
     assert!(whole(&app.complete(&body(model, text)).await).text == expected, "HTTP");
@@ -33,78 +33,85 @@ fn wide(chars: usize) -> String {
     "aé世🌍".chars().cycle().take(chars).collect()
 }
 
-#[tokio::test]
-async fn characters_are_counted_and_not_bytes() {
-    let app = TestApp::fake(&[]).await;
-    let most = wide(200_000);
-    assert!(most.len() > 400_000);
-    echoed_by_both(&app, "fake:echo", &most).await;
+both_engines!(prompt_limit_counts_characters);
+async fn prompt_limit_counts_characters(engine: Engine) {
+    with_app(AppConfig::fake(engine), async |app| {
+        let most = wide(200_000);
+        assert!(most.len() > 400_000);
+        echoed_by_both(app, "fake:echo", &most).await;
 
-    let more = wide(200_001);
-    let (status, error) = app.refused(&body("fake:echo", &more)).await;
-    assert_eq!((status, &error["code"]), (413, &json!("context_length_exceeded")));
-    assert_eq!(error["type"], "invalid_request_error");
-    let message = error["message"].as_str().unwrap();
-    assert!(message.contains("200001") && message.contains("CODEX_MAX_PROMPT_CHARS"), "{message}");
-    let status = app.grpc_refused(ask("fake:echo", &more)).await;
-    assert_eq!(kind(&status), (Code::InvalidArgument, "PROMPT_TOO_LARGE".into()));
+        let more = wide(200_001);
+        let (status, error) = app.refused(&body("fake:echo", &more)).await;
+        assert_eq!((status, &error["code"]), (413, &json!("context_length_exceeded")));
+        assert_eq!(error["type"], "invalid_request_error");
+        let message = error["message"].as_str().unwrap();
+        assert!(message.contains("200001") && message.contains("CODEX_MAX_PROMPT_CHARS"), "{message}");
+        let status = app.grpc_refused(ask("fake:echo", &more)).await;
+        assert_eq!(kind(&status), (Code::InvalidArgument, "PROMPT_TOO_LARGE".into()));
 
-    // It is the conversation that counts, not one message.
-    let half = wide(100_001);
-    let two = json!([{"role": "user", "content": half}, {"role": "user", "content": half}]);
-    assert_eq!(app.refused(&json!({"model": "fake:echo", "messages": two})).await.0, 413);
-    app.stop().await;
+        // It is the conversation that counts, not one message.
+        let half = wide(100_001);
+        let two = json!([{"role": "user", "content": half}, {"role": "user", "content": half}]);
+        assert_eq!(app.refused(&json!({"model": "fake:echo", "messages": two})).await.0, 413);
+    })
+    .await;
 }
 
-#[tokio::test]
-async fn the_real_cli_gets_the_longest_prompt_whole_and_ten_megabytes_never() {
-    let app = TestApp::real(&[]).await;
-    let (status, error) = app.refused(&body("gpt-5.5", &"x".repeat(10 << 20))).await;
-    assert_eq!((status, &error["code"]), (413, &json!("context_length_exceeded")));
-    let upstream = app.upstream.as_ref().unwrap();
-    assert!(upstream.requests().is_empty(), "the model is not asked");
-    let directive = r#"@@{"text":"all of it"}@@"#;
-    let most = wide(200_000 - directive.chars().count()) + directive;
-    assert_eq!(app.chat(ask("gpt-5.5", &most)).await, "all of it");
-    let seen = upstream.requests().last().unwrap().body.to_string();
-    assert!(seen.contains(&most.replace('"', "\\\"")), "the model is shown all of it");
-    let (status, _) = app.refused(&body("gpt-5.5", &format!("x{most}"))).await;
-    assert_eq!((status, upstream.requests().len()), (413, 1));
-    app.stop().await;
+both_engines!(
+    #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+    longest_prompt_reaches_the_real_cli_whole
+);
+async fn longest_prompt_reaches_the_real_cli_whole(engine: Engine) {
+    with_app(AppConfig::real(engine), async |app| {
+        let (status, error) = app.refused(&body("gpt-5.5", &"x".repeat(10 << 20))).await;
+        assert_eq!((status, &error["code"]), (413, &json!("context_length_exceeded")));
+        let upstream = app.upstream();
+        assert!(upstream.requests().is_empty(), "the model is not asked");
+        let directive = r#"@@{"text":"all of it"}@@"#;
+        let most = wide(200_000 - directive.chars().count()) + directive;
+        assert_eq!(app.chat(ask("gpt-5.5", &most)).await, "all of it");
+        let seen = upstream.requests().last().unwrap().body.to_string();
+        assert!(seen.contains(&most.replace('"', "\\\"")), "the model is shown all of it");
+        let (status, _) = app.refused(&body("gpt-5.5", &format!("x{most}"))).await;
+        assert_eq!((status, upstream.requests().len()), (413, 1));
+    })
+    .await;
 }
 
-#[tokio::test]
-async fn ten_megabytes_are_read_or_refused_but_never_run() {
+both_engines!(prompt_of_ten_megabytes_is_refused);
+async fn prompt_of_ten_megabytes_is_refused(engine: Engine) {
     let ten = "x".repeat(10 << 20);
     // Room for the body, but not for the prompt.
-    let app = TestApp::fake(&[]).await;
-    let (status, error) = app.refused(&body("fake:echo", &ten)).await;
-    assert_eq!((status, &error["code"]), (413, &json!("context_length_exceeded")));
-    let refused = app.grpc_refused(ask("fake:echo", &ten)).await;
-    assert_eq!(kind(&refused), (Code::InvalidArgument, "PROMPT_TOO_LARGE".into()));
-    app.stop().await;
+    with_app(AppConfig::fake(engine), async |app| {
+        let (status, error) = app.refused(&body("fake:echo", &ten)).await;
+        assert_eq!((status, &error["code"]), (413, &json!("context_length_exceeded")));
+        let refused = app.grpc_refused(ask("fake:echo", &ten)).await;
+        assert_eq!(kind(&refused), (Code::InvalidArgument, "PROMPT_TOO_LARGE".into()));
+    })
+    .await;
 
-    let app = TestApp::fake(&[("CODEX_MAX_BODY_BYTES", "1048576")]).await;
-    let (status, error) = app.refused(&body("fake:echo", &ten)).await;
-    assert_eq!((status, &error["code"]), (413, &json!("body_too_large")));
-    assert!(error["message"].as_str().unwrap().contains("CODEX_MAX_BODY_BYTES"), "{error}");
-    // Of unknown length.
-    let chunks = ten.as_bytes().chunks(64 * 1024).map(|chunk| Ok::<_, std::io::Error>(chunk.to_vec()));
-    let chunks: Vec<_> = chunks.collect();
-    let request = reqwest::Client::new()
-        .post(app.url("/v1/chat/completions"))
-        .header("content-type", "application/json")
-        .body(reqwest::Body::wrap_stream(futures_util::stream::iter(chunks)));
-    assert_eq!(request.send().await.unwrap().status(), 413);
-    let refused = app.grpc_refused(ask("fake:echo", &ten)).await;
-    assert_eq!(kind(&refused), (Code::InvalidArgument, "INVALID_VALUE".into()));
-    assert!(refused.message().contains("1048576 bytes (CODEX_MAX_BODY_BYTES)"), "{refused:?}");
-    echoed_by_both(&app, "fake:echo", "the next one works").await;
-    app.stop().await;
+    with_app(AppConfig::fake(engine).env("CODEX_MAX_BODY_BYTES", "1048576"), async |app| {
+        let (status, error) = app.refused(&body("fake:echo", &ten)).await;
+        assert_eq!((status, &error["code"]), (413, &json!("body_too_large")));
+        assert!(error["message"].as_str().unwrap().contains("CODEX_MAX_BODY_BYTES"), "{error}");
+        // Of unknown length.
+        let chunks = ten.as_bytes().chunks(64 * 1024).map(|chunk| Ok::<_, std::io::Error>(chunk.to_vec()));
+        let chunks: Vec<_> = chunks.collect();
+        let request = reqwest::Client::new()
+            .post(app.url("/v1/chat/completions"))
+            .header("content-type", "application/json")
+            .body(reqwest::Body::wrap_stream(futures_util::stream::iter(chunks)));
+        assert_eq!(request.send().await.unwrap().status(), 413);
+        let refused = app.grpc_refused(ask("fake:echo", &ten)).await;
+        assert_eq!(kind(&refused), (Code::InvalidArgument, "INVALID_VALUE".into()));
+        assert!(refused.message().contains("1048576 bytes (CODEX_MAX_BODY_BYTES)"), "{refused:?}");
+        echoed_by_both(app, "fake:echo", "the next one works").await;
+    })
+    .await;
 }
 
-#[tokio::test]
-async fn odd_texts_arrive_as_they_are() {
+both_engines!(odd_texts_are_echoed_by_the_fake_unchanged);
+async fn odd_texts_are_echoed_by_the_fake_unchanged(engine: Engine) {
     let texts = [
         "--help",
         "-",
@@ -118,122 +125,139 @@ async fn odd_texts_arrive_as_they_are() {
         "@@",
         "'; $(x)",
     ];
-    let app = TestApp::fake(&[]).await;
-    for text in texts {
-        echoed_by_both(&app, "fake:echo", text).await;
-    }
-    // A model is an argument of the CLI, and must not be taken for another.
-    echoed_by_both(&app, "--fake:echo", "x").await;
-    echoed_by_both(&app, "-c=fake:echo", "x").await;
-    app.stop().await;
+    with_app(AppConfig::fake(engine), async |app| {
+        for text in texts {
+            echoed_by_both(app, "fake:echo", text).await;
+        }
+        // A model is an argument of the CLI, and must not be taken for another.
+        echoed_by_both(app, "--fake:echo", "x").await;
+        echoed_by_both(app, "-c=fake:echo", "x").await;
+    })
+    .await;
+}
+
+both_engines!(
+    #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+    odd_texts_reach_the_model_through_the_real_cli
+);
+async fn odd_texts_reach_the_model_through_the_real_cli(engine: Engine) {
+    with_app(AppConfig::real(engine), async |app| {
+        for text in ["--help", "a\0b", "世🌍\u{202e}"] {
+            let prompt = format!("{text} @@{{\"echo\":true}}@@");
+            let answer = whole(&app.complete(&body("gpt-5.5", &prompt)).await).text;
+            let seen: serde_json::Value = serde_json::from_str(&answer).unwrap();
+            assert!(seen["user"].as_str().unwrap().contains(text), "{text:?}: {seen}");
+        }
+    })
+    .await;
+}
+
+both_engines!(half_a_surrogate_pair_is_refused);
+async fn half_a_surrogate_pair_is_refused(engine: Engine) {
+    with_app(AppConfig::fake(engine), async |app| {
+        for escape in [r"\ud83c", r"\udf0d", r"\udf0d\ud83c", r"x\ud83cx"] {
+            let text =
+                format!(r#"{{"model":"fake:echo","messages":[{{"role":"user","content":"{escape}"}}]}}"#);
+            let request = reqwest::Client::new().post(app.url("/v1/chat/completions"));
+            let response =
+                request.header("content-type", "application/json").body(text).send().await.unwrap();
+            assert_eq!(response.status(), 400, "{escape}");
+            let error: serde_json::Value = response.json().await.unwrap();
+            assert_eq!(error["error"]["code"], "invalid_json", "{escape}");
+            assert!(error["error"]["message"].as_str().unwrap().contains("half of a pair"), "{error}");
+        }
+        let pair = r#"{"model":"fake:echo","messages":[{"role":"user","content":"\ud83c\udf0d"}]}"#;
+        let answer = app.complete(&serde_json::from_str(pair).unwrap()).await;
+        assert_eq!(whole(&answer).text, engine.echo("🌍"));
+        // Protobuf has no escapes: the same mistake is three bytes that are no UTF-8.
+        let mut message = ask("fake:echo", "???").encode_to_vec();
+        let at = message.windows(3).position(|bytes| bytes == b"???").unwrap();
+        message[at..at + 3].copy_from_slice(b"\xed\xa0\xbc");
+        message.splice(0..0, u32::try_from(message.len()).unwrap().to_be_bytes());
+        message.insert(0, 0);
+        let client = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
+        let request =
+            client.post(app.url("/codex.v1.CodexService/Chat")).header("content-type", "application/grpc");
+        let answer = request.body(message).send().await.unwrap();
+        let status = tonic::Status::from_header_map(answer.headers()).unwrap();
+        assert_eq!(kind(&status), (Code::InvalidArgument, "INVALID_VALUE".into()));
+        assert!(status.message().contains("UTF-8"), "{status:?}");
+    })
+    .await;
+}
+
+both_engines!(answer_of_a_megabyte_from_the_fake_arrives_whole);
+async fn answer_of_a_megabyte_from_the_fake_arrives_whole(engine: Engine) {
+    with_app(AppConfig::fake(engine), async |app| {
+        let expected: String = "0123456789".repeat(100_000);
+        let model = "fake:text:1000000";
+        assert!(app.chat(ask(model, "x")).await == expected, "gRPC");
+        assert!(whole(&app.complete(&body(model, "x")).await).text == expected, "HTTP");
+        let (grpc, sse) = streamed_by_both(app, model, "x").await;
+        assert!(grpc == expected && sse == expected, "{} and {}", grpc.len(), sse.len());
+    })
+    .await;
 }
 
 #[tokio::test]
-async fn odd_texts_reach_the_model_through_the_real_cli() {
-    let app = TestApp::real(&[]).await;
-    for text in ["--help", "a\0b", "世🌍\u{202e}"] {
-        let prompt = format!("{text} @@{{\"echo\":true}}@@");
-        let answer = whole(&app.complete(&body("gpt-5.5", &prompt)).await).text;
-        let seen: serde_json::Value = serde_json::from_str(&answer).unwrap();
-        assert!(seen["user"].as_str().unwrap().contains(text), "{text:?}: {seen}");
-    }
-    app.stop().await;
-}
-
-#[tokio::test]
-async fn half_a_surrogate_pair_is_no_text() {
-    let app = TestApp::fake(&[]).await;
-    for escape in [r"\ud83c", r"\udf0d", r"\udf0d\ud83c", r"x\ud83cx"] {
-        let text = format!(r#"{{"model":"fake:echo","messages":[{{"role":"user","content":"{escape}"}}]}}"#);
-        let request = reqwest::Client::new().post(app.url("/v1/chat/completions"));
-        let response = request.header("content-type", "application/json").body(text).send().await.unwrap();
-        assert_eq!(response.status(), 400, "{escape}");
-        let error: serde_json::Value = response.json().await.unwrap();
-        assert_eq!(error["error"]["code"], "invalid_json", "{escape}");
-        assert!(error["error"]["message"].as_str().unwrap().contains("half of a pair"), "{error}");
-    }
-    let pair = r#"{"model":"fake:echo","messages":[{"role":"user","content":"\ud83c\udf0d"}]}"#;
-    let answer = app.complete(&serde_json::from_str(pair).unwrap()).await;
-    assert_eq!(whole(&answer).text, echo("🌍"));
-    // Protobuf has no escapes: the same mistake is three bytes that are no UTF-8.
-    let mut message = ask("fake:echo", "???").encode_to_vec();
-    let at = message.windows(3).position(|bytes| bytes == b"???").unwrap();
-    message[at..at + 3].copy_from_slice(b"\xed\xa0\xbc");
-    message.splice(0..0, u32::try_from(message.len()).unwrap().to_be_bytes());
-    message.insert(0, 0);
-    let client = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
-    let request =
-        client.post(app.url("/codex.v1.CodexService/Chat")).header("content-type", "application/grpc");
-    let answer = request.body(message).send().await.unwrap();
-    let status = tonic::Status::from_header_map(answer.headers()).unwrap();
-    assert_eq!(kind(&status), (Code::InvalidArgument, "INVALID_VALUE".into()));
-    assert!(status.message().contains("UTF-8"), "{status:?}");
-    app.stop().await;
-}
-
-#[tokio::test]
-async fn a_megabyte_of_answer_arrives_whole() {
-    let app = TestApp::fake(&[]).await;
-    let expected: String = "0123456789".repeat(100_000);
-    let model = "fake:text:1000000";
-    assert!(app.chat(ask(model, "x")).await == expected, "gRPC");
-    assert!(whole(&app.complete(&body(model, "x")).await).text == expected, "HTTP");
-    let (grpc, sse) = streamed_by_both(&app, model, "x").await;
-    assert!(grpc == expected && sse == expected, "{} and {}", grpc.len(), sse.len());
-    app.stop().await;
-}
-
-#[tokio::test]
-async fn a_megabyte_arrives_whole_through_the_real_cli() {
+#[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+async fn prompt_and_answer_of_a_megabyte_pass_the_real_cli_whole() {
     // With `exec` also of a prompt; in a warm worker it would be history, which Codex shortens beyond its model's
     // window: see `histories::sizes`.
-    let app = TestApp::real(&[("CODEX_ENGINE", "exec"), ("CODEX_MAX_PROMPT_CHARS", "1048576")]).await;
-    let expected = "é".repeat(1_000_000);
-    let prompt = format!("@@{{\"text\":\"{expected}\"}}@@");
-    assert!(app.chat(ask("gpt-5.5", &prompt)).await == expected, "gRPC");
-    assert!(folded(&app.stream(&body("gpt-5.5", &prompt)).await).text == expected, "SSE");
-    app.stop().await;
+    with_app(AppConfig::real(Engine::Exec).max_prompt_chars(1_048_576), async |app| {
+        let expected = "é".repeat(1_000_000);
+        let prompt = format!("@@{{\"text\":\"{expected}\"}}@@");
+        assert!(app.chat(ask("gpt-5.5", &prompt)).await == expected, "gRPC");
+        assert!(folded(&app.stream(&body("gpt-5.5", &prompt)).await).text == expected, "SSE");
+    })
+    .await;
 }
 
-#[tokio::test]
-async fn a_megabyte_of_tokens_arrives_whole_through_the_real_cli() {
+both_engines!(
+    #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+    answer_of_120000_tokens_passes_the_real_cli_whole
+);
+async fn answer_of_120000_tokens_passes_the_real_cli_whole(engine: Engine) {
     // Old ones may lose the end of it, and then do not end.
-    let app = TestApp::real(&[("CODEX_TIMEOUT_SECONDS", "60")]).await;
-    let count = 120_000;
-    let expected = (0..count).map(|n| format!("tok{n}")).collect::<Vec<_>>().join(" ");
-    assert!(expected.len() > 1_000_000);
-    let prompt = format!("@@{{\"tokens\":{count}}}@@");
-    assert!(app.chat(ask("gpt-5.5", &prompt)).await == expected, "gRPC");
-    assert!(folded(&app.stream(&body("gpt-5.5", &prompt)).await).text == expected, "SSE");
-    app.stop().await;
+    with_app(AppConfig::real(engine).timeout_seconds(60.0), async |app| {
+        let count = 120_000;
+        let expected = (0..count).map(|n| format!("tok{n}")).collect::<Vec<_>>().join(" ");
+        assert!(expected.len() > 1_000_000);
+        let prompt = format!("@@{{\"tokens\":{count}}}@@");
+        assert!(app.chat(ask("gpt-5.5", &prompt)).await == expected, "gRPC");
+        assert!(folded(&app.stream(&body("gpt-5.5", &prompt)).await).text == expected, "SSE");
+    })
+    .await;
 }
 
-#[tokio::test]
-async fn a_line_beyond_the_limit_ends_the_turn_and_its_process() {
+both_engines!(line_beyond_the_limit_fails_its_turn);
+async fn line_beyond_the_limit_fails_its_turn(engine: Engine) {
     // The fake of `exec` prints just so many bytes, the other one somewhat more.
-    let (limit, fits, exceeds) = match engine() {
+    let (limit, fits, exceeds) = match engine {
         Engine::Exec => ("10000", "fake:longline:10000", "fake:longline:10001"),
         Engine::AppServer => ("100000", "fake:longline:99000", "fake:longline:100001"),
     };
     let (code, told) = ("turn_failed", (Code::Aborted, "TURN_FAILED"));
-    let app = TestApp::fake(&[("CODEX_SUBPROCESS_STREAM_LIMIT", limit)]).await;
-    assert_eq!(app.chat(ask(fits, "x")).await, "the answer after a long line");
-    let (status, error) = app.refused(&body(exceeds, "x")).await;
-    assert_eq!((status, &error["code"]), (502, &json!(code)));
-    assert!(error["message"].as_str().unwrap().contains("CODEX_SUBPROCESS_STREAM_LIMIT"), "{error}");
-    let refused = app.grpc_refused(ask(exceeds, "x")).await;
-    assert_eq!(kind(&refused), (told.0, told.1.into()));
-    eventually!("no process is left", app.turn_processes().is_empty());
-    eventually!("its slot is free", app.status().await.running_turns == 0);
-    app.stop().await;
+    with_app(AppConfig::fake(engine).env("CODEX_SUBPROCESS_STREAM_LIMIT", limit), async |app| {
+        assert_eq!(app.chat(ask(fits, "x")).await, "the answer after a long line");
+        let (status, error) = app.refused(&body(exceeds, "x")).await;
+        assert_eq!((status, &error["code"]), (502, &json!(code)));
+        assert!(error["message"].as_str().unwrap().contains("CODEX_SUBPROCESS_STREAM_LIMIT"), "{error}");
+        let refused = app.grpc_refused(ask(exceeds, "x")).await;
+        assert_eq!(kind(&refused), (told.0, told.1.into()));
+        eventually!("no process is left", app.turn_processes().is_empty());
+        eventually!("its slot is free", app.status().await.running_turns == 0);
+    })
+    .await;
 }
 
-#[tokio::test]
-async fn nothing_to_say_is_refused_by_its_place() {
-    let app = TestApp::fake(&[]).await;
-    let (status, error) = app.refused(&json!({"model": "fake:echo", "messages": []})).await;
-    assert_eq!((status, &error["param"]), (400, &json!("messages")));
-    let refused = app.grpc_refused(pb::ChatRequest::default()).await;
-    assert_eq!(kind(&refused), (Code::InvalidArgument, "INVALID_VALUE".into()));
-    app.stop().await;
+both_engines!(empty_conversation_is_refused_with_the_field);
+async fn empty_conversation_is_refused_with_the_field(engine: Engine) {
+    with_app(AppConfig::fake(engine), async |app| {
+        let (status, error) = app.refused(&json!({"model": "fake:echo", "messages": []})).await;
+        assert_eq!((status, &error["param"]), (400, &json!("messages")));
+        let refused = app.grpc_refused(pb::ChatRequest::default()).await;
+        assert_eq!(kind(&refused), (Code::InvalidArgument, "INVALID_VALUE".into()));
+    })
+    .await;
 }

@@ -6,97 +6,104 @@ use futures_util::future::join_all;
 use tokio::{io::AsyncReadExt, time::timeout};
 
 use crate::{
-    eventually,
+    both_engines, eventually,
     support::{
-        SOON, TestApp, ask,
-        engines::echo,
+        AppConfig, Engine, SOON, TestApp, ask,
         http::{body, chunks, streamed},
         staged::Staged,
         wire::{Wire, head},
+        with_app,
     },
 };
 
-/// The shortest that there is.
-const SHORT: (&str, &str) = ("CODEX_WRITE_TIMEOUT_SECONDS", "1");
+both_engines!(stalled_client_is_disconnected_and_its_turn_cancelled);
+async fn stalled_client_is_disconnected_and_its_turn_cancelled(engine: Engine) {
+    let staged = Staged::new(engine);
+    with_app(AppConfig::fake(engine).write_timeout_seconds(1.0).codex_bin(staged.bin()), async |app| {
+        // One at each door. Neither hangs up: the server has to notice.
+        let mut http = Wire::narrow(app.address).await;
+        http.post(&streamed(body(staged.flood(), "x"))).await;
+        assert_eq!(http.response().await.status, 200);
+        let mut grpc = app.grpc().await;
+        let mut stream = grpc.stream_chat(ask(staged.flood(), "x")).await.unwrap().into_inner();
+        stream.message().await.unwrap().unwrap();
+        eventually!("both turns are gone", app.status().await.running_turns == 0);
+        eventually!("their processes are gone", app.turn_processes().is_empty());
+        // The call is reset, its neighbours on the same connection are not.
+        let response = grpc.chat(ask("fake:echo", "same connection")).await.unwrap().into_inner();
+        assert_eq!(response.choices[0].text, engine.echo("same connection"));
+        let status = loop {
+            if let Err(status) = stream.message().await {
+                break status;
+            }
+        };
+        // A warm worker says more than the server keeps for nobody before the time to write is over.
+        assert!(matches!(status.code(), tonic::Code::Cancelled | tonic::Code::Aborted), "{status:?}");
+        app.stop().await;
+        drop(http);
+    })
+    .await;
+}
+
+both_engines!(stalled_client_does_not_delay_the_drain);
+async fn stalled_client_does_not_delay_the_drain(engine: Engine) {
+    let staged = Staged::new(engine);
+    with_app(AppConfig::fake(engine).drain_seconds(1.0).codex_bin(staged.bin()), async |app| {
+        let mut grpc = app.grpc().await;
+        let mut stream = grpc.stream_chat(ask(staged.flood(), "x")).await.unwrap().into_inner();
+        stream.message().await.unwrap().unwrap();
+        // Much longer than a test may take is the time that it has to read on.
+        app.begin_drain();
+        app.stopped().await;
+    })
+    .await;
+}
 
 #[tokio::test]
-async fn a_client_that_has_stopped_reading_is_cut_and_its_turn_ends() {
-    let staged = Staged::new();
-    let app = TestApp::fake(&[SHORT, ("CODEX_BIN", &staged.bin())]).await;
-    // One at each door. Neither hangs up: the server has to notice.
-    let mut http = Wire::narrow(app.address).await;
-    http.post(&streamed(body(Staged::flood(), "x"))).await;
-    assert_eq!(http.response().await.status, 200);
-    let mut grpc = app.grpc().await;
-    let mut stream = grpc.stream_chat(ask(Staged::flood(), "x")).await.unwrap().into_inner();
-    stream.message().await.unwrap().unwrap();
-    eventually!("both turns are gone", app.status().await.running_turns == 0);
-    eventually!("their processes are gone", app.turn_processes().is_empty());
-    // The call is reset, its neighbours on the same connection are not.
-    let response = grpc.chat(ask("fake:echo", "same connection")).await.unwrap().into_inner();
-    assert_eq!(response.choices[0].text, echo("same connection"));
-    let status = loop {
-        if let Err(status) = stream.message().await {
-            break status;
+async fn client_reading_after_the_deadline_gets_the_timeout_error() {
+    with_app(AppConfig::fake(Engine::AppServer).timeout_seconds(5.0), async |app| {
+        let mut wire = Wire::narrow(app.address).await;
+        wire.post(&streamed(body("fake:stream:100000:1", "x"))).await;
+        assert_eq!(wire.response().await.status, 200);
+        // By then, what was said fills everything between the turn and us.
+        eventually!("the turn is over", app.status().await.running_turns == 0);
+        let mut said = Vec::new();
+        while !said.ends_with(b"0\r\n\r\n") {
+            let read = timeout(SOON, wire.0.read_buf(&mut said)).await.unwrap().unwrap();
+            assert_ne!(read, 0, "cut after {} bytes", said.len());
         }
-    };
-    // A warm worker says more than the server keeps for nobody before the time to write is over.
-    assert!(matches!(status.code(), tonic::Code::Cancelled | tonic::Code::Aborted), "{status:?}");
-    app.stop().await;
-    drop(http);
+        let said = without_chunk_sizes(&said);
+        assert!(said.ends_with("}\n\n") && !said.contains("[DONE]"), "{}", &said[said.len() - 500..]);
+        let last = said.rsplit("data: ").next().unwrap();
+        let error = serde_json::from_str::<serde_json::Value>(last).unwrap();
+        assert_eq!(error["error"]["code"], "timeout", "{error}");
+    })
+    .await;
 }
 
-#[tokio::test]
-async fn a_client_that_has_stopped_reading_does_not_hold_up_the_drain() {
-    let staged = Staged::new();
-    let app = TestApp::fake(&[("CODEX_DRAIN_SECONDS", "1"), ("CODEX_BIN", &staged.bin())]).await;
-    let mut grpc = app.grpc().await;
-    let mut stream = grpc.stream_chat(ask(Staged::flood(), "x")).await.unwrap().into_inner();
-    stream.message().await.unwrap().unwrap();
-    // Much longer than a test may take is the time that it has to read on.
-    app.begin_drain();
-    app.stopped().await;
-}
-
-#[tokio::test]
-async fn a_client_that_reads_on_after_the_deadline_is_told_of_it() {
-    let app = TestApp::fake(&[("CODEX_ENGINE", "app-server"), ("CODEX_TIMEOUT_SECONDS", "5")]).await;
-    let mut wire = Wire::narrow(app.address).await;
-    wire.post(&streamed(body("fake:stream:100000:1", "x"))).await;
-    assert_eq!(wire.response().await.status, 200);
-    // By then, what was said fills everything between the turn and us.
-    eventually!("the turn is over", app.status().await.running_turns == 0);
-    let mut said = Vec::new();
-    while !said.ends_with(b"0\r\n\r\n") {
-        let read = timeout(SOON, wire.0.read_buf(&mut said)).await.unwrap().unwrap();
-        assert_ne!(read, 0, "cut after {} bytes", said.len());
-    }
-    let said = without_chunk_sizes(&said);
-    assert!(said.ends_with("}\n\n") && !said.contains("[DONE]"), "{}", &said[said.len() - 500..]);
-    let last = said.rsplit("data: ").next().unwrap();
-    let error = serde_json::from_str::<serde_json::Value>(last).unwrap();
-    assert_eq!(error["error"]["code"], "timeout", "{error}");
-    app.stop().await;
-}
-
-#[tokio::test]
-async fn a_client_that_reads_slowly_gets_everything() {
+both_engines!(slow_client_of_the_fake_gets_the_whole_answer);
+async fn slow_client_of_the_fake_gets_the_whole_answer(engine: Engine) {
     // Some six seconds in all: twice what a silent client has.
-    let app = TestApp::fake(&[("CODEX_WRITE_TIMEOUT_SECONDS", "3")]).await;
-    let text = read_slowly(&app, &body("fake:text:2000000", "x"), Duration::from_millis(30)).await;
-    assert!(text == "0123456789".repeat(200_000), "{} characters", text.len());
-    app.stop().await;
+    with_app(AppConfig::fake(engine).write_timeout_seconds(3.0), async |app| {
+        let text = read_slowly(app, &body("fake:text:2000000", "x"), Duration::from_millis(30)).await;
+        assert!(text == "0123456789".repeat(200_000), "{} characters", text.len());
+    })
+    .await;
 }
 
-#[tokio::test]
-async fn a_client_that_reads_slowly_gets_everything_of_the_real_cli() {
-    let app = TestApp::real(&[("CODEX_WRITE_TIMEOUT_SECONDS", "2")]).await;
-    // Each token is an event of some 250 bytes, if it comes alone.
-    let expected = (0..10_000).map(|n| format!("tok{n}")).collect::<Vec<_>>().join(" ");
-    let request = body("gpt-5.5", r#"@@{"tokens":10000}@@"#);
-    let text = read_slowly(&app, &request, Duration::from_millis(20)).await;
-    assert!(text == expected, "{} characters", text.len());
-    app.stop().await;
+both_engines!(
+    #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+    slow_client_of_the_real_cli_gets_the_whole_answer
+);
+async fn slow_client_of_the_real_cli_gets_the_whole_answer(engine: Engine) {
+    with_app(AppConfig::real(engine).write_timeout_seconds(2.0), async |app| {
+        // Each token is an event of some 250 bytes, if it comes alone.
+        let expected = (0..10_000).map(|n| format!("tok{n}")).collect::<Vec<_>>().join(" ");
+        let request = body("gpt-5.5", r#"@@{"tokens":10000}@@"#);
+        let text = read_slowly(app, &request, Duration::from_millis(20)).await;
+        assert!(text == expected, "{} characters", text.len());
+    })
+    .await;
 }
 
 /// The text of an answer that is read 10 KiB at a time.
@@ -132,17 +139,18 @@ fn without_chunk_sizes(mut bytes: &[u8]) -> String {
     }
 }
 
-#[tokio::test]
-async fn clients_that_send_nothing_more_of_a_body_are_told_so() {
-    let app = TestApp::fake(&[("CODEX_BODY_TIMEOUT_SECONDS", "1")]).await;
-    let clients = ["", "{", r#"{"model":"fake:echo""#].map(async |begun| {
-        let mut wire = Wire::open(app.address).await;
-        wire.send(head(1000, "") + begun).await;
-        wire.response().await
-    });
-    for answer in join_all(clients).await {
-        assert_eq!(answer.status, 408);
-        assert!(answer.body.contains("body_timeout"), "{answer:?}");
-    }
-    app.stop().await;
+both_engines!(unfinished_body_is_refused_after_the_body_timeout);
+async fn unfinished_body_is_refused_after_the_body_timeout(engine: Engine) {
+    with_app(AppConfig::fake(engine).env("CODEX_BODY_TIMEOUT_SECONDS", "1"), async |app| {
+        let clients = ["", "{", r#"{"model":"fake:echo""#].map(async |begun| {
+            let mut wire = Wire::open(app.address).await;
+            wire.send(head(1000, "") + begun).await;
+            wire.response().await
+        });
+        for answer in join_all(clients).await {
+            assert_eq!(answer.status, 408);
+            assert!(answer.body.contains("body_timeout"), "{answer:?}");
+        }
+    })
+    .await;
 }

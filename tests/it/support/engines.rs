@@ -1,8 +1,8 @@
-//! Which engine the tests run over, and what is the same in both but told in other words.
+//! The two engines, and how a test tells their processes and their prompts apart.
 
 use super::TestApp;
 
-/// How turns run.
+/// The engine that runs the turns of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Engine {
     /// One process for each turn; the conversation is one text.
@@ -27,20 +27,6 @@ impl Engine {
             Self::AppServer => text.to_owned(),
         }
     }
-}
-
-/// The engine of this run; see scripts/test.sh. A test may choose another by `CODEX_ENGINE`.
-pub fn engine() -> Engine {
-    match std::env::var("TEST_ENGINE").as_deref() {
-        Err(_) | Ok("exec") => Engine::Exec,
-        Ok("app-server") => Engine::AppServer,
-        Ok(other) => panic!("TEST_ENGINE={other}"),
-    }
-}
-
-/// What the fake codex echoes, over the engine of this run.
-pub fn echo(text: &str) -> String {
-    engine().echo(text)
 }
 
 impl TestApp {

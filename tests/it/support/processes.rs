@@ -1,6 +1,8 @@
-//! Who is alive, told by a variable that every process of a test's server inherits.
+//! Living processes of a test's server, by a variable that each of them inherits.
 
 use std::fs;
+
+use rustix::process::{Pid, Signal, kill_process};
 
 /// The variable.
 pub const MARKER: &str = "TEST_MARKER";
@@ -12,6 +14,15 @@ pub fn marked(marker: &str) -> Vec<String> {
         let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         environ.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
     })
+}
+
+/// Kills the living processes that carry a marker.
+pub fn kill_marked(marker: &str) {
+    for line in marked(marker) {
+        let pid = line.split(':').next().and_then(|pid| Pid::from_raw(pid.parse().ok()?));
+        // A process that has ended meanwhile is no failure.
+        let _ended = pid.map(|pid| kill_process(pid, Signal::KILL));
+    }
 }
 
 /// Command lines of the living processes that have a text in theirs.

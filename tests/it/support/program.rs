@@ -18,7 +18,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Codex, SOON, engines, executable, processes};
+use super::{Codex, Engine, SOON, engines, executable, processes};
 use crate::eventually;
 
 /// How to start it.
@@ -30,7 +30,7 @@ pub struct Program {
 
 impl Program {
     /// Nothing of the machine's but `PATH`; a free port; a log that can be parsed.
-    pub fn new(codex: Codex) -> Self {
+    pub fn new(codex: Codex, engine: Engine) -> Self {
         let home = tempfile::Builder::new().prefix("codex-api-program-").tempdir().unwrap();
         let marker = format!("{}-{}", std::process::id(), home.path().file_name().unwrap().display());
         for folder in ["scratch", "work", "codex-home"] {
@@ -47,7 +47,7 @@ impl Program {
             ("CODEX_LOG_FORMAT", "json".into()),
             ("CODEX_CANCEL_GRACE_SECONDS", "0.5".into()),
             ("CODEX_BIN", executable(codex).display().to_string()),
-            ("CODEX_ENGINE", engines::engine().name().into()),
+            ("CODEX_ENGINE", engine.name().into()),
         ];
         let env = env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         Self { home, marker, env }

@@ -11,11 +11,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::{
-    Codex,
-    engines::{Engine, engine},
-    executable,
-};
+use super::{Codex, Engine, executable};
 
 /// With `exec`, the model whose turns say `before`, wait until they are let go on, and then say `after`.
 const GATED: &str = "gated";
@@ -28,6 +24,7 @@ const FLOOD: &str = "flood";
 
 /// The executable, and the gate that its turns wait at.
 pub struct Staged {
+    engine: Engine,
     folder: TempDir,
     gate: Authenticator,
 }
@@ -51,7 +48,7 @@ impl Authenticator {
 }
 
 impl Staged {
-    pub fn new() -> Self {
+    pub fn new(engine: Engine) -> Self {
         let folder = tempfile::Builder::new().prefix("codex-api-staged-").tempdir().unwrap();
         let (gate, fifo) = (Authenticator::in_folder(folder.path()), folder.path().join("gate"));
         let message = |text: &str| {
@@ -82,7 +79,7 @@ echo '{{"type":"turn.completed","usage":{{"input_tokens":1,"cached_input_tokens"
             before = message("before"),
             after = message("after"),
         );
-        let staged = Self { folder, gate };
+        let staged = Self { engine, folder, gate };
         fs::write(staged.bin(), script).unwrap();
         fs::set_permissions(staged.bin(), fs::Permissions::from_mode(0o755)).unwrap();
         staged
@@ -95,15 +92,15 @@ echo '{{"type":"turn.completed","usage":{{"input_tokens":1,"cached_input_tokens"
 
     /// The model whose turns say `before`, wait until they are let go on, and then say `after`.
     pub fn gated(&self) -> String {
-        match engine() {
+        match self.engine {
             Engine::Exec => GATED.to_owned(),
             Engine::AppServer => format!("fake:gated:{}", self.folder.path().join("gate").display()),
         }
     }
 
     /// The model whose turns talk as fast as they are read, and for longer than there is room for between us and a reader.
-    pub fn flood() -> &'static str {
-        match engine() {
+    pub fn flood(&self) -> &'static str {
+        match self.engine {
             Engine::Exec => FLOOD,
             Engine::AppServer => "fake:flood:8000000",
         }

@@ -7,15 +7,15 @@ use tonic::Code;
 use super::{
     MODEL, PROFILES,
     contract::contract,
-    function, next, request, script,
+    function, next, real_workers, request, script,
     seen::{assistant, call, output, thoughts, user},
-    warm,
     ways::{WAYS, Way, result},
 };
 use crate::support::{
     TestApp,
     grpc::{all, kind},
     http::streamed,
+    with_app,
 };
 
 fn with(mut body: Value, parameter: &str, value: Value) -> Value {
@@ -24,44 +24,50 @@ fn with(mut body: Value, parameter: &str, value: Value) -> Value {
 }
 
 #[tokio::test]
-async fn one_at_a_time_is_one_for_the_client_and_one_in_the_next_request() {
+#[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+async fn parallel_tool_calls_off_keeps_one_call_in_answer_and_history() {
     let steps = json!([
         {"reasoning": "both", "calls": [{"name": "f", "arguments": {"a": "1"}}, {"name": "f", "arguments": {"a": "2"}}]},
         {"text": "done"},
     ]);
     let prompt = script(&steps);
     for (profile, model) in PROFILES {
-        let app = warm(&[("CODEX_PROFILE", profile)]).await;
-        let body = with(request(model, &prompt, &[function("f", "a")]), "parallel_tool_calls", false.into());
-        for way in WAYS {
-            let first = app.turn(way, &body).await;
-            assert_eq!(first.called(), [("f", r#"{"a":"1"}"#)], "{way:?}");
-            assert!(app.seen().instructions().contains("one at a time"), "{way:?}");
-            let number = app.asked();
-            let id = &first.calls[0].id;
-            let second = app.turn(way, &next(&body, &[first.message(), result(&first.calls[0], "r")])).await;
-            assert_eq!(second.text, "done");
-            let expected =
-                [user(&prompt), thoughts("both", number), call("f", r#"{"a":"1"}"#, id), output(id, "r")];
-            app.seen().ends_with(&expected);
-        }
-        app.stop().await;
+        with_app(real_workers().profile(profile), async |app| {
+            let body =
+                with(request(model, &prompt, &[function("f", "a")]), "parallel_tool_calls", false.into());
+            for way in WAYS {
+                let first = app.turn(way, &body).await;
+                assert_eq!(first.called(), [("f", r#"{"a":"1"}"#)], "{way:?}");
+                assert!(app.seen().instructions().contains("one at a time"), "{way:?}");
+                let number = app.asked();
+                let id = &first.calls[0].id;
+                let second =
+                    app.turn(way, &next(&body, &[first.message(), result(&first.calls[0], "r")])).await;
+                assert_eq!(second.text, "done");
+                let expected =
+                    [user(&prompt), thoughts("both", number), call("f", r#"{"a":"1"}"#, id), output(id, "r")];
+                app.seen().ends_with(&expected);
+            }
+        })
+        .await;
     }
 }
 
 #[tokio::test]
-async fn none_offers_nothing() {
-    let app = warm(&[]).await;
-    let prompt = script(&json!({"text": "no tools"}));
-    for model in [MODEL, "gpt-5.5:chat"] {
-        let body = with(request(model, &prompt, &[function("f", "a")]), "tool_choice", "none".into());
-        for way in WAYS {
-            let outcome = app.turn(way, &body).await;
-            assert_eq!((outcome.text.as_str(), outcome.calls.len()), ("no tools", 0), "{way:?}");
-            assert!(!app.seen().functions().contains(&"f"), "{way:?}");
+#[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+async fn tool_choice_none_offers_no_function() {
+    with_app(real_workers(), async |app| {
+        let prompt = script(&json!({"text": "no tools"}));
+        for model in [MODEL, "gpt-5.5:chat"] {
+            let body = with(request(model, &prompt, &[function("f", "a")]), "tool_choice", "none".into());
+            for way in WAYS {
+                let outcome = app.turn(way, &body).await;
+                assert_eq!((outcome.text.as_str(), outcome.calls.len()), ("no tools", 0), "{way:?}");
+                assert!(!app.seen().functions().contains(&"f"), "{way:?}");
+            }
         }
-    }
-    app.stop().await;
+    })
+    .await;
 }
 
 /// All ways fail alike at an answer that is not what was demanded: with a status, before any of it was told.
@@ -94,29 +100,34 @@ async fn not_called(app: &TestApp, body: &Value, why: &str) {
 }
 
 #[tokio::test]
-async fn required_asks_for_a_call_and_fails_without() {
-    let app = warm(&[]).await;
-    for model in [MODEL, "gpt-5.5:chat"] {
-        let prompt = script(&json!([{"calls": [{"name": "f", "arguments": {"a": "1"}}]}, {"text": "done"}]));
-        let tools = [function("f", "a"), function("g", "b")];
-        let body = with(request(model, &prompt, &tools), "tool_choice", "required".into());
-        for way in WAYS {
-            let outcome = app.turn(way, &body).await;
-            assert_eq!(outcome.called(), [("f", r#"{"a":"1"}"#)], "{way:?}");
-            assert!(
-                app.seen()
-                    .instructions()
-                    .contains("must call at least one of the application's functions (`f`, `g`)")
-            );
+#[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+async fn tool_choice_required_without_a_call_fails() {
+    with_app(real_workers(), async |app| {
+        for model in [MODEL, "gpt-5.5:chat"] {
+            let prompt =
+                script(&json!([{"calls": [{"name": "f", "arguments": {"a": "1"}}]}, {"text": "done"}]));
+            let tools = [function("f", "a"), function("g", "b")];
+            let body = with(request(model, &prompt, &tools), "tool_choice", "required".into());
+            for way in WAYS {
+                let outcome = app.turn(way, &body).await;
+                assert_eq!(outcome.called(), [("f", r#"{"a":"1"}"#)], "{way:?}");
+                assert!(
+                    app.seen()
+                        .instructions()
+                        .contains("must call at least one of the application's functions (`f`, `g`)")
+                );
+            }
+            not_called(app, &body, "tool_choice requires a tool call, but the model answered without one")
+                .await;
         }
-        not_called(&app, &body, "tool_choice requires a tool call, but the model answered without one").await;
-    }
-    app.stop().await;
+    })
+    .await;
 }
 
 #[tokio::test]
-async fn what_is_said_before_a_demanded_call_comes_with_it() {
-    let app = warm(&[]).await;
+#[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+async fn tool_choice_required_with_text_delivers_text_and_call() {
+    with_app(real_workers(), async |app| {
     let steps =
         json!({"reasoning": "hm", "text": "Let me look.", "calls": [{"name": "f", "arguments": {"a": "1"}}]});
     for model in [MODEL, "gpt-5.5:chat"] {
@@ -148,32 +159,34 @@ async fn what_is_said_before_a_demanded_call_comes_with_it() {
     let said: String =
         chunks.iter().filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str()).collect();
     assert_eq!(said, "one two ");
-    app.stop().await;
+    }).await;
 }
 
 #[tokio::test]
-async fn a_named_function_is_the_only_one() {
-    let app = warm(&[]).await;
-    let named = json!({"type": "function", "function": {"name": "g"}});
-    for model in [MODEL, "gpt-5.5:chat"] {
-        let prompt = script(&json!([{"calls": [{"name": "g", "arguments": {"b": "1"}}]}]));
-        let tools = [function("f", "a"), function("g", "b")];
-        let body = with(request(model, &prompt, &tools), "tool_choice", named.clone());
-        for way in WAYS {
-            let outcome = app.turn(way, &body).await;
-            assert_eq!(outcome.called(), [("g", r#"{"b":"1"}"#)], "{way:?}");
-            let seen = app.seen();
-            assert!(
-                seen.functions().contains(&"g") && !seen.functions().contains(&"f"),
-                "{:?}",
-                seen.functions()
-            );
-            assert!(seen.instructions().contains("must call the application's function `g`"));
+#[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+async fn tool_choice_with_a_name_offers_that_function_only() {
+    with_app(real_workers(), async |app| {
+        let named = json!({"type": "function", "function": {"name": "g"}});
+        for model in [MODEL, "gpt-5.5:chat"] {
+            let prompt = script(&json!([{"calls": [{"name": "g", "arguments": {"b": "1"}}]}]));
+            let tools = [function("f", "a"), function("g", "b")];
+            let body = with(request(model, &prompt, &tools), "tool_choice", named.clone());
+            for way in WAYS {
+                let outcome = app.turn(way, &body).await;
+                assert_eq!(outcome.called(), [("g", r#"{"b":"1"}"#)], "{way:?}");
+                let seen = app.seen();
+                assert!(
+                    seen.functions().contains(&"g") && !seen.functions().contains(&"f"),
+                    "{:?}",
+                    seen.functions()
+                );
+                assert!(seen.instructions().contains("must call the application's function `g`"));
+            }
+            not_called(app, &body, "tool_choice requires a call of `g`, but the model answered without one")
+                .await;
         }
-        not_called(&app, &body, "tool_choice requires a call of `g`, but the model answered without one")
-            .await;
-    }
-    app.stop().await;
+    })
+    .await;
 }
 
 fn strict() -> Value {
@@ -185,7 +198,8 @@ fn strict() -> Value {
 }
 
 #[tokio::test]
-async fn arguments_that_break_a_strict_schema_go_back_to_the_model() {
+#[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+async fn strict_arguments_against_the_schema_return_to_the_model() {
     let (wrong, right) = (r#"{"day":"monday"}"#, r#"{"day":"Monday"}"#);
     let book = |arguments: &str| json!({"name": "book", "arguments": arguments});
     let usage = json!({"input": 10, "cached": 4, "output": 3, "reasoning": 1});
@@ -196,181 +210,202 @@ async fn arguments_that_break_a_strict_schema_go_back_to_the_model() {
     ]);
     let prompt = script(&steps);
     for (profile, model) in PROFILES {
-        let app = warm(&[("CODEX_PROFILE", profile)]).await;
-        let body = request(model, &prompt, &[strict()]);
-        for way in WAYS {
-            let first = app.turn(way, &body).await;
-            assert_eq!(first.called(), [("book", right)], "{way:?}: only what is right");
-            assert_eq!(first.usage, [20, 8, 6, 2], "{way:?}: both model calls");
-            let number = app.asked();
-            let seen = app.seen();
-            // A keyword that Codex does not pass on is told in words.
-            let told = seen.function("book")["description"].as_str().unwrap();
-            assert!(told.contains(r#""pattern":"^[A-Z]""#), "{told}");
-            let ids = [0, 1].map(|index| format!("call_s0_{}_{index}", number - 1));
-            let complaint =
-                seen.items.iter().find(|item| item["type"] == "function_call_output").unwrap()["output"]
-                    .clone();
-            let complained = complaint.to_string();
-            assert!(complained.contains("do not match its schema at /day"), "{complained}");
-            let answer = |item: &Value| item["output"].to_string().contains("Repeat this call");
-            assert!(seen.items.iter().any(answer), "{}", json!(seen.items));
-            let repeat = seen.items.last().unwrap()["output"].clone();
-            let corrected = [
-                user(&prompt),
-                thoughts("first", number - 1),
-                call("book", wrong, &ids[0]),
-                call("book", right, &ids[1]),
-                output(&ids[0], complaint),
-                output(&ids[1], repeat),
-            ];
-            seen.ends_with(&corrected);
+        with_app(real_workers().profile(profile), async |app| {
+            let body = request(model, &prompt, &[strict()]);
+            for way in WAYS {
+                let first = app.turn(way, &body).await;
+                assert_eq!(first.called(), [("book", right)], "{way:?}: only what is right");
+                assert_eq!(first.usage, [20, 8, 6, 2], "{way:?}: both model calls");
+                let number = app.asked();
+                let seen = app.seen();
+                // A keyword that Codex does not pass on is told in words.
+                let told = seen.function("book")["description"].as_str().unwrap();
+                assert!(told.contains(r#""pattern":"^[A-Z]""#), "{told}");
+                let ids = [0, 1].map(|index| format!("call_s0_{}_{index}", number - 1));
+                let complaint =
+                    seen.items.iter().find(|item| item["type"] == "function_call_output").unwrap()["output"]
+                        .clone();
+                let complained = complaint.to_string();
+                assert!(complained.contains("do not match its schema at /day"), "{complained}");
+                let answer = |item: &Value| item["output"].to_string().contains("Repeat this call");
+                assert!(seen.items.iter().any(answer), "{}", json!(seen.items));
+                let repeat = seen.items.last().unwrap()["output"].clone();
+                let corrected = [
+                    user(&prompt),
+                    thoughts("first", number - 1),
+                    call("book", wrong, &ids[0]),
+                    call("book", right, &ids[1]),
+                    output(&ids[0], complaint),
+                    output(&ids[1], repeat),
+                ];
+                seen.ends_with(&corrected);
 
-            let id = &first.calls[0].id;
-            let second = app.turn(way, &next(&body, &[first.message(), result(&first.calls[0], "ok")])).await;
-            assert_eq!(second.text, "booked", "{way:?}");
-            let answered = [thoughts("again", number), call("book", right, id), output(id, "ok")];
-            app.seen().ends_with(&[&corrected[..], &answered].concat());
-        }
-        app.stop().await;
+                let id = &first.calls[0].id;
+                let second =
+                    app.turn(way, &next(&body, &[first.message(), result(&first.calls[0], "ok")])).await;
+                assert_eq!(second.text, "booked", "{way:?}");
+                let answered = [thoughts("again", number), call("book", right, id), output(id, "ok")];
+                app.seen().ends_with(&[&corrected[..], &answered].concat());
+            }
+        })
+        .await;
     }
 }
 
 #[tokio::test]
-async fn a_model_that_never_obeys_a_strict_schema_fails_and_a_loose_tool_is_not_checked() {
-    let app = warm(&[]).await;
-    let wrong = json!({"calls": [{"name": "book", "arguments": {"day": 1}}]});
-    let prompt = script(&json!([wrong, wrong, wrong, wrong, {"text": "never"}]));
-    let body = request(MODEL, &prompt, &[strict()]);
-    let (status, error) = app.refused(&body).await;
-    assert_eq!((status, &error["code"]), (502, &json!("turn_failed")));
-    assert!(error["message"].as_str().unwrap().contains("keeps breaking the schema"), "{error}");
-    let grpc = app.grpc().await.chat(contract(&body)).await.unwrap_err();
-    assert_eq!(grpc.message(), error["message"].as_str().unwrap());
+#[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+async fn strict_arguments_always_against_the_schema_fail_the_turn() {
+    with_app(real_workers(), async |app| {
+        let wrong = json!({"calls": [{"name": "book", "arguments": {"day": 1}}]});
+        let prompt = script(&json!([wrong, wrong, wrong, wrong, {"text": "never"}]));
+        let body = request(MODEL, &prompt, &[strict()]);
+        let (status, error) = app.refused(&body).await;
+        assert_eq!((status, &error["code"]), (502, &json!("turn_failed")));
+        assert!(error["message"].as_str().unwrap().contains("keeps breaking the schema"), "{error}");
+        let grpc = app.grpc().await.chat(contract(&body)).await.unwrap_err();
+        assert_eq!(grpc.message(), error["message"].as_str().unwrap());
 
-    let loose = request(MODEL, &prompt, &[function("book", "day")]);
-    for way in WAYS {
-        assert_eq!(app.turn(way, &loose).await.called(), [("book", r#"{"day":1}"#)], "{way:?}");
-    }
-    app.stop().await;
+        let loose = request(MODEL, &prompt, &[function("book", "day")]);
+        for way in WAYS {
+            assert_eq!(app.turn(way, &loose).await.called(), [("book", r#"{"day":1}"#)], "{way:?}");
+        }
+    })
+    .await;
 }
 
 /// A schema whose validation takes 2^13 steps for each item, and one that is recursive, whose validation would double
 /// with each level of the arguments if results were not remembered.
 #[tokio::test]
-async fn strict_arguments_beyond_the_budget_end_the_turn_at_once() {
-    let app = warm(&[]).await;
-    let mut tree = strict();
-    tree["function"]["parameters"] =
-        json!({"type": "object", "properties": {"a": {"anyOf": [{"$ref": "#"}, {"$ref": "#"}]}}});
-    let nested = |depth: usize| (0..depth).fold(json!({}), |value, _| json!({"a": value}));
-    let book = |arguments: Value| json!({"calls": [{"name": "book", "arguments": arguments}]});
-    for depth in [3, 60] {
-        let body = request(MODEL, &script(&json!([book(nested(depth)), {"text": "never"}])), &[tree.clone()]);
-        for way in WAYS {
-            let expected = nested(depth).to_string();
-            assert_eq!(app.turn(way, &body).await.called(), [("book", expected.as_str())], "{way:?}");
+#[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+async fn strict_arguments_beyond_the_budget_fail_the_turn() {
+    with_app(real_workers(), async |app| {
+        let mut tree = strict();
+        tree["function"]["parameters"] =
+            json!({"type": "object", "properties": {"a": {"anyOf": [{"$ref": "#"}, {"$ref": "#"}]}}});
+        let nested = |depth: usize| (0..depth).fold(json!({}), |value, _| json!({"a": value}));
+        let book = |arguments: Value| json!({"calls": [{"name": "book", "arguments": arguments}]});
+        for depth in [3, 60] {
+            let body =
+                request(MODEL, &script(&json!([book(nested(depth)), {"text": "never"}])), &[tree.clone()]);
+            for way in WAYS {
+                let expected = nested(depth).to_string();
+                assert_eq!(app.turn(way, &body).await.called(), [("book", expected.as_str())], "{way:?}");
+            }
         }
-    }
 
-    let mut expensive = strict();
-    let mut defs = json!({"d13": {"type": "object"}});
-    for level in 0..13 {
-        let next = json!({"$ref": format!("#/$defs/d{}", level + 1)});
-        defs[format!("d{level}")] = json!({"anyOf": [next, next]});
-    }
-    expensive["function"]["parameters"] = json!({"type": "object", "$defs": defs,
+        let mut expensive = strict();
+        let mut defs = json!({"d13": {"type": "object"}});
+        for level in 0..13 {
+            let next = json!({"$ref": format!("#/$defs/d{}", level + 1)});
+            defs[format!("d{level}")] = json!({"anyOf": [next, next]});
+        }
+        expensive["function"]["parameters"] = json!({"type": "object", "$defs": defs,
         "properties": {"a": {"type": "array", "items": {"not": {"$ref": "#/$defs/d0"}}}}});
-    let items = |count: usize| json!({"a": vec!["x"; count]});
-    let body = request(MODEL, &script(&json!([book(items(3)), {"text": "never"}])), &[expensive.clone()]);
-    assert_eq!(app.turn(Way::Http, &body).await.called(), [("book", items(3).to_string().as_str())]);
-    // The model could not do better, so it gets no second chance.
-    let before = app.asked();
-    let body = request(MODEL, &script(&json!([book(items(2_000)), {"text": "never"}])), &[expensive]);
-    let (status, error) = app.refused(&body).await;
-    assert_eq!((status, &error["code"]), (502, &json!("turn_failed")));
-    assert!(error["message"].as_str().unwrap().contains("cannot be checked"), "{error}");
-    assert_eq!(app.asked() - before, 1);
-    let grpc = app.grpc().await.chat(contract(&body)).await.unwrap_err();
-    assert_eq!(grpc.message(), error["message"].as_str().unwrap());
-    app.stop().await;
+        let items = |count: usize| json!({"a": vec!["x"; count]});
+        let body = request(MODEL, &script(&json!([book(items(3)), {"text": "never"}])), &[expensive.clone()]);
+        assert_eq!(app.turn(Way::Http, &body).await.called(), [("book", items(3).to_string().as_str())]);
+        // The model could not do better, so it gets no second chance.
+        let before = app.asked();
+        let body = request(MODEL, &script(&json!([book(items(2_000)), {"text": "never"}])), &[expensive]);
+        let (status, error) = app.refused(&body).await;
+        assert_eq!((status, &error["code"]), (502, &json!("turn_failed")));
+        assert!(error["message"].as_str().unwrap().contains("cannot be checked"), "{error}");
+        assert_eq!(app.asked() - before, 1);
+        let grpc = app.grpc().await.chat(contract(&body)).await.unwrap_err();
+        assert_eq!(grpc.message(), error["message"].as_str().unwrap());
+    })
+    .await;
 }
 
 #[tokio::test]
-async fn arguments_that_are_no_json_go_back_to_the_model() {
-    let app = warm(&[]).await;
-    let steps = json!([
-        {"calls": [{"name": "f", "arguments": "{\"a\": "}]},
-        {"calls": [{"name": "f", "arguments": {"a": "1"}}]},
-    ]);
-    for model in [MODEL, "gpt-5.5:chat"] {
-        let body = request(model, &script(&steps), &[function("f", "a")]);
-        for way in WAYS {
-            assert_eq!(app.turn(way, &body).await.called(), [("f", r#"{"a":"1"}"#)], "{way:?}");
+#[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+async fn arguments_without_json_return_to_the_model() {
+    with_app(real_workers(), async |app| {
+        let steps = json!([
+            {"calls": [{"name": "f", "arguments": "{\"a\": "}]},
+            {"calls": [{"name": "f", "arguments": {"a": "1"}}]},
+        ]);
+        for model in [MODEL, "gpt-5.5:chat"] {
+            let body = request(model, &script(&steps), &[function("f", "a")]);
+            for way in WAYS {
+                assert_eq!(app.turn(way, &body).await.called(), [("f", r#"{"a":"1"}"#)], "{way:?}");
+            }
         }
-    }
-    app.stop().await;
+    })
+    .await;
 }
 
 #[tokio::test]
-async fn a_tool_named_as_one_of_codex_is_the_clients() {
+#[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+async fn client_function_named_as_a_codex_tool_is_called() {
     let steps = json!([
         {"reasoning": "run", "calls": [{"name": "client_exec_command", "arguments": {"cmd": "ls"}}]},
         {"text": "done"},
     ]);
     let prompt = script(&steps);
     for (profile, model) in PROFILES {
-        let app = warm(&[("CODEX_PROFILE", profile)]).await;
-        let body = request(model, &prompt, &[function("exec_command", "cmd"), function("mcp__a__b", "x")]);
-        for way in WAYS {
-            let first = app.turn(way, &body).await;
-            assert_eq!(first.called(), [("exec_command", r#"{"cmd":"ls"}"#)], "{way:?}: its own name");
-            let seen = app.seen();
-            let told = seen.function("client_exec_command")["description"].as_str().unwrap();
-            assert_eq!(told, "Does exec_command.\n\nThis is the application's function `exec_command`.");
-            assert!(seen.functions().contains(&"client_mcp__a__b"));
-            let number = app.asked();
-            let id = &first.calls[0].id;
-            app.turn(way, &next(&body, &[first.message(), result(&first.calls[0], "a.txt")])).await;
-            let expected = [
-                user(&prompt),
-                thoughts("run", number),
-                call("client_exec_command", r#"{"cmd":"ls"}"#, id),
-                output(id, "a.txt"),
-            ];
-            app.seen().ends_with(&expected);
-        }
-        app.stop().await;
+        with_app(real_workers().profile(profile), async |app| {
+            let body =
+                request(model, &prompt, &[function("exec_command", "cmd"), function("mcp__a__b", "x")]);
+            for way in WAYS {
+                let first = app.turn(way, &body).await;
+                assert_eq!(first.called(), [("exec_command", r#"{"cmd":"ls"}"#)], "{way:?}: its own name");
+                let seen = app.seen();
+                let told = seen.function("client_exec_command")["description"].as_str().unwrap();
+                assert_eq!(told, "Does exec_command.\n\nThis is the application's function `exec_command`.");
+                assert!(seen.functions().contains(&"client_mcp__a__b"));
+                let number = app.asked();
+                let id = &first.calls[0].id;
+                app.turn(way, &next(&body, &[first.message(), result(&first.calls[0], "a.txt")])).await;
+                let expected = [
+                    user(&prompt),
+                    thoughts("run", number),
+                    call("client_exec_command", r#"{"cmd":"ls"}"#, id),
+                    output(id, "a.txt"),
+                ];
+                app.seen().ends_with(&expected);
+            }
+        })
+        .await;
     }
 }
 
 #[tokio::test]
-async fn several_answers_have_calls_of_their_own() {
-    let app = warm(&[("CODEX_PROFILE", "chat")]).await;
-    let prompt =
-        script(&json!([{"text": "a", "calls": [{"name": "f", "arguments": {"a": "1"}}]}, {"text": "done"}]));
-    let body = with(request(MODEL, &prompt, &[function("f", "a")]), "n", 2.into());
-    let completion = app.complete(&body).await;
-    let ids: Vec<&Value> = completion["choices"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|choice| {
-            assert_eq!(choice["finish_reason"], "tool_calls");
-            &choice["message"]["tool_calls"][0]["id"]
-        })
-        .collect();
-    assert_eq!(ids.len(), 2);
-    assert_ne!(ids[0], ids[1]);
-    let response = app.grpc().await.chat(pb::ChatRequest { n: Some(2), ..contract(&body) }).await.unwrap();
-    assert!(response.get_ref().choices.iter().all(|choice| choice.tool_calls.len() == 1));
+#[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+async fn several_choices_have_separate_calls() {
+    with_app(real_workers().profile("chat"), async |app| {
+        let prompt = script(
+            &json!([{"text": "a", "calls": [{"name": "f", "arguments": {"a": "1"}}]}, {"text": "done"}]),
+        );
+        let body = with(request(MODEL, &prompt, &[function("f", "a")]), "n", 2.into());
+        let completion = app.complete(&body).await;
+        let ids: Vec<&Value> = completion["choices"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|choice| {
+                assert_eq!(choice["finish_reason"], "tool_calls");
+                &choice["message"]["tool_calls"][0]["id"]
+            })
+            .collect();
+        assert_eq!(ids.len(), 2);
+        assert_ne!(ids[0], ids[1]);
+        let response =
+            app.grpc().await.chat(pb::ChatRequest { n: Some(2), ..contract(&body) }).await.unwrap();
+        assert!(response.get_ref().choices.iter().all(|choice| choice.tool_calls.len() == 1));
 
-    // The client goes on with the second answer.
-    let message = completion["choices"][1]["message"].clone();
-    let answered = json!({"role": "tool", "tool_call_id": ids[1], "content": "r"});
-    let body = next(&request(MODEL, &prompt, &[function("f", "a")]), &[message, answered]);
-    assert_eq!(app.turn(Way::Http, &body).await.text, "done");
-    let id = ids[1].as_str().unwrap();
-    app.seen().ends_with(&[user(&prompt), assistant("a"), call("f", r#"{"a":"1"}"#, id), output(id, "r")]);
-    app.stop().await;
+        // The client goes on with the second answer.
+        let message = completion["choices"][1]["message"].clone();
+        let answered = json!({"role": "tool", "tool_call_id": ids[1], "content": "r"});
+        let body = next(&request(MODEL, &prompt, &[function("f", "a")]), &[message, answered]);
+        assert_eq!(app.turn(Way::Http, &body).await.text, "done");
+        let id = ids[1].as_str().unwrap();
+        app.seen().ends_with(&[
+            user(&prompt),
+            assistant("a"),
+            call("f", r#"{"a":"1"}"#, id),
+            output(id, "r"),
+        ]);
+    })
+    .await;
 }

@@ -5,145 +5,159 @@ use serde_json::{Value, json};
 use super::{
     MODEL,
     contract::contract,
-    function, next, request, script,
+    function, next, real_workers, request, script,
     seen::{call, output, user},
-    warm,
     ways::{WAYS, Way, result},
 };
+use crate::support::with_app;
 
 #[tokio::test]
-async fn every_model_gets_functions_and_calls_them() {
-    let app = warm(&[]).await;
-    let models: Value = reqwest::get(app.url("/v1/models")).await.unwrap().json().await.unwrap();
-    let mut names: Vec<String> = models["data"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|model| model["id"].as_str().unwrap().to_owned())
-        .collect();
-    assert!(names.len() >= 3, "{names:?}");
-    names.push("a-model-that-nobody-knows".to_owned());
-    let prompt = script(&json!([{"calls": [{"name": "f", "arguments": {"a": "1"}}]}, {"text": "done"}]));
-    for name in names {
-        for model in [name.clone(), format!("{name}:chat")] {
-            let body = request(&model, &prompt, &[function("f", "a")]);
-            let first = app.turn(Way::Sse, &body).await;
-            assert_eq!(first.called(), [("f", r#"{"a":"1"}"#)], "{model}");
-            let seen = app.seen();
-            assert_eq!(seen.body["model"], name.as_str());
-            assert!(seen.functions().contains(&"f"), "{model}: {:?}", seen.functions());
-            let id = &first.calls[0].id;
-            let second =
-                app.turn(Way::Unary, &next(&body, &[first.message(), result(&first.calls[0], "r")])).await;
-            assert_eq!(second.text, "done", "{model}");
-            app.seen().ends_with(&[user(&prompt), call("f", r#"{"a":"1"}"#, id), output(id, "r")]);
-        }
-    }
-    app.stop().await;
-}
-
-#[tokio::test]
-async fn a_response_that_breaks_off_behind_a_call_is_asked_for_again() {
-    let app = warm(&[]).await;
-    let step = json!({"calls": [{"name": "f", "arguments": {"a": "1"}}], "eof": true});
-    let again = json!({"calls": [{"name": "f", "arguments": {"a": "2"}}]});
-    let body = request(MODEL, &script(&json!([step, again])), &[function("f", "a")]);
-    for way in WAYS {
-        let outcome = app.turn(way, &body).await;
-        // The client hears of the second call only; the model, that the first one was not run.
-        assert_eq!(outcome.calls.len(), 1, "{way:?}");
-        let asked = app.upstream.as_ref().unwrap().requests();
-        let asked = format!("{:?}", asked.last().unwrap());
-        assert!(asked.contains("Not run: the response broke off"), "{way:?}: {asked}");
-    }
-    app.stop().await;
-}
-
-#[tokio::test]
-async fn a_response_that_breaks_off_behind_a_call_is_a_clear_failure_in_the_end() {
-    let app = warm(&[("CODEX_UPSTREAM_RETRIES", "0")]).await;
-    let step = json!({"calls": [{"name": "f", "arguments": {"a": "1"}}], "eof": true});
-    let body = request(MODEL, &script(&json!([step, {"text": "never"}])), &[function("f", "a")]);
-    let (status, error) = app.refused(&body).await;
-    assert_eq!((status, &error["code"]), (502, &json!("upstream_unavailable")), "{error}");
-    let grpc = app.grpc().await.chat(contract(&body)).await.unwrap_err();
-    assert_eq!(grpc.message(), error["message"].as_str().unwrap());
-    app.stop().await;
-}
-
-#[tokio::test]
-async fn a_call_in_a_response_that_is_cut_by_its_length_is_no_call() {
-    let app = warm(&[]).await;
-    for model in [MODEL, "gpt-5.5:chat"] {
-        let step = json!({"text": "Let me", "calls": [{"name": "f", "arguments": {"a": "1"}}],
-            "incomplete": "max_output_tokens"});
-        let body = request(model, &script(&json!([step, {"text": "never"}])), &[function("f", "a")]);
-        for way in [Way::Stream, Way::Http] {
-            let outcome = app.turn(way, &body).await;
-            assert_eq!(
-                (outcome.text.as_str(), outcome.finish_reason.as_str()),
-                ("Let me", "length"),
-                "{way:?}"
-            );
-            assert_eq!(outcome.calls, [], "{way:?}");
-        }
-    }
-    app.stop().await;
-}
-
-#[tokio::test]
-async fn a_function_that_nobody_offers_is_not_the_clients() {
-    let app = warm(&[]).await;
-    let steps = json!([
-        {"calls": [{"name": "nobody", "arguments": {"a": "1"}}]},
-        {"calls": [{"name": "f", "arguments": {"a": "1"}}]},
-        {"text": "done"},
-    ]);
-    for model in [MODEL, "gpt-5.5:chat"] {
-        let body = request(model, &script(&steps), &[function("f", "a")]);
-        for way in WAYS {
-            let first = app.turn(way, &body).await;
-            assert_eq!(first.called(), [("f", r#"{"a":"1"}"#)], "{way:?}");
-            let told = app.seen().items.last().unwrap()["output"].to_string();
-            assert!(told.contains("unsupported call"), "{told}");
-            let more = [first.message(), result(&first.calls[0], "r")];
-            assert_eq!(app.turn(way, &next(&body, &more)).await.text, "done", "{way:?}");
-        }
-    }
-    app.stop().await;
-}
-
-#[tokio::test]
-async fn many_tools_with_large_schemas() {
-    let app = warm(&[]).await;
-    let tools: Vec<Value> = (0..128)
-        .map(|number| {
-            let mut tool = function(&format!("tool_{number}"), "a");
-            let long = "x".repeat(2_000);
-            for field in 0..4 {
-                tool["function"]["parameters"]["properties"][format!("field_{field}")] =
-                    json!({"type": "string", "description": long, "default": "a"});
+#[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+async fn functions_reach_every_model_and_are_called() {
+    with_app(real_workers(), async |app| {
+        let models: Value = reqwest::get(app.url("/v1/models")).await.unwrap().json().await.unwrap();
+        let mut names: Vec<String> = models["data"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|model| model["id"].as_str().unwrap().to_owned())
+            .collect();
+        assert!(names.len() >= 3, "{names:?}");
+        names.push("a-model-that-nobody-knows".to_owned());
+        let prompt = script(&json!([{"calls": [{"name": "f", "arguments": {"a": "1"}}]}, {"text": "done"}]));
+        for name in names {
+            for model in [name.clone(), format!("{name}:chat")] {
+                let body = request(&model, &prompt, &[function("f", "a")]);
+                let first = app.turn(Way::Sse, &body).await;
+                assert_eq!(first.called(), [("f", r#"{"a":"1"}"#)], "{model}");
+                let seen = app.seen();
+                assert_eq!(seen.body["model"], name.as_str());
+                assert!(seen.functions().contains(&"f"), "{model}: {:?}", seen.functions());
+                let id = &first.calls[0].id;
+                let second = app
+                    .turn(Way::Unary, &next(&body, &[first.message(), result(&first.calls[0], "r")]))
+                    .await;
+                assert_eq!(second.text, "done", "{model}");
+                app.seen().ends_with(&[user(&prompt), call("f", r#"{"a":"1"}"#, id), output(id, "r")]);
             }
-            tool
-        })
-        .collect();
-    let prompt = script(&json!([{"calls": [{"name": "tool_127", "arguments": {"a": "1"}}]}]));
-    for model in [MODEL, "gpt-5.5:chat"] {
-        let body = request(model, &prompt, &tools);
-        for way in WAYS {
-            assert_eq!(app.turn(way, &body).await.called(), [("tool_127", r#"{"a":"1"}"#)], "{way:?}");
-            let seen = app.seen();
-            let offered = seen.functions().into_iter().filter(|name| name.starts_with("tool_")).count();
-            assert_eq!(offered, 128, "{way:?}");
-            let told = seen.function("tool_5")["description"].as_str().unwrap();
-            assert!(told.contains(r#""default":"a""#), "what Codex drops is told in words");
         }
-    }
-    app.stop().await;
+    })
+    .await;
 }
 
 #[tokio::test]
-async fn a_call_that_codex_itself_sends_back_beside_one_that_breaks_its_schema() {
+#[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+async fn broken_response_after_a_call_is_retried() {
+    with_app(real_workers(), async |app| {
+        let step = json!({"calls": [{"name": "f", "arguments": {"a": "1"}}], "eof": true});
+        let again = json!({"calls": [{"name": "f", "arguments": {"a": "2"}}]});
+        let body = request(MODEL, &script(&json!([step, again])), &[function("f", "a")]);
+        for way in WAYS {
+            let outcome = app.turn(way, &body).await;
+            // The client hears of the second call only; the model, that the first one was not run.
+            assert_eq!(outcome.calls.len(), 1, "{way:?}");
+            let asked = app.upstream().requests();
+            let asked = format!("{:?}", asked.last().unwrap());
+            assert!(asked.contains("Not run: the response broke off"), "{way:?}: {asked}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+async fn broken_response_after_a_call_without_retries_fails() {
+    with_app(real_workers().upstream_retries(0), async |app| {
+        let step = json!({"calls": [{"name": "f", "arguments": {"a": "1"}}], "eof": true});
+        let body = request(MODEL, &script(&json!([step, {"text": "never"}])), &[function("f", "a")]);
+        let (status, error) = app.refused(&body).await;
+        assert_eq!((status, &error["code"]), (502, &json!("upstream_unavailable")), "{error}");
+        let grpc = app.grpc().await.chat(contract(&body)).await.unwrap_err();
+        assert_eq!(grpc.message(), error["message"].as_str().unwrap());
+    })
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+async fn call_in_an_incomplete_response_is_dropped() {
+    with_app(real_workers(), async |app| {
+        for model in [MODEL, "gpt-5.5:chat"] {
+            let step = json!({"text": "Let me", "calls": [{"name": "f", "arguments": {"a": "1"}}],
+            "incomplete": "max_output_tokens"});
+            let body = request(model, &script(&json!([step, {"text": "never"}])), &[function("f", "a")]);
+            for way in [Way::Stream, Way::Http] {
+                let outcome = app.turn(way, &body).await;
+                assert_eq!(
+                    (outcome.text.as_str(), outcome.finish_reason.as_str()),
+                    ("Let me", "length"),
+                    "{way:?}"
+                );
+                assert_eq!(outcome.calls, [], "{way:?}");
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+async fn call_of_an_unknown_function_is_not_sent_to_the_client() {
+    with_app(real_workers(), async |app| {
+        let steps = json!([
+            {"calls": [{"name": "nobody", "arguments": {"a": "1"}}]},
+            {"calls": [{"name": "f", "arguments": {"a": "1"}}]},
+            {"text": "done"},
+        ]);
+        for model in [MODEL, "gpt-5.5:chat"] {
+            let body = request(model, &script(&steps), &[function("f", "a")]);
+            for way in WAYS {
+                let first = app.turn(way, &body).await;
+                assert_eq!(first.called(), [("f", r#"{"a":"1"}"#)], "{way:?}");
+                let told = app.seen().items.last().unwrap()["output"].to_string();
+                assert!(told.contains("unsupported call"), "{told}");
+                let more = [first.message(), result(&first.calls[0], "r")];
+                assert_eq!(app.turn(way, &next(&body, &more)).await.text, "done", "{way:?}");
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+async fn many_tools_with_large_schemas_reach_the_model() {
+    with_app(real_workers(), async |app| {
+        let tools: Vec<Value> = (0..128)
+            .map(|number| {
+                let mut tool = function(&format!("tool_{number}"), "a");
+                let long = "x".repeat(2_000);
+                for field in 0..4 {
+                    tool["function"]["parameters"]["properties"][format!("field_{field}")] =
+                        json!({"type": "string", "description": long, "default": "a"});
+                }
+                tool
+            })
+            .collect();
+        let prompt = script(&json!([{"calls": [{"name": "tool_127", "arguments": {"a": "1"}}]}]));
+        for model in [MODEL, "gpt-5.5:chat"] {
+            let body = request(model, &prompt, &tools);
+            for way in WAYS {
+                assert_eq!(app.turn(way, &body).await.called(), [("tool_127", r#"{"a":"1"}"#)], "{way:?}");
+                let seen = app.seen();
+                let offered = seen.functions().into_iter().filter(|name| name.starts_with("tool_")).count();
+                assert_eq!(offered, 128, "{way:?}");
+                let told = seen.function("tool_5")["description"].as_str().unwrap();
+                assert!(told.contains(r#""default":"a""#), "what Codex drops is told in words");
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+async fn unreadable_call_beside_a_strict_violation_returns_to_the_model() {
     let mut strict = function("f", "a");
     strict["function"]["strict"] = true.into();
     for broken in [r#"{"a": 1e999}"#, r#"{"a": "\ud800"}"#] {
@@ -151,45 +165,52 @@ async fn a_call_that_codex_itself_sends_back_beside_one_that_breaks_its_schema()
             {"calls": [{"name": "f", "arguments": broken}, {"name": "f", "arguments": {"a": 5}}]},
             {"calls": [{"name": "f", "arguments": {"a": "5"}}]},
         ]);
-        let app = warm(&[("CODEX_TIMEOUT_SECONDS", "20")]).await;
-        for model in [MODEL, "gpt-5.5:chat"] {
-            let body = request(model, &script(&steps), std::slice::from_ref(&strict));
-            for way in [Way::Unary, Way::Sse] {
-                assert_eq!(app.turn(way, &body).await.called(), [("f", r#"{"a":"5"}"#)], "{way:?} {broken}");
+        with_app(real_workers().timeout_seconds(20.0), async |app| {
+            for model in [MODEL, "gpt-5.5:chat"] {
+                let body = request(model, &script(&steps), std::slice::from_ref(&strict));
+                for way in [Way::Unary, Way::Sse] {
+                    assert_eq!(
+                        app.turn(way, &body).await.called(),
+                        [("f", r#"{"a":"5"}"#)],
+                        "{way:?} {broken}"
+                    );
+                }
             }
-        }
-        app.stop().await;
+        })
+        .await;
     }
 }
 
 /// No client could answer two calls of one id, or a call without one.
 #[tokio::test]
-async fn ids_that_tell_no_call_from_the_others_are_replaced() {
-    let app = warm(&[]).await;
-    let made = |id: &str, argument: &str| json!({"name": "f", "id": id, "arguments": {"a": argument}});
-    // The ids tell the scripted upstream that the next step is due, also if only one of them is kept.
-    let calls = [made("call_s0_x", "1"), made("call_s0_x", "2"), made("", "3"), made("", "4")];
-    let prompt = script(&json!([{"calls": calls}, {"text": "done"}]));
-    for model in [MODEL, "gpt-5.5:chat"] {
-        let body = request(model, &prompt, &[function("f", "a")]);
-        for way in WAYS {
-            let first = app.turn(way, &body).await;
-            let arguments = ["1", "2", "3", "4"].map(|argument| format!(r#"{{"a":"{argument}"}}"#));
-            assert_eq!(first.called(), arguments.each_ref().map(|text| ("f", text.as_str())), "{way:?}");
-            let ids: Vec<&str> = first.calls.iter().map(|call| call.id.as_str()).collect();
-            assert_eq!(ids[0], "call_s0_x");
-            let mut different = ids.clone();
-            different.sort_unstable();
-            different.dedup();
-            assert!(different.len() == 4 && !different.contains(&""), "{ids:?}");
-            let results = first.calls.iter().map(|call| result(call, call.arguments.as_str()));
-            let more: Vec<Value> = [first.message()].into_iter().chain(results).collect();
-            assert_eq!(app.turn(way, &next(&body, &more)).await.text, "done", "{way:?}");
-            let calls = first.calls.iter().map(|made| call("f", &made.arguments, &made.id));
-            let outputs = first.calls.iter().map(|call| output(&call.id, call.arguments.as_str()));
-            app.seen()
-                .ends_with(&[user(&prompt)].into_iter().chain(calls).chain(outputs).collect::<Vec<_>>());
+#[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+async fn duplicate_and_empty_call_ids_are_replaced() {
+    with_app(real_workers(), async |app| {
+        let made = |id: &str, argument: &str| json!({"name": "f", "id": id, "arguments": {"a": argument}});
+        // The ids tell the scripted upstream that the next step is due, also if only one of them is kept.
+        let calls = [made("call_s0_x", "1"), made("call_s0_x", "2"), made("", "3"), made("", "4")];
+        let prompt = script(&json!([{"calls": calls}, {"text": "done"}]));
+        for model in [MODEL, "gpt-5.5:chat"] {
+            let body = request(model, &prompt, &[function("f", "a")]);
+            for way in WAYS {
+                let first = app.turn(way, &body).await;
+                let arguments = ["1", "2", "3", "4"].map(|argument| format!(r#"{{"a":"{argument}"}}"#));
+                assert_eq!(first.called(), arguments.each_ref().map(|text| ("f", text.as_str())), "{way:?}");
+                let ids: Vec<&str> = first.calls.iter().map(|call| call.id.as_str()).collect();
+                assert_eq!(ids[0], "call_s0_x");
+                let mut different = ids.clone();
+                different.sort_unstable();
+                different.dedup();
+                assert!(different.len() == 4 && !different.contains(&""), "{ids:?}");
+                let results = first.calls.iter().map(|call| result(call, call.arguments.as_str()));
+                let more: Vec<Value> = [first.message()].into_iter().chain(results).collect();
+                assert_eq!(app.turn(way, &next(&body, &more)).await.text, "done", "{way:?}");
+                let calls = first.calls.iter().map(|made| call("f", &made.arguments, &made.id));
+                let outputs = first.calls.iter().map(|call| output(&call.id, call.arguments.as_str()));
+                app.seen()
+                    .ends_with(&[user(&prompt)].into_iter().chain(calls).chain(outputs).collect::<Vec<_>>());
+            }
         }
-    }
-    app.stop().await;
+    })
+    .await;
 }

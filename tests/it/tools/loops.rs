@@ -4,16 +4,17 @@
 use serde_json::{Value, json};
 
 use super::{
-    MODEL, PROFILES, function, next, request, script,
+    MODEL, PROFILES, function, next, real_workers, request, script,
     seen::{assistant, call, output, thoughts, user},
-    warm,
     ways::{WAYS, Way, result},
 };
+use crate::support::with_app;
 
 const COMMAND: &str = r#"{"cmd":"echo from codex","login":false}"#;
 
 #[tokio::test]
-async fn a_call_its_result_and_the_answer() {
+#[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+async fn call_and_result_lead_to_the_answer() {
     // Raw: neither the spaces nor the order nor the width of a number may change.
     let arguments = r#"{ "zone": 12345678901234567890,  "city" : "Zürich 世界"}"#;
     let steps = json!([
@@ -24,42 +25,44 @@ async fn a_call_its_result_and_the_answer() {
     ]);
     let prompt = script(&steps);
     for (profile, model) in PROFILES {
-        let app = warm(&[("CODEX_PROFILE", profile)]).await;
-        let alone = profile == "chat" || model.ends_with(":chat");
-        let body = request(model, &prompt, &[function("get_weather", "city")]);
-        for (place, way) in WAYS.into_iter().enumerate() {
-            let first = app.turn(way, &body).await;
-            let number = app.asked();
-            assert_eq!(first.text, "Let me look.", "{way:?}");
-            assert_eq!(first.called(), [("get_weather", arguments)], "{way:?}");
-            assert_eq!(first.finish_reason, "tool_calls", "{way:?}");
-            assert_eq!(first.usage, [120, 100, 17, 3], "{way:?}");
-            assert_eq!(app.seen().functions().contains(&"exec_command"), !alone);
+        with_app(real_workers().profile(profile), async |app| {
+            let alone = profile == "chat" || model.ends_with(":chat");
+            let body = request(model, &prompt, &[function("get_weather", "city")]);
+            for (place, way) in WAYS.into_iter().enumerate() {
+                let first = app.turn(way, &body).await;
+                let number = app.asked();
+                assert_eq!(first.text, "Let me look.", "{way:?}");
+                assert_eq!(first.called(), [("get_weather", arguments)], "{way:?}");
+                assert_eq!(first.finish_reason, "tool_calls", "{way:?}");
+                assert_eq!(first.usage, [120, 100, 17, 3], "{way:?}");
+                assert_eq!(app.seen().functions().contains(&"exec_command"), !alone);
 
-            // Whoever brings the result need not come through the same door.
-            let back = WAYS[(place + 1) % WAYS.len()];
-            let id = &first.calls[0].id;
-            let second =
-                app.turn(back, &next(&body, &[first.message(), result(&first.calls[0], "25 C")])).await;
-            assert_eq!((second.text.as_str(), second.calls.len()), ("It is warm.", 0), "{way:?}");
-            assert_eq!(second.finish_reason, "stop");
-            assert_eq!(second.usage, [150, 120, 5, 0]);
-            let seen = app.seen();
-            let own = seen.ends_with(&[
-                user(&prompt),
-                thoughts("I should look", number),
-                assistant("Let me look."),
-                call("get_weather", arguments, id),
-                output(id, "25 C"),
-            ]);
-            assert_eq!(own.is_empty(), alone, "the model alone gets nothing else");
-        }
-        app.stop().await;
+                // Whoever brings the result need not come through the same door.
+                let back = WAYS[(place + 1) % WAYS.len()];
+                let id = &first.calls[0].id;
+                let second =
+                    app.turn(back, &next(&body, &[first.message(), result(&first.calls[0], "25 C")])).await;
+                assert_eq!((second.text.as_str(), second.calls.len()), ("It is warm.", 0), "{way:?}");
+                assert_eq!(second.finish_reason, "stop");
+                assert_eq!(second.usage, [150, 120, 5, 0]);
+                let seen = app.seen();
+                let own = seen.ends_with(&[
+                    user(&prompt),
+                    thoughts("I should look", number),
+                    assistant("Let me look."),
+                    call("get_weather", arguments, id),
+                    output(id, "25 C"),
+                ]);
+                assert_eq!(own.is_empty(), alone, "the model alone gets nothing else");
+            }
+        })
+        .await;
     }
 }
 
 #[tokio::test]
-async fn calls_at_once_and_results_in_another_order() {
+#[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+async fn parallel_calls_with_results_in_another_order_reach_the_model() {
     let steps = json!([
         {"reasoning": "Both", "calls": [
             {"name": "get_weather", "arguments": {"city": "Rome"}},
@@ -69,42 +72,45 @@ async fn calls_at_once_and_results_in_another_order() {
         {"text": "done"},
     ]);
     let prompt = script(&steps);
-    let app = warm(&[]).await;
-    for model in [MODEL, "gpt-5.5:chat"] {
-        let body = request(model, &prompt, &[function("get_weather", "city"), function("get_time", "zone")]);
-        for way in WAYS {
-            let first = app.turn(way, &body).await;
-            let number = app.asked();
-            let expected = [
-                ("get_weather", r#"{"city":"Rome"}"#),
-                ("get_time", r#"{"zone":"CET"}"#),
-                ("get_weather", r#"{"city":"Oslo"}"#),
-            ];
-            assert_eq!(first.called(), expected, "{way:?}");
-            assert_eq!((first.text.as_str(), first.finish_reason.as_str()), ("", "tool_calls"));
-            assert_eq!(first.usage, [30, 0, 33, 1], "{way:?}");
+    with_app(real_workers(), async |app| {
+        for model in [MODEL, "gpt-5.5:chat"] {
+            let body =
+                request(model, &prompt, &[function("get_weather", "city"), function("get_time", "zone")]);
+            for way in WAYS {
+                let first = app.turn(way, &body).await;
+                let number = app.asked();
+                let expected = [
+                    ("get_weather", r#"{"city":"Rome"}"#),
+                    ("get_time", r#"{"zone":"CET"}"#),
+                    ("get_weather", r#"{"city":"Oslo"}"#),
+                ];
+                assert_eq!(first.called(), expected, "{way:?}");
+                assert_eq!((first.text.as_str(), first.finish_reason.as_str()), ("", "tool_calls"));
+                assert_eq!(first.usage, [30, 0, 33, 1], "{way:?}");
 
-            let [a, b, c] = &first.calls[..] else { panic!("{first:?}") };
-            let results = [first.message(), result(c, "-3 C"), result(a, "25 C"), result(b, "12:00")];
-            let second = app.turn(way, &next(&body, &results)).await;
-            assert_eq!(second.text, "done", "{way:?}");
-            app.seen().ends_with(&[
-                user(&prompt),
-                thoughts("Both", number),
-                call("get_weather", expected[0].1, &a.id),
-                call("get_time", expected[1].1, &b.id),
-                call("get_weather", expected[2].1, &c.id),
-                output(&c.id, "-3 C"),
-                output(&a.id, "25 C"),
-                output(&b.id, "12:00"),
-            ]);
+                let [a, b, c] = &first.calls[..] else { panic!("{first:?}") };
+                let results = [first.message(), result(c, "-3 C"), result(a, "25 C"), result(b, "12:00")];
+                let second = app.turn(way, &next(&body, &results)).await;
+                assert_eq!(second.text, "done", "{way:?}");
+                app.seen().ends_with(&[
+                    user(&prompt),
+                    thoughts("Both", number),
+                    call("get_weather", expected[0].1, &a.id),
+                    call("get_time", expected[1].1, &b.id),
+                    call("get_weather", expected[2].1, &c.id),
+                    output(&c.id, "-3 C"),
+                    output(&a.id, "25 C"),
+                    output(&b.id, "12:00"),
+                ]);
+            }
         }
-    }
-    app.stop().await;
+    })
+    .await;
 }
 
 #[tokio::test]
-async fn several_rounds_keep_the_thoughts_of_each() {
+#[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+async fn several_rounds_keep_their_reasoning() {
     let steps = json!([
         {"reasoning": "one", "calls": [{"name": "step", "arguments": {"n": "1"}}]},
         {"reasoning": "two", "text": "And on.", "calls": [{"name": "step", "arguments": {"n": "2"}}]},
@@ -112,39 +118,44 @@ async fn several_rounds_keep_the_thoughts_of_each() {
         {"text": "there"},
     ]);
     let prompt = script(&steps);
-    let app = warm(&[]).await;
-    let mut body = request(MODEL, &prompt, &[function("step", "n")]);
-    let mut expected = vec![user(&prompt)];
-    let shown =
-        [(Way::Sse, Some("one"), None), (Way::Unary, Some("two"), Some("And on.")), (Way::Http, None, None)];
-    for (round, (way, thought, text)) in (1..).zip(shown) {
-        let outcome = app.turn(way, &body).await;
+    with_app(real_workers(), async |app| {
+        let mut body = request(MODEL, &prompt, &[function("step", "n")]);
+        let mut expected = vec![user(&prompt)];
+        let shown = [
+            (Way::Sse, Some("one"), None),
+            (Way::Unary, Some("two"), Some("And on.")),
+            (Way::Http, None, None),
+        ];
+        for (round, (way, thought, text)) in (1..).zip(shown) {
+            let outcome = app.turn(way, &body).await;
+            app.seen().ends_with(&expected);
+            let number = app.asked();
+            let made = &outcome.calls[0];
+            expected.extend(thought.map(|thought| thoughts(thought, number)));
+            expected.extend(text.map(assistant));
+            expected.push(call("step", &format!(r#"{{"n":"{round}"}}"#), &made.id));
+            expected.push(output(&made.id, format!("result {round}")));
+            body = next(&body, &[outcome.message(), result(made, format!("result {round}"))]);
+        }
+        let last = app.turn(Way::Stream, &body).await;
+        assert_eq!((last.text.as_str(), last.finish_reason.as_str()), ("there", "stop"));
         app.seen().ends_with(&expected);
-        let number = app.asked();
-        let made = &outcome.calls[0];
-        expected.extend(thought.map(|thought| thoughts(thought, number)));
-        expected.extend(text.map(assistant));
-        expected.push(call("step", &format!(r#"{{"n":"{round}"}}"#), &made.id));
-        expected.push(output(&made.id, format!("result {round}")));
-        body = next(&body, &[outcome.message(), result(made, format!("result {round}"))]);
-    }
-    let last = app.turn(Way::Stream, &body).await;
-    assert_eq!((last.text.as_str(), last.finish_reason.as_str()), ("there", "stop"));
-    app.seen().ends_with(&expected);
 
-    // The person goes on: the rounds stay what they were.
-    let more = [
-        json!({"role": "assistant", "content": "there"}),
-        json!({"role": "user", "content": "@@{\"text\":\"well\"}@@"}),
-    ];
-    expected.extend([assistant("there"), user("@@{\"text\":\"well\"}@@")]);
-    assert_eq!(app.turn(Way::Http, &next(&body, &more)).await.text, "well");
-    app.seen().ends_with(&expected);
-    app.stop().await;
+        // The person goes on: the rounds stay what they were.
+        let more = [
+            json!({"role": "assistant", "content": "there"}),
+            json!({"role": "user", "content": "@@{\"text\":\"well\"}@@"}),
+        ];
+        expected.extend([assistant("there"), user("@@{\"text\":\"well\"}@@")]);
+        assert_eq!(app.turn(Way::Http, &next(&body, &more)).await.text, "well");
+        app.seen().ends_with(&expected);
+    })
+    .await;
 }
 
 #[tokio::test]
-async fn the_agent_uses_its_own_tools_beside_the_clients() {
+#[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+async fn agent_with_client_tools_uses_its_own_tools() {
     let usage = |input: u64| json!({"input": input, "cached": 1, "output": 2, "reasoning": 1});
     let steps = json!([
         {"reasoning": "files first", "calls": [{"name": "exec_command", "arguments": COMMAND}], "usage": usage(10)},
@@ -152,59 +163,62 @@ async fn the_agent_uses_its_own_tools_beside_the_clients() {
         {"text": "ready", "usage": usage(40)},
     ]);
     let prompt = script(&steps);
-    let app = warm(&[("CODEX_SANDBOX", "danger-full-access")]).await;
-    let body = request(MODEL, &prompt, &[function("ask_boss", "what")]);
-    for way in WAYS {
-        let first = app.turn(way, &body).await;
-        let number = app.asked();
-        assert_eq!(first.called(), [("ask_boss", r#"{"what":"x"}"#)], "{way:?}: its own call is its own");
-        assert_eq!(first.usage, [30, 2, 4, 2], "{way:?}: the sum of both model calls");
-        // What the command printed, as the model was shown it.
-        let printed = app.seen().items.last().unwrap()["output"].clone();
-        assert!(printed.as_str().unwrap().contains("from codex"), "{printed}");
+    with_app(real_workers().sandbox("danger-full-access"), async |app| {
+        let body = request(MODEL, &prompt, &[function("ask_boss", "what")]);
+        for way in WAYS {
+            let first = app.turn(way, &body).await;
+            let number = app.asked();
+            assert_eq!(first.called(), [("ask_boss", r#"{"what":"x"}"#)], "{way:?}: its own call is its own");
+            assert_eq!(first.usage, [30, 2, 4, 2], "{way:?}: the sum of both model calls");
+            // What the command printed, as the model was shown it.
+            let printed = app.seen().items.last().unwrap()["output"].clone();
+            assert!(printed.as_str().unwrap().contains("from codex"), "{printed}");
 
-        let made = &first.calls[0];
-        let second = app.turn(way, &next(&body, &[first.message(), result(made, "go")])).await;
-        assert_eq!((second.text.as_str(), second.usage), ("ready", [40, 1, 2, 1]), "{way:?}");
-        let own = format!("call_s0_{}_0", number - 1);
-        app.seen().ends_with(&[
-            user(&prompt),
-            thoughts("files first", number - 1),
-            call("exec_command", COMMAND, &own),
-            output(&own, printed),
-            thoughts("now ask", number),
-            call("ask_boss", r#"{"what":"x"}"#, &made.id),
-            output(&made.id, "go"),
-        ]);
-    }
-    app.stop().await;
+            let made = &first.calls[0];
+            let second = app.turn(way, &next(&body, &[first.message(), result(made, "go")])).await;
+            assert_eq!((second.text.as_str(), second.usage), ("ready", [40, 1, 2, 1]), "{way:?}");
+            let own = format!("call_s0_{}_0", number - 1);
+            app.seen().ends_with(&[
+                user(&prompt),
+                thoughts("files first", number - 1),
+                call("exec_command", COMMAND, &own),
+                output(&own, printed),
+                thoughts("now ask", number),
+                call("ask_boss", r#"{"what":"x"}"#, &made.id),
+                output(&made.id, "go"),
+            ]);
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
-async fn streamed_calls_are_deltas_in_openais_shape() {
+#[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+async fn streamed_calls_are_openai_deltas() {
     let steps = json!([{"text": "Wait.", "calls": [{"name": "f", "arguments": " {} "}, {"name": "f", "arguments": {"a": "ü"}}]}]);
-    let app = warm(&[("CODEX_PROFILE", "chat")]).await;
-    let chunks = app.stream(&request(MODEL, &script(&steps), &[function("f", "a")])).await;
-    let choices: Vec<&Value> = chunks.iter().filter_map(|chunk| chunk["choices"].get(0)).collect();
-    assert_eq!(choices[0]["delta"], json!({"role": "assistant", "content": "", "refusal": null}));
-    let with_calls = choices.iter().filter(|choice| choice["delta"]["tool_calls"].is_array());
-    let deltas: Vec<&Value> = with_calls.map(|choice| &choice["delta"]).collect();
-    let id = |index: usize| deltas[index]["tool_calls"][0]["id"].clone();
-    let expected = |index: usize, arguments: &str| {
-        json!({"tool_calls": [{"index": index, "id": id(index), "type": "function",
+    with_app(real_workers().profile("chat"), async |app| {
+        let chunks = app.stream(&request(MODEL, &script(&steps), &[function("f", "a")])).await;
+        let choices: Vec<&Value> = chunks.iter().filter_map(|chunk| chunk["choices"].get(0)).collect();
+        assert_eq!(choices[0]["delta"], json!({"role": "assistant", "content": "", "refusal": null}));
+        let with_calls = choices.iter().filter(|choice| choice["delta"]["tool_calls"].is_array());
+        let deltas: Vec<&Value> = with_calls.map(|choice| &choice["delta"]).collect();
+        let id = |index: usize| deltas[index]["tool_calls"][0]["id"].clone();
+        let expected = |index: usize, arguments: &str| {
+            json!({"tool_calls": [{"index": index, "id": id(index), "type": "function",
             "function": {"name": "f", "arguments": arguments}}]})
-    };
-    assert_eq!(deltas, [&expected(0, " {} "), &expected(1, r#"{"a":"ü"}"#)]);
-    assert_ne!(id(0), id(1));
-    let end = choices.last().unwrap();
-    assert_eq!((&end["delta"], &end["finish_reason"]), (&json!({}), &json!("tool_calls")));
-    let usage = chunks.last().unwrap();
-    assert_eq!((&usage["choices"], usage["usage"]["completion_tokens"].as_u64()), (&json!([]), Some(21)));
+        };
+        assert_eq!(deltas, [&expected(0, " {} "), &expected(1, r#"{"a":"ü"}"#)]);
+        assert_ne!(id(0), id(1));
+        let end = choices.last().unwrap();
+        assert_eq!((&end["delta"], &end["finish_reason"]), (&json!({}), &json!("tool_calls")));
+        let usage = chunks.last().unwrap();
+        assert_eq!((&usage["choices"], usage["usage"]["completion_tokens"].as_u64()), (&json!([]), Some(21)));
 
-    // Nothing but calls: no text is begun.
-    let steps = json!([{"calls": [{"name": "f"}]}]);
-    let chunks = app.stream(&request(MODEL, &script(&steps), &[function("f", "a")])).await;
-    let first = &chunks[0]["choices"][0]["delta"];
-    assert_eq!(first, &json!({"role": "assistant", "content": null, "refusal": null}));
-    app.stop().await;
+        // Nothing but calls: no text is begun.
+        let steps = json!([{"calls": [{"name": "f"}]}]);
+        let chunks = app.stream(&request(MODEL, &script(&steps), &[function("f", "a")])).await;
+        let first = &chunks[0]["choices"][0]["delta"];
+        assert_eq!(first, &json!({"role": "assistant", "content": null, "refusal": null}));
+    })
+    .await;
 }

@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 
 use super::{
-    MODEL, PROFILES, function, next, request, script,
+    MODEL, PROFILES, function, next, real_workers, request, script,
     seen::{assistant, call, output, thoughts, user},
-    warm,
     ways::{WAYS, Way, result},
 };
+use crate::support::with_app;
 
 const PNG: &str = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAIAAAD91JpzAAAAEElEQVR4nGP4z8AARAwQCgAf7gP9i18U1AAAAABJRU5ErkJggg==";
 
@@ -20,74 +20,85 @@ fn two_calls() -> String {
 }
 
 #[tokio::test]
-async fn results_after_a_restart() {
+#[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+async fn results_after_a_restart_are_accepted_without_reasoning() {
     let prompt = two_calls();
     for (profile, model) in PROFILES {
         let body = request(model, &prompt, &[function("f", "a")]);
-        let before = warm(&[("CODEX_PROFILE", profile)]).await;
-        let mut goes_on = Vec::new();
+        let goes_on = with_app(real_workers().profile(profile), async |before| {
+            let mut goes_on = Vec::new();
+            for way in WAYS {
+                let first = before.turn(way, &body).await;
+                let results: Vec<Value> = first.calls.iter().map(|call| result(call, "r")).collect();
+                let ids = [first.calls[0].id.clone(), first.calls[1].id.clone()];
+                goes_on.push((way, ids, next(&next(&body, &[first.message()]), &results)));
+            }
+            goes_on
+        })
+        .await;
+
+        with_app(real_workers().profile(profile), async |after| {
+            for (way, [a, b], body) in goes_on {
+                let outcome = after.turn(way, &body).await;
+                assert_eq!(
+                    (outcome.text.as_str(), outcome.finish_reason.as_str()),
+                    ("done", "stop"),
+                    "{way:?}"
+                );
+                after.seen().ends_with(&[
+                    user(&prompt),
+                    assistant("Let me look."),
+                    call("f", r#"{"a": "1"}"#, &a),
+                    call("f", r#"{"a":"2"}"#, &b),
+                    output(&a, "r"),
+                    output(&b, "r"),
+                ]);
+            }
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+async fn reasoning_in_another_conversation_is_left_out() {
+    with_app(real_workers(), async |app| {
+        let prompt = two_calls();
+        let mut body = request(MODEL, &prompt, &[function("f", "a")]);
+        let system = json!({"role": "system", "content": "Be kind."});
+        body["messages"].as_array_mut().unwrap().insert(0, system);
         for way in WAYS {
-            let first = before.turn(way, &body).await;
-            let results: Vec<Value> = first.calls.iter().map(|call| result(call, "r")).collect();
-            let ids = [first.calls[0].id.clone(), first.calls[1].id.clone()];
-            goes_on.push((way, ids, next(&next(&body, &[first.message()]), &results)));
-        }
-        before.stop().await;
-
-        let after = warm(&[("CODEX_PROFILE", profile)]).await;
-        for (way, [a, b], body) in goes_on {
-            let outcome = after.turn(way, &body).await;
-            assert_eq!((outcome.text.as_str(), outcome.finish_reason.as_str()), ("done", "stop"), "{way:?}");
-            after.seen().ends_with(&[
-                user(&prompt),
+            let first = app.turn(way, &body).await;
+            let number = app.asked();
+            let [a, b] = &first.calls[..] else { panic!("{first:?}") };
+            let same = next(&body, &[first.message(), result(a, "r"), result(b, "r")]);
+            let (mut another_model, mut another_profile, mut another_system) =
+                (same.clone(), same.clone(), same.clone());
+            another_model["model"] = "gpt-5.4".into();
+            another_profile["model"] = format!("{MODEL}:chat").into();
+            another_system["messages"][0]["content"] = "Be rude.".into();
+            let conversation = [
                 assistant("Let me look."),
-                call("f", r#"{"a": "1"}"#, &a),
-                call("f", r#"{"a":"2"}"#, &b),
-                output(&a, "r"),
-                output(&b, "r"),
-            ]);
+                call("f", r#"{"a": "1"}"#, &a.id),
+                call("f", r#"{"a":"2"}"#, &b.id),
+                output(&a.id, "r"),
+                output(&b.id, "r"),
+            ];
+            for body in [another_model, another_profile, another_system] {
+                assert_eq!(app.turn(way, &body).await.text, "done", "{way:?}");
+                app.seen().ends_with(&[&[user(&prompt)], &conversation[..]].concat());
+            }
+            assert_eq!(app.turn(way, &same).await.text, "done", "{way:?}");
+            app.seen().ends_with(&[&[user(&prompt), thoughts("secret", number)], &conversation[..]].concat());
         }
-        after.stop().await;
-    }
+    })
+    .await;
 }
 
 #[tokio::test]
-async fn thoughts_are_shown_to_nobody_else() {
-    let app = warm(&[]).await;
-    let prompt = two_calls();
-    let mut body = request(MODEL, &prompt, &[function("f", "a")]);
-    let system = json!({"role": "system", "content": "Be kind."});
-    body["messages"].as_array_mut().unwrap().insert(0, system);
-    for way in WAYS {
-        let first = app.turn(way, &body).await;
-        let number = app.asked();
-        let [a, b] = &first.calls[..] else { panic!("{first:?}") };
-        let same = next(&body, &[first.message(), result(a, "r"), result(b, "r")]);
-        let (mut another_model, mut another_profile, mut another_system) =
-            (same.clone(), same.clone(), same.clone());
-        another_model["model"] = "gpt-5.4".into();
-        another_profile["model"] = format!("{MODEL}:chat").into();
-        another_system["messages"][0]["content"] = "Be rude.".into();
-        let conversation = [
-            assistant("Let me look."),
-            call("f", r#"{"a": "1"}"#, &a.id),
-            call("f", r#"{"a":"2"}"#, &b.id),
-            output(&a.id, "r"),
-            output(&b.id, "r"),
-        ];
-        for body in [another_model, another_profile, another_system] {
-            assert_eq!(app.turn(way, &body).await.text, "done", "{way:?}");
-            app.seen().ends_with(&[&[user(&prompt)], &conversation[..]].concat());
-        }
-        assert_eq!(app.turn(way, &same).await.text, "done", "{way:?}");
-        app.seen().ends_with(&[&[user(&prompt), thoughts("secret", number)], &conversation[..]].concat());
-    }
-    app.stop().await;
-}
-
-#[tokio::test]
-async fn a_conversation_that_another_service_had() {
-    let app = warm(&[]).await;
+#[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+async fn history_of_another_service_is_accepted() {
+    with_app(real_workers(), async |app| {
     let prompt = script(&json!({"text": "I see."}));
     let long = format!("toolu_{}", "x".repeat(100));
     let made = |id: &str, name: &str, arguments: &str| json!({"id": id, "type": "function", "function": {"name": name, "arguments": arguments}});
@@ -121,105 +132,111 @@ async fn a_conversation_that_another_service_had() {
             ]);
         }
     }
-    app.stop().await;
+    }).await;
 }
 
 #[tokio::test]
-async fn thoughts_are_those_of_this_conversation_and_these_calls() {
+#[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+async fn reasoning_with_edited_calls_is_left_out() {
     let prompt = script(&json!([
         {"reasoning": "secret", "calls": [{"name": "f", "arguments": {"a": "1"}}]},
         {"text": "done"},
     ]));
-    let app = warm(&[("CODEX_PROFILE", "chat")]).await;
-    let body = request(MODEL, &prompt, &[function("f", "a")]);
-    let first = app.turn(Way::Http, &body).await;
-    let number = app.asked();
-    let id = first.calls[0].id.as_str();
-    let answered = result(&first.calls[0], "r");
+    with_app(real_workers().profile("chat"), async |app| {
+        let body = request(MODEL, &prompt, &[function("f", "a")]);
+        let first = app.turn(Way::Http, &body).await;
+        let number = app.asked();
+        let id = first.calls[0].id.as_str();
+        let answered = result(&first.calls[0], "r");
 
-    // Written anew by the client's JSON library, and sent twice.
-    let mut message = first.message();
-    message["tool_calls"][0]["function"]["arguments"] = "{ \"a\" : \"1\" }".into();
-    for way in [Way::Sse, Way::Unary] {
-        app.turn(way, &next(&body, &[message.clone(), answered.clone()])).await;
-        let kept = call("f", r#"{"a":"1"}"#, id);
-        app.seen().ends_with(&[user(&prompt), thoughts("secret", number), kept, output(id, "r")]);
-    }
-
-    // What the client changed is the client's.
-    message["tool_calls"][0]["function"]["arguments"] = r#"{"a":"9"}"#.into();
-    app.turn(Way::Http, &next(&body, &[message, answered.clone()])).await;
-    app.seen().ends_with(&[user(&prompt), call("f", r#"{"a":"9"}"#, id), output(id, "r")]);
-
-    // Somebody else's conversation in which a call has the same id and says the same.
-    let other = script(&json!([{"text": "unused"}, {"text": "other"}]));
-    let theirs = request(MODEL, &other, &[function("f", "a")]);
-    assert_eq!(app.turn(Way::Http, &next(&theirs, &[first.message(), answered])).await.text, "other");
-    app.seen().ends_with(&[user(&other), call("f", r#"{"a":"1"}"#, id), output(id, "r")]);
-    app.stop().await;
-}
-
-#[tokio::test]
-async fn results_with_pictures() {
-    let prompt = two_calls();
-    let app = warm(&[]).await;
-    for model in [MODEL, "gpt-5.5:chat"] {
-        let body = request(model, &prompt, &[function("f", "a")]);
-        for way in WAYS {
-            let first = app.turn(way, &body).await;
-            let number = app.asked();
-            let [a, b] = &first.calls[..] else { panic!("{first:?}") };
-            let picture = json!({"type": "image_url", "image_url": {"url": PNG}});
-            let shown = json!([{"type": "text", "text": "here:"}, picture]);
-            let results = [first.message(), result(a, shown), result(b, json!([picture]))];
-            assert_eq!(app.turn(way, &next(&body, &results)).await.text, "done", "{way:?}");
-            let picture = json!({"type": "input_image", "image_url": PNG});
-            app.seen().ends_with(&[
-                user(&prompt),
-                thoughts("secret", number),
-                assistant("Let me look."),
-                call("f", r#"{"a": "1"}"#, &a.id),
-                call("f", r#"{"a":"2"}"#, &b.id),
-                output(&a.id, json!([{"type": "input_text", "text": "here:"}, picture])),
-                output(&b.id, json!([picture])),
-            ]);
+        // Written anew by the client's JSON library, and sent twice.
+        let mut message = first.message();
+        message["tool_calls"][0]["function"]["arguments"] = "{ \"a\" : \"1\" }".into();
+        for way in [Way::Sse, Way::Unary] {
+            app.turn(way, &next(&body, &[message.clone(), answered.clone()])).await;
+            let kept = call("f", r#"{"a":"1"}"#, id);
+            app.seen().ends_with(&[user(&prompt), thoughts("secret", number), kept, output(id, "r")]);
         }
-    }
-    app.stop().await;
+
+        // What the client changed is the client's.
+        message["tool_calls"][0]["function"]["arguments"] = r#"{"a":"9"}"#.into();
+        app.turn(Way::Http, &next(&body, &[message, answered.clone()])).await;
+        app.seen().ends_with(&[user(&prompt), call("f", r#"{"a":"9"}"#, id), output(id, "r")]);
+
+        // Somebody else's conversation in which a call has the same id and says the same.
+        let other = script(&json!([{"text": "unused"}, {"text": "other"}]));
+        let theirs = request(MODEL, &other, &[function("f", "a")]);
+        assert_eq!(app.turn(Way::Http, &next(&theirs, &[first.message(), answered])).await.text, "other");
+        app.seen().ends_with(&[user(&other), call("f", r#"{"a":"1"}"#, id), output(id, "r")]);
+    })
+    .await;
 }
 
 #[tokio::test]
-async fn a_large_result_is_not_cut() {
+#[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+async fn results_with_images_reach_the_model() {
+    let prompt = two_calls();
+    with_app(real_workers(), async |app| {
+        for model in [MODEL, "gpt-5.5:chat"] {
+            let body = request(model, &prompt, &[function("f", "a")]);
+            for way in WAYS {
+                let first = app.turn(way, &body).await;
+                let number = app.asked();
+                let [a, b] = &first.calls[..] else { panic!("{first:?}") };
+                let picture = json!({"type": "image_url", "image_url": {"url": PNG}});
+                let shown = json!([{"type": "text", "text": "here:"}, picture]);
+                let results = [first.message(), result(a, shown), result(b, json!([picture]))];
+                assert_eq!(app.turn(way, &next(&body, &results)).await.text, "done", "{way:?}");
+                let picture = json!({"type": "input_image", "image_url": PNG});
+                app.seen().ends_with(&[
+                    user(&prompt),
+                    thoughts("secret", number),
+                    assistant("Let me look."),
+                    call("f", r#"{"a": "1"}"#, &a.id),
+                    call("f", r#"{"a":"2"}"#, &b.id),
+                    output(&a.id, json!([{"type": "input_text", "text": "here:"}, picture])),
+                    output(&b.id, json!([picture])),
+                ]);
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+async fn large_result_reaches_the_model_whole() {
     let large: String = (0..12_500).map(|line| format!("{line:07}\n")).collect();
     assert_eq!(large.len(), 100_000);
     let prompt = two_calls();
     for (profile, model) in PROFILES {
-        let app = warm(&[("CODEX_PROFILE", profile), ("CODEX_MAX_PROMPT_CHARS", "300000")]).await;
-        let body = request(model, &prompt, &[function("f", "a")]);
-        for way in WAYS {
-            let first = app.turn(way, &body).await;
-            let [a, b] = &first.calls[..] else { panic!("{first:?}") };
-            let parts = json!([{"type": "text", "text": large}, {"type": "text", "text": "end"}]);
-            let mut body = next(&body, &[first.message(), result(b, parts), result(a, "short")]);
-            // Nor where no tool is offered any more.
-            body.as_object_mut().unwrap().remove("tools");
-            assert_eq!(app.turn(way, &body).await.text, "done", "{way:?}");
+        with_app(real_workers().profile(profile).max_prompt_chars(300_000), async |app| {
+            let body = request(model, &prompt, &[function("f", "a")]);
+            for way in WAYS {
+                let first = app.turn(way, &body).await;
+                let [a, b] = &first.calls[..] else { panic!("{first:?}") };
+                let parts = json!([{"type": "text", "text": large}, {"type": "text", "text": "end"}]);
+                let mut body = next(&body, &[first.message(), result(b, parts), result(a, "short")]);
+                // Nor where no tool is offered any more.
+                body.as_object_mut().unwrap().remove("tools");
+                assert_eq!(app.turn(way, &body).await.text, "done", "{way:?}");
+                let seen = app.seen();
+                let at = seen.items.len() - 2;
+                assert!(
+                    seen.items[at]["output"][0]["text"] == large.as_str(),
+                    "{way:?}: {:.300}",
+                    seen.items[at]
+                );
+                assert_eq!(seen.items[at]["output"][1]["text"], "end");
+            }
+            let text = app.turn(Way::Http, &body).await;
+            let [a, b] = &text.calls[..] else { panic!("{text:?}") };
+            let results = [text.message(), result(a, large.as_str()), result(b, large.as_str())];
+            app.turn(Way::Stream, &next(&body, &results)).await;
             let seen = app.seen();
-            let at = seen.items.len() - 2;
-            assert!(
-                seen.items[at]["output"][0]["text"] == large.as_str(),
-                "{way:?}: {:.300}",
-                seen.items[at]
-            );
-            assert_eq!(seen.items[at]["output"][1]["text"], "end");
-        }
-        let text = app.turn(Way::Http, &body).await;
-        let [a, b] = &text.calls[..] else { panic!("{text:?}") };
-        let results = [text.message(), result(a, large.as_str()), result(b, large.as_str())];
-        app.turn(Way::Stream, &next(&body, &results)).await;
-        let seen = app.seen();
-        let whole = |item: &Value| item["output"] == large.as_str();
-        assert!(seen.items.iter().rev().take(2).all(whole), "a text alone is not cut either");
-        app.stop().await;
+            let whole = |item: &Value| item["output"] == large.as_str();
+            assert!(seen.items.iter().rev().take(2).all(whole), "a text alone is not cut either");
+        })
+        .await;
     }
 }

@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 use super::{
     MODEL,
     contract::{contract, to_struct},
-    function, request, script, warm,
+    function, real_workers, request, script,
     ways::{WAYS, Way},
 };
-use crate::support::TestApp;
+use crate::support::{TestApp, with_app};
 
 /// Keys in an order that is not the alphabet's, and integers that no double holds.
 fn schema() -> Value {
@@ -39,69 +39,75 @@ fn seen(app: &TestApp) -> Value {
 }
 
 #[tokio::test]
+#[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
 async fn parameters_json_reaches_the_model_with_order_and_integers() {
-    let app = warm(&[]).await;
-    let mut lossy = schema();
-    lossy["properties"]["count"]["minimum"] = 9_007_199_254_740_993_u64.into();
-    for model in [MODEL, "gpt-5.5:chat"] {
-        for way in WAYS {
-            app.turn(way, &request(model, &calling(), &[tool(&schema())])).await;
-            let parameters = seen(&app);
-            assert_eq!(parameters, schema(), "{way:?}: the integers too");
-            assert_eq!(parameters["required"].to_string(), r#"["zone","count","at"]"#);
-            // Codex 0.169 sorts properties. The engine sends them in their order.
-            let properties: Vec<&String> = parameters["properties"].as_object().unwrap().keys().collect();
-            assert_eq!(
-                properties,
-                ["at", "count", "zone"],
-                "Codex keeps the order now: see `parameters_json`"
-            );
-            // A keyword that Codex drops puts the whole schema into the description, in its order.
-            app.turn(way, &request(model, &calling(), &[tool(&lossy)])).await;
-            let description = app.seen().function("f")["description"].to_string();
-            let text = serde_json::to_string(&lossy.to_string()).unwrap();
-            assert!(description.contains(text.trim_matches('"')), "{way:?}: {description}");
+    with_app(real_workers(), async |app| {
+        let mut lossy = schema();
+        lossy["properties"]["count"]["minimum"] = 9_007_199_254_740_993_u64.into();
+        for model in [MODEL, "gpt-5.5:chat"] {
+            for way in WAYS {
+                app.turn(way, &request(model, &calling(), &[tool(&schema())])).await;
+                let parameters = seen(app);
+                assert_eq!(parameters, schema(), "{way:?}: the integers too");
+                assert_eq!(parameters["required"].to_string(), r#"["zone","count","at"]"#);
+                // Codex 0.169 sorts properties. The engine sends them in their order.
+                let properties: Vec<&String> = parameters["properties"].as_object().unwrap().keys().collect();
+                assert_eq!(
+                    properties,
+                    ["at", "count", "zone"],
+                    "Codex keeps the order now: see `parameters_json`"
+                );
+                // A keyword that Codex drops puts the whole schema into the description, in its order.
+                app.turn(way, &request(model, &calling(), &[tool(&lossy)])).await;
+                let description = app.seen().function("f")["description"].to_string();
+                let text = serde_json::to_string(&lossy.to_string()).unwrap();
+                assert!(description.contains(text.trim_matches('"')), "{way:?}: {description}");
+            }
         }
-    }
-    app.stop().await;
+    })
+    .await;
 }
 
 #[tokio::test]
-async fn parameters_struct_still_describes_the_arguments() {
-    let app = warm(&[]).await;
-    let mut request = contract(&request(MODEL, &calling(), &[tool(&schema())]));
-    #[expect(deprecated, reason = "clients of the first contract")]
-    let deprecated = pb::Tool {
-        parameters: schema().as_object().map(to_struct),
-        parameters_json: String::new(),
-        ..request.tools[0].clone()
-    };
-    request.tools = vec![deprecated];
-    let response = app.grpc().await.chat(request).await.unwrap().into_inner();
-    assert_eq!(response.choices[0].tool_calls.len(), 1);
-    let seen = seen(&app);
-    assert_eq!(seen["properties"]["zone"], schema()["properties"]["zone"]);
-    assert_eq!(seen["required"], schema()["required"]);
-    app.stop().await;
+#[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+async fn parameters_struct_reaches_the_model() {
+    with_app(real_workers(), async |app| {
+        let mut request = contract(&request(MODEL, &calling(), &[tool(&schema())]));
+        #[expect(deprecated, reason = "clients of the first contract")]
+        let deprecated = pb::Tool {
+            parameters: schema().as_object().map(to_struct),
+            parameters_json: String::new(),
+            ..request.tools[0].clone()
+        };
+        request.tools = vec![deprecated];
+        let response = app.grpc().await.chat(request).await.unwrap().into_inner();
+        assert_eq!(response.choices[0].tool_calls.len(), 1);
+        let seen = seen(app);
+        assert_eq!(seen["properties"]["zone"], schema()["properties"]["zone"]);
+        assert_eq!(seen["required"], schema()["required"]);
+    })
+    .await;
 }
 
 #[tokio::test]
+#[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
 async fn strict_schema_near_the_limits_is_accepted_by_every_choice() {
-    let app = warm(&[("CODEX_PROFILE", "chat")]).await;
-    let mut large = tool(&schema());
-    large["function"]["strict"] = true.into();
-    for number in 0..2_000 {
-        large["function"]["parameters"]["properties"][format!("p{number}")] =
-            json!({"type": "string", "minLength": number});
-    }
-    let arguments = json!({"zone": "a", "count": 9_007_199_254_740_993_u64, "at": {"y": 1, "b": ""}});
-    let prompt = script(&json!([{"calls": [{"name": "f", "arguments": arguments}]}]));
-    let mut body = request(MODEL, &prompt, &[large]);
-    assert_eq!(app.turn(Way::Sse, &body).await.called(), [("f", arguments.to_string().as_str())]);
-    body["n"] = 2.into();
-    let completion = app.complete(&body).await;
-    for choice in completion["choices"].as_array().unwrap() {
-        assert_eq!(choice["message"]["tool_calls"][0]["function"]["arguments"], arguments.to_string());
-    }
-    app.stop().await;
+    with_app(real_workers().profile("chat"), async |app| {
+        let mut large = tool(&schema());
+        large["function"]["strict"] = true.into();
+        for number in 0..2_000 {
+            large["function"]["parameters"]["properties"][format!("p{number}")] =
+                json!({"type": "string", "minLength": number});
+        }
+        let arguments = json!({"zone": "a", "count": 9_007_199_254_740_993_u64, "at": {"y": 1, "b": ""}});
+        let prompt = script(&json!([{"calls": [{"name": "f", "arguments": arguments}]}]));
+        let mut body = request(MODEL, &prompt, &[large]);
+        assert_eq!(app.turn(Way::Sse, &body).await.called(), [("f", arguments.to_string().as_str())]);
+        body["n"] = 2.into();
+        let completion = app.complete(&body).await;
+        for choice in completion["choices"].as_array().unwrap() {
+            assert_eq!(choice["message"]["tool_calls"][0]["function"]["arguments"], arguments.to_string());
+        }
+    })
+    .await;
 }

@@ -15,7 +15,7 @@ pub struct Seen {
 impl TestApp {
     /// The last request that reached the model.
     pub fn seen(&self) -> Seen {
-        let requests = self.upstream.as_ref().unwrap().requests();
+        let requests = self.upstream().requests();
         let body = (*requests.last().expect("the model was asked").body).clone();
         let items = body["input"].as_array().unwrap().iter().map(plain).collect();
         Seen { body, items }
@@ -23,7 +23,7 @@ impl TestApp {
 
     /// The number of the last request that reached the model.
     pub fn asked(&self) -> u64 {
-        self.upstream.as_ref().unwrap().requests().last().map_or(0, |request| request.number)
+        self.upstream().requests().last().map_or(0, |request| request.number)
     }
 }
 

@@ -20,7 +20,7 @@ async fn refused(server: &Server) {
 }
 
 #[tokio::test]
-async fn a_drain_lets_streams_finish_and_refuses_newcomers() {
+async fn drain_finishes_streams_and_refuses_new_connections() {
     let mut server = Server::start(|_| {});
     let events = server.feed();
     let mut http = soon(reqwest::get(server.url("/events"))).await.unwrap();
@@ -48,7 +48,7 @@ async fn a_drain_lets_streams_finish_and_refuses_newcomers() {
 }
 
 #[tokio::test]
-async fn a_kill_drops_what_is_left() {
+async fn kill_drops_open_streams() {
     let mut server = Server::start(|_| {});
     let _feeds = [server.feed(), server.feed()];
     let mut http = soon(reqwest::get(server.url("/events"))).await.unwrap();
@@ -65,7 +65,7 @@ async fn a_kill_drops_what_is_left() {
 }
 
 #[tokio::test]
-async fn who_has_nothing_to_finish_does_not_hold_up_the_drain() {
+async fn idle_connections_do_not_delay_the_drain() {
     let long = Duration::from_secs(3600);
     let mut server = Server::start(|doors| doors.header_timeout = long);
     let mut open = Vec::new();

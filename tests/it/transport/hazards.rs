@@ -52,18 +52,18 @@ async fn storm(path: &str, calls: u32) {
 }
 
 #[tokio::test]
-async fn a_storm_of_cancelled_calls_kills_no_other_stream() {
+async fn cancelled_calls_leave_other_streams_intact() {
     storm("/hang", 1_000).await;
 }
 
 #[tokio::test]
-async fn a_storm_of_answers_that_nobody_wants_kills_no_other_stream() {
+async fn unread_answers_leave_other_streams_intact() {
     storm("/hello", 3_000).await;
 }
 
 /// A call that was answered before its body was read (a wrong token, say) may still send the body.
 #[tokio::test]
-async fn bodies_that_come_after_the_answer_kill_no_other_stream() {
+async fn bodies_after_the_answer_leave_other_streams_intact() {
     let server = Server::start(|_| {});
     let feed = server.feed();
     let mut connection = Connection::open(server.addr).await;
@@ -87,7 +87,7 @@ async fn bodies_that_come_after_the_answer_kill_no_other_stream() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_storm_of_deadlines_on_one_channel_kills_no_other_call() {
+async fn expired_deadlines_leave_other_calls_intact() {
     let mut server = Server::start(|_| {});
     let feed = server.feed();
     let client = server.client().await;
@@ -108,7 +108,7 @@ async fn a_storm_of_deadlines_on_one_channel_kills_no_other_call() {
 }
 
 #[tokio::test]
-async fn who_does_not_send_a_whole_head_is_cut() {
+async fn unfinished_head_is_disconnected() {
     let server = Server::start(|doors| doors.header_timeout = SHORT);
     for text in ["", "PRI * HTTP/2", "G", "GET /hello HTTP/1.1\r\nhost: x\r\nhalf"] {
         let mut stream = soon(TcpStream::connect(server.addr)).await.unwrap();
@@ -121,7 +121,7 @@ async fn who_does_not_send_a_whole_head_is_cut() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_is_closed_and_a_busy_one_is_not() {
+async fn idle_connection_is_closed_and_a_busy_one_stays_open() {
     let mut server = Server::start(|doors| doors.header_timeout = SHORT);
     let feed = server.feed();
     let mut busy = soon(reqwest::get(server.url("/events"))).await.unwrap();
@@ -137,7 +137,7 @@ async fn an_idle_connection_is_closed_and_a_busy_one_is_not() {
 }
 
 #[tokio::test]
-async fn events_arrive_as_they_are_made() {
+async fn events_are_sent_without_buffering() {
     let server = Server::start(|_| {});
     let feed = server.feed();
     let mut response = soon(reqwest::get(server.url("/events"))).await.unwrap();
@@ -149,7 +149,7 @@ async fn events_arrive_as_they_are_made() {
 }
 
 #[tokio::test]
-async fn a_hang_up_drops_the_handler() {
+async fn hang_up_drops_the_handler() {
     let mut server = Server::start(|_| {});
     let _feeds = [server.feed(), server.feed()];
     let mut client = server.client().await;
@@ -178,7 +178,7 @@ async fn a_hang_up_drops_the_handler() {
 }
 
 #[tokio::test]
-async fn a_reader_that_has_stopped_is_cut() {
+async fn stalled_reader_is_disconnected() {
     let mut server = Server::start(|doors| doors.write_timeout = SHORT);
     let mut stream = soon(TcpStream::connect(server.addr)).await.unwrap();
     soon(stream.write_all(b"GET /flood HTTP/1.1\r\nhost: x\r\n\r\n")).await.unwrap();
@@ -188,7 +188,7 @@ async fn a_reader_that_has_stopped_is_cut() {
 
 /// It reads the socket, so that nothing stands still there, but never opens the window of the stream.
 #[tokio::test]
-async fn a_call_whose_window_stays_closed_is_reset_and_its_neighbour_is_not() {
+async fn call_with_a_closed_window_is_reset_alone() {
     let mut server = Server::start(|doors| doors.write_timeout = SHORT);
     let mut connection = Connection::open(server.addr).await;
     connection.send(&frames::get(1, "/flood")).await;
@@ -201,7 +201,7 @@ async fn a_call_whose_window_stays_closed_is_reset_and_its_neighbour_is_not() {
 }
 
 #[tokio::test]
-async fn connections_beyond_the_limit_wait_for_a_seat() {
+async fn connections_beyond_the_limit_wait() {
     let mut server = Server::start(|doors| doors.max_connections = 1);
     let feeds = [server.feed(), server.feed()];
     let mut first = soon(reqwest::get(server.url("/events"))).await.unwrap();
@@ -216,7 +216,7 @@ async fn connections_beyond_the_limit_wait_for_a_seat() {
 }
 
 #[tokio::test]
-async fn a_head_is_bounded_and_the_peer_is_known() {
+async fn head_beyond_the_limit_is_refused_and_the_peer_is_known() {
     let server = Server::start(|_| {});
     let client = reqwest::Client::new();
     let send = |size: usize| client.get(server.url("/peer")).header("x-large", "x".repeat(size)).send();

@@ -13,7 +13,7 @@ use tracing::subscriber::NoSubscriber;
 use super::toy::{Server, chat, request_id, soon};
 
 #[tokio::test]
-async fn a_panic_is_an_error_in_the_callers_protocol() {
+async fn panic_is_an_error_in_the_callers_protocol() {
     let server = Server::start(|_| {});
     let response = soon(reqwest::get(server.url("/panic"))).await.unwrap();
     assert_eq!(response.status(), 500);
@@ -28,7 +28,7 @@ async fn a_panic_is_an_error_in_the_callers_protocol() {
 }
 
 #[tokio::test]
-async fn a_panic_midway_ends_the_stream_with_an_error() {
+async fn panic_in_a_stream_ends_it_with_an_error() {
     let server = Server::start(|_| {});
     let feed = server.feed();
     let mut http = soon(reqwest::get(server.url("/events"))).await.unwrap();
@@ -50,7 +50,7 @@ async fn a_panic_midway_ends_the_stream_with_an_error() {
 }
 
 #[tokio::test]
-async fn an_id_goes_in_and_comes_out_on_both_doors() {
+async fn request_id_is_returned_at_both_doors() {
     let server = Server::start(|_| {});
     let http = reqwest::Client::new();
     let response = soon(http.get(server.url("/none")).header("x-request-id", "mine").send()).await.unwrap();
@@ -88,7 +88,7 @@ impl io::Write for Lines {
 
 /// The HTTP library asks a body for no more than it needs; the line must not take that for a hang-up.
 #[tokio::test]
-async fn a_response_that_was_sent_is_not_called_aborted() {
+async fn sent_response_is_not_logged_as_aborted() {
     let lines = Lines::default();
     let writer = lines.clone();
     let logged = tracing_subscriber::fmt()

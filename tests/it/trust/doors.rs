@@ -9,7 +9,10 @@ use serde_json::Value;
 use tonic::{Code, Request, Status, transport::Endpoint};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
-use crate::support::{TestApp, ask, grpc::kind, http::body, wire::Wire};
+use crate::{
+    both_engines,
+    support::{AppConfig, Engine, TestApp, ask, grpc::kind, http::body, wire::Wire, with_app},
+};
 
 const TOKEN: &str = "correct-horse";
 
@@ -36,122 +39,135 @@ async fn call(app: &TestApp, name: &'static str, value: &str) -> Result<(), Stat
     CodexServiceClient::new(channel).chat(request).await.map(drop)
 }
 
-#[tokio::test]
-async fn a_token_is_asked_of_everybody_but_load_balancers() {
-    let app = TestApp::fake(&[("CODEX_GATEWAY_TOKEN", TOKEN)]).await;
-    let unauthenticated = (Code::Unauthenticated, "INVALID_API_KEY".to_owned());
-    let bearer = format!("Bearer {TOKEN}");
-    for (name, value) in
-        [("", ""), ("authorization", "Bearer wrong"), ("authorization", TOKEN), ("x-api-key", "correct-hors")]
-    {
-        let request = if name.is_empty() { chat(&app) } else { chat(&app).header(name, value) };
-        let response = request.send().await.unwrap();
-        assert!(response.headers()["www-authenticate"].to_str().unwrap().starts_with("Bearer"), "{name}");
-        assert_eq!(code_of(response).await, (401, "invalid_api_key".into()), "{name}: {value}");
-        assert_eq!(kind(&call(&app, name, value).await.unwrap_err()), unauthenticated, "{name}: {value}");
-    }
-    for (name, value) in
-        [("authorization", &*bearer), ("x-api-key", TOKEN), ("authorization", "bearer correct-horse")]
-    {
-        assert_eq!(chat(&app).header(name, value).send().await.unwrap().status(), 200, "{name}: {value}");
-        call(&app, name, value).await.unwrap();
-    }
-    for path in ["/v1/models", "/v1/models/gpt-5-codex"] {
-        let bare = Client::new().get(app.url(path));
-        assert_eq!(bare.try_clone().unwrap().send().await.unwrap().status(), 401, "{path}");
-        assert_eq!(bare.bearer_auth(TOKEN).send().await.unwrap().status(), 200, "{path}");
-    }
-    let mut grpc = app.grpc().await;
-    let models = grpc.list_models(pb::ListModelsRequest {}).await.unwrap_err();
-    assert_eq!(models.code(), Code::Unauthenticated);
-    assert_eq!(grpc.get_status(pb::GetStatusRequest {}).await.unwrap_err().code(), Code::Unauthenticated);
-    // Health tells no secret, and whoever asks it has no token.
-    assert_eq!(reqwest::get(app.url("/healthz")).await.unwrap().status(), 200);
-    HealthClient::new(app.channel().await).check(HealthCheckRequest::default()).await.unwrap();
-    app.stop().await;
+both_engines!(request_without_the_token_is_refused_except_health);
+async fn request_without_the_token_is_refused_except_health(engine: Engine) {
+    with_app(AppConfig::fake(engine).token(TOKEN), async |app| {
+        let unauthenticated = (Code::Unauthenticated, "INVALID_API_KEY".to_owned());
+        let bearer = format!("Bearer {TOKEN}");
+        for (name, value) in [
+            ("", ""),
+            ("authorization", "Bearer wrong"),
+            ("authorization", TOKEN),
+            ("x-api-key", "correct-hors"),
+        ] {
+            let request = if name.is_empty() { chat(app) } else { chat(app).header(name, value) };
+            let response = request.send().await.unwrap();
+            assert!(response.headers()["www-authenticate"].to_str().unwrap().starts_with("Bearer"), "{name}");
+            assert_eq!(code_of(response).await, (401, "invalid_api_key".into()), "{name}: {value}");
+            assert_eq!(kind(&call(app, name, value).await.unwrap_err()), unauthenticated, "{name}: {value}");
+        }
+        for (name, value) in
+            [("authorization", &*bearer), ("x-api-key", TOKEN), ("authorization", "bearer correct-horse")]
+        {
+            assert_eq!(chat(app).header(name, value).send().await.unwrap().status(), 200, "{name}: {value}");
+            call(app, name, value).await.unwrap();
+        }
+        for path in ["/v1/models", "/v1/models/gpt-5-codex"] {
+            let bare = Client::new().get(app.url(path));
+            assert_eq!(bare.try_clone().unwrap().send().await.unwrap().status(), 401, "{path}");
+            assert_eq!(bare.bearer_auth(TOKEN).send().await.unwrap().status(), 200, "{path}");
+        }
+        let mut grpc = app.grpc().await;
+        let models = grpc.list_models(pb::ListModelsRequest {}).await.unwrap_err();
+        assert_eq!(models.code(), Code::Unauthenticated);
+        assert_eq!(grpc.get_status(pb::GetStatusRequest {}).await.unwrap_err().code(), Code::Unauthenticated);
+        // Health tells no secret, and whoever asks it has no token.
+        assert_eq!(reqwest::get(app.url("/healthz")).await.unwrap().status(), 200);
+        HealthClient::new(app.channel().await).check(HealthCheckRequest::default()).await.unwrap();
+    })
+    .await;
 }
 
-#[tokio::test]
-async fn without_a_token_only_loopback_names_are_served() {
-    let app = TestApp::fake(&[("CODEX_ALLOWED_HOSTS", "codex.test, other.test:81")]).await;
-    let port = app.address.port();
-    let refused = (Code::PermissionDenied, "HOST_REFUSED".to_owned());
-    for host in
-        ["evil.test", "localhost.evil.test", "127.0.0.1.evil.test", "10.0.0.1", "other.test", "other.test:82"]
-    {
-        let response = chat(&app).header("host", host).send().await.unwrap();
-        assert_eq!(code_of(response).await, (403, "host_refused".into()), "{host}");
-        assert_eq!(kind(&call(&app, ":authority", host).await.unwrap_err()), refused, "{host}");
-    }
-    for host in [
-        "localhost",
-        "LOCALHOST.",
-        "127.0.0.1",
-        "[::1]:1",
-        "codex.test",
-        "codex.test:9",
-        "other.test:81",
-        &format!("localhost:{port}"),
-    ] {
-        assert_eq!(chat(&app).header("host", host).send().await.unwrap().status(), 200, "{host}");
-        call(&app, ":authority", host).await.unwrap();
-    }
-    // A browser that was led here by another name sends that name in `Host`; none at all is as bad.
-    let mut wire = Wire::open(app.address).await;
-    wire.send("GET /v1/models HTTP/1.0\r\n\r\n").await;
-    assert_eq!(wire.response().await.status, 403);
-    app.stop().await;
+both_engines!(host_without_a_token_must_be_loopback);
+async fn host_without_a_token_must_be_loopback(engine: Engine) {
+    with_app(AppConfig::fake(engine).env("CODEX_ALLOWED_HOSTS", "codex.test, other.test:81"), async |app| {
+        let port = app.address.port();
+        let refused = (Code::PermissionDenied, "HOST_REFUSED".to_owned());
+        for host in [
+            "evil.test",
+            "localhost.evil.test",
+            "127.0.0.1.evil.test",
+            "10.0.0.1",
+            "other.test",
+            "other.test:82",
+        ] {
+            let response = chat(app).header("host", host).send().await.unwrap();
+            assert_eq!(code_of(response).await, (403, "host_refused".into()), "{host}");
+            assert_eq!(kind(&call(app, ":authority", host).await.unwrap_err()), refused, "{host}");
+        }
+        for host in [
+            "localhost",
+            "LOCALHOST.",
+            "127.0.0.1",
+            "[::1]:1",
+            "codex.test",
+            "codex.test:9",
+            "other.test:81",
+            &format!("localhost:{port}"),
+        ] {
+            assert_eq!(chat(app).header("host", host).send().await.unwrap().status(), 200, "{host}");
+            call(app, ":authority", host).await.unwrap();
+        }
+        // A browser that was led here by another name sends that name in `Host`; none at all is as bad.
+        let mut wire = Wire::open(app.address).await;
+        wire.send("GET /v1/models HTTP/1.0\r\n\r\n").await;
+        assert_eq!(wire.response().await.status, 403);
+    })
+    .await;
 
     // Whoever knows the token may come by any name.
-    let app = TestApp::fake(&[("CODEX_GATEWAY_TOKEN", TOKEN)]).await;
-    let request = chat(&app).header("host", "evil.test").bearer_auth(TOKEN);
-    assert_eq!(request.send().await.unwrap().status(), 200);
-    app.stop().await;
+    with_app(AppConfig::fake(engine).token(TOKEN), async |app| {
+        let request = chat(app).header("host", "evil.test").bearer_auth(TOKEN);
+        assert_eq!(request.send().await.unwrap().status(), 200);
+    })
+    .await;
 }
 
-#[tokio::test]
-async fn web_pages_of_other_origins_are_refused() {
+both_engines!(foreign_origin_is_refused);
+async fn foreign_origin_is_refused(engine: Engine) {
     for token in [&[][..], &[("CODEX_GATEWAY_TOKEN", TOKEN)]] {
-        let app = TestApp::fake(token).await;
-        for origin in ["https://evil.test", "null", "http://localhost:1", "http://127.0.0.1"] {
-            let response = chat(&app).bearer_auth(TOKEN).header("origin", origin).send().await.unwrap();
-            assert_eq!(code_of(response).await, (403, "origin_refused".into()), "{origin}");
-            let refused = call(&app, "origin", origin).await.unwrap_err();
-            assert_eq!(kind(&refused), (Code::PermissionDenied, "ORIGIN_REFUSED".into()), "{origin}");
-        }
-        let own = format!("http://{}", app.address);
-        let response = chat(&app).bearer_auth(TOKEN).header("origin", own).send().await.unwrap();
-        assert_eq!(response.status(), 200);
-        app.stop().await;
+        with_app(AppConfig::fake(engine).envs(token), async |app| {
+            for origin in ["https://evil.test", "null", "http://localhost:1", "http://127.0.0.1"] {
+                let response = chat(app).bearer_auth(TOKEN).header("origin", origin).send().await.unwrap();
+                assert_eq!(code_of(response).await, (403, "origin_refused".into()), "{origin}");
+                let refused = call(app, "origin", origin).await.unwrap_err();
+                assert_eq!(kind(&refused), (Code::PermissionDenied, "ORIGIN_REFUSED".into()), "{origin}");
+            }
+            let own = format!("http://{}", app.address);
+            let response = chat(app).bearer_auth(TOKEN).header("origin", own).send().await.unwrap();
+            assert_eq!(response.status(), 200);
+        })
+        .await;
     }
 }
 
-#[tokio::test]
-async fn only_json_is_taken_because_any_page_can_send_a_form() {
-    let app = TestApp::fake(&[]).await;
-    let json = body("fake:echo", "x").to_string();
-    let post = |kind: Option<&str>| {
-        let request = Client::new().post(app.url("/v1/chat/completions")).body(json.clone());
-        let request = match kind {
-            Some(kind) => request.header("content-type", kind),
-            None => request,
+both_engines!(content_type_other_than_json_is_refused);
+async fn content_type_other_than_json_is_refused(engine: Engine) {
+    with_app(AppConfig::fake(engine), async |app| {
+        let json = body("fake:echo", "x").to_string();
+        let post = |kind: Option<&str>| {
+            let request = Client::new().post(app.url("/v1/chat/completions")).body(json.clone());
+            let request = match kind {
+                Some(kind) => request.header("content-type", kind),
+                None => request,
+            };
+            request.send()
         };
-        request.send()
-    };
-    for kind in [
-        None,
-        Some("text/plain"),
-        Some("application/x-www-form-urlencoded"),
-        Some("multipart/form-data"),
-        Some("text/json"),
-    ] {
-        let response = post(kind).await.unwrap();
-        assert_eq!(code_of(response).await, (415, "unsupported_media_type".into()), "{kind:?}");
-    }
-    for kind in ["application/json", "Application/JSON; charset=utf-8"] {
-        assert_eq!(post(Some(kind)).await.unwrap().status(), 200, "{kind}");
-    }
-    app.stop().await;
+        for kind in [
+            None,
+            Some("text/plain"),
+            Some("application/x-www-form-urlencoded"),
+            Some("multipart/form-data"),
+            Some("text/json"),
+        ] {
+            let response = post(kind).await.unwrap();
+            assert_eq!(code_of(response).await, (415, "unsupported_media_type".into()), "{kind:?}");
+        }
+        for kind in ["application/json", "Application/JSON; charset=utf-8"] {
+            assert_eq!(post(Some(kind)).await.unwrap().status(), 200, "{kind}");
+        }
+    })
+    .await;
 }
 
 fn cors(response: &Response) -> Vec<&str> {
@@ -170,45 +186,52 @@ async fn preflight(app: &TestApp, origin: &str) -> Response {
         .unwrap()
 }
 
-#[tokio::test]
-async fn browsers_may_call_only_from_the_origins_of_the_operator() {
+both_engines!(cors_allows_the_configured_origins_only);
+async fn cors_allows_the_configured_origins_only(engine: Engine) {
     const PAGE: &str = "https://app.test";
-    let app = TestApp::fake(&[]).await;
-    let response = preflight(&app, PAGE).await;
-    assert_eq!((response.status().as_u16(), cors(&response)), (405, vec![]));
-    assert!(cors(&chat(&app).send().await.unwrap()).is_empty());
-    app.stop().await;
+    with_app(AppConfig::fake(engine), async |app| {
+        let response = preflight(app, PAGE).await;
+        assert_eq!((response.status().as_u16(), cors(&response)), (405, vec![]));
+        assert!(cors(&chat(app).send().await.unwrap()).is_empty());
+    })
+    .await;
 
-    let settings =
-        [("CODEX_CORS_ORIGINS", "https://app.test, https://b.test/"), ("CODEX_GATEWAY_TOKEN", TOKEN)];
-    let app = TestApp::fake(&settings).await;
-    for page in [PAGE, "https://b.test"] {
-        let response = preflight(&app, page).await;
-        assert_eq!(response.status(), 200, "without the token, which a browser does not send here");
-        assert_eq!(response.headers()["access-control-allow-origin"], page);
-        let allowed = response.headers()["access-control-allow-headers"].to_str().unwrap();
-        assert!(allowed.contains("authorization") && allowed.contains("x-stainless-lang"), "{allowed}");
-        let response = chat(&app).bearer_auth(TOKEN).header("origin", page).send().await.unwrap();
-        assert_eq!(response.status(), 200);
-        assert_eq!(response.headers()["access-control-allow-origin"], page);
-        let exposed = response.headers()["access-control-expose-headers"].to_str().unwrap();
-        assert!(exposed.contains("x-request-id") && exposed.contains("retry-after"), "{exposed}");
-        // A page can read why it was refused.
-        let response = chat(&app).header("origin", page).send().await.unwrap();
-        assert_eq!(
-            (response.status(), &response.headers()["access-control-allow-origin"]),
-            (reqwest::StatusCode::UNAUTHORIZED, &page.parse().unwrap())
-        );
-    }
-    let response = preflight(&app, "https://evil.test").await;
-    assert!(!response.headers().contains_key("access-control-allow-origin"));
-    let response = chat(&app).bearer_auth(TOKEN).header("origin", "https://evil.test").send().await.unwrap();
-    assert_eq!(code_of(response).await, (403, "origin_refused".into()));
-    app.stop().await;
+    with_app(
+        AppConfig::fake(engine).env("CODEX_CORS_ORIGINS", "https://app.test, https://b.test/").token(TOKEN),
+        async |app| {
+            for page in [PAGE, "https://b.test"] {
+                let response = preflight(app, page).await;
+                assert_eq!(response.status(), 200, "without the token, which a browser does not send here");
+                assert_eq!(response.headers()["access-control-allow-origin"], page);
+                let allowed = response.headers()["access-control-allow-headers"].to_str().unwrap();
+                assert!(
+                    allowed.contains("authorization") && allowed.contains("x-stainless-lang"),
+                    "{allowed}"
+                );
+                let response = chat(app).bearer_auth(TOKEN).header("origin", page).send().await.unwrap();
+                assert_eq!(response.status(), 200);
+                assert_eq!(response.headers()["access-control-allow-origin"], page);
+                let exposed = response.headers()["access-control-expose-headers"].to_str().unwrap();
+                assert!(exposed.contains("x-request-id") && exposed.contains("retry-after"), "{exposed}");
+                // A page can read why it was refused.
+                let response = chat(app).header("origin", page).send().await.unwrap();
+                assert_eq!(
+                    (response.status(), &response.headers()["access-control-allow-origin"]),
+                    (reqwest::StatusCode::UNAUTHORIZED, &page.parse().unwrap())
+                );
+            }
+            let response = preflight(app, "https://evil.test").await;
+            assert!(!response.headers().contains_key("access-control-allow-origin"));
+            let response =
+                chat(app).bearer_auth(TOKEN).header("origin", "https://evil.test").send().await.unwrap();
+            assert_eq!(code_of(response).await, (403, "origin_refused".into()));
+        },
+    )
+    .await;
 }
 
 #[test]
-fn nobody_listens_to_the_world_without_a_token() {
+fn public_address_without_a_token_is_refused() {
     let load = |settings: &[(&str, &str)]| {
         let env = settings.iter().map(|(name, value)| (name.into(), value.into())).collect();
         Config::load(Sources { env, ..Sources::default() })

@@ -9,8 +9,8 @@ use codex_api::pb::{chat_event::Event, item::Kind};
 use serde_json::json;
 
 use crate::{
-    eventually,
-    support::{TestApp, ask, grpc::all, staged::Authenticator},
+    both_engines, eventually,
+    support::{AppConfig, Engine, TestApp, ask, grpc::all, staged::Authenticator, with_app},
 };
 
 /// Runs a command in a turn and tells what it printed.
@@ -30,80 +30,90 @@ async fn printed(app: &TestApp, command: &str) -> String {
     commands.next_back().expect("a command was run")
 }
 
-#[tokio::test]
-async fn a_turn_that_may_write_has_a_temporary_folder_of_its_own() {
-    let app = TestApp::real(&[("CODEX_SANDBOX", "workspace-write")]).await;
-    // Where all turns have their files.
-    let shared = app.home.path().join("scratch").join("foreign");
-    std::fs::write(&shared, "theirs").unwrap();
-    let command = format!(
-        "echo mine > note && echo in the workspace; echo x > $(mktemp) && echo in my own folder; \
+both_engines!(
+    #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+    writing_turn_has_a_private_temporary_folder
+);
+async fn writing_turn_has_a_private_temporary_folder(engine: Engine) {
+    with_app(AppConfig::real(engine).sandbox("workspace-write"), async |app| {
+        // Where all turns have their files.
+        let shared = app.home.path().join("scratch").join("foreign");
+        std::fs::write(&shared, "theirs").unwrap();
+        let command = format!(
+            "echo mine > note && echo in the workspace; echo x > $(mktemp) && echo in my own folder; \
          echo x > {} || echo not theirs; echo x > /tmp/codex-api-test-$$ || echo not in /tmp",
-        shared.display()
-    );
-    let said = printed(&app, &command).await;
-    for expected in ["in the workspace", "in my own folder", "not theirs", "not in /tmp"] {
-        assert!(said.contains(expected), "{expected}: {said}");
-    }
-    assert_eq!(std::fs::read_to_string(&shared).unwrap(), "theirs");
-    std::fs::remove_file(shared).unwrap();
-    app.stop().await;
-}
-
-#[tokio::test]
-async fn the_temporary_folder_is_one_turns_alone_and_goes_with_it() {
-    let app = TestApp::real(&[("CODEX_SANDBOX", "workspace-write"), ("CODEX_WORKERS", "1")]).await;
-    let mut gate = Authenticator::in_folder(&app.home.path().join("work"));
-    // One that waits, and another beside it.
-    let one = printed(&app, "touch $TMPDIR/mine && echo $TMPDIR > whose; read -r _ < gate");
-    let whose = app.home.path().join("work/whose");
-    let others = async {
-        eventually!(
-            "it has a folder",
-            std::fs::read_to_string(&whose).is_ok_and(|path| path.ends_with('\n'))
+            shared.display()
         );
-        let folder = PathBuf::from(std::fs::read_to_string(&whose).unwrap().trim());
-        assert!(folder.starts_with(app.home.path().join("scratch")), "on the disk: {folder:?}");
-        assert!(folder.join("mine").is_file());
-        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        assert!(
-            [&*folder, folder.parent().unwrap()].map(mode).contains(&0o700),
-            "for nobody else: {folder:?}"
-        );
-        let said = printed(&app, "echo x > $(cat whose)/theirs || echo not theirs; echo at $TMPDIR").await;
-        assert!(said.contains("not theirs"), "{said}");
-        let other = said.split("at ").nth(1).unwrap().trim();
-        assert_ne!(Path::new(other), folder);
-        eventually!("it goes with its turn", !Path::new(other).exists());
-        assert!(folder.join("mine").is_file(), "the neighbour's stays");
-        gate.open();
-        folder
-    };
-    let (_, folder) = tokio::join!(one, others);
-    eventually!("so does this one", !folder.exists());
-    app.stop().await;
+        let said = printed(app, &command).await;
+        for expected in ["in the workspace", "in my own folder", "not theirs", "not in /tmp"] {
+            assert!(said.contains(expected), "{expected}: {said}");
+        }
+        assert_eq!(std::fs::read_to_string(&shared).unwrap(), "theirs");
+        std::fs::remove_file(shared).unwrap();
+    })
+    .await;
+}
+
+both_engines!(
+    #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+    temporary_folder_is_private_and_removed_with_its_turn
+);
+async fn temporary_folder_is_private_and_removed_with_its_turn(engine: Engine) {
+    with_app(AppConfig::real(engine).sandbox("workspace-write").workers(1), async |app| {
+        let mut gate = Authenticator::in_folder(&app.home.path().join("work"));
+        // One that waits, and another beside it.
+        let one = printed(app, "touch $TMPDIR/mine && echo $TMPDIR > whose; read -r _ < gate");
+        let whose = app.home.path().join("work/whose");
+        let others = async {
+            eventually!(
+                "it has a folder",
+                std::fs::read_to_string(&whose).is_ok_and(|path| path.ends_with('\n'))
+            );
+            let folder = PathBuf::from(std::fs::read_to_string(&whose).unwrap().trim());
+            assert!(folder.starts_with(app.home.path().join("scratch")), "on the disk: {folder:?}");
+            assert!(folder.join("mine").is_file());
+            let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+            assert!(
+                [&*folder, folder.parent().unwrap()].map(mode).contains(&0o700),
+                "for nobody else: {folder:?}"
+            );
+            let said = printed(app, "echo x > $(cat whose)/theirs || echo not theirs; echo at $TMPDIR").await;
+            assert!(said.contains("not theirs"), "{said}");
+            let other = said.split("at ").nth(1).unwrap().trim();
+            assert_ne!(Path::new(other), folder);
+            eventually!("it goes with its turn", !Path::new(other).exists());
+            assert!(folder.join("mine").is_file(), "the neighbour's stays");
+            gate.open();
+            folder
+        };
+        let (_, folder) = tokio::join!(one, others);
+        eventually!("so does this one", !folder.exists());
+    })
+    .await;
 }
 
 #[tokio::test]
-async fn a_command_without_a_sandbox_has_such_a_folder_too() {
-    let settings = [("CODEX_SANDBOX", "danger-full-access"), ("CODEX_ENGINE", "app-server")];
-    let app = TestApp::real(&settings).await;
-    let said = printed(&app, "echo x > $(mktemp) && echo at $TMPDIR").await;
-    let folder = Path::new(said.split("at ").nth(1).unwrap().trim());
-    assert!(folder.starts_with(app.home.path().join("scratch")), "{said}");
-    eventually!("it goes with its turn", !folder.exists());
-    app.stop().await;
+#[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+async fn command_without_a_sandbox_has_a_private_temporary_folder() {
+    with_app(AppConfig::real(Engine::AppServer).sandbox("danger-full-access"), async |app| {
+        let said = printed(app, "echo x > $(mktemp) && echo at $TMPDIR").await;
+        let folder = Path::new(said.split("at ").nth(1).unwrap().trim());
+        assert!(folder.starts_with(app.home.path().join("scratch")), "{said}");
+        eventually!("it goes with its turn", !folder.exists());
+    })
+    .await;
 }
 
 #[tokio::test]
-async fn a_turns_files_are_for_nobody_else() {
-    let app = TestApp::fake(&[("CODEX_ENGINE", "exec")]).await;
-    let mut grpc = app.grpc().await;
-    let turn = tokio::spawn(async move { grpc.chat(ask("fake:hang", "hi")).await });
-    eventually!("the turn has its folder", !app.scratch_files().is_empty());
-    for folder in app.scratch_files() {
-        assert_eq!(std::fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700, "{folder:?}");
-    }
-    turn.abort();
-    app.stop().await;
+async fn files_of_a_turn_have_private_permissions() {
+    with_app(AppConfig::fake(Engine::Exec), async |app| {
+        let mut grpc = app.grpc().await;
+        let turn = tokio::spawn(async move { grpc.chat(ask("fake:hang", "hi")).await });
+        eventually!("the turn has its folder", !app.scratch_files().is_empty());
+        for folder in app.scratch_files() {
+            assert_eq!(std::fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700, "{folder:?}");
+        }
+        turn.abort();
+    })
+    .await;
 }

@@ -13,14 +13,9 @@ use serde_json::Value;
 use tonic::Request;
 
 use crate::{
-    eventually,
+    both_engines, eventually,
     support::{
-        TestApp, ask,
-        engines::{Engine, engine},
-        grpc::all,
-        http::body,
-        processes,
-        staged::Authenticator,
+        AppConfig, Engine, TestApp, ask, grpc::all, http::body, processes, staged::Authenticator, with_app,
     },
 };
 
@@ -88,103 +83,112 @@ fn nothing_in(places: &BTreeSet<PathBuf>) {
 }
 
 /// Runs a turn whose command shows what it can see, under a sandbox.
-async fn seen_by_a_command(sandbox: &str, command: &str) {
-    let app = TestApp::real(&[SECRETS, &[("CODEX_SANDBOX", sandbox)]].concat()).await;
-    let mut gate = Authenticator::in_folder(&app.home.path().join("work"));
-    let pipe = app.home.path().join("work/gate").display().to_string();
-    let arguments = serde_json::json!({"cmd": format!("{command}; read -r _ < {pipe}")});
-    let call = serde_json::json!({"calls": [{"name": "exec_command", "arguments": arguments}]});
-    let prompt = format!("@@ [{call}, {{\"text\":\"done\"}}] @@");
-    let request = with_token(Request::new(ask("gpt-5.5", &prompt)));
-    let turn =
-        async { all(app.grpc().await.stream_chat(request).await.unwrap().into_inner()).await.unwrap() };
-    // What lies about on the disk and in memory while it runs …
-    let looked = async {
-        eventually!("the command runs", !processes::named(&pipe).is_empty());
-        let places = places(&app);
-        if engine() == Engine::AppServer {
-            let home = environment(app.workers()[0])["CODEX_HOME"].as_str().unwrap().to_owned();
-            assert!(
-                places.contains(Path::new(&home)) && holding(Path::new(&home), "").len() > 3,
-                "{places:?}"
-            );
-            assert_eq!(fs::metadata(home).unwrap().permissions().mode() & 0o777, 0o700);
-        }
-        nothing_in(&places);
-        gate.open();
-        places
-    };
-    let (events, places) = tokio::join!(turn, looked);
-    let printed: Vec<String> = events
-        .iter()
-        .filter_map(|event| match event.event.as_ref()? {
-            Event::Item(item) => match item.kind.as_ref()? {
-                Kind::CommandExecution(command) if command.exit_code.is_some() => {
-                    Some(command.aggregated_output.clone())
-                }
+async fn seen_by_a_command(engine: Engine, sandbox: &str, command: &str) {
+    with_app(AppConfig::real(engine).envs(SECRETS).sandbox(sandbox), async |app| {
+        let mut gate = Authenticator::in_folder(&app.home.path().join("work"));
+        let pipe = app.home.path().join("work/gate").display().to_string();
+        let arguments = serde_json::json!({"cmd": format!("{command}; read -r _ < {pipe}")});
+        let call = serde_json::json!({"calls": [{"name": "exec_command", "arguments": arguments}]});
+        let prompt = format!("@@ [{call}, {{\"text\":\"done\"}}] @@");
+        let request = with_token(Request::new(ask("gpt-5.5", &prompt)));
+        let turn =
+            async { all(app.grpc().await.stream_chat(request).await.unwrap().into_inner()).await.unwrap() };
+        // What lies about on the disk and in memory while it runs …
+        let looked = async {
+            eventually!("the command runs", !processes::named(&pipe).is_empty());
+            let places = places(app);
+            if engine == Engine::AppServer {
+                let home = environment(app.workers()[0])["CODEX_HOME"].as_str().unwrap().to_owned();
+                assert!(
+                    places.contains(Path::new(&home)) && holding(Path::new(&home), "").len() > 3,
+                    "{places:?}"
+                );
+                assert_eq!(fs::metadata(home).unwrap().permissions().mode() & 0o777, 0o700);
+            }
+            nothing_in(&places);
+            gate.open();
+            places
+        };
+        let (events, places) = tokio::join!(turn, looked);
+        let printed: Vec<String> = events
+            .iter()
+            .filter_map(|event| match event.event.as_ref()? {
+                Event::Item(item) => match item.kind.as_ref()? {
+                    Kind::CommandExecution(command) if command.exit_code.is_some() => {
+                        Some(command.aggregated_output.clone())
+                    }
+                    _ => None,
+                },
                 _ => None,
-            },
-            _ => None,
-        })
-        .collect();
-    assert_eq!(printed.len(), 1, "one command ran: {events:?}");
-    assert!(printed[0].contains("PATH="), "it shows its environment: {}", printed[0]);
-    assert!(!printed[0].contains(HUSH), "{}", printed[0]);
-    // … and after it, and what the model was told.
-    nothing_in(&places);
-    let files = fs::read_dir(app.home.path().join("codex-home")).unwrap().count();
-    assert!(files > 0, "the CLI keeps its state where it was looked for");
-    let upstream = app.upstream.as_ref().unwrap();
-    assert!(!format!("{:?}", upstream.requests()).contains(HUSH));
-    app.stop().await;
+            })
+            .collect();
+        assert_eq!(printed.len(), 1, "one command ran: {events:?}");
+        assert!(printed[0].contains("PATH="), "it shows its environment: {}", printed[0]);
+        assert!(!printed[0].contains(HUSH), "{}", printed[0]);
+        // … and after it, and what the model was told.
+        nothing_in(&places);
+        let files = fs::read_dir(app.home.path().join("codex-home")).unwrap().count();
+        assert!(files > 0, "the CLI keeps its state where it was looked for");
+        let upstream = app.upstream();
+        assert!(!format!("{:?}", upstream.requests()).contains(HUSH));
+    })
+    .await;
 }
 
-#[tokio::test]
-async fn a_sandboxed_command_sees_no_secret() {
+both_engines!(
+    #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+    sandboxed_command_reads_no_secret
+);
+async fn sandboxed_command_reads_no_secret(engine: Engine) {
     // Nor do the processes around it tell, those that the sandbox lets it see.
     let environments = r"cat /proc/[0-9]*/environ | tr '\0' '\n'";
-    seen_by_a_command("read-only", &format!("env; {environments}")).await;
+    seen_by_a_command(engine, "read-only", &format!("env; {environments}")).await;
 }
 
-#[tokio::test]
-async fn a_command_without_a_sandbox_sees_no_secret() {
+both_engines!(
+    #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+    command_without_a_sandbox_gets_no_secret
+);
+async fn command_without_a_sandbox_gets_no_secret(engine: Engine) {
     // Its own environment, that is: such a command may read whatever this user may, the server's memory included.
-    seen_by_a_command("danger-full-access", "env").await;
+    seen_by_a_command(engine, "danger-full-access", "env").await;
 }
 
-#[tokio::test]
-async fn the_cli_gets_its_own_keys_and_nothing_of_the_gateways() {
-    let app = TestApp::fake(SECRETS).await;
-    let request = reqwest::Client::new().post(app.url("/v1/chat/completions")).bearer_auth(TOKEN);
-    let answer: Value = request.json(&body("fake:report", "x")).send().await.unwrap().json().await.unwrap();
-    let report = answer["choices"][0]["message"]["content"].as_str().unwrap();
-    let report: Value = serde_json::from_str(report).unwrap();
-    let env = match engine() {
-        Engine::Exec => report["env"].as_object().unwrap().clone(),
-        Engine::AppServer => environment(app.workers()[0]),
-    };
-    let seen = |name: &str| {
-        SECRETS.iter().any(|(n, value)| *n == name && env.get(name) == Some(&Value::from(*value)))
-    };
-    // The login and the provider's key are the CLI's.
-    for name in ["CODEX_ACCESS_TOKEN", "OPENAI_API_KEY", "MOCK_SECRET"] {
-        assert!(seen(name), "{name} is missing: {env:?}");
-    }
-    match engine() {
-        Engine::Exec => assert!(seen("CODEX_API_KEY"), "{env:?}"),
-        // It takes no key from its environment; it gets a login of its own instead, which nobody else can read.
-        Engine::AppServer => {
-            assert!(!env.contains_key("CODEX_API_KEY"), "{env:?}");
-            let login = Path::new(env["CODEX_HOME"].as_str().unwrap()).join("auth.json");
-            assert!(fs::read_to_string(&login).unwrap().contains("hush-codex-api-key"));
-            assert_eq!(fs::metadata(&login).unwrap().permissions().mode() & 0o777, 0o600);
+both_engines!(cli_environment_has_its_own_keys_only);
+async fn cli_environment_has_its_own_keys_only(engine: Engine) {
+    with_app(AppConfig::fake(engine).envs(SECRETS), async |app| {
+        let request = reqwest::Client::new().post(app.url("/v1/chat/completions")).bearer_auth(TOKEN);
+        let answer: Value =
+            request.json(&body("fake:report", "x")).send().await.unwrap().json().await.unwrap();
+        let report = answer["choices"][0]["message"]["content"].as_str().unwrap();
+        let report: Value = serde_json::from_str(report).unwrap();
+        let env = match engine {
+            Engine::Exec => report["env"].as_object().unwrap().clone(),
+            Engine::AppServer => environment(app.workers()[0]),
+        };
+        let seen = |name: &str| {
+            SECRETS.iter().any(|(n, value)| *n == name && env.get(name) == Some(&Value::from(*value)))
+        };
+        // The login and the provider's key are the CLI's.
+        for name in ["CODEX_ACCESS_TOKEN", "OPENAI_API_KEY", "MOCK_SECRET"] {
+            assert!(seen(name), "{name} is missing: {env:?}");
         }
-    }
-    let text = report.to_string() + &Value::from(env.clone()).to_string();
-    assert!(!text.contains("hush-gateway-token") && !text.contains("hush-misspelt-token"), "{text}");
-    assert!(env.keys().all(|name| !name.starts_with("CODEX_GATEWAY_")), "{env:?}");
-    assert!(!report["argv"].to_string().contains(HUSH), "{report}");
-    app.stop().await;
+        match engine {
+            Engine::Exec => assert!(seen("CODEX_API_KEY"), "{env:?}"),
+            // It takes no key from its environment; it gets a login of its own instead, which nobody else can read.
+            Engine::AppServer => {
+                assert!(!env.contains_key("CODEX_API_KEY"), "{env:?}");
+                let login = Path::new(env["CODEX_HOME"].as_str().unwrap()).join("auth.json");
+                assert!(fs::read_to_string(&login).unwrap().contains("hush-codex-api-key"));
+                assert_eq!(fs::metadata(&login).unwrap().permissions().mode() & 0o777, 0o600);
+            }
+        }
+        let text = report.to_string() + &Value::from(env.clone()).to_string();
+        assert!(!text.contains("hush-gateway-token") && !text.contains("hush-misspelt-token"), "{text}");
+        assert!(env.keys().all(|name| !name.starts_with("CODEX_GATEWAY_")), "{env:?}");
+        assert!(!report["argv"].to_string().contains(HUSH), "{report}");
+    })
+    .await;
 }
 
 /// What a process was started with.

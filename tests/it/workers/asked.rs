@@ -3,48 +3,51 @@
 use futures_util::StreamExt;
 use serde_json::Value;
 
-use super::{resident, warm, workers};
+use super::{one_worker, resident, workers};
 use crate::{
     eventually,
-    support::{Codex, TestApp, ask, grpc::kind, http::body, wire::Wire},
+    support::{Codex, TestApp, ask, grpc::kind, http::body, wire::Wire, with_app},
 };
 
 #[tokio::test]
-async fn every_request_of_a_worker_is_answered() {
-    let app = warm(Codex::Fake, &[]).await;
-    let answers: Value = serde_json::from_str(&app.chat(ask("fake:approval", "hi")).await).unwrap();
-    let answers = answers.as_object().unwrap();
-    assert_eq!(answers["item/commandExecution/requestApproval"]["decision"], "decline");
-    let refused = answers.iter().filter(|(_, answer)| answer["error"]["code"] == -32601).count();
-    assert_eq!(refused, answers.len() - 1, "the others are refused, none is left open: {answers:?}");
-    app.stop().await;
+async fn worker_requests_are_all_answered() {
+    with_app(one_worker(Codex::Fake), async |app| {
+        let answers: Value = serde_json::from_str(&app.chat(ask("fake:approval", "hi")).await).unwrap();
+        let answers = answers.as_object().unwrap();
+        assert_eq!(answers["item/commandExecution/requestApproval"]["decision"], "decline");
+        let refused = answers.iter().filter(|(_, answer)| answer["error"]["code"] == -32601).count();
+        assert_eq!(refused, answers.len() - 1, "the others are refused, none is left open: {answers:?}");
+    })
+    .await;
 }
 
 #[tokio::test]
-async fn a_worker_that_is_busy_is_asked_again() {
-    let app = warm(Codex::Fake, &[]).await;
-    assert_eq!(app.chat(ask("fake:overloaded:3", "at last")).await, "at last");
-    // Not for ever.
-    let status = app.grpc().await.chat(ask("fake:overloaded:100", "hi")).await.unwrap_err();
-    assert_eq!(kind(&status), (tonic::Code::ResourceExhausted, "OVERLOADED".into()));
-    let (code, error) = app.refused(&body("fake:overloaded:100", "hi")).await;
-    assert_eq!((code, error["type"].as_str()), (429, Some("rate_limit_error")), "{error}");
-    app.stop().await;
+async fn overloaded_worker_is_retried_with_a_limit() {
+    with_app(one_worker(Codex::Fake), async |app| {
+        assert_eq!(app.chat(ask("fake:overloaded:3", "at last")).await, "at last");
+        // Not for ever.
+        let status = app.grpc().await.chat(ask("fake:overloaded:100", "hi")).await.unwrap_err();
+        assert_eq!(kind(&status), (tonic::Code::ResourceExhausted, "OVERLOADED".into()));
+        let (code, error) = app.refused(&body("fake:overloaded:100", "hi")).await;
+        assert_eq!((code, error["type"].as_str()), (429, Some("rate_limit_error")), "{error}");
+    })
+    .await;
 }
 
 #[tokio::test]
-async fn nobody_is_told_to_come_back_whose_agent_has_run_for_another_answer() {
-    let app = warm(Codex::Fake, &[]).await;
-    let mut both = body("fake:overloaded:100", "hi");
-    both["n"] = 2.into();
-    let response = app.post(&both).await;
-    assert_eq!(
-        (response.status().as_u16(), &response.headers()["x-should-retry"]),
-        (502, &"false".parse().unwrap())
-    );
-    assert!(!response.headers().contains_key("retry-after"));
-    assert_eq!(response.json::<Value>().await.unwrap()["error"]["code"], "turn_failed");
-    app.stop().await;
+async fn overload_of_one_choice_is_not_retryable_after_another_ran() {
+    with_app(one_worker(Codex::Fake), async |app| {
+        let mut both = body("fake:overloaded:100", "hi");
+        both["n"] = 2.into();
+        let response = app.post(&both).await;
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()["x-should-retry"]),
+            (502, &"false".parse().unwrap())
+        );
+        assert!(!response.headers().contains_key("retry-after"));
+        assert_eq!(response.json::<Value>().await.unwrap()["error"]["code"], "turn_failed");
+    })
+    .await;
 }
 
 /// A reader that takes the head of a response and nothing more.
@@ -58,20 +61,21 @@ async fn lazy(app: &TestApp, model: &str) -> Wire {
 }
 
 #[tokio::test]
-async fn a_flood_that_nobody_reads_is_bounded_and_its_neighbours_go_on() {
-    let app = warm(Codex::Fake, &[]).await;
-    let worker = workers(&app);
-    let before = resident(std::process::id());
-    // More than what is kept for one reader, twice.
-    let lazy = [lazy(&app, "fake:flood:60000000").await, lazy(&app, "fake:flood:60000000").await];
-    let mut neighbour =
-        app.grpc().await.stream_chat(ask("fake:stream:200:5", "hi")).await.unwrap().into_inner();
-    while neighbour.next().await.is_some_and(|event| event.is_ok()) {}
-    eventually!("both floods are over", app.status().await.running_turns == 0);
-    let grown = resident(std::process::id()).saturating_sub(before);
-    assert!(grown < 200 << 10, "{grown} kB more");
-    drop(lazy);
-    assert_eq!(app.chat(ask("fake:text:5", "hi")).await, "01234");
-    assert_eq!(workers(&app), worker, "no neighbour lost its worker");
-    app.stop().await;
+async fn unread_flood_is_bounded_and_other_turns_continue() {
+    with_app(one_worker(Codex::Fake), async |app| {
+        let worker = workers(app);
+        let before = resident(std::process::id());
+        // More than what is kept for one reader, twice.
+        let lazy = [lazy(app, "fake:flood:60000000").await, lazy(app, "fake:flood:60000000").await];
+        let mut neighbour =
+            app.grpc().await.stream_chat(ask("fake:stream:200:5", "hi")).await.unwrap().into_inner();
+        while neighbour.next().await.is_some_and(|event| event.is_ok()) {}
+        eventually!("both floods are over", app.status().await.running_turns == 0);
+        let grown = resident(std::process::id()).saturating_sub(before);
+        assert!(grown < 200 << 10, "{grown} kB more");
+        drop(lazy);
+        assert_eq!(app.chat(ask("fake:text:5", "hi")).await, "01234");
+        assert_eq!(workers(app), worker, "no neighbour lost its worker");
+    })
+    .await;
 }

@@ -5,13 +5,14 @@ use std::{path::PathBuf, time::Duration};
 use futures_util::{StreamExt, future::join_all};
 use rustix::process::{Pid, Signal};
 
-use super::{begin, endless, home_of, resident, twenty_work, warm, workers};
+use super::{begin, endless, home_of, one_worker, resident, twenty_work, workers};
 use crate::{
     eventually,
     support::{
-        Codex, SOON, TestApp, ask,
+        Codex, Engine, SOON, TestApp, ask,
         http::body,
         program::{Program, Served},
+        with_app,
     },
 };
 
@@ -39,32 +40,34 @@ async fn give_up_many(app: &TestApp, turns: usize, what: (&str, &str)) {
 }
 
 #[tokio::test]
-async fn turns_of_the_real_cli_given_up_leave_the_upstream_alone_and_no_memory() {
-    let app = warm(Codex::Real, &[]).await;
-    let worker = workers(&app);
-    let upstream = app.upstream.as_ref().unwrap();
-    // Hanging up ends the request upstream.
-    let one = begin(&app, 0, endless(Codex::Real)).await;
-    assert_eq!(upstream.open_responses(), 1);
-    drop(one);
-    eventually!("the upstream is left alone", upstream.open_responses() == 0);
-
-    let pid = worker[0].as_raw_nonzero().get().unsigned_abs();
-    // Memory is not given back at once, but two hundred threads that stay would show every time.
-    let mut held = vec![resident(pid)];
-    loop {
-        give_up_many(&app, 200, endless(Codex::Real)).await;
+#[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+async fn abandoned_turns_of_the_real_cli_free_upstream_and_memory() {
+    with_app(one_worker(Codex::Real), async |app| {
+        let worker = workers(app);
+        let upstream = app.upstream();
+        // Hanging up ends the request upstream.
+        let one = begin(app, 0, endless(Codex::Real)).await;
+        assert_eq!(upstream.open_responses(), 1);
+        drop(one);
         eventually!("the upstream is left alone", upstream.open_responses() == 0);
-        let (before, now) = (held[held.len() - 1], resident(pid));
-        held.push(now);
-        if now <= before + before / 10 {
-            break;
+
+        let pid = worker[0].as_raw_nonzero().get().unsigned_abs();
+        // Memory is not given back at once, but two hundred threads that stay would show every time.
+        let mut held = vec![resident(pid)];
+        loop {
+            give_up_many(app, 200, endless(Codex::Real)).await;
+            eventually!("the upstream is left alone", upstream.open_responses() == 0);
+            let (before, now) = (held[held.len() - 1], resident(pid));
+            held.push(now);
+            if now <= before + before / 10 {
+                break;
+            }
+            assert!(held.len() < 8, "it grows and grows: {held:?} kB");
         }
-        assert!(held.len() < 8, "it grows and grows: {held:?} kB");
-    }
-    assert_eq!(workers(&app), worker, "the worker obeyed");
-    twenty_work(&app, Codex::Real).await;
-    app.stop().await;
+        assert_eq!(workers(app), worker, "the worker obeyed");
+        twenty_work(app, Codex::Real).await;
+    })
+    .await;
 }
 
 /// Threads that the fake holds.
@@ -74,43 +77,46 @@ async fn threads(app: &TestApp) -> u64 {
 }
 
 #[tokio::test]
-async fn two_hundred_turns_given_up_leave_no_thread() {
-    let app = warm(Codex::Fake, &[]).await;
-    let worker = workers(&app);
-    give_up_many(&app, 100, ("fake:hang-after-text", "hi")).await;
-    give_up_many(&app, 100, ("fake:stream:1000:1", "hi")).await;
-    eventually!("only the thread that asks is left", threads(&app).await == 1);
-    twenty_work(&app, Codex::Fake).await;
-    assert_eq!(workers(&app), worker, "the worker obeyed");
-    app.stop().await;
+async fn abandoned_turns_of_the_fake_leave_no_thread() {
+    with_app(one_worker(Codex::Fake), async |app| {
+        let worker = workers(app);
+        give_up_many(app, 100, ("fake:hang-after-text", "hi")).await;
+        give_up_many(app, 100, ("fake:stream:1000:1", "hi")).await;
+        eventually!("only the thread that asks is left", threads(app).await == 1);
+        twenty_work(app, Codex::Fake).await;
+        assert_eq!(workers(app), worker, "the worker obeyed");
+    })
+    .await;
 }
 
 #[tokio::test]
-async fn a_drain_waits_for_turns_and_ends_those_that_take_too_long() {
-    let app = warm(Codex::Fake, &[("CODEX_DRAIN_SECONDS", "2")]).await;
-    let homes: Vec<PathBuf> = workers(&app).into_iter().map(home_of).collect();
-    let mut grpc = app.grpc().await;
-    let mut soon = grpc.stream_chat(ask("fake:stream:50:10", "hi")).await.unwrap().into_inner();
-    soon.next().await.unwrap().unwrap();
-    let hanging = begin(&app, 0, ("fake:stream:100000:20", "hi")).await;
-    let muted = {
+async fn drain_finishes_short_turns_and_cancels_long_ones() {
+    with_app(one_worker(Codex::Fake).drain_seconds(2.0), async |app| {
+        let homes: Vec<PathBuf> = workers(app).into_iter().map(home_of).collect();
         let mut grpc = app.grpc().await;
-        tokio::spawn(async move { grpc.chat(ask("fake:mute-inject", "hi")).await })
-    };
-    eventually!("all three run", app.status().await.running_turns == 3);
-    app.begin_drain();
-    while let Some(event) = soon.next().await {
-        event.expect("a turn that ends in time ends well");
-    }
-    assert_eq!(hanging.error().await, "SHUTTING_DOWN");
-    assert_eq!(muted.await.unwrap().unwrap_err().code(), tonic::Code::Unavailable);
-    app.stopped().await;
-    assert!(homes.iter().all(|home| !home.exists()), "{homes:?}");
+        let mut soon = grpc.stream_chat(ask("fake:stream:50:10", "hi")).await.unwrap().into_inner();
+        soon.next().await.unwrap().unwrap();
+        let hanging = begin(app, 0, ("fake:stream:100000:20", "hi")).await;
+        let muted = {
+            let mut grpc = app.grpc().await;
+            tokio::spawn(async move { grpc.chat(ask("fake:mute-inject", "hi")).await })
+        };
+        eventually!("all three run", app.status().await.running_turns == 3);
+        app.begin_drain();
+        while let Some(event) = soon.next().await {
+            event.expect("a turn that ends in time ends well");
+        }
+        assert_eq!(hanging.error().await, "SHUTTING_DOWN");
+        assert_eq!(muted.await.unwrap().unwrap_err().code(), tonic::Code::Unavailable);
+        app.stopped().await;
+        assert!(homes.iter().all(|home| !home.exists()), "{homes:?}");
+    })
+    .await;
 }
 
 /// The program with warm workers, and where these live.
 async fn served(codex: Codex) -> (Served, Vec<PathBuf>) {
-    let program = Program::new(codex).set("CODEX_ENGINE", "app-server").set("CODEX_WORKERS", "2");
+    let program = Program::new(codex, Engine::AppServer).set("CODEX_WORKERS", "2");
     let program = program.set("CODEX_SANDBOX", "workspace-write");
     let server = program.serve(&["serve"]).await;
     let workers = || -> Vec<Pid> {
@@ -133,25 +139,41 @@ async fn served(codex: Codex) -> (Served, Vec<PathBuf>) {
 }
 
 #[tokio::test]
-async fn a_server_that_ends_leaves_no_private_folder() {
-    for codex in [Codex::Fake, Codex::Real] {
-        let (mut server, folders) = served(codex).await;
-        server.signal(Signal::TERM);
-        assert_eq!(server.code(SOON).await, Some(0), "{:?}", server.log());
-        assert!(folders.iter().all(|folder| !folder.exists()), "{folders:?}");
-        server.nothing_is_left().await;
-    }
+async fn stopped_server_with_the_fake_leaves_no_private_folder() {
+    stopped_server_leaves_no_private_folder(Codex::Fake).await;
 }
 
 #[tokio::test]
-async fn a_server_that_is_killed_leaves_no_private_folder() {
-    for codex in [Codex::Fake, Codex::Real] {
-        let (mut server, folders) = served(codex).await;
-        server.signal(Signal::KILL);
-        assert_eq!(server.code(SOON).await, None);
-        for folder in folders {
-            eventually!("it is gone", !folder.exists());
-        }
-        server.nothing_is_left().await;
+#[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+async fn stopped_server_with_the_real_cli_leaves_no_private_folder() {
+    stopped_server_leaves_no_private_folder(Codex::Real).await;
+}
+
+async fn stopped_server_leaves_no_private_folder(codex: Codex) {
+    let (mut server, folders) = served(codex).await;
+    server.signal(Signal::TERM);
+    assert_eq!(server.code(SOON).await, Some(0), "{:?}", server.log());
+    assert!(folders.iter().all(|folder| !folder.exists()), "{folders:?}");
+    server.nothing_is_left().await;
+}
+
+#[tokio::test]
+async fn killed_server_with_the_fake_leaves_no_private_folder() {
+    killed_server_leaves_no_private_folder(Codex::Fake).await;
+}
+
+#[tokio::test]
+#[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+async fn killed_server_with_the_real_cli_leaves_no_private_folder() {
+    killed_server_leaves_no_private_folder(Codex::Real).await;
+}
+
+async fn killed_server_leaves_no_private_folder(codex: Codex) {
+    let (mut server, folders) = served(codex).await;
+    server.signal(Signal::KILL);
+    assert_eq!(server.code(SOON).await, None);
+    for folder in folders {
+        eventually!("it is gone", !folder.exists());
     }
+    server.nothing_is_left().await;
 }

@@ -13,17 +13,15 @@ use super::{
 };
 use crate::{
     eventually,
-    support::{Codex, TestApp, ask, executable, http::body},
+    support::{AppConfig, Codex, Engine, TestApp, ask, executable, http::body, with_app},
 };
 use rustix::process::Signal;
 
 const OLD: &str = "export FAKE_CODEX_VERSION=0.110.0";
 
 /// A server that chooses by itself.
-async fn auto(codex: Codex, settings: &[(&str, &str)]) -> TestApp {
-    let mut all = vec![("CODEX_ENGINE", "auto"), ("CODEX_WORKERS", "1")];
-    all.extend_from_slice(settings);
-    TestApp::start(codex, &all).await
+fn automatic(codex: Codex) -> AppConfig {
+    AppConfig::new(codex, Engine::AppServer).automatic_engine().workers(1)
 }
 
 /// The engine that runs turns, if one does.
@@ -45,129 +43,136 @@ fn with_tool(model: &str, text: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_codex_that_comes_later_is_used_as_it_would_have_been_at_the_start() {
+#[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+async fn cli_installed_later_is_used_by_the_best_engine() {
     let folder = tempfile::tempdir().unwrap();
     let bin = folder.path().join("codex");
-    let app = auto(Codex::Real, &[("CODEX_BIN", bin.to_str().unwrap())]).await;
-    let (status, told) = health(&app).await;
-    assert_eq!((status, told["engine"].as_str()), (503, Some("auto")), "{told}");
-    assert!(told["reason"].as_str().unwrap().contains(bin.to_str().unwrap()), "{told}");
-    // Whether it will have tools is not known: that is no mistake of the caller.
-    let script = r#"@@[{"calls":[{"name":"f","arguments":{}}]},{"text":"done"}]@@"#;
-    let (status, error) = app.refused(&with_tool("gpt-5.5", script)).await;
-    assert_eq!((status, &error["code"]), (503, &json!("engine_unavailable")), "{error}");
+    with_app(automatic(Codex::Real).codex_bin(bin.to_str().unwrap()), async |app| {
+        let (status, told) = health(app).await;
+        assert_eq!((status, told["engine"].as_str()), (503, Some("auto")), "{told}");
+        assert!(told["reason"].as_str().unwrap().contains(bin.to_str().unwrap()), "{told}");
+        // Whether it will have tools is not known: that is no mistake of the caller.
+        let script = r#"@@[{"calls":[{"name":"f","arguments":{}}]},{"text":"done"}]@@"#;
+        let (status, error) = app.refused(&with_tool("gpt-5.5", script)).await;
+        assert_eq!((status, &error["code"]), (503, &json!("engine_unavailable")), "{error}");
 
-    symlink(executable(Codex::Real), &bin).unwrap();
-    eventually!("the best engine runs", runs_by(&app, "app-server").await);
-    assert_eq!(app.status().await.max_running_turns, 32, "as many turns as suit it");
-    let answer = app.complete(&with_tool("gpt-5.5", script)).await;
-    assert_eq!(answer["choices"][0]["finish_reason"], "tool_calls", "{answer}");
-    let models = app.grpc().await.list_models(pb::ListModelsRequest {}).await.unwrap().into_inner().models;
-    assert!(models.len() > 3, "what it knows is listed: {models:?}");
-    app.stop().await;
+        symlink(executable(Codex::Real), &bin).unwrap();
+        eventually!("the best engine runs", runs_by(app, "app-server").await);
+        assert_eq!(app.status().await.max_running_turns, 32, "as many turns as suit it");
+        let answer = app.complete(&with_tool("gpt-5.5", script)).await;
+        assert_eq!(answer["choices"][0]["finish_reason"], "tool_calls", "{answer}");
+        let models =
+            app.grpc().await.list_models(pb::ListModelsRequest {}).await.unwrap().into_inner().models;
+        assert!(models.len() > 3, "what it knows is listed: {models:?}");
+    })
+    .await;
 }
 
 #[tokio::test]
-async fn a_codex_that_is_replaced_by_a_better_one_and_back() {
+async fn cli_upgrade_and_downgrade_select_the_engine_again() {
     let codex = Replaceable::new();
     codex.put(OLD);
-    let app = auto(Codex::Fake, &[("CODEX_BIN", &codex.bin())]).await;
-    assert_eq!(runs(&app).await.as_deref(), Some("exec"));
-    assert_eq!(app.status().await.max_running_turns, 2);
-    assert_eq!(app.refused(&with_tool("fake:tools", "x")).await.0, 400);
+    with_app(automatic(Codex::Fake).codex_bin(codex.bin()), async |app| {
+        assert_eq!(runs(app).await.as_deref(), Some("exec"));
+        assert_eq!(app.status().await.max_running_turns, 2);
+        assert_eq!(app.refused(&with_tool("fake:tools", "x")).await.0, 400);
 
-    codex.put("");
-    eventually!("the better engine runs", runs_by(&app, "app-server").await);
-    assert_eq!(app.status().await.max_running_turns, 32);
-    twenty_work(&app, Codex::Fake).await;
-    let answer = app.complete(&with_tool("fake:tools", "x")).await;
-    assert_eq!(answer["choices"][0]["finish_reason"], "tool_calls", "{answer}");
+        codex.put("");
+        eventually!("the better engine runs", runs_by(app, "app-server").await);
+        assert_eq!(app.status().await.max_running_turns, 32);
+        twenty_work(app, Codex::Fake).await;
+        let answer = app.complete(&with_tool("fake:tools", "x")).await;
+        assert_eq!(answer["choices"][0]["finish_reason"], "tool_calls", "{answer}");
 
-    // Workers that are there go on, but no new one is of a program that runs commands where none may run.
-    codex.put(OLD);
-    twenty_work(&app, Codex::Fake).await;
-    assert_eq!(runs(&app).await.as_deref(), Some("app-server"));
-    assert_eq!(app.status().await.codex_version, "0.169.0");
-    signal_all(&app, Signal::KILL);
-    eventually!("the other engine runs", runs_by(&app, "exec").await);
-    let status = app.status().await;
-    assert_eq!((status.codex_version.as_str(), status.max_running_turns), ("0.110.0", 2));
-    assert_eq!(app.chat(ask("fake:text:5", "x")).await, "01234");
-    eventually!("no worker of it is there", workers(&app).is_empty());
+        // Workers that are there go on, but no new one is of a program that runs commands where none may run.
+        codex.put(OLD);
+        twenty_work(app, Codex::Fake).await;
+        assert_eq!(runs(app).await.as_deref(), Some("app-server"));
+        assert_eq!(app.status().await.codex_version, "0.169.0");
+        signal_all(app, Signal::KILL);
+        eventually!("the other engine runs", runs_by(app, "exec").await);
+        let status = app.status().await;
+        assert_eq!((status.codex_version.as_str(), status.max_running_turns), ("0.110.0", 2));
+        assert_eq!(app.chat(ask("fake:text:5", "x")).await, "01234");
+        eventually!("no worker of it is there", workers(app).is_empty());
 
-    codex.put("");
-    eventually!("the better engine runs again", runs_by(&app, "app-server").await);
-    twenty_work(&app, Codex::Fake).await;
-    app.stop().await;
+        codex.put("");
+        eventually!("the better engine runs again", runs_by(app, "app-server").await);
+        twenty_work(app, Codex::Fake).await;
+    })
+    .await;
 }
 
 #[tokio::test]
-async fn a_profile_that_only_one_engine_has_waits_for_it() {
+async fn chat_profile_without_its_engine_is_unavailable_until_the_upgrade() {
     let codex = Replaceable::new();
     codex.put(OLD);
-    let app = auto(Codex::Fake, &[("CODEX_BIN", &codex.bin()), ("CODEX_PROFILE", "chat")]).await;
-    let cannot = async || {
-        let (status, told) = health(&app).await;
-        let (code, error) = app.refused(&body("fake:text:5", "x")).await;
-        assert_eq!((code, &error["code"]), (503, &json!("engine_unavailable")), "{error}");
-        for text in [told["reason"].as_str().unwrap(), error["message"].as_str().unwrap()] {
-            assert!(text.contains("0.110.0") && !text.contains(":chat"), "{text}");
-        }
-        assert_eq!(status, 503, "{told}");
-        told["reason"].as_str().unwrap().to_owned()
-    };
-    assert!(cannot().await.starts_with("CODEX_PROFILE=chat needs the app-server engine"));
+    with_app(automatic(Codex::Fake).codex_bin(codex.bin()).profile("chat"), async |app| {
+        let cannot = async || {
+            let (status, told) = health(app).await;
+            let (code, error) = app.refused(&body("fake:text:5", "x")).await;
+            assert_eq!((code, &error["code"]), (503, &json!("engine_unavailable")), "{error}");
+            for text in [told["reason"].as_str().unwrap(), error["message"].as_str().unwrap()] {
+                assert!(text.contains("0.110.0") && !text.contains(":chat"), "{text}");
+            }
+            assert_eq!(status, 503, "{told}");
+            told["reason"].as_str().unwrap().to_owned()
+        };
+        assert!(cannot().await.starts_with("CODEX_PROFILE=chat needs the app-server engine"));
 
-    codex.put("");
-    eventually!("its engine runs", runs_by(&app, "app-server").await);
-    twenty_work(&app, Codex::Fake).await;
+        codex.put("");
+        eventually!("its engine runs", runs_by(app, "app-server").await);
+        twenty_work(app, Codex::Fake).await;
 
-    codex.put(OLD);
-    signal_all(&app, Signal::KILL);
-    eventually!("it cannot run", runs(&app).await.is_none());
-    eventually!("it is known why", health(&app).await.1["reason"].to_string().contains("0.110.0"));
-    cannot().await;
-    app.stop().await;
+        codex.put(OLD);
+        signal_all(app, Signal::KILL);
+        eventually!("it cannot run", runs(app).await.is_none());
+        eventually!("it is known why", health(app).await.1["reason"].to_string().contains("0.110.0"));
+        cannot().await;
+    })
+    .await;
 }
 
 #[tokio::test]
-async fn an_update_replaces_the_workers_and_no_turn_is_lost() {
+async fn cli_update_replaces_workers_without_losing_turns() {
     let codex = Replaceable::new();
-    let app = auto(Codex::Fake, &[("CODEX_BIN", &codex.bin()), ("CODEX_WORKERS", "2")]).await;
-    eventually!("both are there", workers(&app).len() == 2);
-    let (old, catalog) = (workers(&app), catalog_of(&app));
-    let running = begin(&app, 1, ("fake:stream:100000:20", "hi")).await;
+    with_app(automatic(Codex::Fake).codex_bin(codex.bin()).workers(2), async |app| {
+        eventually!("both are there", workers(app).len() == 2);
+        let (old, catalog) = (workers(app), catalog_of(app));
+        let running = begin(app, 1, ("fake:stream:100000:20", "hi")).await;
 
-    // As npm does it: for a moment there is none.
-    codex.remove();
-    twenty_work(&app, Codex::Fake).await;
-    assert_eq!(health(&app).await.0, 200);
-    codex.put("export FAKE_CODEX_VERSION=0.170.0");
-    eventually!("it is another one", app.status().await.codex_version == "0.170.0");
-    eventually!("both are new", {
-        twenty_work(&app, Codex::Fake).await;
-        workers(&app).iter().filter(|pid| !old.contains(pid)).count() == 2
-    });
-    eventually!("one of the old ones is left, which has a turn to finish", workers(&app).len() == 3);
-    drop(running);
-    eventually!("the old ones are gone", workers(&app).iter().all(|pid| !old.contains(pid)));
-    assert_ne!(catalog_of(&app), catalog, "the catalog is that of the new one");
-    assert!(!catalog.exists(), "the old one's is gone with it");
-    app.stop().await;
+        // As npm does it: for a moment there is none.
+        codex.remove();
+        twenty_work(app, Codex::Fake).await;
+        assert_eq!(health(app).await.0, 200);
+        codex.put("export FAKE_CODEX_VERSION=0.170.0");
+        eventually!("it is another one", app.status().await.codex_version == "0.170.0");
+        eventually!("both are new", {
+            twenty_work(app, Codex::Fake).await;
+            workers(app).iter().filter(|pid| !old.contains(pid)).count() == 2
+        });
+        eventually!("one of the old ones is left, which has a turn to finish", workers(app).len() == 3);
+        drop(running);
+        eventually!("the old ones are gone", workers(app).iter().all(|pid| !old.contains(pid)));
+        assert_ne!(catalog_of(app), catalog, "the catalog is that of the new one");
+        assert!(!catalog.exists(), "the old one's is gone with it");
+    })
+    .await;
 }
 
 #[tokio::test]
-async fn a_process_for_each_turn_is_of_the_codex_that_is_there() {
+async fn exec_turn_after_a_cli_change_uses_the_new_cli() {
     let codex = Replaceable::new();
-    let app = TestApp::fake(&[("CODEX_ENGINE", "exec"), ("CODEX_BIN", &codex.bin())]).await;
-    assert_eq!(app.status().await.codex_version, "0.169.0");
-    codex.put("export FAKE_CODEX_VERSION=0.140.0");
-    assert_eq!(app.status().await.codex_version, "0.140.0");
-    codex.remove();
-    let status = app.status().await;
-    assert!(!status.ready && status.reason.contains("CODEX_BIN"), "{status:?}");
-    codex.put("");
-    eventually!("it is there again", app.status().await.ready);
-    assert_eq!(app.chat(ask("fake:text:5", "x")).await, "01234");
-    app.stop().await;
+    with_app(AppConfig::fake(Engine::Exec).codex_bin(codex.bin()), async |app| {
+        assert_eq!(app.status().await.codex_version, "0.169.0");
+        codex.put("export FAKE_CODEX_VERSION=0.140.0");
+        assert_eq!(app.status().await.codex_version, "0.140.0");
+        codex.remove();
+        let status = app.status().await;
+        assert!(!status.ready && status.reason.contains("CODEX_BIN"), "{status:?}");
+        codex.put("");
+        eventually!("it is there again", app.status().await.ready);
+        assert_eq!(app.chat(ask("fake:text:5", "x")).await, "01234");
+    })
+    .await;
 }

@@ -14,7 +14,7 @@ use super::{home_of, resident};
 use crate::{
     eventually,
     support::{
-        Codex, SOON,
+        Codex, Engine, SOON,
         http::{body, chunks, folded, streamed},
         program::{Program, Served},
     },
@@ -34,9 +34,8 @@ struct Held {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes: ./scripts/soak.sh"]
-async fn two_thousand_turns_of_sixteen_clients_fail_nowhere_and_leave_all_flat() {
-    let program = Program::new(Codex::Real)
-        .set("CODEX_ENGINE", "app-server")
+async fn two_thousand_turns_succeed_with_flat_memory_and_disk() {
+    let program = Program::new(Codex::Real, Engine::AppServer)
         .set("CODEX_WORKERS", WORKERS.to_string())
         .set("CODEX_WORKER_MAX_TURNS", "1000000");
     let mut server = program.serve(&["serve", "--demo"]).await;

@@ -1,0 +1,217 @@
+//! A server in this process, on a port of its own.
+
+use std::{
+    panic::{AssertUnwindSafe, resume_unwind},
+    path::PathBuf,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use codex_api::{
+    demo::Upstream,
+    pb::{self, codex_service_client::CodexServiceClient},
+    server::{Options, Server},
+    shutdown::Shutdown,
+};
+use futures_util::FutureExt;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tonic::transport::Channel;
+
+use super::{AppConfig, Codex, Engine, SOON, processes};
+use crate::eventually;
+
+/// How long a failed scenario waits for its server before it kills what is left.
+const TEARDOWN: Duration = Duration::from_secs(5);
+
+/// Runs a scenario against a server of its own. Afterwards no turn may run or wait, and after the drain no process and no
+/// file may be left. A scenario that panics prints the server's log, and the server is torn down all the same.
+pub async fn with_app<T>(config: AppConfig, scenario: impl AsyncFnOnce(&TestApp) -> T) -> T {
+    let log = Log::default();
+    let _logging = log.capture();
+    let app = TestApp::start(&config).await;
+    let checked = async {
+        let outcome = Box::pin(scenario(&app)).await;
+        app.assert_slots_are_free().await;
+        app.stop().await;
+        outcome
+    };
+    match AssertUnwindSafe(Box::pin(checked)).catch_unwind().await {
+        Ok(outcome) => outcome,
+        Err(panic) => {
+            eprintln!("log of the server:\n{}", log.text());
+            app.kill().await;
+            resume_unwind(panic)
+        }
+    }
+}
+
+/// The log of the servers on this thread. The runtime of a test has no other thread that logs.
+#[derive(Debug, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn capture(&self) -> tracing::subscriber::DefaultGuard {
+        let writer = Arc::clone(&self.0);
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_max_level(tracing::Level::INFO)
+            .with_writer(move || Writer(Arc::clone(&writer)));
+        tracing::subscriber::set_default(subscriber.finish())
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
+    }
+}
+
+struct Writer(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Writer {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A running server. [`with_app`] starts and stops it.
+pub struct TestApp {
+    pub address: std::net::SocketAddr,
+    pub grpc_address: std::net::SocketAddr,
+    pub engine: Engine,
+    /// The folder of all files that this server writes.
+    pub home: TempDir,
+    marker: String,
+    shutdown: Shutdown,
+    draining: AtomicBool,
+    running: Mutex<Option<JoinHandle<()>>>,
+    upstream: Mutex<Option<Arc<Upstream>>>,
+}
+
+impl TestApp {
+    async fn start(config: &AppConfig) -> Self {
+        let home = tempfile::Builder::new().prefix("codex-api-test-").tempdir().unwrap();
+        let marker = format!("{}-{}", std::process::id(), home.path().file_name().unwrap().display());
+        let upstream = match config.codex {
+            Codex::Fake => None,
+            Codex::Real => Some(Arc::new(Upstream::start().await.unwrap())),
+        };
+        let engine = config.engine;
+        let mut config = config.load(home.path(), &marker);
+        config.codex.scripted_upstream =
+            upstream.as_ref().map(|upstream| codex_api::config::ScriptedUpstream {
+                base_url: upstream.base_url(),
+                codex_home: home.path().join("codex-home"),
+            });
+        let options =
+            Options { demo: false, foster: false, containment: Some(env!("CARGO_BIN_EXE_codex-api").into()) };
+        let app = Server::start(config, options).await.unwrap();
+        let (address, grpc_address) = (app.address().unwrap(), app.grpc_address().unwrap());
+        let shutdown = Shutdown::default();
+        let run = app.run(shutdown.clone());
+        let running = Mutex::new(Some(tokio::spawn(async move { run.await.unwrap() })));
+        let (draining, upstream) = (AtomicBool::new(false), Mutex::new(upstream));
+        Self { address, grpc_address, engine, home, marker, shutdown, draining, running, upstream }
+    }
+
+    /// The scripted upstream of the real CLI.
+    pub fn upstream(&self) -> Arc<Upstream> {
+        self.upstream.lock().unwrap().clone().expect("the real CLI has a scripted upstream")
+    }
+
+    /// Closes the scripted upstream; the next request of the CLI finds a closed port.
+    pub fn close_upstream(&self) {
+        drop(self.upstream.lock().unwrap().take());
+    }
+
+    /// What the fake codex echoes of a user's only message.
+    pub fn echo(&self, text: &str) -> String {
+        self.engine.echo(text)
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// A gRPC client on a connection of its own.
+    pub async fn grpc(&self) -> CodexServiceClient<Channel> {
+        CodexServiceClient::new(self.channel().await)
+    }
+
+    pub async fn channel(&self) -> Channel {
+        Channel::from_shared(format!("http://{}", self.grpc_address)).unwrap().connect().await.unwrap()
+    }
+
+    /// Command lines of this server's living processes, workers included.
+    pub fn processes(&self) -> Vec<String> {
+        processes::marked(&self.marker)
+    }
+
+    /// Files of turns. The lock folder of the CLI's sandbox is left out: the CLI keeps one for each user of the machine.
+    pub fn scratch_files(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.home.path().join("scratch")).unwrap();
+        let paths = entries.map(|entry| entry.unwrap().path());
+        paths
+            .filter(|path| !path.to_string_lossy().contains("/codex-bwrap-synthetic-mount-targets-"))
+            .collect()
+    }
+
+    pub async fn status(&self) -> pb::GetStatusResponse {
+        self.grpc().await.get_status(pb::GetStatusRequest {}).await.unwrap().into_inner()
+    }
+
+    /// Starts the drain without waiting for its end.
+    pub fn begin_drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+        self.shutdown.begin_drain();
+    }
+
+    /// Waits for the end of a drain that has begun; then no process and no file may be left.
+    pub async fn stopped(&self) {
+        let running = self.running.lock().unwrap().take();
+        if let Some(running) = running {
+            tokio::time::timeout(SOON, running).await.expect("the server drains").unwrap();
+        }
+        assert_eq!(self.processes(), Vec::<String>::new(), "processes are left");
+        assert_eq!(self.scratch_files(), Vec::<PathBuf>::new(), "files are left");
+    }
+
+    /// Drains the server; then no process and no file may be left.
+    pub async fn stop(&self) {
+        self.begin_drain();
+        self.stopped().await;
+    }
+
+    /// Waits until no turn runs or waits, unless a drain has ended them already.
+    async fn assert_slots_are_free(&self) {
+        eventually!("every slot is free", {
+            // `/healthz` needs no token. After a drain that the scenario began, the port is closed.
+            match reqwest::get(self.url("/healthz")).await {
+                Ok(response) => {
+                    let health: Value = response.json().await.unwrap();
+                    (&health["running"], &health["waiting"]) == (&0.into(), &0.into())
+                }
+                Err(_) => self.draining.load(Ordering::Relaxed),
+            }
+        });
+    }
+
+    /// Ends the server and its processes, whatever state they are in.
+    async fn kill(&self) {
+        self.begin_drain();
+        let running = self.running.lock().unwrap().take();
+        if let Some(mut running) = running
+            && tokio::time::timeout(TEARDOWN, &mut running).await.is_err()
+        {
+            running.abort();
+        }
+        processes::kill_marked(&self.marker);
+    }
+}

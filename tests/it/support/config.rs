@@ -1,0 +1,108 @@
+//! The configuration of a test's server.
+
+use std::{
+    collections::BTreeMap,
+    ffi::{OsStr, OsString},
+    fmt::Display,
+    path::Path,
+};
+
+use codex_api::config::{Config, Sources};
+
+use super::{Codex, Engine, executable, processes};
+
+/// Settings of a server, by typed setters or by the names of environment variables. The machine's environment adds
+/// nothing but `PATH`.
+#[derive(Debug, Clone)]
+pub struct AppConfig {
+    pub codex: Codex,
+    pub engine: Engine,
+    env: Vec<(String, OsString)>,
+}
+
+macro_rules! setters {
+    ($($setter:ident($type:ty) = $name:literal;)*) => {
+        $(pub fn $setter(self, value: $type) -> Self {
+            self.display($name, value)
+        })*
+    };
+}
+
+impl AppConfig {
+    /// A server over the fake codex.
+    pub fn fake(engine: Engine) -> Self {
+        Self::new(Codex::Fake, engine)
+    }
+
+    /// A server over the real CLI and the scripted upstream.
+    pub fn real(engine: Engine) -> Self {
+        Self::new(Codex::Real, engine)
+    }
+
+    pub fn new(codex: Codex, engine: Engine) -> Self {
+        Self { codex, engine, env: Vec::new() }
+    }
+
+    setters! {
+        max_concurrency(u32) = "CODEX_MAX_CONCURRENCY";
+        max_queue(u32) = "CODEX_MAX_QUEUE";
+        max_prompt_chars(u64) = "CODEX_MAX_PROMPT_CHARS";
+        workers(u32) = "CODEX_WORKERS";
+        upstream_retries(u32) = "CODEX_UPSTREAM_RETRIES";
+        cancel_grace_seconds(f64) = "CODEX_CANCEL_GRACE_SECONDS";
+        drain_seconds(f64) = "CODEX_DRAIN_SECONDS";
+        timeout_seconds(f64) = "CODEX_TIMEOUT_SECONDS";
+        write_timeout_seconds(f64) = "CODEX_WRITE_TIMEOUT_SECONDS";
+        profile(&str) = "CODEX_PROFILE";
+        sandbox(&str) = "CODEX_SANDBOX";
+        token(&str) = "CODEX_GATEWAY_TOKEN";
+    }
+
+    /// Runs another program as the CLI.
+    pub fn codex_bin(self, program: impl AsRef<OsStr>) -> Self {
+        self.env("CODEX_BIN", program)
+    }
+
+    /// Lets the server choose its engine.
+    pub fn automatic_engine(self) -> Self {
+        self.env("CODEX_ENGINE", "auto")
+    }
+
+    /// Sets a variable of the server's environment.
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.env.push((name.to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Sets several variables of the server's environment.
+    pub fn envs(self, settings: &[(&str, &str)]) -> Self {
+        settings.iter().fold(self, |config, (name, value)| config.env(name, value))
+    }
+
+    fn display(self, name: &str, value: impl Display) -> Self {
+        self.env(name, value.to_string())
+    }
+
+    /// Loads the configuration of a server that writes below `home`. Its processes inherit the marker.
+    pub fn load(&self, home: &Path, marker: &str) -> Config {
+        for folder in ["scratch", "work", "codex-home"] {
+            std::fs::create_dir_all(home.join(folder)).unwrap();
+        }
+        let mut env: BTreeMap<OsString, OsString> = BTreeMap::new();
+        let mut set = |name: &str, value: OsString| drop(env.insert(name.into(), value));
+        set("PATH", std::env::var_os("PATH").unwrap());
+        set("HOME", home.into());
+        set("CODEX_HOME", home.join("codex-home").into());
+        set("TMPDIR", home.join("scratch").into());
+        set(processes::MARKER, marker.into());
+        set("CODEX_GATEWAY_PORT", "0".into());
+        set("CODEX_WORKSPACE", home.join("work").into());
+        set("CODEX_CANCEL_GRACE_SECONDS", "0.5".into());
+        set("CODEX_BIN", executable(self.codex).into());
+        set("CODEX_ENGINE", self.engine.name().into());
+        for (name, value) in &self.env {
+            set(name, value.clone());
+        }
+        Config::load(Sources { env, current_dir: home.join("work"), ..Sources::default() }).unwrap()
+    }
+}
