@@ -1,5 +1,5 @@
-//! One answer in the making: the engine's events in, the contract's events out. Joins messages, holds JSON answers
-//! until it is clear which message is the answer, and text until a demanded call is there; filters the text. Pure.
+//! Builds one answer: translates the engine's events into the contract's. Joins messages, buffers a JSON answer until
+//! its last message is known, buffers text until a demanded call arrives, and filters the text. Pure.
 
 use super::output_filter::{Filtered, TextFilter};
 use crate::{
@@ -7,172 +7,171 @@ use crate::{
     pb::{self, FinishReason, chat_event::Event},
 };
 
-/// What stands between two messages of the agent in one answer.
+/// Separates two messages of the agent in one answer.
 const MESSAGE_BREAK: &str = "\n\n";
 
-/// Translates one turn.
+/// Translates the events of one turn. Owned by its `ChoiceStream`.
 #[derive(Debug)]
 pub(super) struct ChoiceBuilder {
     filter: TextFilter,
-    /// With a JSON format: the message that may turn out to be the answer.
-    held: Option<String>,
-    holds: bool,
-    /// While a call is demanded and none has come: the text so far. Without the call there is no answer, and text that
-    /// a client already has could not be taken back.
-    waiting: Option<String>,
+    /// The format is JSON: only the last message is the answer.
+    buffer_json: bool,
+    /// With a JSON format, the latest message.
+    json_buffer: Option<String>,
+    /// The text before a demanded call. Without the call the turn fails, and a client could not discard text that it
+    /// already has.
+    pre_call_buffer: Option<String>,
     any_text: bool,
     /// The next text begins a paragraph.
-    breaks: bool,
+    pending_break: bool,
     messages: u32,
-    /// Why the answer is over, while only the usage is waited for.
-    cut: Option<FinishReason>,
-}
-
-/// What came of an event.
-#[derive(Debug, Default, PartialEq)]
-pub(super) struct Emitted {
-    pub(super) events: Vec<Event>,
-    pub(super) state: ChoiceState,
+    /// The reason of a truncated answer, while the turn may still report its usage.
+    finish_reason: Option<FinishReason>,
 }
 
 /// Whether the turn is still needed.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, PartialEq)]
 pub(super) enum ChoiceState {
-    /// Go on.
-    #[default]
+    /// The answer is incomplete.
     Open,
-    /// The answer is whole; the turn may still tell its usage.
-    Cut,
-    /// The end, with the usage if it was told.
-    Over(Option<pb::Usage>),
+    /// The answer is complete before its turn, which may still report its usage.
+    Truncated,
+    /// The answer and its turn are over. The usage is absent if the turn did not report it.
+    Ended(Option<pb::Usage>),
 }
 
 impl ChoiceBuilder {
+    /// Builds the answer of `turn`.
     pub(super) fn new(turn: &Turn, filter: TextFilter) -> Self {
-        let holds = match turn.format {
+        let buffer_json = match turn.format {
             Format::Text => false,
             Format::JsonObject | Format::JsonSchema(_) => true,
         };
-        let waiting = match turn.tool_choice {
+        let pre_call_buffer = match turn.tool_choice {
             ToolChoice::Auto => None,
             ToolChoice::Required | ToolChoice::Named(_) => Some(String::new()),
         };
-        Self { filter, held: None, holds, waiting, any_text: false, breaks: false, messages: 0, cut: None }
+        Self {
+            filter,
+            buffer_json,
+            json_buffer: None,
+            pre_call_buffer,
+            any_text: false,
+            pending_break: false,
+            messages: 0,
+            finish_reason: None,
+        }
     }
 
-    /// Whether nothing counts before a call is there.
+    /// Returns whether a demanded call has not arrived yet.
     pub(super) fn awaits_call(&self) -> bool {
-        self.waiting.is_some()
+        self.pre_call_buffer.is_some()
     }
 
-    pub(super) fn push(&mut self, event: TurnEvent) -> Emitted {
-        if self.cut.is_some() {
-            return self.after_the_cut(&event);
+    /// Translates one event and passes each resulting event to `emit`.
+    pub(super) fn push(&mut self, event: TurnEvent, emit: &mut impl FnMut(Event)) -> ChoiceState {
+        if self.finish_reason.is_some() {
+            return self.push_truncated(&event, emit);
         }
         match event {
-            TurnEvent::MessageStarted => self.next_message(),
-            TurnEvent::Text(text) if self.holds => {
-                self.held.get_or_insert_default().push_str(&text);
-                Emitted::default()
+            TurnEvent::MessageStarted => self.start_message(emit),
+            TurnEvent::Text(text) if self.buffer_json => {
+                self.json_buffer.get_or_insert_default().push_str(&text);
             }
-            TurnEvent::Text(text) if text.is_empty() => Emitted::default(),
+            TurnEvent::Text(text) if text.is_empty() => {}
             TurnEvent::Text(mut text) => {
                 self.any_text = true;
-                if std::mem::take(&mut self.breaks) {
+                if std::mem::take(&mut self.pending_break) {
                     text.insert_str(0, MESSAGE_BREAK);
                 }
                 let filtered = self.filter.push(text);
-                self.out(filtered)
+                return self.emit(filtered, emit);
             }
-            TurnEvent::Reasoning(text) => Event::ReasoningDelta(pb::ReasoningDelta { text }).into(),
+            TurnEvent::Reasoning(text) => emit(Event::ReasoningDelta(pb::ReasoningDelta { text })),
             TurnEvent::ToolCall(call) => {
-                let text = self.waiting.take().and_then(delta);
-                let events = text.into_iter().chain([Event::ToolCall(call)]).collect();
-                Emitted { events, state: ChoiceState::Open }
+                emit_text(self.pre_call_buffer.take().unwrap_or_default(), emit);
+                emit(Event::ToolCall(call));
             }
-            TurnEvent::Item(item) => Event::Item(item).into(),
-            TurnEvent::Notice(notice) => Event::Notice(notice).into(),
-            TurnEvent::Finished { reason, usage } => self.finish(reason, usage),
+            TurnEvent::Item(item) => emit(Event::Item(item)),
+            TurnEvent::Notice(notice) => emit(Event::Notice(notice)),
+            TurnEvent::Finished { reason, usage } => {
+                self.finish(reason, emit);
+                return ChoiceState::Ended(usage);
+            }
+        }
+        ChoiceState::Open
+    }
+
+    /// Finishes an answer whose turn reports no more. Emits nothing unless the answer is truncated.
+    pub(super) fn finish_truncated(&mut self, emit: &mut impl FnMut(Event)) {
+        if let Some(reason) = self.finish_reason.take() {
+            emit(finished(reason));
         }
     }
 
-    /// The end, if the turn was cut and will say no more.
-    pub(super) fn abandoned(&mut self) -> Option<Event> {
-        self.cut.take().map(finished)
-    }
-
-    fn after_the_cut(&mut self, event: &TurnEvent) -> Emitted {
-        match event {
-            TurnEvent::Finished { usage, .. } => {
-                let reason = self.cut.take().unwrap_or(FinishReason::Stop);
-                Emitted { events: vec![finished(reason)], state: ChoiceState::Over(*usage) }
-            }
-            TurnEvent::Notice(_) => Emitted { events: Vec::new(), state: ChoiceState::Cut },
-            // The agent goes on with work that nobody will see: no reason to wait for it.
+    fn push_truncated(&mut self, event: &TurnEvent, emit: &mut impl FnMut(Event)) -> ChoiceState {
+        let usage = match event {
+            TurnEvent::Notice(_) => return ChoiceState::Truncated,
+            TurnEvent::Finished { usage, .. } => *usage,
+            // The agent continues with work that no client sees, so its usage is not awaited.
             TurnEvent::MessageStarted
             | TurnEvent::Text(_)
             | TurnEvent::Reasoning(_)
             | TurnEvent::ToolCall(_)
-            | TurnEvent::Item(_) => {
-                let reason = self.cut.take().unwrap_or(FinishReason::Stop);
-                Emitted { events: vec![finished(reason)], state: ChoiceState::Over(None) }
-            }
-        }
+            | TurnEvent::Item(_) => None,
+        };
+        self.finish_truncated(emit);
+        ChoiceState::Ended(usage)
     }
 
-    /// A new message begins: what was held is no answer, and what was told is a paragraph.
-    fn next_message(&mut self) -> Emitted {
+    /// Begins a message: a buffered JSON message was not the answer, and emitted text was a paragraph.
+    fn start_message(&mut self, emit: &mut impl FnMut(Event)) {
         self.messages += 1;
-        if let Some(text) = self.held.take() {
+        if let Some(text) = self.json_buffer.take() {
             let kind = Some(pb::item::Kind::AgentMessage(pb::AgentMessage { text }));
             let id = format!("message_{}", self.messages - 1);
-            return Event::Item(Box::new(pb::Item { id, status: pb::ItemStatus::Completed.into(), kind }))
-                .into();
+            emit(Event::Item(Box::new(pb::Item { id, status: pb::ItemStatus::Completed.into(), kind })));
+            return;
         }
-        self.breaks = self.any_text;
-        Emitted::default()
+        self.pending_break = self.any_text;
     }
 
-    fn finish(&mut self, reason: FinishReason, usage: Option<pb::Usage>) -> Emitted {
-        let mut events: Vec<Event> = self.waiting.take().and_then(delta).into_iter().collect();
+    fn finish(&mut self, reason: FinishReason, emit: &mut impl FnMut(Event)) {
+        emit_text(self.pre_call_buffer.take().unwrap_or_default(), emit);
         let mut end = None;
-        let held = self.held.take().map(|text| self.filter.push(text));
-        for filtered in [held, Some(self.filter.finish())].into_iter().flatten() {
+        let json = self.json_buffer.take().map(|text| self.filter.push(text));
+        for filtered in [json, Some(self.filter.finish())].into_iter().flatten() {
             if end.is_none() {
-                events.extend(delta(filtered.text));
+                emit_text(filtered.text, emit);
                 end = filtered.end;
             }
         }
-        events.push(finished(end.unwrap_or(reason)));
-        Emitted { events, state: ChoiceState::Over(usage) }
+        emit(finished(end.unwrap_or(reason)));
     }
 
-    fn out(&mut self, filtered: Filtered) -> Emitted {
-        self.cut = filtered.end;
-        let state = if self.cut.is_some() { ChoiceState::Cut } else { ChoiceState::Open };
-        let text = match &mut self.waiting {
+    fn emit(&mut self, filtered: Filtered, emit: &mut impl FnMut(Event)) -> ChoiceState {
+        self.finish_reason = filtered.end;
+        let state = if self.finish_reason.is_some() { ChoiceState::Truncated } else { ChoiceState::Open };
+        let text = match &mut self.pre_call_buffer {
             None => filtered.text,
-            Some(waiting) => {
-                waiting.push_str(&filtered.text);
-                // Cut by the client's own limits, it is the answer, call or not.
+            Some(buffer) => {
+                buffer.push_str(&filtered.text);
+                // Truncated by the client's own limits, the text is the answer even without a call.
                 if state == ChoiceState::Open {
-                    return Emitted::default();
+                    return state;
                 }
-                self.waiting.take().unwrap_or_default()
+                self.pre_call_buffer.take().unwrap_or_default()
             }
         };
-        Emitted { events: delta(text).into_iter().collect(), state }
+        emit_text(text, emit);
+        state
     }
 }
 
-impl From<Event> for Emitted {
-    fn from(event: Event) -> Self {
-        Self { events: vec![event], state: ChoiceState::Open }
+fn emit_text(text: String, emit: &mut impl FnMut(Event)) {
+    if !text.is_empty() {
+        emit(Event::TextDelta(pb::TextDelta { text }));
     }
-}
-
-fn delta(text: String) -> Option<Event> {
-    (!text.is_empty()).then_some(Event::TextDelta(pb::TextDelta { text }))
 }
 
 fn finished(reason: FinishReason) -> Event {
@@ -183,12 +182,12 @@ fn finished(reason: FinishReason) -> Event {
 mod tests {
     use super::*;
 
-    fn answer(format: &Format, stop: &[&str]) -> ChoiceBuilder {
+    fn builder(format: &Format, stop: &[&str]) -> ChoiceBuilder {
         let turn = Turn { format: format.clone(), ..Turn::default() };
         ChoiceBuilder::new(&turn, filter(stop))
     }
 
-    /// One that is nothing without a call.
+    /// A builder for a turn that demands a call.
     fn demanding(stop: &[&str]) -> ChoiceBuilder {
         ChoiceBuilder::new(&Turn { tool_choice: ToolChoice::Required, ..Turn::default() }, filter(stop))
     }
@@ -198,19 +197,29 @@ mod tests {
         TextFilter::new(false, &stop, None)
     }
 
-    fn run(mut answer: ChoiceBuilder, events: Vec<TurnEvent>) -> (String, Vec<Event>, Option<ChoiceState>) {
+    fn text_delta(text: &str) -> Event {
+        Event::TextDelta(pb::TextDelta { text: text.into() })
+    }
+
+    fn push(builder: &mut ChoiceBuilder, event: TurnEvent) -> (Vec<Event>, ChoiceState) {
+        let mut events = Vec::new();
+        let state = builder.push(event, &mut |event| events.push(event));
+        (events, state)
+    }
+
+    fn run(mut builder: ChoiceBuilder, events: Vec<TurnEvent>) -> (String, Vec<Event>, Option<ChoiceState>) {
         let (mut text, mut others) = (String::new(), Vec::new());
         for event in events {
-            let step = answer.push(event);
-            for event in step.events {
+            let (events, state) = push(&mut builder, event);
+            for event in events {
                 if let Event::TextDelta(delta) = event {
                     text.push_str(&delta.text);
                 } else {
                     others.push(event);
                 }
             }
-            if matches!(step.state, ChoiceState::Over(_)) {
-                return (text, others, Some(step.state));
+            if matches!(state, ChoiceState::Ended(_)) {
+                return (text, others, Some(state));
             }
         }
         (text, others, None)
@@ -225,27 +234,27 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_paragraphs_of_a_text_answer() {
+    fn text_answer_of_several_messages_has_paragraphs() {
         let said = ["", "look", "", "done", ""].map(|text| message(text).to_vec()).concat();
         let events = [said, vec![end()]].concat();
-        let (text, others, state) = run(answer(&Format::Text, &[]), events);
+        let (text, others, state) = run(builder(&Format::Text, &[]), events);
         assert_eq!(text, "look\n\ndone");
         assert_eq!(others, [finished(FinishReason::Stop)]);
-        assert_eq!(state, Some(ChoiceState::Over(Some(pb::Usage::default()))));
+        assert_eq!(state, Some(ChoiceState::Ended(Some(pb::Usage::default()))));
     }
 
     #[test]
-    fn what_a_stop_text_holds_back_is_text_all_the_same() {
+    fn stop_text_prefix_at_a_message_end_is_kept() {
         let events = [message("a").to_vec(), message("b").to_vec(), vec![end()]].concat();
-        assert_eq!(run(answer(&Format::Text, &["aX"]), events.clone()).0, "a\n\nb");
-        assert_eq!(run(answer(&Format::Text, &["ab"]), events.clone()).0, "a\n\nb");
-        assert_eq!(run(answer(&Format::Text, &["a\n\nb"]), events).0, "");
+        assert_eq!(run(builder(&Format::Text, &["aX"]), events.clone()).0, "a\n\nb");
+        assert_eq!(run(builder(&Format::Text, &["ab"]), events.clone()).0, "a\n\nb");
+        assert_eq!(run(builder(&Format::Text, &["a\n\nb"]), events).0, "");
     }
 
     #[test]
-    fn only_the_last_message_is_a_json_answer() {
+    fn json_answer_of_several_messages_is_the_last_one() {
         let events = [message("let me see").to_vec(), message("{\"a\":1}").to_vec(), vec![end()]].concat();
-        let (text, others, _) = run(answer(&Format::JsonObject, &[]), events);
+        let (text, others, _) = run(builder(&Format::JsonObject, &[]), events);
         assert_eq!(text, "{\"a\":1}");
         let Event::Item(item) = &others[0] else { panic!("an item") };
         let kind = pb::item::Kind::AgentMessage(pb::AgentMessage { text: "let me see".into() });
@@ -253,34 +262,37 @@ mod tests {
     }
 
     #[test]
-    fn after_a_stop_text_only_the_usage_is_waited_for() {
+    fn stop_text_ends_the_answer_and_keeps_the_usage() {
         let events = [message("one STOP two").to_vec(), vec![end()]].concat();
-        let (text, others, state) = run(answer(&Format::Text, &["STOP"]), events);
+        let (text, others, state) = run(builder(&Format::Text, &["STOP"]), events);
         assert_eq!((text.as_str(), others), ("one ", vec![finished(FinishReason::Stop)]));
-        assert_eq!(state, Some(ChoiceState::Over(Some(pb::Usage::default()))));
+        assert_eq!(state, Some(ChoiceState::Ended(Some(pb::Usage::default()))));
 
         let events = [message("one STOP two").to_vec(), message("more").to_vec()].concat();
-        let (text, _, state) = run(answer(&Format::Text, &["STOP"]), events);
-        assert_eq!((text.as_str(), state), ("one ", Some(ChoiceState::Over(None))));
+        let (text, _, state) = run(builder(&Format::Text, &["STOP"]), events);
+        assert_eq!((text.as_str(), state), ("one ", Some(ChoiceState::Ended(None))));
     }
 
     #[test]
-    fn text_waits_for_the_call_that_is_demanded() {
+    fn demanded_call_delays_the_text_before_it() {
         let call = pb::ToolCall { id: "1".into(), ..Default::default() };
-        let mut answer = demanding(&[]);
+        let mut builder = demanding(&[]);
         for event in [message("look").to_vec(), message("twice").to_vec()].concat() {
-            assert_eq!(answer.push(event), Emitted::default());
+            assert_eq!(push(&mut builder, event), (vec![], ChoiceState::Open));
         }
-        let thoughts = answer.push(TurnEvent::Reasoning("hm".into()));
-        assert_eq!(thoughts.events, [Event::ReasoningDelta(pb::ReasoningDelta { text: "hm".into() })]);
-        let step = answer.push(TurnEvent::ToolCall(call.clone()));
-        assert_eq!(step.events, [delta("look\n\ntwice".into()).unwrap(), Event::ToolCall(call)]);
-        assert!(!answer.awaits_call());
-        assert_eq!(answer.push(TurnEvent::Text("!".into())).events, [delta("!".into()).unwrap()]);
+        let (events, _) = push(&mut builder, TurnEvent::Reasoning("hm".into()));
+        assert_eq!(events, [Event::ReasoningDelta(pb::ReasoningDelta { text: "hm".into() })]);
+        let (events, state) = push(&mut builder, TurnEvent::ToolCall(call.clone()));
+        assert_eq!(
+            (events, state),
+            (vec![text_delta("look\n\ntwice"), Event::ToolCall(call)], ChoiceState::Open)
+        );
+        assert!(!builder.awaits_call());
+        assert_eq!(push(&mut builder, TurnEvent::Text("!".into())).0, [text_delta("!")]);
     }
 
     #[test]
-    fn an_answer_that_is_cut_needs_no_call() {
+    fn truncated_answer_needs_no_demanded_call() {
         let events = [message("one STOP two").to_vec(), vec![end()]].concat();
         let (text, others, _) = run(demanding(&["STOP"]), events);
         assert_eq!((text.as_str(), others), ("one ", vec![finished(FinishReason::Stop)]));

@@ -1,192 +1,270 @@
-//! A request under way: its turns merged into one numbered stream of the contract's events, with one deadline,
-//! exactly one end, and an account. Dropping the stream drops the turns.
+//! A request under way: the events of its turns in one numbered stream of the contract's events, with one deadline,
+//! exactly one end, and one log line. Dropping the stream cancels the turns.
 
 use std::{
-    pin::{Pin, pin},
+    collections::VecDeque,
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use async_stream::try_stream;
-use futures_util::{Stream, StreamExt, TryStreamExt, stream};
-use tokio::time::{Instant, sleep_until, timeout};
-use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
+use futures_util::Stream;
+use tokio::{
+    task::coop,
+    time::{Instant, Sleep, sleep_until},
+};
+use tokio_util::{
+    sync::{CancellationToken, WaitForCancellationFutureOwned},
+    task::task_tracker::TaskTrackerToken,
+};
 use tonic::Status;
 
 use super::{
-    choice::{ChoiceBuilder, ChoiceState},
+    choice_stream::{ChoiceStream, Progress},
     turn_log::TurnLog,
 };
 use crate::{
     context::deadline::Deadline,
-    engine::Events,
     error::Error,
     pb::{self, chat_event::Event},
 };
 
-/// How long `started` is held back for a first sign of the model, so that a turn that fails at once fails as a call
-/// and not as a broken stream. After that, the stream begins: proxies do not wait for ever for a response's head.
-const HELD_BACK: Duration = Duration::from_secs(10);
+/// Maximum delay of `started` until the model produces output, so that an early failure fails the call and not the
+/// stream. After it the stream begins, because proxies limit the wait for a response's head.
+const HEAD_DELAY: Duration = Duration::from_secs(10);
 
-/// The same where a call of a tool is demanded: an answer without one fails, and a model may think for long before.
-/// Common proxies wait a minute.
-const HELD_BACK_FOR_CALL: Duration = Duration::from_secs(30);
+/// The same where a tool call is demanded: the turn fails without a call, and a model may reason for long before it.
+/// Common proxies wait for one minute.
+const DEMANDED_CALL_HEAD_DELAY: Duration = Duration::from_secs(30);
 
-/// How long a turn whose answer was cut may take to tell its usage.
-const LINGER: Duration = Duration::from_millis(250);
-
-/// What the service gives to both doors.
-pub(super) type EventStream = Pin<Box<dyn Stream<Item = Result<pb::ChatEvent, Status>> + Send>>;
-
-/// A request whose first turn has begun.
+/// A request whose first turn runs.
 pub(super) struct StartedRequest {
-    pub(super) account: TurnLog,
+    pub(super) log: TurnLog,
     pub(super) deadline: Deadline,
     pub(super) started: pb::Started,
-    pub(super) choices: Vec<Choice>,
-    /// Cancelled when the server waits no longer for running turns.
-    pub(super) stop: CancellationToken,
-    /// Tells the drain that we are here.
-    pub(super) presence: TaskTrackerToken,
+    pub(super) choices: Vec<ChoiceStream>,
+    /// Cancelled when the drain interrupts running turns.
+    pub(super) interrupt: CancellationToken,
+    /// Keeps the drain waiting while the stream exists.
+    pub(super) drain_token: TaskTrackerToken,
 }
 
-/// One of its answers.
-pub(super) struct Choice {
-    /// The turn; it may still have to wait for its slot.
-    pub(super) events: Events,
-    pub(super) answer: ChoiceBuilder,
+/// The events of a request. Yields one error at most, as the last item. Not cancelled by anything but its drop, its
+/// deadline and a drain.
+pub struct EventStream {
+    /// Emptied with the last item, so that a slow reader does not keep turns alive.
+    choices: Vec<ChoiceStream>,
+    /// The choice that is polled first. Rotates, so that a fast choice does not starve the others.
+    next_choice: usize,
+    state: StreamState,
+    deadline: Deadline,
+    /// Fires at the end of the head delay, then at the deadline.
+    timer: Pin<Box<Sleep>>,
+    interrupted: Pin<Box<WaitForCancellationFutureOwned>>,
+    _drain_token: TaskTrackerToken,
 }
 
-/// What a choice says.
-enum ChoiceOutput {
-    Event(Event),
-    Over(Option<pb::Usage>),
-}
-
-impl StartedRequest {
-    /// The stream for the caller. What it holds is held for each request under way, so it is little.
-    pub(super) fn run(self) -> EventStream {
-        let Self { account, deadline, started, choices, stop, presence } = self;
-        let mut story = StreamState::new(account, started, &choices);
-        let hold = if story.awaits_call { HELD_BACK_FOR_CALL } else { HELD_BACK };
-        let hold_until = deadline.at().min(Instant::now() + hold);
-        let mut merged = merge(choices);
-        let stream = try_stream! {
-            // Named, or it would be dropped before the stream begins.
-            let _here_until_the_end = &presence;
-            // Made once: an event costs little more than its own way.
-            let mut stopped = pin!(stop.cancelled());
-            let mut patience = pin!(sleep_until(hold_until));
-
-            while story.left > 0 {
-                let said = tokio::select! {
-                    // The end of the server's patience is no race: it wins.
-                    biased;
-                    () = &mut stopped => Err(Error::Draining),
-                    next = merged.next() => match next {
-                        Some((index, said)) => said.map(|said| Some((index, said))),
-                        // An engine ends at the deadline; who reads slowly may come to that end before to ours.
-                        None if deadline.at() <= Instant::now() => Err(deadline.exceeded()),
-                        None => Err(Error::internal("an engine's stream ended without its end")),
-                    },
-                    () = &mut patience => match patience.deadline() {
-                        at if at == deadline.at() => Err(deadline.exceeded()),
-                        _ => Ok(None),
-                    },
-                };
-                let said = said.inspect_err(|error| story.account.fail(error))?;
-                let events = story.hear(said);
-                if story.held.is_none() && patience.deadline() != deadline.at() {
-                    patience.as_mut().reset(deadline.at());
-                }
-                for event in events {
-                    yield event;
-                }
-            }
-            yield story.end();
-        };
-        Box::pin(stream.map_err(|error: Error| Status::from(error)))
-    }
-}
-
-/// What the caller has been told so far.
+/// The events that the caller has not received yet, and how far the stream is.
+#[derive(Debug)]
 struct StreamState {
-    account: TurnLog,
-    /// Number of the next event.
-    next: u64,
-    /// Held back until something is said after which a failure is no longer one of the call.
-    held: Option<Box<BufferedHead>>,
+    log: TurnLog,
+    phase: Phase,
+    /// Numbered events. In [`Phase::HeadDelayed`] none of them leaves.
+    queue: VecDeque<pb::ChatEvent>,
+    next_sequence_number: u64,
     awaits_call: bool,
-    /// Choices that have not come to their end.
-    left: usize,
+    open_choices: usize,
     usage: Option<pb::Usage>,
 }
 
-struct BufferedHead {
-    started: pb::Started,
-    early: Vec<(u32, Event)>,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// A failure still fails the call: the queue is kept back.
+    HeadDelayed,
+    Streaming,
+    /// The last item was yielded.
+    Ended,
+}
+
+impl StartedRequest {
+    /// Returns the stream for the caller. Its size matters: one exists for each request under way.
+    pub(super) fn into_stream(self) -> EventStream {
+        let Self { log, deadline, started, choices, interrupt, drain_token } = self;
+        let awaits_call = choices.iter().any(ChoiceStream::awaits_call);
+        let delay = if awaits_call { DEMANDED_CALL_HEAD_DELAY } else { HEAD_DELAY };
+        let head_due = deadline.at().min(Instant::now() + delay);
+        let mut state = StreamState {
+            log,
+            phase: Phase::HeadDelayed,
+            queue: VecDeque::new(),
+            next_sequence_number: 0,
+            awaits_call,
+            open_choices: choices.len(),
+            usage: Some(pb::Usage::default()),
+        };
+        state.enqueue(0, Event::Started(started));
+        EventStream {
+            choices,
+            next_choice: 0,
+            state,
+            deadline,
+            timer: Box::pin(sleep_until(head_due)),
+            interrupted: Box::pin(interrupt.cancelled_owned()),
+            _drain_token: drain_token,
+        }
+    }
+}
+
+impl fmt::Debug for EventStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventStream").field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+impl Stream for EventStream {
+    type Item = Result<pb::ChatEvent, Status>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        loop {
+            match this.state.phase {
+                Phase::Ended => return Poll::Ready(None),
+                Phase::Streaming => {
+                    if let Some(event) = this.state.queue.pop_front() {
+                        return Poll::Ready(Some(Ok(event)));
+                    }
+                    if this.state.open_choices == 0 {
+                        return Poll::Ready(Some(Ok(this.complete())));
+                    }
+                }
+                Phase::HeadDelayed => {}
+            }
+            if let Err(error) = ready!(this.poll_step(cx)) {
+                return Poll::Ready(Some(Err(this.fail(error))));
+            }
+        }
+    }
+}
+
+impl EventStream {
+    /// Makes one step: shutdown takes precedence over ready events, and ready events over the timer.
+    fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        if self.interrupted.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(Error::Draining));
+        }
+        // Events that are always ready must not keep the thread from other streams.
+        let budget = ready!(coop::poll_proceed(cx));
+        if let Poll::Ready(step) = self.poll_choices(cx) {
+            budget.made_progress();
+            return Poll::Ready(step);
+        }
+        // Restores the budget, which the timer counts by itself.
+        drop(budget);
+        ready!(self.timer.as_mut().poll(cx));
+        if self.timer.deadline() == self.deadline.at() {
+            return Poll::Ready(Err(self.deadline.exceeded()));
+        }
+        self.release_head();
+        Poll::Ready(Ok(()))
+    }
+
+    /// Polls each open choice once, until one makes progress.
+    fn poll_choices(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let count = self.choices.len();
+        for offset in 0..count {
+            let index = (self.next_choice + offset) % count;
+            let Some(choice) = self.choices.get_mut(index).filter(|choice| !choice.is_ended()) else {
+                continue;
+            };
+            let mut emit = |event| self.state.emit(index, event);
+            let Poll::Ready(step) = choice.poll_step(cx, &mut emit) else { continue };
+            self.next_choice = index + 1;
+            return Poll::Ready(step.and_then(|progress| self.on_progress(progress)));
+        }
+        Poll::Pending
+    }
+
+    fn on_progress(&mut self, progress: Progress) -> Result<(), Error> {
+        match progress {
+            Progress::Open => {}
+            Progress::Ended(usage) => self.state.end_choice(usage),
+            // The engine enforces the same deadline; with a slow client its stream may close before the timer fires.
+            Progress::Broken if self.deadline.at() <= Instant::now() => return Err(self.deadline.exceeded()),
+            Progress::Broken => {
+                return Err(Error::internal("an engine's stream ended without a terminal event"));
+            }
+        }
+        if self.state.phase == Phase::Streaming {
+            self.release_head();
+        }
+        Ok(())
+    }
+
+    /// Lets the queue leave. The timer fires at the deadline from now on.
+    fn release_head(&mut self) {
+        self.state.phase = Phase::Streaming;
+        if self.timer.deadline() != self.deadline.at() {
+            self.timer.as_mut().reset(self.deadline.at());
+        }
+    }
+
+    /// Ends the stream and returns its last event.
+    fn complete(&mut self) -> pb::ChatEvent {
+        let usage = self.state.usage;
+        self.state.log.complete(usage);
+        self.end();
+        self.state.number(0, Event::Completed(pb::Completed { usage }))
+    }
+
+    /// Ends the stream and returns its last item, a status. Events that have not left are dropped.
+    fn fail(&mut self, error: Error) -> Status {
+        self.state.log.fail(&error);
+        self.end();
+        error.into()
+    }
+
+    fn end(&mut self) {
+        self.state.phase = Phase::Ended;
+        self.state.queue = VecDeque::new();
+        self.choices = Vec::new();
+    }
 }
 
 impl StreamState {
-    fn new(account: TurnLog, started: pb::Started, choices: &[Choice]) -> Self {
-        Self {
-            account,
-            next: 0,
-            held: Some(Box::new(BufferedHead { started, early: Vec::new() })),
-            awaits_call: choices.iter().any(|choice| choice.answer.awaits_call()),
-            left: choices.len(),
-            usage: Some(pb::Usage::default()),
+    /// Queues an event of a choice. An event that no failure of the call may follow releases the head.
+    fn emit(&mut self, choice: usize, event: Event) {
+        if !is_early(&event, self.awaits_call) {
+            self.phase = Phase::Streaming;
         }
+        self.enqueue(choice, event);
     }
 
-    /// What the caller is to be told. `None` is said when nothing can be held back any longer.
-    fn hear(&mut self, said: Option<(u32, ChoiceOutput)>) -> Vec<pb::ChatEvent> {
-        let event = match said {
-            Some((index, ChoiceOutput::Event(event))) => Some((index, event)),
-            Some((_, ChoiceOutput::Over(told))) => {
-                self.left -= 1;
-                self.usage = sum(self.usage, told);
-                None
-            }
-            None => None,
-        };
-        let Some(mut held) = self.held.take() else {
-            return event.into_iter().map(|(index, event)| self.tell(index, event)).collect();
-        };
-        match event {
-            Some((index, event)) if is_early(&event, self.awaits_call) => {
-                held.early.push((index, event));
-                self.held = Some(held);
-                Vec::new()
-            }
-            event => {
-                let started = (0, Event::Started(held.started));
-                let events = [started].into_iter().chain(held.early).chain(event);
-                events.map(|(index, event)| self.tell(index, event)).collect()
-            }
-        }
+    fn enqueue(&mut self, choice: usize, event: Event) {
+        let event = self.number(choice, event);
+        self.queue.push_back(event);
     }
 
-    fn tell(&mut self, index: u32, event: Event) -> pb::ChatEvent {
-        self.account.record_event(&event);
-        let sequence_number = self.next;
-        self.next += 1;
-        pb::ChatEvent {
-            id: self.account.id.clone(),
-            sequence_number,
-            choice_index: index,
-            event: Some(event),
-        }
+    fn number(&mut self, choice: usize, event: Event) -> pb::ChatEvent {
+        self.log.record_event(&event);
+        let sequence_number = self.next_sequence_number;
+        self.next_sequence_number += 1;
+        // The contract has the id in each event, and prost's strings cannot be shared.
+        let id = self.log.id.clone();
+        let choice_index = u32::try_from(choice).unwrap_or(u32::MAX);
+        pb::ChatEvent { id, sequence_number, choice_index, event: Some(event) }
     }
 
-    /// The last word.
-    fn end(&mut self) -> pb::ChatEvent {
-        self.account.complete(self.usage);
-        self.tell(0, Event::Completed(pb::Completed { usage: self.usage }))
+    fn end_choice(&mut self, usage: Option<pb::Usage>) {
+        self.open_choices -= 1;
+        self.usage = sum(self.usage, usage);
+        self.phase = Phase::Streaming;
     }
 }
 
-/// Whether an event may be followed by a failure that is still one of the call: where a call of a tool is demanded,
-/// also thoughts and what the agent does, because without the call there is no answer.
+/// Returns whether a failure after this event may still fail the call. Where a tool call is demanded, reasoning and
+/// items count as early, because the turn fails without the call.
 fn is_early(event: &Event, awaits_call: bool) -> bool {
     match event {
         Event::Notice(_) => true,
@@ -199,65 +277,9 @@ fn is_early(event: &Event, awaits_call: bool) -> bool {
     }
 }
 
-type Merged = Pin<Box<dyn Stream<Item = (u32, Result<ChoiceOutput, Error>)> + Send>>;
-
-fn merge(choices: Vec<Choice>) -> Merged {
-    let numbered = (0u32..)
-        .zip(choices)
-        .map(|(index, choice)| -> Merged { Box::pin(say(choice).map(move |said| (index, said))) });
-    let mut numbered: Vec<Merged> = numbered.collect();
-    // Nearly always there is one, which needs no merging.
-    match numbered.pop() {
-        Some(only) if numbered.is_empty() => only,
-        last => Box::pin(stream::select_all(numbered.into_iter().chain(last))),
-    }
-}
-
-/// One choice from its first event to its end.
-fn say(mut choice: Choice) -> impl Stream<Item = Result<ChoiceOutput, Error>> + Send {
-    try_stream! {
-        let mut cut = false;
-        loop {
-            let next = if cut {
-                Box::pin(timeout(LINGER, choice.events.next())).await.ok().flatten()
-            } else {
-                choice.events.next().await
-            };
-            let event = match next {
-                Some(Ok(event)) => event,
-                Some(Err(error)) if !cut => Err(error)?,
-                // Not the end of an answer: whoever waits for that one will say so.
-                None if !cut => return,
-                // The answer was whole before the turn failed, fell silent or went on: it stands.
-                Some(Err(_)) | None => {
-                    if let Some(event) = choice.answer.abandoned() {
-                        yield ChoiceOutput::Event(event);
-                    }
-                    yield ChoiceOutput::Over(None);
-                    return;
-                }
-            };
-            let step = choice.answer.push(event);
-            for event in step.events {
-                yield ChoiceOutput::Event(event);
-            }
-            match step.state {
-                ChoiceState::Open => {}
-                ChoiceState::Cut => cut = true,
-                ChoiceState::Over(usage) => {
-                    // Ended before the usage is told on: nobody needs the process any more.
-                    drop(choice.events);
-                    yield ChoiceOutput::Over(usage);
-                    return;
-                }
-            }
-        }
-    }
-}
-
-/// The sum of what all choices told; unknown as soon as one of them did not.
-fn sum(so_far: Option<pb::Usage>, told: Option<pb::Usage>) -> Option<pb::Usage> {
-    let (a, b) = (so_far?, told?);
+/// Returns the usage of all choices; absent as soon as one choice did not report its own.
+fn sum(total: Option<pb::Usage>, choice: Option<pb::Usage>) -> Option<pb::Usage> {
+    let (a, b) = (total?, choice?);
     Some(pb::Usage {
         input_tokens: a.input_tokens + b.input_tokens,
         cached_input_tokens: a.cached_input_tokens + b.cached_input_tokens,

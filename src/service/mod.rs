@@ -1,8 +1,9 @@
-//! The core: implements the generated `CodexService`. What must hold for both doors is here: validation, admission,
-//! deadline, cancellation, policy, the account of each turn.
+//! The core: implements the generated `CodexService` for both doors, with validation, admission, deadline,
+//! cancellation, policy and the log line of each request.
 
 mod admission;
 mod choice;
+mod choice_stream;
 mod collect;
 mod event_stream;
 mod models;
@@ -15,7 +16,6 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use futures_util::{StreamExt, stream};
 use tokio::time::timeout_at;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status};
@@ -23,10 +23,11 @@ use tonic::{Request, Response, Status};
 use self::{
     admission::{Admission, QueueTicket},
     choice::ChoiceBuilder,
-    event_stream::{Choice, EventStream, StartedRequest},
+    choice_stream::ChoiceStream,
+    event_stream::{EventStream, StartedRequest},
     output_filter::TextFilter,
     turn_log::TurnLog,
-    validate::{RequestPolicy, ValidatedRequest},
+    validate::RequestPolicy,
 };
 use super::{
     config::Config,
@@ -36,31 +37,31 @@ use super::{
     pb::{self, codex_service_server::CodexService},
 };
 
-/// The service behind both doors.
+/// The service behind both doors. Shared by them in an `Arc`.
 #[derive(Debug)]
 pub struct Service {
     engine: Arc<dyn Engine>,
-    rules: RequestPolicy,
+    policy: RequestPolicy,
     admission: Admission,
-    /// Turns that run at once, where the operator has said it.
+    /// The operator's limit of concurrent turns; without it the engine's own is used.
     max_running: Option<usize>,
     strip_answer_tags: bool,
     demo: bool,
-    /// Requests that are here.
-    present: TaskTracker,
-    /// Cancelled when the drain's patience is over.
-    stop: CancellationToken,
+    /// Counts the requests under way.
+    requests: TaskTracker,
+    /// Cancelled when the grace of the drain is over.
+    interrupt: CancellationToken,
     /// Cancelled when the drain begins.
     draining: CancellationToken,
 }
 
 impl Service {
-    /// A service over an engine.
+    /// Builds the service over an engine.
     pub fn new(config: &Config, engine: Arc<dyn Engine>) -> Self {
         let max_running = config.limits.max_concurrency;
         let running = max_running.unwrap_or_else(|| engine.usual_concurrency());
         let admission = Admission::new(running, config.limits.max_queue);
-        let rules = RequestPolicy {
+        let policy = RequestPolicy {
             models: config.models.clone(),
             limits: config.limits.clone(),
             sandbox: config.codex.sandbox,
@@ -69,95 +70,106 @@ impl Service {
         };
         Self {
             engine,
-            rules,
+            policy,
             admission,
             max_running,
             strip_answer_tags: config.codex.strip_answer_tags,
             demo: config.codex.scripted_upstream.is_some(),
-            present: TaskTracker::new(),
-            stop: CancellationToken::new(),
+            requests: TaskTracker::new(),
+            interrupt: CancellationToken::new(),
             draining: CancellationToken::new(),
         }
     }
 
-    /// The engine may be another one by now, and want another number of turns.
+    /// Follows the engine's concurrency, which changes with the installed CLI.
     fn resize(&self) {
         if self.max_running.is_none() {
             self.admission.resize(self.engine.usual_concurrency());
         }
     }
 
-    /// Says no to new requests from now on, those that wait for a slot included.
+    /// Refuses new requests from now on, and those that wait for a slot.
     pub fn begin_drain(&self) {
         self.draining.cancel();
         self.admission.close();
-        self.present.close();
+        self.requests.close();
     }
 
-    /// Waits for the turns that run, `grace` at most, then ends the rest; returns when nothing of them is left.
+    /// Waits for running turns up to `grace`, then interrupts the rest. Completes when no turn is left.
     pub async fn drain(&self, grace: Duration) {
         self.begin_drain();
-        if tokio::time::timeout(grace, self.present.wait()).await.is_err() {
-            tracing::warn!(turns = self.present.len(), "the time to drain is over: turns are interrupted");
+        if tokio::time::timeout(grace, self.requests.wait()).await.is_err() {
+            tracing::warn!(turns = self.requests.len(), "the drain grace is over; interrupting turns");
         }
-        self.stop.cancel();
+        self.interrupt.cancel();
         self.engine.drain().await;
     }
 
-    /// Checks, admits and starts a request; the stream of a request that could not start is an error of the call.
+    /// Validates, admits and starts a request. Fails as a call if its first turn cannot start.
     async fn start(&self, request: Request<pb::ChatRequest>) -> Result<EventStream, Error> {
         let (metadata, mut extensions, request) = request.into_parts();
         let context = extensions.remove().unwrap_or_else(RequestContext::in_process);
-        let presence = self.present.token();
+        let drain_token = self.requests.token();
         self.resize();
-        let parsed = self.rules.validate(request, self.admission.capacity())?;
-        self.engine.check(&parsed.turn)?;
-        let deadline =
-            Deadline::new(context.received_at, self.rules.limits.timeout, &metadata, parsed.timeout)?;
-        let mut account = TurnLog::new(chat_id(), parsed.turn.model.clone(), context, parsed.n);
-        account.metadata.clone_from(&parsed.metadata);
-        let begun = async {
-            let tickets = self.admission.enter(parsed.n)?;
+        let request = self.policy.validate(request, self.admission.capacity())?;
+        self.engine.check(&request.turn)?;
+        let limit = self.policy.limits.timeout;
+        let deadline = Deadline::new(context.received_at, limit, &metadata, request.timeout)?;
+        let mut log = TurnLog::new(chat_id(), request.turn.model.clone(), context, request.n);
+        log.metadata = request.metadata;
+        let choices = ChoiceRequest {
+            turn: request.turn,
+            stop: request.stop,
+            max_output_tokens: request.max_output_tokens,
+            deadline,
+        };
+        let start = async {
+            let tickets = self.admission.enter(request.n)?;
             let status = self.engine.status().await;
-            account.engine = status.kind;
+            log.engine = status.kind;
             if let Some(message) = status.trouble {
                 return Err(Error::EngineUnavailable { message });
             }
-            let choices = self.choices(&account.id, &parsed, tickets, deadline).await?;
-            account.record_slot();
+            let choices = self.start_choices(&log.id, choices, tickets).await?;
+            log.record_slot();
             Ok((choices, self.fingerprint(&status.version)))
         };
-        let begun = tokio::select! {
-            begun = begun => begun,
-            () = self.stop.cancelled() => Err(Error::Draining),
+        let started = tokio::select! {
+            started = start => started,
+            () = self.interrupt.cancelled() => Err(Error::Draining),
         };
-        let (choices, system_fingerprint) = begun.inspect_err(|error| account.fail(error))?;
+        let (choices, system_fingerprint) = started.inspect_err(|error| log.fail(error))?;
         let started = pb::Started {
             created_unix_seconds: unix_seconds(),
-            model: parsed.requested_model,
+            model: request.requested_model,
             system_fingerprint,
         };
-        Ok(StartedRequest { account, deadline, started, choices, stop: self.stop.clone(), presence }.run())
+        let interrupt = self.interrupt.clone();
+        Ok(StartedRequest { log, deadline, started, choices, interrupt, drain_token }.into_stream())
     }
 
-    /// The first choice has its slot and runs; the others take theirs as they come.
-    async fn choices(
+    /// Starts the first choice. The others wait for their slots while the stream is polled.
+    async fn start_choices(
         &self,
         id: &str,
-        parsed: &ValidatedRequest,
+        request: ChoiceRequest,
         tickets: Vec<QueueTicket>,
-        deadline: Deadline,
-    ) -> Result<Vec<Choice>, Error> {
-        let mut choices = Vec::new();
+    ) -> Result<Vec<ChoiceStream>, Error> {
+        let ChoiceRequest { mut turn, stop, max_output_tokens, deadline } = request;
+        turn.deadline = Some(deadline.at());
+        let count = tickets.len();
+        let mut choices = Vec::with_capacity(count);
         for (index, ticket) in tickets.into_iter().enumerate() {
-            let mut turn = parsed.turn.clone();
-            turn.id = if parsed.n == 1 { id.to_owned() } else { format!("{id}.{index}") };
-            turn.deadline = Some(deadline.at());
-            let opened = open(Arc::clone(&self.engine), turn, ticket, deadline);
-            let events = if index == 0 { opened.await? } else { later(opened, deadline) };
-            let events = if parsed.n == 1 { events } else { beside_others(events) };
-            let filter = TextFilter::new(self.strip_answer_tags, &parsed.stop, parsed.max_output_tokens);
-            choices.push(Choice { events, answer: ChoiceBuilder::new(&parsed.turn, filter) });
+            let filter = TextFilter::new(self.strip_answer_tags, &stop, max_output_tokens);
+            let builder = ChoiceBuilder::new(&turn, filter);
+            let is_last = index + 1 == count;
+            let mut turn = if is_last { std::mem::take(&mut turn) } else { turn.clone() };
+            turn.id = if count == 1 { id.to_owned() } else { format!("{id}.{index}") };
+            let start = start_turn(Arc::clone(&self.engine), turn, ticket, deadline);
+            choices.push(match index {
+                0 => ChoiceStream::running(start.await?, builder, count > 1),
+                _ => ChoiceStream::queued(start, deadline, builder),
+            });
         }
         Ok(choices)
     }
@@ -168,8 +180,16 @@ impl Service {
     }
 }
 
+/// The part of a validated request that its choices need.
+struct ChoiceRequest {
+    turn: Turn,
+    stop: Vec<String>,
+    max_output_tokens: Option<u32>,
+    deadline: Deadline,
+}
+
 /// Waits for a slot and starts the turn.
-async fn open(
+async fn start_turn(
     engine: Arc<dyn Engine>,
     turn: Turn,
     ticket: QueueTicket,
@@ -179,28 +199,6 @@ async fn open(
     timeout_at(deadline.at(), engine.run(turn, TurnGuard::new(permit)))
         .await
         .map_err(|_| deadline.exceeded())?
-}
-
-/// A turn that is opened when its events are first asked for.
-fn later(opened: impl Future<Output = Result<Events, Error>> + Send + 'static, deadline: Deadline) -> Events {
-    Box::pin(stream::once(opened).flat_map(move |opened| match opened {
-        Ok(events) => events,
-        // Another choice has run by now: who is told to come back later would run its agent again.
-        Err(Error::Overloaded { .. }) => Box::pin(stream::iter([Err(deadline.exceeded())])) as Events,
-        Err(error) => Box::pin(stream::iter([Err(error)])) as Events,
-    }))
-}
-
-/// The events of a turn that is not the only one of its request. The engine may find out late that it has no room, and
-/// the others run by then.
-fn beside_others(events: Events) -> Events {
-    let told = |error| {
-        if let Error::Overloaded { message, .. } = error {
-            return Error::TurnFailed { message: format!("another answer: {message}") };
-        }
-        error
-    };
-    Box::pin(events.map(move |event| event.map_err(told)))
 }
 
 fn chat_id() -> String {
@@ -230,7 +228,7 @@ impl CodexService for Service {
         _request: Request<pb::ListModelsRequest>,
     ) -> Result<Response<pb::ListModelsResponse>, Status> {
         let known = self.engine.models().await;
-        let models = models::list(&self.rules.models, &known, &self.engine.profiles());
+        let models = models::list(&self.policy.models, &known, &self.engine.profiles());
         Ok(Response::new(pb::ListModelsResponse { models }))
     }
 

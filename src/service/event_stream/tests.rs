@@ -4,39 +4,42 @@ use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 use tonic::metadata::MetadataMap;
 
+use futures_util::{StreamExt, TryStreamExt};
+
 use super::*;
 use crate::{
     context::RequestContext,
     engine::{Turn, TurnEvent},
     pb::FinishReason,
-    service::output_filter::TextFilter,
+    service::{choice::ChoiceBuilder, choice_stream::USAGE_GRACE, output_filter::TextFilter},
 };
 
 const LIMIT: Duration = Duration::from_secs(100);
 
-/// Where the turn of a request says what happens.
-type Mouth = mpsc::Sender<Result<TurnEvent, Error>>;
+/// Sends the events of a turn.
+type TurnSender = mpsc::Sender<Result<TurnEvent, Error>>;
 
-fn begun(limit: Duration, choices: usize) -> (Vec<Mouth>, EventStream, CancellationToken) {
-    let stop = CancellationToken::new();
+fn started(limit: Duration, choices: usize) -> (Vec<TurnSender>, EventStream, CancellationToken) {
+    let interrupt = CancellationToken::new();
     let turn = Turn::default();
-    let (mouths, choices) = (0..choices)
+    let has_siblings = choices > 1;
+    let (turns, choices) = (0..choices)
         .map(|_| {
-            let (mouth, events) = mpsc::channel(4);
+            let (sender, events) = mpsc::channel(4);
             let events = tokio_stream::wrappers::ReceiverStream::new(events);
-            let answer = ChoiceBuilder::new(&turn, TextFilter::new(false, &[], None));
-            (mouth, Choice { events: Box::pin(events), answer })
+            let builder = ChoiceBuilder::new(&turn, TextFilter::new(false, &[], None));
+            (sender, ChoiceStream::running(Box::pin(events), builder, has_siblings))
         })
         .unzip();
-    let running = StartedRequest {
-        account: TurnLog::new("id".into(), "m".into(), RequestContext::in_process(), 1),
+    let request = StartedRequest {
+        log: TurnLog::new("id".into(), "m".into(), RequestContext::in_process(), 1),
         deadline: Deadline::new(Instant::now(), limit, &MetadataMap::new(), None).unwrap(),
         started: pb::Started::default(),
         choices,
-        stop: stop.clone(),
-        presence: TaskTracker::new().token(),
+        interrupt: interrupt.clone(),
+        drain_token: TaskTracker::new().token(),
     };
-    (mouths, running.run(), stop)
+    (turns, request.into_stream(), interrupt)
 }
 
 fn retry() -> TurnEvent {
@@ -48,17 +51,17 @@ fn finished(tokens: u64) -> TurnEvent {
     TurnEvent::Finished { reason: FinishReason::Stop, usage }
 }
 
-async fn next(running: &mut EventStream) -> Event {
-    running.next().await.unwrap().unwrap().event.unwrap()
+async fn next(stream: &mut EventStream) -> Event {
+    stream.next().await.unwrap().unwrap().event.unwrap()
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_held_back_is_told_with_the_first_sign_of_the_model() {
-    let (mouths, mut running, _stop) = begun(LIMIT, 1);
+async fn event_stream_first_output_releases_the_delayed_head() {
+    let (turns, mut stream, _interrupt) = started(LIMIT, 1);
     for event in [retry(), TurnEvent::Text("a".into()), finished(1)] {
-        mouths[0].try_send(Ok(event)).unwrap();
+        turns[0].try_send(Ok(event)).unwrap();
     }
-    let events: Vec<_> = running.by_ref().try_collect().await.unwrap();
+    let events: Vec<_> = stream.by_ref().try_collect().await.unwrap();
     let numbers: Vec<_> = events.iter().map(|event| event.sequence_number).collect();
     assert_eq!(numbers, [0, 1, 2, 3, 4]);
     let events: Vec<_> = events.into_iter().filter_map(|event| event.event).collect();
@@ -78,64 +81,140 @@ async fn what_is_held_back_is_told_with_the_first_sign_of_the_model() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_held_back_for_ever_and_the_deadline_holds_behind_it() {
-    let (mouths, mut running, _stop) = begun(LIMIT, 1);
+async fn event_stream_head_delay_ends_and_the_deadline_follows() {
+    let (turns, mut stream, _interrupt) = started(LIMIT, 1);
     let start = Instant::now();
-    mouths[0].try_send(Ok(retry())).unwrap();
-    assert!(matches!(next(&mut running).await, Event::Started(_)));
-    assert_eq!(start.elapsed(), HELD_BACK);
-    assert!(matches!(next(&mut running).await, Event::Notice(_)));
-    mouths[0].try_send(Ok(TurnEvent::Text("a".into()))).unwrap();
-    assert!(matches!(next(&mut running).await, Event::TextDelta(_)));
-    let status = running.next().await.unwrap().unwrap_err();
+    turns[0].try_send(Ok(retry())).unwrap();
+    assert!(matches!(next(&mut stream).await, Event::Started(_)));
+    assert_eq!(start.elapsed(), HEAD_DELAY);
+    assert!(matches!(next(&mut stream).await, Event::Notice(_)));
+    turns[0].try_send(Ok(TurnEvent::Text("a".into()))).unwrap();
+    assert!(matches!(next(&mut stream).await, Event::TextDelta(_)));
+    let status = stream.next().await.unwrap().unwrap_err();
     assert_eq!((status.code(), start.elapsed()), (tonic::Code::DeadlineExceeded, LIMIT));
-    assert!(running.next().await.is_none());
+    assert!(stream.next().await.is_none());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deadline_before_that_is_an_error_of_the_call() {
-    let (mouths, mut running, _stop) = begun(HELD_BACK / 2, 1);
-    mouths[0].try_send(Ok(retry())).unwrap();
+async fn event_stream_deadline_before_the_head_fails_the_call() {
+    let (turns, mut stream, _interrupt) = started(HEAD_DELAY / 2, 1);
+    turns[0].try_send(Ok(retry())).unwrap();
     let start = Instant::now();
-    let status = running.next().await.unwrap().unwrap_err();
-    assert_eq!((status.code(), start.elapsed()), (tonic::Code::DeadlineExceeded, HELD_BACK / 2));
+    let status = stream.next().await.unwrap().unwrap_err();
+    assert_eq!((status.code(), start.elapsed()), (tonic::Code::DeadlineExceeded, HEAD_DELAY / 2));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_before_the_first_sign_is_one_of_the_call_and_later_ends_the_stream() {
+async fn event_stream_failure_before_the_head_fails_the_call_and_later_ends_the_stream() {
     let failure = || Err(Error::TurnFailed { message: "x".into() });
-    let (mouths, mut running, _stop) = begun(LIMIT, 1);
-    mouths[0].try_send(Ok(retry())).unwrap();
-    mouths[0].try_send(failure()).unwrap();
-    assert!(running.next().await.unwrap().is_err() && running.next().await.is_none());
+    let (turns, mut stream, _interrupt) = started(LIMIT, 1);
+    turns[0].try_send(Ok(retry())).unwrap();
+    turns[0].try_send(failure()).unwrap();
+    assert!(stream.next().await.unwrap().is_err() && stream.next().await.is_none());
 
-    let (mouths, mut running, _stop) = begun(LIMIT, 1);
-    mouths[0].try_send(Ok(TurnEvent::Text("a".into()))).unwrap();
-    mouths[0].try_send(failure()).unwrap();
-    assert!(matches!(next(&mut running).await, Event::Started(_)));
-    assert!(matches!(next(&mut running).await, Event::TextDelta(_)));
-    assert!(running.next().await.unwrap().is_err() && running.next().await.is_none());
+    let (turns, mut stream, _interrupt) = started(LIMIT, 1);
+    turns[0].try_send(Ok(TurnEvent::Text("a".into()))).unwrap();
+    turns[0].try_send(failure()).unwrap();
+    assert!(matches!(next(&mut stream).await, Event::Started(_)));
+    assert!(matches!(next(&mut stream).await, Event::TextDelta(_)));
+    assert!(stream.next().await.unwrap().is_err() && stream.next().await.is_none());
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_end_of_patience_wins_over_what_is_said() {
-    let (mouths, mut running, stop) = begun(LIMIT, 1);
-    mouths[0].try_send(Ok(TurnEvent::Text("a".into()))).unwrap();
-    stop.cancel();
-    let status = running.next().await.unwrap().unwrap_err();
+async fn event_stream_interrupt_takes_precedence_over_ready_events() {
+    let (turns, mut stream, interrupt) = started(LIMIT, 1);
+    turns[0].try_send(Ok(TurnEvent::Text("a".into()))).unwrap();
+    interrupt.cancel();
+    let status = stream.next().await.unwrap().unwrap_err();
     assert_eq!(status.code(), tonic::Code::Unavailable);
 }
 
 #[tokio::test(start_paused = true)]
-async fn choices_are_told_as_they_come_and_their_usage_is_added() {
-    let (mouths, mut running, _stop) = begun(LIMIT, 2);
-    mouths[1].try_send(Ok(TurnEvent::Text("b".into()))).unwrap();
-    assert!(matches!(next(&mut running).await, Event::Started(_)));
-    let event = running.next().await.unwrap().unwrap();
+async fn event_stream_of_two_choices_keeps_arrival_order_and_adds_usage() {
+    let (turns, mut stream, _interrupt) = started(LIMIT, 2);
+    turns[1].try_send(Ok(TurnEvent::Text("b".into()))).unwrap();
+    assert!(matches!(next(&mut stream).await, Event::Started(_)));
+    let event = stream.next().await.unwrap().unwrap();
     assert_eq!((event.choice_index, event.sequence_number), (1, 1));
-    mouths[0].try_send(Ok(finished(2))).unwrap();
-    mouths[1].try_send(Ok(finished(3))).unwrap();
-    let rest: Vec<_> = running.try_collect().await.unwrap();
+    turns[0].try_send(Ok(finished(2))).unwrap();
+    turns[1].try_send(Ok(finished(3))).unwrap();
+    let rest: Vec<_> = stream.try_collect().await.unwrap();
     let Some(Event::Completed(completed)) = &rest.last().unwrap().event else { panic!("{rest:?}") };
     assert_eq!((rest.len(), completed.usage.unwrap().output_tokens), (3, 5));
+}
+
+/// A choice whose answer ends at the stop text `X`.
+fn truncating(events: mpsc::Receiver<Result<TurnEvent, Error>>) -> StartedRequest {
+    let builder = ChoiceBuilder::new(&Turn::default(), TextFilter::new(false, &["X".into()], None));
+    let events = tokio_stream::wrappers::ReceiverStream::new(events);
+    StartedRequest {
+        log: TurnLog::new("id".into(), "m".into(), RequestContext::in_process(), 1),
+        deadline: Deadline::new(Instant::now(), LIMIT, &MetadataMap::new(), None).unwrap(),
+        started: pb::Started::default(),
+        choices: vec![ChoiceStream::running(Box::pin(events), builder, false)],
+        interrupt: CancellationToken::new(),
+        drain_token: TaskTracker::new().token(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn event_stream_truncated_answer_waits_for_the_usage_up_to_the_grace() {
+    let (sender, events) = mpsc::channel(4);
+    let stream = truncating(events).into_stream();
+    let start = Instant::now();
+    sender.try_send(Ok(TurnEvent::Text("aX".into()))).unwrap();
+    let events: Vec<_> = stream.try_collect().await.unwrap();
+    assert_eq!((events.len(), start.elapsed()), (4, USAGE_GRACE));
+    assert_eq!(events.last().unwrap().event, Some(Event::Completed(pb::Completed { usage: None })));
+    assert!(sender.is_closed());
+
+    let (sender, events) = mpsc::channel(4);
+    let stream = truncating(events).into_stream();
+    sender.try_send(Ok(TurnEvent::Text("aX".into()))).unwrap();
+    sender.try_send(Ok(finished(3))).unwrap();
+    let events: Vec<_> = stream.try_collect().await.unwrap();
+    let Some(Event::Completed(completed)) = &events.last().unwrap().event else { panic!("{events:?}") };
+    assert_eq!(completed.usage.unwrap().output_tokens, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn event_stream_last_item_drops_the_turns_before_the_stream_is_dropped() {
+    let (turns, mut stream, interrupt) = started(LIMIT, 2);
+    turns[0].try_send(Ok(TurnEvent::Text("a".into()))).unwrap();
+    assert!(matches!(next(&mut stream).await, Event::Started(_)));
+    assert!(matches!(next(&mut stream).await, Event::TextDelta(_)));
+    interrupt.cancel();
+    assert!(stream.next().await.unwrap().is_err());
+    assert!(turns.iter().all(mpsc::Sender::is_closed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn event_stream_ready_choice_does_not_starve_the_other() {
+    let (turns, mut stream, _interrupt) = started(LIMIT, 2);
+    for _ in 0..4 {
+        turns[0].try_send(Ok(TurnEvent::Text("a".into()))).unwrap();
+    }
+    turns[1].try_send(Ok(TurnEvent::Text("b".into()))).unwrap();
+    let mut order = Vec::new();
+    for _ in 0..4 {
+        order.push(stream.next().await.unwrap().unwrap().choice_index);
+    }
+    assert_eq!(order, [0, 0, 1, 0]);
+}
+
+#[tokio::test]
+async fn event_stream_with_endless_events_yields_to_other_tasks() {
+    let events = futures_util::stream::repeat_with(|| Ok(TurnEvent::Text("a".into())));
+    let (_, unused) = mpsc::channel(1);
+    let mut request = truncating(unused);
+    let builder = ChoiceBuilder::new(&Turn::default(), TextFilter::new(false, &[], None));
+    request.choices = vec![ChoiceStream::running(Box::pin(events), builder, false)];
+    let mut stream = request.into_stream();
+    let other = async { "other" };
+    let endless = async { while stream.next().await.is_some() {} };
+    tokio::select! {
+        biased;
+        () = endless => panic!("the stream has no end"),
+        name = other => assert_eq!(name, "other"),
+    }
 }
