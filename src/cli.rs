@@ -44,7 +44,7 @@ where
             turn: sub.get_flag("turn"),
             flags: flags(&[&matches, sub]),
         },
-        Some(("contain", sub)) => Command::Supervise(contained(sub)),
+        Some(("supervise", sub)) => Command::Supervise(supervisor_args(sub)),
         Some((_, sub)) => Command::Serve {
             demo: sub.get_flag("demo") || matches.get_flag("demo"),
             flags: flags(&[&matches, sub]),
@@ -82,7 +82,7 @@ pub fn command() -> clap::Command {
                 .arg(switch("json", "Print the findings as JSON"))
                 .arg(switch("turn", "Run a real turn too: this asks the model and costs tokens")),
         )
-        .subcommand(contain())
+        .subcommand(supervise_command())
 }
 
 fn with_settings(command: clap::Command) -> clap::Command {
@@ -112,10 +112,10 @@ fn flags(matches: &[&ArgMatches]) -> BTreeMap<String, String> {
     SETTINGS.iter().filter_map(|setting| given(&setting)).collect()
 }
 
-fn contain() -> clap::Command {
-    clap::Command::new("contain")
+fn supervise_command() -> clap::Command {
+    clap::Command::new("supervise")
         .hide(true)
-        .about("Run a command and end everything that it leaves behind (used by codex-api itself)")
+        .about("Run a command and kill its descendants at its end (internal)")
         .arg(Arg::new("parent").long("parent").required(true).value_parser(value_parser!(u32)))
         .arg(Arg::new("grace-ms").long("grace-ms").required(true).value_parser(value_parser!(u64)))
         .arg(Arg::new("remove").long("remove").action(ArgAction::Append).value_parser(value_parser!(PathBuf)))
@@ -124,7 +124,7 @@ fn contain() -> clap::Command {
         )
 }
 
-fn contained(matches: &ArgMatches) -> SupervisorArgs {
+fn supervisor_args(matches: &ArgMatches) -> SupervisorArgs {
     SupervisorArgs {
         parent: matches.get_one("parent").copied().unwrap_or_default(),
         grace: Duration::from_millis(matches.get_one("grace-ms").copied().unwrap_or_default()),
@@ -162,12 +162,12 @@ mod tests {
 
     #[test]
     fn what_is_contained_comes_after_two_dashes() {
-        let Command::Supervise(contained) =
-            order("codex-api contain --parent=7 --grace-ms=5 -- codex --json -x")
+        let Command::Supervise(args) =
+            order("codex-api supervise --parent=7 --grace-ms=5 -- codex --json -x")
         else {
-            panic!("contain");
+            panic!("supervise");
         };
-        assert_eq!((contained.parent, contained.grace), (7, Duration::from_millis(5)));
-        assert_eq!(contained.command, ["codex", "--json", "-x"]);
+        assert_eq!((args.parent, args.grace), (7, Duration::from_millis(5)));
+        assert_eq!(args.command, ["codex", "--json", "-x"]);
     }
 }

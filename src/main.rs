@@ -1,5 +1,4 @@
-//! Parses the command line, runs one command, maps the outcome to an exit code: 0, 1 (failed), 64 (usage or
-//! configuration).
+//! Parses the command line and runs one command. Exit codes: 0, 1 (failure), 64 (usage or configuration).
 
 use std::{collections::BTreeMap, io::Write, process::ExitCode};
 
@@ -7,12 +6,11 @@ use codex_api::{
     cli::{self, Command},
     config::{Config, Sources},
     doctor,
-    engine::process::supervisor,
+    engine::process::{platform, supervisor},
     server::{Options, Server, StartError},
     shutdown::{Shutdown, Signals},
     telemetry,
 };
-use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 /// `EX_USAGE` of sysexits.
 const USAGE: u8 = 64;
@@ -23,11 +21,11 @@ fn main() -> ExitCode {
         Ok(Command::Doctor { json, turn, flags }) => with_config(flags, |config| {
             run(config.doors.threads, doctor::run(config, doctor::Request { json, turn }))
         }),
-        // Before any thread is started: the kernel ties its life to the one thread it has.
-        Ok(Command::Supervise(contained)) => supervisor::run(&contained),
+        // Before any thread starts: the parent-death signal is tied to the calling thread.
+        Ok(Command::Supervise(args)) => supervisor::run(&args),
         Err(error) => {
             let usage = error.use_stderr();
-            // If it cannot be printed, nobody is there to be told.
+            // A failed write to stderr cannot be reported.
             drop(error.print());
             ExitCode::from(if usage { USAGE } else { 0 })
         }
@@ -45,10 +43,10 @@ fn with_config(flags: BTreeMap<String, String>, then: impl FnOnce(Config) -> Exi
 }
 
 fn serve(config: Config, demo: bool) -> ExitCode {
-    // Commands of the agent run as our user: the kernel keeps our environment and memory from them, as long as that
-    // user is not root.
-    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
-        tracing::warn!(%error, "this process can be looked into by others of its user");
+    // Commands of the agent run as the same user. This keeps the server's environment and memory from them, unless that
+    // user is root.
+    if let Err(error) = platform::disable_introspection() {
+        tracing::warn!(%error, "could not disable core dumps and ptrace");
     }
     for warning in &config.warnings {
         tracing::warn!("{warning}");
@@ -58,11 +56,12 @@ fn serve(config: Config, demo: bool) -> ExitCode {
             Ok(signals) => signals,
             Err(error) => return complain(&error.to_string(), 1),
         };
-        let app = match Server::start(config, Options { demo, foster: true, ..Options::default() }).await {
-            Ok(app) => app,
-            Err(error @ StartError::Engine(_)) => return complain(&error.to_string(), USAGE),
-            Err(error) => return complain(&error.to_string(), 1),
-        };
+        let app =
+            match Server::start(config, Options { demo, reap_orphans: true, ..Options::default() }).await {
+                Ok(app) => app,
+                Err(error @ StartError::Engine(_)) => return complain(&error.to_string(), USAGE),
+                Err(error) => return complain(&error.to_string(), 1),
+            };
         let shutdown = Shutdown::default();
         tokio::select! {
             outcome = app.run(shutdown.clone()) => match outcome {

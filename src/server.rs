@@ -1,5 +1,5 @@
-//! The composition root: configuration → engine, service, doors, listeners → a server that runs until it is told to
-//! stop, and stops in order.
+//! The composition root: builds engine, service, doors and listeners from the configuration, runs the server, and drains it
+//! in order.
 
 use std::{
     fs::Permissions, io, net::SocketAddr, os::unix::fs::PermissionsExt, path::PathBuf, sync::Arc,
@@ -17,7 +17,11 @@ use super::{
     auth::Authenticator,
     config::{Config, ScriptedUpstream},
     demo::Upstream,
-    engine::{self, cli::environment, process::Launcher},
+    engine::{
+        cli::environment,
+        process::{Launcher, platform},
+        selector,
+    },
     error::Error,
     grpc::{self, Health},
     http,
@@ -28,16 +32,13 @@ use super::{
     transport::{access_log, catch_panic},
 };
 
-/// Our own executable, also after it was replaced on disk.
-pub(crate) const OURSELVES: &str = "/proc/self/exe";
-
-/// How often a server that is not healthy, or may no longer be, looks again.
+/// Pause between two updates of the gRPC health service.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Time for the last bytes of finished answers to reach their readers, when the server stops.
-const FLUSH: Duration = Duration::from_secs(2);
+/// Time for the last bytes of completed responses to reach the clients at the end of the drain.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A server whose listeners are open.
+/// A server with open listeners.
 #[derive(Debug)]
 pub struct Server {
     config: Config,
@@ -47,51 +48,50 @@ pub struct Server {
     demo: Option<Demo>,
 }
 
-/// What the scripted upstream needs to live.
+/// The scripted upstream with the home of the CLI.
 #[derive(Debug)]
 struct Demo {
     upstream: Upstream,
     _home: TempDir,
 }
 
-/// How an [`Server`] differs from the usual.
+/// Options of a [`Server`] besides the configuration.
 #[derive(Debug, Default)]
 pub struct Options {
-    /// Answers come from the scripted upstream.
+    /// Answer from the scripted upstream.
     pub demo: bool,
-    /// This process has no children of its own but those of turns: orphans among them are adopted and ended.
-    pub foster: bool,
-    /// The `codex-api` executable that contains children; our own if absent.
-    pub containment: Option<PathBuf>,
+    /// Reap orphans of killed supervisors. Only for a process whose children all belong to turns.
+    pub reap_orphans: bool,
+    /// The `codex-api` executable that supervises children. `None` selects this executable.
+    pub supervisor: Option<PathBuf>,
 }
 
 /// Why a server cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// An address cannot be listened on.
+    /// A listener cannot be opened.
     #[error("cannot listen on {address}: {cause}")]
     Listen {
-        /// Which.
+        /// The address.
         address: SocketAddr,
-        /// Why not.
+        /// The cause.
         cause: io::Error,
     },
-    /// Something that must be there cannot be made.
+    /// A required resource cannot be created.
     #[error("{what}: {cause}")]
     Prepare {
-        /// What.
+        /// The resource.
         what: &'static str,
-        /// Why not.
+        /// The cause.
         cause: io::Error,
     },
-    /// The configuration asks for what the installed CLI does not do.
+    /// The configuration requires an engine that the installed CLI does not support.
     #[error("{0}")]
-    Engine(#[from] engine::ChoiceError),
+    Engine(#[from] selector::ChoiceError),
 }
 
 impl Server {
-    /// Opens the listeners and looks at the CLI. A CLI that is missing is no reason not to start: health tells
-    /// it, until it is there.
+    /// Opens the listeners and probes the CLI. A missing CLI is no error: health reports it until a CLI is installed.
     pub async fn start(mut config: Config, options: Options) -> Result<Self, StartError> {
         let demo = if options.demo { Some(Demo::start(&mut config).await?) } else { None };
         let prepare = |what| move |cause| StartError::Prepare { what, cause };
@@ -99,12 +99,12 @@ impl Server {
         let shared = bind(config.doors.listen)?;
         let grpc_only = config.doors.grpc_listen.map(bind).transpose()?;
 
-        let containment = options.containment.unwrap_or_else(|| PathBuf::from(OURSELVES));
-        let mut launcher = Launcher::new(containment, config.codex.cancel_grace);
-        if options.foster {
-            launcher = launcher.fostering().map_err(prepare("the adoption of orphans"))?;
+        let supervisor = options.supervisor.unwrap_or_else(platform::own_executable);
+        let mut launcher = Launcher::new(supervisor, config.codex.cancel_grace);
+        if options.reap_orphans {
+            launcher = launcher.with_orphan_reaper().map_err(prepare("orphan reaper"))?;
         }
-        let engine = engine::choose(&config, launcher).await?;
+        let engine = selector::choose(&config, launcher).await?;
         let status = engine.status().await;
         let service = Arc::new(Service::new(&config, engine));
         tracing::info!(
@@ -118,12 +118,12 @@ impl Server {
         Ok(Self { config, service, shared, grpc_only, demo })
     }
 
-    /// Where both doors listen; the HTTP door only, if gRPC has an address of its own.
+    /// Returns the address of both doors, or of the HTTP door only if gRPC has an address of its own.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.shared.local_addr()
     }
 
-    /// Where gRPC listens.
+    /// Returns the address of the gRPC door.
     pub fn grpc_address(&self) -> io::Result<SocketAddr> {
         self.grpc_only.as_ref().unwrap_or(&self.shared).local_addr()
     }
@@ -166,7 +166,7 @@ impl Server {
                 _ = &mut serving => stopping.await,
                 () = &mut stopping => {
                     // Connections whose answers are out close by themselves; a health watch or half a header does not.
-                    if tokio::time::timeout(FLUSH, &mut serving).await.is_err() {
+                    if tokio::time::timeout(FLUSH_TIMEOUT, &mut serving).await.is_err() {
                         kill.cancel();
                         serving.await;
                     }
@@ -183,12 +183,12 @@ impl Server {
 impl Demo {
     async fn start(config: &mut Config) -> Result<Self, StartError> {
         let prepare = |what| move |cause| StartError::Prepare { what, cause };
-        let upstream = Upstream::start().await.map_err(prepare("the scripted upstream"))?;
+        let upstream = Upstream::start().await.map_err(prepare("scripted upstream"))?;
         let home = tempfile::Builder::new()
             .prefix("codex-api-demo-")
             .permissions(Permissions::from_mode(0o700))
             .tempdir_in(&config.codex.scratch);
-        let home = home.map_err(prepare("a folder for the demo"))?;
+        let home = home.map_err(prepare("folder for the demo"))?;
         config.codex.scripted_upstream =
             Some(ScriptedUpstream { base_url: upstream.base_url(), codex_home: home.path().to_owned() });
         tracing::warn!("demo: the Codex CLI runs against a scripted upstream; no model answers");

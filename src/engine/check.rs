@@ -1,49 +1,49 @@
-//! Findings of `codex-api doctor`.
+//! Results of the checks of `codex-api doctor`.
 
-/// One finding of `codex-api doctor`.
+/// The result of one check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
-    /// What was looked at.
+    /// The checked part, such as `login`.
     pub name: &'static str,
-    /// What came out.
-    pub outcome: Outcome,
-    /// What was found.
-    pub says: String,
-    /// What to do about it; empty if nothing.
+    /// How serious the finding is.
+    pub severity: Severity,
+    /// The finding, for a person.
+    pub finding: String,
+    /// What the operator should do. Empty if nothing.
     pub remedy: &'static str,
 }
 
-/// What came out of a check.
+/// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// As it should be.
+pub enum Severity {
+    /// The check passed.
     Good,
-    /// Works, but worth knowing.
+    /// Turns run, with a limitation.
     Odd,
-    /// Turns will fail.
+    /// Turns fail.
     Bad,
 }
 
 impl Check {
-    /// As it should be.
-    pub fn good(name: &'static str, says: String) -> Self {
-        Self { name, outcome: Outcome::Good, says, remedy: "" }
+    /// Returns a passed check.
+    pub fn good(name: &'static str, finding: String) -> Self {
+        Self { name, severity: Severity::Good, finding, remedy: "" }
     }
 
-    /// Works, but worth knowing.
-    pub fn odd(name: &'static str, says: String, remedy: &'static str) -> Self {
-        Self { name, outcome: Outcome::Odd, says, remedy }
+    /// Returns a warning.
+    pub fn odd(name: &'static str, finding: String, remedy: &'static str) -> Self {
+        Self { name, severity: Severity::Odd, finding, remedy }
     }
 
-    /// Turns will fail.
-    pub fn bad(name: &'static str, says: String, remedy: &'static str) -> Self {
-        Self { name, outcome: Outcome::Bad, says, remedy }
+    /// Returns a failed check.
+    pub fn bad(name: &'static str, finding: String, remedy: &'static str) -> Self {
+        Self { name, severity: Severity::Bad, finding, remedy }
     }
 
-    /// Makes a failure something worth knowing.
+    /// Turns a failure into a warning.
     pub(crate) fn soften(&mut self) {
-        if self.outcome == Outcome::Bad {
-            self.outcome = Outcome::Odd;
+        if self.severity == Severity::Bad {
+            self.severity = Severity::Odd;
         }
     }
 }

@@ -1,17 +1,17 @@
-//! Images of a conversation: their format, told by content.
+//! Images of a conversation, with their format detected by content.
 
 use bytes::Bytes;
 
-/// A picture.
+/// An image.
 #[derive(Debug, Clone)]
 pub struct Image {
     /// The file's bytes.
     pub data: Bytes,
-    /// What they are.
+    /// The format of `data`.
     pub kind: ImageKind,
 }
 
-/// Formats of pictures that Codex takes.
+/// Image formats that Codex supports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ImageKind {
     /// image/png
@@ -25,14 +25,14 @@ pub enum ImageKind {
 }
 
 impl ImageKind {
-    /// Tells the format by content. A file that is cut short has none: Codex would leave it out in silence.
-    pub fn of(data: &[u8]) -> Option<Self> {
+    /// Detects the format by content. Returns `None` for a truncated file, which Codex would drop silently.
+    pub fn detect(data: &[u8]) -> Option<Self> {
         imagesize::blob_size(data).ok()?;
-        Self::of_head(data).filter(|kind| kind.is_whole(data))
+        Self::detect_header(data).filter(|kind| kind.is_complete(data))
     }
 
-    fn of_head(data: &[u8]) -> Option<Self> {
-        // The list is an allow list: whatever else the library may know stays refused.
+    fn detect_header(data: &[u8]) -> Option<Self> {
+        // An allow list: other formats of the library stay refused.
         match imagesize::image_type(data) {
             Ok(imagesize::ImageType::Png) => Some(Self::Png),
             Ok(imagesize::ImageType::Jpeg) => Some(Self::Jpeg),
@@ -42,21 +42,21 @@ impl ImageKind {
         }
     }
 
-    /// Whether the file has the end that its format wants; anything may follow it.
-    fn is_whole(self, data: &[u8]) -> bool {
-        let holds = |end: &[u8]| data.windows(end.len()).rev().any(|window| window == end);
+    /// Returns `true` if the file contains the end marker of its format. Any bytes may follow it.
+    fn is_complete(self, data: &[u8]) -> bool {
+        let contains = |end: &[u8]| data.windows(end.len()).rev().any(|window| window == end);
         match self {
-            Self::Png => holds(b"IEND\xaeB`\x82"),
-            Self::Jpeg => holds(b"\xff\xd9"),
-            Self::Gif => holds(b"\x00\x3b"),
+            Self::Png => contains(b"IEND\xaeB`\x82"),
+            Self::Jpeg => contains(b"\xff\xd9"),
+            Self::Gif => contains(b"\x00\x3b"),
             Self::Webp => {
-                let told = data.get(4..8).and_then(|bytes| bytes.try_into().ok()).map(u32::from_le_bytes);
-                told.and_then(|told| usize::try_from(told).ok()).is_some_and(|told| told + 8 <= data.len())
+                let size = data.get(4..8).and_then(|bytes| bytes.try_into().ok()).map(u32::from_le_bytes);
+                size.and_then(|size| usize::try_from(size).ok()).is_some_and(|size| size + 8 <= data.len())
             }
         }
     }
 
-    /// The file extension.
+    /// Returns the file extension.
     pub fn extension(self) -> &'static str {
         match self {
             Self::Png => "png",

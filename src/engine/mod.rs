@@ -1,23 +1,23 @@
-//! How a turn is executed: the trait that the core calls, and what it gives and gets.
-//! Engines speak the contract's own events; they know neither the service nor the doors.
+//! Executes turns: the [`Engine`] trait, its input ([`Turn`]) and its output ([`TurnEvent`]). Engines know neither the
+//! service nor the doors.
 
 mod app_server;
 mod check;
 pub(crate) mod cli;
 pub mod exec;
 mod image;
+mod notice;
 pub mod process;
-mod selector;
+pub mod selector;
 mod tool;
 mod turn;
 
-pub use check::{Check, Outcome};
+pub use check::{Check, Severity};
 pub use image::{Image, ImageKind};
-pub use selector::{ChoiceError, choose, examine};
 pub use tool::{Parameters, ResponseSchema, Tool};
 pub(crate) use turn::THOUGHT_BREAK;
 pub use turn::{
-    Events, Format, LONGEST_CALL_ID, Message, Part, Role, ToolChoice, Turn, TurnEvent, TurnGuard,
+    Events, Format, MAX_CALL_ID_BYTES, Message, Part, Role, ToolChoice, Turn, TurnEvent, TurnGuard,
 };
 
 use std::fmt;
@@ -27,37 +27,37 @@ use crate::{config::Profile, error::Error, pb};
 /// Executes turns.
 #[tonic::async_trait]
 pub trait Engine: fmt::Debug + Send + Sync + 'static {
-    /// Starts a turn. Dropping the returned events cancels it; `slot` is dropped when the last of its work is gone.
+    /// Starts a turn and returns its events. The stream ends with exactly one [`TurnEvent::Finished`] or one error.
     ///
-    /// The stream ends with exactly one [`Event::Finished`](TurnEvent::Finished) or one error.
-    async fn run(&self, turn: Turn, slot: TurnGuard) -> Result<Events, Error>;
+    /// Dropping the stream cancels the turn. The engine drops `guard` when the last process and file of the turn is gone.
+    async fn run(&self, turn: Turn, guard: TurnGuard) -> Result<Events, Error>;
 
-    /// Whether a turn can run now. Cheap: a good answer is remembered, a bad one is checked again.
+    /// Returns whether a turn can run now. A success is cached, a failure is checked again.
     async fn status(&self) -> EngineStatus;
 
-    /// Turns that it runs well at once; may change with the installed CLI.
+    /// Returns the recommended number of concurrent turns. It may change with the installed CLI.
     fn usual_concurrency(&self) -> usize;
 
-    /// Refuses what this engine cannot do, before the turn is admitted.
+    /// Refuses a turn that this engine does not support. Called before admission, so it neither blocks nor computes much.
     fn check(&self, turn: &Turn) -> Result<(), Error>;
 
-    /// The models that the CLI knows, the usual one first; none where it cannot be asked.
+    /// Returns the models that the CLI lists, its default first. Empty if the CLI cannot list models.
     async fn models(&self) -> Vec<pb::Model>;
 
-    /// Profiles that a request may ask for. Told at once, by what is known of the CLI.
+    /// Returns the profiles that a request may select.
     fn profiles(&self) -> Vec<Profile>;
 
-    /// Ends what is left of all turns, read or not, and waits until nothing of them is alive.
+    /// Stops all turns and completes when no process is left.
     async fn drain(&self);
 }
 
 /// Whether an engine can run a turn.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineStatus {
-    /// `exec` or `app-server`; `auto` while nothing can be chosen.
+    /// `exec` or `app-server`; `auto` while no engine is selected.
     pub kind: &'static str,
-    /// Version of the CLI, empty when it could not be asked.
+    /// Version of the CLI. Empty if no CLI could be probed.
     pub version: String,
-    /// Why no turn can run, and what to do about it.
+    /// Why no turn can run, with the remedy. `None` if turns can run.
     pub trouble: Option<String>,
 }

@@ -1,7 +1,8 @@
-//! The engine that the installed CLI can be trusted with: chosen as soon as there is one, and again when it is another
-//! one. Installing or updating the CLI needs no restart.
+//! Selects the engine that the installed CLI supports. A background task probes again while the preferred engine is not
+//! available, so that installing or updating the CLI needs no restart.
 
 use std::{
+    fmt,
     sync::{Arc, PoisonError, RwLock},
     time::{Duration, Instant},
 };
@@ -12,7 +13,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     Check, Engine, EngineStatus, Events, Turn, TurnGuard,
     app_server::AppServer,
-    cli::{probe, probe::BinaryId, provider},
+    cli::{
+        probe::{self, BinaryId, ProbeError},
+        provider::{self, MissingKey},
+    },
     exec::Exec,
     process::Launcher,
 };
@@ -22,29 +26,29 @@ use crate::{
     pb,
 };
 
-/// How often it is looked whether there is something to choose.
-const ROUND: Duration = Duration::from_secs(2);
+/// Pause between two looks at the installed program.
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
-/// After how long an app-server that could not be used is tried again, though the CLI is the same: the machine may only
-/// have been too busy.
-const SECOND_CHANCE: Duration = Duration::from_secs(300);
+/// Time after which an unusable app-server is probed again although the program has not changed. The machine may have been
+/// too busy to start a worker in time.
+const REPROBE_INTERVAL: Duration = Duration::from_secs(300);
 
-/// The configuration asks for what the installed CLI does not do.
-#[derive(Debug, Clone, thiserror::Error)]
+/// The configuration requires an engine that the installed CLI does not support.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct ChoiceError(pub(super) String);
+pub struct ChoiceError(String);
 
-/// What the doctor asks of the engines.
+/// Returns the checks of `codex-api doctor` for the configured engines.
 pub async fn examine(config: &Config, launcher: &Launcher) -> Vec<Check> {
     let codex = &config.codex;
     let exec = Exec::new(codex.clone(), config.log.clone(), launcher.clone());
     let mut checks = exec.examine().await;
-    if let Ok(installed) = probe::look(codex, launcher).await
+    if let Ok(installed) = probe::run(codex, launcher).await
         && codex.engine != EngineChoice::Exec
     {
         let mut found = AppServer::examine(config, launcher, &installed).await;
-        if may_be_exec(codex) {
-            // There is another engine: what this one lacks is worth knowing, but turns do not fail.
+        if Requirement::new(codex) == Requirement::Any {
+            // Turns run by exec, so a limitation of the app-server is a warning.
             for check in &mut found {
                 check.soften();
             }
@@ -54,13 +58,13 @@ pub async fn examine(config: &Config, launcher: &Launcher) -> Vec<Check> {
     checks
 }
 
-/// Looks at the CLI and chooses. A CLI that is missing is no error: it is looked for again, and health tells why no turn
-/// can run.
+/// Probes the CLI and returns an engine. A missing CLI is no error: the engine reports it in its status until a CLI is
+/// installed.
 pub async fn choose(config: &Config, launcher: Launcher) -> Result<Arc<dyn Engine>, ChoiceError> {
     let codex = &config.codex;
     match codex.engine {
-        EngineChoice::Exec => match probe::look(codex, &launcher).await {
-            Err(trouble) if is_misconfigured(&trouble) => Err(ChoiceError(trouble)),
+        EngineChoice::Exec => match probe::run(codex, &launcher).await {
+            Err(error) if error.is_misconfiguration() => Err(ChoiceError(error.to_string())),
             Ok(_) | Err(_) => Ok(Arc::new(Exec::new(codex.clone(), config.log.clone(), launcher))),
         },
         EngineChoice::Auto | EngineChoice::AppServer => {
@@ -69,190 +73,261 @@ pub async fn choose(config: &Config, launcher: Launcher) -> Result<Arc<dyn Engin
     }
 }
 
-/// Whether a process for each turn may take the place of the app-server: it cannot leave the agent out.
-fn may_be_exec(codex: &Codex) -> bool {
-    codex.engine == EngineChoice::Auto && codex.profile == Profile::Agent
+/// The engines that the configuration allows besides the app-server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Requirement {
+    /// exec may run turns.
+    Any,
+    /// `CODEX_ENGINE=app-server`.
+    AppServer,
+    /// `CODEX_PROFILE=chat`, which exec does not support.
+    ChatProfile,
 }
 
-/// Whether it is the configuration that has to be changed, and not the CLI.
-fn is_misconfigured(trouble: &str) -> bool {
-    trouble.contains("CODEX_APPROVAL_POLICY")
+impl Requirement {
+    fn new(codex: &Codex) -> Self {
+        match (codex.engine, codex.profile) {
+            (EngineChoice::AppServer, _) => Self::AppServer,
+            (_, Profile::Chat) => Self::ChatProfile,
+            (_, Profile::Agent) => Self::Any,
+        }
+    }
 }
 
-/// One of both engines, or none yet.
+/// The result of probing the CLI. `E` is the started app-server engine.
 #[derive(Debug)]
-pub(super) struct EngineSelector {
+enum ProbeOutcome<E> {
+    /// The app-server passed its probe.
+    AppServer(E),
+    /// The app-server cannot be used, for this reason.
+    AppServerFailed(String),
+    /// The CLI cannot be used at all.
+    CliFailed(ProbeError),
+    /// The CLI has no key for its upstream.
+    NoKey(MissingKey),
+}
+
+/// The selected engine, and the reason if it is not the app-server.
+#[derive(Debug, PartialEq, Eq)]
+enum Selection<E> {
+    /// The app-server. It handles a replaced CLI itself.
+    AppServer(E),
+    /// exec, because the app-server cannot be used.
+    Exec(String),
+    /// No engine: the app-server cannot be used and the configuration does not allow exec.
+    Unusable(String),
+    /// No engine: the CLI is missing, too old, broken or without a key.
+    Missing(String),
+}
+
+impl<E> Selection<E> {
+    /// Returns the selection for a probe. Pure.
+    fn new(outcome: ProbeOutcome<E>, requirement: Requirement) -> Self {
+        match (outcome, requirement) {
+            (ProbeOutcome::AppServer(engine), _) => Self::AppServer(engine),
+            (ProbeOutcome::AppServerFailed(reason), Requirement::Any) => Self::Exec(reason),
+            (ProbeOutcome::AppServerFailed(reason), Requirement::AppServer) => {
+                Self::Unusable(format!("CODEX_ENGINE=app-server cannot be used: {reason}"))
+            }
+            (ProbeOutcome::AppServerFailed(reason), Requirement::ChatProfile) => Self::Unusable(format!(
+                "CODEX_PROFILE=chat needs the app-server engine, which cannot be used: {reason}"
+            )),
+            (ProbeOutcome::CliFailed(error), _) => Self::Missing(error.to_string()),
+            (ProbeOutcome::NoKey(error), _) => Self::Missing(error.to_string()),
+        }
+    }
+
+    /// Returns `true` if the CLI should be probed again. Pure.
+    fn is_due(&self, program_changed: bool, since_probe: Duration) -> bool {
+        match self {
+            Self::AppServer(_) => false,
+            Self::Missing(_) => true,
+            Self::Exec(_) | Self::Unusable(_) => program_changed || since_probe >= REPROBE_INTERVAL,
+        }
+    }
+
+    /// Returns the change from `before` that the log must report. Pure.
+    fn change_from(&self, before: Option<&Self>) -> Option<Change<'_>> {
+        match (self, before) {
+            (Self::Missing(new), Some(Self::Missing(old)))
+            | (Self::Unusable(new), Some(Self::Unusable(old)))
+            | (Self::Exec(new), Some(Self::Exec(old)))
+                if new == old =>
+            {
+                None
+            }
+            (Self::Missing(reason) | Self::Unusable(reason), _) => Some(Change::Unavailable(reason)),
+            (Self::Exec(reason), _) => Some(Change::Exec(reason)),
+            (Self::AppServer(_), Some(_)) => Some(Change::AppServer),
+            (Self::AppServer(_), None) => None,
+        }
+    }
+}
+
+/// A change of the selection.
+#[derive(Debug, PartialEq, Eq)]
+enum Change<'a> {
+    AppServer,
+    Exec(&'a str),
+    Unavailable(&'a str),
+}
+
+fn log_change(change: Option<&Change<'_>>) {
+    match change {
+        Some(Change::AppServer) => tracing::info!("turns run by the app-server engine"),
+        Some(Change::Exec(reason)) => tracing::warn!(%reason, "app-server is unusable; turns run by exec"),
+        Some(Change::Unavailable(reason)) => tracing::error!(%reason, "no turn can run"),
+        None => {}
+    }
+}
+
+/// Delegates to the selected engine.
+#[derive(Debug)]
+struct EngineSelector {
     config: Config,
     launcher: Launcher,
     exec: Exec,
-    last: RwLock<ProbeOutcome>,
+    last: RwLock<Probed>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
 
-/// A look at the CLI.
+/// A selection with its probe.
 #[derive(Debug)]
-struct ProbeOutcome {
-    found: Selection,
-    /// Which program it was.
-    program: Option<BinaryId>,
-    when: Instant,
+struct Probed {
+    selection: Selection<Arc<AppServer>>,
+    /// The probed program.
+    binary: Option<BinaryId>,
+    at: Instant,
 }
 
-/// What the CLI can be used for.
-#[derive(Debug)]
-enum Selection {
-    /// This engine, which looks after itself when the CLI is replaced.
-    Warm(Arc<AppServer>),
-    /// A process for each turn; why not the app-server.
-    Exec(String),
-    /// Nothing, because its app-server cannot be used and nothing else may be.
-    Unfit(String),
-    /// Nothing: there is none, or it is too old, or broken, or has no key.
-    Missing(String),
-}
-
-/// What runs turns now.
+/// The engine that runs turns now.
 enum Active<'a> {
-    Warm(Arc<AppServer>),
+    AppServer(Arc<AppServer>),
     Exec(&'a Exec),
-    Nothing(String),
+    Unavailable(String),
+}
+
+impl fmt::Debug for Active<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AppServer(_) => "app-server",
+            Self::Exec(_) => "exec",
+            Self::Unavailable(_) => "unavailable",
+        })
+    }
 }
 
 impl EngineSelector {
-    /// Looks and chooses; keeps looking where the best is not to be had yet.
-    pub(super) async fn start(config: Config, launcher: Launcher) -> Result<Arc<Self>, ChoiceError> {
-        let last = look(&config, &launcher).await;
-        match &last.found {
-            Selection::Unfit(trouble) if config.codex.engine == EngineChoice::AppServer => {
-                return Err(ChoiceError(trouble.clone()));
+    /// Probes the CLI, selects an engine, and starts the task that probes again.
+    ///
+    /// # Errors
+    /// The configuration requires the app-server and the CLI does not support it, or the CLI does not know the approval
+    /// policy.
+    async fn start(config: Config, launcher: Launcher) -> Result<Arc<Self>, ChoiceError> {
+        let binary = probe::binary_id(&config.codex);
+        let outcome = run_probe(&config, &launcher).await;
+        let is_misconfigured =
+            matches!(&outcome, ProbeOutcome::CliFailed(error) if error.is_misconfiguration());
+        let selection = Selection::new(outcome, Requirement::new(&config.codex));
+        match &selection {
+            Selection::Unusable(reason) if config.codex.engine == EngineChoice::AppServer => {
+                return Err(ChoiceError(reason.clone()));
             }
-            Selection::Missing(trouble) if is_misconfigured(trouble) => {
-                return Err(ChoiceError(trouble.clone()));
-            }
-            Selection::Warm(_) | Selection::Exec(_) | Selection::Unfit(_) | Selection::Missing(_) => {
-                last.found.tell(None)
+            Selection::Missing(reason) if is_misconfigured => return Err(ChoiceError(reason.clone())),
+            Selection::AppServer(_) | Selection::Exec(_) | Selection::Unusable(_) | Selection::Missing(_) => {
             }
         }
-        let chosen = Arc::new(Self {
+        log_change(selection.change_from(None).as_ref());
+        let selector = Arc::new(Self {
             exec: Exec::new(config.codex.clone(), config.log.clone(), launcher.clone()),
             config,
             launcher,
-            last: RwLock::new(last),
+            last: RwLock::new(Probed { selection, binary, at: Instant::now() }),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
-        let keeper = Arc::clone(&chosen);
-        chosen.tasks.spawn(async move {
+        let reprobing = Arc::clone(&selector);
+        selector.tasks.spawn(async move {
             tokio::select! {
-                () = keeper.keep_looking() => {}
-                () = keeper.stop.cancelled() => {}
+                () = reprobing.probe_until_app_server() => {}
+                () = reprobing.stop.cancelled() => {}
             }
         });
-        Ok(chosen)
+        Ok(selector)
     }
 
-    async fn keep_looking(&self) {
-        while self.warm().is_none() {
-            sleep(ROUND).await;
-            if self.is_due() {
-                let new = look(&self.config, &self.launcher).await;
+    async fn probe_until_app_server(&self) {
+        while self.app_server().is_none() {
+            sleep(POLL_INTERVAL).await;
+            // Taken first, so that a program that is replaced during the probe counts as changed.
+            let binary = probe::binary_id(&self.config.codex);
+            if self.is_due(binary.as_ref()) {
+                let outcome = run_probe(&self.config, &self.launcher).await;
+                let selection = Selection::new(outcome, Requirement::new(&self.config.codex));
                 let mut last = self.last.write().unwrap_or_else(PoisonError::into_inner);
-                new.found.tell(Some(&last.found));
-                *last = new;
+                log_change(selection.change_from(Some(&last.selection)).as_ref());
+                *last = Probed { selection, binary, at: Instant::now() };
             }
         }
     }
 
-    /// The engine that looks after itself, also while it must not be used.
-    fn warm(&self) -> Option<Arc<AppServer>> {
+    fn is_due(&self, binary: Option<&BinaryId>) -> bool {
         let last = self.last.read().unwrap_or_else(PoisonError::into_inner);
-        match &last.found {
-            Selection::Warm(warm) => Some(Arc::clone(warm)),
-            Selection::Exec(_) | Selection::Unfit(_) | Selection::Missing(_) => None,
+        last.selection.is_due(last.binary.as_ref() != binary, last.at.elapsed())
+    }
+
+    /// Returns the app-server engine if it is selected, also while exec replaces it.
+    fn app_server(&self) -> Option<Arc<AppServer>> {
+        let last = self.last.read().unwrap_or_else(PoisonError::into_inner);
+        match &last.selection {
+            Selection::AppServer(engine) => Some(Arc::clone(engine)),
+            Selection::Exec(_) | Selection::Unusable(_) | Selection::Missing(_) => None,
         }
     }
 
-    fn is_due(&self) -> bool {
+    fn active(&self) -> Active<'_> {
         let last = self.last.read().unwrap_or_else(PoisonError::into_inner);
-        match &last.found {
-            Selection::Warm(_) => false,
-            Selection::Missing(_) => true,
-            Selection::Exec(_) | Selection::Unfit(_) => {
-                last.program != probe::fingerprint(&self.config.codex) || last.when.elapsed() >= SECOND_CHANCE
-            }
-        }
-    }
-
-    fn now(&self) -> Active<'_> {
-        let last = self.last.read().unwrap_or_else(PoisonError::into_inner);
-        match &last.found {
-            Selection::Warm(warm) if may_be_exec(&self.config.codex) && warm.is_refused() => {
-                Active::Exec(&self.exec)
-            }
-            Selection::Warm(warm) => Active::Warm(Arc::clone(warm)),
+        let may_run_exec = Requirement::new(&self.config.codex) == Requirement::Any;
+        match &last.selection {
+            Selection::AppServer(engine) if may_run_exec && engine.is_refused() => Active::Exec(&self.exec),
+            Selection::AppServer(engine) => Active::AppServer(Arc::clone(engine)),
             Selection::Exec(_) => Active::Exec(&self.exec),
-            Selection::Unfit(trouble) | Selection::Missing(trouble) => Active::Nothing(trouble.clone()),
+            Selection::Unusable(reason) | Selection::Missing(reason) => Active::Unavailable(reason.clone()),
         }
     }
 }
 
-async fn look(config: &Config, launcher: &Launcher) -> ProbeOutcome {
-    // Taken first: one that is replaced meanwhile is another one.
-    let program = probe::fingerprint(&config.codex);
-    let usable = probe::look(&config.codex, launcher).await;
-    let usable = usable.and_then(|installed| provider::missing_key(&config.codex).map_or(Ok(installed), Err));
-    let found = match usable {
-        Err(trouble) => Selection::Missing(trouble),
-        Ok(installed) => match AppServer::start(config, launcher.clone(), &installed).await {
-            Ok(engine) => Selection::Warm(Arc::new(engine)),
-            Err(reason) if config.codex.engine == EngineChoice::AppServer => {
-                Selection::Unfit(format!("CODEX_ENGINE=app-server cannot be used: {reason}"))
-            }
-            Err(reason) if !may_be_exec(&config.codex) => Selection::Unfit(format!(
-                "CODEX_PROFILE=chat needs the app-server engine, which cannot be used: {reason}"
-            )),
-            Err(reason) => Selection::Exec(reason),
-        },
+/// Probes the CLI and starts the app-server engine if the CLI supports it.
+async fn run_probe(config: &Config, launcher: &Launcher) -> ProbeOutcome<Arc<AppServer>> {
+    let installed = match probe::run(&config.codex, launcher).await {
+        Ok(installed) => installed,
+        Err(error) => return ProbeOutcome::CliFailed(error),
     };
-    ProbeOutcome { found, program, when: Instant::now() }
-}
-
-impl Selection {
-    /// Tells the log what is new.
-    fn tell(&self, before: Option<&Self>) {
-        match (self, before) {
-            (Self::Missing(new), Some(Self::Missing(old)))
-            | (Self::Unfit(new), Some(Self::Unfit(old)))
-            | (Self::Exec(new), Some(Self::Exec(old)))
-                if new == old => {}
-            (Self::Missing(trouble) | Self::Unfit(trouble), _) => {
-                tracing::error!(%trouble, "no turn can run");
-            }
-            (Self::Exec(reason), _) => {
-                tracing::warn!(%reason, "the app-server engine is not used: each turn gets a process of its own");
-            }
-            (Self::Warm(_), Some(_)) => tracing::info!("turns run by the app-server engine from now on"),
-            (Self::Warm(_), None) => {}
-        }
+    if let Err(error) = provider::check_key(&config.codex) {
+        return ProbeOutcome::NoKey(error);
+    }
+    match AppServer::start(config, launcher.clone(), &installed).await {
+        Ok(engine) => ProbeOutcome::AppServer(Arc::new(engine)),
+        Err(reason) => ProbeOutcome::AppServerFailed(reason.to_string()),
     }
 }
 
 #[tonic::async_trait]
 impl Engine for EngineSelector {
-    async fn run(&self, turn: Turn, slot: TurnGuard) -> Result<Events, Error> {
-        match self.now() {
-            Active::Warm(engine) => engine.run(turn, slot).await,
-            Active::Exec(engine) => engine.run(turn, slot).await,
-            Active::Nothing(message) => Err(Error::EngineUnavailable { message }),
+    async fn run(&self, turn: Turn, guard: TurnGuard) -> Result<Events, Error> {
+        match self.active() {
+            Active::AppServer(engine) => engine.run(turn, guard).await,
+            Active::Exec(engine) => engine.run(turn, guard).await,
+            Active::Unavailable(message) => Err(Error::EngineUnavailable { message }),
         }
     }
 
     async fn status(&self) -> EngineStatus {
-        match self.now() {
-            Active::Warm(engine) => engine.status().await,
+        match self.active() {
+            Active::AppServer(engine) => engine.status().await,
             Active::Exec(engine) => engine.status().await,
-            Active::Nothing(trouble) => {
+            Active::Unavailable(trouble) => {
                 let kind = match self.config.codex.engine {
                     EngineChoice::Auto => "auto",
                     EngineChoice::Exec => "exec",
@@ -264,33 +339,33 @@ impl Engine for EngineSelector {
     }
 
     fn usual_concurrency(&self) -> usize {
-        match self.now() {
-            Active::Warm(engine) => engine.usual_concurrency(),
-            Active::Exec(_) | Active::Nothing(_) => self.exec.usual_concurrency(),
+        match self.active() {
+            Active::AppServer(engine) => engine.usual_concurrency(),
+            Active::Exec(_) | Active::Unavailable(_) => self.exec.usual_concurrency(),
         }
     }
 
     fn check(&self, turn: &Turn) -> Result<(), Error> {
-        match self.now() {
-            Active::Warm(engine) => engine.check(turn),
+        match self.active() {
+            Active::AppServer(engine) => engine.check(turn),
             Active::Exec(engine) => engine.check(turn),
-            // What cannot be done is not known yet.
-            Active::Nothing(_) => Ok(()),
+            // The limits of the engine are not known yet.
+            Active::Unavailable(_) => Ok(()),
         }
     }
 
     fn profiles(&self) -> Vec<Profile> {
-        match self.now() {
-            Active::Warm(engine) => engine.profiles(),
-            Active::Exec(_) | Active::Nothing(_) => self.exec.profiles(),
+        match self.active() {
+            Active::AppServer(engine) => engine.profiles(),
+            Active::Exec(_) | Active::Unavailable(_) => self.exec.profiles(),
         }
     }
 
     async fn models(&self) -> Vec<pb::Model> {
-        match self.now() {
-            Active::Warm(engine) => engine.models().await,
+        match self.active() {
+            Active::AppServer(engine) => engine.models().await,
             Active::Exec(engine) => engine.models().await,
-            Active::Nothing(_) => Vec::new(),
+            Active::Unavailable(_) => Vec::new(),
         }
     }
 
@@ -298,9 +373,76 @@ impl Engine for EngineSelector {
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
-        if let Some(warm) = self.warm() {
-            warm.drain().await;
+        if let Some(engine) = self.app_server() {
+            engine.drain().await;
         }
         self.exec.drain().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn too_old() -> ProbeError {
+        ProbeError::TooOld { version: "0.1.0".into() }
+    }
+
+    #[test]
+    fn selection_of_each_outcome_follows_the_requirement() {
+        use ProbeOutcome::{AppServer, AppServerFailed, CliFailed};
+        let failed = || AppServerFailed("x".to_owned());
+        for requirement in [Requirement::Any, Requirement::AppServer, Requirement::ChatProfile] {
+            assert_eq!(Selection::new(AppServer(7), requirement), Selection::AppServer(7));
+            let missing = Selection::<i32>::new(CliFailed(too_old()), requirement);
+            assert!(matches!(missing, Selection::Missing(reason) if reason.contains("0.1.0")));
+        }
+        assert_eq!(Selection::<i32>::new(failed(), Requirement::Any), Selection::Exec("x".into()));
+        for (requirement, setting) in
+            [(Requirement::AppServer, "CODEX_ENGINE"), (Requirement::ChatProfile, "CODEX_PROFILE")]
+        {
+            let unusable = Selection::<i32>::new(failed(), requirement);
+            assert!(matches!(unusable, Selection::Unusable(reason) if reason.contains(setting)));
+        }
+    }
+
+    #[test]
+    fn is_due_depends_on_selection_program_and_time() {
+        let reason = || "x".to_owned();
+        let (short, long) = (Duration::ZERO, REPROBE_INTERVAL);
+        assert!(!Selection::AppServer(7).is_due(true, long));
+        assert!(Selection::<i32>::Missing(reason()).is_due(false, short));
+        for selection in [Selection::<i32>::Exec(reason()), Selection::Unusable(reason())] {
+            assert!(!selection.is_due(false, short));
+            assert!(selection.is_due(true, short));
+            assert!(selection.is_due(false, long));
+        }
+    }
+
+    #[test]
+    fn change_from_the_same_selection_is_none() {
+        let all = || {
+            [
+                Selection::AppServer(7),
+                Selection::Exec("e".into()),
+                Selection::Unusable("u".into()),
+                Selection::Missing("m".into()),
+            ]
+        };
+        let expected = |selection: &Selection<i32>| match selection {
+            Selection::AppServer(_) => "AppServer".to_owned(),
+            Selection::Exec(reason) => format!("Exec({reason:?})"),
+            Selection::Unusable(reason) | Selection::Missing(reason) => format!("Unavailable({reason:?})"),
+        };
+        for (index, new) in all().iter().enumerate() {
+            for (other, old) in all().iter().enumerate() {
+                let change = new.change_from(Some(old)).map(|change| format!("{change:?}"));
+                // The app-server reports its own changes and is never left by the selector.
+                let same = index == other && index != 0;
+                assert_eq!(change, (!same).then(|| expected(new)), "{old:?} to {new:?}");
+            }
+        }
+        assert_eq!(Selection::AppServer(7).change_from(None), None);
+        assert_eq!(Selection::<i32>::Exec("e".into()).change_from(None), Some(Change::Exec("e")));
     }
 }

@@ -1,4 +1,4 @@
-//! What an engine gets and gives: one validated turn and its events.
+//! The input and output of an engine: a validated turn and its events.
 
 use std::{any::Any, fmt, pin::Pin, sync::Arc};
 
@@ -14,84 +14,84 @@ use crate::{
     pb,
 };
 
-/// What stands between thoughts of their own.
+/// Separator between two pieces of reasoning.
 pub(crate) const THOUGHT_BREAK: &str = "\n\n";
 
-/// Longest id of a call of a client's tool in bytes, in both directions.
-pub const LONGEST_CALL_ID: usize = 256;
+/// Maximum length of a tool call id in bytes, in both directions.
+pub const MAX_CALL_ID_BYTES: usize = 256;
 
-/// What one turn needs, already validated: no question is left that an engine would have to ask.
+/// A validated turn. An engine needs no further checks and no configuration of the service.
 #[derive(Debug, Clone, Default)]
 pub struct Turn {
-    /// Names the turn in logs and temporary files.
+    /// Identifies the turn in logs and temporary files.
     pub id: String,
-    /// The model's real name, aliases resolved.
+    /// Name of the model, with aliases resolved.
     pub model: String,
-    /// The conversation, oldest first, never empty.
+    /// The conversation, oldest message first. Never empty.
     pub messages: Vec<Message>,
-    /// Functions of the client. Shared by the choices of a request.
+    /// Tools of the client. Shared by the choices of a request.
     pub tools: Arc<[Tool]>,
-    /// How the model may use `tools`; whatever it says, there are none where the client allows none.
+    /// How the model may use `tools`. `tools` is empty if the client allows none.
     pub tool_choice: ToolChoice,
     /// Whether the model may call several tools at once.
     pub parallel_tool_calls: bool,
-    /// Effort, a word the model knows.
+    /// Reasoning effort, a word that the model knows.
     pub reasoning_effort: String,
-    /// Summaries of thoughts, a word of [`SUMMARIES`](crate::config::SUMMARIES).
+    /// Reasoning summary, a word of [`SUMMARIES`](crate::config::SUMMARIES).
     pub reasoning_summary: String,
-    /// Verbosity, or the model's default.
+    /// Verbosity. `None` selects the model's default.
     pub verbosity: Option<String>,
-    /// Form of the answer.
+    /// Format of the answer.
     pub format: Format,
-    /// Sandbox of the agent's commands, already narrowed.
+    /// Sandbox of the agent's commands.
     pub sandbox: Sandbox,
-    /// Live web search, already narrowed.
+    /// Whether live web search is enabled.
     pub web_search: bool,
-    /// What the model is given, already narrowed.
+    /// The profile.
     pub profile: Profile,
-    /// When its work must end, whether or not somebody reads its events.
+    /// Time at which all work of the turn must end, also if no reader polls its events.
     pub deadline: Option<tokio::time::Instant>,
 }
 
 /// How the model may use the client's tools.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum ToolChoice {
-    /// As it likes.
+    /// The model decides.
     #[default]
     Auto,
-    /// It must call one at least.
+    /// The model must call at least one tool.
     Required,
-    /// It must call this one.
+    /// The model must call this tool.
     Named(String),
 }
 
 /// One message of a turn.
 #[derive(Debug, Clone)]
 pub struct Message {
-    /// Who speaks.
+    /// Author of the message.
     pub role: Role,
-    /// The speaker's name.
+    /// Name of the author.
     pub name: Option<String>,
-    /// What is said.
+    /// Content, in order.
     pub parts: Vec<Part>,
-    /// Calls made in it (assistant only).
+    /// Tool calls (assistant only).
     pub tool_calls: Vec<pb::ToolCall>,
-    /// The call it answers (tool only).
+    /// The answered call (tool only).
     pub tool_call_id: Option<String>,
 }
 
-/// Who speaks. The contract's enum without its zero value.
+/// The author of a message. The contract's enum without its zero value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// Operator.
     System,
     /// Application.
     Developer,
-    /// Person.
+    /// User.
     User,
     /// Model.
     Assistant,
-    /// Result of a tool.
+    /// Result of a tool call.
     Tool,
 }
 
@@ -100,34 +100,34 @@ pub enum Role {
 pub enum Part {
     /// Text.
     Text(String),
-    /// A picture, checked by content.
+    /// An image with a detected format.
     Image(Image),
 }
 
-/// Form of the answer.
+/// Format of the answer.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub enum Format {
     /// Plain text.
     #[default]
     Text,
-    /// A JSON object, by instruction.
+    /// A JSON object, requested by an instruction and not enforced.
     JsonObject,
-    /// JSON by a schema, which the upstream enforces. Shared by the choices of a request.
+    /// JSON that matches a schema, which the upstream enforces. Shared by the choices of a request.
     JsonSchema(Arc<ResponseSchema>),
 }
 
 impl Format {
-    /// Whether the upstream enforces it.
+    /// Returns `true` if the upstream enforces the format.
     pub fn is_schema(&self) -> bool {
         matches!(self, Self::JsonSchema(_))
     }
 }
 
-/// Held as long as anything of a turn is alive, then dropped: the admission permit, opaque to the engine.
+/// The admission permit of a turn, opaque to the engine. The engine drops it when no process and no file of the turn is left.
 pub struct TurnGuard(#[expect(dead_code, reason = "held for its destructor")] Box<dyn Any + Send>);
 
 impl TurnGuard {
-    /// Wraps whatever must live as long as the turn's work.
+    /// Wraps a permit.
     pub fn new(permit: impl Any + Send) -> Self {
         Self(Box::new(permit))
     }
@@ -135,33 +135,33 @@ impl TurnGuard {
 
 impl fmt::Debug for TurnGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Slot")
+        f.write_str("TurnGuard")
     }
 }
 
-/// What happens in a turn.
+/// The events of a turn. Dropping the stream cancels the turn.
 pub type Events = Pin<Box<dyn Stream<Item = Result<TurnEvent, Error>> + Send>>;
 
-/// One thing that happens in a turn: the contract's own messages, before the service numbers them.
+/// An event of a turn, before the service numbers it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum TurnEvent {
-    /// A whole message of the agent begins; its text follows in deltas.
+    /// A message of the agent starts. Its text follows in deltas.
     MessageStarted,
     /// Text of the current message.
     Text(String),
-    /// Thoughts.
+    /// Reasoning.
     Reasoning(String),
     /// A call of a client's tool.
     ToolCall(pb::ToolCall),
-    /// What the agent does.
+    /// An action of the agent.
     Item(Box<pb::Item>),
     /// A warning or a retry.
     Notice(pb::Notice),
-    /// The end, once.
+    /// The end, sent once.
     Finished {
-        /// Why it ended.
+        /// Why the turn ended.
         reason: pb::FinishReason,
-        /// Tokens of this turn, if Codex told them.
+        /// Tokens of the turn, if Codex reported them.
         usage: Option<pb::Usage>,
     },
 }

@@ -46,7 +46,7 @@ pub(crate) async fn measure(setups: &[Setup], options: &Options) -> BenchResult<
 pub(crate) async fn containment(gateway: &Path, folder: &Path) -> BenchResult<f64> {
     const TIMES: usize = 40;
     let arguments: Vec<OsString> =
-        ["contain", &format!("--parent={}", std::process::id()), "--grace-ms=1000", "--", "/bin/true"]
+        ["supervise", &format!("--parent={}", std::process::id()), "--grace-ms=1000", "--", "/bin/true"]
             .map(OsString::from)
             .to_vec();
     let before = reaped_children_time();

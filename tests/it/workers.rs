@@ -38,7 +38,7 @@ fn one_worker(codex: Codex) -> AppConfig {
 /// The processes that run turns, by what they were started as.
 fn workers(app: &TestApp) -> Vec<Pid> {
     let alive = app.processes();
-    let alive = alive.iter().filter(|line| line.contains(" app-server") && !line.contains(" contain "));
+    let alive = alive.iter().filter(|line| line.contains(" app-server") && !line.contains(" supervise "));
     alive.filter_map(|line| Pid::from_raw(line.split_once(':')?.0.parse().ok()?)).collect()
 }
 

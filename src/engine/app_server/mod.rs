@@ -1,5 +1,5 @@
-//! Warm `codex app-server` workers: every token as it is made, histories with their roles, tools of the client. One
-//! request is one ephemeral thread on some worker; nothing of it stays.
+//! The app-server engine: warm `codex app-server` workers, each token at once, histories with their roles, client tools. Each
+//! request is one ephemeral thread on a worker.
 
 mod capabilities;
 mod history;
@@ -34,34 +34,34 @@ use crate::{
     pb,
 };
 
-/// Events of a turn on their way to the service. A slow reader's text waits in the mailbox, joined.
-const EVENTS: usize = 64;
+/// Capacity of the channel between a turn and the service. Text for a slow reader waits in the thread's queue, joined.
+const EVENT_CAPACITY: usize = 64;
 
-/// Turns that one worker runs well at once; at twice as many it begins to refuse calls.
-const TURNS_OF_A_WORKER: usize = 32;
+/// Recommended concurrent turns per worker. At twice as many, 0.169 starts to refuse calls.
+const TURNS_PER_WORKER: usize = 32;
 
-/// Bounds of what is remembered of turns that ended at a call of a client's tool.
-const MEMORY_TURNS: usize = 4096;
-const MEMORY_BYTES: usize = 64 << 20;
+/// Limits of the turn cache.
+const MAX_CACHED_TURNS: usize = 4096;
+const MAX_CACHED_BYTES: usize = 64 << 20;
 
-/// The engine.
+/// The app-server engine.
 #[derive(Debug)]
 pub(super) struct AppServer {
     codex: Codex,
     log: Log,
     pool: Arc<Pool>,
-    memory: Arc<TurnCache>,
-    workshop: Arc<WorkerFactory>,
+    turn_cache: Arc<TurnCache>,
+    factory: Arc<WorkerFactory>,
     schemas: SchemaCompiler,
     launcher: Launcher,
     tasks: TaskTracker,
-    /// Those that conduct turns.
+    /// The tasks of [`TurnDriver`]s.
     turns: TaskTracker,
     stop: CancellationToken,
 }
 
 impl AppServer {
-    /// Starts the first worker and looks at what it can do. The error says why this engine is not to be used.
+    /// Starts and probes the first worker. The error is the reason why this engine cannot be used.
     pub(super) async fn start(
         config: &Config,
         launcher: Launcher,
@@ -69,17 +69,17 @@ impl AppServer {
     ) -> Result<Self, String> {
         let (codex, log) = (config.codex.clone(), config.log.clone());
         let tasks = TaskTracker::new();
-        let workshop = WorkerFactory::new(config, &launcher, installed, &tasks).await?;
-        let first = workshop.worker().await?;
-        let rules = codex.workers.clone();
-        let workshop = Arc::new(workshop);
-        let nursery: Arc<dyn SpawnWorker> = Arc::<WorkerFactory>::clone(&workshop);
-        let pool = Pool::start(first, rules, nursery, &tasks);
+        let factory = WorkerFactory::new(config, &launcher, installed, &tasks).await?;
+        let first = factory.worker().await?;
+        let limits = codex.workers.clone();
+        let factory = Arc::new(factory);
+        let spawner: Arc<dyn SpawnWorker> = Arc::<WorkerFactory>::clone(&factory);
+        let pool = Pool::start(first, limits, spawner, &tasks);
         Ok(Self {
             pool,
-            workshop,
+            factory,
             schemas: SchemaCompiler::default(),
-            memory: Arc::new(TurnCache::new(MEMORY_TURNS, MEMORY_BYTES)),
+            turn_cache: Arc::new(TurnCache::new(MAX_CACHED_TURNS, MAX_CACHED_BYTES)),
             launcher,
             tasks,
             turns: TaskTracker::new(),
@@ -89,27 +89,27 @@ impl AppServer {
         })
     }
 
-    /// Whether it can run nothing because the CLI was replaced by one that it must not use.
+    /// Returns `true` if no turn can run because a CLI that fails the probe replaced the former one.
     pub(super) fn is_refused(&self) -> bool {
-        self.workshop.is_refused() && self.pool.trouble().is_some()
+        self.factory.is_refused() && self.pool.trouble().is_some()
     }
 
-    /// What the doctor finds: whether a worker starts, and each thing that the gate looks at.
+    /// Returns the checks of the doctor: whether a worker starts, and each capability.
     pub(super) async fn examine(config: &Config, launcher: &Launcher, installed: &CliInfo) -> Vec<Check> {
         let tasks = TaskTracker::new();
         let found = async {
-            let workshop = WorkerFactory::new(config, launcher, installed, &tasks).await?;
-            let worker = workshop.hatch(&workshop.kit()).await?;
-            let found = capabilities::detect(&worker.rpc, &config.codex, installed).await;
+            let factory = WorkerFactory::new(config, launcher, installed, &tasks).await?;
+            let worker = factory.hatch(&factory.kit()).await?;
+            let found = capabilities::probe_all(&worker.rpc, &config.codex, installed).await;
             worker.dismiss();
-            found
+            found.map_err(|error| error.to_string())
         };
         let checks = match found.await {
             Ok(found) => found.checks(),
-            Err(trouble) => {
+            Err(reason) => {
                 vec![Check::bad(
                     "engine: app-server",
-                    trouble,
+                    reason,
                     "CODEX_ENGINE=auto with CODEX_PROFILE=agent runs turns by `codex exec` instead; \
                      see docs/app-server-engine.md",
                 )]
@@ -123,21 +123,21 @@ impl AppServer {
 
 #[tonic::async_trait]
 impl Engine for AppServer {
-    async fn run(&self, mut turn: Turn, slot: TurnGuard) -> Result<Events, Error> {
+    async fn run(&self, mut turn: Turn, guard: TurnGuard) -> Result<Events, Error> {
         let tools = self.schemas.tool_set(&turn).await?;
-        let opening = InitialHistory::of(&turn, &tools, &self.memory);
-        let setting = ThreadParams::of(&turn, &self.codex, &tools, &opening);
+        let history = InitialHistory::of(&turn, &tools, &self.turn_cache);
+        let params = ThreadParams::of(&turn, &self.codex, &tools, &history);
         if self.log.debug {
-            let items = Value::from(opening.items.clone()).to_string();
+            let items = Value::from(history.items.clone()).to_string();
             let items: String = items.chars().take(self.log.max_chars).collect();
-            tracing::info!(turn.id = %turn.id, %items, "a thread starts");
+            tracing::info!(turn.id = %turn.id, %items, "starting a thread");
         }
-        let place = self.memory.place(&turn, turn.messages.len());
-        // They are in the opening by now, pictures of many megabytes among them.
+        let place = self.turn_cache.place(&turn, turn.messages.len());
+        // The history has them, with images of many megabytes.
         turn.messages = Vec::new();
-        let conductor = Box::new(TurnDriver {
+        let driver = Box::new(TurnDriver {
             pool: Arc::clone(&self.pool),
-            memory: Arc::clone(&self.memory),
+            memory: Arc::clone(&self.turn_cache),
             place,
             folder: None,
             translator: Translator::new(tools, turn.profile, self.codex.upstream_retries),
@@ -147,37 +147,41 @@ impl Engine for AppServer {
             grace: self.codex.cancel_grace,
             stop: self.stop.clone(),
         });
-        let (out, events) = mpsc::channel(EVENTS);
-        self.turns.spawn(conductor.run(Box::new(TurnStart { turn, setting, opening }), slot, out));
+        let (out, events) = mpsc::channel(EVENT_CAPACITY);
+        self.turns.spawn(driver.run(
+            Box::new(TurnStart { turn, setting: params, opening: history }),
+            guard,
+            out,
+        ));
         Ok(stream::unfold(events, async |mut events| Some((*events.recv().await?, events))).boxed())
     }
 
     async fn status(&self) -> EngineStatus {
-        let version = self.workshop.kit().installed.version.clone();
+        let version = self.factory.kit().installed.version.clone();
         EngineStatus { kind: "app-server", version, trouble: self.pool.trouble() }
     }
 
     fn usual_concurrency(&self) -> usize {
-        self.codex.workers.count * TURNS_OF_A_WORKER
+        self.codex.workers.count * TURNS_PER_WORKER
     }
 
     fn check(&self, turn: &Turn) -> Result<(), Error> {
-        self.workshop.kit().check(turn)
+        self.factory.kit().check(turn)
     }
 
     fn profiles(&self) -> Vec<Profile> {
-        self.workshop.kit().profiles()
+        self.factory.kit().profiles()
     }
 
     async fn models(&self) -> Vec<pb::Model> {
-        let known = worker::model_list::list(&self.workshop.kit(), &self.pool).await;
-        known.inspect_err(|error| tracing::warn!(%error, "the models cannot be listed")).unwrap_or_default()
+        let known = worker::model_list::list(&self.factory.kit(), &self.pool).await;
+        known.inspect_err(|error| tracing::warn!(%error, "cannot list models")).unwrap_or_default()
     }
 
     async fn drain(&self) {
         self.stop.cancel();
         self.turns.close();
-        // Turns are interrupted first: with their workers gone they would be killed. What does not obey loses its time.
+        // Turns are interrupted before their workers stop. A turn that ignores the interrupt is killed with its worker.
         drop(timeout(self.codex.cancel_grace, self.turns.wait()).await);
         self.pool.close();
         self.tasks.close();

@@ -1,4 +1,4 @@
-//! Where the CLI lives: its environment and its home. Both engines start it there.
+//! Environment and home of the CLI, for both engines.
 
 use std::{
     collections::BTreeMap,
@@ -10,18 +10,18 @@ use std::{
 
 use crate::config::Codex;
 
-/// What a home of ours holds at first: nothing that costs time or tokens.
+/// Initial configuration of a home that the server creates.
 const MINIMAL_CONFIG: &str = "\
-# Made by codex-api for CODEX_CLI_HOME. It is yours: what you write here stays.
-# MCP servers, skills and profiles that you configure here cost time and tokens in every turn.
+# Created by codex-api for CODEX_CLI_HOME. The server never changes this file again.
+# MCP servers, skills and profiles in this file cost time and tokens in every turn.
 ";
 
-/// The environment of the CLI.
+/// Returns the environment of the CLI.
 pub(crate) fn environment(codex: &Codex) -> BTreeMap<OsString, OsString> {
     let mut env = codex.env.clone();
     if let Some(home) = &codex.cli_home {
         env.insert("HOME".into(), home.clone().into());
-        // Inherited, it would win over HOME and the setting would do nothing.
+        // An inherited CODEX_HOME has precedence over HOME, so that the setting would have no effect.
         env.remove(&OsString::from("CODEX_HOME"));
     }
     if let Some(upstream) = &codex.scripted_upstream {
@@ -31,8 +31,8 @@ pub(crate) fn environment(codex: &Codex) -> BTreeMap<OsString, OsString> {
     env
 }
 
-/// Makes the home of `CODEX_CLI_HOME` usable: the folder, a minimal configuration, the user's login by reference.
-/// What is there already is left alone.
+/// Creates the home of `CODEX_CLI_HOME` with a minimal configuration and a link to the user's login. Existing files stay
+/// unchanged.
 pub(crate) fn prepare(codex: &Codex) -> io::Result<()> {
     let Some(home) = &codex.cli_home else { return Ok(()) };
     let folder = home.join(".codex");
@@ -46,33 +46,64 @@ pub(crate) fn prepare(codex: &Codex) -> io::Result<()> {
     if let Some(users) = users.filter(|users| users.exists() && *users != login)
         && login.symlink_metadata().is_err()
     {
-        // A link, not a copy: two copies of a login break each other when one is refreshed.
+        // A link instead of a copy: refreshing one copy of a login invalidates the other.
         symlink(users, login)?;
     }
     Ok(())
 }
 
-/// Why the CLI could not live there; it must be able to write, if only its state. None if it can.
-pub(crate) fn trouble(codex: &Codex) -> Option<String> {
+/// Checks that the CLI can write to its home, where it keeps its state.
+pub(crate) fn check_home(codex: &Codex) -> Result<(), HomeError> {
     let env = environment(codex);
     let Some(folder) = codex_home(&env) else {
-        return Some("the Codex CLI has no home: neither CODEX_HOME nor HOME is set".to_owned());
+        return Err(HomeError::Unset);
     };
-    let shown = folder.display();
     if folder.is_dir() {
-        let tried = tempfile::tempfile_in(&folder).err()?;
-        return Some(format!("the Codex CLI cannot write in its home {shown}: {tried}"));
+        return match tempfile::tempfile_in(&folder) {
+            Ok(_) => Ok(()),
+            Err(cause) => Err(HomeError::NotWritable { folder, cause }),
+        };
     }
     if folder.exists() {
-        return Some(format!("the Codex CLI's home {shown} is not a folder"));
+        return Err(HomeError::NotAFolder { folder });
     }
-    // Its usual one it makes itself.
+    // The CLI creates the default home, but not the folder that CODEX_HOME names.
     let named = env.get(&OsString::from("CODEX_HOME")).is_some_and(|value| !value.is_empty());
-    named.then(|| format!("CODEX_HOME names {shown}, which does not exist"))
+    if named { Err(HomeError::Missing { folder }) } else { Ok(()) }
 }
 
-/// `CODEX_HOME` as the CLI would find it.
+/// Why the CLI cannot use its home.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HomeError {
+    /// No variable names a home.
+    #[error("the Codex CLI has no home: neither CODEX_HOME nor HOME is set")]
+    Unset,
+    /// The CLI cannot write to the folder.
+    #[error("the Codex CLI cannot write in its home {}: {cause}", .folder.display())]
+    NotWritable {
+        /// The home.
+        folder: PathBuf,
+        /// The cause.
+        cause: io::Error,
+    },
+    /// The home is a file.
+    #[error("the Codex CLI's home {} is not a folder", .folder.display())]
+    NotAFolder {
+        /// The home.
+        folder: PathBuf,
+    },
+    /// `CODEX_HOME` names a folder that does not exist.
+    #[error("CODEX_HOME names {}, which does not exist", .folder.display())]
+    Missing {
+        /// The home.
+        folder: PathBuf,
+    },
+}
+
+/// Returns the CLI's home: `CODEX_HOME`, otherwise `.codex` below `HOME`.
 pub(crate) fn codex_home(env: &BTreeMap<OsString, OsString>) -> Option<PathBuf> {
-    let of = |name: &str| env.get(&OsString::from(name)).filter(|value| !value.is_empty());
-    of("CODEX_HOME").map(PathBuf::from).or_else(|| of("HOME").map(|home| Path::new(home).join(".codex")))
+    let value = |name: &str| env.get(&OsString::from(name)).filter(|text| !text.is_empty());
+    value("CODEX_HOME")
+        .map(PathBuf::from)
+        .or_else(|| value("HOME").map(|home| Path::new(home).join(".codex")))
 }

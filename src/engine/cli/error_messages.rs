@@ -1,34 +1,36 @@
-//! What the CLI says when something fails, told apart by its own words (measured with 0.169, see the field guide's
-//! table of failures), and the error that each means for the caller.
+//! Classifies the error texts of the CLI (measured with 0.169) and maps each to an error for the caller. The only place that
+//! classifies by substring.
 
 use std::time::Duration;
 
 use crate::{error::Error, pb};
 
-/// How a failed turn ends.
+/// The end of a turn that did not complete.
 #[derive(Debug)]
-pub(crate) enum End {
-    /// The answer stands, cut short by the upstream.
-    Cut(pb::FinishReason),
+pub(crate) enum TurnEnd {
+    /// The upstream cut the answer, which is valid up to there.
+    Truncated(pb::FinishReason),
     /// The turn failed.
-    Failed(Error),
+    Error(Error),
 }
 
-/// Reads the message of `turn.failed`, or the reason within a `Reconnecting…` line.
-pub(crate) fn of_message(message: &str) -> End {
+/// Classifies the message of `turn.failed`, or the reason of a `Reconnecting…` line.
+pub(crate) fn classify_message(message: &str) -> TurnEnd {
     let text = message.trim();
-    // Some come with a prefix of their own: `stream disconnected before completion: Incomplete response …`.
+    // The text may have a prefix: `stream disconnected before completion: Incomplete response …`.
     if let Some((_, reason)) = text.split_once("Incomplete response returned, reason: ") {
         return match reason.trim() {
-            "max_output_tokens" => End::Cut(pb::FinishReason::Length),
-            "content_filter" => End::Cut(pb::FinishReason::ContentFilter),
-            _ => End::Failed(Error::TurnFailed { message: text.to_owned() }),
+            "max_output_tokens" => TurnEnd::Truncated(pb::FinishReason::Length),
+            "content_filter" => TurnEnd::Truncated(pb::FinishReason::ContentFilter),
+            _ => TurnEnd::Error(Error::TurnFailed { message: text.to_owned() }),
         };
     }
-    End::Failed(upstream_body(text).or_else(|| status(text)).unwrap_or_else(|| by_prefix(text)))
+    TurnEnd::Error(
+        upstream_body(text).or_else(|| unexpected_status(text)).unwrap_or_else(|| classify_prefix(text)),
+    )
 }
 
-/// A refusal of the upstream reaches us as the body it sent.
+/// Parses a rejection of the upstream, which the CLI reports as the JSON body.
 fn upstream_body(text: &str) -> Option<Error> {
     let body: serde_json::Value = serde_json::from_str(text).ok()?;
     let error = body.get("error").unwrap_or(&body);
@@ -38,50 +40,50 @@ fn upstream_body(text: &str) -> Option<Error> {
         "model_not_found" => Error::ModelNotFound { message },
         "context_length_exceeded" => Error::ContextLengthExceeded { message },
         "insufficient_quota" => Error::UsageLimit { message },
-        _ => by_prefix_of_refusal(message),
+        _ => rejected_or_unknown_model(message),
     })
 }
 
-fn by_prefix_of_refusal(message: String) -> Error {
+fn rejected_or_unknown_model(message: String) -> Error {
     if is_unknown_model(&message) { Error::ModelNotFound { message } } else { Error::Rejected { message } }
 }
 
-/// `unexpected status 401 Unauthorized: <upstream's message>, url: …`
-fn status(text: &str) -> Option<Error> {
+/// Parses `unexpected status 401 Unauthorized: <upstream's message>, url: …`.
+fn unexpected_status(text: &str) -> Option<Error> {
     let rest = text.strip_prefix("unexpected status ")?;
     let code: u16 = rest.get(..3)?.parse().ok()?;
-    // The URL is the operator's business.
-    let words = rest.split_once(": ").map_or(rest, |(_, words)| words);
-    let words = words.split(", url: ").next().unwrap_or(words).trim();
-    Some(by_status(code, words))
+    // The URL is internal.
+    let message = rest.split_once(": ").map_or(rest, |(_, message)| message);
+    let message = message.split(", url: ").next().unwrap_or(message).trim();
+    Some(by_status(code, message))
 }
 
-/// The same, where the status is told beside the message.
-pub(crate) fn of_status(code: u16, message: &str) -> Error {
-    status(message).unwrap_or_else(|| by_status(code, &without_url(message)))
+/// Classifies a message with a separate status.
+pub(crate) fn classify_status(code: u16, message: &str) -> Error {
+    unexpected_status(message).unwrap_or_else(|| by_status(code, &without_url(message)))
 }
 
-fn by_status(code: u16, words: &str) -> Error {
-    let message = format!("the upstream answered {code}: {words}");
+fn by_status(code: u16, text: &str) -> Error {
+    let message = format!("the upstream answered {code}: {text}");
     match code {
         400 | 422 => Error::Rejected { message },
-        401 | 403 => refused(code, &quoted(words)),
+        401 | 403 => login_refused(code, &quoted(text)),
         402 => Error::UsageLimit { message },
-        404 if is_unknown_model(words) => Error::ModelNotFound { message },
+        404 if is_unknown_model(text) => Error::ModelNotFound { message },
         413 => Error::ContextLengthExceeded { message },
-        429 => Error::RateLimited { retry_after: delay(words), message },
+        429 => Error::RateLimited { retry_after: retry_delay(text), message },
         500.. => Error::UpstreamUnavailable { message },
         _ => Error::TurnFailed { message },
     }
 }
 
-/// The upstream wants another key than ours (401), or does not want us at all (403), for which there are more reasons
-/// than the login. What it says of our login is for the operator.
-fn refused(code: u16, words: &str) -> Error {
-    tracing::warn!(status = code, upstream = words, "the upstream refuses the server's own login");
-    let quote = if code == 403 && !words.is_empty() { format!(": {words}") } else { String::new() };
+/// The upstream refuses the server's key (401) or account (403, which has other causes as well). The text of a 401 is about
+/// the key, so it goes only to the log.
+fn login_refused(code: u16, text: &str) -> Error {
+    tracing::warn!(status = code, upstream = text, "upstream refuses the server's login");
+    let quote = if code == 403 && !text.is_empty() { format!(": {text}") } else { String::new() };
     let remedy = match code {
-        403 => "the operator must log in with an account that may use it, or mend what it names",
+        403 => "the operator must log in with an account that has access, or fix the named cause",
         _ => "the operator must log in again",
     };
     Error::EngineUnavailable {
@@ -89,14 +91,14 @@ fn refused(code: u16, words: &str) -> Error {
     }
 }
 
-/// The most that is quoted of an upstream, in characters.
-const QUOTED: usize = 200;
+/// Maximum length of a quotation of the upstream, in characters.
+const MAX_QUOTE_CHARS: usize = 200;
 
-/// Words of the upstream on one line, without what may be a key.
-fn quoted(words: &str) -> String {
+/// Returns a text of the upstream on one line, with possible keys replaced.
+fn quoted(text: &str) -> String {
     let words: Vec<&str> =
-        words.split_whitespace().map(|word| if is_secret(word) { "…" } else { word }).collect();
-    words.join(" ").chars().take(QUOTED).collect()
+        text.split_whitespace().map(|word| if is_secret(word) { "…" } else { word }).collect();
+    words.join(" ").chars().take(MAX_QUOTE_CHARS).collect()
 }
 
 fn is_secret(word: &str) -> bool {
@@ -105,13 +107,13 @@ fn is_secret(word: &str) -> bool {
     starts || (word.len() >= 24 && word.contains(|c: char| c.is_ascii_digit()))
 }
 
-fn by_prefix(text: &str) -> Error {
+fn classify_prefix(text: &str) -> Error {
     let message = text.to_owned();
     let starts = |prefix: &str| text.starts_with(prefix);
     if starts("exceeded retry limit, last status: 429") {
         Error::RateLimited { message: "the upstream's rate limit is reached".to_owned(), retry_after: None }
     } else if starts("rate limit exceeded") {
-        Error::RateLimited { retry_after: delay(text), message }
+        Error::RateLimited { retry_after: retry_delay(text), message }
     } else if starts("Quota exceeded")
         || starts("You've hit your usage limit")
         || starts("You’ve hit your usage limit")
@@ -127,15 +129,14 @@ fn by_prefix(text: &str) -> Error {
         }
     } else if is_unknown_model(text) {
         Error::ModelNotFound { message }
-    } else if is_trouble_upstream(text) {
-        // The URL is the operator's business, here too.
+    } else if is_upstream_failure(text) {
         Error::UpstreamUnavailable { message: without_url(text) }
     } else {
         Error::TurnFailed { message: without_url(text) }
     }
 }
 
-fn is_trouble_upstream(text: &str) -> bool {
+fn is_upstream_failure(text: &str) -> bool {
     const SIGNS: &[&str] = &[
         "stream disconnected before completion",
         "experiencing high demand",
@@ -155,23 +156,23 @@ fn is_unknown_model(text: &str) -> bool {
     lower.contains("model") && (lower.contains("does not exist") || lower.contains("not found"))
 }
 
-/// A message without the upstream's address, which is the operator's business.
+/// Removes the upstream's address, which is internal, from a message.
 pub(crate) fn without_url(text: &str) -> String {
     const MARKS: &[&str] = &[", url: ", " for url (", " (http://", " (https://"];
     let end = MARKS.iter().filter_map(|mark| text.find(mark)).min().unwrap_or(text.len());
     text[..end].to_owned()
 }
 
-/// `… try again in 1.5s`, or `1h20m`. None where a unit is not known.
-pub(crate) fn delay(text: &str) -> Option<Duration> {
+/// Parses `… try again in 1.5s`, or `1h20m`. Returns `None` for an unknown unit.
+pub(crate) fn retry_delay(text: &str) -> Option<Duration> {
     let mut rest = text.split("try again in ").nth(1)?;
     let mut seconds = None;
     while rest.starts_with(|c: char| c.is_ascii_digit()) {
         let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
-        let (number, behind) = rest.split_at(end);
-        let behind = behind.trim_start();
-        let (unit, behind) =
-            behind.split_at(behind.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(behind.len()));
+        let (number, after) = rest.split_at(end);
+        let after = after.trim_start();
+        let (unit, after) =
+            after.split_at(after.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(after.len()));
         let unit = match unit {
             "ms" | "millisecond" | "milliseconds" => 0.001,
             "" | "s" | "sec" | "secs" | "second" | "seconds" => 1.0,
@@ -182,14 +183,14 @@ pub(crate) fn delay(text: &str) -> Option<Duration> {
         };
         let number: f64 = number.trim_end_matches('.').parse().ok()?;
         seconds = Some(seconds.unwrap_or_default() + number * unit);
-        rest = behind.trim_start();
+        rest = after.trim_start();
     }
     Duration::try_from_secs_f64(seconds?).ok()
 }
 
-/// Reads what a process left behind that ended without a word about its turn.
-pub(crate) fn of_exit(code: Option<i32>, stderr: &str) -> Error {
-    tracing::warn!(exit_code = code, stderr = stderr.trim_end(), "codex ended without an end of its turn");
+/// Classifies a process that exited without reporting the end of its turn.
+pub(crate) fn classify_exit(code: Option<i32>, stderr: &str) -> Error {
+    tracing::warn!(exit_code = code, stderr = stderr.trim_end(), "codex exited without ending its turn");
     let has = |sign: &str| stderr.contains(sign);
     if has("Input exceeds the maximum length") {
         return Error::PromptTooLarge {
@@ -200,24 +201,24 @@ pub(crate) fn of_exit(code: Option<i32>, stderr: &str) -> Error {
     if has("Not logged in") || has("not logged in") || has("codex login") {
         unavailable("the Codex CLI is not logged in; the operator must run `codex login`")
     } else if has("error: unexpected argument") || has("error: invalid value") {
-        unavailable("the installed Codex CLI does not understand our options; `codex-api doctor` tells more")
+        unavailable("the installed Codex CLI does not support the server's options; run `codex-api doctor`")
     } else if has("Error loading config") || has("in `model_providers") {
-        unavailable("the Codex CLI refuses its configuration; `codex-api doctor` tells more")
+        unavailable("the Codex CLI rejects its configuration; run `codex-api doctor`")
     } else if has("failed to initialize ") || has("Error finding codex home") {
-        unavailable("the Codex CLI cannot begin a turn, perhaps for its home; `codex-api doctor` tells more")
+        unavailable("the Codex CLI cannot start a turn, possibly because of its home; run `codex-api doctor`")
     } else if has("Not inside a trusted directory") {
         unavailable(
             "the workspace is not a git repository; set CODEX_SKIP_GIT_REPO_CHECK=1 or another CODEX_WORKSPACE",
         )
     } else if code == Some(127) || code == Some(126) {
-        unavailable("the Codex CLI cannot be executed; `codex-api doctor` tells more")
+        unavailable("the Codex CLI cannot be executed; run `codex-api doctor`")
     } else {
-        let how = match code {
-            Some(0) => "ended without completing its turn".to_owned(),
-            Some(code) => format!("ended with exit code {code} before its turn was over"),
-            None => "was killed before its turn was over".to_owned(),
+        let cause = match code {
+            Some(0) => "exited without completing its turn".to_owned(),
+            Some(code) => format!("exited with code {code} before the end of its turn"),
+            None => "was killed before the end of its turn".to_owned(),
         };
-        Error::TurnFailed { message: format!("the Codex CLI {how}") }
+        Error::TurnFailed { message: format!("the Codex CLI {cause}") }
     }
 }
 

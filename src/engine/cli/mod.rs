@@ -1,7 +1,8 @@
-//! The installed Codex CLI: where it is, what it can do, its environment, provider and error texts.
+//! The installed Codex CLI: location, version and features, environment, user configuration, provider, error messages.
 
 pub(crate) mod environment;
 pub(crate) mod error_messages;
 pub(crate) mod locate;
 pub(crate) mod probe;
 pub(crate) mod provider;
+pub(crate) mod user_config;

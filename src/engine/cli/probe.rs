@@ -1,23 +1,34 @@
-//! What the installed CLI is, asked before the first turn: version, features, whether it takes our settings.
+//! Probes the installed CLI before the first turn: version, features, and whether it accepts the settings.
 
-use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use super::{environment, locate};
-use crate::config::Codex;
-use crate::engine::process::{Answer, Launcher, SpawnSpec};
+use super::{
+    environment::{self, HomeError},
+    locate::{self, LocateError},
+};
+use crate::{
+    config::Codex,
+    engine::process::{CommandOutput, Launcher, SpawnSpec},
+};
 
-/// What the installed CLI is and has.
+/// The installed CLI.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct CliInfo {
     pub(crate) program: PathBuf,
     pub(crate) version: String,
-    /// Its features, and whether each is on by the user's configuration.
+    /// Features with their state in the user's configuration.
     pub(crate) features: BTreeMap<String, bool>,
-    /// Which program it was.
-    pub(crate) fingerprint: Option<BinaryId>,
+    /// The probed program.
+    pub(crate) binary: Option<BinaryId>,
 }
 
-/// What tells one program from the next one, be it at the same place or another.
+/// Identifies a program file, also if another program replaces it at the same path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BinaryId {
     program: PathBuf,
@@ -26,21 +37,21 @@ pub(crate) struct BinaryId {
     size: u64,
 }
 
-/// The oldest CLI that has what every turn needs (`--ephemeral`).
-const OLDEST: (u64, u64) = (0, 110);
+/// The oldest version with `--ephemeral`, which every turn needs.
+const MIN_VERSION: (u64, u64) = (0, 110);
 
-/// Time for one question; the CLI needs some 20 ms.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// Time limit of one command of the CLI, which takes some 20 ms.
+pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(20);
 
 impl CliInfo {
-    /// Whether the program that would be started now is another one. Where there is none, nothing can be said.
+    /// Returns `true` if another program is installed now, `false` if none is.
     pub(crate) fn is_outdated(&self, codex: &Codex) -> bool {
-        fingerprint(codex).is_some_and(|now| Some(&now) != self.fingerprint.as_ref())
+        binary_id(codex).is_some_and(|now| Some(&now) != self.binary.as_ref())
     }
 }
 
-/// Which program would be started now. Cheap.
-pub(crate) fn fingerprint(codex: &Codex) -> Option<BinaryId> {
+/// Returns the id of the program that would be started now. Costs a `stat`.
+pub(crate) fn binary_id(codex: &Codex) -> Option<BinaryId> {
     let program = locate::find(codex.bin.as_deref(), &codex.env).ok()?;
     let meta = fs::metadata(&program).ok()?;
     Some(BinaryId {
@@ -51,69 +62,133 @@ pub(crate) fn fingerprint(codex: &Codex) -> Option<BinaryId> {
     })
 }
 
-/// Looks at the CLI; the error tells the operator what to do.
-pub(crate) async fn look(codex: &Codex, launcher: &Launcher) -> Result<CliInfo, String> {
-    let program = locate::find(codex.bin.as_deref(), &codex.env)?;
-    // Taken first: one that is replaced while it is asked is another one.
-    let fingerprint = fingerprint(codex);
-    if !codex.workspace.is_dir() {
-        return Err(format!("CODEX_WORKSPACE names {}, which is not a folder", codex.workspace.display()));
-    }
-    if let Some(trouble) = environment::trouble(codex) {
-        return Err(trouble);
-    }
-    let ask = async |arguments: &[&str]| {
-        let launch = SpawnSpec {
-            program: program.clone(),
-            arguments: arguments.iter().map(Into::into).collect(),
-            env: environment::environment(codex),
-            folder: codex.workspace.clone(),
-            ..SpawnSpec::default()
-        };
-        let question = arguments.join(" ");
-        match tokio::time::timeout(PATIENCE, launcher.ask(launch)).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err(format!("{} cannot be started: {error}", program.display())),
-            Err(_) => Err(format!("`codex {question}` did not answer within {} s", PATIENCE.as_secs())),
-        }
-    };
-
-    let answer = ask(&["--version"]).await?;
-    let version = version(&answer).ok_or_else(|| {
-        format!("{} does not answer --version as the Codex CLI does: {}", program.display(), answer.words())
-    })?;
-    if numbers(&version) < OLDEST {
-        return Err(format!(
-            "the installed Codex CLI is {version}; at least {}.{}.0 is needed (npm install -g @openai/codex)",
-            OLDEST.0, OLDEST.1
-        ));
-    }
-    let answer = ask(&["-a", &codex.approval_policy, "features", "list"]).await?;
-    if answer.code == Some(2) && answer.stderr.contains("--ask-for-approval") {
-        return Err(format!(
-            "Codex {version} no longer knows CODEX_APPROVAL_POLICY={}; use never: nobody is there to be asked",
-            codex.approval_policy
-        ));
-    }
-    if answer.code != Some(0) {
-        return Err(format!("the Codex CLI refuses its configuration: {}", answer.words()));
-    }
-    Ok(CliInfo { program, version, features: features(&answer.stdout), fingerprint })
+/// Why the installed CLI cannot be used. Each message says what the operator has to do.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ProbeError {
+    /// There is no executable.
+    #[error(transparent)]
+    Locate(#[from] LocateError),
+    /// `CODEX_WORKSPACE` is not a folder.
+    #[error("CODEX_WORKSPACE names {}, which is not a folder", .0.display())]
+    Workspace(PathBuf),
+    /// The CLI cannot use its home.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// The program does not start.
+    #[error("{} cannot be started: {cause}", .program.display())]
+    Start {
+        /// The program.
+        program: PathBuf,
+        /// The cause.
+        cause: std::io::Error,
+    },
+    /// The program does not finish a command in time.
+    #[error("`codex {command}` did not finish within {} s", PROBE_TIMEOUT.as_secs())]
+    TimedOut {
+        /// The arguments.
+        command: String,
+    },
+    /// The program is not Codex.
+    #[error("{} does not print a version like the Codex CLI: {output}", .program.display())]
+    NotCodex {
+        /// The program.
+        program: PathBuf,
+        /// Its output.
+        output: String,
+    },
+    /// The version is not supported.
+    #[error(
+        "the installed Codex CLI is {version}; at least {}.{}.0 is needed (npm install -g @openai/codex)",
+        MIN_VERSION.0, MIN_VERSION.1
+    )]
+    TooOld {
+        /// The version.
+        version: String,
+    },
+    /// The CLI does not know the configured approval policy.
+    #[error("Codex {version} does not know CODEX_APPROVAL_POLICY={policy}; use never")]
+    ApprovalPolicy {
+        /// The version.
+        version: String,
+        /// The policy.
+        policy: String,
+    },
+    /// The CLI rejects its configuration.
+    #[error("the Codex CLI rejects its configuration: {output}")]
+    Configuration {
+        /// Its output.
+        output: String,
+    },
 }
 
-/// `codex-cli 0.169.0` → `0.169.0`
-fn version(answer: &Answer) -> Option<String> {
-    let version = answer.stdout.trim().strip_prefix("codex-cli ")?;
+impl ProbeError {
+    /// Returns `true` if the server's own settings must change, so that a retry cannot succeed.
+    pub(crate) fn is_misconfiguration(&self) -> bool {
+        matches!(self, Self::ApprovalPolicy { .. })
+    }
+}
+
+/// Probes version and features of the CLI. Dropping the future stops the CLI.
+pub(crate) async fn run(codex: &Codex, launcher: &Launcher) -> Result<CliInfo, ProbeError> {
+    let program = locate::find(codex.bin.as_deref(), &codex.env)?;
+    // Taken first, so that a program that is replaced during the probe counts as changed.
+    let binary = binary_id(codex);
+    if !codex.workspace.is_dir() {
+        return Err(ProbeError::Workspace(codex.workspace.clone()));
+    }
+    environment::check_home(codex)?;
+    let output = run_cli(codex, launcher, &program, &["--version"]).await?;
+    let Some(version) = version(&output) else {
+        return Err(ProbeError::NotCodex { program, output: output.error_summary() });
+    };
+    if major_minor(&version) < MIN_VERSION {
+        return Err(ProbeError::TooOld { version });
+    }
+    let arguments = ["-a", &codex.approval_policy, "features", "list"];
+    let output = run_cli(codex, launcher, &program, &arguments).await?;
+    if output.code == Some(2) && output.stderr.contains("--ask-for-approval") {
+        return Err(ProbeError::ApprovalPolicy { version, policy: codex.approval_policy.clone() });
+    }
+    if output.code != Some(0) {
+        return Err(ProbeError::Configuration { output: output.error_summary() });
+    }
+    Ok(CliInfo { program, version, features: features(&output.stdout), binary })
+}
+
+/// Runs a command of the CLI in the workspace.
+pub(crate) async fn run_cli(
+    codex: &Codex,
+    launcher: &Launcher,
+    program: &Path,
+    arguments: &[&str],
+) -> Result<CommandOutput, ProbeError> {
+    let spec = SpawnSpec {
+        program: program.to_owned(),
+        arguments: arguments.iter().map(Into::into).collect(),
+        env: environment::environment(codex),
+        working_dir: codex.workspace.clone(),
+        ..SpawnSpec::default()
+    };
+    match tokio::time::timeout(PROBE_TIMEOUT, launcher.run_to_completion(spec)).await {
+        Ok(Ok(output)) => Ok(output),
+        Ok(Err(cause)) => Err(ProbeError::Start { program: program.to_owned(), cause }),
+        Err(_) => Err(ProbeError::TimedOut { command: arguments.join(" ") }),
+    }
+}
+
+/// Parses `codex-cli 0.169.0` to `0.169.0`.
+fn version(output: &CommandOutput) -> Option<String> {
+    let version = output.stdout.trim().strip_prefix("codex-cli ")?;
     version.starts_with(|c: char| c.is_ascii_digit()).then(|| version.to_owned())
 }
 
-/// Major and minor.
-pub(crate) fn numbers(version: &str) -> (u64, u64) {
+/// Returns major and minor version.
+pub(crate) fn major_minor(version: &str) -> (u64, u64) {
     let mut parts = version.split(['.', '-']).map(|part| part.parse().unwrap_or_default());
     (parts.next().unwrap_or_default(), parts.next().unwrap_or_default())
 }
 
-/// The first word of each line, and the last one: `shell_tool  stable  true`.
+/// Parses lines like `shell_tool  stable  true`.
 fn features(list: &str) -> BTreeMap<String, bool> {
     let line = |line: &str| {
         let name = line.split_whitespace().next()?.to_owned();
@@ -130,7 +205,7 @@ mod tests {
     use crate::config::{Config, Sources};
 
     #[test]
-    fn a_program_is_known_by_what_is_there_now() {
+    fn is_outdated_after_a_replacement_returns_true() {
         let folder = tempfile::tempdir().unwrap();
         let (link, new) = (folder.path().join("codex"), folder.path().join("new"));
         let put = |name: &str, text: &str| {
@@ -143,26 +218,26 @@ mod tests {
         let env = [("CODEX_BIN".into(), link.clone().into()), ("PATH".into(), "".into())].into();
         let codex = Config::load(Sources { env, ..Sources::default() }).unwrap().codex;
         put("old", "the first one");
-        let installed = CliInfo { fingerprint: fingerprint(&codex), ..CliInfo::default() };
+        let installed = CliInfo { binary: binary_id(&codex), ..CliInfo::default() };
         assert!(!installed.is_outdated(&codex));
-        // Of the same size, made within the same tick of the clock, and perhaps for a moment.
+        // Same size, written within the same clock tick.
         put("next", "the other one");
         assert!(installed.is_outdated(&codex));
         fs::remove_file(&link).unwrap();
-        assert!(!installed.is_outdated(&codex), "nothing is there to take its place");
+        assert!(!installed.is_outdated(&codex), "no other program is installed");
     }
 
     #[test]
-    fn features_have_a_state() {
+    fn features_with_two_states_are_parsed() {
         let found = features("apps  stable  true\nremoved_one   removed            false\n\n");
         assert_eq!(found, BTreeMap::from([("apps".into(), true), ("removed_one".into(), false)]));
     }
 
     #[test]
-    fn versions_compare_by_number() {
-        assert!(numbers("0.77.0") < OLDEST);
-        assert!(numbers("0.110.0") >= OLDEST);
-        assert!(numbers("0.169.0-alpha.1") >= OLDEST);
-        assert!(numbers("1.0.0") >= OLDEST);
+    fn major_minor_of_versions_compares_numerically() {
+        assert!(major_minor("0.77.0") < MIN_VERSION);
+        assert!(major_minor("0.110.0") >= MIN_VERSION);
+        assert!(major_minor("0.169.0-alpha.1") >= MIN_VERSION);
+        assert!(major_minor("1.0.0") >= MIN_VERSION);
     }
 }

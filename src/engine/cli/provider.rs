@@ -1,35 +1,41 @@
-//! Which upstream the CLI asks and how patiently, as configuration values: the same for both engines.
+//! The CLI's model provider and its retries, as configuration values for both engines.
 
 use std::{ffi::OsString, fs};
 
-use super::environment;
+use super::{
+    environment,
+    user_config::{UserConfig, is_bare_key},
+};
 use crate::config::Codex;
 
-/// Features of the CLI that we switch off, where the installed one has them: endless retries; files with the
-/// environment's secrets; a clone of the plugin marketplace for each run; work that goes on when its turn is over, which
-/// nobody could stop, count or wait for (sub-agents; goals, which also need threads that are stored).
-pub(crate) const SWITCHED_OFF: &[&str] =
+/// Features that the server disables if the CLI has them: endless retries, files with the environment's secrets, a clone of
+/// the plugin marketplace per run, and work beyond the end of a turn, which cannot be stopped or counted (sub-agents, and
+/// goals, which also need stored threads).
+pub(crate) const DISABLED_FEATURES: &[&str] =
     &["unbounded_connection_retries", "shell_snapshot", "plugins", "multi_agent", "multi_agent_v2", "goals"];
 
-/// Id of the provider that the scripted upstream goes by.
-const SCRIPTED: &str = "codex-api-scripted";
+/// Provider id of the scripted upstream.
+const SCRIPTED_PROVIDER: &str = "codex-api-scripted";
 
-/// The values to set: dotted key and TOML value. `stream_retries` is how often a response that broke off may be asked
-/// for again.
+/// Returns dotted keys and TOML values for `-c`. `stream_retries` limits the retries of a response that broke off.
 pub(crate) fn settings(codex: &Codex, stream_retries: u32) -> Vec<(String, String)> {
     let text = |text: &str| toml::Value::from(text).to_string();
     let mut settings = Vec::new();
     let mut set = |key: String, value: String| settings.push((key, value));
     if let Some(upstream) = &codex.scripted_upstream {
-        let key = |name: &str| format!("model_providers.{SCRIPTED}.{name}");
-        set("model_provider".into(), text(SCRIPTED));
+        let key = |name: &str| format!("model_providers.{SCRIPTED_PROVIDER}.{name}");
+        set("model_provider".into(), text(SCRIPTED_PROVIDER));
         set(key("name"), text("scripted upstream"));
         set(key("base_url"), text(&upstream.base_url));
         set(key("wire_api"), text("responses"));
         set(key("experimental_bearer_token"), text("scripted"));
     }
-    // The built-in providers cannot be changed; there, the engine counts the retries.
-    let id = if codex.scripted_upstream.is_some() { Some(SCRIPTED.to_owned()) } else { configured(codex) };
+    // The built-in providers cannot be configured; for them the engine counts the retries.
+    let id = if codex.scripted_upstream.is_some() {
+        Some(SCRIPTED_PROVIDER.to_owned())
+    } else {
+        configured(codex)
+    };
     if let Some(id) = id {
         set(format!("model_providers.{id}.request_max_retries"), codex.upstream_retries.to_string());
         set(format!("model_providers.{id}.stream_max_retries"), stream_retries.to_string());
@@ -37,46 +43,53 @@ pub(crate) fn settings(codex: &Codex, stream_retries: u32) -> Vec<(String, Strin
     settings
 }
 
-/// The provider that the user's configuration chooses, if it is one that can be changed by options.
+/// Returns the id of the user's own provider, if `config.toml` selects one and flags can configure it.
 pub(crate) fn configured(codex: &Codex) -> Option<String> {
-    let config = configuration(codex)?;
-    let id = config.get("model_provider")?.as_str()?;
-    let own = config.get("model_providers")?.as_table()?.contains_key(id);
-    // Only ids that can stand in a dotted key as they are.
-    let plain = id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-    (own && plain).then(|| id.to_owned())
+    let config = UserConfig::load(codex);
+    let id = config.model_provider()?;
+    (config.provider(id).is_some() && is_bare_key(id)).then(|| id.to_owned())
 }
 
-/// The user's configuration of the CLI.
-fn configuration(codex: &Codex) -> Option<toml::Table> {
-    let home = environment::codex_home(&environment::environment(codex))?;
-    fs::read_to_string(home.join("config.toml")).ok()?.parse().ok()
+/// The selected provider reads its key from a variable that is not set, so that every turn would fail.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the provider {provider} of config.toml reads its key from {variable}, which is not set")]
+pub(crate) struct MissingKey {
+    provider: String,
+    variable: String,
 }
 
-/// What is wrong where the key of the chosen provider shall come from a variable that is not set: every turn would fail.
-pub(crate) fn missing_key(codex: &Codex) -> Option<String> {
+/// Checks that the variable with the key of the selected provider is set.
+pub(crate) fn check_key(codex: &Codex) -> Result<(), MissingKey> {
+    match missing_key(codex) {
+        Some(missing) => Err(missing),
+        None => Ok(()),
+    }
+}
+
+fn missing_key(codex: &Codex) -> Option<MissingKey> {
     if codex.scripted_upstream.is_some() {
         return None;
     }
-    let config = configuration(codex)?;
-    // A profile of the CLI may choose another provider.
-    if config.contains_key("profile") {
+    let config = UserConfig::load(codex);
+    // A profile of the CLI may select another provider.
+    if config.selects_profile() {
         return None;
     }
-    let id = config.get("model_provider")?.as_str()?;
-    let name = config.get("model_providers")?.get(id)?.get("env_key")?.as_str()?;
+    let id = config.model_provider()?;
+    let variable = config.provider(id)?.get("env_key")?.as_str()?;
     let env = environment::environment(codex);
-    let set = env.get(&OsString::from(name)).is_some_and(|key| !key.to_string_lossy().trim().is_empty());
-    // The CLI reads a `.env` of its own in its home.
-    let own = environment::codex_home(&env).and_then(|home| fs::read_to_string(home.join(".env")).ok());
-    let named = |line: &str| {
+    let is_set =
+        env.get(&OsString::from(variable)).is_some_and(|key| !key.to_string_lossy().trim().is_empty());
+    // The CLI also reads the `.env` file in its home.
+    let dotenv = environment::codex_home(&env).and_then(|home| fs::read_to_string(home.join(".env")).ok());
+    let sets_variable = |line: &str| {
         let line = line.trim();
-        line.strip_prefix("export ").unwrap_or(line).trim_start().starts_with(name)
+        line.strip_prefix("export ").unwrap_or(line).trim_start().starts_with(variable)
     };
-    if set || own.is_some_and(|text| text.lines().any(named)) {
+    if is_set || dotenv.is_some_and(|text| text.lines().any(sets_variable)) {
         return None;
     }
-    Some(format!("the provider {id} of config.toml takes its key from {name}, which is not set"))
+    Some(MissingKey { provider: id.to_owned(), variable: variable.to_owned() })
 }
 
 #[cfg(test)]
@@ -85,7 +98,7 @@ mod tests {
     use crate::config::{Config, Sources};
 
     #[test]
-    fn a_key_that_is_not_there_is_missed() {
+    fn check_key_with_an_unset_variable_names_provider_and_variable() {
         let home = tempfile::tempdir().unwrap();
         let trouble = |config: &str, key: Option<&str>| {
             fs::write(home.path().join("config.toml"), config).unwrap();
@@ -96,14 +109,18 @@ mod tests {
         };
         let rec = "model_provider = \"rec\"\n[model_providers.rec]\nname = \"r\"\nenv_key = \"REC_KEY\"\n";
         for empty in [None, Some(""), Some("  ")] {
-            let told = trouble(rec, empty).unwrap();
+            let told = trouble(rec, empty).unwrap().to_string();
             assert!(told.contains("provider rec") && told.contains("REC_KEY"), "{told}");
         }
         assert_eq!(trouble(rec, Some("k")), None);
         assert_eq!(trouble(&rec.replace("env_key = \"REC_KEY\"", ""), None), None);
         assert_eq!(trouble("", None), None);
-        assert_eq!(trouble(&format!("profile = \"p\"\n{rec}"), None), None, "it may have another provider");
+        assert_eq!(
+            trouble(&format!("profile = \"p\"\n{rec}"), None),
+            None,
+            "the profile may select another provider"
+        );
         fs::write(home.path().join(".env"), "export REC_KEY=k\n").unwrap();
-        assert_eq!(trouble(rec, None), None, "the CLI's own .env has it");
+        assert_eq!(trouble(rec, None), None, "the CLI reads its .env");
     }
 }

@@ -1,4 +1,4 @@
-//! A turn → the command line, environment, files and input of one `codex exec`.
+//! Builds the command of one turn: arguments, environment, files and stdin of `codex exec`.
 
 use std::{collections::BTreeMap, ffi::OsString, fs, io, os::unix::fs::PermissionsExt, path::Path};
 
@@ -15,125 +15,133 @@ use crate::{
     error::Error,
 };
 
-/// The command of one turn.
-pub(super) fn of(turn: &Turn, codex: &Codex, installed: &CliInfo) -> Result<SpawnSpec, Error> {
-    let prompt = Prompt::of(turn);
+/// Returns the command of a turn. Writes images and schema to a private folder that belongs to the command.
+pub(super) fn build(turn: &Turn, codex: &Codex, installed: &CliInfo) -> Result<SpawnSpec, Error> {
+    let prompt = Prompt::new(turn);
     let mut arguments = Arguments::default();
-    arguments.many(["-a", &codex.approval_policy, "exec", "--json", "--ephemeral"]);
+    arguments.extend(["-a", &codex.approval_policy, "exec", "--json", "--ephemeral"]);
     if codex.skip_git_repo_check {
-        arguments.one("--skip-git-repo-check");
+        arguments.push("--skip-git-repo-check");
     }
-    arguments.many(["--sandbox", turn.sandbox.as_str()]);
-    // With `=`, for a name or folder that begins with a dash.
-    arguments.one(format!("--model={}", turn.model));
-    arguments.path("--cd=", &codex.workspace);
+    arguments.extend(["--sandbox", turn.sandbox.as_str()]);
+    // With `=`, because a name or folder may begin with a dash.
+    arguments.push(format!("--model={}", turn.model));
+    arguments.push_path("--cd=", &codex.workspace);
     if turn.sandbox != Sandbox::ReadOnly {
         for folder in &codex.add_dirs {
-            arguments.path("--add-dir=", folder);
+            arguments.push_path("--add-dir=", folder);
         }
     }
-    // Before other options: `--image` is greedy and would eat the `-` that stands for stdin.
-    let scratch = files(turn, &prompt, &codex.scratch, &mut arguments).map_err(Error::internal)?;
-    // Under a flood of deltas the CLI loses events, the answer's among them; this file has it all the same.
-    let last_words = scratch.path().join("last-message.txt");
-    arguments.path("--output-last-message=", &last_words);
-    arguments.set("model_reasoning_effort", &turn.reasoning_effort);
-    arguments.set("model_reasoning_summary", &turn.reasoning_summary);
+    // Before other options: `--image` is greedy and would consume the `-` that stands for stdin.
+    let temp_dir = write_files(turn, &prompt, &codex.scratch, &mut arguments).map_err(Error::internal)?;
+    // The CLI loses events under a flood of deltas, including the answer. This file always has the answer.
+    let last_message = temp_dir.path().join("last-message.txt");
+    arguments.push_path("--output-last-message=", &last_message);
+    arguments.set_text("model_reasoning_effort", &turn.reasoning_effort);
+    arguments.set_text("model_reasoning_summary", &turn.reasoning_summary);
     if let Some(verbosity) = &turn.verbosity {
-        arguments.set("model_verbosity", verbosity);
+        arguments.set_text("model_verbosity", verbosity);
     }
-    // `--search` is accepted before `exec` and does nothing there; this is what it means.
-    arguments.set("web_search", if turn.web_search { "live" } else { "disabled" });
-    // By default a command of the agent sees everything that Codex sees, its upstream's key included.
-    arguments.set("shell_environment_policy.inherit", "core");
+    // `codex --search exec` is accepted and has no effect; this key has.
+    arguments.set_text("web_search", if turn.web_search { "live" } else { "disabled" });
+    // By default a command of the agent sees the whole environment, including the upstream's key.
+    arguments.set_text("shell_environment_policy.inherit", "core");
     let mut env = environment::environment(codex);
     if turn.sandbox == Sandbox::WorkspaceWrite {
-        own_temporary_folder(&scratch, &mut arguments, &mut env).map_err(Error::internal)?;
+        set_private_tmpdir(&temp_dir, &mut arguments, &mut env).map_err(Error::internal)?;
     }
-    for feature in provider::SWITCHED_OFF.iter().filter(|feature| installed.features.contains_key(**feature))
+    for feature in
+        provider::DISABLED_FEATURES.iter().filter(|feature| installed.features.contains_key(**feature))
     {
-        arguments.raw(&format!("features.{feature}"), "false");
+        arguments.set_toml(&format!("features.{feature}"), "false");
     }
-    // A response that broke off is not asked for again: the model would repeat what the client already has.
+    // No retry of a response that broke off: the model would repeat text that the client already has.
     for (key, value) in provider::settings(codex, 0) {
-        arguments.raw(&key, &value);
+        arguments.set_toml(&key, &value);
     }
 
-    arguments.one("-");
+    arguments.push("-");
     Ok(SpawnSpec {
         program: installed.program.clone(),
         arguments: arguments.0,
         env,
-        folder: codex.workspace.clone(),
+        working_dir: codex.workspace.clone(),
         stdin: Input::Text(prompt.text.into_bytes()),
-        scratch: vec![scratch],
-        shared: None,
-        last_words: Some(last_words),
+        temp_dirs: vec![temp_dir],
+        shared_dir: None,
+        output_file: Some(last_message),
         deadline: turn.deadline,
     })
 }
 
-/// By default commands may write to the temporary folder of all, where other turns' files are. They get their own.
-fn own_temporary_folder(
-    scratch: &TempDir,
+/// Gives commands a temporary folder of their own. By default they may write to `/tmp`, where other turns have files.
+fn set_private_tmpdir(
+    temp_dir: &TempDir,
     arguments: &mut Arguments,
     env: &mut BTreeMap<OsString, OsString>,
 ) -> io::Result<()> {
-    let folder = scratch.path().join("tmp");
+    let folder = temp_dir.path().join("tmp");
     fs::create_dir(&folder)?;
-    arguments.raw("sandbox_workspace_write.exclude_slash_tmp", "true");
-    arguments.set("shell_environment_policy.set.TMPDIR", &folder.to_string_lossy());
+    arguments.set_toml("sandbox_workspace_write.exclude_slash_tmp", "true");
+    arguments.set_text("shell_environment_policy.set.TMPDIR", &folder.to_string_lossy());
     env.insert("TMPDIR".into(), folder.into());
     Ok(())
 }
 
-/// Writes images and schema, and names them to the CLI.
-fn files(turn: &Turn, prompt: &Prompt, scratch: &Path, arguments: &mut Arguments) -> io::Result<TempDir> {
+/// Writes images and schema to a private folder and adds their arguments.
+fn write_files(
+    turn: &Turn,
+    prompt: &Prompt,
+    parent: &Path,
+    arguments: &mut Arguments,
+) -> io::Result<TempDir> {
     let schema = match &turn.format {
         Format::Text | Format::JsonObject => None,
         Format::JsonSchema(schema) => Some(schema),
     };
-    // Pictures of the client are nobody else's on this machine.
-    let ours = fs::Permissions::from_mode(0o700);
-    let scratch = tempfile::Builder::new().prefix("codex-api-").permissions(ours).tempdir_in(scratch)?;
+    // Other users of the machine must not read the client's images.
+    let owner_only = fs::Permissions::from_mode(0o700);
+    let temp_dir =
+        tempfile::Builder::new().prefix("codex-api-").permissions(owner_only).tempdir_in(parent)?;
     if let Some(schema) = schema {
-        let file = scratch.path().join("schema.json");
+        let file = temp_dir.path().join("schema.json");
         fs::write(&file, &schema.text)?;
-        arguments.path("--output-schema=", &file);
+        arguments.push_path("--output-schema=", &file);
     }
     for (index, image) in prompt.images.iter().enumerate() {
-        let file = scratch.path().join(format!("image-{}.{}", index + 1, image.kind.extension()));
+        let file = temp_dir.path().join(format!("image-{}.{}", index + 1, image.kind.extension()));
         fs::write(&file, &image.data)?;
-        arguments.path("--image=", &file);
+        arguments.push_path("--image=", &file);
     }
-    Ok(scratch)
+    Ok(temp_dir)
 }
 
 #[derive(Debug, Default)]
 struct Arguments(Vec<OsString>);
 
 impl Arguments {
-    fn one(&mut self, argument: impl Into<OsString>) {
+    fn push(&mut self, argument: impl Into<OsString>) {
         self.0.push(argument.into());
     }
 
-    fn many<'a>(&mut self, arguments: impl IntoIterator<Item = &'a str>) {
+    fn extend<'a>(&mut self, arguments: impl IntoIterator<Item = &'a str>) {
         self.0.extend(arguments.into_iter().map(OsString::from));
     }
 
-    fn path(&mut self, flag: &str, path: &Path) {
+    fn push_path(&mut self, flag: &str, path: &Path) {
         let mut argument = OsString::from(flag);
         argument.push(path);
         self.0.push(argument);
     }
 
-    /// A configuration value that is a text.
-    fn set(&mut self, key: &str, text: &str) {
-        self.raw(key, &toml::Value::from(text).to_string());
+    /// Sets a configuration key to a string.
+    fn set_text(&mut self, key: &str, text: &str) {
+        self.set_toml(key, &toml::Value::from(text).to_string());
     }
 
-    fn raw(&mut self, key: &str, value: &str) {
-        self.many(["-c", &format!("{key}={value}")]);
+    /// Sets a configuration key to a TOML value.
+    fn set_toml(&mut self, key: &str, value: &str) {
+        self.extend(["-c", &format!("{key}={value}")]);
     }
 }
 

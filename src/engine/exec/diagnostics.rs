@@ -1,96 +1,98 @@
-//! What `codex-api doctor` asks of this engine: each thing that a turn needs, and what to do where it is missing.
+//! The checks of `codex-api doctor` for the CLI, in the order in which an operator fixes problems.
 
-use std::fs;
+use std::path::Path;
 
 use super::Exec;
 use crate::{
     config::Sandbox,
     engine::{
-        Check, Outcome,
-        cli::{environment, probe, provider},
-        process::SpawnSpec,
+        Check,
+        cli::{
+            environment,
+            probe::{self, ProbeError},
+            provider,
+            user_config::UserConfig,
+        },
     },
 };
 
 impl Exec {
-    /// Looks at everything, in the order in which one would mend it.
+    /// Runs all checks.
     pub async fn examine(&self) -> Vec<Check> {
-        let mut checks = vec![self.examine_workspace(), self.examine_home()];
+        let mut checks = vec![self.check_workspace(), self.check_home()];
         match self.installed().await {
             Ok(installed) => {
-                let says = format!("{} at {}", installed.version, installed.program.display());
-                checks.push(Check::good("codex", says));
-                checks.push(self.examine_login(&installed.program).await);
-                checks.push(self.examine_sandbox(&installed.program).await);
+                let finding = format!("{} at {}", installed.version, installed.program.display());
+                checks.push(Check::good("codex", finding));
+                checks.push(self.check_login(&installed.program).await);
+                checks.push(self.check_sandbox(&installed.program).await);
             }
-            Err(trouble) => {
-                let remedy = remedy(&checks, &trouble);
-                checks.push(Check::bad("codex", trouble, remedy));
-            }
+            Err(error) => checks.push(Check::bad("codex", error.to_string(), remedy(&error))),
         }
         checks
     }
 
-    fn examine_workspace(&self) -> Check {
+    fn check_workspace(&self) -> Check {
         let folder = &self.codex.workspace;
         if !folder.is_dir() {
-            let says = format!("{} is not a folder", folder.display());
-            return Check::bad("workspace", says, "create it or set CODEX_WORKSPACE to another");
+            let finding = format!("{} is not a folder", folder.display());
+            return Check::bad("workspace", finding, "create it or set CODEX_WORKSPACE to another folder");
         }
-        let repository = folder.ancestors().any(|folder| folder.join(".git").exists());
-        if !repository && !self.codex.skip_git_repo_check {
-            let says = format!("{} is not in a git repository", folder.display());
-            return Check::bad("workspace", says, "run `git init` there or set CODEX_SKIP_GIT_REPO_CHECK=1");
+        let is_repository = folder.ancestors().any(|folder| folder.join(".git").exists());
+        if !is_repository && !self.codex.skip_git_repo_check {
+            let finding = format!("{} is not in a git repository", folder.display());
+            return Check::bad(
+                "workspace",
+                finding,
+                "run `git init` there or set CODEX_SKIP_GIT_REPO_CHECK=1",
+            );
         }
         Check::good("workspace", folder.display().to_string())
     }
 
-    fn examine_home(&self) -> Check {
+    fn check_home(&self) -> Check {
         let Some(folder) = environment::codex_home(&environment::environment(&self.codex)) else {
             return Check::bad("home", "neither CODEX_HOME nor HOME is set".into(), "set CODEX_CLI_HOME");
         };
-        if let Some(trouble) = environment::trouble(&self.codex) {
+        if let Err(error) = environment::check_home(&self.codex) {
             return Check::bad(
                 "home",
-                trouble,
-                "make it a folder that the server's user can write in, or name another with CODEX_HOME or CODEX_CLI_HOME",
+                error.to_string(),
+                "make it a folder that the server's user can write to, or set CODEX_HOME or CODEX_CLI_HOME to another",
             );
         }
-        let config = fs::read_to_string(folder.join("config.toml")).unwrap_or_default();
-        let config: toml::Table = match config.parse() {
+        let config = match UserConfig::try_load(&self.codex) {
             Ok(config) => config,
             Err(error) => {
-                let says = format!("config.toml in {} is no TOML: {}", folder.display(), error.message());
                 return Check::bad(
                     "home",
-                    says,
-                    "mend it, or give the CLI a home of its own with CODEX_CLI_HOME",
+                    error.to_string(),
+                    "fix it, or give the CLI a home of its own with CODEX_CLI_HOME",
                 );
             }
         };
-        let servers =
-            config.get("mcp_servers").and_then(|servers| servers.as_table()).map_or(0, toml::Table::len);
+        let servers = config.mcp_servers().count();
         if servers > 0 {
-            let says =
-                format!("{} configures {servers} MCP server(s): each starts in every turn", folder.display());
+            let finding =
+                format!("{} configures {servers} MCP server(s), which start in every turn", folder.display());
             return Check::odd(
                 "home",
-                says,
+                finding,
                 "give the CLI a minimal home with CODEX_CLI_HOME if turns are slow to start",
             );
         }
         Check::good("home", folder.display().to_string())
     }
 
-    async fn examine_login(&self, program: &std::path::Path) -> Check {
+    async fn check_login(&self, program: &Path) -> Check {
         if self.codex.scripted_upstream.is_some() {
             return Check::good("login", "not needed for the scripted upstream".into());
         }
-        if let Some(trouble) = provider::missing_key(&self.codex) {
+        if let Err(error) = provider::check_key(&self.codex) {
             return Check::bad(
                 "login",
-                trouble,
-                "set it in the environment of the server, or in `.env` of the CLI's home",
+                error.to_string(),
+                "set it in the server's environment, or in `.env` of the CLI's home",
             );
         }
         if let Some(provider) = provider::configured(&self.codex) {
@@ -99,61 +101,55 @@ impl Exec {
         if environment::environment(&self.codex).keys().any(|name| name == "CODEX_API_KEY") {
             return Check::good("login", "by CODEX_API_KEY".into());
         }
-        match self.ask(program, &["login", "status"]).await {
-            Ok(answer) if answer.code == Some(0) => Check::good("login", answer.words()),
-            Ok(answer) => Check::bad(
+        match probe::run_cli(&self.codex, &self.launcher, program, &["login", "status"]).await {
+            Ok(output) if output.code == Some(0) => Check::good("login", output.error_summary()),
+            Ok(output) => Check::bad(
                 "login",
-                answer.words(),
+                output.error_summary(),
                 "run `codex login`, or set CODEX_API_KEY, as the server's user",
             ),
-            Err(error) => Check::bad("login", error, "run `codex login status` as the server's user"),
+            Err(error) => {
+                Check::bad("login", error.to_string(), "run `codex login status` as the server's user")
+            }
         }
     }
 
-    async fn examine_sandbox(&self, program: &std::path::Path) -> Check {
+    async fn check_sandbox(&self, program: &Path) -> Check {
         if self.codex.sandbox == Sandbox::DangerFullAccess {
-            let says = "danger-full-access: commands of the agent may do all that this user may".into();
-            return Check::odd("sandbox", says, "set CODEX_SANDBOX to read-only or workspace-write");
+            let finding =
+                "danger-full-access: commands of the agent have all permissions of this user".into();
+            return Check::odd("sandbox", finding, "set CODEX_SANDBOX to read-only or workspace-write");
         }
-        match self.ask(program, &["sandbox", "--", "true"]).await {
-            Ok(answer) if answer.code == Some(0) => {
+        match probe::run_cli(&self.codex, &self.launcher, program, &["sandbox", "--", "true"]).await {
+            Ok(output) if output.code == Some(0) => {
                 Check::good("sandbox", self.codex.sandbox.as_str().into())
             }
-            Ok(answer) => Check::odd(
+            Ok(output) => Check::odd(
                 "sandbox",
-                format!("a command could not be run in it: {}", answer.words()),
-                "allow user namespaces for this user (in a container: for the container), or commands will fail",
+                format!("a test command failed: {}", output.error_summary()),
+                "allow user namespaces for this user (in a container: for the container), otherwise commands fail",
             ),
-            Err(error) => Check::odd("sandbox", error, "run `codex sandbox -- true` as the server's user"),
+            Err(error) => {
+                Check::odd("sandbox", error.to_string(), "run `codex sandbox -- true` as the server's user")
+            }
         }
-    }
-
-    async fn ask(
-        &self,
-        program: &std::path::Path,
-        arguments: &[&str],
-    ) -> Result<crate::engine::process::Answer, String> {
-        let launch = SpawnSpec {
-            program: program.to_owned(),
-            arguments: arguments.iter().map(Into::into).collect(),
-            env: environment::environment(&self.codex),
-            folder: self.codex.workspace.clone(),
-            ..SpawnSpec::default()
-        };
-        let asked = tokio::time::timeout(probe::PATIENCE, self.launcher.ask(launch)).await;
-        asked.map_err(|_| "no answer in time".to_owned())?.map_err(|error| error.to_string())
     }
 }
 
-/// What to do about a CLI that cannot be used.
-fn remedy(before: &[Check], trouble: &str) -> &'static str {
-    if before.iter().any(|check| check.outcome == Outcome::Bad && check.says == trouble)
-        || trouble.starts_with("CODEX_WORKSPACE ")
-    {
-        "mend what failed above: before that the CLI cannot be asked"
-    } else if trouble.starts_with("the Codex CLI refuses its configuration") {
-        "mend the config.toml in its home"
-    } else {
-        "install or mend it: `npm install -g @openai/codex`, or start with scripts/serve.sh, which brings it"
+/// Returns the remedy for a CLI that cannot be used.
+fn remedy(error: &ProbeError) -> &'static str {
+    match error {
+        ProbeError::Workspace(_) | ProbeError::Home(_) => {
+            "fix the failed check above first; the CLI cannot be probed before"
+        }
+        ProbeError::Configuration { .. } => "fix the config.toml in its home",
+        ProbeError::ApprovalPolicy { .. } => "set CODEX_APPROVAL_POLICY=never",
+        ProbeError::Locate(_)
+        | ProbeError::Start { .. }
+        | ProbeError::TimedOut { .. }
+        | ProbeError::NotCodex { .. }
+        | ProbeError::TooOld { .. } => {
+            "install or update it: `npm install -g @openai/codex`, or start with scripts/serve.sh, which installs it"
+        }
     }
 }

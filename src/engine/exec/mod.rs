@@ -1,10 +1,10 @@
-//! One `codex exec --json` per turn: the engine of the first system. The most isolated one, and the one that works
-//! with every CLI since 0.110; its text comes in whole messages, as the CLI prints it.
+//! The exec engine: one `codex exec --json` process per turn. It is the most isolated engine and supports every CLI since
+//! 0.110. Text arrives in whole messages, as the CLI prints it.
 
 mod command;
 mod diagnostics;
 mod events;
-mod items;
+mod protocol;
 mod transcript;
 
 use std::{
@@ -18,7 +18,10 @@ use tokio::process::ChildStdout;
 use self::events::Translator;
 use super::{
     Engine, EngineStatus, Events, Turn, TurnEvent, TurnGuard,
-    cli::{probe, probe::CliInfo, provider},
+    cli::{
+        probe::{self, CliInfo, ProbeError},
+        provider,
+    },
     process::{
         ChildHandle, Input, Launcher, Started,
         lines::{LineError, LineReader},
@@ -30,8 +33,8 @@ use crate::{
     pb,
 };
 
-/// How long a bad finding about the CLI is believed before it is looked at again.
-const DOUBT: Duration = Duration::from_secs(2);
+/// Time after which a failed probe is repeated.
+const NEGATIVE_CACHE_TTL: Duration = Duration::from_secs(2);
 
 /// The engine.
 #[derive(Debug)]
@@ -39,75 +42,81 @@ pub struct Exec {
     codex: Codex,
     log: Log,
     launcher: Launcher,
-    found: RwLock<Option<(Instant, Finding)>>,
+    last_probe: RwLock<Option<(Instant, ProbeResult)>>,
+    /// Held during a probe, so that only one runs.
     probing: tokio::sync::Mutex<()>,
 }
 
-type Finding = Result<Arc<CliInfo>, String>;
+type ProbeResult = Result<Arc<CliInfo>, Arc<ProbeError>>;
 
 impl Exec {
-    /// An engine that has not looked for its CLI yet.
+    /// Creates the engine. The first use probes the CLI.
     pub fn new(codex: Codex, log: Log, launcher: Launcher) -> Self {
-        Self { codex, log, launcher, found: RwLock::new(None), probing: tokio::sync::Mutex::new(()) }
+        Self { codex, log, launcher, last_probe: RwLock::new(None), probing: tokio::sync::Mutex::new(()) }
     }
 
-    /// The installed CLI. A good finding is kept while it is the same one, a bad one is doubted after a while.
-    async fn installed(&self) -> Finding {
-        if let Some(finding) = self.remembered() {
-            return finding;
+    /// Returns the installed CLI. A success is cached until the program changes, a failure for [`NEGATIVE_CACHE_TTL`].
+    async fn installed(&self) -> ProbeResult {
+        if let Some(result) = self.cached_probe() {
+            return result;
         }
-        let _one_at_a_time = self.probing.lock().await;
-        if let Some(finding) = self.remembered() {
-            return finding;
+        let _probing = self.probing.lock().await;
+        if let Some(result) = self.cached_probe() {
+            return result;
         }
-        let finding = probe::look(&self.codex, &self.launcher).await.map(Arc::new);
-        let mut found = self.found.write().unwrap_or_else(PoisonError::into_inner);
-        let before = found.replace((Instant::now(), finding.clone()));
-        let before = before.and_then(|(_, finding)| finding.err());
-        match &finding {
-            Err(trouble) if before.as_ref() != Some(trouble) => tracing::error!(%trouble, "no turn can run"),
+        let result = probe::run(&self.codex, &self.launcher).await.map(Arc::new).map_err(Arc::new);
+        let mut last = self.last_probe.write().unwrap_or_else(PoisonError::into_inner);
+        let before = last.replace((Instant::now(), result.clone()));
+        let before = before.and_then(|(_, result)| result.err()).map(|error| error.to_string());
+        match &result {
+            Err(error) if before.as_ref() != Some(&error.to_string()) => {
+                tracing::error!(%error, "no turn can run");
+            }
             Ok(_) if before.is_some() => tracing::info!("turns can run again"),
             Ok(_) | Err(_) => {}
         }
-        finding
+        result
     }
 
-    fn remembered(&self) -> Option<Finding> {
-        let found = self.found.read().unwrap_or_else(PoisonError::into_inner);
-        let (when, finding) = found.as_ref()?;
-        let believed = match finding {
-            Ok(installed) => probe::fingerprint(&self.codex) == installed.fingerprint,
-            Err(_) => when.elapsed() < DOUBT,
+    fn cached_probe(&self) -> Option<ProbeResult> {
+        let last = self.last_probe.read().unwrap_or_else(PoisonError::into_inner);
+        let (when, result) = last.as_ref()?;
+        let is_valid = match result {
+            Ok(installed) => probe::binary_id(&self.codex) == installed.binary,
+            Err(_) => when.elapsed() < NEGATIVE_CACHE_TTL,
         };
-        believed.then(|| finding.clone())
+        is_valid.then(|| result.clone())
     }
 }
 
 #[tonic::async_trait]
 impl Engine for Exec {
-    async fn run(&self, turn: Turn, slot: TurnGuard) -> Result<Events, Error> {
-        let installed = self.installed().await.map_err(|message| Error::EngineUnavailable { message })?;
-        let launch = command::of(&turn, &self.codex, &installed)?;
+    async fn run(&self, turn: Turn, guard: TurnGuard) -> Result<Events, Error> {
+        let unavailable = |error: Arc<ProbeError>| Error::EngineUnavailable { message: error.to_string() };
+        let installed = self.installed().await.map_err(unavailable)?;
+        let spec = command::build(&turn, &self.codex, &installed)?;
         if self.log.debug {
-            let prompt = match &launch.stdin {
+            let prompt = match &spec.stdin {
                 Input::Text(text) => String::from_utf8_lossy(text),
                 Input::Open => "".into(),
             };
-            let prompt = clip(&prompt, self.log.max_chars);
-            tracing::info!(turn.id = %turn.id, arguments = ?launch.arguments, %prompt, "codex starts");
+            let prompt = truncate(&prompt, self.log.max_chars);
+            tracing::info!(turn.id = %turn.id, arguments = ?spec.arguments, %prompt, "starting codex exec");
         }
-        let Started { stdout, process, .. } = self.launcher.start(launch, slot).map_err(|error| {
+        let Started { stdout, process, .. } = self.launcher.start(spec, guard).map_err(|error| {
             Error::EngineUnavailable { message: format!("the Codex CLI cannot be started: {error}") }
         })?;
         let debug = self.log.debug.then_some(self.log.max_chars);
         let lines = LineReader::new(stdout, self.codex.line_limit);
-        Ok(events(Output { process, lines, debug }, Translator::new(self.codex.upstream_retries)))
+        Ok(events(ChildOutput { process, lines, debug }, Translator::new(self.codex.upstream_retries)))
     }
 
     async fn status(&self) -> EngineStatus {
         let (version, trouble) = match self.installed().await {
-            Ok(installed) => (installed.version.clone(), provider::missing_key(&self.codex)),
-            Err(trouble) => (String::new(), Some(trouble)),
+            Ok(installed) => {
+                (installed.version.clone(), provider::check_key(&self.codex).err().map(|e| e.to_string()))
+            }
+            Err(error) => (String::new(), Some(error.to_string())),
         };
         EngineStatus { kind: "exec", version, trouble }
     }
@@ -118,18 +127,12 @@ impl Engine for Exec {
 
     fn check(&self, turn: &Turn) -> Result<(), Error> {
         if turn.profile == Profile::Chat {
-            return Err(Error::unsupported(
-                "model",
-                "the exec engine has no chat profile; leave `:chat` out",
-            ));
+            return Err(Error::unsupported("model", "the exec engine has no chat profile; remove `:chat`"));
         }
         if turn.tools.is_empty() {
             return Ok(());
         }
-        Err(Error::unsupported(
-            "tools",
-            "the exec engine cannot call the client's functions; leave `tools` out",
-        ))
+        Err(Error::unsupported("tools", "the exec engine does not support client tools; remove `tools`"))
     }
 
     fn profiles(&self) -> Vec<Profile> {
@@ -145,18 +148,18 @@ impl Engine for Exec {
     }
 }
 
-/// A process, what it prints, and how much of that is logged.
-struct Output {
+/// A process with its output lines. `debug` is the maximum length of a logged line.
+struct ChildOutput {
     process: ChildHandle,
     lines: LineReader<ChildStdout>,
     debug: Option<usize>,
 }
 
-/// The events of one process. Dropped, the process ends with them.
-fn events(output: Output, mut translator: Translator) -> Events {
+/// Returns the events of a process. Dropping the stream stops the process.
+fn events(output: ChildOutput, mut translator: Translator) -> Events {
     let events = try_stream! {
-        // Moved in whole: a stream captures single fields, and a guard left behind would end the turn at once.
-        let Output { mut process, mut lines, debug } = output;
+        // The destructuring moves the whole value into the stream. Otherwise the unused guard would be dropped at once.
+        let ChildOutput { mut process, mut lines, debug } = output;
         loop {
             let line = match lines.next().await {
                 Ok(Some(line)) => line,
@@ -166,18 +169,18 @@ fn events(output: Output, mut translator: Translator) -> Events {
                 })?,
                 Err(LineError::Io(error)) => Err(Error::internal(error))?,
             };
-            if let Some(most) = debug {
-                tracing::info!(line = %clip(&String::from_utf8_lossy(line), most), "codex says");
+            if let Some(max_chars) = debug {
+                tracing::info!(line = %truncate(&String::from_utf8_lossy(line), max_chars), "codex printed a line");
             }
             for event in translator.push(line)? {
                 if !matches!(event, TurnEvent::Finished { .. }) {
                     yield event;
                     continue;
                 }
-                process.leave();
+                process.detach();
                 if translator.is_lossy(&event) {
-                    let last_words = process.exit().await.and_then(|exit| exit.last_words);
-                    for lost in translator.recovered(last_words)? {
+                    let last_message = process.exit().await.and_then(|exit| exit.output_file);
+                    for lost in translator.recover(last_message)? {
                         yield lost;
                     }
                 }
@@ -186,12 +189,12 @@ fn events(output: Output, mut translator: Translator) -> Events {
             }
         }
         let code = process.exit().await.and_then(|exit| exit.status.code());
-        Err(translator.cut_off(code, &process.stderr()))?;
+        Err(translator.on_exit(code, &process.stderr()))?;
     };
     Box::pin(events)
 }
 
-/// The beginning of a text, at most `most` characters.
-fn clip(text: &str, most: usize) -> &str {
-    text.char_indices().nth(most).map_or(text, |(end, _)| &text[..end])
+/// Returns at most the first `max_chars` characters.
+fn truncate(text: &str, max_chars: usize) -> &str {
+    text.char_indices().nth(max_chars).map_or(text, |(end, _)| &text[..end])
 }

@@ -1,9 +1,8 @@
-//! The conversation as one text, for a CLI that takes one prompt: `ROLE: text`, an empty line between messages.
-//! Collects the images on the way, in order.
+//! Flattens a conversation to one prompt: `ROLE: text`, with an empty line between messages. Images are collected in order.
 
-use crate::engine::{Format, Image, Message, Part, Role, Turn};
+use crate::engine::{Format, Image, Message, Part, Role, Turn, notice::JSON_OBJECT_INSTRUCTION};
 
-/// What the CLI is given to read.
+/// The input of the CLI.
 #[derive(Debug, Default)]
 pub(super) struct Prompt {
     /// The text for stdin.
@@ -13,19 +12,19 @@ pub(super) struct Prompt {
 }
 
 impl Prompt {
-    pub(super) fn of(turn: &Turn) -> Self {
+    /// Flattens the messages of a turn.
+    pub(super) fn new(turn: &Turn) -> Self {
         let mut prompt = Self::default();
         for message in &turn.messages {
-            prompt.add(message);
+            prompt.push_message(message);
         }
         if turn.format == Format::JsonObject {
-            // The CLI has no mode for it; a schema would force a shape that the caller did not give.
-            prompt.block("DEVELOPER", "Answer with one JSON object and nothing else: no fence, no comment.");
+            prompt.push_block("DEVELOPER", JSON_OBJECT_INSTRUCTION);
         }
         prompt
     }
 
-    fn add(&mut self, message: &Message) {
+    fn push_message(&mut self, message: &Message) {
         let mut text = String::new();
         for part in &message.parts {
             match part {
@@ -50,12 +49,12 @@ impl Prompt {
             Role::Tool => "TOOL",
         };
         match message.name.as_ref().or(message.tool_call_id.as_ref()) {
-            Some(name) => self.block(&format!("{role} ({name})"), &text),
-            None => self.block(role, &text),
+            Some(name) => self.push_block(&format!("{role} ({name})"), &text),
+            None => self.push_block(role, &text),
         }
     }
 
-    fn block(&mut self, label: &str, text: &str) {
+    fn push_block(&mut self, label: &str, text: &str) {
         if !self.text.is_empty() {
             self.text.push_str("\n\n");
         }
@@ -81,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn roles_are_labels_and_messages_are_paragraphs() {
+    fn new_with_roles_and_names_labels_each_message() {
         let mut named = message(Role::User, "who am I?");
         named.name = Some("ann".into());
         let turn = Turn {
@@ -93,12 +92,12 @@ mod tests {
             ],
             ..Turn::default()
         };
-        let prompt = Prompt::of(&turn);
+        let prompt = Prompt::new(&turn);
         assert_eq!(prompt.text, "SYSTEM: be kind\n\nUSER: hi\n\nASSISTANT: hello\n\nUSER (ann): who am I?");
     }
 
     #[test]
-    fn images_and_calls_leave_a_mark_where_they_were() {
+    fn new_with_images_and_calls_inserts_placeholders() {
         let image = Image { data: bytes::Bytes::from_static(b"x"), kind: ImageKind::Png };
         let mut look = message(Role::User, "look: ");
         look.parts.push(Part::Image(image));
@@ -109,7 +108,7 @@ mod tests {
         let mut result = message(Role::Tool, "42");
         result.tool_call_id = Some("c1".into());
         let turn = Turn { messages: vec![look, call, result], format: Format::JsonObject, ..Turn::default() };
-        let prompt = Prompt::of(&turn);
+        let prompt = Prompt::new(&turn);
         assert_eq!(prompt.images.len(), 1);
         let expected =
             "USER: look: [image 1] nice?\n\nASSISTANT: [called get({\"a\":1}) as c1]\n\nTOOL (c1): 42";

@@ -1,26 +1,26 @@
-//! Lines from a pipe, bounded in length. Does not look into them.
+//! Reads lines of bounded length from a pipe.
 
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 
-/// Why there is no line.
+/// Why a line cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LineError {
-    /// A line is longer than the limit. The pipe is unusable from here, unless the rest of the line is skipped.
+    /// A line exceeds the limit. The reader is unusable until [`LineReader::skip_line`] has skipped the rest of the line.
     #[error("a line of more than {limit} bytes")]
     TooLong {
         /// The limit in bytes.
         limit: usize,
     },
-    /// The pipe broke.
+    /// Reading from the pipe failed.
     #[error("{0}")]
     Io(#[from] std::io::Error),
 }
 
-/// What is kept of both ends of a line that is skipped, in bytes.
-const EDGE: usize = 2048;
+/// Bytes that are kept of each end of a skipped line.
+const EDGE_BYTES: usize = 2048;
 
-/// Memory that a reader keeps between two lines.
-const KEPT: usize = 1 << 20;
+/// Buffer capacity that a reader keeps between two lines, in bytes.
+const MAX_IDLE_CAPACITY: usize = 1 << 20;
 
 /// Reads lines of at most `limit` bytes.
 #[derive(Debug)]
@@ -35,10 +35,12 @@ impl<R: AsyncRead + Unpin> LineReader<R> {
         Self { reader: BufReader::with_capacity(64 * 1024, reader), line: Vec::new(), limit }
     }
 
-    /// The next line without its end, or `None` when the pipe is closed. A last line without an end counts.
+    /// Returns the next line without its newline, or `None` at the end of the pipe. The last line needs no newline.
+    ///
+    /// Not cancel safe: a line that was read partly is lost.
     pub(crate) async fn next(&mut self) -> Result<Option<&[u8]>, LineError> {
         self.line.clear();
-        self.line.shrink_to(KEPT);
+        self.line.shrink_to(MAX_IDLE_CAPACITY);
         loop {
             let (found, used) = {
                 let buffer = self.reader.fill_buf().await?;
@@ -46,7 +48,7 @@ impl<R: AsyncRead + Unpin> LineReader<R> {
                     let rest = (!self.line.is_empty()).then_some(self.line.as_slice());
                     return Ok(rest);
                 }
-                let end = buffer.iter().position(|byte| *byte == b'\n');
+                let end = memchr::memchr(b'\n', buffer);
                 let piece = &buffer[..end.unwrap_or(buffer.len())];
                 let room = self.limit - self.line.len();
                 if piece.len() > room {
@@ -64,29 +66,29 @@ impl<R: AsyncRead + Unpin> LineReader<R> {
         }
     }
 
-    /// What was read of a line that is too long.
-    pub(crate) fn begun(&self) -> &[u8] {
+    /// Returns the bytes of an oversized line that were read before the limit.
+    pub(crate) fn partial(&self) -> &[u8] {
         &self.line
     }
 
-    /// Reads on to the end of a line that is too long, keeping no more than its first and its last bytes: these.
-    /// `heard` is called whenever more of it comes.
-    pub(crate) async fn skip(&mut self, heard: impl Fn()) -> Result<&[u8], std::io::Error> {
-        let mut tail = self.line.split_off(EDGE.min(self.line.len()));
-        self.line.shrink_to(KEPT);
+    /// Skips the rest of an oversized line and returns its first and last [`EDGE_BYTES`], joined. Calls `on_progress`
+    /// for each read, so that a caller can count a long line as activity.
+    pub(crate) async fn skip_line(&mut self, on_progress: impl Fn()) -> Result<&[u8], std::io::Error> {
+        let mut tail = self.line.split_off(EDGE_BYTES.min(self.line.len()));
+        self.line.shrink_to(MAX_IDLE_CAPACITY);
         loop {
-            tail.drain(..tail.len().saturating_sub(EDGE));
+            tail.drain(..tail.len().saturating_sub(EDGE_BYTES));
             let (found, used) = {
                 let buffer = self.reader.fill_buf().await?;
-                let end = buffer.iter().position(|byte| *byte == b'\n');
+                let end = memchr::memchr(b'\n', buffer);
                 let piece = &buffer[..end.unwrap_or(buffer.len())];
-                tail.extend_from_slice(&piece[piece.len().saturating_sub(EDGE)..]);
-                heard();
+                tail.extend_from_slice(&piece[piece.len().saturating_sub(EDGE_BYTES)..]);
+                on_progress();
                 (end.is_some() || buffer.is_empty(), piece.len() + usize::from(end.is_some()))
             };
             self.reader.consume(used);
             if found {
-                tail.drain(..tail.len().saturating_sub(EDGE));
+                tail.drain(..tail.len().saturating_sub(EDGE_BYTES));
                 self.line.extend_from_slice(&tail);
                 return Ok(&self.line);
             }
@@ -98,7 +100,7 @@ impl<R: AsyncRead + Unpin> LineReader<R> {
 mod tests {
     use super::*;
 
-    async fn all(input: &[u8], limit: usize) -> Result<Vec<String>, String> {
+    async fn read_all(input: &[u8], limit: usize) -> Result<Vec<String>, String> {
         let mut lines = LineReader::new(input, limit);
         let mut found = Vec::new();
         while let Some(line) = lines.next().await.map_err(|e| e.to_string())? {
@@ -108,38 +110,38 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn lines_end_at_the_newline_or_at_the_end() {
-        assert_eq!(all(b"a\n\nbc", 10).await.unwrap(), ["a", "", "bc"]);
-        assert!(all(b"", 10).await.unwrap().is_empty());
+    async fn next_with_and_without_final_newline_returns_every_line() {
+        assert_eq!(read_all(b"a\n\nbc", 10).await.unwrap(), ["a", "", "bc"]);
+        assert!(read_all(b"", 10).await.unwrap().is_empty());
     }
 
     #[tokio::test]
-    async fn the_limit_holds_to_the_byte() {
-        assert_eq!(all(b"12345\nx\n", 5).await.unwrap(), ["12345", "x"]);
-        assert_eq!(all(b"123456\n", 5).await.unwrap_err(), "a line of more than 5 bytes");
+    async fn next_above_the_limit_fails_at_the_exact_byte() {
+        assert_eq!(read_all(b"12345\nx\n", 5).await.unwrap(), ["12345", "x"]);
+        assert_eq!(read_all(b"123456\n", 5).await.unwrap_err(), "a line of more than 5 bytes");
         let long = vec![b'x'; 200_000];
-        assert_eq!(all(&long, 200_000).await.unwrap()[0].len(), 200_000);
-        assert!(all(&long, 199_999).await.is_err());
+        assert_eq!(read_all(&long, 200_000).await.unwrap()[0].len(), 200_000);
+        assert!(read_all(&long, 199_999).await.is_err());
     }
 
     #[tokio::test]
-    async fn a_line_that_is_skipped_leaves_its_ends_and_the_next_one_is_read() {
+    async fn skip_line_returns_both_edges_and_next_returns_the_following_line() {
         for middle in [0, 100, 3000, 300_000] {
             let input = format!("a\n<{}{}{}>\nb\n", "h".repeat(60), "m".repeat(middle), "t".repeat(60));
             let mut lines = LineReader::new(input.as_bytes(), 50);
             assert_eq!(lines.next().await.unwrap().unwrap(), b"a");
             lines.next().await.unwrap_err();
-            assert_eq!(lines.begun().len(), 50);
-            let edges = lines.skip(|| ()).await.unwrap();
-            assert!(edges.len() <= 2 * EDGE && edges.starts_with(b"<hh") && edges.ends_with(b"tt>"));
-            assert!(middle > EDGE || edges.len() == middle + 122);
+            assert_eq!(lines.partial().len(), 50);
+            let edges = lines.skip_line(|| ()).await.unwrap();
+            assert!(edges.len() <= 2 * EDGE_BYTES && edges.starts_with(b"<hh") && edges.ends_with(b"tt>"));
+            assert!(middle > EDGE_BYTES || edges.len() == middle + 122);
             assert_eq!(lines.next().await.unwrap().unwrap(), b"b");
             assert!(lines.next().await.unwrap().is_none());
-            assert!(lines.line.capacity() <= KEPT);
+            assert!(lines.line.capacity() <= MAX_IDLE_CAPACITY);
         }
         let mut lines = LineReader::new(&b"123456"[..], 5);
         lines.next().await.unwrap_err();
-        assert_eq!(lines.skip(|| ()).await.unwrap(), b"123456");
+        assert_eq!(lines.skip_line(|| ()).await.unwrap(), b"123456");
         assert!(lines.next().await.unwrap().is_none());
     }
 }

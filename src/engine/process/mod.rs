@@ -1,9 +1,10 @@
-//! `ChildHandle`: the only way to start a child. Each runs inside a containment process (`containment`), is asked to
-//! stop when dropped, is killed with all it started after a grace, and holds its slot and its files until then.
+//! The only way to start a child. Each child runs below a supervisor process ([`supervisor`]). Dropping its handle sends a
+//! stop request; after a grace the supervisor kills the child with all its descendants. The child's guard and files are
+//! dropped after that.
 
 pub(crate) mod lines;
 pub(crate) mod orphan_reaper;
-pub(crate) mod procfs;
+pub mod platform;
 pub(crate) mod stderr_summary;
 pub mod supervisor;
 
@@ -24,6 +25,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     process::{Child, ChildStderr, ChildStdin, ChildStdout, Command},
     sync::watch,
+    time::Instant,
 };
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
@@ -31,53 +33,56 @@ use tokio_util::{
 };
 
 use self::orphan_reaper::OrphanReaper;
-use super::TurnGuard;
 
-/// How much of stderr is kept: its end, where the reason stands.
-const STDERR_KEPT: usize = 16 * 1024;
+/// Maximum time to wait for killed processes to be reaped.
+pub(crate) const REAP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How much of an answer is read, in bytes.
-const ANSWER_LIMIT: u64 = 4 << 20;
+/// Time that a supervisor has after the grace, before it is killed itself. Twice its own [`REAP_TIMEOUT`].
+const SUPERVISOR_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Beyond the grace, how long the containment may take to kill and bury before it is killed itself.
-const BURIAL: Duration = Duration::from_secs(10);
+/// Bytes that are kept of the end of stderr, where programs print the cause of a failure.
+const STDERR_TAIL_BYTES: usize = 16 * 1024;
 
-/// Starts children and knows those that live.
+/// Maximum bytes of stdout that [`Launcher::run_to_completion`] reads.
+const MAX_OUTPUT_BYTES: u64 = 4 << 20;
+
+/// Starts children and tracks the running ones. Clones share the tracker.
 #[derive(Debug, Clone)]
 pub struct Launcher {
-    containment: PathBuf,
+    supervisor: PathBuf,
     grace: Duration,
-    alive: TaskTracker,
-    /// Cancelled when all must end.
+    children: TaskTracker,
+    /// Cancelled by [`drain`](Self::drain).
     stop_all: CancellationToken,
-    /// Our containment processes, where what a killed one left behind comes to us.
-    foster: Option<OrphanReaper>,
+    /// Reaps the orphans of a killed supervisor.
+    orphan_reaper: Option<OrphanReaper>,
 }
 
-/// What to start.
+/// Parameters of a child.
 #[derive(Debug, Default)]
-pub(super) struct SpawnSpec {
-    pub(super) program: PathBuf,
-    pub(super) arguments: Vec<OsString>,
-    pub(super) env: BTreeMap<OsString, OsString>,
-    pub(super) folder: PathBuf,
-    pub(super) stdin: Input,
-    /// Folders that the child needs; removed when the last of its processes is gone.
-    pub(super) scratch: Vec<TempDir>,
-    /// A file in `scratch` to look into when the child has ended.
-    pub(super) last_words: Option<PathBuf>,
-    /// Files that it shares with others; removed with it when we were killed, and cannot do so ourselves.
-    pub(super) shared: Option<PathBuf>,
-    /// When it is stopped, whoever still waits for it.
-    pub(super) deadline: Option<tokio::time::Instant>,
+pub(crate) struct SpawnSpec {
+    pub(crate) program: PathBuf,
+    pub(crate) arguments: Vec<OsString>,
+    /// The whole environment of the child.
+    pub(crate) env: BTreeMap<OsString, OsString>,
+    pub(crate) working_dir: PathBuf,
+    pub(crate) stdin: Input,
+    /// Folders of the child, removed when the last of its processes has exited.
+    pub(crate) temp_dirs: Vec<TempDir>,
+    /// A file in `temp_dirs` that is read after the exit.
+    pub(crate) output_file: Option<PathBuf>,
+    /// A folder that several children share. The supervisor removes it if this server was killed.
+    pub(crate) shared_dir: Option<PathBuf>,
+    /// Time at which the child is stopped, even if its handle is alive.
+    pub(crate) deadline: Option<Instant>,
 }
 
-/// What a child is given to read.
+/// The stdin of a child.
 #[derive(Debug)]
-pub(super) enum Input {
-    /// This, and then the end.
+pub(crate) enum Input {
+    /// This text, then the end of the file.
     Text(Vec<u8>),
-    /// Whatever is written to its end of the pipe.
+    /// A pipe that the caller writes to.
     Open,
 }
 
@@ -87,195 +92,205 @@ impl Default for Input {
     }
 }
 
-/// A child and its pipes.
+/// A running child with its pipes.
 #[derive(Debug)]
-pub(super) struct Started {
-    /// With [`Input::Open`] only.
-    pub(super) stdin: Option<ChildStdin>,
-    pub(super) stdout: ChildStdout,
-    pub(super) process: ChildHandle,
+pub(crate) struct Started {
+    /// Present only with [`Input::Open`].
+    pub(crate) stdin: Option<ChildStdin>,
+    pub(crate) stdout: ChildStdout,
+    pub(crate) process: ChildHandle,
 }
 
-/// What a child said that was asked one thing.
+/// The output of a child that ran to completion.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) code: Option<i32>,
-    pub(super) stdout: String,
-    pub(super) stderr: String,
+pub(crate) struct CommandOutput {
+    /// `None` if a signal killed the child.
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
-impl Answer {
-    /// What it said, on one line, for a person.
-    pub(super) fn words(&self) -> String {
-        stderr_summary::of(if self.stderr.trim().is_empty() { &self.stdout } else { &self.stderr })
+impl CommandOutput {
+    /// Returns stderr, or stdout if stderr is empty, as one line for a person.
+    pub(crate) fn error_summary(&self) -> String {
+        stderr_summary::summarize_stderr(if self.stderr.trim().is_empty() {
+            &self.stdout
+        } else {
+            &self.stderr
+        })
     }
 }
 
-/// A child that runs. Dropping it ends the child and all that came of it.
+/// A running child. Dropping the handle stops the child with all its descendants.
 #[derive(Debug)]
-pub(super) struct ChildHandle {
+pub(crate) struct ChildHandle {
     stderr: Arc<Mutex<Vec<u8>>>,
     exit: watch::Receiver<Option<Exit>>,
-    pid: Option<u32>,
-    leave: CancellationToken,
-    #[expect(dead_code, reason = "held for its destructor, which asks the child to stop")]
+    supervisor_pid: Option<u32>,
+    detached: CancellationToken,
+    #[expect(dead_code, reason = "dropping it requests the stop")]
     stop: DropGuard,
 }
 
 impl Launcher {
-    /// `containment` is a `codex-api` executable: our own, unless a test says otherwise.
-    pub fn new(containment: PathBuf, grace: Duration) -> Self {
+    /// Creates a launcher. `supervisor` is a `codex-api` executable, usually this one.
+    pub fn new(supervisor: PathBuf, grace: Duration) -> Self {
         Self {
-            containment,
+            supervisor,
             grace,
-            alive: TaskTracker::new(),
+            children: TaskTracker::new(),
             stop_all: CancellationToken::new(),
-            foster: None,
+            orphan_reaper: None,
         }
     }
 
-    /// The same, in a process that has no other children: what a containment leaves behind that is itself killed
-    /// (nobody can prevent that) is adopted and ended by us.
-    pub fn fostering(self) -> io::Result<Self> {
-        Ok(Self { foster: Some(OrphanReaper::start()?), ..self })
+    /// Adds a reaper for the orphans of killed supervisors. All children of this process must come from this launcher,
+    /// because the reaper kills every other one.
+    pub fn with_orphan_reaper(self) -> io::Result<Self> {
+        Ok(Self { orphan_reaper: Some(OrphanReaper::new()?), ..self })
     }
 
-    /// Stops all children and waits until none is alive.
+    /// Stops all children and completes when none is left.
     pub async fn drain(&self) {
         self.stop_all.cancel();
-        self.alive.close();
-        self.alive.wait().await;
+        self.children.close();
+        self.children.wait().await;
     }
 
-    /// Starts a child; `slot` is held until the last of its processes is gone.
-    pub(super) fn start(&self, launch: SpawnSpec, slot: TurnGuard) -> io::Result<Started> {
-        let mut child = match &self.foster {
-            Some(foster) => foster.spawn(|| self.spawn(&launch))?,
-            None => self.spawn(&launch)?,
+    /// Starts a child. `guard` is dropped when the last process of the child has exited.
+    pub(crate) fn start(&self, spec: SpawnSpec, guard: impl Send + 'static) -> io::Result<Started> {
+        let mut child = match &self.orphan_reaper {
+            Some(reaper) => reaper.spawn(|| self.spawn(&spec))?,
+            None => self.spawn(&spec)?,
         };
-        let missing = || io::Error::other("a pipe is missing");
+        let missing = || io::Error::other("a pipe of the child is missing");
         let stdin = child.stdin.take().ok_or_else(missing)?;
         let stdout = child.stdout.take().ok_or_else(missing)?;
         let stderr = child.stderr.take().ok_or_else(missing)?;
 
-        let pid = child.id();
-        let kept = Arc::new(Mutex::new(Vec::new()));
+        let supervisor_pid = child.id();
+        let stderr_tail = Arc::new(Mutex::new(Vec::new()));
         let (exited, exit) = watch::channel(None);
-        let (stop, leave) = (self.stop_all.child_token(), CancellationToken::new());
+        let (stop, detached) = (self.stop_all.child_token(), CancellationToken::new());
         let owner = ChildOwner {
             child,
             stop: stop.clone(),
-            leave: leave.clone(),
+            detached: detached.clone(),
             grace: self.grace,
-            deadline: launch.deadline,
+            deadline: spec.deadline,
         };
-        let tail = Arc::clone(&kept);
-        let foster = self.foster.clone();
-        let (stdin, text) = match launch.stdin {
+        let tail = Arc::clone(&stderr_tail);
+        let orphan_reaper = self.orphan_reaper.clone();
+        let (stdin, text) = match spec.stdin {
             Input::Text(text) => (None, Some((stdin, text))),
             Input::Open => (Some(stdin), None),
         };
-        self.alive.spawn(async move {
-            let feeding = OptionFuture::from(text.map(|(stdin, text)| feed(stdin, text)));
+        self.children.spawn(async move {
+            let writing = OptionFuture::from(text.map(|(stdin, text)| write_stdin(stdin, text)));
             let ending = async {
-                let status = owner.end().await;
-                // What is left may hold the pipes, which are read to their end.
-                if let Some(foster) = foster {
-                    foster.ended(pid, status).await;
+                let status = owner.wait_or_kill().await;
+                // Orphans may hold the pipes, which are read to their end.
+                if let Some(reaper) = orphan_reaper {
+                    reaper.on_supervisor_exit(supervisor_pid, status).await;
                 }
                 status
             };
-            let (status, _, ()) = tokio::join!(ending, feeding, keep(stderr, tail));
-            let last_words = launch.last_words.and_then(|path| std::fs::read_to_string(path).ok());
-            drop(launch.scratch);
-            drop(slot);
-            exited.send_replace(Some(Exit { status, last_words }));
+            let (status, _, ()) = tokio::join!(ending, writing, tail_stderr(stderr, tail));
+            let output_file = spec.output_file.and_then(|path| std::fs::read_to_string(path).ok());
+            drop(spec.temp_dirs);
+            drop(guard);
+            exited.send_replace(Some(Exit { status, output_file }));
         });
-        let process = ChildHandle { stderr: kept, exit, pid, leave, stop: stop.drop_guard() };
+        let stop = stop.drop_guard();
+        let process = ChildHandle { stderr: stderr_tail, exit, supervisor_pid, detached, stop };
         Ok(Started { stdin, stdout, process })
     }
 
-    /// Starts a child and waits for its end. What it prints is bounded.
-    pub(super) async fn ask(&self, launch: SpawnSpec) -> io::Result<Answer> {
-        let Started { stdout, mut process, .. } = self.start(launch, TurnGuard::new(()))?;
+    /// Starts a child and returns its output after its exit. Reads at most 4 MiB of stdout. Dropping the future stops the
+    /// child.
+    pub(crate) async fn run_to_completion(&self, spec: SpawnSpec) -> io::Result<CommandOutput> {
+        let Started { stdout, mut process, .. } = self.start(spec, ())?;
         let mut printed = Vec::new();
-        stdout.take(ANSWER_LIMIT).read_to_end(&mut printed).await?;
+        stdout.take(MAX_OUTPUT_BYTES).read_to_end(&mut printed).await?;
         let code = process.exit().await.and_then(|exit| exit.status.code());
-        Ok(Answer { code, stdout: String::from_utf8_lossy(&printed).into_owned(), stderr: process.stderr() })
+        let stdout = String::from_utf8_lossy(&printed).into_owned();
+        Ok(CommandOutput { code, stdout, stderr: process.stderr() })
     }
 
-    fn spawn(&self, launch: &SpawnSpec) -> io::Result<Child> {
-        let mut command = Command::new(&self.containment);
-        command.arg("contain");
+    fn spawn(&self, spec: &SpawnSpec) -> io::Result<Child> {
+        let mut command = Command::new(&self.supervisor);
+        command.arg("supervise");
         command.arg(format!("--parent={}", std::process::id()));
         command.arg(format!("--grace-ms={}", self.grace.as_millis()));
-        for scratch in &launch.scratch {
-            command.arg("--remove").arg(scratch.path());
+        for dir in &spec.temp_dirs {
+            command.arg("--remove").arg(dir.path());
         }
-        if let Some(shared) = &launch.shared {
-            command.arg("--remove").arg(shared);
+        if let Some(dir) = &spec.shared_dir {
+            command.arg("--remove").arg(dir);
         }
-        command.arg("--").arg(&launch.program).args(&launch.arguments);
-        command.env_clear().envs(&launch.env).current_dir(&launch.folder);
+        command.arg("--").arg(&spec.program).args(&spec.arguments);
+        command.env_clear().envs(&spec.env).current_dir(&spec.working_dir);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // A group of its own, so that Ctrl-C in a terminal reaches us alone and the drain is orderly.
+        // In a group of its own, so that Ctrl-C in a terminal reaches only the server and the drain is orderly.
         command.process_group(0);
-        #[expect(clippy::disallowed_methods, reason = "this is the one place")]
+        #[expect(clippy::disallowed_methods, reason = "the only place that spawns")]
         command.spawn()
     }
 }
 
 impl ChildHandle {
-    /// Lets the child end by itself, for the length of the grace: its work is done.
-    pub(super) fn leave(&self) {
-        self.leave.cancel();
+    /// Lets the child exit by itself within the grace, because its work is done. Dropping the handle then has no effect.
+    pub(crate) fn detach(&self) {
+        self.detached.cancel();
     }
 
-    /// The containment process; what it contains is its child.
-    pub(super) fn pid(&self) -> Option<u32> {
-        self.pid
+    /// The PID of the supervisor. The program is its child.
+    pub(crate) fn supervisor_pid(&self) -> Option<u32> {
+        self.supervisor_pid
     }
 
-    /// Waits for the end of all processes.
-    pub(super) async fn exit(&mut self) -> Option<Exit> {
+    /// Completes when all processes have exited. Cancel safe.
+    pub(crate) async fn exit(&mut self) -> Option<Exit> {
         let exit = self.exit.wait_for(Option::is_some).await.ok()?;
         exit.clone()
     }
 
-    /// The end of what it printed to stderr; whole after [`exit`](Self::exit).
-    pub(super) fn stderr(&self) -> String {
-        let kept = self.stderr.lock().unwrap_or_else(PoisonError::into_inner);
-        String::from_utf8_lossy(&kept).into_owned()
+    /// Returns the end of stderr. Complete after [`exit`](Self::exit).
+    pub(crate) fn stderr(&self) -> String {
+        let tail = self.stderr.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&tail).into_owned()
     }
 }
 
-/// What is left of a child.
+/// The result of a child.
 #[derive(Debug, Clone)]
-pub(super) struct Exit {
-    pub(super) status: ExitStatus,
-    /// The text of [`SpawnSpec::last_words`].
-    pub(super) last_words: Option<String>,
+pub(crate) struct Exit {
+    pub(crate) status: ExitStatus,
+    /// The content of [`SpawnSpec::output_file`].
+    pub(crate) output_file: Option<String>,
 }
 
+/// Owns the child in its task.
 struct ChildOwner {
     child: Child,
     stop: CancellationToken,
-    leave: CancellationToken,
+    detached: CancellationToken,
     grace: Duration,
-    deadline: Option<tokio::time::Instant>,
+    deadline: Option<Instant>,
 }
 
 impl ChildOwner {
-    /// Sees the child to its end.
-    async fn end(mut self) -> ExitStatus {
-        let left = async {
-            self.leave.cancelled().await;
+    /// Waits for the exit of the child, and stops it on request, at its deadline, or when it outlives its grace after
+    /// [`ChildHandle::detach`].
+    async fn wait_or_kill(mut self) -> ExitStatus {
+        let grace_over = async {
+            self.detached.cancelled().await;
             tokio::time::sleep(self.grace).await;
         };
-        // After `leave`, dropping the group is no longer a reason to hurry.
+        // A detached child keeps its grace when the handle is dropped.
         let stopped = async {
             self.stop.cancelled().await;
-            if self.leave.is_cancelled() {
+            if self.detached.is_cancelled() {
                 std::future::pending::<()>().await;
             }
         };
@@ -287,15 +302,15 @@ impl ChildOwner {
         };
         tokio::select! {
             status = self.child.wait() => return status.unwrap_or_default(),
-            () = left => {}
+            () = grace_over => {}
             () = overdue => {}
             () = stopped => {}
         }
         signal(&self.child, Signal::TERM);
-        if let Ok(status) = tokio::time::timeout(self.grace + BURIAL, self.child.wait()).await {
+        if let Ok(status) = tokio::time::timeout(self.grace + SUPERVISOR_TIMEOUT, self.child.wait()).await {
             return status.unwrap_or_default();
         }
-        tracing::error!(pid = self.child.id(), "a containment process did not end and is killed");
+        tracing::error!(pid = self.child.id(), "supervisor did not exit in time; killing it");
         signal(&self.child, Signal::KILL);
         self.child.wait().await.unwrap_or_default()
     }
@@ -304,24 +319,24 @@ impl ChildOwner {
 fn signal(child: &Child, signal: Signal) {
     let pid = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
     if let Some(pid) = pid {
-        let _gone_already = kill_process(pid, signal);
+        let _already_exited = kill_process(pid, signal);
     }
 }
 
-/// Writes the prompt. A child that does not read it is its own affair.
-async fn feed(mut stdin: ChildStdin, text: Vec<u8>) {
+/// Writes the prompt to stdin. Write errors are logged and ignored.
+async fn write_stdin(mut stdin: ChildStdin, text: Vec<u8>) {
     if let Err(error) = stdin.write_all(&text).await {
-        tracing::debug!(%error, "the child did not read all of its input");
+        tracing::debug!(%error, "child did not read its whole stdin");
     }
 }
 
-/// Keeps the end of stderr.
-async fn keep(mut stderr: ChildStderr, tail: Arc<Mutex<Vec<u8>>>) {
+/// Reads stderr to its end and keeps its tail.
+async fn tail_stderr(mut stderr: ChildStderr, tail: Arc<Mutex<Vec<u8>>>) {
     let mut buffer = vec![0; 4096];
     while let Ok(read @ 1..) = stderr.read(&mut buffer).await {
-        let mut kept = tail.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.extend_from_slice(&buffer[..read]);
-        let surplus = kept.len().saturating_sub(STDERR_KEPT);
-        kept.drain(..surplus);
+        let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
+        tail.extend_from_slice(&buffer[..read]);
+        let surplus = tail.len().saturating_sub(STDERR_TAIL_BYTES);
+        tail.drain(..surplus);
     }
 }

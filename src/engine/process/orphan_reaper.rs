@@ -1,5 +1,5 @@
-//! A second net below the containment: when a containment process is killed from outside, what it contained becomes
-//! ours, and we end it. Only for a process whose children are all containments.
+//! Fallback for a killed supervisor: its orphans are re-parented to the server, which kills and reaps them. Only for a
+//! process whose children are all supervisors.
 
 use std::{
     collections::HashSet,
@@ -10,58 +10,61 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, set_child_subreaper, waitpid};
+use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, waitpid};
 use tokio::process::Child;
 
-use super::procfs::{children, descendants};
+use super::{
+    REAP_TIMEOUT,
+    platform::{children, descendants, reap_orphans_of_descendants},
+};
 
-/// How long the kernel may take to bury killed processes before we give up on them.
-const BURIAL: Duration = Duration::from_secs(5);
+/// Pause between two attempts to kill and reap orphans.
+const RETRY_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Knows our own children from adopted ones.
+/// Distinguishes the server's own children from adopted orphans. Clones share the list.
 #[derive(Debug, Clone)]
 pub(crate) struct OrphanReaper(Arc<Mutex<HashSet<u32>>>);
 
 impl OrphanReaper {
-    /// From now on orphans come to this process.
-    pub(crate) fn start() -> io::Result<Self> {
-        set_child_subreaper(Some(getpid()))?;
+    /// Makes orphans of supervisors children of this process.
+    pub(crate) fn new() -> io::Result<Self> {
+        reap_orphans_of_descendants()?;
         Ok(Self(Arc::default()))
     }
 
-    /// Starts a child of our own; no sweep mistakes it for an orphan.
-    pub(crate) fn spawn(&self, start: impl FnOnce() -> io::Result<Child>) -> io::Result<Child> {
+    /// Spawns a child while no sweep runs, so that a sweep never takes it for an orphan.
+    pub(crate) fn spawn(&self, spawn: impl FnOnce() -> io::Result<Child>) -> io::Result<Child> {
         let mut own = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let child = start()?;
+        let child = spawn()?;
         own.extend(child.id());
         Ok(child)
     }
 
-    /// A containment has ended. One that was killed has not swept.
-    pub(crate) async fn ended(&self, pid: Option<u32>, status: ExitStatus) {
+    /// Kills the orphans of a supervisor that a signal has killed. A supervisor that exits by itself leaves none.
+    pub(crate) async fn on_supervisor_exit(&self, pid: Option<u32>, status: ExitStatus) {
         if let Some(pid) = pid {
             self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&pid);
         }
         if status.signal().is_none() {
             return;
         }
-        tracing::warn!(?status, "a containment process was killed; what it left is ended");
+        tracing::warn!(?status, "supervisor was killed; killing its orphans");
         let started = Instant::now();
-        while self.sweep() && started.elapsed() < BURIAL {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+        while self.sweep() && started.elapsed() < REAP_TIMEOUT {
+            tokio::time::sleep(RETRY_INTERVAL).await;
         }
     }
 
-    /// Kills and buries what is not ours; true if something was there.
+    /// Kills and reaps adopted orphans. Returns `true` if there was one.
     fn sweep(&self) -> bool {
         let own = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let adopted = |pid: &Pid| !own.contains(&pid.as_raw_nonzero().get().unsigned_abs());
         let orphans: Vec<Pid> = children(getpid()).into_iter().filter(adopted).collect();
         for orphan in &orphans {
             for pid in descendants(*orphan).into_iter().chain([*orphan]) {
-                let _gone_already = kill_process(pid, Signal::KILL);
+                let _already_exited = kill_process(pid, Signal::KILL);
             }
-            let _not_dead_yet = waitpid(Some(*orphan), WaitOptions::NOHANG);
+            let _still_exiting = waitpid(Some(*orphan), WaitOptions::NOHANG);
         }
         !orphans.is_empty()
     }

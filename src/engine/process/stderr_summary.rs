@@ -1,22 +1,22 @@
-//! What a program says on stderr when it gives up, on one line for a person: the error and its causes, without the
-//! backtrace that follows it and the warnings before it.
+//! Summarizes the stderr of a failed program in one line: the error and its causes, without the backtrace and without
+//! warnings.
 
-/// The most that is told, in characters.
-const MOST: usize = 300;
+/// Maximum length of a summary, in characters.
+const MAX_SUMMARY_CHARS: usize = 300;
 
-/// The line that names the error, and what explains it.
-pub(crate) fn of(stderr: &str) -> String {
-    let said = stderr.lines().take_while(|line| !is_backtrace(line)).map(str::trim);
-    let said: Vec<&str> = said.filter(|line| !line.is_empty() && !is_noise(line)).collect();
-    let begin = said.iter().rposition(|line| names_an_error(line));
+/// Returns the last error line of `stderr` with the lines that explain it.
+pub(crate) fn summarize_stderr(stderr: &str) -> String {
+    let lines = stderr.lines().take_while(|line| !is_backtrace(line)).map(str::trim);
+    let lines: Vec<&str> = lines.filter(|line| !line.is_empty() && !is_noise(line)).collect();
+    let begin = lines.iter().rposition(|line| names_an_error(line));
     let warning = |line: &&&str| !line.starts_with("WARNING: ");
     let words: Vec<&str> = match begin {
-        Some(begin) => said[begin..].to_vec(),
-        None if said.iter().any(|line| warning(&line)) => said.iter().filter(warning).copied().collect(),
-        None => said,
+        Some(begin) => lines[begin..].to_vec(),
+        None if lines.iter().any(|line| warning(&line)) => lines.iter().filter(warning).copied().collect(),
+        None => lines,
     };
     let words: Vec<&str> = words.iter().flat_map(|line| line.split_whitespace()).collect();
-    words.join(" ").chars().take(MOST).collect()
+    words.join(" ").chars().take(MAX_SUMMARY_CHARS).collect()
 }
 
 fn names_an_error(line: &str) -> bool {
@@ -27,18 +27,21 @@ fn is_backtrace(line: &str) -> bool {
     line.trim().trim_end_matches(':').eq_ignore_ascii_case("stack backtrace")
 }
 
-/// Where in the program it was, and what is about the backtrace; frames of one whose beginning is lost.
+/// Returns `true` for source locations, notes about backtraces, and frames of a backtrace whose beginning is cut off.
 fn is_noise(line: &str) -> bool {
     const STARTS: &[&str] =
         &["at /", "at ./", "note: run with `RUST_BACKTRACE", "note: Some details are omitted"];
     let numbered = line.split_once(": ").filter(|(n, _)| n.bytes().all(|b| b.is_ascii_digit()));
     let frame = numbered.is_some_and(|(_, what)| what == "<unknown>" || what.contains("::"));
     let headings = ["Caused by:", "Location:"];
-    frame || headings.contains(&line) || is_place(line) || STARTS.iter().any(|start| line.starts_with(start))
+    frame
+        || headings.contains(&line)
+        || is_source_location(line)
+        || STARTS.iter().any(|start| line.starts_with(start))
 }
 
-/// `src/main.rs:1:2`
-fn is_place(line: &str) -> bool {
+/// Returns `true` for a line like `src/main.rs:1:2`.
+fn is_source_location(line: &str) -> bool {
     line.split_once(".rs:")
         .is_some_and(|(path, at)| !path.contains(' ') && at.bytes().all(|b| b.is_ascii_digit() || b == b':'))
 }
@@ -48,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_error_is_told_and_not_a_frame_of_its_backtrace() {
+    fn summarize_stderr_with_warnings_and_backtrace_returns_the_error() {
         let warning = "WARNING: proceeding, even though we could not create PATH aliases: Refusing\n";
         let trace = "\nStack backtrace:\n   0: <unknown>\n   1: core::ops::call\n             at /rustc/x.rs:5\n   8: <unknown>\n";
         let table = [
@@ -71,13 +74,13 @@ mod tests {
             (format!("{warning}Not logged in\n"), "Not logged in"),
             (warning.into(), warning.trim()),
             ("error: unexpected argument '--x' found\n\nUsage: codex\n".into(), "error: unexpected argument '--x' found Usage: codex"),
-            // The beginning is lost.
+            // The beginning is cut off.
             ("   7: <unknown>\n   8: <unknown>\n".into(), ""),
             ("  two\n   words \n".into(), "two words"),
         ];
         for (stderr, expected) in table {
-            assert_eq!(of(&stderr), expected, "{stderr}");
+            assert_eq!(summarize_stderr(&stderr), expected, "{stderr}");
         }
-        assert_eq!(of(&"x".repeat(1000)).len(), MOST);
+        assert_eq!(summarize_stderr(&"x".repeat(1000)).len(), MAX_SUMMARY_CHARS);
     }
 }

@@ -1,6 +1,6 @@
-//! The process between us and Codex: it adopts every orphan that Codex leaves behind and ends them all, so that no
-//! command of the agent outlives its turn, whatever session it moved to and even when we are killed.
-//! Started as the hidden command `codex-api contain`; does not know what it contains.
+//! The process between the server and Codex. It adopts every orphan of Codex and kills all descendants before it exits, so
+//! that no command of the agent outlives its turn, whatever session it belongs to and even if the server is killed. It
+//! runs as the hidden command `codex-api supervise`.
 
 use std::{
     ffi::OsString,
@@ -12,67 +12,77 @@ use std::{
 };
 
 use rustix::process::{
-    Pid, Signal, WaitOptions, getpid, getppid, kill_process, kill_process_group, set_child_subreaper,
-    set_parent_process_death_signal, wait,
+    Pid, Signal, WaitOptions, getpid, getppid, kill_process, kill_process_group, test_kill_process_group,
+    wait,
 };
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::procfs::descendants;
+use super::{
+    REAP_TIMEOUT,
+    platform::{
+        SIGNALS_PARENT_DEATH, descendants, die_with_parent, is_exiting, reap_orphans_of_descendants,
+        signal_on_parent_death,
+    },
+};
 
-/// How long the kernel may take to bury killed processes before we give up on them.
-const BURIAL: Duration = Duration::from_secs(5);
+/// Pause between two looks at processes that cannot be waited for.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// What to contain.
+/// Pause between two checks of the parent, where its death sends no signal.
+const PARENT_POLL_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Arguments of the supervisor.
 #[derive(Debug, Clone)]
 pub struct SupervisorArgs {
-    /// The process that must be our parent; when it is gone, so are we.
+    /// PID of the required parent. The supervisor stops when this process exits.
     pub parent: u32,
-    /// Time between the request to stop and the kill.
+    /// Time between the request to stop (SIGINT) and SIGKILL.
     pub grace: Duration,
-    /// Folders to remove at the end, if the parent no longer can.
+    /// Folders to remove at the end if the parent is dead.
     pub remove: Vec<PathBuf>,
     /// Program and arguments.
     pub command: Vec<OsString>,
 }
 
-/// Runs the command to its end, passes stop signals on to it, then ends whatever it left.
-/// The exit code is the command's, or 128 plus the signal that ended it.
-pub fn run(contained: &SupervisorArgs) -> ExitCode {
+/// Runs the command to its end, forwards stop signals to it, then kills its remaining descendants.
+///
+/// Returns the exit code of the command, or 128 plus the signal that killed it.
+pub fn run(args: &SupervisorArgs) -> ExitCode {
     let outcome = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .and_then(|runtime| runtime.block_on(contain(contained)));
-    if !has_parent(contained.parent) {
-        // Our parent would have removed them, after a look into them.
-        for folder in &contained.remove {
+        .and_then(|runtime| runtime.block_on(supervise(args)));
+    if !has_parent(args.parent) {
+        // A living parent reads files in them first and removes them itself.
+        for folder in &args.remove {
             drop(std::fs::remove_dir_all(folder));
         }
     }
     match outcome {
         Ok(status) => ExitCode::from(code(status)),
         Err(error) => {
-            report(&format!("codex-api contain: {error}\n"));
-            // What a shell says of a command that cannot be executed, or is not there.
+            report(&format!("codex-api supervise: {error}\n"));
+            // A shell uses the same codes for a command that is missing or not executable.
             ExitCode::from(if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 })
         }
     }
 }
 
-async fn contain(contained: &SupervisorArgs) -> io::Result<ExitStatus> {
-    // Listeners first: from here on no signal ends us before our work is done.
+async fn supervise(args: &SupervisorArgs) -> io::Result<ExitStatus> {
+    // The listeners come first: from here on no signal kills the supervisor before its descendants.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
-    let mut orphaned = signal(SignalKind::user_defined1())?;
+    let mut parent_died = signal(SignalKind::user_defined1())?;
     let mut child_changed = signal(SignalKind::child())?;
 
-    set_child_subreaper(Some(getpid()))?;
-    set_parent_process_death_signal(Some(Signal::USR1))?;
-    if !has_parent(contained.parent) {
-        return Err(io::Error::other("the parent is gone"));
+    reap_orphans_of_descendants()?;
+    signal_on_parent_death(Signal::USR1)?;
+    if !has_parent(args.parent) {
+        return Err(io::Error::other("the parent process has exited"));
     }
 
-    let child = spawn(&contained.command)?;
+    let child = spawn(&args.command)?;
     let mut status = None;
     let (mut deadline, mut is_orphan) = (None, false);
     while status.is_none() {
@@ -83,30 +93,41 @@ async fn contain(contained: &SupervisorArgs) -> io::Result<ExitStatus> {
             }
         };
         tokio::select! {
-            _ = child_changed.recv() => status = reap(child).found,
-            _ = interrupt.recv() => deadline = Some(stop(child, deadline, contained.grace)),
-            _ = terminate.recv() => deadline = Some(stop(child, deadline, contained.grace)),
-            _ = hangup.recv() => deadline = Some(stop(child, deadline, contained.grace)),
-            _ = orphaned.recv() => {
+            _ = child_changed.recv() => status = reap(child).status,
+            _ = interrupt.recv() => deadline = Some(stop(child, deadline, args.grace)),
+            _ = terminate.recv() => deadline = Some(stop(child, deadline, args.grace)),
+            _ = hangup.recv() => deadline = Some(stop(child, deadline, args.grace)),
+            _ = parent_died.recv() => {
                 is_orphan = true;
-                deadline = Some(stop(child, deadline, contained.grace));
+                deadline = Some(stop(child, deadline, args.grace));
+            }
+            () = parent_exit(args.parent), if !SIGNALS_PARENT_DEATH && !is_orphan => {
+                is_orphan = true;
+                deadline = Some(stop(child, deadline, args.grace));
             }
             () = overdue => break,
         }
     }
     let swept = sweep(child, &mut child_changed).await;
     let swept_at = Instant::now();
-    while is_orphan && has_parent(contained.parent) && swept_at.elapsed() < BURIAL {
-        // The first of its threads tells us; the last one may take a while.
-        tokio::time::sleep(Duration::from_millis(10)).await;
+    while is_orphan && has_parent(args.parent) && swept_at.elapsed() < REAP_TIMEOUT {
+        // The signal comes from the first exiting thread of the parent; the process exits with its last thread.
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
-    status.or(swept).ok_or_else(|| io::Error::other("the command could not be ended"))
+    status.or(swept).ok_or_else(|| io::Error::other("the command could not be killed"))
 }
 
-/// One that is dying has lost its memory, and its pipes, some time before it is gone.
+/// Completes when the parent has exited.
+async fn parent_exit(pid: u32) {
+    while has_parent(pid) {
+        tokio::time::sleep(PARENT_POLL_INTERVAL).await;
+    }
+}
+
+/// Returns `true` if `pid` is the parent of this process and is not exiting.
 fn has_parent(pid: u32) -> bool {
     let is_parent = getppid().is_some_and(|parent| parent.as_raw_nonzero().get().unsigned_abs() == pid);
-    is_parent && !std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.is_empty())
+    is_parent && !is_exiting(pid)
 }
 
 fn spawn(command: &[OsString]) -> io::Result<Pid> {
@@ -114,60 +135,66 @@ fn spawn(command: &[OsString]) -> io::Result<Pid> {
         command.split_first().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no command"))?;
     let mut command = Command::new(program);
     command.args(arguments).process_group(0);
-    #[expect(unsafe_code, reason = "prctl is async-signal-safe; the only way to tie a child's life to ours")]
+    #[expect(unsafe_code, reason = "prctl is async-signal-safe and must run in the child")]
     // SAFETY: the closure makes one system call and allocates nothing.
     unsafe {
-        command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?));
+        command.pre_exec(die_with_parent);
     }
     let child = command.spawn()?;
     Pid::from_raw(child.id().cast_signed()).ok_or_else(|| io::Error::other("no process id"))
 }
 
-/// Asks the command to stop; asked again, it has no time left.
+/// Sends SIGINT to the command and returns its deadline. A second call returns a deadline that has passed.
 fn stop(child: Pid, deadline: Option<tokio::time::Instant>, grace: Duration) -> tokio::time::Instant {
     let now = tokio::time::Instant::now();
     if deadline.is_some() {
         return now;
     }
-    // SIGINT is the one signal on which Codex ends the commands it runs.
-    let _gone_already = kill_process_group(child, Signal::INT);
+    // SIGINT is the only signal on which Codex kills its commands (0.169).
+    let _already_exited = kill_process_group(child, Signal::INT);
     now + grace
 }
 
 struct Reaped {
-    found: Option<ExitStatus>,
-    any_left: bool,
+    /// The status of the command itself.
+    status: Option<ExitStatus>,
+    has_children: bool,
 }
 
-/// Buries every dead child, adopted ones included.
+/// Reaps every dead child, including adopted orphans.
 fn reap(child: Pid) -> Reaped {
-    let mut found = None;
+    let mut status = None;
     loop {
         match wait(WaitOptions::NOHANG) {
-            Ok(Some((pid, status))) if pid == child => found = Some(ExitStatus::from_raw(status.as_raw())),
+            Ok(Some((pid, reaped))) if pid == child => status = Some(ExitStatus::from_raw(reaped.as_raw())),
             Ok(Some(_)) => {}
-            Ok(None) => return Reaped { found, any_left: true },
+            Ok(None) => return Reaped { status, has_children: true },
             Err(rustix::io::Errno::INTR) => {}
-            Err(_) => return Reaped { found, any_left: false },
+            Err(_) => return Reaped { status, has_children: false },
         }
     }
 }
 
-/// Kills every descendant until none is left. Orphans of the killed become our children, so nobody escapes by dying.
+/// Kills every descendant until none is left. Orphans of killed processes become children of the supervisor. Where
+/// descendants cannot be listed, kills the process group of the command.
 async fn sweep(child: Pid, child_changed: &mut tokio::signal::unix::Signal) -> Option<ExitStatus> {
     let started = Instant::now();
     let mut status = None;
     loop {
         for pid in descendants(getpid()) {
-            let _gone_already = kill_process(pid, Signal::KILL);
+            let _already_exited = kill_process(pid, Signal::KILL);
+        }
+        if !SIGNALS_PARENT_DEATH {
+            let _already_exited = kill_process_group(child, Signal::KILL);
         }
         let reaped = reap(child);
-        status = status.or(reaped.found);
-        if !reaped.any_left || started.elapsed() > BURIAL {
+        status = status.or(reaped.status);
+        let group_exists = !SIGNALS_PARENT_DEATH && test_kill_process_group(child).is_ok();
+        if !(reaped.has_children || group_exists) || started.elapsed() > REAP_TIMEOUT {
             return status;
         }
-        // A death wakes us; the tick is for those who forked while we looked.
-        drop(tokio::time::timeout(Duration::from_millis(10), child_changed.recv()).await);
+        // SIGCHLD ends the wait early; the interval covers processes that forked during the listing.
+        drop(tokio::time::timeout(POLL_INTERVAL, child_changed.recv()).await);
     }
 }
 
@@ -176,7 +203,7 @@ fn code(status: ExitStatus) -> u8 {
     u8::try_from(code).unwrap_or(1)
 }
 
-/// Our stderr is Codex's stderr, which the engine keeps: the only place for our own last words.
+/// Writes to stderr, which is Codex's stderr too and which the server keeps.
 fn report(text: &str) {
     drop(io::Write::write_all(&mut io::stderr(), text.as_bytes()));
 }

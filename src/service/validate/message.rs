@@ -3,7 +3,7 @@
 use super::check_length;
 use crate::{
     config::Limits,
-    engine::{Image, ImageKind, LONGEST_CALL_ID, Message, Part, Role},
+    engine::{Image, ImageKind, MAX_CALL_ID_BYTES, Message, Part, Role},
     error::Error,
     pb::{self, content_part},
 };
@@ -58,7 +58,7 @@ fn validate(message: pb::Message, field: &str, limits: &Limits) -> Result<Messag
         Err(_) => return Err(Error::invalid(format!("{field}.role"), "not a known role")),
     };
     check_length(&format!("{field}.name"), &message.name, 64)?;
-    check_length(&format!("{field}.tool_call_id"), &message.tool_call_id, LONGEST_CALL_ID)?;
+    check_length(&format!("{field}.tool_call_id"), &message.tool_call_id, MAX_CALL_ID_BYTES)?;
     if (role == Role::Tool) == message.tool_call_id.is_empty() {
         let rule = "required in messages of the role tool, and only there";
         return Err(Error::invalid(format!("{field}.tool_call_id"), rule));
@@ -107,7 +107,7 @@ fn part(part: pb::ContentPart, role: Role, field: &str, limits: &Limits) -> Resu
         let message = format!("{bytes} bytes are more than {max} (CODEX_MAX_IMAGE_BYTES)");
         return Err(Error::invalid(field, message));
     }
-    let kind = ImageKind::of(&image.data).ok_or_else(|| {
+    let kind = ImageKind::detect(&image.data).ok_or_else(|| {
         Error::invalid(field, "not a complete PNG, JPEG, WebP or GIF file, judged by its content")
     })?;
     Ok(Part::Image(Image { data: image.data, kind }))

@@ -209,7 +209,7 @@ async fn cli_running_commands_without_an_environment_is_refused() {
             assert!(says.contains("runs commands"), "{says}");
             let ended = program.run(&[]).await;
             assert_eq!(ended.code, Some(64), "nor is it started: {ended:?}");
-            assert!(ended.stderr.contains("runs commands where it is asked for no environment"), "{ended:?}");
+            assert!(ended.stderr.contains("runs commands in a thread without environment"), "{ended:?}");
         }
     }
 }

@@ -105,7 +105,7 @@ async fn killed_supervisor_fails_its_turn_and_leaves_no_process() {
     let mut server = Program::new(Codex::Fake, Engine::Exec).serve(&[]).await;
     let turn = running(&server, "fake:grandchild");
     eventually!("the turn runs", server.turns().len() >= 3);
-    let containment = server.turns().into_iter().find(|line| line.contains(" contain ")).unwrap();
+    let containment = server.turns().into_iter().find(|line| line.contains(" supervise ")).unwrap();
     let pid = containment.split(':').next().unwrap().parse().unwrap();
     kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
     // Not only when what is left ends by itself, which takes it two minutes.

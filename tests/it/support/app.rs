@@ -110,8 +110,11 @@ impl TestApp {
                 base_url: upstream.base_url(),
                 codex_home: home.path().join("codex-home"),
             });
-        let options =
-            Options { demo: false, foster: false, containment: Some(env!("CARGO_BIN_EXE_codex-api").into()) };
+        let options = Options {
+            demo: false,
+            reap_orphans: false,
+            supervisor: Some(env!("CARGO_BIN_EXE_codex-api").into()),
+        };
         let app = Server::start(config, options).await.unwrap();
         let (address, grpc_address) = (app.address().unwrap(), app.grpc_address().unwrap());
         let shutdown = Shutdown::default();

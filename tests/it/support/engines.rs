@@ -49,7 +49,7 @@ pub fn without_workers(mut processes: Vec<String>) -> Vec<String> {
 
 /// The process ids of those that are workers and not what contains them.
 pub fn workers(processes: &[String]) -> Vec<u32> {
-    let workers = processes.iter().filter(|line| is_worker(line) && !line.contains(" contain "));
+    let workers = processes.iter().filter(|line| is_worker(line) && !line.contains(" supervise "));
     workers.map(|line| line.split(':').next().unwrap().parse().unwrap()).collect()
 }
 

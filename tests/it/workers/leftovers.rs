@@ -121,7 +121,7 @@ async fn served(codex: Codex) -> (Served, Vec<PathBuf>) {
     let server = program.serve(&["serve"]).await;
     let workers = || -> Vec<Pid> {
         let lines = server.processes();
-        let lines = lines.iter().filter(|line| line.contains(" app-server") && !line.contains(" contain "));
+        let lines = lines.iter().filter(|line| line.contains(" app-server") && !line.contains(" supervise "));
         lines.filter_map(|line| Pid::from_raw(line.split_once(':')?.0.parse().ok()?)).collect()
     };
     eventually!("both workers are there", workers().len() == 2);

@@ -112,7 +112,7 @@ async fn ask(client: &reqwest::Client, server: &Served, number: usize) {
 
 fn workers(server: &Served) -> Vec<Pid> {
     let lines = server.processes();
-    let lines = lines.iter().filter(|line| line.contains(" app-server") && !line.contains(" contain "));
+    let lines = lines.iter().filter(|line| line.contains(" app-server") && !line.contains(" supervise "));
     lines.filter_map(|line| Pid::from_raw(line.split_once(':')?.0.parse().ok()?)).collect()
 }
 

@@ -280,7 +280,7 @@ async fn model_list_with_a_mute_worker_is_answered_in_time() {
 
 /// What contains a worker may live a little longer, when the catalog is gone.
 fn is_worker(line: &str) -> bool {
-    line.contains("model_catalog_json") && !line.contains(" contain ")
+    line.contains("model_catalog_json") && !line.contains(" supervise ")
 }
 
 /// The catalog that the worker was started with.

@@ -1,18 +1,14 @@
-//! What the installed app-server can do, found out at the start by what it does: a parameter is known if a value of
-//! the wrong type is refused, the rest is read from answers and from a turn with an upstream of our own. Version
-//! numbers decide nothing here, and an "ok" proves nothing: what an app-server does not know it ignores.
+//! Probes what the installed app-server supports, by its behaviour instead of its version. A parameter is supported if a
+//! value of the wrong type is refused. The rest is read from responses and from turns with the scripted upstream. A
+//! success proves nothing, because an app-server ignores what it does not know.
 
-pub(crate) mod mock_upstream;
-pub(crate) mod probe_turns;
+mod probe_turns;
 
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use serde_json::{Value, json};
 
-use self::{
-    mock_upstream::Upstream,
-    probe_turns::{Turns, release},
-};
+use self::probe_turns::{ProbeTurns, release};
 use super::rpc::{
     client::RpcClient,
     dispatch::CallError,
@@ -20,153 +16,174 @@ use super::rpc::{
 };
 use crate::{
     config::Codex,
+    demo::Upstream,
     engine::{Check, cli::probe::CliInfo},
 };
 
-/// For all of it; it takes some 200 ms.
-const LIMIT: Duration = Duration::from_secs(30);
+/// Time limit of the whole probe, which takes some 200 ms.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// For one call.
-const CALL: Duration = Duration::from_secs(10);
+/// Time limit of one call.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The tool that the gate's turn offers.
-const TOOL: &str = "codex_api_gate";
+/// The client tool of the probe's turns.
+const PROBE_TOOL: &str = "codex_api_gate";
 
-/// Tools that act in the environment.
-const ACTING: &[&str] =
+/// Codex's tools that act in an environment.
+const ENV_TOOLS: &[&str] =
     &["exec_command", "write_stdin", "shell", "shell_command", "local_shell", "apply_patch", "view_image"];
 
-/// What was found.
+/// The capabilities of an app-server.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Capabilities {
     pub(super) version: String,
-    /// Histories can be put in.
+    /// `thread/inject_items` exists.
     pub(super) inject_items: bool,
-    /// Threads can be let go.
+    /// `thread/unsubscribe` exists.
     pub(super) unsubscribe: bool,
-    /// Threads leave nothing on the disk.
+    /// Ephemeral threads write nothing to disk.
     pub(super) ephemeral: bool,
-    /// A thread without environment has none: nothing can be run.
+    /// A thread without environment runs no command.
     pub(super) no_environment: bool,
-    /// A turn without input ends.
+    /// A turn without input completes.
     pub(super) empty_input: bool,
-    /// The end of each response of the model is told.
+    /// The end of each response of the model is reported.
     pub(super) raw_completed: bool,
-    /// A refused key is told from other failures.
+    /// A refused key is distinguishable from other failures.
     pub(super) typed_401: bool,
-    /// Tools of clients reach the model.
+    /// Client tools reach the model.
     pub(super) dynamic_tools: bool,
-    /// Schemas of answers reach the model.
+    /// Response schemas reach the model.
     pub(super) output_schema: bool,
-    /// It knows its models.
+    /// `model/list` returns models.
     pub(super) models: bool,
 }
 
-/// What of the engine can be used; each that cannot says why.
+/// The optional features of a worker. Each missing one has its reason.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct WorkerFeatures {
     pub(super) no_tools: Option<String>,
     pub(super) no_output_schema: Option<String>,
-    /// Nothing can be listed: the configured names are.
+    /// Without a list, only configured names are offered.
     pub(super) no_models: Option<String>,
-    /// A refused key looks like any failed turn.
+    /// A refused key is reported like any failed turn.
     pub(super) no_typed_401: Option<String>,
 }
 
 impl WorkerFeatures {
-    /// Whether a thread can have another profile than its worker: 0.140, which lacks the same signs, takes no
-    /// catalog for a single thread.
+    /// Returns `true` if a thread can have another profile than its worker. 0.140 accepts no catalog per thread; it also
+    /// lacks client tools, which serve as the sign.
     pub(super) fn per_thread_profiles(&self) -> bool {
         self.no_tools.is_none()
     }
 }
 
-/// Looks at a started app-server. The error says why it must not be used.
-pub(super) async fn examine(
-    peer: &RpcClient,
-    codex: &Codex,
-    installed: &CliInfo,
-) -> Result<WorkerFeatures, String> {
-    let found = detect(peer, codex, installed).await?;
-    tracing::debug!(?found, "the app-server was examined");
-    found.verdict()
+/// Why an app-server must not be used.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(super) enum CapabilityError {
+    /// The probe did not complete in time.
+    #[error("probing the app-server took longer than {} s", PROBE_TIMEOUT.as_secs())]
+    TimedOut,
+    /// A call of the probe failed.
+    #[error("the app-server cannot be probed: {0}")]
+    Call(#[from] CallError),
+    /// Required capabilities are missing.
+    #[error(
+        "the app-server of Codex {version} {missing}; 0.140 is the oldest supported version, 0.169 the recommended one"
+    )]
+    Missing {
+        /// The version of the CLI.
+        version: String,
+        /// The missing capabilities, as verb phrases.
+        missing: String,
+    },
 }
 
-/// Finds out what a started app-server can do.
-pub(super) async fn detect(
-    peer: &RpcClient,
+/// Probes a started app-server and returns its features.
+pub(super) async fn probe(
+    client: &RpcClient,
     codex: &Codex,
     installed: &CliInfo,
-) -> Result<Capabilities, String> {
-    let looked = tokio::time::timeout(LIMIT, look(peer, codex, installed)).await;
-    looked
-        .map_err(|_| format!("the app-server was not examined within {} s", LIMIT.as_secs()))?
-        .map_err(|error| format!("the app-server cannot be examined: {error}"))
+) -> Result<WorkerFeatures, CapabilityError> {
+    let found = probe_all(client, codex, installed).await?;
+    tracing::debug!(?found, "probed the app-server");
+    found.required_or_error()
+}
+
+/// Probes all capabilities of a started app-server.
+pub(super) async fn probe_all(
+    client: &RpcClient,
+    codex: &Codex,
+    installed: &CliInfo,
+) -> Result<Capabilities, CapabilityError> {
+    let probing = tokio::time::timeout(PROBE_TIMEOUT, run(client, codex, installed));
+    Ok(probing.await.map_err(|_| CapabilityError::TimedOut)??)
 }
 
 impl Capabilities {
-    /// What the doctor says of it: what the engine cannot do without, then what it can.
+    /// Returns the checks of the doctor: required capabilities first, then optional ones.
     pub(super) fn checks(&self) -> Vec<Check> {
-        let needed = self.needed().map(|(name, there, what)| {
-            let bad = || {
-                Check::bad(name, format!("it {what}"), "install a newer Codex CLI, or set CODEX_ENGINE=exec")
-            };
-            if there { Check::good(name, String::new()) } else { bad() }
+        let required = self.required().map(|(name, supported, limitation)| match supported {
+            true => Check::good(name, String::new()),
+            false => Check::bad(
+                name,
+                format!("it {limitation}"),
+                "install a newer Codex CLI, or set CODEX_ENGINE=exec",
+            ),
         });
-        let useful = self.useful().map(|(name, there, what)| {
-            let odd = || Check::odd(name, format!("it {what}"), "install a newer Codex CLI");
-            if there { Check::good(name, String::new()) } else { odd() }
+        let optional = self.optional().map(|(name, supported, limitation)| match supported {
+            true => Check::good(name, String::new()),
+            false => Check::odd(name, format!("it {limitation}"), "install a newer Codex CLI"),
         });
-        needed.into_iter().chain(useful).collect()
+        required.into_iter().chain(optional).collect()
     }
 
-    /// What the engine is refused without: a name, whether it is there, what is said where it is not.
-    fn needed(&self) -> [(&'static str, bool, &'static str); 5] {
+    /// Capabilities without which the engine refuses the app-server: name, state, limitation as a verb phrase.
+    fn required(&self) -> [(&'static str, bool, &'static str); 5] {
         [
-            ("engine: histories", self.inject_items, "takes no history (thread/inject_items)"),
-            ("engine: threads end", self.unsubscribe, "cannot let threads go (thread/unsubscribe)"),
+            ("engine: histories", self.inject_items, "accepts no history (thread/inject_items)"),
+            ("engine: threads end", self.unsubscribe, "cannot release threads (thread/unsubscribe)"),
             (
                 "engine: nothing is stored",
                 self.ephemeral,
                 "stores every conversation (thread/start.ephemeral)",
             ),
-            (
-                "engine: no environment",
-                self.no_environment,
-                "runs commands where it is asked for no environment",
-            ),
-            ("engine: turns without input", self.empty_input, "does not end a turn without input"),
+            ("engine: no environment", self.no_environment, "runs commands in a thread without environment"),
+            ("engine: turns without input", self.empty_input, "does not complete a turn without input"),
         ]
     }
 
-    /// What it has limits without.
-    fn useful(&self) -> [(&'static str, bool, &'static str); 5] {
+    /// Capabilities without which some requests are refused.
+    fn optional(&self) -> [(&'static str, bool, &'static str); 5] {
         [
-            ("engine: client tools", self.dynamic_tools, "does not offer tools of clients to the model"),
+            ("engine: client tools", self.dynamic_tools, "does not offer client tools to the model"),
             (
                 "engine: ends of responses",
                 self.raw_completed,
-                "does not tell when all calls of a response are there, so there are no client tools",
+                "does not report the end of a response, so client tools are not supported",
             ),
-            ("engine: output schemas", self.output_schema, "does not pass schemas of answers on"),
+            ("engine: output schemas", self.output_schema, "does not pass response schemas to the model"),
             ("engine: list of models", self.models, "does not list its models"),
-            ("engine: typed errors", self.typed_401, "does not tell a refused key from other failures"),
+            (
+                "engine: typed errors",
+                self.typed_401,
+                "does not distinguish a refused key from other failures",
+            ),
         ]
     }
 
-    /// What follows from it.
-    pub(super) fn verdict(&self) -> Result<WorkerFeatures, String> {
+    /// Returns the features, or an error if a required capability is missing.
+    pub(super) fn required_or_error(&self) -> Result<WorkerFeatures, CapabilityError> {
         let Self { version, .. } = self;
-        let missing: Vec<&str> =
-            self.needed().into_iter().filter(|(_, there, _)| !there).map(|(_, _, what)| what).collect();
+        let missing = self.required().into_iter().filter(|(_, supported, _)| !supported);
+        let missing: Vec<&str> = missing.map(|(_, _, limitation)| limitation).collect();
         if !missing.is_empty() {
-            return Err(format!(
-                "the app-server of Codex {version} {}; 0.140 is the oldest that serves, 0.169 the one to have",
-                missing.join(", ")
-            ));
+            return Err(CapabilityError::Missing { version: version.clone(), missing: missing.join(", ") });
         }
-        let [tools, ends, schemas, models, errors] = self.useful().map(|(_, there, what)| {
-            (!there).then(|| format!("the installed Codex {version} {what}; 0.169 does not have this limit"))
+        let [tools, ends, schemas, models, errors] = self.optional().map(|(_, supported, limitation)| {
+            (!supported).then(|| {
+                format!("the installed Codex {version} {limitation}; 0.169 does not have this limit")
+            })
         });
         Ok(WorkerFeatures {
             no_tools: tools.or(ends),
@@ -177,52 +194,49 @@ impl Capabilities {
     }
 }
 
-async fn look(peer: &RpcClient, codex: &Codex, installed: &CliInfo) -> Result<Capabilities, CallError> {
-    let methods = methods(peer).await?;
+async fn run(client: &RpcClient, codex: &Codex, installed: &CliInfo) -> Result<Capabilities, CallError> {
+    let methods = methods(client).await?;
     let has = |name: &str| methods.contains(name);
     let mut found = Capabilities {
         version: installed.version.clone(),
         inject_items: has("thread/inject_items"),
         unsubscribe: has("thread/unsubscribe"),
-        models: lists_models(peer).await?,
+        models: lists_models(client).await?,
         ..Capabilities::default()
     };
-    let knows_environments = knows(peer, "environments", &codex.workspace).await?;
-    let Ok(upstream) = Upstream::bind().await else { return Ok(found) };
-    let turns = Turns { peer, codex, installed, upstream: &upstream };
-    tokio::select! {
-        // Serves the turns meanwhile; ends only when the listener breaks.
-        _ = upstream.serve() => {}
-        taken = take_turns(&turns, knows_environments, &mut found) => taken?,
-    }
+    let types_environments = accepts_parameter(client, "environments", &codex.workspace).await?;
+    let Ok(upstream) = Upstream::start().await else { return Ok(found) };
+    let turns = ProbeTurns { client, codex, installed, upstream: &upstream };
+    run_turns(&turns, types_environments, &mut found).await?;
     Ok(found)
 }
 
-/// Turns that show what no parameter does.
-async fn take_turns(
-    turns: &Turns<'_>,
-    knows_environments: bool,
+/// Probes with turns what no parameter shows.
+async fn run_turns(
+    turns: &ProbeTurns<'_>,
+    types_environments: bool,
     found: &mut Capabilities,
 ) -> Result<(), CallError> {
-    let told = turns.without_environment(found.inject_items).await?;
-    let thread = &told.thread;
+    let result = turns.without_environment(found.inject_items).await?;
+    let thread = &result.thread;
     found.ephemeral = thread.ephemeral && thread.path.is_none();
-    found.empty_input = told.end.is_some();
-    found.raw_completed = told.raw_completed;
-    let asked = turns.upstream.asked(mock_upstream::CALLS);
-    let Some(first) = asked.first() else { return Ok(()) };
-    let offered = tools(first);
-    found.dynamic_tools = offered.contains(TOOL);
+    found.empty_input = result.end.is_some();
+    found.raw_completed = result.raw_completed;
+    let requests = turns.requests(probe_turns::CALL_COMMANDS);
+    let Some(first) = requests.first() else { return Ok(()) };
+    let offered = tool_names(first);
+    found.dynamic_tools = offered.contains(PROBE_TOOL);
     found.output_schema = first["text"]["format"]["type"] == "json_schema";
-    // Whatever it says of environments: the commands that its model called for must not have run.
-    if found.empty_input && asked.last().is_some_and(mock_upstream::ran_nothing) {
+    // In any case, the commands that the model called for must not have run.
+    if found.empty_input && requests.last().is_some_and(probe_turns::ran_nothing) {
         found.no_environment = thread.environments.as_ref().is_some_and(Vec::is_empty);
-        if !found.no_environment && knows_environments && offered.is_disjoint(&acting()) {
-            // 0.140 does not repeat what it was told, and leaves out the tools that act; later ones repeat it, and
-            // refuse the calls. That they are missing means something only where they would be there otherwise.
+        if !found.no_environment && types_environments && offered.is_disjoint(&env_tools()) {
+            // 0.140 does not repeat `environments` and omits the tools that act. Later versions repeat it and refuse the
+            // calls. The omission proves something only if a thread with an environment has these tools.
             turns.with_environment().await?;
-            let asked = turns.upstream.asked(mock_upstream::ANSWERS);
-            found.no_environment = asked.iter().any(|request| !tools(request).is_disjoint(&acting()));
+            let requests = turns.requests(probe_turns::ANSWER);
+            found.no_environment =
+                requests.iter().any(|request| !tool_names(request).is_disjoint(&env_tools()));
         }
     }
     if found.empty_input {
@@ -233,9 +247,9 @@ async fn take_turns(
     Ok(())
 }
 
-/// All methods: the refusal of an unknown one lists them.
-async fn methods(peer: &RpcClient) -> Result<BTreeSet<String>, CallError> {
-    match peer.call(&UnknownMethod {}, CALL).await {
+/// Returns all methods, which the refusal of an unknown method lists.
+async fn methods(client: &RpcClient) -> Result<BTreeSet<String>, CallError> {
+    match client.call(&UnknownMethod {}, CALL_TIMEOUT).await {
         Err(CallError::Refused(error)) => {
             Ok(error.message.split('`').skip(1).step_by(2).map(str::to_owned).collect())
         }
@@ -244,33 +258,33 @@ async fn methods(peer: &RpcClient) -> Result<BTreeSet<String>, CallError> {
     }
 }
 
-async fn lists_models(peer: &RpcClient) -> Result<bool, CallError> {
-    let listed = asked(peer.call(&ListModels::default(), CALL).await)?;
-    Ok(listed.is_some_and(|listed| !listed.data.is_empty()))
+async fn lists_models(client: &RpcClient) -> Result<bool, CallError> {
+    let list = accepted(client.call(&ListModels::default(), CALL_TIMEOUT).await)?;
+    Ok(list.is_some_and(|list| !list.data.is_empty()))
 }
 
-/// Whether a parameter of `thread/start` is known: then it has a type.
-async fn knows(peer: &RpcClient, parameter: &str, folder: &Path) -> Result<bool, CallError> {
+/// Returns `true` if `thread/start` refuses a value of the wrong type for `parameter`.
+async fn accepts_parameter(client: &RpcClient, parameter: &str, folder: &Path) -> Result<bool, CallError> {
     let mut thread =
         json!({"ephemeral": true, "cwd": folder, "sandbox": "read-only", "approvalPolicy": "never"});
     thread[parameter] = "of the wrong type".into();
-    let made = asked(peer.call(&StartThread(&thread), CALL).await)?;
-    if let Some(made) = &made {
-        release(peer, &made.thread.id).await?;
+    let started = accepted(client.call(&StartThread(&thread), CALL_TIMEOUT).await)?;
+    if let Some(started) = &started {
+        release(client, &started.thread.id).await?;
     }
-    Ok(made.is_none())
+    Ok(started.is_none())
 }
 
-fn acting() -> BTreeSet<&'static str> {
-    ACTING.iter().copied().collect()
+fn env_tools() -> BTreeSet<&'static str> {
+    ENV_TOOLS.iter().copied().collect()
 }
 
-/// The names of the tools that a request offers.
-fn tools(request: &Value) -> BTreeSet<&str> {
+/// Returns the names of the tools that a request offers.
+fn tool_names(request: &Value) -> BTreeSet<&str> {
     let mut names = BTreeSet::new();
     let mut queue = vec![request];
     queue.extend(request["input"].as_array().into_iter().flatten());
-    // Some models are told of their tools by an item, some of those in groups.
+    // Some models get their tools in an item of the input, and some of those in groups.
     while let Some(holder) = queue.pop() {
         for tool in holder["tools"].as_array().into_iter().flatten() {
             names.extend(tool["name"].as_str().or_else(|| tool["type"].as_str()));
@@ -280,12 +294,12 @@ fn tools(request: &Value) -> BTreeSet<&str> {
     names
 }
 
-/// A refusal is an answer too: none.
-fn asked<T>(answer: Result<T, CallError>) -> Result<Option<T>, CallError> {
-    match answer {
+/// Turns a refusal into `None`.
+fn accepted<T>(response: Result<T, CallError>) -> Result<Option<T>, CallError> {
+    match response {
         Ok(value) => Ok(Some(value)),
         Err(CallError::Refused(error)) => {
-            tracing::trace!(message = %error.message, "the gate is refused something");
+            tracing::trace!(message = %error.message, "app-server refused a call of the probe");
             Ok(None)
         }
         Err(error @ (CallError::TimedOut(_) | CallError::Closed(_))) => Err(error),

@@ -1,12 +1,14 @@
-//! The turns that the gate takes, each in a thread of nobody: nothing of the user's login or servers is used for it.
+//! The turns of the capability probe. Each has a thread of its own and the scripted upstream as its provider, so that the
+//! probe uses neither the user's login nor the user's MCP servers.
 
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::{CALL, TOOL, asked, mock_upstream, mock_upstream::Upstream};
+use super::{CALL_TIMEOUT, PROBE_TOOL, accepted};
 use crate::{
     config::Codex,
+    demo::Upstream,
     engine::{
         app_server::{
             launch::cli_config,
@@ -16,95 +18,121 @@ use crate::{
                 protocol::{
                     InjectItems, Notification, StartThread, StartTurn, Thread, Turn, UnsubscribeThread,
                 },
-                thread_queue,
-                thread_queue::{ThreadMessage, ThreadReceiver},
+                thread_queue::{self, ThreadMessage, ThreadReceiver},
             },
         },
         cli::probe::CliInfo,
     },
 };
 
-/// For a turn with our own upstream, which answers at once. 0.110 never ends one without input.
-const TURN: Duration = Duration::from_secs(5);
+/// Time limit of a turn with the scripted upstream, which answers at once. 0.110 never completes a turn without input.
+const TURN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Features that give the model tools to act with, in an environment. On, whatever the worker's profile is: what is
-/// switched off tells nothing.
-const ACTIVE: &[&str] = &["shell_tool", "view_image"];
+/// Features with tools that act in an environment. The probe enables them in every profile, because the absence of a
+/// disabled tool proves nothing.
+const ENV_FEATURES: &[&str] = &["shell_tool", "view_image"];
 
-/// Where turns are taken.
-pub(crate) struct Turns<'a> {
-    pub(crate) peer: &'a RpcClient,
-    pub(crate) codex: &'a Codex,
-    pub(crate) installed: &'a CliInfo,
-    pub(crate) upstream: &'a Upstream,
+/// Directive: the model calls a command under each name that such a tool had, then answers. The answer `{}` is valid for
+/// any schema without requirements. The output of the command is not part of its text, so that an echo of the call is not
+/// taken for an execution.
+pub(super) const CALL_COMMANDS: &str = r#"@@ [{"calls": [
+    {"name": "exec_command", "arguments": {"cmd": "echo codex-api-$((20000+2026))", "login": false}},
+    {"name": "shell_command", "arguments": {"command": "echo codex-api-$((20000+2026))", "login": false}},
+    {"name": "shell", "arguments": {"command": ["sh", "-c", "echo codex-api-$((20000+2026))"]}}
+]}, {"pieces": ["{}"]}] @@"#;
+
+/// The output of the command of [`CALL_COMMANDS`], and the number of its calls.
+const COMMAND_OUTPUT: &str = "codex-api-22026";
+const COMMAND_CALLS: usize = 3;
+
+/// Directive: the model answers.
+pub(super) const ANSWER: &str = r#"@@ {"pieces": ["{}"]} @@"#;
+
+/// Directive: the upstream refuses the key.
+const REFUSE: &str = r#"@@ {"status": 401, "body": {"error": {"message": "the probe refuses"}}} @@"#;
+
+/// Runs turns on one app-server.
+pub(super) struct ProbeTurns<'a> {
+    pub(super) client: &'a RpcClient,
+    pub(super) codex: &'a Codex,
+    pub(super) installed: &'a CliInfo,
+    pub(super) upstream: &'a Upstream,
 }
 
-/// What a turn told.
+/// The result of a turn.
 #[derive(Debug, Default)]
-pub(crate) struct ProbeResult {
-    pub(crate) thread: Thread,
-    /// The turn at its end, if `turn/completed` came.
-    pub(crate) end: Option<Turn>,
-    pub(crate) raw_completed: bool,
+pub(super) struct ProbeResult {
+    pub(super) thread: Thread,
+    /// The turn at its end, if `turn/completed` arrived.
+    pub(super) end: Option<Turn>,
+    /// `rawResponse/completed` arrived.
+    pub(super) raw_completed: bool,
 }
 
-impl Turns<'_> {
-    /// The model calls for commands where there is no environment. Without `whole`, only the thread is started.
-    pub(crate) async fn without_environment(&self, whole: bool) -> Result<ProbeResult, CallError> {
-        let mut thread = self.thread(mock_upstream::CALLS);
+impl ProbeTurns<'_> {
+    /// Runs a turn without environment in which the model calls commands. With `run_turn` false, only starts the thread.
+    pub(super) async fn without_environment(&self, run_turn: bool) -> Result<ProbeResult, CallError> {
+        let mut thread = self.thread_params();
         thread["environments"] = json!([]);
-        self.take(&thread, whole).await
+        self.run(&thread, run_turn.then_some(CALL_COMMANDS)).await
     }
 
-    /// The model just answers, where there is one.
-    pub(crate) async fn with_environment(&self) -> Result<ProbeResult, CallError> {
-        self.take(&self.thread(mock_upstream::ANSWERS), true).await
+    /// Runs a turn with an environment in which the model answers.
+    pub(super) async fn with_environment(&self) -> Result<ProbeResult, CallError> {
+        self.run(&self.thread_params(), Some(ANSWER)).await
     }
 
-    /// The upstream refuses our key.
-    pub(crate) async fn refused(&self) -> Result<ProbeResult, CallError> {
-        let mut thread = self.thread(mock_upstream::REFUSES);
+    /// Runs a turn whose key the upstream refuses.
+    pub(super) async fn refused(&self) -> Result<ProbeResult, CallError> {
+        let mut thread = self.thread_params();
         thread["environments"] = json!([]);
-        self.take(&thread, true).await
+        self.run(&thread, Some(REFUSE)).await
     }
 
-    async fn take(&self, thread: &Value, whole: bool) -> Result<ProbeResult, CallError> {
-        let peer = self.peer;
-        let (letterbox, mut mailbox) = thread_queue::pair();
-        let made = peer.start_thread(&StartThread(thread), CALL, letterbox).await;
-        let Some(made) = asked(made)? else { return Ok(ProbeResult::default()) };
-        let mut told = ProbeResult { thread: made.thread, ..ProbeResult::default() };
-        let id = told.thread.id.clone();
-        if whole {
-            let said =
-                json!({"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hi"}]});
-            asked(peer.call(&InjectItems { thread_id: &id, items: vec![said] }, CALL).await)?;
+    /// Returns the requests that the upstream received for a directive, in order.
+    pub(super) fn requests(&self, directive: &str) -> Vec<Value> {
+        let requests = self.upstream.requests().into_iter();
+        let requests = requests.filter(|request| has_text(&request.body, directive));
+        requests.map(|request| Value::clone(&request.body)).collect()
+    }
+
+    async fn run(&self, thread: &Value, directive: Option<&str>) -> Result<ProbeResult, CallError> {
+        let client = self.client;
+        let (sender, mut receiver) = thread_queue::pair();
+        let started = client.start_thread(&StartThread(thread), CALL_TIMEOUT, sender).await;
+        let Some(started) = accepted(started)? else { return Ok(ProbeResult::default()) };
+        let mut result = ProbeResult { thread: started.thread, ..ProbeResult::default() };
+        let id = result.thread.id.clone();
+        if let Some(directive) = directive {
+            let content = json!([{"type": "input_text", "text": directive}]);
+            let message = json!({"type": "message", "role": "user", "content": content});
+            accepted(client.call(&InjectItems { thread_id: &id, items: vec![message] }, CALL_TIMEOUT).await)?;
             let output_schema = Some(json!({"type": "object"}));
-            let begin = StartTurn { thread_id: &id, input: [], effort: None, summary: None, output_schema };
-            if asked(peer.call(&begin, CALL).await)?.is_some() {
-                // A turn that does not end in time has told what there is to know.
-                drop(tokio::time::timeout(TURN, listen(&mut mailbox, &mut told)).await);
+            let start = StartTurn { thread_id: &id, input: [], effort: None, summary: None, output_schema };
+            if accepted(client.call(&start, CALL_TIMEOUT).await)?.is_some() {
+                // A turn that times out counts as not completed.
+                drop(tokio::time::timeout(TURN_TIMEOUT, receive_until_end(&mut receiver, &mut result)).await);
             }
         }
-        release(peer, &id).await?;
-        Ok(told)
+        release(client, &id).await?;
+        Ok(result)
     }
 
-    fn thread(&self, path: &str) -> Value {
+    fn thread_params(&self) -> Value {
         let provider = |name: &str| format!("model_providers.codex-api-gate.{name}");
         let mut config: Map<String, Value> = cli_config::without_servers(self.codex);
-        // Nor is the user told of it.
+        // The probe must not run the user's notification command.
         config.insert("notify".into(), json!([]));
         config.insert("features.hooks".into(), false.into());
-        for feature in ACTIVE.iter().filter(|name| self.installed.features.contains_key(**name)) {
+        for feature in ENV_FEATURES.iter().filter(|name| self.installed.features.contains_key(**name)) {
             config.insert(format!("features.{feature}"), true.into());
         }
         config.insert(provider("name"), "gate".into());
-        config.insert(provider("base_url"), self.upstream.base_url(path).into());
+        config.insert(provider("base_url"), self.upstream.base_url().into());
         config.insert(provider("wire_api"), "responses".into());
         config.insert(provider("request_max_retries"), 0.into());
         config.insert(provider("stream_max_retries"), 0.into());
-        let tool = json!({"type": "function", "name": TOOL, "description": "none",
+        let tool = json!({"type": "function", "name": PROBE_TOOL, "description": "none",
             "inputSchema": {"type": "object", "properties": {}}});
         json!({
             "ephemeral": true, "cwd": self.codex.workspace, "sandbox": "read-only", "approvalPolicy": "never",
@@ -114,15 +142,15 @@ impl Turns<'_> {
     }
 }
 
-async fn listen(mailbox: &mut ThreadReceiver, told: &mut ProbeResult) {
+async fn receive_until_end(receiver: &mut ThreadReceiver, result: &mut ProbeResult) {
     loop {
-        match mailbox.recv().await {
+        match receiver.recv().await {
             ThreadMessage::Notification(Notification::TurnCompleted(turn)) => {
-                told.end = Some(*turn);
+                result.end = Some(*turn);
                 return;
             }
             ThreadMessage::Notification(notification) => {
-                told.raw_completed |= matches!(notification, Notification::RawResponseCompleted(_));
+                result.raw_completed |= matches!(notification, Notification::RawResponseCompleted(_));
             }
             ThreadMessage::Delta(_) | ThreadMessage::ToolCall(_) => {}
             ThreadMessage::Closed(_) | ThreadMessage::Overflow | ThreadMessage::TooLong { .. } => return,
@@ -130,9 +158,24 @@ async fn listen(mailbox: &mut ThreadReceiver, told: &mut ProbeResult) {
     }
 }
 
-/// Lets a thread go. One that cannot be let go is said elsewhere.
-pub(crate) async fn release(peer: &RpcClient, thread_id: &str) -> Result<(), CallError> {
-    asked(peer.call(&UnsubscribeThread { thread_id }, CALL).await)?;
-    peer.forget_thread(thread_id);
+/// Returns `true` if a request reports that each call of [`CALL_COMMANDS`] has an output and none has run.
+pub(super) fn ran_nothing(request: &Value) -> bool {
+    let items = request["input"].as_array().into_iter().flatten();
+    let outputs = items.filter(|item| item["type"] == "function_call_output");
+    let outputs: Vec<String> = outputs.map(Value::to_string).collect();
+    outputs.len() == COMMAND_CALLS && !outputs.iter().any(|output| output.contains(COMMAND_OUTPUT))
+}
+
+/// Returns `true` if a message of the request has exactly this text.
+fn has_text(request: &Value, text: &str) -> bool {
+    let items = request["input"].as_array().into_iter().flatten();
+    let parts = items.flat_map(|item| item["content"].as_array().into_iter().flatten());
+    parts.into_iter().any(|part| part["text"] == text)
+}
+
+/// Releases a thread. The capability `unsubscribe` reports an app-server that cannot.
+pub(super) async fn release(client: &RpcClient, thread_id: &str) -> Result<(), CallError> {
+    accepted(client.call(&UnsubscribeThread { thread_id }, CALL_TIMEOUT).await)?;
+    client.forget_thread(thread_id);
     Ok(())
 }

@@ -48,7 +48,7 @@ fn message_of(message: &Value) -> Message {
         None => Part::Text(string(&part["text"])),
         Some(url) => {
             let data = STANDARD.decode(url.strip_prefix("data:image/png;base64,").unwrap()).unwrap();
-            assert_eq!(ImageKind::of(&data), Some(ImageKind::Png));
+            assert_eq!(ImageKind::detect(&data), Some(ImageKind::Png));
             Part::Image(Image { data: data.into(), kind: ImageKind::Png })
         }
     };

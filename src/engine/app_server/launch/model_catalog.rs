@@ -1,7 +1,6 @@
-//! The model catalog that workers run with: that of the installed CLI, changed so that tools of clients are plain
-//! functions, nothing outlives its turn and, in `chat`, nothing of Codex is left and no history is too long for it. Bound
-//! to the CLI's version, so made from its own. In `agent`, Codex keeps its windows and makes summaries of what exceeds
-//! them: see `events`.
+//! Builds the model catalogs of workers from the catalog of the installed CLI. Client tools become plain functions and
+//! sub-agents are disabled. In `chat`, instructions and tools of Codex are removed and windows are unlimited. In `agent`,
+//! Codex keeps its windows and summarizes longer histories.
 
 use std::{
     fs,
@@ -13,19 +12,18 @@ use serde_json::{Map, Value, json};
 use crate::{
     config::{Codex, Profile},
     engine::{
-        cli::{environment, probe, probe::CliInfo},
-        process::{Launcher, SpawnSpec},
+        cli::probe::{self, CliInfo, ProbeError},
+        process::Launcher,
     },
 };
 
-/// More tokens than anybody has: in `chat` nothing is compacted or cut behind a client's back, the upstream says what
-/// is too much.
-const LIMITLESS: u64 = 10_000_000;
+/// Window of models in `chat`, so that Codex compacts and cuts nothing. The upstream rejects histories that are too long.
+const UNLIMITED_TOKENS: u64 = 10_000_000;
 
-/// The models that lend their entry to one that the CLI does not know, best first.
-const LENDERS: &[&str] = &["gpt-5.5", "gpt-5.4"];
+/// Models whose entry is the template for models that the CLI does not know, best first.
+const TEMPLATE_MODELS: &[&str] = &["gpt-5.5", "gpt-5.4"];
 
-/// Catalogs, one for each profile: a thread may ask for the other one.
+/// The catalog files, one for each profile. A thread may use the other profile than its worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Catalogs {
     pub(crate) agent: PathBuf,
@@ -33,8 +31,8 @@ pub(crate) struct Catalogs {
 }
 
 impl Catalogs {
-    /// That of a profile.
-    pub(crate) fn of(&self, profile: Profile) -> &Path {
+    /// Returns the catalog of a profile.
+    pub(crate) fn path(&self, profile: Profile) -> &Path {
         match profile {
             Profile::Agent => &self.agent,
             Profile::Chat => &self.chat,
@@ -47,69 +45,88 @@ impl Catalogs {
     }
 }
 
-/// Makes the catalogs of the installed CLI, in a `folder` of their own. `models` are names that clients may use.
-pub(crate) async fn write(
+/// Why the catalogs cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CatalogError {
+    /// The CLI cannot be run.
+    #[error(transparent)]
+    Run(#[from] ProbeError),
+    /// The CLI prints no catalog.
+    #[error("Codex {version} prints no catalog of its models: {output}")]
+    NotPrinted {
+        /// The version of the CLI.
+        version: String,
+        /// Its output.
+        output: String,
+    },
+    /// The catalog has an unknown format.
+    #[error("the catalog of the installed CLI has an unknown format: {0}")]
+    Format(String),
+    /// A catalog cannot be written.
+    #[error("{}: {cause}", .path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        cause: std::io::Error,
+    },
+}
+
+/// Writes the catalogs of the installed CLI to `folder`. `models` are names that clients may request.
+pub(crate) async fn write_catalogs(
     codex: &Codex,
     launcher: &Launcher,
     installed: &CliInfo,
     folder: &Path,
     models: &[String],
-) -> Result<Catalogs, String> {
-    let launch = SpawnSpec {
-        program: installed.program.clone(),
-        arguments: ["debug", "models"].map(Into::into).into(),
-        env: environment::environment(codex),
-        folder: codex.workspace.clone(),
-        ..SpawnSpec::default()
-    };
-    let answer = tokio::time::timeout(probe::PATIENCE, launcher.ask(launch)).await;
-    let answer = answer.map_err(|_| "`codex debug models` did not answer in time".to_owned())?;
-    let answer = answer.map_err(|error| format!("`codex debug models`: {error}"))?;
-    if answer.code != Some(0) {
-        return Err(format!(
-            "Codex {} prints no catalog of its models: {}",
-            installed.version,
-            answer.words()
-        ));
+) -> Result<Catalogs, CatalogError> {
+    let output = probe::run_cli(codex, launcher, &installed.program, &["debug", "models"]).await?;
+    if output.code != Some(0) {
+        return Err(CatalogError::NotPrinted {
+            version: installed.version.clone(),
+            output: output.error_summary(),
+        });
     }
-    let put = |profile: Profile| -> Result<PathBuf, String> {
-        let text = make(&answer.stdout, profile, models)?;
+    let write = |profile: Profile| -> Result<PathBuf, CatalogError> {
+        let text = build(&output.stdout, profile, models)?;
         let path = folder.join(format!("models-{}.json", profile.as_str()));
-        fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))?;
+        fs::write(&path, text).map_err(|cause| CatalogError::Write { path: path.clone(), cause })?;
         Ok(path)
     };
-    Ok(Catalogs { agent: put(Profile::Agent)?, chat: put(Profile::Chat)? })
+    Ok(Catalogs { agent: write(Profile::Agent)?, chat: write(Profile::Chat)? })
 }
 
-/// What `codex debug models` printed → the catalog of a profile.
-fn make(printed: &str, profile: Profile, models: &[String]) -> Result<String, String> {
-    let strange = |what: &str| format!("the catalog of the installed CLI is of a form not known: {what}");
-    let mut catalog: Value = serde_json::from_str(printed).map_err(|error| strange(&error.to_string()))?;
-    let list = catalog.get_mut("models").and_then(Value::as_array_mut).ok_or_else(|| strange("no models"))?;
+/// Returns the catalog of a profile. `printed` is the output of `codex debug models`.
+fn build(printed: &str, profile: Profile, models: &[String]) -> Result<String, CatalogError> {
+    let mut catalog: Value =
+        serde_json::from_str(printed).map_err(|error| CatalogError::Format(error.to_string()))?;
+    let list = catalog.get_mut("models").and_then(Value::as_array_mut);
+    let list = list.ok_or_else(|| CatalogError::Format("no models".to_owned()))?;
     match profile {
-        // An unknown model keeps its warning here: what it is told of tools depends on what it is.
+        // Unknown models keep their warning in `agent`, because their instructions depend on the model.
         Profile::Agent => {}
-        Profile::Chat => adopt(list, models),
+        Profile::Chat => add_unknown_models(list, models),
     }
     for model in list.iter_mut().filter_map(Value::as_object_mut) {
         match profile {
-            Profile::Agent => tame(model),
-            Profile::Chat => strip(model),
+            Profile::Agent => disable_code_mode(model),
+            Profile::Chat => make_chat_only(model),
         }
     }
     Ok(catalog.to_string())
 }
 
-/// Enters models that the CLI does not know. With an entry they are asked as any other; without one every turn
-/// begins with a warning, and a history beyond a guessed window would be compacted, which in `chat` is a failure.
-fn adopt(list: &mut Vec<Value>, models: &[String]) {
+/// Adds models that the CLI does not know. Without an entry each turn starts with a warning, and Codex compacts a history
+/// beyond a guessed window, which fails in `chat`.
+fn add_unknown_models(list: &mut Vec<Value>, models: &[String]) {
     let find = |slug: &str| list.iter().find(|model| model["slug"] == slug);
     let plain = |model: &&Value| model["use_responses_lite"] != true;
-    let lender = LENDERS.iter().find_map(|slug| find(slug)).or_else(|| list.iter().find(plain)).cloned();
-    let Some(lender) = lender else { return };
+    let template =
+        TEMPLATE_MODELS.iter().find_map(|slug| find(slug)).or_else(|| list.iter().find(plain)).cloned();
+    let Some(template) = template else { return };
     let unknown: Vec<&String> = models.iter().filter(|slug| find(slug).is_none()).collect();
     for slug in unknown {
-        let mut model = lender.clone();
+        let mut model = template.clone();
         model["slug"] = slug.as_str().into();
         model["display_name"] = slug.as_str().into();
         model["description"] = "configured in codex-api".into();
@@ -120,16 +137,16 @@ fn adopt(list: &mut Vec<Value>, models: &[String]) {
     }
 }
 
-/// Tools are functions that the model calls itself, not names in a script that Codex runs for it; and there are no
-/// sub-agents, which would outlive their turn: what a model's entry says of them wins over the feature's switch.
-fn tame(model: &mut Map<String, Value>) {
+/// Makes tools plain functions instead of names in a script that Codex runs, and disables sub-agents, which outlive their
+/// turn. The entry of a model has precedence over the feature switch.
+fn disable_code_mode(model: &mut Map<String, Value>) {
     set(model, "tool_mode", Value::Null);
     set(model, "multi_agent_version", Value::Null);
 }
 
-/// The model alone.
-fn strip(model: &mut Map<String, Value>) {
-    tame(model);
+/// Removes instructions, tools and limits of Codex.
+fn make_chat_only(model: &mut Map<String, Value>) {
+    disable_code_mode(model);
     for key in ["apply_patch_tool_type", "model_messages"] {
         set(model, key, Value::Null);
     }
@@ -137,14 +154,14 @@ fn strip(model: &mut Map<String, Value>) {
     set(model, "experimental_supported_tools", json!([]));
     set(model, "base_instructions", "".into());
     for key in ["context_window", "max_context_window", "auto_compact_token_limit"] {
-        model.insert(key.to_owned(), LIMITLESS.into());
+        model.insert(key.to_owned(), UNLIMITED_TOKENS.into());
     }
     if let Some(policy) = model.get_mut("truncation_policy").and_then(Value::as_object_mut) {
-        policy.insert("limit".to_owned(), LIMITLESS.into());
+        policy.insert("limit".to_owned(), UNLIMITED_TOKENS.into());
     }
 }
 
-/// Changes what is there: a key that this version does not know stays unknown to it.
+/// Changes an existing key. Keys that the version does not know are not added.
 fn set(model: &mut Map<String, Value>, key: &str, value: Value) {
     if let Some(old) = model.get_mut(key) {
         *old = value;

@@ -1,5 +1,5 @@
-//! The private folders of the warm engine: for each worker a `CODEX_HOME` in memory, in which the user's own things
-//! are links and only what grows or belongs to one process is real. Also finds what killed servers left behind.
+//! Private folders of the app-server engine. Each worker has a `CODEX_HOME` of its own, in memory if there is room. The user's
+//! files are links in it, except for files that grow or belong to one process. The start removes folders of killed servers.
 
 use std::{
     collections::BTreeMap,
@@ -17,23 +17,17 @@ use crate::{
     engine::{
         cli::{
             environment,
-            probe::{CliInfo, numbers},
+            probe::{CliInfo, major_minor},
         },
-        process::procfs::started,
+        process::platform::{SCRATCH_DIR, is_in_memory, pid_namespace, start_ticks},
     },
 };
 
-/// Where Linux keeps memory that looks like a folder.
-const MEMORY: &str = "/dev/shm";
+/// Minimum free bytes of a tmpfs. The default size of a container's is 64 MiB.
+const MIN_FREE_BYTES: u64 = 32 << 20;
 
-/// What `statfs` says of a tmpfs.
-const TMPFS: i128 = 0x0102_1994;
-
-/// Least free bytes of it that are worth using; a container's default is 64 MiB.
-const ROOM: i128 = 32 << 20;
-
-/// State of one process, or what grows with every turn. Everything else in the user's home is the user's.
-const OWN: &[&str] = &[
+/// Files that belong to one process or grow with each turn. All other files are linked.
+const PER_PROCESS_FILES: &[&str] = &[
     "sessions",
     "archived_sessions",
     "session_index.jsonl",
@@ -48,154 +42,149 @@ const OWN: &[&str] = &[
     "packages",
 ];
 
-/// Logins. Linked even before they exist: the CLI writes through the link, so that there is one of each.
-const LOGINS: &[&str] = &["auth.json", ".credentials.json"];
+/// Login files. They are linked before they exist, because the CLI writes through the link.
+const CREDENTIAL_FILES: &[&str] = &["auth.json", ".credentials.json"];
 
-/// The log database of the CLI, which grows by 30 kB a turn and which no option turns off.
+/// The log database of the CLI. It grows by 30 kB per turn, and no option disables it (0.169).
 const LOG_DATABASE: &str = "logs_2.sqlite";
 
-/// A home for one worker. Removed when dropped.
+/// The home of one worker. Dropping it removes the folder.
 #[derive(Debug)]
 pub(crate) struct WorkerHome {
-    folder: TempDir,
+    dir: TempDir,
     env: BTreeMap<OsString, OsString>,
 }
 
 impl WorkerHome {
-    /// Makes one.
-    pub(crate) fn make(codex: &Codex, installed: &CliInfo) -> io::Result<Self> {
-        Self::make_in(&place(codex), codex, installed)
+    /// Creates a home.
+    pub(crate) fn create(codex: &Codex, installed: &CliInfo) -> io::Result<Self> {
+        Self::create_in(&private_dir_root(codex), codex, installed)
     }
 
-    fn make_in(place: &Path, codex: &Codex, installed: &CliInfo) -> io::Result<Self> {
-        let folder = folder(place)?;
+    fn create_in(root: &Path, codex: &Codex, installed: &CliInfo) -> io::Result<Self> {
+        let dir = create_dir(root)?;
         let mut env = environment::environment(codex);
         let key = OsString::from("CODEX_API_KEY");
         let key = env.remove(&key).filter(|key| !key.is_empty());
         if let Some(users) = environment::codex_home(&env) {
-            furnish(folder.path(), &users, key.is_some())?;
+            link_user_files(dir.path(), &users, key.is_some())?;
         }
         if let Some(key) = key {
-            write_login(folder.path(), &key)?;
+            write_login(dir.path(), &key)?;
         }
-        if numbers(&installed.version) >= (0, 169) {
-            // As a folder it cannot be opened, and the CLI goes on without. Older ones (0.140) never answer again.
-            fs::create_dir(folder.path().join(LOG_DATABASE))?;
+        if major_minor(&installed.version) >= (0, 169) {
+            // A folder in its place cannot be opened, and the CLI continues without it. Older versions (0.140) hang.
+            fs::create_dir(dir.path().join(LOG_DATABASE))?;
         }
-        spare_loopback(&mut env);
-        env.insert("CODEX_HOME".into(), folder.path().into());
-        env.insert("CODEX_SQLITE_HOME".into(), folder.path().into());
-        // For the CLI itself, which leaves little there; commands that write have a folder each.
-        let temporary = folder.path().join("own-tmp");
-        fs::create_dir(&temporary)?;
-        env.insert("TMPDIR".into(), temporary.into());
-        Ok(Self { folder, env })
+        add_no_proxy_loopback(&mut env);
+        env.insert("CODEX_HOME".into(), dir.path().into());
+        env.insert("CODEX_SQLITE_HOME".into(), dir.path().into());
+        // For the CLI itself. Commands that may write have a folder for each turn.
+        let temp_dir = dir.path().join("own-tmp");
+        fs::create_dir(&temp_dir)?;
+        env.insert("TMPDIR".into(), temp_dir.into());
+        Ok(Self { dir, env })
     }
 
-    /// `CODEX_HOME`.
+    /// Returns the `CODEX_HOME`.
     #[cfg(test)]
     pub(crate) fn path(&self) -> &Path {
-        self.folder.path()
+        self.dir.path()
     }
 
-    /// The whole environment of the worker.
+    /// Returns the whole environment of the worker.
     pub(crate) fn env(&self) -> BTreeMap<OsString, OsString> {
         self.env.clone()
     }
 
-    /// Hands the folder over to the process that lives in it, which is to remove it.
-    pub(crate) fn into_folder(self) -> TempDir {
-        self.folder
+    /// Returns the folder, for the process that removes it at its exit.
+    pub(crate) fn into_dir(self) -> TempDir {
+        self.dir
     }
 }
 
-/// A folder for what all workers share. Made at the start, when it is time to remove what killed servers left.
-pub(crate) fn private_folder(codex: &Codex) -> io::Result<TempDir> {
-    for place in [Path::new(MEMORY), &codex.scratch] {
-        if let Err(error) = sweep(place) {
-            tracing::debug!(%error, place = %place.display(), "leftovers cannot be looked for");
+/// Creates the folder that all workers share, and removes the folders of killed servers.
+pub(crate) fn create_private_dir(codex: &Codex) -> io::Result<TempDir> {
+    for root in SCRATCH_DIR.map(Path::new).into_iter().chain([codex.scratch.as_path()]) {
+        if let Err(error) = remove_orphaned_dirs(root) {
+            tracing::debug!(%error, root = %root.display(), "cannot search for folders of killed servers");
         }
     }
-    folder(&place(codex))
+    create_dir(&private_dir_root(codex))
 }
 
-/// A folder for what commands of a worker's turns write, which may be much: not in memory. None where they write
-/// nothing.
-pub(crate) fn commands_folder(codex: &Codex) -> io::Result<Option<TempDir>> {
+/// Creates the folder for temporary files of commands, on disk because they may be large. Returns `None` if commands may not
+/// write.
+pub(crate) fn create_commands_dir(codex: &Codex) -> io::Result<Option<TempDir>> {
     match codex.sandbox {
         Sandbox::ReadOnly => Ok(None),
-        Sandbox::WorkspaceWrite | Sandbox::DangerFullAccess => folder(&codex.scratch).map(Some),
+        Sandbox::WorkspaceWrite | Sandbox::DangerFullAccess => create_dir(&codex.scratch).map(Some),
     }
 }
 
-/// Where private folders go: into memory where there is enough, else to the scratch folder.
-fn place(codex: &Codex) -> PathBuf {
-    let memory = Path::new(MEMORY);
-    if in_memory(memory) && folder(memory).is_ok() { memory.to_owned() } else { codex.scratch.clone() }
+/// Returns the parent of private folders: a tmpfs with enough room, otherwise the scratch folder.
+fn private_dir_root(codex: &Codex) -> PathBuf {
+    let memory = SCRATCH_DIR.map(Path::new).filter(|dir| is_in_memory(dir, MIN_FREE_BYTES));
+    memory.filter(|dir| create_dir(dir).is_ok()).map_or_else(|| codex.scratch.clone(), Path::to_owned)
 }
 
-fn in_memory(path: &Path) -> bool {
-    let Ok(found) = rustix::fs::statfs(path) else { return false };
-    // Of differing widths on differing machines.
-    let (kind, size) = (i128::from(found.f_type), i128::from(found.f_bsize));
-    kind == TMPFS && i128::from(found.f_bavail).saturating_mul(size) >= ROOM
+/// Creates a folder that only this user can read. Its name lets [`remove_orphaned_dirs`] find it if this server is killed.
+fn create_dir(root: &Path) -> io::Result<TempDir> {
+    let owner_only = fs::Permissions::from_mode(0o700);
+    tempfile::Builder::new().prefix(&DirOwner::current()?.prefix()).permissions(owner_only).tempdir_in(root)
 }
 
-/// A folder of this process that nobody else can read, and that [`sweep`] finds when we were killed.
-fn folder(place: &Path) -> io::Result<TempDir> {
-    let ours = fs::Permissions::from_mode(0o700);
-    tempfile::Builder::new().prefix(&DirOwner::ourselves()?.prefix()).permissions(ours).tempdir_in(place)
-}
-
-/// Removes the folders of servers that are gone.
-fn sweep(place: &Path) -> io::Result<()> {
-    let ourselves = DirOwner::ourselves()?;
+/// Removes the folders of servers that no longer run.
+fn remove_orphaned_dirs(root: &Path) -> io::Result<()> {
+    let current = DirOwner::current()?;
     let user = rustix::process::geteuid().as_raw();
-    for entry in fs::read_dir(place)?.flatten() {
-        let Some(owner) = DirOwner::of(&entry.file_name()) else { continue };
-        // Where process ids are counted differently, nothing can be said about the owner.
-        let orphan = owner.namespace == ourselves.namespace && started(owner.pid) != Some(owner.started);
-        let ours = entry.metadata().is_ok_and(|meta| meta.is_dir() && meta.uid() == user);
-        if orphan && ours {
-            tracing::info!(folder = %entry.path().display(), "a folder of a server that is gone is removed");
+    for entry in fs::read_dir(root)?.flatten() {
+        let Some(owner) = DirOwner::parse(&entry.file_name()) else { continue };
+        // A PID of another namespace says nothing about the owner.
+        let is_orphaned =
+            owner.namespace == current.namespace && start_ticks(owner.pid) != Some(owner.start_ticks);
+        let is_own = entry.metadata().is_ok_and(|meta| meta.is_dir() && meta.uid() == user);
+        if is_orphaned && is_own {
+            tracing::info!(folder = %entry.path().display(), "removing the folder of a killed server");
             drop(fs::remove_dir_all(entry.path()));
         }
     }
     Ok(())
 }
 
-/// Whose a folder is: a process id alone may be somebody else's by now.
+/// The owner of a folder. The start time distinguishes it from a later process with the same PID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct DirOwner {
     namespace: u64,
     pid: u32,
-    started: u64,
+    start_ticks: u64,
 }
 
 impl DirOwner {
-    fn ourselves() -> io::Result<Self> {
-        let namespace = fs::metadata("/proc/self/ns/pid")?.ino();
+    fn current() -> io::Result<Self> {
+        let namespace = pid_namespace()?;
         let pid = std::process::id();
-        let started = started(pid).ok_or_else(|| io::Error::other("/proc/self/stat cannot be read"))?;
-        Ok(Self { namespace, pid, started })
+        let start_ticks =
+            start_ticks(pid).ok_or_else(|| io::Error::other("the start time of this process is unknown"))?;
+        Ok(Self { namespace, pid, start_ticks })
     }
 
     fn prefix(self) -> String {
-        format!("codex-api-worker-{}-{}-{}-", self.namespace, self.pid, self.started)
+        format!("codex-api-worker-{}-{}-{}-", self.namespace, self.pid, self.start_ticks)
     }
 
-    fn of(name: &OsStr) -> Option<Self> {
+    fn parse(name: &OsStr) -> Option<Self> {
         let mut parts = name.to_str()?.strip_prefix("codex-api-worker-")?.split('-');
         let namespace = parts.next()?.parse().ok()?;
         let pid = parts.next()?.parse().ok()?;
-        let started = parts.next()?.parse().ok()?;
+        let start_ticks = parts.next()?.parse().ok()?;
         parts.next()?;
-        Some(Self { namespace, pid, started })
+        Some(Self { namespace, pid, start_ticks })
     }
 }
 
-/// Links the user's things, and copies what the CLI might change.
-fn furnish(home: &Path, users: &Path, own_login: bool) -> io::Result<()> {
+/// Links the user's files and copies the configuration.
+fn link_user_files(home: &Path, users: &Path, own_login: bool) -> io::Result<()> {
     let users = std::path::absolute(users)?;
     let entries = match fs::read_dir(&users) {
         Ok(entries) => entries.collect::<io::Result<Vec<_>>>()?,
@@ -203,29 +192,29 @@ fn furnish(home: &Path, users: &Path, own_login: bool) -> io::Result<()> {
         Err(error) => return Err(error),
     };
     let names = entries.iter().map(fs::DirEntry::file_name);
-    let logins = LOGINS.iter().map(OsString::from);
+    let logins = CREDENTIAL_FILES.iter().map(OsString::from);
     let names: std::collections::BTreeSet<OsString> = names.chain(logins).collect();
     for name in names {
         let text = name.to_string_lossy();
         let replaced = own_login && text == "auth.json";
-        if OWN.contains(&&*text) || text.contains(".sqlite") || replaced {
+        if PER_PROCESS_FILES.contains(&&*text) || text.contains(".sqlite") || replaced {
             continue;
         }
-        let (theirs, ours) = (users.join(&name), home.join(&name));
+        let (source, target) = (users.join(&name), home.join(&name));
         if text == "config.toml" {
-            // Not a link: 0.140 writes into it which folders it trusts.
-            private_file(&ours, &own_state(fs::read(&theirs)?))?;
+            // A copy, because 0.140 writes trusted folders to it.
+            write_private_file(&target, &strip_sqlite_home(fs::read(&source)?))?;
         } else {
-            symlink(theirs, ours)?;
+            symlink(source, target)?;
         }
     }
     Ok(())
 }
 
-/// Takes out where the user keeps the CLI's databases: it would win over `CODEX_SQLITE_HOME`.
-fn own_state(config: Vec<u8>) -> Vec<u8> {
+/// Removes `sqlite_home`, which has precedence over `CODEX_SQLITE_HOME`.
+fn strip_sqlite_home(config: Vec<u8>) -> Vec<u8> {
     let table = std::str::from_utf8(&config).ok().and_then(|text| text.parse::<toml::Table>().ok());
-    // What cannot be read is for the CLI to complain about.
+    // The CLI reports an invalid file itself.
     let Some(mut table) = table else { return config };
     if table.remove("sqlite_home").is_none() {
         return config;
@@ -233,31 +222,31 @@ fn own_state(config: Vec<u8>) -> Vec<u8> {
     table.to_string().into_bytes()
 }
 
-/// Proxies are for the world: what we serve to the worker ourselves is on this machine.
-fn spare_loopback(env: &mut BTreeMap<OsString, OsString>) {
-    let proxied = ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
-    if !proxied.iter().any(|name| env.contains_key(OsStr::new(name))) {
+/// Excludes loopback from the proxy, because the server itself serves the worker there.
+fn add_no_proxy_loopback(env: &mut BTreeMap<OsString, OsString>) {
+    let proxies = ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
+    if !proxies.iter().any(|name| env.contains_key(OsStr::new(name))) {
         return;
     }
-    let given = ["NO_PROXY", "no_proxy"].iter().find_map(|name| env.get(OsStr::new(name)));
-    let mut spared = given.cloned().unwrap_or_default();
-    if !spared.is_empty() {
-        spared.push(",");
+    let inherited = ["NO_PROXY", "no_proxy"].iter().find_map(|name| env.get(OsStr::new(name)));
+    let mut excluded = inherited.cloned().unwrap_or_default();
+    if !excluded.is_empty() {
+        excluded.push(",");
     }
-    spared.push("127.0.0.1,localhost");
+    excluded.push("127.0.0.1,localhost");
     for name in ["NO_PROXY", "no_proxy"] {
-        env.insert(name.into(), spared.clone());
+        env.insert(name.into(), excluded.clone());
     }
 }
 
-/// The login that `codex exec` takes from `CODEX_API_KEY`, and the app-server does not. A key is never refreshed, so
-/// this copy breaks no other.
+/// Writes a login file with the key of `CODEX_API_KEY`, which only `codex exec` reads from the environment. A key is never
+/// refreshed, so the copy invalidates no other login.
 fn write_login(home: &Path, key: &OsStr) -> io::Result<()> {
     let login = serde_json::json!({"auth_mode": "apikey", "OPENAI_API_KEY": key.to_string_lossy()});
-    private_file(&home.join("auth.json"), login.to_string().as_bytes())
+    write_private_file(&home.join("auth.json"), login.to_string().as_bytes())
 }
 
-fn private_file(path: &Path, content: &[u8]) -> io::Result<()> {
+fn write_private_file(path: &Path, content: &[u8]) -> io::Result<()> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(content)
 }
 

@@ -33,9 +33,9 @@ pub(super) async fn read(mut lines: LineReader<impl AsyncRead + Unpin>, dispatch
             }
             Ok(None) => return "it ended".to_owned(),
             Err(LineError::TooLong { limit }) => {
-                let missed = match lines.begun() {
+                let missed = match lines.partial() {
                     begun if large_lines::is_addressed(begun) => {
-                        match lines.skip(|| dispatcher.count_line()).await {
+                        match lines.skip_line(|| dispatcher.count_line()).await {
                             Ok(edges) => dispatcher.on_large_line(large_lines::edges(edges), limit),
                             Err(error) => return format!("it cannot be read: {error}"),
                         }

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use crate::engine::LONGEST_CALL_ID;
+use crate::engine::MAX_CALL_ID_BYTES;
 
 /// The ids of one turn.
 #[derive(Debug, Default)]
@@ -17,7 +17,7 @@ impl CallIds {
     /// The id of a call of the client's that Codex knows as `told`, in the turn with this id.
     pub(crate) fn of_call(&mut self, told: &str, turn: &str) -> String {
         let id = if told.is_empty()
-            || told.len() > LONGEST_CALL_ID
+            || told.len() > MAX_CALL_ID_BYTES
             || told.chars().any(char::is_control)
             || self.used.contains(told)
         {
@@ -48,7 +48,7 @@ mod tests {
     #[test]
     fn an_id_that_would_not_be_taken_back_is_replaced() {
         let mut ids = CallIds::default();
-        let long = "x".repeat(LONGEST_CALL_ID);
+        let long = "x".repeat(MAX_CALL_ID_BYTES);
         assert_eq!(ids.of_call(&long, "t"), long);
         for told in [format!("{long}x"), "a\0b".to_owned(), "a\nb".to_owned()] {
             let id = ids.of_call(&told, "t");

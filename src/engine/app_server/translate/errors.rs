@@ -4,18 +4,18 @@
 use crate::{
     engine::{
         app_server::rpc::protocol::{CodexErrorInfo, TurnError, UpstreamStatus},
-        cli::{error_messages, error_messages::End},
+        cli::{error_messages, error_messages::TurnEnd},
     },
     error::Error,
 };
 
 /// Reads the error of a turn (`turn/completed`, or the `error` notification).
-pub(crate) fn of(error: &TurnError) -> End {
+pub(crate) fn of(error: &TurnError) -> TurnEnd {
     let TurnError { message, additional_details: details, codex_error_info: info } = error;
     match typed(*info, message) {
-        Some(error) => End::Failed(error),
+        Some(error) => TurnEnd::Error(error),
         // While it retries, the reason is in the details and the message only says that it does.
-        None => error_messages::of_message(if details.is_empty() { message } else { details }),
+        None => error_messages::classify_message(if details.is_empty() { message } else { details }),
     }
 }
 
@@ -26,19 +26,19 @@ fn typed(info: CodexErrorInfo, message: &str) -> Option<Error> {
         CodexErrorInfo::ContextWindowExceeded => Error::ContextLengthExceeded { message },
         CodexErrorInfo::ModelNotFound => Error::ModelNotFound { message },
         CodexErrorInfo::RateLimitExceeded => {
-            Error::RateLimited { retry_after: error_messages::delay(&message), message }
+            Error::RateLimited { retry_after: error_messages::retry_delay(&message), message }
         }
         CodexErrorInfo::UsageLimitExceeded => Error::UsageLimit { message },
         CodexErrorInfo::InternalServerError | CodexErrorInfo::ServerOverloaded => {
             Error::UpstreamUnavailable { message }
         }
         CodexErrorInfo::CyberPolicy => Error::Rejected { message },
-        CodexErrorInfo::Unauthorized => error_messages::of_status(401, &message),
+        CodexErrorInfo::Unauthorized => error_messages::classify_status(401, &message),
         // The words tell the status too, and the upstream's own words with it.
         CodexErrorInfo::HttpConnectionFailed(UpstreamStatus { http_status_code: Some(status) })
         | CodexErrorInfo::ResponseTooManyFailedAttempts(UpstreamStatus { http_status_code: Some(status) })
         | CodexErrorInfo::ResponseStreamDisconnected(UpstreamStatus { http_status_code: Some(status) }) => {
-            error_messages::of_status(status, &message)
+            error_messages::classify_status(status, &message)
         }
         CodexErrorInfo::HttpConnectionFailed(UpstreamStatus { http_status_code: None })
         | CodexErrorInfo::ResponseStreamConnectionFailed(UpstreamStatus { http_status_code: None }) => {
@@ -96,11 +96,11 @@ mod tests {
         ];
         for (error, expected) in table {
             let read = serde_json::from_value::<TurnError>(error.clone()).unwrap();
-            let End::Failed(found) = of(&read) else { panic!("{error} failed") };
+            let TurnEnd::Error(found) = of(&read) else { panic!("{error} failed") };
             assert_eq!(found.reason(), expected, "{error}");
         }
         let cut = json!({"message": "Incomplete response returned, reason: max_output_tokens", "codexErrorInfo": "other"});
         let cut = serde_json::from_value::<TurnError>(cut).unwrap();
-        assert!(matches!(of(&cut), End::Cut(crate::pb::FinishReason::Length)));
+        assert!(matches!(of(&cut), TurnEnd::Truncated(crate::pb::FinishReason::Length)));
     }
 }

@@ -37,7 +37,7 @@ use super::{
 use crate::engine::app_server::tools::call::{Call, CheckedCall};
 use crate::{
     config::Profile,
-    engine::{THOUGHT_BREAK, TurnEvent, cli::error_messages::End},
+    engine::{THOUGHT_BREAK, TurnEvent, cli::error_messages::TurnEnd},
     error::Error,
     pb::{self, FinishReason},
 };
@@ -294,9 +294,9 @@ impl Translator {
         self.calls.clear();
         self.own.clear();
         match errors::of(error) {
-            End::Cut(reason) => Ok(self.finished(reason)),
-            End::Failed(error) if !again => Err(given_up(error)),
-            End::Failed(_) => {
+            TurnEnd::Truncated(reason) => Ok(self.finished(reason)),
+            TurnEnd::Error(error) if !again => Err(given_up(error)),
+            TurnEnd::Error(_) => {
                 let message = format!("{} {}", error.message, error.additional_details);
                 Ok(Some(notice(pb::notice::Kind::Retry, message.trim().to_owned())).into())
             }
@@ -315,8 +315,8 @@ impl Translator {
                 Ok(self.finished(FinishReason::Stop))
             }
             TurnStatus::Failed => match errors::of(&turn.error) {
-                End::Cut(reason) => Ok(self.finished(reason)),
-                End::Failed(error) => Err(error),
+                TurnEnd::Truncated(reason) => Ok(self.finished(reason)),
+                TurnEnd::Error(error) => Err(error),
             },
             TurnStatus::Interrupted | TurnStatus::Unknown => {
                 Err(Error::TurnFailed { message: "Codex interrupted the turn".to_owned() })

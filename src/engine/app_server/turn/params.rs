@@ -55,7 +55,7 @@ impl ThreadParams {
     pub(crate) fn on(&mut self, kit: &WorkerSpec, folder: Option<&Path>) -> &Value {
         let mut config = kit.thread_config(self.profile);
         if let Some(folder) = folder {
-            config.extend(cli_config::with_folder(&kit.codex, folder));
+            config.extend(cli_config::temp_dir_overrides(&kit.codex, folder));
         }
         config.extend(self.config.clone());
         self.params["config"] = config.into();
@@ -72,7 +72,7 @@ fn config(turn: &Turn) -> Map<String, Value> {
     let results = turn.messages.iter().any(|message| message.role == Role::Tool);
     if results || !turn.tools.is_empty() {
         // What the client's tools say reaches the model whole.
-        config.insert(cli_config::UNCUT.0.into(), cli_config::UNCUT.1.into());
+        config.insert(cli_config::TOOL_OUTPUT_LIMIT.0.into(), cli_config::TOOL_OUTPUT_LIMIT.1.into());
     }
     config
 }

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::sleep;
 
-use crate::engine::process::procfs::{children, descendants, started};
+use crate::engine::process::{
+    REAP_TIMEOUT,
+    platform::{children, descendants, has_env_entry, start_ticks},
+};
 
 /// The variable that names the thread.
 const THREAD: &str = "CODEX_THREAD_ID";
-
-/// How long the kernel may take to bury killed processes before we give up on them.
-const BURIAL: Duration = Duration::from_secs(5);
 
 /// Kills every command of `thread` below a containment process until none is left. `oldest` tells when the oldest other
 /// turn began, in ticks; `worker` is what is contained.
@@ -28,8 +28,8 @@ pub(crate) async fn end_commands(
     let since = Instant::now();
     loop {
         let mut commands = nobodys(containment, worker, &oldest);
-        commands.extend(descendants(containment).into_iter().filter(|pid| carries(*pid, &mark)));
-        if commands.is_empty() || since.elapsed() > BURIAL {
+        commands.extend(descendants(containment).into_iter().filter(|pid| has_env_entry(*pid, &mark)));
+        if commands.is_empty() || since.elapsed() > REAP_TIMEOUT {
             return;
         }
         for pid in commands {
@@ -55,11 +55,5 @@ fn pid(number: u32) -> Option<Pid> {
 }
 
 fn age(pid: Pid) -> Option<u64> {
-    started(pid.as_raw_nonzero().get().unsigned_abs())
-}
-
-/// Whether a process has a variable in its environment. A dead one has none.
-fn carries(pid: Pid, mark: &str) -> bool {
-    let environ = std::fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())).unwrap_or_default();
-    environ.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
+    start_ticks(pid.as_raw_nonzero().get().unsigned_abs())
 }

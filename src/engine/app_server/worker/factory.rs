@@ -56,7 +56,7 @@ impl WorkerFactory {
     ) -> Result<Self, String> {
         let codex = config.codex.clone();
         let private =
-            worker_home::private_folder(&codex).map_err(|error| format!("a private folder: {error}"))?;
+            worker_home::create_private_dir(&codex).map_err(|error| format!("a private folder: {error}"))?;
         let names = names(&config.models);
         let kit = WorkerSpec::make(&codex, launcher, installed.clone(), private.path(), &names).await?;
         Ok(Self {
@@ -83,19 +83,19 @@ impl WorkerFactory {
 
     /// A worker that nobody has looked at yet.
     pub(crate) async fn hatch(&self, kit: &Arc<WorkerSpec>) -> Result<Worker, String> {
-        let home = worker_home::WorkerHome::make(&self.codex, &kit.installed)
+        let home = worker_home::WorkerHome::create(&self.codex, &kit.installed)
             .map_err(|error| format!("a home for a worker: {error}"))?;
-        let commands = worker_home::commands_folder(&self.codex)
+        let commands = worker_home::create_commands_dir(&self.codex)
             .map_err(|error| format!("a folder for commands: {}: {error}", self.codex.scratch.display()))?;
         let folder = commands.as_ref().map(|folder| folder.path().to_owned());
         let launch = SpawnSpec {
             program: kit.installed.program.clone(),
             arguments: kit.arguments.clone(),
             env: home.env(),
-            folder: self.codex.workspace.clone(),
+            working_dir: self.codex.workspace.clone(),
             stdin: Input::Open,
-            scratch: [home.into_folder()].into_iter().chain(commands).collect(),
-            shared: Some(self.private.path().to_owned()),
+            temp_dirs: [home.into_dir()].into_iter().chain(commands).collect(),
+            shared_dir: Some(self.private.path().to_owned()),
             ..SpawnSpec::default()
         };
         let mut worker = Worker::start(launch, &self.launcher, kit, &self.tasks).await?;
@@ -106,12 +106,13 @@ impl WorkerFactory {
     /// The kit of the program that is there now.
     async fn renewed(&self) -> Result<Arc<WorkerSpec>, Failure> {
         let mut next = self.next.lock().await;
-        let now = probe::fingerprint(&self.codex);
+        let now = probe::binary_id(&self.codex);
         let made = [Some(self.kit()), next.clone()].into_iter().flatten();
-        if let Some(kit) = made.into_iter().find(|kit| now.is_some() && kit.installed.fingerprint == now) {
+        if let Some(kit) = made.into_iter().find(|kit| now.is_some() && kit.installed.binary == now) {
             return Ok(kit);
         }
-        let installed = probe::look(&self.codex, &self.launcher).await.map_err(Failure::Other)?;
+        let installed = probe::run(&self.codex, &self.launcher).await;
+        let installed = installed.map_err(|error| Failure::Other(error.to_string()))?;
         let kit =
             WorkerSpec::make(&self.codex, &self.launcher, installed, self.private.path(), &self.names).await;
         let kit = Arc::new(kit.map_err(Failure::Refused)?);
@@ -127,9 +128,11 @@ impl WorkerFactory {
         let worker = self.hatch(&kit).await.map_err(failure)?;
         let features = match is_known {
             true => None,
-            false => {
-                Some(capabilities::examine(&worker.rpc, &self.codex, &kit.installed).await.map_err(failure)?)
-            }
+            false => Some(
+                capabilities::probe(&worker.rpc, &self.codex, &kit.installed)
+                    .await
+                    .map_err(|error| failure(error.to_string()))?,
+            ),
         };
         if kit.installed.is_outdated(&self.codex) {
             // Which of both programs this worker runs, nobody knows.
@@ -146,7 +149,7 @@ impl WorkerFactory {
         let version = kit.installed.version.clone();
         let old = std::mem::replace(&mut *self.kit.write().unwrap_or_else(PoisonError::into_inner), kit);
         // The first one takes its own place.
-        if old.installed.fingerprint != self.kit().installed.fingerprint {
+        if old.installed.binary != self.kit().installed.binary {
             tracing::info!(old = %old.installed.version, new = %version, "the Codex CLI is another one");
         }
     }

@@ -5,7 +5,6 @@ pub(crate) mod command_reaper;
 pub(crate) mod factory;
 pub(crate) mod model_list;
 pub(crate) mod pool;
-pub(crate) mod process_stats;
 pub(crate) mod spec;
 
 use std::{
@@ -24,7 +23,7 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-use self::{process_stats::ProcessStats, spec::WorkerSpec};
+use self::spec::WorkerSpec;
 use super::rpc::{
     client::RpcClient,
     dispatch::CallError,
@@ -32,7 +31,7 @@ use super::rpc::{
 };
 use crate::engine::{
     TurnGuard,
-    process::{ChildHandle, Launcher, SpawnSpec, Started, procfs, stderr_summary},
+    process::{ChildHandle, Launcher, SpawnSpec, Started, platform, stderr_summary},
 };
 
 /// Time for one call; the slowest takes some 20 ms when nothing else runs.
@@ -101,7 +100,7 @@ pub(super) struct Worker {
     process: Mutex<Option<ChildHandle>>,
     /// Of its containment.
     pid: Option<u32>,
-    vitals: OnceLock<ProcessStats>,
+    vitals: OnceLock<platform::ProcessStats>,
 }
 
 impl Worker {
@@ -116,14 +115,14 @@ impl Worker {
         let Started { stdin: Some(stdin), stdout, mut process } = started else {
             return Err("a pipe is missing".to_owned());
         };
-        let pid = process.pid();
+        let pid = process.supervisor_pid();
         let rpc = RpcClient::start(stdin, stdout, kit.codex.line_limit, tasks);
         match shake_hands(&rpc).await {
             Ok(()) => {}
             Err(CallError::Closed(_)) => {
                 // One that has only closed its pipe may never end by itself.
                 drop(timeout(LAST_WORDS, process.exit()).await);
-                let words = stderr_summary::of(&process.stderr());
+                let words = stderr_summary::summarize_stderr(&process.stderr());
                 let words = if words.is_empty() { "it said nothing" } else { &words };
                 return Err(format!("the app-server ended at its start: {words}"));
             }
@@ -182,7 +181,7 @@ impl Worker {
             sleep(TICK).await;
             let now = self.rpc.lines_received();
             let silent = std::mem::replace(&mut heard, now) == now;
-            let stopped = silent && self.vitals().is_some_and(ProcessStats::is_stopped);
+            let stopped = silent && self.vitals().is_some_and(platform::ProcessStats::is_stopped);
             ticks = if stopped { ticks + 1 } else { 0 };
             self.late.fetch_or(stopped, Ordering::Relaxed);
         }
@@ -231,16 +230,16 @@ impl Worker {
 
     /// Memory that the process holds, in bytes.
     pub(super) fn memory(&self) -> u64 {
-        self.vitals().map_or(0, ProcessStats::memory)
+        self.vitals().map_or(0, platform::ProcessStats::memory)
     }
 
     /// Looked for until it is found: for want of open files it may not be there at first.
-    fn vitals(&self) -> Option<&ProcessStats> {
+    fn vitals(&self) -> Option<&platform::ProcessStats> {
         if self.vitals.get().is_none()
-            && let Some(found) = self.pid.and_then(ProcessStats::of)
+            && let Some(found) = self.pid.and_then(platform::ProcessStats::open)
         {
             // Another one may have been quicker.
-            drop(self.vitals.set(found));
+            let _ = self.vitals.set(found);
         }
         self.vitals.get()
     }
@@ -267,7 +266,7 @@ impl WorkerLease {
         if worker.running.fetch_add(1, Ordering::Relaxed) == 0 {
             worker.busy.notify_waiters();
         }
-        worker.begun().insert(number, procfs::ticks());
+        worker.begun().insert(number, platform::boot_ticks());
         Self(Arc::clone(worker), number)
     }
 
@@ -275,7 +274,13 @@ impl WorkerLease {
     pub(super) async fn sweep(&self, thread: &str) {
         let Some(containment) = self.pid else { return };
         let others = || self.begun().iter().filter(|(number, _)| **number != self.1).map(|(_, at)| *at).min();
-        command_reaper::end_commands(containment, self.vitals().map(ProcessStats::pid), thread, others).await;
+        command_reaper::end_commands(
+            containment,
+            self.vitals().map(platform::ProcessStats::pid),
+            thread,
+            others,
+        )
+        .await;
     }
 }
 

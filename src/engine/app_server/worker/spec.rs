@@ -43,7 +43,9 @@ impl WorkerSpec {
     ) -> Result<Self, String> {
         let folder = tempfile::Builder::new().prefix("kit-").tempdir_in(place);
         let folder = folder.map_err(|error| format!("a folder for catalogs: {error}"))?;
-        let catalogs = model_catalog::write(codex, launcher, &installed, folder.path(), names).await?;
+        let catalogs = model_catalog::write_catalogs(codex, launcher, &installed, folder.path(), names)
+            .await
+            .map_err(|error| error.to_string())?;
         let arguments = cli_config::arguments(codex, &installed, &catalogs);
         let features = OnceLock::new();
         let models = OnceCell::new();

@@ -1,15 +1,15 @@
 use super::*;
 
 fn reason(message: &str) -> &'static str {
-    match of_message(message) {
-        End::Failed(error) => error.reason(),
-        End::Cut(pb::FinishReason::Length) => "cut: length",
-        End::Cut(_) => "cut: other",
+    match classify_message(message) {
+        TurnEnd::Error(error) => error.reason(),
+        TurnEnd::Truncated(pb::FinishReason::Length) => "cut: length",
+        TurnEnd::Truncated(_) => "cut: other",
     }
 }
 
 #[test]
-fn every_failure_of_the_field_guide_has_its_row() {
+fn classify_message_of_each_known_text_returns_its_error() {
     let quota = r#"{"error":{"message":"no","type":"x","code":"insufficient_quota"}}"#;
     let table = [
         (
@@ -59,14 +59,14 @@ fn every_failure_of_the_field_guide_has_its_row() {
 }
 
 #[test]
-fn the_delay_is_read_and_the_url_is_kept_from_the_caller() {
-    let End::Failed(Error::RateLimited { retry_after, .. }) =
-        of_message("rate limit exceeded: Please try again in 1.5s.")
+fn classify_message_parses_the_delay_and_removes_the_url() {
+    let TurnEnd::Error(Error::RateLimited { retry_after, .. }) =
+        classify_message("rate limit exceeded: Please try again in 1.5s.")
     else {
         panic!("a rate limit");
     };
     assert_eq!(retry_after, Some(Duration::from_millis(1500)));
-    assert_eq!(delay("try again in 250ms"), Some(Duration::from_millis(250)));
+    assert_eq!(retry_delay("try again in 250ms"), Some(Duration::from_millis(250)));
     for (words, seconds) in [
         ("2m", 120),
         ("2h.", 7200),
@@ -78,12 +78,17 @@ fn the_delay_is_read_and_the_url_is_kept_from_the_caller() {
         ("20 seconds. 3 requests are left.", 20),
         ("7", 7),
     ] {
-        assert_eq!(delay(&format!("try again in {words}")), Some(Duration::from_secs(seconds)), "{words}");
+        assert_eq!(
+            retry_delay(&format!("try again in {words}")),
+            Some(Duration::from_secs(seconds)),
+            "{words}"
+        );
     }
-    assert_eq!(delay("try again in 2 fortnights"), None);
-    assert_eq!(delay("try again at 4 PM"), None);
+    assert_eq!(retry_delay("try again in 2 fortnights"), None);
+    assert_eq!(retry_delay("try again at 4 PM"), None);
 
-    let End::Failed(error) = of_message("unexpected status 503 Busy: come back, url: http://10.1.2.3/v1")
+    let TurnEnd::Error(error) =
+        classify_message("unexpected status 503 Busy: come back, url: http://10.1.2.3/v1")
     else {
         panic!("a failure");
     };
@@ -91,7 +96,7 @@ fn the_delay_is_read_and_the_url_is_kept_from_the_caller() {
 }
 
 #[test]
-fn exits_without_an_end_are_told_apart() {
+fn classify_exit_of_each_known_stderr_returns_its_error() {
     let table = [
         (Some(0), "", "TURN_FAILED"),
         (Some(101), "thread 'main' panicked", "TURN_FAILED"),
@@ -110,23 +115,23 @@ fn exits_without_an_end_are_told_apart() {
             "turn/start failed: Input exceeds the maximum length of 1048576 characters.",
             "PROMPT_TOO_LARGE",
         ),
-        (Some(127), "codex-api contain: No such file or directory", "ENGINE_UNAVAILABLE"),
+        (Some(127), "codex-api supervise: No such file or directory", "ENGINE_UNAVAILABLE"),
     ];
     for (code, stderr, expected) in table {
-        assert_eq!(of_exit(code, stderr).reason(), expected, "{stderr}");
+        assert_eq!(classify_exit(code, stderr).reason(), expected, "{stderr}");
     }
 }
 
 #[test]
-fn a_refusal_of_the_login_is_quoted_without_its_key() {
-    let of = |text: &str| match of_message(text) {
-        End::Failed(error) => error.to_string(),
-        End::Cut(_) => panic!("a failure"),
+fn classify_message_of_a_refused_login_removes_keys() {
+    let of = |text: &str| match classify_message(text) {
+        TurnEnd::Error(error) => error.to_string(),
+        TurnEnd::Truncated(_) => panic!("a failure"),
     };
     assert_eq!(
         of("unexpected status 403 Forbidden: Country, region,\n or territory not supported, url: http://u"),
         "the upstream refused the server's own login (403: Country, region, or territory not supported); \
-         the operator must log in with an account that may use it, or mend what it names"
+         the operator must log in with an account that has access, or fix the named cause"
     );
     let refused = of("unexpected status 401 Unauthorized: Missing scopes: api.write, url: http://u");
     assert_eq!(refused, "the upstream refused the server's own login (401); the operator must log in again");
@@ -135,5 +140,5 @@ fn a_refusal_of_the_login_is_quoted_without_its_key() {
         assert!(told.contains("403: the key … is bad"), "{told}");
     }
     let long = of(&format!("unexpected status 403 Forbidden: {}", "no ".repeat(1000)));
-    assert!(long.chars().count() < 2 * QUOTED, "{long}");
+    assert!(long.chars().count() < 2 * MAX_QUOTE_CHARS, "{long}");
 }

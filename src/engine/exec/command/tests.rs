@@ -38,15 +38,15 @@ fn installed() -> CliInfo {
     }
 }
 
-/// All arguments but the one that names a folder of this run.
-fn arguments(launch: &SpawnSpec) -> Vec<String> {
-    let all = launch.arguments.iter().map(|a| a.to_string_lossy().into_owned());
+/// All arguments except for the path of the last message, which differs in each run.
+fn arguments(spec: &SpawnSpec) -> Vec<String> {
+    let all = spec.arguments.iter().map(|a| a.to_string_lossy().into_owned());
     all.filter(|a| !a.starts_with("--output-last-message=")).collect()
 }
 
 #[test]
-fn the_plain_turn() {
-    let launch = of(&turn(), &codex(&[]), &installed()).unwrap();
+fn build_with_defaults_returns_the_minimal_command() {
+    let spec = build(&turn(), &codex(&[]), &installed()).unwrap();
     let expected = [
         "-a",
         "never",
@@ -72,14 +72,14 @@ fn the_plain_turn() {
         "features.plugins=false",
         "-",
     ];
-    assert_eq!(arguments(&launch), expected);
-    assert!(matches!(&launch.stdin, Input::Text(text) if text == b"USER: -hi"));
-    let last = launch.arguments.iter().any(|a| a.to_string_lossy().starts_with("--output-last-message="));
-    assert!(last && launch.last_words.is_some());
+    assert_eq!(arguments(&spec), expected);
+    assert!(matches!(&spec.stdin, Input::Text(text) if text == b"USER: -hi"));
+    let last = spec.arguments.iter().any(|a| a.to_string_lossy().starts_with("--output-last-message="));
+    assert!(last && spec.output_file.is_some());
 }
 
 #[test]
-fn settings_do_what_they_mean() {
+fn build_with_settings_adds_their_arguments() {
     let codex = codex(&[
         ("CODEX_ADD_DIRS", "/a, b"),
         ("CODEX_SKIP_GIT_REPO_CHECK", "0"),
@@ -89,20 +89,20 @@ fn settings_do_what_they_mean() {
     ]);
     let turn =
         Turn { sandbox: Sandbox::WorkspaceWrite, web_search: true, verbosity: Some("low".into()), ..turn() };
-    let launch = of(&turn, &codex, &installed()).unwrap();
-    let arguments = arguments(&launch);
+    let spec = build(&turn, &codex, &installed()).unwrap();
+    let arguments = arguments(&spec);
     for wanted in ["--add-dir=/a", "--add-dir=/work/b", "web_search=\"live\"", "model_verbosity=\"low\""] {
         assert!(arguments.iter().any(|a| a == wanted), "{wanted}");
     }
     assert!(!arguments.iter().any(|a| a == "--skip-git-repo-check"));
     let env: BTreeMap<_, _> =
-        launch.env.iter().map(|(k, v)| (k.to_string_lossy(), v.to_string_lossy())).collect();
-    let own = launch.scratch[0].path().join("tmp").to_string_lossy().into_owned();
+        spec.env.iter().map(|(k, v)| (k.to_string_lossy(), v.to_string_lossy())).collect();
+    let own = spec.temp_dirs[0].path().join("tmp").to_string_lossy().into_owned();
     assert_eq!(env, BTreeMap::from([("HOME".into(), "/home/minimal".into()), ("TMPDIR".into(), own.into())]));
 }
 
 #[test]
-fn files_live_in_a_private_folder_with_the_turn() {
+fn build_with_schema_and_image_writes_them_to_a_private_folder() {
     let mut turn = turn();
     turn.format = Format::JsonSchema(Arc::new(ResponseSchema {
         text: r#"{"type":"object"}"#.into(),
@@ -110,41 +110,41 @@ fn files_live_in_a_private_folder_with_the_turn() {
     }));
     let image = Image { data: bytes::Bytes::from_static(b"bytes"), kind: ImageKind::Webp };
     turn.messages[0].parts.push(Part::Image(image));
-    let launch = of(&turn, &codex(&[]), &installed()).unwrap();
-    let folder = launch.scratch[0].path().to_owned();
+    let spec = build(&turn, &codex(&[]), &installed()).unwrap();
+    let folder = spec.temp_dirs[0].path().to_owned();
     let schema = format!("--output-schema={}/schema.json", folder.display());
     let image = format!("--image={}/image-1.webp", folder.display());
-    let found = arguments(&launch);
+    let found = arguments(&spec);
     let at = found.iter().position(|a| *a == schema).unwrap();
     assert_eq!(found[at..at + 3], [schema, image, "-c".to_owned()]);
     assert_eq!(fs::read(folder.join("image-1.webp")).unwrap(), b"bytes");
-    drop(launch);
+    drop(spec);
     assert!(!folder.exists());
 }
 
 #[test]
-fn a_custom_provider_is_told_how_patient_to_be() {
+fn build_with_a_custom_provider_limits_its_retries() {
     let home = tempfile::tempdir().unwrap();
     let config = "model_provider = \"mock\"\n[model_providers.mock]\nname = \"m\"\n";
     fs::write(home.path().join("config.toml"), config).unwrap();
     let mut codex = codex(&[("CODEX_HOME", home.path().to_str().unwrap()), ("CODEX_UPSTREAM_RETRIES", "4")]);
-    let found = arguments(&of(&turn(), &codex, &installed()).unwrap());
+    let found = arguments(&build(&turn(), &codex, &installed()).unwrap());
     assert!(found.iter().any(|a| a == "model_providers.mock.request_max_retries=4"));
     assert!(found.iter().any(|a| a == "model_providers.mock.stream_max_retries=0"));
 
     fs::write(home.path().join("config.toml"), "model_provider = \"openai\"\n").unwrap();
-    let found = arguments(&of(&turn(), &codex, &installed()).unwrap());
+    let found = arguments(&build(&turn(), &codex, &installed()).unwrap());
     assert!(!found.iter().any(|a| a.contains("max_retries")));
 
     let upstream = ScriptedUpstream { base_url: "http://127.0.0.1:1/v1".into(), codex_home: "/demo".into() };
     codex.scripted_upstream = Some(upstream);
-    let launch = of(&turn(), &codex, &installed()).unwrap();
-    assert!(arguments(&launch).iter().any(|a| a == "model_provider=\"codex-api-scripted\""));
-    assert_eq!(launch.env.get(&OsString::from("CODEX_HOME")), Some(&OsString::from("/demo")));
+    let spec = build(&turn(), &codex, &installed()).unwrap();
+    assert!(arguments(&spec).iter().any(|a| a == "model_provider=\"codex-api-scripted\""));
+    assert_eq!(spec.env.get(&OsString::from("CODEX_HOME")), Some(&OsString::from("/demo")));
 }
 
 #[test]
-fn a_home_is_made_once_and_then_left_alone() {
+fn prepare_home_twice_keeps_the_users_changes() {
     let root = tempfile::tempdir().unwrap();
     let user = root.path().join("user/.codex");
     fs::create_dir_all(&user).unwrap();

@@ -1,3 +1,5 @@
+use serde_json::Value;
+
 use super::*;
 use crate::pb::item::Kind;
 
@@ -12,7 +14,7 @@ fn one(line: &str) -> TurnEvent {
 }
 
 #[test]
-fn a_message_and_the_end() {
+fn push_message_and_completion_returns_text_and_usage() {
     let mut translator = Translator::new(2);
     let line = serde_json::json!({"type":"item.completed","item":{"id":"item_1","type":"agent_message","text":"hi ü"}});
     assert_eq!(push(&mut translator, &line), [TurnEvent::MessageStarted, TurnEvent::Text("hi ü".into())]);
@@ -27,7 +29,7 @@ fn a_message_and_the_end() {
 }
 
 #[test]
-fn doubled_keys_unknown_events_and_garbage_are_no_obstacle() {
+fn push_duplicate_keys_unknown_events_and_garbage_is_tolerated() {
     let twice =
         r#"{"type":"item.completed","item":{"id":"item_5","type":"web_search","id":"ws_74","query":"q"}}"#;
     let TurnEvent::Item(item) = one(twice) else { panic!("an item") };
@@ -48,7 +50,7 @@ fn doubled_keys_unknown_events_and_garbage_are_no_obstacle() {
 }
 
 #[test]
-fn what_the_agent_does_becomes_items() {
+fn push_actions_returns_items() {
     let line = r#"{"type":"item.completed","item":{"id":"item_2","type":"command_execution",
         "command":"ls","aggregated_output":"x\n","exit_code":3,"status":"failed"}}"#;
     let TurnEvent::Item(item) = one(line) else { panic!("an item") };
@@ -79,7 +81,7 @@ fn reconnecting(n: u32, why: &str) -> String {
 }
 
 #[test]
-fn retries_are_notices_until_there_are_too_many() {
+fn push_retries_returns_notices_up_to_the_limit() {
     let mut translator = Translator::new(2);
     for n in 1..=2 {
         let events =
@@ -93,7 +95,7 @@ fn retries_are_notices_until_there_are_too_many() {
 }
 
 #[test]
-fn websocket_attempts_do_not_count() {
+fn push_websocket_retries_does_not_count_them() {
     let mut translator = Translator::new(0);
     let why = "unexpected status 404 Not Found: x, url: ws://127.0.0.1:1/v1/responses";
     for n in 2..=5 {
@@ -103,7 +105,7 @@ fn websocket_attempts_do_not_count() {
 }
 
 #[test]
-fn a_retry_never_repeats_what_was_cut_by_the_filter() {
+fn push_retry_after_content_filter_ends_the_turn() {
     let mut translator = Translator::new(5);
     let events = translator
         .push(reconnecting(1, "Incomplete response returned, reason: content_filter").as_bytes())
@@ -112,33 +114,33 @@ fn a_retry_never_repeats_what_was_cut_by_the_filter() {
 }
 
 #[test]
-fn a_process_that_dies_while_it_retries_failed_for_the_reason_of_the_retry() {
+fn on_exit_during_a_retry_returns_the_reason_of_the_retry() {
     let mut translator = Translator::new(5);
     translator.push(reconnecting(1, "unexpected status 401 Unauthorized: no").as_bytes()).unwrap();
-    assert_eq!(translator.cut_off(Some(1), "").reason(), "ENGINE_UNAVAILABLE");
-    assert_eq!(Translator::new(5).cut_off(Some(0), "").reason(), "TURN_FAILED");
+    assert_eq!(translator.on_exit(Some(1), "").reason(), "ENGINE_UNAVAILABLE");
+    assert_eq!(Translator::new(5).on_exit(Some(0), "").reason(), "TURN_FAILED");
 }
 
 #[test]
-fn an_answer_that_was_lost_on_the_way_is_found_again() {
+fn recover_with_a_lost_message_returns_it() {
     let end = |line: &str| Translator::new(0).push(line.as_bytes()).unwrap().remove(0);
     let zero = end(r#"{"type":"turn.completed","usage":{"input_tokens":0,"output_tokens":0}}"#);
     let counted = end(r#"{"type":"turn.completed","usage":{"input_tokens":9,"output_tokens":1}}"#);
     assert_eq!(zero, TurnEvent::Finished { reason: pb::FinishReason::Stop, usage: None });
 
-    let silent = Translator::new(0);
-    assert!(silent.is_lossy(&zero) && silent.is_lossy(&counted));
+    let empty = Translator::new(0);
+    assert!(empty.is_lossy(&zero) && empty.is_lossy(&counted));
     let text = |t: &str| vec![TurnEvent::MessageStarted, TurnEvent::Text(t.into())];
-    assert_eq!(Translator::new(0).recovered(Some("all".into())).unwrap(), text("all"));
-    assert_eq!(Translator::new(0).recovered(None).unwrap_err().reason(), "TURN_FAILED");
+    assert_eq!(Translator::new(0).recover(Some("all".into())).unwrap(), text("all"));
+    assert_eq!(Translator::new(0).recover(None).unwrap_err().reason(), "TURN_FAILED");
 
-    let told = || {
+    let with_answer = || {
         let mut translator = Translator::new(0);
         let line = r#"{"type":"item.completed","item":{"id":"i","type":"agent_message","text":"one"}}"#;
         translator.push(line.as_bytes()).unwrap();
         translator
     };
-    assert!(!told().is_lossy(&counted) && told().is_lossy(&zero));
-    assert_eq!(told().recovered(Some("one".into())).unwrap(), []);
-    assert_eq!(told().recovered(Some("two".into())).unwrap(), text("two"));
+    assert!(!with_answer().is_lossy(&counted) && with_answer().is_lossy(&zero));
+    assert_eq!(with_answer().recover(Some("one".into())).unwrap(), []);
+    assert_eq!(with_answer().recover(Some("two".into())).unwrap(), text("two"));
 }

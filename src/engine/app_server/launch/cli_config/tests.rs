@@ -13,7 +13,7 @@ fn installed() -> CliInfo {
     let features =
         [("plugins", true), ("shell_tool", true), ("hooks", false), ("multi_agent", true), ("steer", true)];
     let features = features.map(|(name, on)| (name.to_owned(), on)).into();
-    CliInfo { program: "/bin/codex".into(), version: "0.169.0".into(), features, fingerprint: None }
+    CliInfo { program: "/bin/codex".into(), version: "0.169.0".into(), features, binary: None }
 }
 
 fn catalogs() -> Catalogs {
@@ -28,7 +28,7 @@ fn values(codex: &Codex) -> Vec<String> {
 }
 
 #[test]
-fn an_agent_keeps_its_tools() {
+fn arguments_for_agent_keep_the_tools() {
     let expected = [
         "thread_unload_delay_secs=0",
         "approval_policy=\"never\"",
@@ -45,7 +45,7 @@ fn an_agent_keeps_its_tools() {
 }
 
 #[test]
-fn a_chat_has_none_and_names_no_feature_that_is_not_there() {
+fn arguments_for_chat_disable_only_existing_features() {
     let found = values(&codex(&[("CODEX_PROFILE", "chat")]));
     for expected in [
         "features.shell_tool=false",
@@ -61,7 +61,7 @@ fn a_chat_has_none_and_names_no_feature_that_is_not_there() {
 }
 
 #[test]
-fn the_settings_of_the_agent_reach_it() {
+fn arguments_with_agent_settings_pass_them() {
     let env = [
         ("CODEX_SANDBOX", "workspace-write"),
         ("CODEX_ADD_DIRS", "/a b,/c"),
@@ -80,11 +80,11 @@ fn the_settings_of_the_agent_reach_it() {
 }
 
 #[test]
-fn a_thread_may_be_of_the_other_profile() {
+fn thread_config_of_the_other_profile_overrides_the_worker() {
     let home = tempfile::tempdir().unwrap();
     let config = "include_environment_context = false\n[mcp_servers.files]\ncommand = \"x\"\n\
                   [mcp_servers.notes]\nenabled = false\n[skills.bundled]\nenabled = false\n";
-    fs::write(home.path().join("config.toml"), config).unwrap();
+    std::fs::write(home.path().join("config.toml"), config).unwrap();
     let home = home.path().to_str().unwrap();
 
     let agent = codex(&[("CODEX_HOME", home)]);

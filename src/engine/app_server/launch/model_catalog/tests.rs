@@ -15,15 +15,15 @@ fn printed() -> String {
     .to_string()
 }
 
-fn made(profile: Profile, models: &[&str]) -> Vec<Value> {
+fn built(profile: Profile, models: &[&str]) -> Vec<Value> {
     let models: Vec<String> = models.iter().map(|&m| m.to_owned()).collect();
-    let catalog: Value = serde_json::from_str(&make(&printed(), profile, &models).unwrap()).unwrap();
+    let catalog: Value = serde_json::from_str(&build(&printed(), profile, &models).unwrap()).unwrap();
     catalog["models"].as_array().unwrap().clone()
 }
 
 #[test]
-fn chat_leaves_the_model_alone() {
-    let models = made(Profile::Chat, &[]);
+fn build_for_chat_removes_everything_of_codex() {
+    let models = built(Profile::Chat, &[]);
     let luna = json!({
         "slug": "gpt-6-luna", "tool_mode": null, "multi_agent_version": null, "apply_patch_tool_type": null,
         "supports_search_tool": false, "experimental_supported_tools": [], "base_instructions": "",
@@ -33,14 +33,14 @@ fn chat_leaves_the_model_alone() {
     });
     assert_eq!(models[0], luna);
     assert_eq!(models.len(), 2);
-    // What a version does not have is not given to it.
+    // Keys that a version does not have are not added.
     assert!(models[1].get("tool_mode").is_none());
 }
 
 #[test]
-fn agent_changes_how_tools_are_called_and_takes_the_sub_agents_away() {
+fn build_for_agent_disables_code_mode_and_sub_agents() {
     let shipped: Value = serde_json::from_str(&printed()).unwrap();
-    let models = made(Profile::Agent, &["gpt-5-codex"]);
+    let models = built(Profile::Agent, &["gpt-5-codex"]);
     assert_eq!(models.len(), 2);
     let mut luna = shipped["models"][0].clone();
     luna["tool_mode"] = Value::Null;
@@ -49,8 +49,8 @@ fn agent_changes_how_tools_are_called_and_takes_the_sub_agents_away() {
 }
 
 #[test]
-fn an_unknown_model_borrows_an_entry_in_chat() {
-    let models = made(Profile::Chat, &["gpt-5-codex", "gpt-6-luna"]);
+fn build_for_chat_adds_unknown_models() {
+    let models = built(Profile::Chat, &["gpt-5-codex", "gpt-6-luna"]);
     assert_eq!(models.len(), 3);
     assert_eq!(models[2]["slug"], "gpt-5-codex");
     assert_eq!(models[2]["upgrade"], Value::Null);
@@ -58,7 +58,7 @@ fn an_unknown_model_borrows_an_entry_in_chat() {
 }
 
 #[test]
-fn what_is_no_catalog_is_refused() {
-    assert!(make("", Profile::Chat, &[]).is_err());
-    assert!(make("{\"models\": {}}", Profile::Chat, &[]).unwrap_err().contains("no models"));
+fn build_from_an_unknown_format_fails() {
+    assert!(build("", Profile::Chat, &[]).is_err());
+    assert!(build("{\"models\": {}}", Profile::Chat, &[]).unwrap_err().to_string().contains("no models"));
 }

@@ -12,18 +12,18 @@ fn installed(version: &str) -> CliInfo {
 }
 
 #[test]
-fn what_is_the_users_is_linked_and_what_grows_is_not() {
+fn create_links_user_files_except_for_those_that_grow() {
     let root = tempfile::tempdir().unwrap();
     let users = root.path().join("user");
     fs::create_dir_all(users.join("skills")).unwrap();
-    for folder in OWN {
+    for folder in PER_PROCESS_FILES {
         fs::create_dir(users.join(folder)).unwrap();
     }
     for file in ["AGENTS.md", "state_5.sqlite", "state_5.sqlite-wal", "config.toml"] {
         fs::write(users.join(file), file).unwrap();
     }
     let codex = codex(&[("CODEX_HOME", users.to_str().unwrap())]);
-    let home = WorkerHome::make_in(root.path(), &codex, &installed("0.169.0")).unwrap();
+    let home = WorkerHome::create_in(root.path(), &codex, &installed("0.169.0")).unwrap();
 
     let mut names: Vec<_> = fs::read_dir(home.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     names.sort();
@@ -47,13 +47,13 @@ fn what_is_the_users_is_linked_and_what_grows_is_not() {
 }
 
 #[test]
-fn an_older_cli_keeps_its_log_and_a_key_becomes_a_login() {
+fn create_with_an_older_cli_and_a_key_keeps_the_log_and_writes_a_login() {
     let root = tempfile::tempdir().unwrap();
     let users = root.path().join("user");
     fs::create_dir_all(&users).unwrap();
     fs::write(users.join("auth.json"), "the user's").unwrap();
     let codex = codex(&[("CODEX_HOME", users.to_str().unwrap()), ("CODEX_API_KEY", "sk-1")]);
-    let home = WorkerHome::make_in(root.path(), &codex, &installed("0.140.0")).unwrap();
+    let home = WorkerHome::create_in(root.path(), &codex, &installed("0.140.0")).unwrap();
     assert!(!home.path().join(LOG_DATABASE).exists());
     assert!(!home.env().contains_key(OsStr::new("CODEX_API_KEY")));
     let login = home.path().join("auth.json");
@@ -63,13 +63,13 @@ fn an_older_cli_keeps_its_log_and_a_key_becomes_a_login() {
 }
 
 #[test]
-fn neither_a_proxy_nor_a_place_for_databases_gets_between_us_and_the_worker() {
+fn create_with_proxy_and_sqlite_home_excludes_loopback_and_strips_the_key() {
     let root = tempfile::tempdir().unwrap();
     let users = root.path().join("user");
     fs::create_dir_all(&users).unwrap();
     fs::write(users.join("config.toml"), "model = \"m\"\nsqlite_home = \"/elsewhere\"\n").unwrap();
     let env = [("CODEX_HOME", users.to_str().unwrap()), ("HTTP_PROXY", "http://p"), ("no_proxy", "corp")];
-    let home = WorkerHome::make_in(root.path(), &codex(&env), &installed("0.169.0")).unwrap();
+    let home = WorkerHome::create_in(root.path(), &codex(&env), &installed("0.169.0")).unwrap();
     assert_eq!(home.env().get(OsStr::new("NO_PROXY")), Some(&"corp,127.0.0.1,localhost".into()));
     assert_eq!(home.env().get(OsStr::new("CODEX_SQLITE_HOME")), Some(&home.path().into()));
     let config = fs::read_to_string(home.path().join("config.toml")).unwrap();
@@ -77,39 +77,39 @@ fn neither_a_proxy_nor_a_place_for_databases_gets_between_us_and_the_worker() {
 }
 
 #[test]
-fn a_home_that_is_not_there_yet_is_no_hindrance() {
+fn create_without_a_user_home_links_future_logins() {
     let root = tempfile::tempdir().unwrap();
     let codex = codex(&[("HOME", root.path().to_str().unwrap())]);
-    let home = WorkerHome::make_in(root.path(), &codex, &installed("0.169.0")).unwrap();
+    let home = WorkerHome::create_in(root.path(), &codex, &installed("0.169.0")).unwrap();
     let login = fs::read_link(home.path().join("auth.json")).unwrap();
     assert_eq!(login, root.path().join(".codex/auth.json"));
 }
 
 #[test]
-fn only_folders_of_the_gone_are_swept() {
+fn remove_orphaned_dirs_keeps_dirs_of_running_servers() {
     let root = tempfile::tempdir().unwrap();
-    let ours = DirOwner::ourselves().unwrap();
+    let ours = DirOwner::current().unwrap();
     let make = |owner: DirOwner| {
         let path = root.path().join(format!("{}x", owner.prefix()));
         fs::create_dir(&path).unwrap();
         path
     };
-    let living = folder(root.path()).unwrap();
-    // Our process id, as it was given to another process before.
-    let reused = make(DirOwner { started: ours.started - 1, ..ours });
-    // No Linux has that many processes.
+    let living = create_dir(root.path()).unwrap();
+    // The PID of this process, used by an earlier process.
+    let reused = make(DirOwner { start_ticks: ours.start_ticks - 1, ..ours });
+    // Beyond the maximum PID of Linux.
     let gone = make(DirOwner { pid: u32::MAX, ..ours });
     let elsewhere = make(DirOwner { namespace: 1, pid: u32::MAX, ..ours });
     let other = root.path().join("codex-api-worker-x");
     fs::create_dir(&other).unwrap();
 
-    sweep(root.path()).unwrap();
+    remove_orphaned_dirs(root.path()).unwrap();
     assert!(!reused.exists() && !gone.exists());
     assert!(living.path().exists() && elsewhere.exists() && other.exists());
 }
 
 #[test]
-fn memory_is_told_from_disk() {
-    assert!(!in_memory(Path::new("/proc")));
-    assert!(!in_memory(Path::new("/nonexistent")));
+fn is_in_memory_of_tmpfs_and_proc_differs() {
+    assert!(!is_in_memory(Path::new("/proc"), 0));
+    assert!(!is_in_memory(Path::new("/nonexistent"), 0));
 }
