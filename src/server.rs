@@ -85,6 +85,9 @@ pub enum StartError {
         /// The cause.
         cause: io::Error,
     },
+    /// The binary was built without the demo.
+    #[error("--demo needs a binary that was built with the cargo feature `demo`")]
+    NoDemo,
     /// The configuration requires an engine that the installed CLI does not support.
     #[error("{0}")]
     Engine(#[from] selector::ChoiceError),
@@ -93,6 +96,9 @@ pub enum StartError {
 impl Server {
     /// Opens the listeners and probes the CLI. A missing CLI is no error: health reports it until a CLI is installed.
     pub async fn start(mut config: Config, options: Options) -> Result<Self, StartError> {
+        if options.demo && !cfg!(feature = "demo") {
+            return Err(StartError::NoDemo);
+        }
         let demo = if options.demo { Some(Demo::start(&mut config).await?) } else { None };
         let prepare = |what| move |cause| StartError::Prepare { what, cause };
         environment::prepare(&config.codex).map_err(prepare("CODEX_CLI_HOME"))?;

@@ -1,22 +1,22 @@
-//! What is said: the messages of a step as lists of deltas. Knows neither events nor time.
+//! Builds the messages of a step as lists of deltas.
 
 use serde_json::Value;
 
 use super::{
-    request::Seen,
+    request::ParsedRequest,
     schema,
     script::{Message, Step},
 };
 
-/// Pace of an answer that nobody scripted: that of a person reading along.
-pub(super) const HUMAN_PACE_MS: u64 = 20;
+/// Delay per delta of an answer without a directive: the pace of a reader.
+pub(super) const DEFAULT_DELAY_MS: u64 = 20;
 /// Characters of the user's text that the canned answer quotes.
 const QUOTE_CHARS: usize = 80;
 
-/// Characters of JSON in one delta.
+/// Characters of JSON per delta.
 const SLICE_CHARS: usize = 8;
 
-/// A message to be streamed.
+/// A message to stream.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Spoken {
     pub(super) pieces: Pieces,
@@ -27,19 +27,19 @@ pub(super) struct Spoken {
 /// The deltas of a text.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Pieces {
-    /// As given.
+    /// Given deltas.
     Given(Vec<String>),
-    /// So many made-up words. Not made before they are sent: there may be a million of them.
+    /// A number of generated words. They are generated while they are sent, because a step may request a million.
     Made(usize),
 }
 
 impl Pieces {
-    /// One delta for each word, its space included.
+    /// One delta per word, including its space.
     pub(super) fn words(text: &str) -> Self {
         Self::Given(text.split_inclusive(' ').map(str::to_owned).collect())
     }
 
-    /// A few characters in each delta: JSON has no spaces to split at.
+    /// A few characters per delta, because JSON has no spaces to split at.
     fn slices(text: &str) -> Self {
         let letters: Vec<char> = text.chars().collect();
         Self::Given(letters.chunks(SLICE_CHARS).map(|slice| slice.iter().collect()).collect())
@@ -69,8 +69,8 @@ impl Pieces {
     }
 }
 
-/// The messages of a step; an error if its schema answer cannot be made.
-pub(super) fn messages(step: &Step, seen: &Seen) -> Result<Vec<Spoken>, String> {
+/// Returns the messages of a step. Fails if no instance of its schema can be built.
+pub(super) fn messages(step: &Step, seen: &ParsedRequest) -> Result<Vec<Spoken>, String> {
     let spoken = |pieces| Spoken { pieces, phase: step.phase.clone(), delay_ms: step.delay_ms };
     if let Some(messages) = &step.messages {
         return Ok(messages
@@ -116,7 +116,7 @@ fn instance(schema: &Value) -> Result<String, String> {
         .ok_or_else(|| "the scripted upstream cannot make an instance of this schema".to_owned())
 }
 
-/// The answer to a text without a directive.
+/// Returns the answer to a text without a directive.
 fn canned(user: &str) -> String {
     let words = user.split_whitespace().collect::<Vec<_>>().join(" ");
     let mut quote: String = words.chars().take(QUOTE_CHARS).collect();
@@ -137,12 +137,12 @@ mod tests {
 
     use super::*;
 
-    fn seen(user: &str) -> Seen {
-        Seen { user: user.to_owned(), ..Seen::default() }
+    fn seen(user: &str) -> ParsedRequest {
+        ParsedRequest { user: user.to_owned(), ..ParsedRequest::default() }
     }
 
     #[test]
-    fn pieces_join_to_the_text() {
+    fn pieces_of_a_text_join_to_it() {
         let words = Pieces::words("a  b\nc ");
         assert_eq!(words.clone().iter().collect::<Vec<_>>(), ["a ", " ", "b\nc "]);
         assert_eq!(words.text(), "a  b\nc ");
@@ -153,19 +153,19 @@ mod tests {
     }
 
     #[test]
-    fn the_canned_answer_quotes_and_explains() {
+    fn canned_answer_quotes_the_text_and_has_a_valid_example() {
         let said = messages(&Step::default(), &seen("what\n is this?")).expect("said");
         let text = said[0].pieces.text();
         assert!(text.contains("“what is this?”"), "{text}");
         assert!(text.contains("docs/scripted-upstream.md"), "{text}");
         let long = messages(&Step::default(), &seen(&"ä".repeat(500))).expect("said")[0].pieces.text();
         assert!(long.contains(&format!("“{}…”", "ä".repeat(80))), "{long}");
-        // Its example must be a directive that works.
+        // The example in the answer must be a valid directive.
         assert!(super::super::script::Directive::find(&text).expect("good").is_some());
     }
 
     #[test]
-    fn calls_and_failures_need_no_words() {
+    fn messages_of_calls_and_failures_are_empty() {
         let step = Step { failed: None, calls: Vec::new(), ..Step::default() };
         assert_eq!(messages(&step, &seen("x")).expect("said").len(), 1);
         let call = serde_json::from_value(json!({"calls": [{"name": "f"}]})).expect("a step");
@@ -176,15 +176,15 @@ mod tests {
     }
 
     #[test]
-    fn a_schema_decides_when_nothing_else_does() {
+    fn messages_with_a_schema_are_an_instance() {
         let schema = json!({"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]});
-        let with = Seen { schema: Some(schema), ..seen("x") };
+        let with = ParsedRequest { schema: Some(schema), ..seen("x") };
         assert_eq!(messages(&Step::default(), &with).expect("said")[0].pieces.text(), r#"{"n":1}"#);
         let text = Step { text: Some("plain".into()), ..Step::default() };
         assert_eq!(messages(&text, &with).expect("said")[0].pieces.text(), "plain");
         let asked = Step { schema_answer: true, ..Step::default() };
         assert!(messages(&asked, &seen("x")).is_err());
-        let never = Seen { schema: Some(json!(false)), ..seen("x") };
+        let never = ParsedRequest { schema: Some(json!(false)), ..seen("x") };
         assert!(messages(&Step::default(), &never).is_err());
     }
 }

@@ -1,6 +1,6 @@
-//! The scripted upstream: a small OpenAI Responses API in our own process, against which the real Codex CLI runs.
-//! For `serve --demo`, which needs no account, and for tests through the real CLI. It knows nothing of turns,
-//! engines or doors. What it can be told: `script::Step`, and at length `docs/scripted-upstream.md`.
+//! The scripted upstream: a small OpenAI Responses API in this process, used as the upstream of the real Codex CLI. It
+//! serves `serve --demo`, which needs no account, tests with the real CLI, and the capability probe. `script::Step` and
+//! `docs/scripted-upstream.md` describe its directives.
 
 mod content;
 mod plan;
@@ -32,15 +32,15 @@ use tokio::{
 pub use self::record::Recorded;
 use self::record::State;
 
-/// Open connections; further ones wait in the listen queue. Codex opens one for each model call.
+/// Maximum number of open connections; more wait in the listen queue. Codex opens one per model call.
 const MAX_CONNECTIONS: usize = 4096;
 
-/// The scripted upstream, listening on loopback. Dropping it closes the port and every connection at once.
+/// The scripted upstream, listening on loopback. Dropping it closes the port and all connections at once.
 #[derive(Debug)]
 pub struct Upstream {
     address: SocketAddr,
     state: Arc<State>,
-    // Owns the accept loop, which owns the connections, which own what they serve.
+    // Owns the accept loop, which owns the connections.
     _tasks: JoinSet<()>,
 }
 
@@ -60,17 +60,17 @@ impl Upstream {
         format!("http://{}/v1", self.address)
     }
 
-    /// The last requests for a response, oldest first: at most 256, fewer when they are large.
+    /// Returns the last requests, oldest first: at most 256, fewer if they are large.
     pub fn requests(&self) -> Vec<Recorded> {
         self.state.recorded()
     }
 
-    /// Forgets the recorded requests and how often each `times` step was used.
+    /// Removes the recorded requests and the counters of `times`.
     pub fn clear(&self) {
         self.state.clear();
     }
 
-    /// Responses being served now, those included that still hang before their headers.
+    /// Returns the number of open responses, including those that wait before their headers.
     pub fn open_responses(&self) -> usize {
         self.state.open()
     }
@@ -84,9 +84,9 @@ async fn accept(listener: TcpListener, router: Router) {
                 Ok((stream, _)) => {
                     connections.spawn(serve(stream, router.clone()));
                 }
-                // Out of descriptors, most likely: trying again at once would only burn the processor.
+                // Usually the process is out of descriptors; an immediate retry would only use the processor.
                 Err(error) => {
-                    tracing::warn!(%error, "the scripted upstream cannot accept");
+                    tracing::warn!(%error, "scripted upstream cannot accept a connection");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             },
@@ -96,14 +96,14 @@ async fn accept(listener: TcpListener, router: Router) {
 }
 
 async fn serve(stream: TcpStream, router: Router) {
-    // Words must leave when they are spoken, not when a packet is full; without it they are only late.
+    // Each delta must be sent at once and not when a packet is full. Without the option deltas are only delayed.
     let _ = stream.set_nodelay(true);
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
         .await;
     if let Err(error) = served {
-        tracing::debug!(%error, "a connection to the scripted upstream broke");
+        tracing::debug!(%error, "connection to the scripted upstream failed");
     }
 }
 

@@ -1,5 +1,5 @@
-//! What a step does, as a list of acts: events, pauses, an early end. Pure: whoever plays it has the clock and
-//! the socket. The list is lazy, since a step may ask for a million tokens.
+//! Turns a step into a list of acts: events, pauses, an early end. Pure. The list is lazy, because a step may request a
+//! million tokens.
 
 use std::{iter, time::Duration};
 
@@ -7,17 +7,17 @@ use serde_json::{Value, json};
 
 use super::{
     content::{Spoken, messages},
-    request::Seen,
+    request::ParsedRequest,
     script::{Call, Step},
 };
 
 const DELTA: &str = "response.output_text.delta";
 const ADDED: &str = "response.output_item.added";
 const DONE: &str = "response.output_item.done";
-/// Output tokens that a call of a tool counts.
+/// Output tokens per tool call.
 const CALL_TOKENS: u64 = 10;
 
-/// One thing to do.
+/// One act of a response.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Act {
     /// Send an event.
@@ -28,18 +28,18 @@ pub(super) enum Act {
     Cut,
 }
 
-/// What to do, in order. The stream ends where they end.
+/// The acts in order. The stream ends with the last one.
 pub(super) type Acts = Box<dyn Iterator<Item = Act> + Send>;
 
-/// The acts of a step; an error if the step asks for what cannot be made. `number` makes ids unique.
-pub(super) fn acts(step: &Step, seen: &Seen, number: u64) -> Result<Acts, String> {
+/// Returns the acts of a step. Fails if the content cannot be built. `number` makes ids unique.
+pub(super) fn acts(step: &Step, seen: &ParsedRequest, number: u64) -> Result<Acts, String> {
     let messages = messages(step, seen)?;
     let ids = Ids { number, round: seen.round };
     let usage = usage(step, seen, &messages);
     // A stream that breaks off in its last message never completes that message.
     let breaks_off = (step.eof || step.failed.is_some()) && step.calls.is_empty();
 
-    // Each part is one item of the output; its place is its index.
+    // Each part is one output item; its position is its index.
     let mut parts: Vec<Acts> = Vec::new();
     if step.reasoning.is_some() || step.raw_reasoning.is_some() {
         parts.push(reasoning(ids, parts.len(), step, seen.summary));
@@ -62,7 +62,7 @@ pub(super) fn acts(step: &Step, seen: &Seen, number: u64) -> Result<Acts, String
     })
 }
 
-/// What makes the ids of a response.
+/// The components of the ids of a response.
 #[derive(Debug, Clone, Copy)]
 struct Ids {
     number: u64,
@@ -75,11 +75,11 @@ impl Ids {
     }
 }
 
-fn created(ids: Ids, seen: &Seen) -> Act {
+fn created(ids: Ids, seen: &ParsedRequest) -> Act {
     Act::Event("response.created", json!({"response": response(ids, seen, "in_progress")}))
 }
 
-fn response(ids: Ids, seen: &Seen, status: &str) -> Value {
+fn response(ids: Ids, seen: &ParsedRequest, status: &str) -> Value {
     json!({"id": format!("resp_{}", ids.number), "object": "response", "status": status,
         "model": seen.model, "output": []})
 }
@@ -178,8 +178,8 @@ fn tool_call(ids: Ids, index: usize, i: usize, call: &Call) -> Acts {
     Box::new(acts.into_iter())
 }
 
-/// How the response ends; `eof` has no such event.
-fn end(step: &Step, seen: &Seen, ids: Ids, usage: &Value) -> Option<Act> {
+/// Returns the final event of the response. `eof` has none.
+fn end(step: &Step, seen: &ParsedRequest, ids: Ids, usage: &Value) -> Option<Act> {
     if let Some(failed) = &step.failed {
         let mut failure = response(ids, seen, "failed");
         failure["error"] = json!({"code": failed.code, "message": failed.message});
@@ -200,7 +200,7 @@ fn end(step: &Step, seen: &Seen, ids: Ids, usage: &Value) -> Option<Act> {
     Some(Act::Event(name, json!({"response": ended})))
 }
 
-fn usage(step: &Step, seen: &Seen, messages: &[Spoken]) -> Value {
+fn usage(step: &Step, seen: &ParsedRequest, messages: &[Spoken]) -> Value {
     let thoughts = [&step.reasoning, &step.raw_reasoning];
     let thoughts =
         thoughts.iter().filter_map(|t| t.as_deref()).map(|t| t.split_inclusive(' ').count()).sum::<usize>();
@@ -218,7 +218,7 @@ fn usage(step: &Step, seen: &Seen, messages: &[Spoken]) -> Value {
     })
 }
 
-/// Cuts behind so many deltas of text; in place of the first for 0; in place of the end if there are too few.
+/// Cuts after a number of text deltas: before the first for 0, instead of the end if there are fewer.
 fn cut(mut acts: Acts, mut left: usize) -> impl Iterator<Item = Act> + Send {
     let (mut due, mut over) = (false, false);
     iter::from_fn(move || {
@@ -258,7 +258,7 @@ fn words(text: Option<&str>) -> impl Iterator<Item = String> + Send + use<> {
     words.into_iter()
 }
 
-/// Arguments arrive in pieces, as they do from a model.
+/// Arguments are streamed in pieces, as by a model.
 fn halves(text: &str) -> impl Iterator<Item = &str> {
     let (first, second) = text.split_at(text.floor_char_boundary(text.len() / 2));
     [first, second].into_iter().filter(|piece| !piece.is_empty())

@@ -1,5 +1,5 @@
-//! What the scripted upstream remembers: the last requests, how often a `times` step was used, what is open.
-//! Everything here is bounded.
+//! The state of the scripted upstream: recorded requests, counters of `times`, open responses. All of it is
+//! bounded.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -12,13 +12,13 @@ use std::{
 use http::HeaderMap;
 use serde_json::Value;
 
-/// Requests kept.
+/// Maximum number of recorded requests.
 const MAX_REQUESTS: usize = 256;
-/// Bytes of request bodies kept; the newest request stays even if it alone is larger.
+/// Maximum bytes of recorded bodies. The newest request is kept even if it is larger.
 const MAX_BYTES: usize = 64 << 20;
-/// `times` counters kept.
+/// Maximum number of `times` counters.
 const MAX_COUNTERS: usize = 1024;
-/// Headers that tell something about how Codex was set up.
+/// Headers that show how Codex was configured.
 const HEADERS: &[&str] = &[
     "accept",
     "authorization",
@@ -35,21 +35,21 @@ const HEADERS: &[&str] = &[
     "x-openai-internal-codex-responses-lite",
 ];
 
-/// One request that Codex sent.
+/// A request of Codex.
 #[derive(Debug, Clone)]
 pub struct Recorded {
-    /// Counts the requests of this upstream from 1; also part of the ids in its answer.
+    /// Number of the request, from 1. Ids in its response contain it.
     pub number: u64,
-    /// Which model call of its turn it was taken for, from 0.
+    /// Index of the model call in its turn, from 0.
     pub round: usize,
-    /// The headers that matter, by lower-case name.
+    /// The relevant headers, by lower-case name.
     pub headers: BTreeMap<String, String>,
     /// The body.
     pub body: Arc<Value>,
 }
 
 impl Recorded {
-    /// Keeps what matters of a request.
+    /// Records a request with its relevant headers.
     pub(super) fn new(number: u64, round: usize, headers: &HeaderMap, body: Arc<Value>) -> Self {
         let headers = HEADERS
             .iter()
@@ -62,7 +62,7 @@ impl Recorded {
     }
 }
 
-/// The memory of one upstream.
+/// The shared state of one upstream.
 #[derive(Debug, Default)]
 pub(super) struct State {
     memory: Mutex<Memory>,
@@ -97,7 +97,7 @@ impl State {
         self.memory().requests.iter().map(|(_, request)| request.clone()).collect()
     }
 
-    /// How often this was called with `key`, this call included.
+    /// Increments the counter of `key` and returns it.
     pub(super) fn count(&self, key: &str) -> u64 {
         let mut memory = self.memory();
         if let Some((_, count)) = memory.counters.iter_mut().find(|(known, _)| known == key) {
@@ -120,7 +120,7 @@ impl State {
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
-        // Nothing in here can be half done, so the memory is good even after a panic.
+        // A panic cannot leave the state inconsistent.
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ring_is_bounded_in_number_and_bytes() {
+    fn recorded_requests_are_bounded_in_number_and_bytes() {
         let state = State::default();
         for number in 0..300 {
             state.record(10, request(number));
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn counters_are_by_key_and_bounded() {
+    fn count_by_key_is_bounded() {
         let state = State::default();
         assert_eq!((state.count("a"), state.count("b"), state.count("a")), (1, 1, 2));
         for i in 0..MAX_COUNTERS {

@@ -1,40 +1,40 @@
-//! What Codex asks for: the parts of a Responses request that decide an answer. Reads JSON leniently, since
-//! it must also understand later CLIs; does not read directives.
+//! Parses the parts of a Responses request that decide its answer. Tolerates unknown and missing fields, because later
+//! versions of the CLI must work too.
 
 use serde_json::{Value, json};
 
-/// A request as far as the script cares.
+/// The parsed request.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Seen {
-    /// The model's name.
+pub(super) struct ParsedRequest {
+    /// Name of the model.
     pub(super) model: String,
-    /// The person's last words.
+    /// Text of the last user message.
     pub(super) user: String,
     /// Rounds of tool calls since then: 0 for the first model call of a turn.
     pub(super) round: usize,
-    /// Whether thoughts are to be summarized: a model tells none that nobody asks for.
+    /// Whether the request asks for reasoning summaries.
     pub(super) summary: bool,
-    /// The schema that the answer must follow.
+    /// The schema of the answer.
     pub(super) schema: Option<Value>,
     /// Characters of text in the request.
     pub(super) chars: u64,
-    /// What `echo` answers.
+    /// The answer of `echo`.
     pub(super) echo: Value,
 }
 
-impl Seen {
-    /// Reads a request's body.
-    pub(super) fn of(body: &Value) -> Self {
+impl ParsedRequest {
+    /// Parses the body of a request.
+    pub(super) fn parse(body: &Value) -> Self {
         let items = match &body["input"] {
             Value::String(text) => vec![json!({"type": "message", "role": "user", "content": text})],
             Value::Array(items) => items.clone(),
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => Vec::new(),
         };
-        let (user, after) = last_words(&items);
+        let (user, after) = last_user_message(&items);
         let round = items[after..].iter().filter_map(round_of).max().map_or(0, |round| round + 1);
         let format = &body["text"]["format"];
         let schema = (format["type"] == "json_schema").then(|| format["schema"].clone());
-        // Some models get their tools as an item of the input.
+        // Some models get their tools in an item of the input.
         let lists = std::iter::once(&body["tools"]).chain(items.iter().map(|item| &item["tools"]));
         let tools = lists.filter_map(Value::as_array).flatten();
         let tools =
@@ -65,24 +65,24 @@ impl Seen {
     }
 }
 
-/// The person's last words, and the index of the item after them.
-fn last_words(items: &[Value]) -> (String, usize) {
+/// Returns the text of the last user message and the index of the item after it.
+fn last_user_message(items: &[Value]) -> (String, usize) {
     let users = || items.iter().enumerate().rev().filter(|(_, item)| item["role"] == "user");
     let own = users().find_map(|(i, item)| {
         let text = texts(item).into_iter().filter(|text| is_own(text)).collect::<Vec<_>>().join("\n");
         (!text.is_empty()).then_some((text, i + 1))
     });
-    // Somebody who writes markup and nothing else is still heard.
+    // A user message that consists only of markup counts as well.
     let any = || users().next().map(|(i, item)| (texts(item).join("\n"), i + 1));
     own.or_else(any).map_or((String::new(), items.len()), |(text, after)| (last_user_turn(&text), after))
 }
 
-/// Codex adds texts of its own in the user's name; they are tagged: `<environment_context>`, `<image …>`.
+/// Returns `false` for texts that Codex adds as the user; they are tagged: `<environment_context>`, `<image …>`.
 fn is_own(text: &str) -> bool {
     !text.starts_with('<') || text.contains("@@")
 }
 
-/// The last `USER: ` paragraph of a conversation flattened into one text, or the whole text if it is none.
+/// Returns the last `USER: ` paragraph of a flattened conversation, or the whole text if there is none.
 fn last_user_turn(text: &str) -> String {
     const LABEL: &str = "USER: ";
     match text.rfind(&format!("\n{LABEL}")) {
@@ -91,7 +91,7 @@ fn last_user_turn(text: &str) -> String {
     }
 }
 
-/// The round that a call or its output belongs to; our call ids tell it: `call_s{round}_{number}_{index}`.
+/// Returns the round of a call or its output, from the id of the call: `call_s{round}_{number}_{index}`.
 fn round_of(item: &Value) -> Option<usize> {
     item["call_id"].as_str()?.strip_prefix("call_s")?.split_once('_')?.0.parse().ok()
 }
@@ -117,7 +117,7 @@ fn images(item: &Value) -> usize {
         .count()
 }
 
-/// Characters of what a model would read; ids, kinds and pictures do not count.
+/// Counts the characters that a model would read, without ids, kinds and images.
 fn chars(value: &Value) -> u64 {
     const READ: &[&str] = &["text", "output", "arguments", "input", "content", "summary"];
     match value {
@@ -142,12 +142,12 @@ mod tests {
         json!({"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]})
     }
 
-    fn seen(items: &[Value]) -> Seen {
-        Seen::of(&json!({"model": "m", "input": items}))
+    fn seen(items: &[Value]) -> ParsedRequest {
+        ParsedRequest::parse(&json!({"model": "m", "input": items}))
     }
 
     #[test]
-    fn texts_that_codex_adds_are_not_the_persons() {
+    fn user_text_excludes_texts_of_codex() {
         let items = [user("real"), user("<environment_context>cwd</environment_context>")];
         assert_eq!(seen(&items).user, "real");
         let images = json!({"role": "user", "content": [
@@ -161,11 +161,11 @@ mod tests {
         assert_eq!(seen(&[user("<b>only markup</b>")]).user, "<b>only markup</b>");
         assert_eq!(seen(&[user("old"), user("<b> @@ [] @@")]).user, "<b> @@ [] @@");
         assert_eq!(seen(&[]).user, "");
-        assert_eq!(Seen::of(&json!({"input": "plain"})).user, "plain");
+        assert_eq!(ParsedRequest::parse(&json!({"input": "plain"})).user, "plain");
     }
 
     #[test]
-    fn only_the_last_user_paragraph_of_a_flattened_conversation_counts() {
+    fn user_text_of_a_flattened_conversation_is_the_last_paragraph() {
         let flat = "SYSTEM: be brief\n\nUSER: first @@ [] @@\n\nASSISTANT: ok\n\nUSER: second\nline";
         assert_eq!(seen(&[user(flat)]).user, "second\nline");
         assert_eq!(seen(&[user("USER: one")]).user, "one");
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn rounds_are_counted_after_the_last_words() {
+    fn round_counts_calls_after_the_last_user_message() {
         let call = |id: &str| json!({"type": "function_call", "call_id": id, "name": "f", "arguments": "{}"});
         let output = |id: &str| json!({"type": "function_call_output", "call_id": id, "output": "x"});
         let mut items = vec![user("a"), call("call_s0_1_0"), output("call_s0_1_0")];
@@ -185,19 +185,19 @@ mod tests {
     }
 
     #[test]
-    fn usage_counts_what_is_read() {
+    fn chars_count_only_text() {
         assert_eq!(seen(&[user("12345678")]).chars, 8);
         let image = json!({"role": "user", "content": [{"type": "input_image", "image_url": "data:1234"}]});
         assert_eq!(seen(&[image]).chars, 0);
-        assert_eq!(Seen::of(&json!({"instructions": "1234", "input": "äöü"})).chars, 7);
+        assert_eq!(ParsedRequest::parse(&json!({"instructions": "1234", "input": "äöü"})).chars, 7);
     }
 
     #[test]
-    fn tools_are_found_in_both_places() {
+    fn echo_lists_tools_of_request_and_items() {
         let body = json!({
             "input": [{"type": "additional_tools", "role": "developer", "tools": [{"type": "namespace", "name": "n"}]}],
             "tools": [{"type": "function", "name": "f"}, {"type": "web_search"}],
         });
-        assert_eq!(Seen::of(&body).echo["tools"], json!(["f", "web_search", "n"]));
+        assert_eq!(ParsedRequest::parse(&body).echo["tools"], json!(["f", "web_search", "n"]));
     }
 }

@@ -1,4 +1,4 @@
-//! The routes of the scripted upstream: responses, models, and OpenAI's error shape for everything else.
+//! The routes of the scripted upstream: responses, models, and OpenAI's error shape for other paths.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,14 +15,14 @@ use serde_json::{Value, json};
 use super::{
     content, plan,
     record::{Open, Recorded, State},
-    request::Seen,
+    request::ParsedRequest,
     script::{Directive, Step},
     sse,
 };
 
-/// Largest request: a conversation with many pictures.
+/// Maximum body size, for a conversation with many images.
 const MAX_BODY_BYTES: usize = 64 << 20;
-/// What `GET /v1/models` lists; any name works.
+/// The models of `GET /v1/models`; any other name works too.
 const MODELS: &[&str] = &["gpt-5.5", "gpt-6-luna", "gpt-6.1-sol"];
 
 pub(super) fn router(state: Arc<State>) -> Router {
@@ -63,7 +63,8 @@ async fn responses(
         Ok(request) => request,
         Err(reason) => return bad_request("invalid_json", &format!("the body is not JSON: {reason}")),
     };
-    let (seen, streams, number) = (Seen::of(&request), request["stream"] == true, state.next_number());
+    let (seen, streams, number) =
+        (ParsedRequest::parse(&request), request["stream"] == true, state.next_number());
     state.record(body.len(), Recorded::new(number, seen.round, &headers, Arc::new(request)));
     drop(body);
     if !streams {
@@ -75,10 +76,10 @@ async fn responses(
     }
 }
 
-/// The step that answers a request.
-fn choose(state: &State, seen: &Seen) -> Result<Step, String> {
+/// Returns the step that answers a request.
+fn choose(state: &State, seen: &ParsedRequest) -> Result<Step, String> {
     let Some(directive) = Directive::find(&seen.user)? else {
-        return Ok(Step { delay_ms: content::HUMAN_PACE_MS, ..Step::default() });
+        return Ok(Step { delay_ms: content::DEFAULT_DELAY_MS, ..Step::default() });
     };
     let Some(step) = directive.steps.get(seen.round) else {
         return Ok(Step { text: Some("(script over)".to_owned()), ..Step::default() });
@@ -89,7 +90,7 @@ fn choose(state: &State, seen: &Seen) -> Result<Step, String> {
     Ok(step.for_use(state.count(&format!("{} {}", seen.round, directive.source))))
 }
 
-async fn play(step: &Step, seen: &Seen, number: u64, open: Open) -> Response {
+async fn play(step: &Step, seen: &ParsedRequest, number: u64, open: Open) -> Response {
     let acts = match plan::acts(step, seen, number) {
         Ok(acts) => acts,
         Err(reason) => return bad_request("invalid_directive", &reason),
@@ -107,7 +108,7 @@ async fn play(step: &Step, seen: &Seen, number: u64, open: Open) -> Response {
         Some(Err(reason)) => return bad_request("invalid_directive", &reason.to_string()),
     };
     for (name, value) in &step.headers {
-        // The directive was checked: both can be sent.
+        // The parser of the directive has checked names and values.
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
             response.headers_mut().insert(name, value);
         }

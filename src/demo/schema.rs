@@ -1,21 +1,21 @@
-//! Makes a small instance of a JSON schema, so that typed clients can parse what the demo answers. Covers what
-//! strict structured outputs use; knows no `pattern`, `not`, `if` or arithmetic beyond bounds.
+//! Builds a small instance of a JSON schema, so that typed clients can parse the answers of the demo. Supports the
+//! keywords of strict structured outputs, without `pattern`, `not`, `if` and arithmetic beyond bounds.
 
 use serde_json::{Map, Number, Value, json};
 
-/// Values made before giving up: a schema of few lines can describe a tree of millions.
+/// Maximum number of generated values: a schema of a few lines can describe a tree of millions.
 const MAX_VALUES: usize = 10_000;
-/// Items of an array and characters of a string that a schema can demand.
+/// Maximum number of items and characters that a schema can require.
 const MAX_LEN: u64 = 1_000;
 
-/// An instance of a schema, or `None` where none was found.
+/// Returns an instance of a schema, or `None` if none was found.
 pub(super) fn instance(schema: &Value) -> Option<Value> {
     Maker { root: schema, following: Vec::new(), left: MAX_VALUES }.make(schema)
 }
 
 struct Maker<'a> {
     root: &'a Value,
-    // References on the way to here: following one again would never end, so that branch is not taken.
+    // References on the path to the current schema. A reference to one of them would never end.
     following: Vec<&'a str>,
     left: usize,
 }
@@ -61,7 +61,7 @@ impl<'a> Maker<'a> {
         made
     }
 
-    /// Objects are merged; of anything else the first part decides.
+    /// Objects are merged; otherwise the first part decides.
     fn all(&mut self, fields: &'a Map<String, Value>, parts: &'a [Value]) -> Option<Value> {
         let mut merged = None;
         for part in parts {
@@ -114,7 +114,7 @@ impl<'a> Maker<'a> {
         Some(Value::Object(made))
     }
 
-    /// One item where it can be made and nothing else is demanded: an empty list shows little.
+    /// Returns one item if possible, because an empty list shows little.
     fn array(&mut self, fields: &'a Map<String, Value>) -> Option<Value> {
         let bound = |key| fields.get(key).and_then(Value::as_u64);
         let least = bound("minItems").unwrap_or(0);
@@ -164,7 +164,7 @@ fn string(fields: &Map<String, Value>) -> Value {
 fn number(fields: &Map<String, Value>, whole: bool) -> Option<Value> {
     let bound = |key| fields.get(key).and_then(Value::as_f64);
     let step = bound("multipleOf").or_else(|| whole.then_some(1.0));
-    // An excluded bound is kept off by one step, or by a little where there are no steps.
+    // An exclusive bound is avoided by one step, or by a small amount without steps.
     let off = step.unwrap_or(1e-3);
     let low = bound("minimum").or_else(|| bound("exclusiveMinimum").map(|low| low + off));
     let high = bound("maximum").or_else(|| bound("exclusiveMaximum").map(|high| high - off));
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn every_type_has_an_instance() {
+    fn instance_of_every_type_is_valid() {
         makes(json!({"type": "string"}), json!("demo"));
         makes(json!({"type": "integer"}), json!(1));
         makes(json!({"type": "number"}), json!(1.0));
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_are_kept() {
+    fn instance_with_bounds_respects_them() {
         makes(json!({"type": "integer", "minimum": 5, "maximum": 9}), json!(5));
         makes(json!({"type": "integer", "maximum": -3}), json!(-3));
         makes(json!({"type": "integer", "exclusiveMinimum": 3, "multipleOf": 5}), json!(10));
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn references_are_followed_once() {
+    fn instance_with_references_follows_each_once() {
         makes(
             json!({"$ref": "#/$defs/node", "$defs": {"node": {"type": "object", "required": ["next", "children"],
                 "properties": {"next": {"anyOf": [{"$ref": "#/$defs/node"}, {"type": "null"}]},
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_small_schema_cannot_make_a_huge_tree() {
+    fn instance_of_an_exponential_schema_is_refused() {
         let two = |inner: Value| json!({"type": "object", "required": ["a", "b"], "properties": {"a": inner, "b": inner}});
         let mut schema = json!({"type": "string"});
         for _ in 0..14 {

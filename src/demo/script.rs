@@ -1,78 +1,78 @@
-//! The directive: `@@ [step, step, …] @@` in a user's text. Finds it, reads it and checks its bounds; what a
-//! step makes of it is `plan`'s work.
+//! Parses directives: `@@ [step, step, …] @@` in a user's text, and checks their bounds. `plan` turns steps into
+//! responses.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::Value;
 
-/// Longest hang and pause.
+/// Maximum duration of a pause.
 pub(super) const MAX_MS: u64 = 600_000;
-/// Most made-up tokens of one message.
+/// Maximum number of generated tokens per message.
 pub(super) const MAX_TOKENS: usize = 1_000_000;
-/// Opens and closes a directive.
+/// Delimiter of a directive.
 const MARK: &str = "@@";
 
-/// A directive and its source text, which is its identity for `times`.
+/// A directive with its source text, which identifies it for `times`.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Directive<'a> {
     pub(super) source: &'a str,
     pub(super) steps: Vec<Step>,
 }
 
-/// What to answer to one model call. `docs/scripted-upstream.md` explains each key.
+/// The answer to one model call. `docs/scripted-upstream.md` explains each key.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Step {
-    /// Ignored; makes a directive different from others.
+    /// Ignored; distinguishes directives.
     pub(super) note: String,
-    /// What is said, a delta for each word.
+    /// Text, one delta per word.
     pub(super) text: Option<String>,
-    /// So many made-up words are said.
+    /// Number of generated words.
     pub(super) tokens: Option<usize>,
-    /// What is said, delta by delta.
+    /// Text, delta by delta.
     pub(super) pieces: Option<Vec<String>>,
     /// Several messages in one response.
     pub(super) messages: Option<Vec<Message>>,
-    /// What is said is what was seen of the request, as compact JSON.
+    /// Answer with compact JSON of the request.
     pub(super) echo: bool,
-    /// What is said is an instance of the request's schema.
+    /// Answer with an instance of the request's schema.
     pub(super) schema_answer: bool,
     /// Phase of the messages: `commentary`, `final_answer`.
     pub(super) phase: Option<String>,
-    /// Pause behind each delta of text and of thoughts.
+    /// Pause after each delta of text and reasoning.
     pub(super) delay_ms: u64,
-    /// Summary of thoughts, before the messages.
+    /// Reasoning summary, before the messages.
     pub(super) reasoning: Option<String>,
-    /// Thoughts themselves.
+    /// Raw reasoning.
     pub(super) raw_reasoning: Option<String>,
     /// Query of a web search, before the messages.
     pub(super) search: Option<String>,
-    /// Calls of tools, behind the messages.
+    /// Tool calls, after the messages.
     pub(super) calls: Vec<Call>,
-    /// Tokens to report in place of the counted ones.
+    /// Reported tokens instead of counted ones.
     pub(super) usage: Usage,
-    /// An HTTP answer with this status in place of a stream.
+    /// An HTTP response with this status instead of a stream.
     pub(super) status: Option<u16>,
-    /// Its body: a string is sent as it is, all else as JSON.
+    /// Its body: a string is sent unchanged, other values as JSON.
     pub(super) body: Option<Value>,
-    /// Headers of the answer, stream or not.
+    /// Headers of the response, also of streams.
     pub(super) headers: BTreeMap<String, String>,
-    /// Silence before the headers.
+    /// Pause before the headers.
     pub(super) hang_before_ms: u64,
-    /// Silence behind `response.created`.
+    /// Pause after `response.created`.
     pub(super) hang_after_ms: u64,
-    /// Close the socket behind so many deltas of text.
+    /// Close the socket after this number of text deltas.
     pub(super) cut_after: Option<usize>,
-    /// End the stream properly, but without an end event.
+    /// End the stream without an end event.
     pub(super) eof: bool,
     /// End with `response.failed`.
     pub(super) failed: Option<Failed>,
     /// End with `response.incomplete`.
     pub(super) incomplete: Option<Incomplete>,
-    /// Only the first so many uses of this directive get this step …
+    /// Number of uses of this directive that get this step.
     pub(super) times: Option<u64>,
-    /// … and the later ones get this one.
+    /// The step of later uses.
     pub(super) then: Option<Box<Step>>,
 }
 
@@ -87,25 +87,25 @@ pub(super) struct Message {
     pub(super) delay_ms: Option<u64>,
 }
 
-/// A call of a tool.
+/// A tool call.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Call {
     pub(super) name: String,
-    /// In place of one of ours, which tell the step.
+    /// Replaces the generated id, which contains the step.
     #[serde(default)]
     pub(super) id: Option<String>,
     #[serde(default)]
     pub(super) namespace: Option<String>,
-    /// An object, or a string that is sent as it is.
+    /// An object, or a string that is sent unchanged.
     #[serde(default)]
     pub(super) arguments: Option<Value>,
-    /// Input of a free-form tool, in place of arguments.
+    /// Input of a free-form tool instead of arguments.
     #[serde(default)]
     pub(super) custom: Option<String>,
 }
 
-/// Tokens to report in place of the counted ones.
+/// Reported tokens instead of counted ones.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Usage {
@@ -123,7 +123,7 @@ pub(super) struct Failed {
     pub(super) message: String,
 }
 
-/// Why a response is incomplete.
+/// The reason of an incomplete response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Incomplete {
@@ -141,9 +141,9 @@ impl Incomplete {
 }
 
 impl<'a> Directive<'a> {
-    /// The last directive of a text. An error says what is wrong with it.
+    /// Returns the last directive of a text, or an error with the place of its mistake.
     ///
-    /// Marks that are followed by neither `[` nor `{` are none of ours: a user may show us a diff.
+    /// Marks that are followed by neither `[` nor `{` are no directive: a text may contain a diff.
     pub(super) fn find(text: &'a str) -> Result<Option<Self>, String> {
         let mut last = Ok(None);
         let mut rest = text;
@@ -157,12 +157,12 @@ impl<'a> Directive<'a> {
                     }
                     Err(error) => {
                         last = Err(error);
-                        // What looks like its end must not be taken for a beginning.
+                        // The end of a directive must not be taken for a start.
                         rest = inner.split_once(MARK).map_or("", |(_, after)| after);
                     }
                 }
             } else {
-                // The head of a diff hunk has two marks on one line, and its tail may well be `[section]`.
+                // The head of a diff hunk has two marks on one line, and its tail may be `[section]`.
                 let line = inner.lines().next().unwrap_or_default();
                 rest = line.find(MARK).map_or(inner, |at| &inner[at + MARK.len()..]);
             }
@@ -170,7 +170,7 @@ impl<'a> Directive<'a> {
         last
     }
 
-    /// Reads a directive from behind its opening mark; also returns what follows its closing mark.
+    /// Parses a directive after its opening mark. Also returns the text after its closing mark.
     fn read(inner: &'a str) -> Result<(Self, &'a str), String> {
         let mut values = serde_json::Deserializer::from_str(inner).into_iter::<Value>();
         let value = match values.next() {
@@ -196,7 +196,7 @@ impl<'a> Directive<'a> {
 }
 
 impl Step {
-    /// The step that holds for the `count`th use of this one.
+    /// Returns the step of the `count`th use of this step.
     pub(super) fn for_use(&self, count: u64) -> Self {
         let mut step = self;
         let mut left = count;
@@ -277,7 +277,7 @@ impl Call {
         }
     }
 
-    /// The arguments as they travel.
+    /// Returns the arguments as they are sent.
     pub(super) fn arguments(&self) -> String {
         match &self.arguments {
             None => "{}".to_owned(),
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directive_is_an_array_or_one_object() {
+    fn find_array_or_object_returns_the_steps() {
         assert_eq!(texts(r#"go @@ [{"text":"a"},{"text":"b"}] @@ now"#), ["a", "b"]);
         assert_eq!(texts(r#"@@{"text":"with @@ and \n inside"}@@"#), ["with @@ and \n inside"]);
         assert_eq!(texts("@@\n[\n{\"text\":\n\"a\"}\n]\n@@"), ["a"]);
@@ -318,21 +318,21 @@ mod tests {
     }
 
     #[test]
-    fn the_last_directive_wins() {
+    fn find_with_several_directives_returns_the_last() {
         assert_eq!(texts(r#"@@ {"text":"a"} @@ [x] @@ {"text":"b"} @@"#), ["b"]);
         assert_eq!(texts(r#"@@ [oops] @@ then @@ {"text":"b"} @@"#), ["b"]);
         assert!(wrong(r#"@@ {"text":"b"} @@ then @@ [oops] @@"#).contains("not JSON"));
     }
 
     #[test]
-    fn a_diff_is_no_directive() {
+    fn find_in_a_diff_returns_none() {
         let diff = "@@ -1,3 +1,4 @@ [dependencies]\n-a\n+b\n@@ -9 +10 @@ {\n c";
         assert_eq!(Directive::find(diff), Ok(None));
         assert_eq!(texts(&format!("{diff}\n@@ {{\"text\":\"a\"}} @@")), ["a"]);
     }
 
     #[test]
-    fn a_mistake_is_named() {
+    fn find_with_a_mistake_names_it() {
         for (text, part) in [
             ("@@ [] @@", "no step"),
             (r#"@@ [{"text":"a"}]"#, "does not end"),
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_with_times_gives_way_to_the_next() {
+    fn for_use_beyond_times_returns_then() {
         let step = &steps(r#"@@ {"status":500,"times":2,"then":{"status":429,"times":1}} @@"#)[0];
         let status = |count| (step.for_use(count).status, step.for_use(count).text);
         assert_eq!(status(1), (Some(500), None));
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn arguments_travel_as_json_or_as_they_are() {
+    fn arguments_as_object_or_string_are_sent() {
         let step = &steps(
             r#"@@ {"calls":[{"name":"f","arguments":{"a":1}},{"name":"f","arguments":"{bad"},{"name":"f"}]} @@"#,
         )[0];
@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn the_guide_is_complete_and_its_examples_work() {
+    fn guide_lists_every_key_and_its_examples_parse() {
         let guide = include_str!("../../docs/scripted-upstream.md");
         let keys = wrong(r#"@@ {"?":0} @@"#);
         let keys = keys.split_once("expected one of ").expect("a list of keys").1;

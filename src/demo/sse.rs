@@ -1,4 +1,4 @@
-//! Plays acts: numbers the events, writes them as server-sent events, keeps their pace.
+//! Plays acts: numbers the events, writes them as server-sent events, and waits between them.
 
 use std::io;
 
@@ -12,10 +12,10 @@ use super::{
     record::Open,
 };
 
-/// Events without a pause between them are sent together up to about this size.
+/// Maximum size of a chunk of events without a pause between them.
 const CHUNK_BYTES: usize = 8 << 10;
 
-/// The body of a response that plays `acts`. Dropping it stops the play.
+/// Returns the body of a response that plays `acts`. Dropping it stops.
 pub(super) fn body(acts: Acts, open: Open) -> Body {
     let player = Player { acts, sequence: 0, pending: BytesMut::new(), waiting: None, _open: open };
     Body::from_stream(stream::unfold(player, |mut player| async move {
@@ -28,7 +28,7 @@ struct Player {
     acts: Acts,
     sequence: u64,
     pending: BytesMut,
-    // An act that must wait until what was written before it has been sent.
+    // An act that must wait until earlier events are sent.
     waiting: Option<Act>,
     _open: Open,
 }
@@ -50,7 +50,7 @@ impl Player {
                 }
                 Some(Act::Pause(time)) => tokio::time::sleep(time).await,
                 Some(Act::Cut) => {
-                    // hyper sends what it holds when the body makes it wait; an error at once would lose it.
+                    // hyper sends its buffer when the body is pending; an immediate error would discard the buffer.
                     tokio::task::yield_now().await;
                     self.acts = Box::new(std::iter::empty());
                     return Some(Err(io::Error::other("cut by the script")));

@@ -1,4 +1,4 @@
-//! The server over real connections.
+//! Tests of the server over real connections.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,7 +10,7 @@ use tower::ServiceExt;
 
 use super::{Upstream, routes};
 
-/// A client of a running upstream; everything it does is bounded in time.
+/// A client of a running upstream with time limits.
 struct Client {
     upstream: Upstream,
     http: reqwest::Client,
@@ -33,12 +33,12 @@ impl Client {
         self.http.post(url).bearer_auth("any").json(&body).send().await.expect("an answer")
     }
 
-    /// The events of an answer, and whether the stream ended properly.
+    /// Returns the events of an answer, and whether the stream ended properly.
     async fn events(&self, text: &str) -> (Vec<Value>, bool) {
         read(self.ask(text).await).await
     }
 
-    /// Waits until no response is open. Yields, so that what is observed can happen.
+    /// Waits until no response is open.
     async fn all_closed(&self) {
         let closed = async {
             while self.upstream.open_responses() > 0 {
@@ -74,7 +74,7 @@ fn text_of(events: &[Value]) -> String {
 }
 
 #[tokio::test]
-async fn events_are_numbered_and_the_request_is_recorded() {
+async fn response_numbers_events_and_records_the_request() {
     let client = Client::start().await;
     let (events, proper) = client.events(r#"@@ [{"text":"a b"}] @@"#).await;
     assert!(proper);
@@ -91,9 +91,9 @@ async fn events_are_numbered_and_the_request_is_recorded() {
     assert!(client.upstream.requests().is_empty());
 }
 
-// Without sockets, so that the paused clock only moves from word to word.
+// Without sockets, so that the paused clock advances only between words.
 #[tokio::test(start_paused = true)]
-async fn an_unscripted_text_gets_the_canned_answer_at_a_human_pace() {
+async fn response_without_directive_is_the_canned_answer_with_delays() {
     let body = json!({"model": "m", "stream": true, "input": "hello there"}).to_string();
     let request = http::Request::post("/v1/responses").body(Body::from(body)).expect("a request");
     let began = tokio::time::Instant::now();
@@ -106,7 +106,7 @@ async fn an_unscripted_text_gets_the_canned_answer_at_a_human_pace() {
 }
 
 #[tokio::test]
-async fn a_schema_is_answered_with_an_instance() {
+async fn response_to_a_schema_is_an_instance() {
     let client = Client::start().await;
     let schema = json!({"type": "object", "required": ["n"], "properties": {"n": {"type": "integer"}}});
     let format = json!({"format": {"type": "json_schema", "name": "x", "schema": schema, "strict": true}});
@@ -120,7 +120,7 @@ async fn a_schema_is_answered_with_an_instance() {
 }
 
 #[tokio::test]
-async fn later_rounds_get_later_steps() {
+async fn response_of_a_later_round_is_the_later_step() {
     let client = Client::start().await;
     let user = json!({"role": "user", "content": r#"@@ [{"calls":[{"name":"f"}]},{"text":"two"}] @@"#});
     let round = |calls: &[&str]| {
@@ -139,7 +139,7 @@ async fn later_rounds_get_later_steps() {
 }
 
 #[tokio::test]
-async fn a_cut_is_a_broken_stream_that_delivers_what_came_before() {
+async fn response_with_cut_delivers_earlier_deltas_and_breaks() {
     let client = Client::start().await;
     let (events, proper) = client.events(r#"@@ {"text":"a b c","cut_after":2} @@"#).await;
     assert!(!proper, "the transfer must not end properly");
@@ -150,7 +150,7 @@ async fn a_cut_is_a_broken_stream_that_delivers_what_came_before() {
 }
 
 #[tokio::test]
-async fn errors_are_as_scripted_and_give_way_after_times() {
+async fn response_with_status_and_times_recovers() {
     let client = Client::start().await;
     let text =
         r#"@@ {"status":429,"headers":{"retry-after":"2"},"body":{"a":1},"times":1,"then":{"text":"ok"}} @@"#;
@@ -168,7 +168,7 @@ async fn errors_are_as_scripted_and_give_way_after_times() {
 }
 
 #[tokio::test]
-async fn mistakes_and_unknown_paths_are_errors_in_openais_shape() {
+async fn response_to_mistakes_and_unknown_paths_is_an_openai_error() {
     let client = Client::start().await;
     let bad = client.ask("@@ [oops @@").await;
     assert_eq!(bad.status(), 400);
@@ -197,7 +197,7 @@ async fn mistakes_and_unknown_paths_are_errors_in_openais_shape() {
 }
 
 #[tokio::test]
-async fn a_dropped_connection_ends_the_work() {
+async fn response_of_a_dropped_connection_is_closed() {
     let client = Client::start().await;
     let mut response = client.ask(r#"@@ {"tokens":1000000,"delay_ms":1} @@"#).await;
     response.chunk().await.expect("a chunk");
@@ -205,7 +205,7 @@ async fn a_dropped_connection_ends_the_work() {
     drop(response);
     client.all_closed().await;
 
-    // Also while nothing has been sent yet.
+    // Also before anything was sent.
     let hanging = client.ask(r#"@@ {"hang_before_ms":600000} @@"#);
     let arrived = async {
         while client.upstream.open_responses() == 0 {
@@ -220,7 +220,7 @@ async fn a_dropped_connection_ends_the_work() {
 }
 
 #[tokio::test]
-async fn dropping_the_upstream_closes_port_and_streams() {
+async fn upstream_when_dropped_closes_port_and_streams() {
     let Client { upstream, http } = Client::start().await;
     let url = format!("{}/responses", upstream.base_url());
     let body = json!({"stream": true, "input": r#"@@ {"text":"a","hang_after_ms":600000} @@"#});

@@ -1,19 +1,20 @@
-//! The event sequences of the steps.
+//! Tests of the event sequences of steps.
 
 use serde_json::{Value, json};
 
 use super::{Act, acts};
-use crate::demo::{request::Seen, script::Directive};
+use crate::demo::{request::ParsedRequest, script::Directive};
 
-/// The acts of the only step of a directive.
+/// Returns the acts of a directive's only step.
 fn plan(step: &Value) -> Vec<Act> {
     let text = format!("@@ {step} @@");
     let directive = Directive::find(&text).expect("well formed").expect("a directive");
-    let seen = Seen { model: "m".into(), round: 2, chars: 9, summary: true, ..Seen::default() };
+    let seen =
+        ParsedRequest { model: "m".into(), round: 2, chars: 9, summary: true, ..ParsedRequest::default() };
     acts(&directive.steps[0], &seen, 7).expect("can be made").collect()
 }
 
-/// The acts in short: event names without `response.`, deltas with their text.
+/// Summarizes acts: event names without `response.`, deltas with their text.
 fn outline(acts: &[Act]) -> Vec<String> {
     let one = |act: &Act| match act {
         Act::Event(name, data) => {
@@ -36,7 +37,7 @@ fn event<'a>(acts: &'a [Act], wanted: &str) -> &'a Value {
 }
 
 #[test]
-fn a_text_is_streamed_and_completed() {
+fn acts_of_a_text_stream_and_complete_it() {
     let acts = plan(&json!({"text": "a b", "delay_ms": 5, "phase": "final_answer"}));
     assert_eq!(
         outline(&acts),
@@ -64,7 +65,7 @@ fn a_text_is_streamed_and_completed() {
 }
 
 #[test]
-fn everything_comes_in_the_order_of_a_real_response() {
+fn acts_of_all_keys_follow_the_order_of_a_real_response() {
     let acts = plan(&json!({
         "reasoning": "so it is", "raw_reasoning": "raw", "search": "q", "messages": [{"pieces": ["x", "y"]}, {"tokens": 1}],
         "calls": [{"name": "f", "arguments": {"a": 1}}, {"name": "g", "custom": "in", "namespace": "n"}],
@@ -112,12 +113,12 @@ fn everything_comes_in_the_order_of_a_real_response() {
     );
     assert_eq!(event(&acts, "output_item.done")["output_index"], 5);
     let usage = &event(&acts, "completed")["response"]["usage"];
-    // Three deltas, two thoughts, twice ten for the calls.
+    // Three deltas, two pieces of reasoning, twice ten for the calls.
     assert_eq!((&usage["input_tokens"], &usage["output_tokens"]), (&json!(10), &json!(25)));
 }
 
 #[test]
-fn a_step_of_calls_alone_says_nothing() {
+fn acts_of_calls_alone_have_no_message() {
     let acts = plan(&json!({"calls": [{"name": "f", "arguments": ""}]}));
     let expected = [
         "created",
@@ -130,7 +131,7 @@ fn a_step_of_calls_alone_says_nothing() {
 }
 
 #[test]
-fn a_cut_falls_behind_its_delta_or_before_the_end() {
+fn acts_with_cut_end_after_its_delta_or_before_the_end() {
     let cut_after = |n: usize| outline(&plan(&json!({"text": "a b", "cut_after": n})));
     assert_eq!(cut_after(0), ["created", "output_item.added message", "cut"]);
     assert_eq!(cut_after(1), ["created", "output_item.added message", "output_text.delta a ", "cut"]);
@@ -142,7 +143,7 @@ fn a_cut_falls_behind_its_delta_or_before_the_end() {
 }
 
 #[test]
-fn other_ends_than_completed() {
+fn acts_with_other_ends_have_their_events() {
     let eof = outline(&plan(&json!({"text": "a", "eof": true})));
     assert_eq!(eof, ["created", "output_item.added message", "output_text.delta a"]);
 
@@ -159,9 +160,9 @@ fn other_ends_than_completed() {
 }
 
 #[test]
-fn a_million_tokens_are_not_made_before_they_are_sent() {
+fn acts_of_a_million_tokens_are_lazy() {
     let directive =
         Directive::find(r#"@@ {"tokens": 1000000, "delay_ms": 1} @@"#).expect("good").expect("one");
-    let acts = acts(&directive.steps[0], &Seen::default(), 1).expect("can be made");
+    let acts = acts(&directive.steps[0], &ParsedRequest::default(), 1).expect("can be made");
     assert_eq!(outline(&acts.take(3).collect::<Vec<_>>())[2], "output_text.delta tok0 ");
 }
