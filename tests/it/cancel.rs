@@ -1,4 +1,4 @@
-//! A turn that nobody waits for any more is gone, with everything it started.
+//! A turn without a client is cancelled, with all processes and files of it.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use tokio::task::JoinSet;
 use crate::{
     both_engines, eventually,
     support::{
-        AppConfig, Engine, SOON, TestApp, ask, grpc::kind, http::body, processes, staged::Authenticator,
-        with_app,
+        AppConfig, Engine, TIMEOUT, TestApp, chat_request, grpc::code_and_reason, http::body, processes,
+        staged::Gate, with_app,
     },
 };
 
@@ -23,8 +23,8 @@ async fn open_sse(app: &TestApp, model: &str, text: &str) -> impl futures_util::
     Box::pin(response.bytes_stream())
 }
 
-/// A turn is given up in one of four ways, after a while.
-async fn give_up(app: &TestApp, number: usize, (model, text): (&str, &str), while_: Duration) {
+/// Starts a turn and abandons it over one of four routes after a delay.
+async fn abandon_turn(app: &TestApp, number: usize, (model, text): (&str, &str), while_: Duration) {
     let client = reqwest::Client::new();
     let mut request = body(model, text);
     match number % 4 {
@@ -47,7 +47,7 @@ async fn give_up(app: &TestApp, number: usize, (model, text): (&str, &str), whil
         2 => {
             let mut grpc = app.grpc().await;
             let call = async {
-                if let Ok(stream) = grpc.stream_chat(ask(model, text)).await {
+                if let Ok(stream) = grpc.stream_chat(chat_request(model, text)).await {
                     stream.into_inner().for_each(|_| async {}).await;
                 }
             };
@@ -55,7 +55,7 @@ async fn give_up(app: &TestApp, number: usize, (model, text): (&str, &str), whil
         }
         // Deadline.
         _ => {
-            let mut request = ask(model, text);
+            let mut request = chat_request(model, text);
             // Not zero.
             request.timeout = Some((while_ + Duration::from_nanos(1)).try_into().unwrap());
             app.grpc().await.chat(request).await.unwrap_err();
@@ -63,23 +63,23 @@ async fn give_up(app: &TestApp, number: usize, (model, text): (&str, &str), whil
     }
 }
 
-/// A number that looks random and is the same in every run.
-fn fastrand(seed: usize) -> u64 {
+/// Returns a pseudo-random number, the same in every run.
+fn pseudo_random(seed: usize) -> u64 {
     (seed as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33
 }
 
-async fn give_up_many(app: &TestApp, count: usize, model: &'static str, text: &'static str) {
+async fn abandon_turns(app: &TestApp, count: usize, model: &'static str, text: &'static str) {
     // Eight at a time, as many clients would.
     let mut numbers = (0..count).collect::<Vec<_>>();
     while !numbers.is_empty() {
         let batch: Vec<usize> = numbers.drain(..numbers.len().min(8)).collect();
-        let random = |n| Duration::from_millis(fastrand(n) % 120);
-        join_all(batch.into_iter().map(|n| give_up(app, n, (model, text), random(n)))).await;
+        let random = |n| Duration::from_millis(pseudo_random(n) % 120);
+        join_all(batch.into_iter().map(|n| abandon_turn(app, n, (model, text), random(n)))).await;
     }
-    nothing_is_left(app).await;
+    assert_nothing_is_left(app).await;
 }
 
-async fn nothing_is_left(app: &TestApp) {
+async fn assert_nothing_is_left(app: &TestApp) {
     eventually!("every process is gone", app.turn_processes().is_empty());
     eventually!("their files are gone", app.scratch_files().is_empty());
     eventually!("every slot is free", app.status().await.running_turns == 0);
@@ -89,14 +89,14 @@ async fn nothing_is_left(app: &TestApp) {
 both_engines!(abandoned_turns_of_the_fake_leave_nothing_and_the_next_turn_succeeds);
 async fn abandoned_turns_of_the_fake_leave_nothing_and_the_next_turn_succeeds(engine: Engine) {
     with_app(AppConfig::fake(engine).max_concurrency(8), async |app| {
-        give_up_many(app, 100, "fake:hang", "hi").await;
+        abandon_turns(app, 100, "fake:hang", "hi").await;
         let worse = match engine {
-            // With a grandchild that has to be found.
+            // Has a grandchild in a session of its own.
             Engine::Exec => "fake:grandchild",
-            // Deaf to the interrupt: its worker is replaced, under whatever else runs on it.
+            // Ignores the interrupt, so that its worker is replaced under its other turns.
             Engine::AppServer => "fake:deaf",
         };
-        give_up_many(app, 50, worse, "hi").await;
+        abandon_turns(app, 50, worse, "hi").await;
         let answer = app.complete(&body("fake:echo", "still there?")).await;
         assert_eq!(answer["choices"][0]["message"]["content"], engine.echo("still there?"));
     })
@@ -110,19 +110,19 @@ both_engines!(
 async fn abandoned_turns_of_the_real_cli_leave_nothing_and_the_next_turn_succeeds(engine: Engine) {
     with_app(AppConfig::real(engine).max_concurrency(8), async |app| {
         let (model, text) = ("gpt-5.5", r#"@@{"text":"a b c","hang_after_ms":60000}@@"#);
-        give_up_many(app, 192, model, text).await;
+        abandon_turns(app, 192, model, text).await;
         // And while the model answers: two in each way, of which those with a deadline end by it.
         let upstream = app.upstream();
-        let overdue = [3, 7].map(|n| give_up(app, n, (model, text), Duration::from_secs(3)));
+        let overdue = [3, 7].map(|n| abandon_turn(app, n, (model, text), Duration::from_secs(3)));
         let given_up = async {
-            let calls = [0, 1, 2, 4, 5, 6].map(|n| give_up(app, n, (model, text), SOON));
+            let calls = [0, 1, 2, 4, 5, 6].map(|n| abandon_turn(app, n, (model, text), TIMEOUT));
             tokio::select! {
                 _ = join_all(calls) => panic!("they end when they are given up"),
                 () = async { eventually!("the model answers them", upstream.open_responses() >= 6) } => {}
             }
         };
         tokio::join!(join_all(overdue), given_up);
-        nothing_is_left(app).await;
+        assert_nothing_is_left(app).await;
         eventually!("the upstream is left alone", upstream.open_responses() == 0);
         let answer = app.complete(&body("gpt-5.5", r#"@@{"text":"still there"}@@"#)).await;
         assert_eq!(answer["choices"][0]["message"]["content"], "still there");
@@ -135,7 +135,7 @@ async fn process_tree_ignoring_signals_is_killed_after_the_grace() {
     with_app(AppConfig::fake(Engine::Exec).cancel_grace_seconds(0.3), async |app| {
         for scenario in ["fake:stubborn", "fake:grandchild", "fake:silent"] {
             let mut grpc = app.grpc().await;
-            let call = tokio::spawn(async move { grpc.chat(ask(scenario, "hi")).await });
+            let call = tokio::spawn(async move { grpc.chat(chat_request(scenario, "hi")).await });
             eventually!("the turn runs", !app.processes().is_empty());
             eventually!("it has its slot", app.status().await.running_turns == 1);
             call.abort();
@@ -152,20 +152,21 @@ async fn worker_ignoring_an_interrupt_is_killed_with_its_children_after_the_grac
         for scenario in ["fake:deaf-after-text", "fake:silent"] {
             eventually!("there is a worker", app.workers().len() == 1);
             let old = app.workers();
-            // A neighbour, whose grandchild is deaf and in a session of its own.
+            // A second turn, whose grandchild ignores signals in a session of its own.
             let mut grpc = app.grpc().await;
-            let neighbour = tokio::spawn(async move { grpc.chat(ask("fake:grandchild", "hi")).await });
+            let neighbour =
+                tokio::spawn(async move { grpc.chat(chat_request("fake:grandchild", "hi")).await });
             eventually!("the grandchild lives", !app.turn_processes().is_empty());
-            let mut request = ask(scenario, "hi");
+            let mut request = chat_request(scenario, "hi");
             request.timeout = Some(prost_types::Duration { seconds: 2, nanos: 0 });
             let given_up = app.grpc().await.chat(request).await.unwrap_err();
             assert_eq!(given_up.code(), tonic::Code::DeadlineExceeded);
-            let lost = tokio::time::timeout(SOON, neighbour).await.unwrap().unwrap().unwrap_err();
-            assert_eq!(kind(&lost), (tonic::Code::Unavailable, "WORKER_LOST".into()));
+            let lost = tokio::time::timeout(TIMEOUT, neighbour).await.unwrap().unwrap().unwrap_err();
+            assert_eq!(code_and_reason(&lost), (tonic::Code::Unavailable, "WORKER_LOST".into()));
             eventually!("the worker is dead", app.workers().iter().all(|worker| !old.contains(worker)));
             eventually!("and the grandchild", app.turn_processes().is_empty());
             eventually!("their slots are free", app.status().await.running_turns == 0);
-            assert_eq!(app.chat(ask("fake:echo", "and now?")).await, "and now?");
+            assert_eq!(app.chat(chat_request("fake:echo", "and now?")).await, "and now?");
         }
     })
     .await;
@@ -175,13 +176,13 @@ async fn worker_ignoring_an_interrupt_is_killed_with_its_children_after_the_grac
 async fn slot_of_a_cancelled_turn_is_held_until_its_last_process_exits() {
     with_app(AppConfig::fake(Engine::Exec).max_concurrency(1).cancel_grace_seconds(1.0), async |app| {
         let mut grpc = app.grpc().await;
-        let call = tokio::spawn(async move { grpc.chat(ask("fake:stubborn", "hi")).await });
+        let call = tokio::spawn(async move { grpc.chat(chat_request("fake:stubborn", "hi")).await });
         eventually!("the turn runs", !app.processes().is_empty());
         call.abort();
         drop(call.await);
-        // The next turn waits for the slot: when it answers, nothing of the first can be alive.
+        // The next turn waits for the slot, so the first turn has no process left when it answers.
         let mut grpc = app.grpc().await;
-        let next = grpc.stream_chat(ask("fake:slow:20", "hi")).await.unwrap();
+        let next = grpc.stream_chat(chat_request("fake:slow:20", "hi")).await.unwrap();
         let alive = app.processes();
         assert!(!alive.iter().any(|line| line.contains("stubborn")), "{alive:?}");
         let events: Vec<_> = next.into_inner().collect().await;
@@ -217,10 +218,10 @@ async fn command_without_a_sandbox_is_killed_with_its_turn(engine: Engine) {
         let prompt = format!("@@{step}@@");
 
         let mut grpc = app.grpc().await;
-        let call = tokio::spawn(async move { grpc.chat(ask("gpt-5.5", &prompt)).await });
-        eventually!("the command runs", !processes::named(&format!("sleep\0{name}")).is_empty());
+        let call = tokio::spawn(async move { grpc.chat(chat_request("gpt-5.5", &prompt)).await });
+        eventually!("the command runs", !processes::with_argument(&format!("sleep\0{name}")).is_empty());
         call.abort();
-        eventually!("the command is dead", processes::named(&format!("sleep\0{name}")).is_empty());
+        eventually!("the command is dead", processes::with_argument(&format!("sleep\0{name}")).is_empty());
 
         // The same when the turn ends well and leaves it behind.
         let command = format!("setsid nohup sleep {name} >/dev/null 2>&1 & sleep 0.1");
@@ -228,7 +229,7 @@ async fn command_without_a_sandbox_is_killed_with_its_turn(engine: Engine) {
             json!([{"calls": [{"name": "exec_command", "arguments": {"cmd": command}}]}, {"text": "done"}]);
         let answer = app.complete(&body("gpt-5.5", &format!("@@{step}@@"))).await;
         assert_eq!(answer["choices"][0]["message"]["content"], "done");
-        eventually!("the command is dead", processes::named(&format!("sleep\0{name}")).is_empty());
+        eventually!("the command is dead", processes::with_argument(&format!("sleep\0{name}")).is_empty());
     })
     .await;
 }
@@ -239,9 +240,9 @@ both_engines!(
 );
 async fn command_with_a_cleared_environment_is_killed_with_its_turn(engine: Engine) {
     with_app(AppConfig::real(engine).sandbox("danger-full-access").workers(1), async |app| {
-    let mut gate = Authenticator::in_folder(&app.home.path().join("work"));
+    let mut gate = Gate::in_folder(&app.home.path().join("work"));
     let name = |number: u32| format!("{}.{number}", 98_000 + std::process::id() % 1000);
-    let alive = |number: u32| !processes::named(&format!("sleep\0{}", name(number))).is_empty();
+    let alive = |number: u32| !processes::with_argument(&format!("sleep\0{}", name(number))).is_empty();
     let leave = |number: u32| format!("env -i setsid sleep {} >/dev/null 2>&1 & sleep 0.1", name(number));
     let turn = async |command: String| {
         let step =
@@ -265,8 +266,8 @@ async fn command_with_a_cleared_environment_is_killed_with_its_turn(engine: Engi
     }).await;
 }
 
-/// A request with an image and a schema.
-fn furnished(model: &str) -> serde_json::Value {
+/// Builds a request with an image and a schema.
+fn request_with_image_and_schema(model: &str) -> serde_json::Value {
     let png = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
     json!({"model": model, "messages": [{"role": "user", "content": [
         {"type": "text", "text": "look"}, {"type": "image_url", "image_url": {"url": png}}]}],
@@ -276,14 +277,14 @@ fn furnished(model: &str) -> serde_json::Value {
 #[tokio::test]
 async fn app_server_turn_with_an_image_and_a_schema_writes_no_files() {
     with_app(AppConfig::fake(Engine::AppServer), async |app| {
-        let answer = app.complete(&furnished("fake:report")).await;
+        let answer = app.complete(&request_with_image_and_schema("fake:report")).await;
         let report = answer["choices"][0]["message"]["content"].as_str().unwrap();
         let report: serde_json::Value = serde_json::from_str(report).unwrap();
         let image = &report["items"][0]["content"][1];
         assert_eq!(image["type"], "input_image", "{report}");
         assert!(image["image_url"].as_str().unwrap().starts_with("data:image/png;base64,iVBOR"), "{image}");
         assert_eq!(report["turn_start"]["outputSchema"]["type"], "object");
-        let call = tokio::spawn(app.post_later(&furnished("fake:hang")));
+        let call = tokio::spawn(app.post_future(&request_with_image_and_schema("fake:hang")));
         eventually!("the turn runs", app.status().await.running_turns == 1);
         assert_eq!(app.scratch_files(), Vec::<std::path::PathBuf>::new());
         call.abort();
@@ -294,7 +295,7 @@ async fn app_server_turn_with_an_image_and_a_schema_writes_no_files() {
 #[tokio::test]
 async fn exec_turn_with_an_image_and_a_schema_removes_its_files() {
     with_app(AppConfig::fake(Engine::Exec), async |app| {
-        let answer = app.complete(&furnished("fake:report")).await;
+        let answer = app.complete(&request_with_image_and_schema("fake:report")).await;
         let report = answer["choices"][0]["message"]["content"].as_str().unwrap();
         let report: serde_json::Value = serde_json::from_str(report).unwrap();
         assert_eq!(report["images"][0]["exists"], true, "{report}");
@@ -303,9 +304,9 @@ async fn exec_turn_with_an_image_and_a_schema_removes_its_files() {
         );
         eventually!("the files are gone", app.scratch_files().is_empty());
 
-        let hanging = furnished("fake:hang");
-        let call = app.post(&hanging);
-        drop(tokio::time::timeout(Duration::from_millis(300), call).await);
+        let call = tokio::spawn(app.post_future(&request_with_image_and_schema("fake:hang")));
+        eventually!("the turn has its files", !app.scratch_files().is_empty());
+        call.abort();
         eventually!("the files are gone", app.scratch_files().is_empty());
     })
     .await;
@@ -317,10 +318,10 @@ async fn drain_past_its_grace_cancels_running_turns(engine: Engine) {
         let mut calls = JoinSet::new();
         for scenario in ["fake:hang", "fake:grandchild"] {
             let mut grpc = app.grpc().await;
-            calls.spawn(async move { grpc.chat(ask(scenario, "hi")).await });
+            calls.spawn(async move { grpc.chat(chat_request(scenario, "hi")).await });
         }
         eventually!("both run", app.status().await.running_turns == 2);
-        let stopped = tokio::time::timeout(SOON, app.stop());
+        let stopped = tokio::time::timeout(TIMEOUT, app.stop());
         let (stopped, outcomes) = tokio::join!(stopped, calls.join_all());
         stopped.expect("the drain ends");
         for outcome in outcomes {

@@ -1,18 +1,18 @@
-//! One turn, four ways: gRPC and gRPC stream, HTTP and SSE say the same, over the fake codex and the real one.
+//! One turn over four routes, gRPC unary and stream, HTTP and SSE, has one answer, over the fake codex and the real one.
 
 use crate::{
     both_engines,
     support::{
-        AppConfig, Engine, TestApp, ask,
-        grpc::field,
-        http::{Answer, body, folded, whole},
+        AppConfig, Engine, TestApp, chat_request,
+        grpc::violated_field,
+        http::{Answer, answer_of_chunks, answer_of_completion, body},
         with_app,
     },
 };
 use codex_api::pb::{self, chat_event::Event};
 use serde_json::json;
 
-fn of_response(response: &pb::ChatResponse) -> Answer {
+fn answer_of_response(response: &pb::ChatResponse) -> Answer {
     Answer {
         text: response.choices[0].text.clone(),
         finish_reason: reason(response.choices[0].finish_reason()),
@@ -20,7 +20,7 @@ fn of_response(response: &pb::ChatResponse) -> Answer {
     }
 }
 
-fn of_events(events: &[pb::ChatEvent]) -> Answer {
+fn answer_of_events(events: &[pb::ChatEvent]) -> Answer {
     let numbers: Vec<u64> = events.iter().map(|event| event.sequence_number).collect();
     assert_eq!(numbers, (0..events.len() as u64).collect::<Vec<_>>());
     assert!(matches!(events[0].event, Some(Event::Started(_))), "{events:?}");
@@ -48,17 +48,17 @@ fn reason(reason: pb::FinishReason) -> String {
 }
 
 fn usage(usage: Option<pb::Usage>) -> [u64; 4] {
-    let usage = usage.expect("usage is told");
+    let usage = usage.expect("usage is present");
     [usage.input_tokens, usage.cached_input_tokens, usage.output_tokens, usage.reasoning_output_tokens]
 }
 
-/// Asks in all four ways and asserts that they agree.
-async fn four_ways(app: &TestApp, model: &str, text: &str) -> Answer {
+/// Asks over all four routes and asserts that the answers are equal.
+async fn ask_over_all_routes(app: &TestApp, model: &str, text: &str) -> Answer {
     let mut grpc = app.grpc().await;
-    let unary = of_response(grpc.chat(ask(model, text)).await.unwrap().get_ref());
-    let streamed = of_events(&events(app, ask(model, text)).await);
-    let http = whole(&app.complete(&body(model, text)).await);
-    let sse = folded(&app.stream(&body(model, text)).await);
+    let unary = answer_of_response(grpc.chat(chat_request(model, text)).await.unwrap().get_ref());
+    let streamed = answer_of_events(&events(app, chat_request(model, text)).await);
+    let http = answer_of_completion(&app.complete(&body(model, text)).await);
+    let sse = answer_of_chunks(&app.stream(&body(model, text)).await);
     assert_eq!(unary, streamed, "gRPC unary and stream");
     assert_eq!(unary, http, "gRPC and HTTP");
     assert_eq!(unary, sse, "gRPC and SSE");
@@ -77,10 +77,10 @@ async fn events(app: &TestApp, request: pb::ChatRequest) -> Vec<pb::ChatEvent> {
 both_engines!(answer_of_the_fake_is_equal_over_all_four_routes);
 async fn answer_of_the_fake_is_equal_over_all_four_routes(engine: Engine) {
     with_app(AppConfig::fake(engine), async |app| {
-        let answer = four_ways(app, "fake:echo", "wörld 🌍 \u{202e}x").await;
+        let answer = ask_over_all_routes(app, "fake:echo", "wörld 🌍 \u{202e}x").await;
         assert_eq!(answer.text, engine.echo("wörld 🌍 \u{202e}x"));
         assert_eq!(answer.finish_reason, "stop");
-        let answer = four_ways(app, "fake:usage", "x").await;
+        let answer = ask_over_all_routes(app, "fake:usage", "x").await;
         assert!(answer.usage.iter().all(|count| *count > 0), "{answer:?}");
     })
     .await;
@@ -94,7 +94,7 @@ async fn answer_of_the_real_cli_is_equal_over_all_four_routes(engine: Engine) {
     with_app(AppConfig::real(engine), async |app| {
         let prompt =
             r#"@@[{"text":"Grüße, 世界 🌍","usage":{"input":120,"cached":100,"output":7,"reasoning":3}}]@@"#;
-        let answer = four_ways(app, "gpt-5.5", prompt).await;
+        let answer = ask_over_all_routes(app, "gpt-5.5", prompt).await;
         let expected =
             Answer {
                 text: "Grüße, 世界 🌍".into(), finish_reason: "stop".into(), usage: [120, 100, 7, 3]
@@ -104,17 +104,17 @@ async fn answer_of_the_real_cli_is_equal_over_all_four_routes(engine: Engine) {
     .await;
 }
 
-/// What a turn tells besides its answer.
+/// Output of a turn besides its answer.
 #[derive(Debug, PartialEq)]
-struct Beside {
+struct Extras {
     reasoning: String,
-    /// What the agent did, once each, as it ended.
+    /// Finished items of the agent, once each.
     items: Vec<pb::Item>,
     notices: Vec<pb::Notice>,
 }
 
-impl Beside {
-    fn of_events(events: Vec<pb::ChatEvent>) -> Self {
+impl Extras {
+    fn answer_of_events(events: Vec<pb::ChatEvent>) -> Self {
         let mut beside = Self { reasoning: String::new(), items: Vec::new(), notices: Vec::new() };
         for event in events {
             match event.event.unwrap() {
@@ -128,14 +128,14 @@ impl Beside {
     }
 }
 
-/// The same, of a turn of the fake codex that is asked for in all four ways.
-async fn told_alike(engine: Engine, model: &str) -> (Answer, Beside) {
+/// Asks the fake codex over all routes and asserts that answer and extras are equal.
+async fn ask_for_extras_over_all_routes(engine: Engine, model: &str) -> (Answer, Extras) {
     with_app(AppConfig::fake(engine), async |app| {
-        let answer = four_ways(app, model, "x").await;
-        let beside = Beside::of_events(events(app, ask(model, "x")).await);
-        let unary = app.grpc().await.chat(ask(model, "x")).await.unwrap().into_inner();
+        let answer = ask_over_all_routes(app, model, "x").await;
+        let beside = Extras::answer_of_events(events(app, chat_request(model, "x")).await);
+        let unary = app.grpc().await.chat(chat_request(model, "x")).await.unwrap().into_inner();
         let reasoning = unary.choices[0].reasoning.clone();
-        assert_eq!(Beside { reasoning, items: unary.items, notices: unary.notices }, beside, "{model}: gRPC");
+        assert_eq!(Extras { reasoning, items: unary.items, notices: unary.notices }, beside, "{model}: gRPC");
         let http = app.complete(&body(model, "x")).await;
         let thoughts = http["choices"][0]["message"]["reasoning_content"].as_str().unwrap_or_default();
         assert_eq!(thoughts, beside.reasoning, "{model}: HTTP");
@@ -151,20 +151,20 @@ async fn told_alike(engine: Engine, model: &str) -> (Answer, Beside) {
 
 both_engines!(several_messages_are_joined_to_one_text_over_all_routes);
 async fn several_messages_are_joined_to_one_text_over_all_routes(engine: Engine) {
-    let (answer, _) = told_alike(engine, "fake:commentary").await;
+    let (answer, _) = ask_for_extras_over_all_routes(engine, "fake:commentary").await;
     assert_eq!(answer.text, "First I look.\n\nThen I think.\n\nThe final answer.");
 }
 
 both_engines!(reasoning_is_delivered_over_all_routes);
 async fn reasoning_is_delivered_over_all_routes(engine: Engine) {
-    let (answer, beside) = told_alike(engine, "fake:reasoning").await;
+    let (answer, beside) = ask_for_extras_over_all_routes(engine, "fake:reasoning").await;
     assert_eq!(answer.text, "final answer");
     assert!(beside.reasoning.contains("what to say") && beside.reasoning.contains("still"), "{beside:?}");
 }
 
 both_engines!(agent_items_are_delivered_once_over_all_routes);
 async fn agent_items_are_delivered_once_over_all_routes(engine: Engine) {
-    let (answer, beside) = told_alike(engine, "fake:items").await;
+    let (answer, beside) = ask_for_extras_over_all_routes(engine, "fake:items").await;
     assert!(answer.text.ends_with("the end"), "{answer:?}");
     assert!(beside.items.len() >= 4, "{beside:?}");
     for item in &beside.items {
@@ -178,15 +178,15 @@ async fn compaction_notice_is_delivered_over_all_routes(engine: Engine) {
     if engine == Engine::Exec {
         return; // Its process does not tell it.
     }
-    let (answer, beside) = told_alike(engine, "fake:compaction").await;
+    let (answer, beside) = ask_for_extras_over_all_routes(engine, "fake:compaction").await;
     assert!(!answer.text.is_empty(), "{answer:?}");
     assert!(!beside.notices.is_empty(), "{beside:?}");
 }
 
-/// What is told of the model's thoughts, at both doors.
-async fn thoughts(app: &TestApp, summary: &str) -> String {
+/// Returns the requested summary and the reasoning, which must be equal at both doors.
+async fn reasoning_at_both_doors(app: &TestApp, summary: &str) -> String {
     let prompt = r#"@@{"reasoning":"so it is","text":"hi"}@@"#;
-    let (mut grpc, mut http) = (ask("gpt-5.5", prompt), body("gpt-5.5", prompt));
+    let (mut grpc, mut http) = (chat_request("gpt-5.5", prompt), body("gpt-5.5", prompt));
     grpc.reasoning_summary = summary.into();
     if !summary.is_empty() {
         http["reasoning"] = json!({"summary": summary});
@@ -215,18 +215,18 @@ async fn reasoning_summary_follows_the_request_and_the_setting(engine: Engine) {
         ("detailed", "detailed: so it is"),
         ("none", "none: "),
     ] {
-        assert_eq!(thoughts(app, summary).await, told);
+        assert_eq!(reasoning_at_both_doors(app, summary).await, told);
     }
-    let long = pb::ChatRequest { reasoning_summary: "long".into(), ..ask("gpt-5.5", "hi") };
-    assert_eq!(field(&app.grpc_refused(long).await), "reasoning_summary");
+    let long = pb::ChatRequest { reasoning_summary: "long".into(), ..chat_request("gpt-5.5", "hi") };
+    assert_eq!(violated_field(&app.grpc_error(long).await), "reasoning_summary");
     let long = json!({"model": "gpt-5.5", "messages": [{"role": "user", "content": "hi"}], "reasoning": {"summary": "long"}});
-    let (status, error) = app.refused(&long).await;
+    let (status, error) = app.http_error(&long).await;
     assert_eq!((status, &error["param"]), (400, &json!("reasoning.summary")), "{error}");
     }).await;
 
     with_app(AppConfig::real(engine).env("CODEX_MODEL_REASONING_SUMMARY", "none"), async |app| {
-        assert_eq!(thoughts(app, "").await, "none: ");
-        assert_eq!(thoughts(app, "auto").await, "auto: so it is");
+        assert_eq!(reasoning_at_both_doors(app, "").await, "none: ");
+        assert_eq!(reasoning_at_both_doors(app, "auto").await, "auto: so it is");
     })
     .await;
 }

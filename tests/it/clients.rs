@@ -1,5 +1,5 @@
-//! Programs that are not ours as clients of both doors: the official SDKs for Python and Node, and grpcio. What they
-//! check is in `tests/clients`; the server runs the real CLI against the scripted upstream.
+//! The official SDKs for Python and Node and grpcio as clients of both doors. `tests/clients` has their checks; the server
+//! runs the real CLI against the scripted upstream.
 
 use std::{path::Path, process::Stdio, time::Duration};
 
@@ -10,13 +10,13 @@ use crate::{
     support::{AppConfig, Engine, TestApp, with_app},
 };
 
-/// The scripts give up by themselves after 300 s.
+/// The scripts end after 300 s at the latest.
 const PATIENCE: Duration = Duration::from_secs(330);
 
 const TOKEN: &str = "a-token-for-tests";
 
-/// What `scripts/test.sh` has installed.
-fn installed(variable: &str) -> String {
+/// Returns the path in a variable of `scripts/test.sh`.
+fn installed_path(variable: &str) -> String {
     std::env::var(variable).unwrap_or_else(|_| {
         panic!(
             "{variable} is not set: run ./scripts/test.sh, which installs the clients and says where they are"
@@ -24,8 +24,8 @@ fn installed(variable: &str) -> String {
     })
 }
 
-/// Runs one script against a server of its own, over the engine that the tests run over.
-async fn run(engine: Engine, interpreter: &str, script: &str) {
+/// Runs a script against a server.
+async fn assert_script_passes(engine: Engine, interpreter: &str, script: &str) {
     with_app(AppConfig::real(engine).token(TOKEN), async |app| {
         let succeeded = script_succeeds(interpreter, script, app, None).await;
         assert!(succeeded, "{script} failed");
@@ -33,9 +33,9 @@ async fn run(engine: Engine, interpreter: &str, script: &str) {
     .await;
 }
 
-/// Runs one script against the engine that has client tools. The other server is what a restart leaves: the same, but
-/// it remembers nothing.
-async fn run_with_tools(interpreter: &str, script: &str) {
+/// Runs a script against the engine that has client tools. A second server with an empty memory stands for the server
+/// after a restart.
+async fn assert_tool_script_passes(interpreter: &str, script: &str) {
     let config = || AppConfig::real(Engine::AppServer).token(TOKEN);
     with_app(config(), async |app| {
         with_app(config(), async |restarted| {
@@ -47,14 +47,14 @@ async fn run_with_tools(interpreter: &str, script: &str) {
     .await;
 }
 
-/// A script says what is wrong by its output and its exit code.
+/// Runs a script; returns whether its exit code is zero.
 async fn script_succeeds(
     interpreter: &str,
     script: &str,
     app: &TestApp,
     restarted: Option<&TestApp>,
 ) -> bool {
-    let interpreter = installed(interpreter);
+    let interpreter = installed_path(interpreter);
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(script);
     let mut client = Command::new(interpreter);
     // Nothing of the machine's: a proxy's address, say, would lead the client astray.
@@ -63,7 +63,7 @@ async fn script_succeeds(
     client.env("BASE_URL", app.url("/v1")).env("GRPC_ADDR", app.grpc_address.to_string());
     client
         .env("STUBS_DIR", app.home.path().join("stubs"))
-        .env("NODE_MODULES", installed("TEST_NODE_MODULES"));
+        .env("NODE_MODULES", installed_path("TEST_NODE_MODULES"));
     if let Some(restarted) = restarted {
         client.env("BASE_URL_RESTARTED", restarted.url("/v1"));
     }
@@ -82,7 +82,7 @@ both_engines!(
     openai_python_passes_its_checks
 );
 async fn openai_python_passes_its_checks(engine: Engine) {
-    run(engine, "TEST_PYTHON", "openai_python_passes_its_checks.py").await;
+    assert_script_passes(engine, "TEST_PYTHON", "openai_python.py").await;
 }
 
 both_engines!(
@@ -90,7 +90,7 @@ both_engines!(
     openai_node_passes_its_checks
 );
 async fn openai_node_passes_its_checks(engine: Engine) {
-    run(engine, "TEST_NODE", "openai_node_passes_its_checks.mjs").await;
+    assert_script_passes(engine, "TEST_NODE", "openai_node.mjs").await;
 }
 
 both_engines!(
@@ -98,23 +98,23 @@ both_engines!(
     grpc_python_passes_its_checks
 );
 async fn grpc_python_passes_its_checks(engine: Engine) {
-    run(engine, "TEST_PYTHON", "grpc_python_passes_its_checks.py").await;
+    assert_script_passes(engine, "TEST_PYTHON", "grpc_python.py").await;
 }
 
 #[tokio::test]
 #[ignore = "needs the official clients and the real Codex CLI: run ./scripts/test.sh"]
 async fn openai_python_with_tools_passes_its_checks() {
-    run_with_tools("TEST_PYTHON", "tools_python.py").await;
+    assert_tool_script_passes("TEST_PYTHON", "tools_python.py").await;
 }
 
 #[tokio::test]
 #[ignore = "needs the official clients and the real Codex CLI: run ./scripts/test.sh"]
 async fn openai_node_with_tools_passes_its_checks() {
-    run_with_tools("TEST_NODE", "tools_node.mjs").await;
+    assert_tool_script_passes("TEST_NODE", "tools_node.mjs").await;
 }
 
 #[tokio::test]
 #[ignore = "needs the official clients and the real Codex CLI: run ./scripts/test.sh"]
 async fn openai_agents_with_tools_passes_its_checks() {
-    run_with_tools("TEST_PYTHON", "agents_python.py").await;
+    assert_tool_script_passes("TEST_PYTHON", "agents_python.py").await;
 }

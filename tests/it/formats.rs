@@ -1,11 +1,11 @@
-//! The schema of an answer as the model gets it, through the real CLI.
+//! The output schema in the upstream request of the real CLI.
 
 use codex_api::pb::{self, response_format::Format};
 use serde_json::{Value, json};
 
 use crate::{
     both_engines,
-    support::{AppConfig, Engine, TestApp, ask, http::streamed, with_app},
+    support::{AppConfig, Engine, TestApp, chat_request, http::streamed, with_app},
 };
 
 /// Keys in an order that is not the alphabet's: a model fills in what comes first before what follows from it.
@@ -17,7 +17,7 @@ fn schema() -> Value {
 }
 
 /// Asserts that the last request to the model has the schema, key by key.
-fn has_schema(app: &TestApp) {
+fn assert_model_got_the_schema(app: &TestApp) {
     let requests = app.upstream().requests();
     let format = &requests.last().unwrap().body["text"]["format"];
     assert_eq!(format["type"], "json_schema");
@@ -39,7 +39,7 @@ async fn output_schema_reaches_the_model_with_its_key_order(engine: Engine) {
             let ignored = response.headers()["x-codex-ignored-params"].to_str().unwrap().to_owned();
             assert_eq!(ignored, "response_format.json_schema.description");
             response.bytes().await.unwrap();
-            has_schema(app);
+            assert_model_got_the_schema(app);
         }
 
         let format = pb::JsonSchemaFormat {
@@ -48,9 +48,9 @@ async fn output_schema_reaches_the_model_with_its_key_order(engine: Engine) {
             ..Default::default()
         };
         let format = pb::ResponseFormat { format: Some(Format::JsonSchema(format)) };
-        let request = pb::ChatRequest { response_format: Some(format), ..ask("gpt-5.5", "hello") };
+        let request = pb::ChatRequest { response_format: Some(format), ..chat_request("gpt-5.5", "hello") };
         let answer = app.grpc().await.chat(request).await.unwrap().into_inner();
-        has_schema(app);
+        assert_model_got_the_schema(app);
         // The scripted model answers in the order of the schema.
         let text = &answer.choices[0].text;
         let keys: Vec<String> =

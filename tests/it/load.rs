@@ -1,5 +1,5 @@
-//! More clients than the server takes: every answer is right or a clear "later", nobody waits past their deadline,
-//! and nothing is left.
+//! More clients than the server accepts: it serves each client or refuses it with a retry delay, no client waits past its
+//! deadline, and nothing is left.
 
 use std::time::{Duration, Instant};
 
@@ -12,9 +12,9 @@ use tonic_types::StatusExt;
 use crate::{
     both_engines, eventually,
     support::{
-        AppConfig, Codex, Engine, TestApp, ask,
-        grpc::{all, answers, kind},
-        http::{body, chunks, folded, streamed, whole},
+        AppConfig, Codex, Engine, TestApp, chat_request,
+        grpc::{answers, code_and_reason, collect_events},
+        http::{answer_of_chunks, answer_of_completion, body, chunks, streamed},
         with_app,
     },
 };
@@ -22,34 +22,34 @@ use crate::{
 const CLIENTS: usize = 50;
 const PLACES: usize = 12;
 
-/// How much later than its deadline an answer may be on a busy machine.
+/// The delay of an answer after its deadline that a busy machine may cause.
 const LATE: Duration = Duration::from_secs(3);
 
-/// The time limit of the clients that have one. Those whose turn does not answer have to meet it.
+/// The time limit of the clients that have one.
 const DEADLINE: Duration = Duration::from_millis(700);
 
 #[derive(Debug, PartialEq)]
 enum Outcome {
-    Served(String),
-    /// With the time after which to come back.
-    Later(Duration),
-    TimeOver,
+    RunningProgram(String),
+    /// With the retry delay.
+    RetryAfter(Duration),
+    TimedOut,
 }
 
-/// What a client wants.
+/// The scenario of a client.
 #[derive(Clone, Copy, PartialEq)]
 enum Task {
-    /// Of the fake codex, by the name of its scenario.
+    /// The fake codex, by the name of its scenario.
     Fake(&'static str),
-    /// Of the real CLI: the client's own words back.
+    /// The real CLI returns the client's text.
     Real,
 }
 
-/// One client: every fourth asks in the same way, each for something of its own.
+/// One client. Every fourth client uses the same route; each has its own prompt.
 #[derive(Clone)]
 struct Client {
     number: usize,
-    /// Which codex, and what it is asked to do.
+    /// The codex and its scenario.
     task: Task,
     deadline: Option<Duration>,
     url: String,
@@ -58,7 +58,7 @@ struct Client {
 }
 
 impl Client {
-    /// What a right answer says.
+    /// Returns the right answer.
     fn expected(&self) -> String {
         match self.task {
             Task::Fake("fake:echo") => self.engine.echo(&self.marker()),
@@ -85,13 +85,13 @@ impl Client {
         }
     }
 
-    async fn ask(&self) -> Outcome {
+    async fn send(&self) -> Outcome {
         let began = Instant::now();
         let outcome = match self.number % 4 {
             0 => self.post(body(self.model(), &self.prompt())).await,
             1 => self.post(streamed(body(self.model(), &self.prompt()))).await,
-            2 => self.call(false).await.unwrap_or_else(|status| of_status(&status)),
-            _ => self.call(true).await.unwrap_or_else(|status| of_status(&status)),
+            2 => self.call(false).await.unwrap_or_else(|status| outcome_of_status(&status)),
+            _ => self.call(true).await.unwrap_or_else(|status| outcome_of_status(&status)),
         };
         if let Some(deadline) = self.deadline {
             assert!(began.elapsed() < deadline + LATE, "{} after {:?}", self.number, began.elapsed());
@@ -112,17 +112,21 @@ impl Client {
         if body["stream"] == true && status == 200 {
             let (chunks, done) = chunks(&text);
             return if done {
-                Outcome::Served(folded(&chunks).text)
+                Outcome::RunningProgram(answer_of_chunks(&chunks).text)
             } else {
-                of_error(200, later, &chunks[chunks.len() - 1])
+                outcome_of_error(200, later, &chunks[chunks.len() - 1])
             };
         }
         let answer = serde_json::from_str(&text).unwrap();
-        if status == 200 { Outcome::Served(whole(&answer).text) } else { of_error(status, later, &answer) }
+        if status == 200 {
+            Outcome::RunningProgram(answer_of_completion(&answer).text)
+        } else {
+            outcome_of_error(status, later, &answer)
+        }
     }
 
     async fn call(&self, stream: bool) -> Result<Outcome, Status> {
-        let mut request = Request::new(ask(self.model(), &self.prompt()));
+        let mut request = Request::new(chat_request(self.model(), &self.prompt()));
         match self.deadline {
             Some(deadline) if stream => request.get_mut().timeout = Some(deadline.try_into().unwrap()),
             // The client's library ends the call as well; which of the two is first is left to chance.
@@ -131,28 +135,28 @@ impl Client {
         }
         let mut client = pb::codex_service_client::CodexServiceClient::new(self.channel.clone());
         if stream {
-            let events = all(client.stream_chat(request).await?.into_inner()).await?;
-            return Ok(Outcome::Served(answers(&events)[0].0.clone()));
+            let events = collect_events(client.stream_chat(request).await?.into_inner()).await?;
+            return Ok(Outcome::RunningProgram(answers(&events)[0].0.clone()));
         }
-        Ok(Outcome::Served(client.chat(request).await?.into_inner().choices[0].text.clone()))
+        Ok(Outcome::RunningProgram(client.chat(request).await?.into_inner().choices[0].text.clone()))
     }
 }
 
-fn of_error(status: u16, later: Option<u64>, body: &Value) -> Outcome {
+fn outcome_of_error(status: u16, later: Option<u64>, body: &Value) -> Outcome {
     match (status, body["error"]["code"].as_str().unwrap(), later) {
-        (429, "overloaded", Some(seconds @ 1..=60)) => Outcome::Later(Duration::from_secs(seconds)),
-        (504 | 200, "timeout", None) => Outcome::TimeOver,
+        (429, "overloaded", Some(seconds @ 1..=60)) => Outcome::RetryAfter(Duration::from_secs(seconds)),
+        (504 | 200, "timeout", None) => Outcome::TimedOut,
         _ => panic!("{status}, {later:?}: {body}"),
     }
 }
 
-fn of_status(status: &Status) -> Outcome {
-    let (code, reason) = kind(status);
+fn outcome_of_status(status: &Status) -> Outcome {
+    let (code, reason) = code_and_reason(status);
     let later = status.get_error_details().retry_info().and_then(|info| info.retry_delay);
     match (code, reason.as_str(), later) {
-        (Code::ResourceExhausted, "OVERLOADED", Some(later)) => Outcome::Later(later),
-        (Code::DeadlineExceeded, "TIMEOUT", None) => Outcome::TimeOver,
-        (Code::Cancelled, "", None) if status.message() == "Timeout expired" => Outcome::TimeOver,
+        (Code::ResourceExhausted, "OVERLOADED", Some(later)) => Outcome::RetryAfter(later),
+        (Code::DeadlineExceeded, "TIMEOUT", None) => Outcome::TimedOut,
+        (Code::Cancelled, "", None) if status.message() == "Timeout expired" => Outcome::TimedOut,
         _ => panic!("{status:?}"),
     }
 }
@@ -174,18 +178,18 @@ async fn clients(app: &TestApp) -> Vec<Client> {
     (0..CLIENTS).map(client).collect()
 }
 
-async fn all_at_once(clients: Vec<Client>) -> Vec<(Client, Outcome)> {
+async fn send_all_at_once(clients: Vec<Client>) -> Vec<(Client, Outcome)> {
     let asking: JoinSet<_> = clients
         .into_iter()
         .map(|client| async move {
-            let outcome = client.ask().await;
+            let outcome = client.send().await;
             (client, outcome)
         })
         .collect();
     asking.join_all().await
 }
 
-async fn nothing_is_left(app: &TestApp) {
+async fn assert_nothing_is_left(app: &TestApp) {
     eventually!("nobody runs and nobody waits", {
         let status = app.status().await;
         status.running_turns + status.waiting_turns == 0
@@ -196,7 +200,7 @@ both_engines!(overload_of_the_fake_serves_or_refuses_each_client);
 async fn overload_of_the_fake_serves_or_refuses_each_client(engine: Engine) {
     with_app(config(Codex::Fake, engine), async |app| {
         let clients = clients(app).await;
-        right_or_later(app, clients).await;
+        assert_served_or_refused(app, clients).await;
     })
     .await;
 }
@@ -211,28 +215,28 @@ async fn overload_of_the_real_cli_serves_or_refuses_each_client(engine: Engine) 
         for client in &mut clients {
             client.task = Task::Real;
         }
-        right_or_later(app, clients).await;
+        assert_served_or_refused(app, clients).await;
     })
     .await;
 }
 
-async fn right_or_later(app: &TestApp, clients: Vec<Client>) {
-    let outcomes = all_at_once(clients).await;
+async fn assert_served_or_refused(app: &TestApp, clients: Vec<Client>) {
+    let outcomes = send_all_at_once(clients).await;
     assert_eq!(outcomes.len(), CLIENTS);
     let mut served = 0;
     for (client, outcome) in &outcomes {
         match outcome {
-            Outcome::Served(text) => {
+            Outcome::RunningProgram(text) => {
                 assert_eq!(*text, client.expected(), "client {}", client.number);
                 served += 1;
             }
-            Outcome::Later(_) => {}
-            Outcome::TimeOver => panic!("client {} has no deadline", client.number),
+            Outcome::RetryAfter(_) => {}
+            Outcome::TimedOut => panic!("client {} has no deadline", client.number),
         }
     }
     // Whoever got a place was served.
     assert!(served >= PLACES, "{served}");
-    nothing_is_left(app).await;
+    assert_nothing_is_left(app).await;
 }
 
 both_engines!(overload_with_deadlines_answers_each_client_in_time);
@@ -249,49 +253,49 @@ async fn overload_with_deadlines_answers_each_client_in_time(engine: Engine) {
             client.task = Task::Fake("fake:echo");
             client.deadline = None;
         }
-        let impatient = tokio::spawn(all_at_once(clients));
-        for (client, outcome) in all_until_served(patient).await {
-            assert_eq!(outcome, Outcome::Served(client.expected()));
+        let impatient = tokio::spawn(send_all_at_once(clients));
+        for (client, outcome) in send_until_served(patient).await {
+            assert_eq!(outcome, Outcome::RunningProgram(client.expected()));
         }
         let mut over = 0;
         for (client, outcome) in impatient.await.unwrap() {
             match outcome {
-                Outcome::Served(text) => panic!("client {}: {text}", client.number),
-                Outcome::Later(_) => {}
-                Outcome::TimeOver => over += 1,
+                Outcome::RunningProgram(text) => panic!("client {}: {text}", client.number),
+                Outcome::RetryAfter(_) => {}
+                Outcome::TimedOut => over += 1,
             }
         }
         assert!(over >= 2, "those that ran: {over}");
-        nothing_is_left(app).await;
+        assert_nothing_is_left(app).await;
     })
     .await;
 }
 
-/// Each asks again until it is served, as the server says, but in a hurry.
-async fn all_until_served(clients: Vec<Client>) -> Vec<(Client, Outcome)> {
+/// Sends each request until it is served, after a tenth of the delay that the server asks for.
+async fn send_until_served(clients: Vec<Client>) -> Vec<(Client, Outcome)> {
     let asking: JoinSet<_> = clients
         .into_iter()
         .map(|client| async move {
             loop {
-                match client.ask().await {
-                    Outcome::Later(after) => tokio::time::sleep(after / 10).await,
+                match client.send().await {
+                    Outcome::RetryAfter(after) => tokio::time::sleep(after / 10).await,
                     outcome => return (client, outcome),
                 }
             }
         })
         .collect();
-    tokio::time::timeout(crate::support::SOON, asking.join_all()).await.unwrap()
+    tokio::time::timeout(crate::support::TIMEOUT, asking.join_all()).await.unwrap()
 }
 
 both_engines!(overload_with_retries_serves_each_client);
 async fn overload_with_retries_serves_each_client(engine: Engine) {
     with_app(config(Codex::Fake, engine), async |app| {
-        let outcomes = all_until_served(clients(app).await).await;
+        let outcomes = send_until_served(clients(app).await).await;
         assert_eq!(outcomes.len(), CLIENTS);
         for (client, outcome) in outcomes {
-            assert_eq!(outcome, Outcome::Served(client.expected()), "client {}", client.number);
+            assert_eq!(outcome, Outcome::RunningProgram(client.expected()), "client {}", client.number);
         }
-        nothing_is_left(app).await;
+        assert_nothing_is_left(app).await;
     })
     .await;
 }

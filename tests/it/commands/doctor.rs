@@ -1,4 +1,4 @@
-//! What the doctor finds, and what it tells to do about it.
+//! The report of `doctor` and its remedies.
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -6,14 +6,14 @@ use serde_json::Value;
 use crate::{
     both_engines,
     support::{
-        Codex, Engine, SOON,
-        program::{Ended, Program},
+        Codex, Engine, TIMEOUT,
+        program::{ExitedProgram, Program},
     },
 };
 
 const CHECKS: [&str; 7] = ["configuration", "port", "workspace", "home", "codex", "login", "sandbox"];
 
-/// What the gate of the app-server engine looks at.
+/// Checks of the capability probe.
 const CHECKS_OF_THE_GATE: [&str; 10] = [
     "engine: histories",
     "engine: threads end",
@@ -27,8 +27,8 @@ const CHECKS_OF_THE_GATE: [&str; 10] = [
     "engine: typed errors",
 ];
 
-/// Outcome, finding and remedy of one check, and whether all is well.
-fn findings(ended: &Ended) -> (bool, Vec<(String, String, String, String)>) {
+/// Returns whether the report is ok, and check, outcome, finding and remedy of each row.
+fn findings(ended: &ExitedProgram) -> (bool, Vec<(String, String, String, String)>) {
     let report: Value = serde_json::from_str(&ended.stdout).unwrap_or_else(|_| panic!("{ended:?}"));
     assert_eq!(report["version"], env!("CARGO_PKG_VERSION"));
     let rows = report["checks"].as_array().unwrap().iter().map(|row| {
@@ -38,7 +38,7 @@ fn findings(ended: &Ended) -> (bool, Vec<(String, String, String, String)>) {
     (report["ok"].as_bool().unwrap(), rows.collect())
 }
 
-fn of(rows: &[(String, String, String, String)], check: &str) -> (String, String, String) {
+fn finding(rows: &[(String, String, String, String)], check: &str) -> (String, String, String) {
     let row = rows.iter().find(|row| row.0 == check).unwrap_or_else(|| panic!("{check} in {rows:?}"));
     (row.1.clone(), row.2.clone(), row.3.clone())
 }
@@ -55,7 +55,7 @@ async fn doctor_with_a_good_installation_reports_ok(engine: Engine) {
         Engine::AppServer => [&CHECKS[..], &CHECKS_OF_THE_GATE].concat(),
     };
     assert_eq!(rows.iter().map(|row| row.0.as_str()).collect::<Vec<_>>(), checks);
-    assert!(of(&rows, "codex").1.starts_with("0.169.0 at "), "{rows:?}");
+    assert!(finding(&rows, "codex").1.starts_with("0.169.0 at "), "{rows:?}");
     for (name, outcome, _, remedy) in &rows {
         // The fake has no sandbox, which is worth knowing and no failure.
         let expected = if name == "sandbox" { "warning" } else { "ok" };
@@ -79,10 +79,10 @@ async fn doctor_with_a_fault_reports_the_remedy(engine: Engine) {
     assert_eq!(ended.code, Some(1), "{ended:?}");
     let (ok, rows) = findings(&ended);
     assert!(!ok);
-    let (outcome, says, remedy) = of(&rows, "codex");
+    let (outcome, says, remedy) = finding(&rows, "codex");
     assert_eq!(outcome, "failed");
     assert!(says.contains("CODEX_BIN") && says.contains(nowhere) && !remedy.is_empty(), "{says} {remedy}");
-    let (outcome, says, remedy) = of(&rows, "workspace");
+    let (outcome, says, remedy) = finding(&rows, "workspace");
     assert_eq!(outcome, "failed");
     assert!(says.contains("missing") && remedy.contains("CODEX_WORKSPACE"), "{says} {remedy}");
     let text = program.run(&["doctor"]).await;
@@ -90,26 +90,26 @@ async fn doctor_with_a_fault_reports_the_remedy(engine: Engine) {
     assert!(text.stdout.contains("FAIL  codex") && text.stdout.contains("→ "), "{}", text.stdout);
 
     // Nothing on PATH: how to get it.
-    let program = Program::new(Codex::Fake, engine).unset("CODEX_BIN").set("PATH", "/nowhere");
+    let program = Program::new(Codex::Fake, engine).remove_env("CODEX_BIN").set("PATH", "/nowhere");
     let (_, rows) = findings(&program.run(&["doctor", "--json"]).await);
-    assert!(of(&rows, "codex").1.contains("npm install -g @openai/codex"), "{rows:?}");
+    assert!(finding(&rows, "codex").1.contains("npm install -g @openai/codex"), "{rows:?}");
 
     let program = Program::new(Codex::Fake, engine).set("FAKE_CODEX_LOGIN", "0");
     let (ok, rows) = findings(&program.run(&["doctor", "--json"]).await);
-    let (outcome, says, remedy) = of(&rows, "login");
+    let (outcome, says, remedy) = finding(&rows, "login");
     assert_eq!((ok, outcome.as_str(), says.as_str()), (false, "failed", "Not logged in"));
     assert!(remedy.contains("codex login"), "{remedy}");
 
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     let ended = Program::new(Codex::Fake, engine).run(&["doctor", "--json", "--port", &port]).await;
-    let (outcome, says, remedy) = of(&findings(&ended).1, "port");
+    let (outcome, says, remedy) = finding(&findings(&ended).1, "port");
     assert_eq!((ended.code, outcome.as_str()), (Some(1), "failed"));
     assert!(says.contains(&port) && remedy.contains("CODEX_GATEWAY_PORT"), "{says} {remedy}");
 
     let program = Program::new(Codex::Fake, engine).set("CODEX_MAX_QEUE", "1");
     let ended = program.run(&["doctor", "--json"]).await;
-    let (outcome, says, _) = of(&findings(&ended).1, "configuration");
+    let (outcome, says, _) = finding(&findings(&ended).1, "configuration");
     assert_eq!((ended.code, outcome.as_str()), (Some(0), "warning"));
     assert!(says.contains("CODEX_MAX_QUEUE"), "{says}");
 }
@@ -131,11 +131,11 @@ async fn unusable_home_is_reported(codex: Codex) {
         let program =
             Program::new(codex, Engine::AppServer).set("CODEX_HOME", folder).set("CODEX_ENGINE", "auto");
         let (ok, rows) = findings(&program.run(&["doctor", "--json"]).await);
-        let (outcome, says, remedy) = of(&rows, "home");
+        let (outcome, says, remedy) = finding(&rows, "home");
         assert_eq!((ok, outcome.as_str()), (false, "failed"), "{rows:?}");
         assert!(says.contains(folder) && says.contains(word), "{says}");
         assert!(remedy.contains("CODEX_HOME"), "{remedy}");
-        let (_, says, remedy) = of(&rows, "codex");
+        let (_, says, remedy) = finding(&rows, "codex");
         assert!(!says.contains("backtrace") && !remedy.contains("npm"), "{says} {remedy}");
     }
 }
@@ -152,11 +152,11 @@ async fn provider_without_its_key_fails_doctor_and_health() {
             program
         };
         let (ok, rows) = findings(&program().run(&["doctor", "--json"]).await);
-        let (outcome, says, remedy) = of(&rows, "login");
+        let (outcome, says, remedy) = finding(&rows, "login");
         assert_eq!((ok, outcome.as_str()), (false, "failed"), "{rows:?}");
         assert!(says.contains("REC_KEY") && remedy.contains("environment"), "{says} {remedy}");
         let (_, rows) = findings(&program().set("REC_KEY", "k").run(&["doctor", "--json"]).await);
-        assert_eq!(of(&rows, "login").0, "ok", "{rows:?}");
+        assert_eq!(finding(&rows, "login").0, "ok", "{rows:?}");
 
         let mut server = program().serve(&[]).await;
         let health = reqwest::get(server.url("/healthz")).await.unwrap();
@@ -164,7 +164,7 @@ async fn provider_without_its_key_fails_doctor_and_health() {
         let told: Value = health.json().await.unwrap();
         assert!(told["reason"].as_str().unwrap().contains("REC_KEY"), "{told}");
         server.signal(Signal::TERM);
-        assert_eq!(server.code(SOON).await, Some(0));
+        assert_eq!(server.code(TIMEOUT).await, Some(0));
     }
 }
 
@@ -182,12 +182,12 @@ async fn doctor_with_an_older_cli_reports_missing_capabilities() {
     let odd: Vec<&str> = rows.iter().filter(|row| row.1 == "warning").map(|row| row.0.as_str()).collect();
     assert_eq!(odd, ["sandbox", "engine: ends of responses", "engine: typed errors"]);
     let (code, rows) = doctor("0.110.0", "auto").await;
-    let (outcome, says, remedy) = of(&rows, "engine: app-server");
+    let (outcome, says, remedy) = finding(&rows, "engine: app-server");
     assert_eq!((code, outcome.as_str()), (Some(0), "warning"), "exec is as good as ever");
     assert!(says.contains("0.110.0") && remedy.contains("codex exec"), "{says} {remedy}");
     let (code, rows) = doctor("0.110.0", "app-server").await;
     assert_eq!(
-        (code, of(&rows, "engine: app-server").0.as_str()),
+        (code, finding(&rows, "engine: app-server").0.as_str()),
         (Some(1), "failed"),
         "nothing else may be"
     );
@@ -204,7 +204,7 @@ async fn cli_running_commands_without_an_environment_is_refused() {
                 .set("CODEX_PROFILE", profile)
                 .set("CODEX_ENGINE", "app-server");
             let ended = program.run(&["doctor", "--json"]).await;
-            let (outcome, says, _) = of(&findings(&ended).1, "engine: no environment");
+            let (outcome, says, _) = finding(&findings(&ended).1, "engine: no environment");
             assert_eq!((ended.code, outcome.as_str()), (Some(1), "failed"), "{version} {profile}");
             assert!(says.contains("runs commands"), "{says}");
             let ended = program.run(&[]).await;
@@ -223,10 +223,10 @@ async fn doctor_with_the_real_cli_reports_the_missing_login(engine: Engine) {
     let ended = program.run(&["doctor", "--json"]).await;
     let (_, rows) = findings(&ended);
     assert_eq!(ended.code, Some(1), "nobody is logged in: {rows:?}");
-    assert_eq!(of(&rows, "codex").0, "ok", "{rows:?}");
-    assert_eq!(of(&rows, "login").0, "failed", "{rows:?}");
+    assert_eq!(finding(&rows, "codex").0, "ok", "{rows:?}");
+    assert_eq!(finding(&rows, "login").0, "failed", "{rows:?}");
     let ended = program.set("CODEX_API_KEY", "sk-x").run(&["doctor", "--json"]).await;
-    assert_eq!(of(&findings(&ended).1, "login").0, "ok", "{ended:?}");
+    assert_eq!(finding(&findings(&ended).1, "login").0, "ok", "{ended:?}");
     assert_eq!(ended.code, Some(0), "{ended:?}");
 }
 
@@ -234,13 +234,13 @@ both_engines!(doctor_with_turn_runs_one_turn);
 async fn doctor_with_turn_runs_one_turn(engine: Engine) {
     let program = Program::new(Codex::Fake, engine).set("CODEX_MODEL", "fake:echo");
     let ended = program.run(&["doctor", "--json", "--turn"]).await;
-    let (outcome, says, _) = of(&findings(&ended).1, "turn");
+    let (outcome, says, _) = finding(&findings(&ended).1, "turn");
     assert_eq!((ended.code, outcome.as_str()), (Some(0), "ok"), "{ended:?}");
     assert!(says.contains(&format!("answered {:?}", engine.echo("Answer with the word OK."))), "{says}");
 
     let program = Program::new(Codex::Fake, engine).set("CODEX_MODEL", "fake:failed:401");
     let ended = program.run(&["doctor", "--json", "--turn"]).await;
-    let (outcome, says, remedy) = of(&findings(&ended).1, "turn");
+    let (outcome, says, remedy) = finding(&findings(&ended).1, "turn");
     assert_eq!((ended.code, outcome.as_str()), (Some(1), "failed"), "{ended:?}");
     assert!(says.contains("401") && !remedy.is_empty(), "{says} {remedy}");
 }

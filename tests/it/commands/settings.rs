@@ -1,4 +1,4 @@
-//! What the program makes of its arguments, its environment and `.env`.
+//! Settings from arguments, environment and `.env`.
 
 use codex_api::config::settings::SETTINGS;
 use rustix::process::Signal;
@@ -6,11 +6,11 @@ use serde_json::Value;
 
 use crate::{
     both_engines,
-    support::{Codex, Engine, SOON, program::Program},
+    support::{Codex, Engine, TIMEOUT, program::Program},
 };
 
-/// Text without its line breaks, which depend on the width of the terminal.
-fn flowing(text: &str) -> String {
+/// Removes line breaks, which depend on the width of the terminal.
+fn without_line_breaks(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
@@ -24,7 +24,7 @@ async fn version_and_help_print_every_setting() {
     for arguments in [&["--help"][..], &["serve", "--help"], &["doctor", "--help"]] {
         let help = program.run(arguments).await;
         assert_eq!((help.code, help.stderr.as_str()), (Some(0), ""), "{arguments:?}");
-        let text = flowing(&help.stdout);
+        let text = without_line_breaks(&help.stdout);
         for setting in SETTINGS {
             let flag = format!("--{}", setting.flag);
             let name = format!("[{}]", setting.env);
@@ -81,7 +81,7 @@ async fn invalid_settings_are_all_reported_at_once() {
         }
         assert_eq!(lines.len(), 6, "{lines:?}");
     }
-    let program = Program::new(Codex::Fake, Engine::Exec).dotenv("CODEX_MODEL='open\n");
+    let program = Program::new(Codex::Fake, Engine::Exec).write_dotenv("CODEX_MODEL='open\n");
     let ended = program.run(&[]).await;
     assert_eq!(ended.code, Some(64));
     assert!(ended.stderr.contains(".env, line 1"), "{ended:?}");
@@ -113,38 +113,42 @@ async fn removed_policy_is_refused(codex: Codex, engine: Engine) {
     assert!(last.contains("use never"), "the remedy: {last}");
 }
 
-/// The default model of a server, which is the first that it lists.
-async fn model_of(program: Program, arguments: &[&str]) -> String {
+/// Returns the default model of a server, which is the first in its list.
+async fn default_model(program: Program, arguments: &[&str]) -> String {
     let mut server = program.serve(arguments).await;
     let list: Value = reqwest::get(server.url("/v1/models")).await.unwrap().json().await.unwrap();
     server.signal(Signal::TERM);
-    assert_eq!(server.code(SOON).await, Some(0));
+    assert_eq!(server.code(TIMEOUT).await, Some(0));
     list["data"][0]["id"].as_str().unwrap().to_owned()
 }
 
 #[tokio::test]
 async fn settings_of_flags_override_environment_and_file() {
-    let program =
-        || Program::new(Codex::Fake, Engine::Exec).dotenv("# mine\nexport CODEX_MODEL=\"of the file\"\n");
-    assert_eq!(model_of(program(), &[]).await, "of the file");
-    assert_eq!(model_of(program().set("CODEX_NO_DOTENV", "1"), &[]).await, "gpt-5-codex");
-    assert_eq!(model_of(program().set("CODEX_MODEL", "of the environment"), &[]).await, "of the environment");
+    let program = || {
+        Program::new(Codex::Fake, Engine::Exec).write_dotenv("# mine\nexport CODEX_MODEL=\"of the file\"\n")
+    };
+    assert_eq!(default_model(program(), &[]).await, "of the file");
+    assert_eq!(default_model(program().set("CODEX_NO_DOTENV", "1"), &[]).await, "gpt-5-codex");
+    assert_eq!(
+        default_model(program().set("CODEX_MODEL", "of the environment"), &[]).await,
+        "of the environment"
+    );
     let both = program().set("CODEX_MODEL", "of the environment");
-    assert_eq!(model_of(both, &["serve", "--model", "of the flag"]).await, "of the flag");
+    assert_eq!(default_model(both, &["serve", "--model", "of the flag"]).await, "of the flag");
     // An empty value is none.
-    assert_eq!(model_of(program().set("CODEX_MODEL", ""), &["--log", "info"]).await, "of the file");
+    assert_eq!(default_model(program().set("CODEX_MODEL", ""), &["--log", "info"]).await, "of the file");
 }
 
 #[tokio::test]
 async fn misspelt_setting_is_logged_with_a_suggestion() {
     let program = Program::new(Codex::Fake, Engine::Exec)
         .set("CODEX_MAX_CONCURENCY", "9")
-        .dotenv("CODEX_GATEWAY_TOKNE=x\n");
+        .write_dotenv("CODEX_GATEWAY_TOKNE=x\n");
     let mut server = program.serve(&[]).await;
     for (typed, meant) in
         [("CODEX_MAX_CONCURENCY", "CODEX_MAX_CONCURRENCY"), ("CODEX_GATEWAY_TOKNE", "CODEX_GATEWAY_TOKEN")]
     {
-        let warning = server.logged(typed).unwrap();
+        let warning = server.log_line(typed).unwrap();
         assert_eq!(warning["level"], "WARN");
         assert!(
             warning["message"].as_str().unwrap().ends_with(&format!("did you mean {meant}?")),
@@ -152,7 +156,7 @@ async fn misspelt_setting_is_logged_with_a_suggestion() {
         );
     }
     server.signal(Signal::INT);
-    assert_eq!(server.code(SOON).await, Some(0));
+    assert_eq!(server.code(TIMEOUT).await, Some(0));
 }
 
 #[tokio::test]

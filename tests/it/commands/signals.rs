@@ -1,4 +1,4 @@
-//! How a server ends: asked to, asked twice, or killed; and the demo from end to end.
+//! The end of a server after one signal, two signals or a kill; and the demo from end to end.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use tokio::task::JoinHandle;
 use crate::{
     both_engines, eventually,
     support::{
-        Codex, Engine, SOON, ask,
-        grpc::kind,
-        http::{body, chunks, folded, streamed},
-        program::{Program, Served},
+        Codex, Engine, TIMEOUT, chat_request,
+        grpc::code_and_reason,
+        http::{answer_of_chunks, body, chunks, streamed},
+        program::{Program, RunningProgram},
     },
 };
 
@@ -22,11 +22,11 @@ use crate::{
 const PNG: &str =
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
 
-/// Time enough on a busy machine, and much less than the patience that is not used.
+/// Long enough for a busy machine, and much shorter than the drain graces of these tests.
 const AT_ONCE: Duration = Duration::from_secs(8);
 
-/// A request that runs until somebody ends it. With an image, so that it has a file.
-fn running(server: &Served, model: &str) -> JoinHandle<reqwest::Result<Response>> {
+/// Spawns a request with an image, so that its turn has a file.
+fn spawn_turn(server: &RunningProgram, model: &str) -> JoinHandle<reqwest::Result<Response>> {
     let url = format!("data:image/png;base64,{PNG}");
     let content = json!([{"type": "text", "text": "x"}, {"type": "image_url", "image_url": {"url": url}}]);
     let body = json!({"model": model, "messages": [{"role": "user", "content": content}]});
@@ -40,7 +40,7 @@ async fn idle_server_after_a_signal_exits_with_zero(engine: Engine) {
         assert_eq!(reqwest::get(server.url("/healthz")).await.unwrap().status(), 200);
         server.signal(signal);
         assert_eq!(server.code(AT_ONCE).await, Some(0), "{:?}", server.log());
-        server.nothing_is_left().await;
+        server.assert_nothing_is_left().await;
     }
 }
 
@@ -48,7 +48,7 @@ both_engines!(running_turns_past_the_drain_grace_are_cancelled);
 async fn running_turns_past_the_drain_grace_are_cancelled(engine: Engine) {
     let program = Program::new(Codex::Fake, engine).set("CODEX_DRAIN_SECONDS", "0.2");
     let mut server = program.serve(&[]).await;
-    let turns = ["fake:grandchild", "fake:stubborn"].map(|model| running(&server, model));
+    let turns = ["fake:grandchild", "fake:stubborn"].map(|model| spawn_turn(&server, model));
     let (processes, files) = match engine {
         Engine::Exec => (5, 2),
         // The grandchild.
@@ -72,10 +72,10 @@ both_engines!(second_signal_ends_the_drain_immediately);
 async fn second_signal_ends_the_drain_immediately(engine: Engine) {
     let program = Program::new(Codex::Fake, engine).set("CODEX_DRAIN_SECONDS", "3600");
     let mut server = program.serve(&[]).await;
-    let turn = running(&server, "fake:hang");
+    let turn = spawn_turn(&server, "fake:hang");
     eventually!("the turn runs", server.running().await == 1);
     server.signal(Signal::TERM);
-    eventually!("it drains", server.logged("draining").is_some());
+    eventually!("it drains", server.log_line("draining").is_some());
     server.signal(Signal::TERM);
     assert_eq!(turn.await.unwrap().unwrap().status(), 503);
     assert_eq!(server.code(AT_ONCE).await, Some(0), "{:?}", server.log());
@@ -86,7 +86,7 @@ async fn second_signal_ends_the_drain_immediately(engine: Engine) {
 both_engines!(killed_server_leaves_no_process_and_no_file);
 async fn killed_server_leaves_no_process_and_no_file(engine: Engine) {
     let mut server = Program::new(Codex::Fake, engine).serve(&[]).await;
-    let turn = running(&server, "fake:grandchild");
+    let turn = spawn_turn(&server, "fake:grandchild");
     let (processes, files) = match engine {
         // The containment, the CLI and its grandchild.
         Engine::Exec => (3, 1),
@@ -97,23 +97,23 @@ async fn killed_server_leaves_no_process_and_no_file(engine: Engine) {
     server.signal(Signal::KILL);
     assert_eq!(server.code(AT_ONCE).await, None);
     assert!(turn.await.unwrap().is_err());
-    server.nothing_is_left().await;
+    server.assert_nothing_is_left().await;
 }
 
 #[tokio::test]
 async fn killed_supervisor_fails_its_turn_and_leaves_no_process() {
     let mut server = Program::new(Codex::Fake, Engine::Exec).serve(&[]).await;
-    let turn = running(&server, "fake:grandchild");
+    let turn = spawn_turn(&server, "fake:grandchild");
     eventually!("the turn runs", server.turns().len() >= 3);
     let containment = server.turns().into_iter().find(|line| line.contains(" supervise ")).unwrap();
     let pid = containment.split(':').next().unwrap().parse().unwrap();
     kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
     // Not only when what is left ends by itself, which takes it two minutes.
-    let answer = tokio::time::timeout(SOON, turn).await.expect("it is told in time");
+    let answer = tokio::time::timeout(TIMEOUT, turn).await.expect("it is told in time");
     assert_eq!(answer.unwrap().unwrap().status(), 502);
     eventually!("the deaf grandchild is dead", server.turns().is_empty());
     // The server itself goes on.
-    let answer = running(&server, "fake:echo").await.unwrap().unwrap();
+    let answer = spawn_turn(&server, "fake:echo").await.unwrap().unwrap();
     assert_eq!(answer.status(), 200);
     server.signal(Signal::TERM);
     assert_eq!(server.code(AT_ONCE).await, Some(0), "{:?}", server.log());
@@ -143,7 +143,7 @@ async fn ten_turns_of_the_real_cli_are_cancelled_by_a_drain(engine: Engine) {
         tokio::spawn(async move {
             let channel = tonic::transport::Channel::from_shared(address).unwrap().connect().await.unwrap();
             let mut client = CodexServiceClient::new(channel);
-            let mut stream = client.stream_chat(ask("gpt-5.5", prompt)).await?.into_inner();
+            let mut stream = client.stream_chat(chat_request("gpt-5.5", prompt)).await?.into_inner();
             while stream.message().await?.is_some() {}
             Ok::<(), tonic::Status>(())
         })
@@ -157,14 +157,14 @@ async fn ten_turns_of_the_real_cli_are_cancelled_by_a_drain(engine: Engine) {
     eventually!("all run", server.running().await == 10 && server.turns().len() >= running);
     server.signal(Signal::TERM);
     assert_eq!(server.code(AT_ONCE).await, Some(0), "{:?}", server.log());
-    server.nothing_is_left().await;
+    server.assert_nothing_is_left().await;
     for answer in http {
         let answer = answer.await.unwrap();
         assert!(answer.contains("shutting_down") && !answer.contains("[DONE]"), "{answer}");
     }
     for answer in grpc {
         let status = answer.await.unwrap().unwrap_err();
-        assert_eq!(kind(&status), (tonic::Code::Unavailable, "SHUTTING_DOWN".into()), "{status}");
+        assert_eq!(code_and_reason(&status), (tonic::Code::Unavailable, "SHUTTING_DOWN".into()), "{status}");
     }
 }
 
@@ -176,9 +176,9 @@ async fn demo_without_an_account_answers(engine: Engine) {
     let mut server = Program::new(Codex::Real, engine).serve(&["serve", "--demo"]).await;
     let health: Value = reqwest::get(server.url("/healthz")).await.unwrap().json().await.unwrap();
     assert_eq!((&health["ok"], &health["demo"]), (&json!(true), &json!(true)), "{health}");
-    assert!(server.logged("demo: ").is_some(), "the log says so too: {:?}", server.log());
+    assert!(server.log_line("demo: ").is_some(), "the log says so too: {:?}", server.log());
 
-    let ask = async |text: &str| {
+    let stream = async |text: &str| {
         // As curl would: without a model.
         let mut request = streamed(body("", text));
         request.as_object_mut().unwrap().remove("model");
@@ -190,13 +190,13 @@ async fn demo_without_an_account_answers(engine: Engine) {
         for chunk in &chunks {
             assert!(chunk["system_fingerprint"].as_str().unwrap().starts_with("demo-codex-"), "{chunk}");
         }
-        folded(&chunks)
+        answer_of_chunks(&chunks)
     };
-    let canned = ask("Hello, is anybody there?").await;
+    let canned = stream("Hello, is anybody there?").await;
     assert!(canned.text.contains("Hello, is anybody there?"), "it quotes: {canned:?}");
     assert_eq!(canned.finish_reason, "stop");
-    assert_eq!(ask("@@ {\"text\": \"as I was told\"} @@").await.text, "as I was told");
+    assert_eq!(stream("@@ {\"text\": \"as I was told\"} @@").await.text, "as I was told");
     server.signal(Signal::TERM);
-    assert_eq!(server.code(SOON).await, Some(0));
-    server.nothing_is_left().await;
+    assert_eq!(server.code(TIMEOUT).await, Some(0));
+    server.assert_nothing_is_left().await;
 }

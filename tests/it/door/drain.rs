@@ -1,5 +1,4 @@
-//! The end of a server: what runs ends well, what waits and what comes is refused, and nobody who has nothing to
-//! finish holds it up.
+//! The drain of a server: running turns complete, waiting and new turns are refused, idle connections cause no delay.
 
 use std::time::{Duration, Instant};
 
@@ -19,10 +18,10 @@ use tonic_health::pb::{
 use crate::{
     both_engines, eventually,
     support::{
-        AppConfig, Engine, TestApp, ask,
-        grpc::{all, answers, kind},
-        http::{body, chunks, folded, streamed},
-        staged::{GATED_ANSWER, Staged},
+        AppConfig, Engine, TestApp, chat_request,
+        grpc::{answers, code_and_reason, collect_events},
+        http::{answer_of_chunks, body, chunks, streamed},
+        staged::{GATED_ANSWER, GatedCodex},
         wire::{Wire, head},
         with_app,
     },
@@ -57,18 +56,19 @@ async fn drain_with_idle_connections_ends_immediately(engine: Engine) {
 
 both_engines!(drain_finishes_running_turns_and_refuses_the_others);
 async fn drain_finishes_running_turns_and_refuses_the_others(engine: Engine) {
-    let mut staged = Staged::new(engine);
+    let mut staged = GatedCodex::new(engine);
     with_app(AppConfig::fake(engine).codex_bin(staged.bin()).max_concurrency(2), async |app| {
         // One turn runs at either door.
         let mut grpc = app.grpc().await;
-        let mut running = grpc.stream_chat(ask(&staged.gated(), "x")).await.unwrap().into_inner();
+        let mut running =
+            grpc.stream_chat(chat_request(&staged.gated_model(), "x")).await.unwrap().into_inner();
         let mut said = String::new();
         while said.is_empty() {
             if let Some(Event::TextDelta(delta)) = running.message().await.unwrap().unwrap().event {
                 said = delta.text;
             }
         }
-        let mut sse = app.post(&streamed(body(&staged.gated(), "x"))).await;
+        let mut sse = app.post(&streamed(body(&staged.gated_model(), "x"))).await;
         let first = sse.chunk().await.unwrap().unwrap();
         // Some wait.
         let mut waiting = JoinSet::new();
@@ -81,7 +81,8 @@ async fn drain_finishes_running_turns_and_refuses_the_others(engine: Engine) {
         });
         let mut other = app.grpc().await;
         waiting.spawn(async move {
-            let (code, reason) = kind(&other.chat(ask("fake:echo", "x")).await.unwrap_err());
+            let (code, reason) =
+                code_and_reason(&other.chat(chat_request("fake:echo", "x")).await.unwrap_err());
             (u16::try_from(code as i32).unwrap(), "1".into(), reason.to_lowercase())
         });
         eventually!("two turns run and two wait", {
@@ -96,7 +97,7 @@ async fn drain_finishes_running_turns_and_refuses_the_others(engine: Engine) {
         kept.send(head(late.len(), "expect: 100-continue\r\n")).await;
         assert_eq!(kept.response().await.status, 100);
 
-        let (call, called) = half_a_call(app).await;
+        let (call, called) = open_unfinished_call(app).await;
 
         app.begin_drain();
         let mut refused = waiting.join_all().await;
@@ -113,17 +114,17 @@ async fn drain_finishes_running_turns_and_refuses_the_others(engine: Engine) {
         assert_eq!(answer.headers()["grpc-status"], "14", "{answer:?}");
         assert_eq!(answer.headers()["grpc-message"], "the%20server%20is%20shutting%20down");
         // A new call on the connection of a running one, and a new connection.
-        grpc.chat(ask("fake:echo", "x")).await.unwrap_err();
+        grpc.chat(chat_request("fake:echo", "x")).await.unwrap_err();
         let error = reqwest::get(app.url("/healthz")).await.unwrap_err();
         assert!(error.is_connect(), "{error:?}");
 
-        staged.let_go_on(2);
-        let rest = all(running).await.unwrap();
+        staged.open_gate(2);
+        let rest = collect_events(running).await.unwrap();
         assert_eq!(said + &answers(&rest)[0].0, GATED_ANSWER);
         let text = String::from_utf8(first.to_vec()).unwrap() + &sse.text().await.unwrap();
         let (chunks, done) = chunks(&text);
         assert!(done, "{text}");
-        assert_eq!(folded(&chunks).text, GATED_ANSWER);
+        assert_eq!(answer_of_chunks(&chunks).text, GATED_ANSWER);
         app.stopped().await;
     })
     .await;
@@ -133,7 +134,7 @@ both_engines!(turn_past_the_drain_grace_is_cancelled);
 async fn turn_past_the_drain_grace_is_cancelled(engine: Engine) {
     with_app(AppConfig::fake(engine).drain_seconds(0.2), async |app| {
         let mut running =
-            app.grpc().await.stream_chat(ask("fake:grandchild", "x")).await.unwrap().into_inner();
+            app.grpc().await.stream_chat(chat_request("fake:grandchild", "x")).await.unwrap().into_inner();
         let stream = streamed(body("fake:slow:60000", "x"));
         let waiting = app.post(&stream);
         eventually!("the turns run", app.processes().len() >= 3);
@@ -149,7 +150,7 @@ async fn turn_past_the_drain_grace_is_cancelled(engine: Engine) {
             eventually!("both turns run", app.status().await.running_turns == 2);
             app.begin_drain();
         });
-        assert_eq!(kind(&status), (Code::Unavailable, "SHUTTING_DOWN".into()));
+        assert_eq!(code_and_reason(&status), (Code::Unavailable, "SHUTTING_DOWN".into()));
         assert_eq!(response.status(), 503);
         app.stopped().await;
     })
@@ -158,11 +159,11 @@ async fn turn_past_the_drain_grace_is_cancelled(engine: Engine) {
 
 type Answer = reqwest::Result<reqwest::Response>;
 
-/// A call whose message lacks its last byte, which follows when the first of the pair is dropped.
-async fn half_a_call(app: &TestApp) -> (oneshot::Sender<()>, JoinHandle<Answer>) {
+/// Opens a call whose message lacks its last byte, which follows when the first of the pair is dropped.
+async fn open_unfinished_call(app: &TestApp) -> (oneshot::Sender<()>, JoinHandle<Answer>) {
     let client = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
     assert_eq!(client.get(app.url("/healthz")).send().await.unwrap().status(), 200);
-    let mut message = ask("fake:echo", "late").encode_to_vec();
+    let mut message = chat_request("fake:echo", "late").encode_to_vec();
     message.splice(0..0, u32::try_from(message.len()).unwrap().to_be_bytes());
     message.insert(0, 0);
     let last = message.pop().unwrap();

@@ -1,4 +1,4 @@
-//! Health over both doors: what it says, when it changes, and what it does not wait for.
+//! The health report at both doors.
 
 use codex_api::pb;
 use serde_json::Value;
@@ -9,7 +9,10 @@ use tonic_health::pb::{
 
 use crate::{
     both_engines, eventually,
-    support::{AppConfig, Codex, Engine, TestApp, ask, executable, grpc::kind, http::body, with_app},
+    support::{
+        AppConfig, Codex, Engine, TestApp, chat_request, executable, grpc::code_and_reason, http::body,
+        with_app,
+    },
 };
 
 async fn healthz(app: &TestApp) -> (u16, Value) {
@@ -53,10 +56,10 @@ async fn health_without_a_cli_is_not_serving_until_one_appears(engine: Engine) {
         assert!(reason.contains("CODEX_BIN") && reason.contains(bin.to_str().unwrap()), "{reason}");
         assert_eq!(check(app, "").await.unwrap(), ServingStatus::NotServing);
         // What cannot run is told as such, and not as the caller's mistake.
-        let (status, error) = app.refused(&body("fake:echo", "x")).await;
+        let (status, error) = app.http_error(&body("fake:echo", "x")).await;
         assert_eq!((status, &error["code"]), (503, &"engine_unavailable".into()), "{error}");
-        let refused = app.grpc_refused(ask("fake:echo", "x")).await;
-        assert_eq!(kind(&refused), (Code::FailedPrecondition, "ENGINE_UNAVAILABLE".into()));
+        let refused = app.grpc_error(chat_request("fake:echo", "x")).await;
+        assert_eq!(code_and_reason(&refused), (Code::FailedPrecondition, "ENGINE_UNAVAILABLE".into()));
         // The models are what the operator advertises, with or without an engine.
         let mut client = app.grpc().await;
         assert!(!client.list_models(pb::ListModelsRequest {}).await.unwrap().into_inner().models.is_empty());
@@ -67,7 +70,11 @@ async fn health_without_a_cli_is_not_serving_until_one_appears(engine: Engine) {
             "the gRPC door is healthy again",
             check(app, "").await.unwrap() == ServingStatus::Serving
         );
-        assert_eq!(app.chat(ask("fake:echo", "x")).await, engine.echo("x"), "the engine that was asked for");
+        assert_eq!(
+            app.chat(chat_request("fake:echo", "x")).await,
+            engine.echo("x"),
+            "the engine that was asked for"
+        );
     })
     .await;
 }

@@ -8,7 +8,7 @@ use tonic_reflection::pb::{v1, v1alpha};
 
 use crate::{
     both_engines,
-    support::{AppConfig, Engine, TestApp, ask, http::body, with_app},
+    support::{AppConfig, Engine, TestApp, chat_request, http::body, with_app},
 };
 
 const CHAT: &str = "/codex.v1.CodexService/Chat";
@@ -21,7 +21,7 @@ fn grpc_post(app: &TestApp, path: &str) -> RequestBuilder {
     http2().post(app.url(path)).header("content-type", "application/grpc").header("te", "trailers")
 }
 
-async fn error_of(request: RequestBuilder) -> (u16, Value) {
+async fn http_error(request: RequestBuilder) -> (u16, Value) {
     let response = request.send().await.unwrap();
     assert_eq!(response.headers()["content-type"], "application/json");
     let status = response.status().as_u16();
@@ -35,10 +35,10 @@ async fn unknown_route_is_refused_in_the_callers_protocol(engine: Engine) {
     with_app(AppConfig::fake(engine), async |app| {
         let http = reqwest::Client::new();
         for client in [&http, &http2()] {
-            let (status, error) = error_of(client.get(app.url("/v1/nothing"))).await;
+            let (status, error) = http_error(client.get(app.url("/v1/nothing"))).await;
             assert_eq!((status, &error["code"]), (404, &json!("unknown_url")));
             assert!(error["message"].as_str().unwrap().contains("GET /v1/nothing"), "{error}");
-            let (status, error) = error_of(client.get(app.url("/"))).await;
+            let (status, error) = http_error(client.get(app.url("/"))).await;
             assert_eq!((status, &error["type"]), (404, &json!("invalid_request_error")));
         }
         // A method of a service that is there, a service that is not, and no service at all.
@@ -48,7 +48,7 @@ async fn unknown_route_is_refused_in_the_callers_protocol(engine: Engine) {
             assert_eq!(response.headers()["grpc-status"], "12", "{path}");
             assert_eq!(response.headers()["content-type"], "application/grpc", "{path}");
         }
-        let (status, error) = error_of(http.get(app.url("/v1/chat/completions"))).await;
+        let (status, error) = http_error(http.get(app.url("/v1/chat/completions"))).await;
         assert_eq!((status, &error["code"]), (405, &json!("method_not_allowed")));
         for (method, path, allow) in [
             (Method::GET, "/v1/chat/completions", "POST"),
@@ -125,7 +125,7 @@ both_engines!(separate_grpc_address_serves_grpc_only);
 async fn separate_grpc_address_serves_grpc_only(engine: Engine) {
     with_app(AppConfig::fake(engine).env("CODEX_GRPC_LISTEN", "127.0.0.1:0"), async |app| {
         assert_ne!(app.address, app.grpc_address);
-        assert_eq!(app.chat(ask("fake:echo", "x")).await, engine.echo("x"));
+        assert_eq!(app.chat(chat_request("fake:echo", "x")).await, engine.echo("x"));
         assert_eq!(
             app.complete(&body("fake:echo", "x")).await["choices"][0]["message"]["content"],
             engine.echo("x")
@@ -134,7 +134,7 @@ async fn separate_grpc_address_serves_grpc_only(engine: Engine) {
         let there = grpc_post(app, CHAT).send().await.unwrap();
         assert_eq!((there.status().as_u16(), &there.headers()["grpc-status"]), (200, &"12".parse().unwrap()));
         let path = format!("http://{}/v1/models", app.grpc_address);
-        assert_eq!(error_of(reqwest::Client::new().get(path)).await.0, 404);
+        assert_eq!(http_error(reqwest::Client::new().get(path)).await.0, 404);
     })
     .await;
 }
@@ -148,7 +148,7 @@ async fn request_id_is_returned_at_both_doors(engine: Engine) {
             if id.is_empty() { request.send() } else { request.header("x-request-id", id).send() }
         };
         let ask_grpc = async |id: &str| {
-            let mut request = Request::new(ask("fake:echo", "x"));
+            let mut request = Request::new(chat_request("fake:echo", "x"));
             if !id.is_empty() {
                 request.metadata_mut().insert("x-request-id", id.parse().unwrap());
             }
@@ -217,11 +217,11 @@ async fn models_and_aliases_are_equal_at_both_doors(engine: Engine) {
                     let found: Value = request.send().await.unwrap().json().await.unwrap();
                     assert_eq!(found["id"], name);
                 } else {
-                    let (status, error) = error_of(request).await;
+                    let (status, error) = http_error(request).await;
                     assert_eq!((status, &error["code"]), (404, &json!("model_not_found")), "{name}");
                 }
             }
-            let (status, error) = error_of(reqwest::Client::new().get(app.url("/v1/models/none"))).await;
+            let (status, error) = http_error(reqwest::Client::new().get(app.url("/v1/models/none"))).await;
             assert_eq!((status, &error["code"]), (404, &json!("model_not_found")));
 
             // The answer has the name that was asked for, the engine the name that was meant.
@@ -230,7 +230,7 @@ async fn models_and_aliases_are_equal_at_both_doors(engine: Engine) {
                 (&answer["model"], &answer["choices"][0]["message"]["content"]),
                 (&json!("gpt-4o"), &json!("counted"))
             );
-            assert_eq!(app.chat(ask("gpt-4o", "x")).await, "counted");
+            assert_eq!(app.chat(chat_request("gpt-4o", "x")).await, "counted");
             let default = app.complete(&json!({"messages": [{"role": "user", "content": "x"}]})).await;
             assert_eq!(
                 (&default["model"], &default["choices"][0]["message"]["content"]),

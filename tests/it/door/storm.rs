@@ -1,4 +1,4 @@
-//! Many calls, opened and cancelled at once on one connection.
+//! Many calls, opened and cancelled together on one connection.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use tonic::Code;
 use crate::{
     both_engines, eventually,
     support::{
-        AppConfig, Engine, SOON, TestApp, ask,
-        grpc::{all, answers, kind},
-        http::{body, chunks, folded, streamed},
-        staged::{GATED_ANSWER, Staged},
+        AppConfig, Engine, TIMEOUT, TestApp, chat_request,
+        grpc::{answers, code_and_reason, collect_events},
+        http::{answer_of_chunks, body, chunks, streamed},
+        staged::{GATED_ANSWER, GatedCodex},
         with_app,
     },
 };
@@ -24,69 +24,76 @@ const CALLS: usize = 1_000;
 /// have not been seen by the server.
 const ANSWERED: usize = 100;
 
-/// Three calls run beside the one that survives, eight wait, the rest are refused.
-fn config(engine: Engine, staged: &Staged) -> AppConfig {
+/// Three calls run beside the survivor, eight wait, the server refuses the rest.
+fn config(engine: Engine, staged: &GatedCodex) -> AppConfig {
     AppConfig::fake(engine).max_concurrency(4).max_queue(8).codex_bin(staged.bin())
 }
 
-/// Many of them are reset before the server has accepted them.
-async fn cancelled_at_once(calls: impl Iterator<Item = impl Future<Output: Send> + Send + 'static>) {
+/// Sends calls and drops each after a millisecond; the client resets many before the server has accepted them.
+async fn cancel_within_a_millisecond(
+    calls: impl Iterator<Item = impl Future<Output: Send> + Send + 'static>,
+) {
     let calls: JoinSet<_> = calls.map(|call| timeout(Duration::from_millis(1), call)).collect();
-    timeout(SOON, calls.join_all()).await.unwrap();
+    timeout(TIMEOUT, calls.join_all()).await.unwrap();
 }
 
-async fn settled(app: &TestApp) {
+async fn assert_nothing_is_left(app: &TestApp) {
     eventually!("no turn is left", {
         let status = app.status().await;
         status.running_turns + status.waiting_turns == 0
     });
     eventually!("no process is left", app.turn_processes().is_empty());
-    assert_eq!(app.chat(ask("fake:echo", "again")).await, app.echo("again"));
+    assert_eq!(app.chat(chat_request("fake:echo", "again")).await, app.echo("again"));
 }
 
 both_engines!(cancelled_grpc_calls_leave_other_streams_intact);
 async fn cancelled_grpc_calls_leave_other_streams_intact(engine: Engine) {
-    let mut staged = Staged::new(engine);
+    let mut staged = GatedCodex::new(engine);
     with_app(config(engine, &staged), async |app| {
         let client = app.grpc().await;
-        let mut survivor = client.clone().stream_chat(ask(&staged.gated(), "x")).await.unwrap().into_inner();
+        let mut survivor =
+            client.clone().stream_chat(chat_request(&staged.gated_model(), "x")).await.unwrap().into_inner();
         while !matches!(survivor.message().await.unwrap().unwrap().event.unwrap(), Event::TextDelta(_)) {}
 
         let call = |number: usize| {
             let mut client = client.clone();
             async move {
                 match number % 2 {
-                    0 => client.stream_chat(ask("fake:hang", "x")).await.map(drop),
-                    _ => client.chat(ask("fake:hang", "x")).await.map(drop),
+                    0 => client.stream_chat(chat_request("fake:hang", "x")).await.map(drop),
+                    _ => client.chat(chat_request("fake:hang", "x")).await.map(drop),
                 }
             }
         };
-        cancelled_at_once((0..CALLS).map(call)).await;
+        cancel_within_a_millisecond((0..CALLS).map(call)).await;
         let mut calls: FuturesUnordered<_> = (0..CALLS).map(call).collect();
         let mut refused = 0;
         while refused < ANSWERED {
             // A stream that has begun is dropped by its future, so that others get its place.
             if let Err(status) = calls.next().await.unwrap() {
-                assert_eq!(kind(&status), (Code::ResourceExhausted, "OVERLOADED".into()), "{status:?}");
+                assert_eq!(
+                    code_and_reason(&status),
+                    (Code::ResourceExhausted, "OVERLOADED".into()),
+                    "{status:?}"
+                );
                 refused += 1;
             }
         }
         drop(calls);
 
-        staged.let_go_on(1);
-        let rest = all(survivor).await.unwrap();
+        staged.open_gate(1);
+        let rest = collect_events(survivor).await.unwrap();
         assert_eq!(answers(&rest)[0].0, "\n\nafter");
         // The connection is as good as before.
-        let response = client.clone().chat(ask("fake:echo", "same connection")).await.unwrap();
+        let response = client.clone().chat(chat_request("fake:echo", "same connection")).await.unwrap();
         assert_eq!(response.into_inner().choices[0].text, engine.echo("same connection"));
-        settled(app).await;
+        assert_nothing_is_left(app).await;
     })
     .await;
 }
 
 both_engines!(cancelled_http_calls_leave_other_streams_intact);
 async fn cancelled_http_calls_leave_other_streams_intact(engine: Engine) {
-    let mut staged = Staged::new(engine);
+    let mut staged = GatedCodex::new(engine);
     with_app(config(engine, &staged), async |app| {
         let client = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
         let post = |model: &str, stream: bool| {
@@ -94,14 +101,14 @@ async fn cancelled_http_calls_leave_other_streams_intact(engine: Engine) {
             let body = if stream { streamed(body) } else { body };
             client.post(app.url("/v1/chat/completions")).json(&body).send()
         };
-        let mut survivor = post(&staged.gated(), true).await.unwrap();
+        let mut survivor = post(&staged.gated_model(), true).await.unwrap();
         let mut said = String::new();
         while !said.contains("before") {
             said.push_str(std::str::from_utf8(&survivor.chunk().await.unwrap().unwrap()).unwrap());
         }
 
         let call = |number: usize| post("fake:hang", number.is_multiple_of(2));
-        cancelled_at_once((0..CALLS).map(call)).await;
+        cancel_within_a_millisecond((0..CALLS).map(call)).await;
         let mut calls: FuturesUnordered<_> = (0..CALLS).map(call).collect();
         for _ in 0..ANSWERED {
             let answer = calls.next().await.unwrap().unwrap();
@@ -110,14 +117,14 @@ async fn cancelled_http_calls_leave_other_streams_intact(engine: Engine) {
         }
         drop(calls);
 
-        staged.let_go_on(1);
+        staged.open_gate(1);
         while let Some(chunk) = survivor.chunk().await.unwrap() {
             said.push_str(std::str::from_utf8(&chunk).unwrap());
         }
         let (chunks, done) = chunks(&said);
         assert!(done, "{said}");
-        assert_eq!(folded(&chunks).text, GATED_ANSWER);
-        settled(app).await;
+        assert_eq!(answer_of_chunks(&chunks).text, GATED_ANSWER);
+        assert_nothing_is_left(app).await;
     })
     .await;
 }

@@ -35,11 +35,14 @@ async fn malformed_history_is_refused_with_the_field(engine: Engine) {
             (json!([user(), calls(&["a"]), result("z")]), "messages[2].tool_call_id"),
         ] {
             let body = json!({"messages": messages});
-            let (status, error) = app.refused(&body).await;
+            let (status, error) = app.http_error(&body).await;
             assert_eq!((status, &error["param"]), (400, &json!(field)), "{messages}");
-            assert_eq!(app.refused(&streamed(body.clone())).await, (status, error), "{messages}");
-            let status = app.grpc_refused(contract(&body)).await;
-            assert_eq!((status.code(), grpc::field(&status).as_str()), (tonic::Code::InvalidArgument, field));
+            assert_eq!(app.http_error(&streamed(body.clone())).await, (status, error), "{messages}");
+            let status = app.grpc_error(contract(&body)).await;
+            assert_eq!(
+                (status.code(), grpc::violated_field(&status).as_str()),
+                (tonic::Code::InvalidArgument, field)
+            );
         }
     })
     .await;

@@ -9,18 +9,18 @@ use proptest::{
 };
 use serde_json::{Value, json};
 
-use super::{DOORS, seen, shown};
+use super::{DOORS, assert_shown, upstream_request_of};
 use crate::support::{TestApp, with_app};
 use crate::tools::{
     real_workers,
-    seen::{call, output},
+    upstream_request::{call, output},
 };
 
 const CASES: u32 = 40;
 
 const PNG: &str = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAIAAAD91JpzAAAAEElEQVR4nGP4z8AARAwQCgAf7gP9i18U1AAAAABJRU5ErkJggg==";
 
-/// Functions by the client's name, and by the one that the model is shown.
+/// Functions by the client's name and by the name in the upstream request.
 const NAMES: [(&str, &str); 5] = [
     ("get", "get"),
     ("set-it", "set-it"),
@@ -29,7 +29,7 @@ const NAMES: [(&str, &str); 5] = [
     ("a.b", "client_a_b"),
 ];
 
-/// What somebody says: texts, and pictures where there is none.
+/// Parts of a message: texts, or images for `None`.
 type Parts = Vec<Option<String>>;
 
 #[derive(Debug, Clone)]
@@ -62,7 +62,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Parts in OpenAI's words.
+/// Converts parts to OpenAI content.
 fn content(parts: &Parts) -> Value {
     let part = |part: &Option<String>| match part {
         Some(text) => json!({"type": "text", "text": text}),
@@ -84,7 +84,7 @@ fn message(role: &str, kind: &str, text: &str) -> Value {
     json!({"type": "message", "role": role, "content": [{"type": kind, "text": text}]})
 }
 
-/// A speaker's words with the name before them.
+/// Returns a message with the name of its author before the text.
 fn named(name: Option<&String>, text: &str) -> String {
     name.map_or_else(|| text.to_owned(), |name| format!("{name}: {text}"))
 }
@@ -148,7 +148,7 @@ fn history(steps: &[Step]) -> (Vec<Value>, Option<String>, Vec<Value>) {
         }
     }
     if items.is_empty() {
-        // Somebody must speak: the last instruction does.
+        // A history needs one message: the last instruction.
         items.push(message("developer", "input_text", &lead.pop().unwrap()));
     }
     (messages, (!lead.is_empty()).then(|| lead.join("\n\n")), items)
@@ -178,7 +178,12 @@ fn run_cases(agent: &TestApp, chat: &TestApp) {
             let app = if alone { chat } else { agent };
             for door in DOORS {
                 let body = json!({"model": "gpt-5.5", "messages": messages});
-                shown(&runtime.block_on(seen(app, door, &body)), &items, instructions.as_deref(), alone);
+                assert_shown(
+                    &runtime.block_on(upstream_request_of(app, door, &body)),
+                    &items,
+                    instructions.as_deref(),
+                    alone,
+                );
             }
             Ok(())
         })

@@ -1,4 +1,4 @@
-//! What Codex does not do and we do: several answers, stop texts, a limit of tokens, tags taken out.
+//! Features that Codex lacks: several choices, stop texts, a token limit, stripped tags.
 
 use codex_api::pb::{self, FinishReason};
 use serde_json::{Value, json};
@@ -7,25 +7,25 @@ use tonic::Code;
 use crate::{
     both_engines,
     support::{
-        AppConfig, Engine, TestApp, ask,
-        grpc::{all, answers, field, kind},
+        AppConfig, Engine, TestApp, chat_request,
+        grpc::{answers, code_and_reason, collect_events, violated_field},
         http::body,
         with_app,
     },
 };
 
-/// One answer's text and why it ended.
-type Said = (String, String);
+/// Text and finish reason of a choice.
+type Answer = (String, String);
 
 /// The same request at both doors.
-struct Both {
+struct BothRequests {
     grpc: pb::ChatRequest,
     http: Value,
 }
 
-impl Both {
+impl BothRequests {
     fn new(model: &str, text: &str) -> Self {
-        Self { grpc: ask(model, text), http: body(model, text) }
+        Self { grpc: chat_request(model, text), http: body(model, text) }
     }
 
     fn stop(mut self, texts: &[&str]) -> Self {
@@ -46,24 +46,25 @@ impl Both {
         self
     }
 
-    /// The answers, which are the same in all four ways.
-    async fn answers(self, app: &TestApp) -> Vec<Said> {
-        let said = |(text, reason): (String, FinishReason)| {
+    /// Returns the choices, which must be equal over all four routes.
+    async fn answers(self, app: &TestApp) -> Vec<Answer> {
+        let answer = |(text, reason): (String, FinishReason)| {
             (text, reason.as_str_name().trim_start_matches("FINISH_REASON_").to_lowercase())
         };
         let unary = app.grpc().await.chat(self.grpc.clone()).await.unwrap().into_inner();
-        let unary: Vec<Said> = unary
+        let unary: Vec<Answer> = unary
             .choices
             .into_iter()
-            .map(|choice| said((choice.text.clone(), choice.finish_reason())))
+            .map(|choice| answer((choice.text.clone(), choice.finish_reason())))
             .collect();
         let events = app.grpc().await.stream_chat(self.grpc).await.unwrap().into_inner();
-        let streamed: Vec<Said> = answers(&all(events).await.unwrap()).into_iter().map(said).collect();
+        let streamed: Vec<Answer> =
+            answers(&collect_events(events).await.unwrap()).into_iter().map(answer).collect();
         assert_eq!(unary, streamed, "gRPC unary and stream");
 
         let whole = app.complete(&self.http).await;
         let choices = whole["choices"].as_array().unwrap();
-        let http: Vec<Said> = choices
+        let http: Vec<Answer> = choices
             .iter()
             .enumerate()
             .map(|(index, choice)| {
@@ -73,7 +74,7 @@ impl Both {
             .collect();
         assert_eq!(unary, http, "gRPC and HTTP");
 
-        let mut sse = vec![Said::default(); unary.len()];
+        let mut sse = vec![Answer::default(); unary.len()];
         let chunks = app.stream(&self.http).await;
         for choice in chunks.iter().flat_map(|chunk| chunk["choices"].as_array().unwrap()) {
             let said = &mut sse[usize::try_from(choice["index"].as_u64().unwrap()).unwrap()];
@@ -89,28 +90,31 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-fn said(text: &str, reason: &str) -> Vec<Said> {
+fn one_answer(text: &str, reason: &str) -> Vec<Answer> {
     vec![(text.to_owned(), reason.to_owned())]
 }
 
 both_engines!(stop_text_ends_the_answer_before_it);
 async fn stop_text_ends_the_answer_before_it(engine: Engine) {
     with_app(AppConfig::fake(engine), async |app| {
-        let echo = |text| Both::new("fake:echo", text);
+        let echo = |text| BothRequests::new("fake:echo", text);
         assert_eq!(
             echo("one two three").stop(&["three", "two"]).answers(app).await,
-            said(&engine.echo("one "), "stop")
+            one_answer(&engine.echo("one "), "stop")
         );
-        assert_eq!(echo("one").stop(&["two"]).answers(app).await, said(&engine.echo("one"), "stop"));
-        assert_eq!(echo("Grüße 🌍!").stop(&["🌍"]).answers(app).await, said(&engine.echo("Grüße "), "stop"));
+        assert_eq!(echo("one").stop(&["two"]).answers(app).await, one_answer(&engine.echo("one"), "stop"));
+        assert_eq!(
+            echo("Grüße 🌍!").stop(&["🌍"]).answers(app).await,
+            one_answer(&engine.echo("Grüße "), "stop")
+        );
         // Even if nothing is left of it.
-        assert_eq!(echo("xy").stop(&[&engine.echo("x")]).answers(app).await, said("", "stop"));
+        assert_eq!(echo("xy").stop(&[&engine.echo("x")]).answers(app).await, one_answer("", "stop"));
         // Across messages, which come one by one; what only begins like it is text.
-        let slow = || Both::new("fake:slow:10", "x");
-        let first = said("message 0\n\nmessage ", "stop");
+        let slow = || BothRequests::new("fake:slow:10", "x");
+        let first = one_answer("message 0\n\nmessage ", "stop");
         assert_eq!(slow().stop(&["1\n\nmess"]).answers(app).await, first);
         let all_of_them = (0..5).map(|n| format!("message {n}")).collect::<Vec<_>>().join("\n\n");
-        assert_eq!(slow().stop(&["4\n\nmess"]).answers(app).await, said(&all_of_them, "stop"));
+        assert_eq!(slow().stop(&["4\n\nmess"]).answers(app).await, one_answer(&all_of_them, "stop"));
     })
     .await;
 }
@@ -118,7 +122,7 @@ async fn stop_text_ends_the_answer_before_it(engine: Engine) {
 both_engines!(token_limit_ends_the_answer);
 async fn token_limit_ends_the_answer(engine: Engine) {
     with_app(AppConfig::fake(engine), async |app| {
-        let echo = |text| Both::new("fake:echo", text);
+        let echo = |text| BothRequests::new("fake:echo", text);
         let (cut, reason) = echo("one two three four five six").max_tokens(4).answers(app).await.remove(0);
         // What `exec` puts before it counts.
         let expected = match engine {
@@ -126,16 +130,16 @@ async fn token_limit_ends_the_answer(engine: Engine) {
             Engine::AppServer => "one two three four",
         };
         assert_eq!((cut.as_str(), reason.as_str()), (expected, "length"));
-        assert_eq!(echo("one").max_tokens(100).answers(app).await, said(&engine.echo("one"), "stop"));
+        assert_eq!(echo("one").max_tokens(100).answers(app).await, one_answer(&engine.echo("one"), "stop"));
         // Whichever comes first.
         let both = echo("one two three four five").stop(&["two"]).max_tokens(50);
-        assert_eq!(both.answers(app).await, said(&engine.echo("one "), "stop"));
+        assert_eq!(both.answers(app).await, one_answer(&engine.echo("one "), "stop"));
         let both = echo("one two three four five").stop(&["five"]).max_tokens(3);
         let expected = match engine {
             Engine::Exec => "USER: one",
             Engine::AppServer => "one two three",
         };
-        assert_eq!(both.answers(app).await, said(expected, "length"));
+        assert_eq!(both.answers(app).await, one_answer(expected, "length"));
     })
     .await;
 }
@@ -143,10 +147,15 @@ async fn token_limit_ends_the_answer(engine: Engine) {
 both_engines!(several_choices_run_several_turns);
 async fn several_choices_run_several_turns(engine: Engine) {
     with_app(AppConfig::fake(engine), async |app| {
-        let three = Both::new("fake:slow:5", "x").n(3).stop(&["\n\n"]).answers(app).await;
+        let three = BothRequests::new("fake:slow:5", "x").n(3).stop(&["\n\n"]).answers(app).await;
         assert_eq!(
             three,
-            [said("message 0", "stop"), said("message 0", "stop"), said("message 0", "stop")].concat()
+            [
+                one_answer("message 0", "stop"),
+                one_answer("message 0", "stop"),
+                one_answer("message 0", "stop")
+            ]
+            .concat()
         );
         // Usage is that of all turns together.
         let mut two = body("fake:usage", "x");
@@ -163,13 +172,16 @@ async fn choices_above_the_limit_are_refused_with_the_field(engine: Engine) {
         [&[("CODEX_MAX_CHOICES", "3")][..], &[("CODEX_MAX_CONCURRENCY", "1"), ("CODEX_MAX_QUEUE", "2")]]
     {
         with_app(AppConfig::fake(engine).envs(settings), async |app| {
-            let Both { grpc, http } = Both::new("fake:echo", "x").n(4);
-            let (status, error) = app.refused(&http).await;
+            let BothRequests { grpc, http } = BothRequests::new("fake:echo", "x").n(4);
+            let (status, error) = app.http_error(&http).await;
             assert_eq!((status, &error["param"]), (400, &json!("n")), "{error}");
             assert!(error["message"].as_str().unwrap().contains('3'), "{error}");
-            let refused = app.grpc_refused(grpc).await;
-            assert_eq!((kind(&refused).0, field(&refused).as_str()), (Code::InvalidArgument, "n"));
-            let three = app.complete(&Both::new("fake:echo", "x").n(3).http).await;
+            let refused = app.grpc_error(grpc).await;
+            assert_eq!(
+                (code_and_reason(&refused).0, violated_field(&refused).as_str()),
+                (Code::InvalidArgument, "n")
+            );
+            let three = app.complete(&BothRequests::new("fake:echo", "x").n(3).http).await;
             assert_eq!(three["choices"].as_array().unwrap().len(), 3);
         })
         .await;
@@ -180,13 +192,16 @@ both_engines!(answer_tags_are_stripped_if_the_setting_is_on);
 async fn answer_tags_are_stripped_if_the_setting_is_on(engine: Engine) {
     let text = "<answer>42</answer>!</answer></answ";
     with_app(AppConfig::fake(engine), async |app| {
-        assert_eq!(Both::new("fake:echo", text).answers(app).await, said(&engine.echo(text), "stop"));
+        assert_eq!(
+            BothRequests::new("fake:echo", text).answers(app).await,
+            one_answer(&engine.echo(text), "stop")
+        );
     })
     .await;
     with_app(AppConfig::fake(engine).env("CODEX_STRIP_ANSWER_TAGS", "1"), async |app| {
         assert_eq!(
-            Both::new("fake:echo", text).answers(app).await,
-            said(&engine.echo("<answer>42!</answ"), "stop")
+            BothRequests::new("fake:echo", text).answers(app).await,
+            one_answer(&engine.echo("<answer>42!</answ"), "stop")
         );
     })
     .await;

@@ -8,14 +8,14 @@ use tonic::Code;
 use crate::{
     both_engines, eventually,
     support::{
-        AppConfig, Engine, TestApp, ask,
-        grpc::{field, kind},
-        http::{body, whole},
+        AppConfig, Engine, TestApp, chat_request,
+        grpc::{code_and_reason, violated_field},
+        http::{answer_of_completion, body},
         with_app,
     },
 };
 
-/// The smallest of files that their first bytes tell; `extra` bytes follow.
+/// Returns the smallest PNG file, followed by `extra` bytes.
 fn png(extra: usize) -> Vec<u8> {
     let dot =
         "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
@@ -25,7 +25,7 @@ fn png(extra: usize) -> Vec<u8> {
 }
 
 fn with_images(model: &str, files: &[Vec<u8>]) -> (pb::ChatRequest, Value) {
-    let mut grpc = ask(model, "look");
+    let mut grpc = chat_request(model, "look");
     let mut http = body(model, "look");
     let mut content = vec![json!({"type": "text", "text": "look"})];
     for file in files {
@@ -39,14 +39,14 @@ fn with_images(model: &str, files: &[Vec<u8>]) -> (pb::ChatRequest, Value) {
     (grpc, http)
 }
 
-/// Refused at both doors, with what is wrong at which image.
-async fn refused(app: &TestApp, files: &[Vec<u8>], place: &str, param: &str, word: &str) {
+/// Asserts that both doors refuse the images with the field and a word of the message.
+async fn assert_refused(app: &TestApp, files: &[Vec<u8>], place: &str, param: &str, word: &str) {
     let (grpc, http) = with_images("fake:report", files);
-    let status = app.grpc_refused(grpc).await;
-    assert_eq!(kind(&status), (Code::InvalidArgument, "INVALID_VALUE".into()));
-    assert_eq!(field(&status), place);
+    let status = app.grpc_error(grpc).await;
+    assert_eq!(code_and_reason(&status), (Code::InvalidArgument, "INVALID_VALUE".into()));
+    assert_eq!(violated_field(&status), place);
     assert!(status.message().contains(word), "{status:?}");
-    let (code, error) = app.refused(&http).await;
+    let (code, error) = app.http_error(&http).await;
     assert_eq!((code, &error["param"]), (400, &json!(param)), "{error}");
     assert!(error["message"].as_str().unwrap().contains(word), "{error}");
 }
@@ -57,7 +57,7 @@ async fn images_within_the_limits_reach_the_cli_and_are_removed(engine: Engine) 
     with_app(AppConfig::fake(engine).envs(&limits), async |app| {
         let largest = png(1000 - png(0).len());
         let (grpc, http) = with_images("fake:report", &[png(0), largest]);
-        for report in [app.chat(grpc).await, whole(&app.complete(&http).await).text] {
+        for report in [app.chat(grpc).await, answer_of_completion(&app.complete(&http).await).text] {
             let report: Value = serde_json::from_str(&report).unwrap();
             let sizes: Vec<u64> = match engine {
                 Engine::Exec => {
@@ -83,12 +83,12 @@ both_engines!(images_beyond_the_limits_are_refused_with_the_field);
 async fn images_beyond_the_limits_are_refused_with_the_field(engine: Engine) {
     let limits = [("CODEX_MAX_IMAGES", "2"), ("CODEX_MAX_IMAGE_BYTES", "1000")];
     with_app(AppConfig::fake(engine).envs(&limits), async |app| {
-        refused(app, &[png(0), png(0), png(0)], "messages", "messages", "CODEX_MAX_IMAGES").await;
+        assert_refused(app, &[png(0), png(0), png(0)], "messages", "messages", "CODEX_MAX_IMAGES").await;
         let second = ("messages[0].parts[2].image", "messages[0].content[2].image_url");
         let large = png(1001 - png(0).len());
-        refused(app, &[png(0), large], second.0, second.1, "CODEX_MAX_IMAGE_BYTES").await;
+        assert_refused(app, &[png(0), large], second.0, second.1, "CODEX_MAX_IMAGE_BYTES").await;
         let text = b"<svg xmlns='http://www.w3.org/2000/svg'/>".to_vec();
-        refused(app, &[png(0), text], second.0, second.1, "PNG").await;
+        assert_refused(app, &[png(0), text], second.0, second.1, "PNG").await;
     })
     .await;
 }

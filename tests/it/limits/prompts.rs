@@ -1,4 +1,4 @@
-//! Prompts and answers of odd content and great length.
+//! Prompts and answers with odd content or great length.
 
 use codex_api::pb;
 use prost::Message as _;
@@ -8,51 +8,51 @@ use tonic::Code;
 use crate::{
     both_engines, eventually,
     support::{
-        AppConfig, Engine, TestApp, ask,
-        grpc::{all, answers, kind},
-        http::{body, folded, whole},
+        AppConfig, Engine, TestApp, chat_request,
+        grpc::{answers, code_and_reason, collect_events},
+        http::{answer_of_chunks, answer_of_completion, body},
         with_app,
     },
 };
 
-async fn echoed_by_both(app: &TestApp, model: &str, text: &str) {
+async fn assert_echoed_at_both_doors(app: &TestApp, model: &str, text: &str) {
     let expected = app.echo(text);
     // Compared without printing: some of these texts are long.
-    assert!(app.chat(ask(model, text)).await == expected, "gRPC");
-    assert!(whole(&app.complete(&body(model, text)).await).text == expected, "HTTP");
+    assert!(app.chat(chat_request(model, text)).await == expected, "gRPC");
+    assert!(answer_of_completion(&app.complete(&body(model, text)).await).text == expected, "HTTP");
 }
 
-async fn streamed_by_both(app: &TestApp, model: &str, text: &str) -> (String, String) {
-    let events = app.grpc().await.stream_chat(ask(model, text)).await.unwrap().into_inner();
-    let grpc = answers(&all(events).await.unwrap())[0].0.clone();
-    (grpc, folded(&app.stream(&body(model, text)).await).text)
+async fn stream_at_both_doors(app: &TestApp, model: &str, text: &str) -> (String, String) {
+    let events = app.grpc().await.stream_chat(chat_request(model, text)).await.unwrap().into_inner();
+    let grpc = answers(&collect_events(events).await.unwrap())[0].0.clone();
+    (grpc, answer_of_chunks(&app.stream(&body(model, text)).await).text)
 }
 
 /// Characters of one to four bytes.
-fn wide(chars: usize) -> String {
+fn wide_text(chars: usize) -> String {
     "aé世🌍".chars().cycle().take(chars).collect()
 }
 
 both_engines!(prompt_limit_counts_characters);
 async fn prompt_limit_counts_characters(engine: Engine) {
     with_app(AppConfig::fake(engine), async |app| {
-        let most = wide(200_000);
+        let most = wide_text(200_000);
         assert!(most.len() > 400_000);
-        echoed_by_both(app, "fake:echo", &most).await;
+        assert_echoed_at_both_doors(app, "fake:echo", &most).await;
 
-        let more = wide(200_001);
-        let (status, error) = app.refused(&body("fake:echo", &more)).await;
+        let more = wide_text(200_001);
+        let (status, error) = app.http_error(&body("fake:echo", &more)).await;
         assert_eq!((status, &error["code"]), (413, &json!("context_length_exceeded")));
         assert_eq!(error["type"], "invalid_request_error");
         let message = error["message"].as_str().unwrap();
         assert!(message.contains("200001") && message.contains("CODEX_MAX_PROMPT_CHARS"), "{message}");
-        let status = app.grpc_refused(ask("fake:echo", &more)).await;
-        assert_eq!(kind(&status), (Code::InvalidArgument, "PROMPT_TOO_LARGE".into()));
+        let status = app.grpc_error(chat_request("fake:echo", &more)).await;
+        assert_eq!(code_and_reason(&status), (Code::InvalidArgument, "PROMPT_TOO_LARGE".into()));
 
         // It is the conversation that counts, not one message.
-        let half = wide(100_001);
+        let half = wide_text(100_001);
         let two = json!([{"role": "user", "content": half}, {"role": "user", "content": half}]);
-        assert_eq!(app.refused(&json!({"model": "fake:echo", "messages": two})).await.0, 413);
+        assert_eq!(app.http_error(&json!({"model": "fake:echo", "messages": two})).await.0, 413);
     })
     .await;
 }
@@ -63,16 +63,16 @@ both_engines!(
 );
 async fn longest_prompt_reaches_the_real_cli_whole(engine: Engine) {
     with_app(AppConfig::real(engine), async |app| {
-        let (status, error) = app.refused(&body("gpt-5.5", &"x".repeat(10 << 20))).await;
+        let (status, error) = app.http_error(&body("gpt-5.5", &"x".repeat(10 << 20))).await;
         assert_eq!((status, &error["code"]), (413, &json!("context_length_exceeded")));
         let upstream = app.upstream();
         assert!(upstream.requests().is_empty(), "the model is not asked");
         let directive = r#"@@{"text":"all of it"}@@"#;
-        let most = wide(200_000 - directive.chars().count()) + directive;
-        assert_eq!(app.chat(ask("gpt-5.5", &most)).await, "all of it");
+        let most = wide_text(200_000 - directive.chars().count()) + directive;
+        assert_eq!(app.chat(chat_request("gpt-5.5", &most)).await, "all of it");
         let seen = upstream.requests().last().unwrap().body.to_string();
         assert!(seen.contains(&most.replace('"', "\\\"")), "the model is shown all of it");
-        let (status, _) = app.refused(&body("gpt-5.5", &format!("x{most}"))).await;
+        let (status, _) = app.http_error(&body("gpt-5.5", &format!("x{most}"))).await;
         assert_eq!((status, upstream.requests().len()), (413, 1));
     })
     .await;
@@ -83,15 +83,15 @@ async fn prompt_of_ten_megabytes_is_refused(engine: Engine) {
     let ten = "x".repeat(10 << 20);
     // Room for the body, but not for the prompt.
     with_app(AppConfig::fake(engine), async |app| {
-        let (status, error) = app.refused(&body("fake:echo", &ten)).await;
+        let (status, error) = app.http_error(&body("fake:echo", &ten)).await;
         assert_eq!((status, &error["code"]), (413, &json!("context_length_exceeded")));
-        let refused = app.grpc_refused(ask("fake:echo", &ten)).await;
-        assert_eq!(kind(&refused), (Code::InvalidArgument, "PROMPT_TOO_LARGE".into()));
+        let refused = app.grpc_error(chat_request("fake:echo", &ten)).await;
+        assert_eq!(code_and_reason(&refused), (Code::InvalidArgument, "PROMPT_TOO_LARGE".into()));
     })
     .await;
 
     with_app(AppConfig::fake(engine).env("CODEX_MAX_BODY_BYTES", "1048576"), async |app| {
-        let (status, error) = app.refused(&body("fake:echo", &ten)).await;
+        let (status, error) = app.http_error(&body("fake:echo", &ten)).await;
         assert_eq!((status, &error["code"]), (413, &json!("body_too_large")));
         assert!(error["message"].as_str().unwrap().contains("CODEX_MAX_BODY_BYTES"), "{error}");
         // Of unknown length.
@@ -102,10 +102,10 @@ async fn prompt_of_ten_megabytes_is_refused(engine: Engine) {
             .header("content-type", "application/json")
             .body(reqwest::Body::wrap_stream(futures_util::stream::iter(chunks)));
         assert_eq!(request.send().await.unwrap().status(), 413);
-        let refused = app.grpc_refused(ask("fake:echo", &ten)).await;
-        assert_eq!(kind(&refused), (Code::InvalidArgument, "INVALID_VALUE".into()));
+        let refused = app.grpc_error(chat_request("fake:echo", &ten)).await;
+        assert_eq!(code_and_reason(&refused), (Code::InvalidArgument, "INVALID_VALUE".into()));
         assert!(refused.message().contains("1048576 bytes (CODEX_MAX_BODY_BYTES)"), "{refused:?}");
-        echoed_by_both(app, "fake:echo", "the next one works").await;
+        assert_echoed_at_both_doors(app, "fake:echo", "the next one works").await;
     })
     .await;
 }
@@ -127,11 +127,11 @@ async fn odd_texts_are_echoed_by_the_fake_unchanged(engine: Engine) {
     ];
     with_app(AppConfig::fake(engine), async |app| {
         for text in texts {
-            echoed_by_both(app, "fake:echo", text).await;
+            assert_echoed_at_both_doors(app, "fake:echo", text).await;
         }
         // A model is an argument of the CLI, and must not be taken for another.
-        echoed_by_both(app, "--fake:echo", "x").await;
-        echoed_by_both(app, "-c=fake:echo", "x").await;
+        assert_echoed_at_both_doors(app, "--fake:echo", "x").await;
+        assert_echoed_at_both_doors(app, "-c=fake:echo", "x").await;
     })
     .await;
 }
@@ -144,7 +144,7 @@ async fn odd_texts_reach_the_model_through_the_real_cli(engine: Engine) {
     with_app(AppConfig::real(engine), async |app| {
         for text in ["--help", "a\0b", "世🌍\u{202e}"] {
             let prompt = format!("{text} @@{{\"echo\":true}}@@");
-            let answer = whole(&app.complete(&body("gpt-5.5", &prompt)).await).text;
+            let answer = answer_of_completion(&app.complete(&body("gpt-5.5", &prompt)).await).text;
             let seen: serde_json::Value = serde_json::from_str(&answer).unwrap();
             assert!(seen["user"].as_str().unwrap().contains(text), "{text:?}: {seen}");
         }
@@ -168,9 +168,9 @@ async fn half_a_surrogate_pair_is_refused(engine: Engine) {
         }
         let pair = r#"{"model":"fake:echo","messages":[{"role":"user","content":"\ud83c\udf0d"}]}"#;
         let answer = app.complete(&serde_json::from_str(pair).unwrap()).await;
-        assert_eq!(whole(&answer).text, engine.echo("🌍"));
+        assert_eq!(answer_of_completion(&answer).text, engine.echo("🌍"));
         // Protobuf has no escapes: the same mistake is three bytes that are no UTF-8.
-        let mut message = ask("fake:echo", "???").encode_to_vec();
+        let mut message = chat_request("fake:echo", "???").encode_to_vec();
         let at = message.windows(3).position(|bytes| bytes == b"???").unwrap();
         message[at..at + 3].copy_from_slice(b"\xed\xa0\xbc");
         message.splice(0..0, u32::try_from(message.len()).unwrap().to_be_bytes());
@@ -180,7 +180,7 @@ async fn half_a_surrogate_pair_is_refused(engine: Engine) {
             client.post(app.url("/codex.v1.CodexService/Chat")).header("content-type", "application/grpc");
         let answer = request.body(message).send().await.unwrap();
         let status = tonic::Status::from_header_map(answer.headers()).unwrap();
-        assert_eq!(kind(&status), (Code::InvalidArgument, "INVALID_VALUE".into()));
+        assert_eq!(code_and_reason(&status), (Code::InvalidArgument, "INVALID_VALUE".into()));
         assert!(status.message().contains("UTF-8"), "{status:?}");
     })
     .await;
@@ -191,9 +191,9 @@ async fn answer_of_a_megabyte_from_the_fake_arrives_whole(engine: Engine) {
     with_app(AppConfig::fake(engine), async |app| {
         let expected: String = "0123456789".repeat(100_000);
         let model = "fake:text:1000000";
-        assert!(app.chat(ask(model, "x")).await == expected, "gRPC");
-        assert!(whole(&app.complete(&body(model, "x")).await).text == expected, "HTTP");
-        let (grpc, sse) = streamed_by_both(app, model, "x").await;
+        assert!(app.chat(chat_request(model, "x")).await == expected, "gRPC");
+        assert!(answer_of_completion(&app.complete(&body(model, "x")).await).text == expected, "HTTP");
+        let (grpc, sse) = stream_at_both_doors(app, model, "x").await;
         assert!(grpc == expected && sse == expected, "{} and {}", grpc.len(), sse.len());
     })
     .await;
@@ -207,8 +207,8 @@ async fn prompt_and_answer_of_a_megabyte_pass_the_real_cli_whole() {
     with_app(AppConfig::real(Engine::Exec).max_prompt_chars(1_048_576), async |app| {
         let expected = "é".repeat(1_000_000);
         let prompt = format!("@@{{\"text\":\"{expected}\"}}@@");
-        assert!(app.chat(ask("gpt-5.5", &prompt)).await == expected, "gRPC");
-        assert!(folded(&app.stream(&body("gpt-5.5", &prompt)).await).text == expected, "SSE");
+        assert!(app.chat(chat_request("gpt-5.5", &prompt)).await == expected, "gRPC");
+        assert!(answer_of_chunks(&app.stream(&body("gpt-5.5", &prompt)).await).text == expected, "SSE");
     })
     .await;
 }
@@ -224,8 +224,8 @@ async fn answer_of_120000_tokens_passes_the_real_cli_whole(engine: Engine) {
         let expected = (0..count).map(|n| format!("tok{n}")).collect::<Vec<_>>().join(" ");
         assert!(expected.len() > 1_000_000);
         let prompt = format!("@@{{\"tokens\":{count}}}@@");
-        assert!(app.chat(ask("gpt-5.5", &prompt)).await == expected, "gRPC");
-        assert!(folded(&app.stream(&body("gpt-5.5", &prompt)).await).text == expected, "SSE");
+        assert!(app.chat(chat_request("gpt-5.5", &prompt)).await == expected, "gRPC");
+        assert!(answer_of_chunks(&app.stream(&body("gpt-5.5", &prompt)).await).text == expected, "SSE");
     })
     .await;
 }
@@ -239,12 +239,12 @@ async fn line_beyond_the_limit_fails_its_turn(engine: Engine) {
     };
     let (code, told) = ("turn_failed", (Code::Aborted, "TURN_FAILED"));
     with_app(AppConfig::fake(engine).env("CODEX_SUBPROCESS_STREAM_LIMIT", limit), async |app| {
-        assert_eq!(app.chat(ask(fits, "x")).await, "the answer after a long line");
-        let (status, error) = app.refused(&body(exceeds, "x")).await;
+        assert_eq!(app.chat(chat_request(fits, "x")).await, "the answer after a long line");
+        let (status, error) = app.http_error(&body(exceeds, "x")).await;
         assert_eq!((status, &error["code"]), (502, &json!(code)));
         assert!(error["message"].as_str().unwrap().contains("CODEX_SUBPROCESS_STREAM_LIMIT"), "{error}");
-        let refused = app.grpc_refused(ask(exceeds, "x")).await;
-        assert_eq!(kind(&refused), (told.0, told.1.into()));
+        let refused = app.grpc_error(chat_request(exceeds, "x")).await;
+        assert_eq!(code_and_reason(&refused), (told.0, told.1.into()));
         eventually!("no process is left", app.turn_processes().is_empty());
         eventually!("its slot is free", app.status().await.running_turns == 0);
     })
@@ -254,10 +254,10 @@ async fn line_beyond_the_limit_fails_its_turn(engine: Engine) {
 both_engines!(empty_conversation_is_refused_with_the_field);
 async fn empty_conversation_is_refused_with_the_field(engine: Engine) {
     with_app(AppConfig::fake(engine), async |app| {
-        let (status, error) = app.refused(&json!({"model": "fake:echo", "messages": []})).await;
+        let (status, error) = app.http_error(&json!({"model": "fake:echo", "messages": []})).await;
         assert_eq!((status, &error["param"]), (400, &json!("messages")));
-        let refused = app.grpc_refused(pb::ChatRequest::default()).await;
-        assert_eq!(kind(&refused), (Code::InvalidArgument, "INVALID_VALUE".into()));
+        let refused = app.grpc_error(pb::ChatRequest::default()).await;
+        assert_eq!(code_and_reason(&refused), (Code::InvalidArgument, "INVALID_VALUE".into()));
     })
     .await;
 }

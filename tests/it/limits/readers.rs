@@ -1,4 +1,4 @@
-//! Clients that read slowly get everything; clients that have stopped reading are cut, and their turns end.
+//! Slow clients get the whole answer; stalled clients are disconnected and their turns cancelled.
 
 use std::time::Duration;
 
@@ -8,9 +8,9 @@ use tokio::{io::AsyncReadExt, time::timeout};
 use crate::{
     both_engines, eventually,
     support::{
-        AppConfig, Engine, SOON, TestApp, ask,
+        AppConfig, Engine, TIMEOUT, TestApp, chat_request,
         http::{body, chunks, streamed},
-        staged::Staged,
+        staged::GatedCodex,
         wire::{Wire, head},
         with_app,
     },
@@ -18,19 +18,20 @@ use crate::{
 
 both_engines!(stalled_client_is_disconnected_and_its_turn_cancelled);
 async fn stalled_client_is_disconnected_and_its_turn_cancelled(engine: Engine) {
-    let staged = Staged::new(engine);
+    let staged = GatedCodex::new(engine);
     with_app(AppConfig::fake(engine).write_timeout_seconds(1.0).codex_bin(staged.bin()), async |app| {
         // One at each door. Neither hangs up: the server has to notice.
         let mut http = Wire::narrow(app.address).await;
-        http.post(&streamed(body(staged.flood(), "x"))).await;
+        http.post(&streamed(body(staged.flood_model(), "x"))).await;
         assert_eq!(http.response().await.status, 200);
         let mut grpc = app.grpc().await;
-        let mut stream = grpc.stream_chat(ask(staged.flood(), "x")).await.unwrap().into_inner();
+        let mut stream =
+            grpc.stream_chat(chat_request(staged.flood_model(), "x")).await.unwrap().into_inner();
         stream.message().await.unwrap().unwrap();
         eventually!("both turns are gone", app.status().await.running_turns == 0);
         eventually!("their processes are gone", app.turn_processes().is_empty());
         // The call is reset, its neighbours on the same connection are not.
-        let response = grpc.chat(ask("fake:echo", "same connection")).await.unwrap().into_inner();
+        let response = grpc.chat(chat_request("fake:echo", "same connection")).await.unwrap().into_inner();
         assert_eq!(response.choices[0].text, engine.echo("same connection"));
         let status = loop {
             if let Err(status) = stream.message().await {
@@ -47,10 +48,11 @@ async fn stalled_client_is_disconnected_and_its_turn_cancelled(engine: Engine) {
 
 both_engines!(stalled_client_does_not_delay_the_drain);
 async fn stalled_client_does_not_delay_the_drain(engine: Engine) {
-    let staged = Staged::new(engine);
+    let staged = GatedCodex::new(engine);
     with_app(AppConfig::fake(engine).drain_seconds(1.0).codex_bin(staged.bin()), async |app| {
         let mut grpc = app.grpc().await;
-        let mut stream = grpc.stream_chat(ask(staged.flood(), "x")).await.unwrap().into_inner();
+        let mut stream =
+            grpc.stream_chat(chat_request(staged.flood_model(), "x")).await.unwrap().into_inner();
         stream.message().await.unwrap().unwrap();
         // Much longer than a test may take is the time that it has to read on.
         app.begin_drain();
@@ -69,7 +71,7 @@ async fn client_reading_after_the_deadline_gets_the_timeout_error() {
         eventually!("the turn is over", app.status().await.running_turns == 0);
         let mut said = Vec::new();
         while !said.ends_with(b"0\r\n\r\n") {
-            let read = timeout(SOON, wire.0.read_buf(&mut said)).await.unwrap().unwrap();
+            let read = timeout(TIMEOUT, wire.0.read_buf(&mut said)).await.unwrap().unwrap();
             assert_ne!(read, 0, "cut after {} bytes", said.len());
         }
         let said = without_chunk_sizes(&said);
@@ -106,7 +108,7 @@ async fn slow_client_of_the_real_cli_gets_the_whole_answer(engine: Engine) {
     .await;
 }
 
-/// The text of an answer that is read 10 KiB at a time.
+/// Reads an answer 10 KiB at a time.
 async fn read_slowly(app: &TestApp, request: &serde_json::Value, pace: Duration) -> String {
     let mut wire = Wire::narrow(app.address).await;
     wire.post(&streamed(request.clone())).await;
@@ -116,7 +118,7 @@ async fn read_slowly(app: &TestApp, request: &serde_json::Value, pace: Duration)
     let mut piece = vec![0; 10 * 1024];
     while !said.ends_with(b"0\r\n\r\n") {
         pace.tick().await;
-        let read = timeout(SOON, wire.0.read(&mut piece)).await.unwrap().unwrap();
+        let read = timeout(TIMEOUT, wire.0.read(&mut piece)).await.unwrap().unwrap();
         assert_ne!(read, 0, "cut after {} bytes", said.len());
         said.extend_from_slice(&piece[..read]);
     }

@@ -22,7 +22,7 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 
-use super::{AppConfig, Codex, Engine, SOON, processes};
+use super::{AppConfig, Codex, Engine, TIMEOUT, processes};
 use crate::eventually;
 
 /// How long a failed scenario waits for its server before it kills what is left.
@@ -154,7 +154,7 @@ impl TestApp {
 
     /// Command lines of this server's living processes, workers included.
     pub fn processes(&self) -> Vec<String> {
-        processes::marked(&self.marker)
+        processes::with_marker(&self.marker)
     }
 
     /// Files of turns. The lock folder of the CLI's sandbox is left out: the CLI keeps one for each user of the machine.
@@ -180,7 +180,7 @@ impl TestApp {
     pub async fn stopped(&self) {
         let running = self.running.lock().unwrap().take();
         if let Some(running) = running {
-            tokio::time::timeout(SOON, running).await.expect("the server drains").unwrap();
+            tokio::time::timeout(TIMEOUT, running).await.expect("the server drains").unwrap();
         }
         assert_eq!(self.processes(), Vec::<String>::new(), "processes are left");
         assert_eq!(self.scratch_files(), Vec::<PathBuf>::new(), "files are left");

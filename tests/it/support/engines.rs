@@ -20,7 +20,7 @@ impl Engine {
         }
     }
 
-    /// What the fake codex echoes of a user's only message: what the model is sent.
+    /// Returns the echo of the fake codex for a single user message, which is the prompt of the model.
     pub fn echo(self, text: &str) -> String {
         match self {
             Self::Exec => format!("USER: {text}"),
@@ -30,24 +30,24 @@ impl Engine {
 }
 
 impl TestApp {
-    /// Processes of turns that are alive: not the warm workers, nor what contains them.
+    /// Returns the living processes of turns, without workers and their supervisors.
     pub fn turn_processes(&self) -> Vec<String> {
         without_workers(self.processes())
     }
 
-    /// The warm workers that are alive, by their process ids.
+    /// Returns the process ids of the living workers.
     pub fn workers(&self) -> Vec<u32> {
         workers(&self.processes())
     }
 }
 
-/// The same of command lines.
+/// Removes workers and their supervisors from command lines.
 pub fn without_workers(mut processes: Vec<String>) -> Vec<String> {
     processes.retain(|line| !is_worker(line));
     processes
 }
 
-/// The process ids of those that are workers and not what contains them.
+/// Returns the process ids of workers, without their supervisors.
 pub fn workers(processes: &[String]) -> Vec<u32> {
     let workers = processes.iter().filter(|line| is_worker(line) && !line.contains(" supervise "));
     workers.map(|line| line.split(':').next().unwrap().parse().unwrap()).collect()

@@ -1,4 +1,4 @@
-//! The gRPC door as a client sees it.
+//! A client of the gRPC door.
 
 use codex_api::pb::{self, chat_event::Event};
 use tonic::{Code, Status};
@@ -6,19 +6,19 @@ use tonic_types::StatusExt;
 
 use super::TestApp;
 
-/// What tells one failure from another: the code and the stable reason.
-pub fn kind(status: &Status) -> (Code, String) {
+/// Returns the code and the stable reason of a failure.
+pub fn code_and_reason(status: &Status) -> (Code, String) {
     let details = status.get_error_details();
     (status.code(), details.error_info().map(|info| info.reason.clone()).unwrap_or_default())
 }
 
-/// The field that a failure names.
-pub fn field(status: &Status) -> String {
+/// Returns the field of a failure.
+pub fn violated_field(status: &Status) -> String {
     let details = status.get_error_details();
     details.bad_request().map(|bad| bad.field_violations[0].field.clone()).unwrap_or_default()
 }
 
-/// The texts of the answers, by their index, and why each ended.
+/// Returns text and finish reason of each choice.
 pub fn answers(events: &[pb::ChatEvent]) -> Vec<(String, pb::FinishReason)> {
     let mut answers: Vec<(String, pb::FinishReason)> = Vec::new();
     for event in events {
@@ -35,8 +35,10 @@ pub fn answers(events: &[pb::ChatEvent]) -> Vec<(String, pb::FinishReason)> {
     answers
 }
 
-/// All events of a stream that ends well.
-pub async fn all(mut stream: tonic::Streaming<pb::ChatEvent>) -> Result<Vec<pb::ChatEvent>, Status> {
+/// Returns all events of a stream that completes.
+pub async fn collect_events(
+    mut stream: tonic::Streaming<pb::ChatEvent>,
+) -> Result<Vec<pb::ChatEvent>, Status> {
     let mut events = Vec::new();
     while let Some(event) = stream.message().await? {
         events.push(event);
@@ -46,17 +48,17 @@ pub async fn all(mut stream: tonic::Streaming<pb::ChatEvent>) -> Result<Vec<pb::
 }
 
 impl TestApp {
-    /// The text of a unary call that goes well.
+    /// Returns the text of a successful unary call.
     pub async fn chat(&self, request: pb::ChatRequest) -> String {
         let response = self.grpc().await.chat(request).await.unwrap().into_inner();
         response.choices[0].text.clone()
     }
 
-    /// How a unary call and a stream fail, which must be the same.
-    pub async fn grpc_refused(&self, request: pb::ChatRequest) -> Status {
+    /// Returns the error of a unary call, which must be equal to that of a stream.
+    pub async fn grpc_error(&self, request: pb::ChatRequest) -> Status {
         let unary = self.grpc().await.chat(request.clone()).await.unwrap_err();
         let streamed = match self.grpc().await.stream_chat(request).await {
-            Ok(stream) => all(stream.into_inner()).await.unwrap_err(),
+            Ok(stream) => collect_events(stream.into_inner()).await.unwrap_err(),
             Err(status) => status,
         };
         assert_eq!((unary.code(), unary.message()), (streamed.code(), streamed.message()));

@@ -1,11 +1,11 @@
-//! The HTTP door as a client sees it.
+//! A client of the HTTP door.
 
 use reqwest::Response;
 use serde_json::{Value, json};
 
 use super::TestApp;
 
-/// What a chat completion came to, however it was asked for.
+/// The outcome of a chat completion over any route.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answer {
     pub text: String,
@@ -14,23 +14,23 @@ pub struct Answer {
     pub usage: [u64; 4],
 }
 
-/// The body of a request of one user message.
+/// Builds the body of a request with one user message.
 pub fn body(model: &str, text: &str) -> Value {
     json!({"model": model, "messages": [{"role": "user", "content": text}]})
 }
 
 impl TestApp {
     pub async fn post(&self, body: &Value) -> Response {
-        self.post_later(body).await
+        self.post_future(body).await
     }
 
-    /// The same for a task of its own.
-    pub fn post_later(&self, body: &Value) -> impl Future<Output = Response> + Send + use<> {
+    /// Returns the request as a future for another task.
+    pub fn post_future(&self, body: &Value) -> impl Future<Output = Response> + Send + use<> {
         let request = reqwest::Client::new().post(self.url("/v1/chat/completions")).json(body).send();
         async { request.await.unwrap() }
     }
 
-    /// A whole chat completion.
+    /// Returns a successful whole chat completion.
     pub async fn complete(&self, body: &Value) -> Value {
         let response = self.post(body).await;
         let status = response.status();
@@ -39,8 +39,8 @@ impl TestApp {
         body
     }
 
-    /// The status and the error object of a request that fails.
-    pub async fn refused(&self, body: &Value) -> (u16, Value) {
+    /// Returns the status and the error object of a failed request.
+    pub async fn http_error(&self, body: &Value) -> (u16, Value) {
         let response = self.post(body).await;
         let status = response.status().as_u16();
         let body: Value = response.json().await.unwrap();
@@ -48,15 +48,15 @@ impl TestApp {
         (status, body["error"].clone())
     }
 
-    /// The chunks of a streamed completion that ends well.
+    /// Returns the chunks of a streamed completion that ends with `[DONE]`.
     pub async fn stream(&self, body: &Value) -> Vec<Value> {
-        let (chunks, done) = self.stream_to_its_end(body).await;
+        let (chunks, done) = self.stream_until_end(body).await;
         assert!(done, "the stream ends with [DONE]: {chunks:?}");
         chunks
     }
 
-    /// All data of a stream, and whether `[DONE]` was the last of it.
-    pub async fn stream_to_its_end(&self, body: &Value) -> (Vec<Value>, bool) {
+    /// Returns all data of a stream, and whether `[DONE]` was the last.
+    pub async fn stream_until_end(&self, body: &Value) -> (Vec<Value>, bool) {
         let response = self.post(&streamed(body.clone())).await;
         assert_eq!(response.status(), 200);
         let text = response.text().await.unwrap();
@@ -64,28 +64,28 @@ impl TestApp {
     }
 }
 
-/// The chunks of an event stream, and whether `[DONE]` was the last of it.
+/// Returns the chunks of an event stream, and whether `[DONE]` was the last.
 pub fn chunks(text: &str) -> (Vec<Value>, bool) {
     let mut frames: Vec<&str> = text.split("\n\n").filter_map(|frame| frame.strip_prefix("data: ")).collect();
     let done = frames.pop_if(|last| *last == "[DONE]").is_some();
     (frames.into_iter().map(|frame| serde_json::from_str(frame).unwrap()).collect(), done)
 }
 
-/// The notices in an event stream.
+/// Returns the notices in an event stream.
 pub fn notices(text: &str) -> Vec<Value> {
     let comments = text.split("\n\n").filter_map(|frame| frame.strip_prefix(": notice "));
     comments.map(|notice| serde_json::from_str(notice).unwrap()).collect()
 }
 
-/// The same request, to be answered by an event stream that ends with the usage.
+/// Returns the request as one for an event stream with usage.
 pub fn streamed(mut body: Value) -> Value {
     body["stream"] = true.into();
     body["stream_options"] = json!({"include_usage": true});
     body
 }
 
-/// What a whole completion says.
-pub fn whole(completion: &Value) -> Answer {
+/// Returns the answer of a whole completion.
+pub fn answer_of_completion(completion: &Value) -> Answer {
     let choice = &completion["choices"][0];
     Answer {
         text: choice["message"]["content"].as_str().unwrap_or_default().to_owned(),
@@ -94,8 +94,8 @@ pub fn whole(completion: &Value) -> Answer {
     }
 }
 
-/// What the chunks of a stream come to.
-pub fn folded(chunks: &[Value]) -> Answer {
+/// Returns the answer that the chunks of a stream add up to.
+pub fn answer_of_chunks(chunks: &[Value]) -> Answer {
     let choices = || chunks.iter().filter_map(|chunk| chunk["choices"].get(0));
     let text = choices().filter_map(|choice| choice["delta"]["content"].as_str()).collect();
     let reasons: Vec<&str> = choices().filter_map(|choice| choice["finish_reason"].as_str()).collect();

@@ -23,13 +23,13 @@ pub use config::AppConfig;
 pub use engines::Engine;
 
 /// The time limit of every wait. No operation of a test takes that long unless it hangs.
-pub const SOON: Duration = Duration::from_secs(30);
+pub const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Waits until a condition holds; fails when it does not within [`SOON`].
+/// Waits until a condition holds; fails when it does not within [`TIMEOUT`].
 #[macro_export]
 macro_rules! eventually {
     ($what:literal, $condition:expr) => {{
-        let waited = tokio::time::timeout($crate::support::SOON, async {
+        let waited = tokio::time::timeout($crate::support::TIMEOUT, async {
             let mut pause = std::time::Duration::from_millis(1);
             while !$condition {
                 tokio::time::sleep(pause).await;
@@ -94,7 +94,7 @@ pub fn example(name: &str) -> PathBuf {
 }
 
 /// Builds a request of one user message.
-pub fn ask(model: &str, text: &str) -> pb::ChatRequest {
+pub fn chat_request(model: &str, text: &str) -> pb::ChatRequest {
     let part = pb::ContentPart { part: Some(pb::content_part::Part::Text(text.into())) };
     let message = pb::Message { role: pb::Role::User.into(), parts: vec![part], ..Default::default() };
     pb::ChatRequest { model: model.into(), messages: vec![message], ..Default::default() }

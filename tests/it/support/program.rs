@@ -1,4 +1,4 @@
-//! The program as an operator runs it: a process of its own, told what to do by arguments, environment and signals.
+//! The program as a separate process with arguments, environment and signals.
 
 use std::{
     collections::BTreeMap,
@@ -18,10 +18,10 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Codex, Engine, SOON, engines, executable, processes};
+use super::{Codex, Engine, TIMEOUT, engines, executable, processes};
 use crate::eventually;
 
-/// How to start it.
+/// Builds the command of a program.
 pub struct Program {
     home: TempDir,
     marker: String,
@@ -29,7 +29,7 @@ pub struct Program {
 }
 
 impl Program {
-    /// Nothing of the machine's but `PATH`; a free port; a log that can be parsed.
+    /// The environment has the machine's `PATH` only, port 0 and a JSON log.
     pub fn new(codex: Codex, engine: Engine) -> Self {
         let home = tempfile::Builder::new().prefix("codex-api-program-").tempdir().unwrap();
         let marker = format!("{}-{}", std::process::id(), home.path().file_name().unwrap().display());
@@ -58,18 +58,18 @@ impl Program {
         self
     }
 
-    pub fn unset(mut self, name: &str) -> Self {
+    pub fn remove_env(mut self, name: &str) -> Self {
         self.env.remove(name);
         self
     }
 
-    /// The folder that it is started in.
+    /// The working directory.
     pub fn folder(&self) -> PathBuf {
         self.home.path().join("work")
     }
 
-    /// Puts a `.env` there.
-    pub fn dotenv(self, text: &str) -> Self {
+    /// Writes `.env` into the working directory.
+    pub fn write_dotenv(self, text: &str) -> Self {
         std::fs::write(self.folder().join(".env"), text).unwrap();
         self
     }
@@ -81,14 +81,14 @@ impl Program {
         command
     }
 
-    /// Runs it to its end.
-    pub async fn run(&self, arguments: &[&str]) -> Ended {
-        let output = timeout(SOON, self.command(arguments).output()).await;
-        Ended::of(output.expect("it ends").unwrap())
+    /// Runs the program until it exits.
+    pub async fn run(&self, arguments: &[&str]) -> ExitedProgram {
+        let output = timeout(TIMEOUT, self.command(arguments).output()).await;
+        ExitedProgram::of(output.expect("it ends").unwrap())
     }
 
-    /// Starts it and waits until it listens.
-    pub async fn serve(self, arguments: &[&str]) -> Served {
+    /// Starts the program and waits until it listens.
+    pub async fn serve(self, arguments: &[&str]) -> RunningProgram {
         let mut child = self.command(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
@@ -98,63 +98,63 @@ impl Program {
                 kept.lock().unwrap().push(line);
             }
         });
-        let mut served = Served { child, program: self, log, address: ([127, 0, 0, 1], 0).into() };
+        let mut served = RunningProgram { child, program: self, log, address: ([127, 0, 0, 1], 0).into() };
         eventually!("it listens", {
             if let Some(status) = served.child.try_wait().unwrap() {
                 panic!("{status}: {:?}", served.log());
             }
-            let line = served.logged("codex-api is listening");
+            let line = served.log_line("codex-api is listening");
             line.map(|line| served.address = line["listen"].as_str().unwrap().parse().unwrap()).is_some()
         });
         served
     }
 }
 
-/// What a run came to.
+/// Exit code and output of a program.
 #[derive(Debug)]
-pub struct Ended {
+pub struct ExitedProgram {
     pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
 }
 
-impl Ended {
+impl ExitedProgram {
     fn of(output: Output) -> Self {
         let text = |bytes| String::from_utf8(bytes).unwrap();
         Self { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
     }
 }
 
-/// A server that runs.
-pub struct Served {
+/// A running server.
+pub struct RunningProgram {
     child: Child,
     program: Program,
     log: Arc<Mutex<Vec<String>>>,
     pub address: SocketAddr,
 }
 
-impl Served {
+impl RunningProgram {
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
-    /// Its process id.
+    /// The process id.
     pub fn pid(&self) -> u32 {
         self.child.id().unwrap()
     }
 
-    /// Folder of everything that it writes.
+    /// The folder of all files that the server writes.
     pub fn home(&self) -> &Path {
         self.program.home.path()
     }
 
-    /// What it has written to stderr.
+    /// The lines on stderr so far.
     pub fn log(&self) -> Vec<String> {
         self.log.lock().unwrap().clone()
     }
 
-    /// The first line with a text in its message.
-    pub fn logged(&self, message: &str) -> Option<Value> {
+    /// Returns the first line with a text in its message.
+    pub fn log_line(&self, message: &str) -> Option<Value> {
         let lines = self.log();
         let mut parsed = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         parsed.find(|line| line["message"].as_str().is_some_and(|text| text.contains(message)))
@@ -165,39 +165,39 @@ impl Served {
         kill_process(pid, signal).unwrap();
     }
 
-    /// Processes of its turns that are alive: not the warm workers, nor what contains them.
+    /// Command lines of living processes of turns, without workers and their supervisors.
     pub fn turns(&self) -> Vec<String> {
         engines::without_workers(self.processes())
     }
 
-    /// Processes that it has started and that are alive.
+    /// Command lines of the living children.
     pub fn processes(&self) -> Vec<String> {
         let own = self.child.id().map(|pid| format!("{pid}: "));
-        let mut alive = processes::marked(&self.program.marker);
+        let mut alive = processes::with_marker(&self.program.marker);
         alive.retain(|process| own.as_ref().is_none_or(|own| !process.starts_with(own)));
         alive
     }
 
-    /// How many turns it says it runs.
+    /// Returns the number of running turns in the health report.
     pub async fn running(&self) -> u64 {
         let health: Value = reqwest::get(self.url("/healthz")).await.unwrap().json().await.unwrap();
         health["running"].as_u64().unwrap()
     }
 
-    /// What lies in its folder for temporary files; see `TestApp::scratch_files` for the exception.
+    /// Returns the temporary files; see `TestApp::scratch_files` for the exception.
     pub fn scratch_files(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(self.program.home.path().join("scratch")).unwrap();
         let paths = entries.map(|entry| entry.unwrap().path());
         paths.filter(|path| !is_of_the_sandbox(path)).collect()
     }
 
-    /// Waits for its end and tells its exit code; a signal is none.
+    /// Waits for the exit; returns the exit code, or `None` after a signal.
     pub async fn code(&mut self, within: Duration) -> Option<i32> {
         timeout(within, self.child.wait()).await.expect("it ends in time").unwrap().code()
     }
 
-    /// Asserts that nothing of it is left.
-    pub async fn nothing_is_left(&self) {
+    /// Asserts that no process and no file is left.
+    pub async fn assert_nothing_is_left(&self) {
         eventually!("no process is left", self.processes().is_empty());
         eventually!("no file is left", self.scratch_files().is_empty());
     }

@@ -1,5 +1,5 @@
-//! A codex whose turns wait for the test, for what must happen in the middle of one. With `exec` it is a script, all but
-//! its two models the fake codex's; the fake app-server can do both itself.
+//! A codex whose turns wait for the test, for events in the middle of a turn. For `exec` a script adds two models to the
+//! fake codex; the fake app-server has both models itself.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -13,44 +13,44 @@ use tempfile::TempDir;
 
 use super::{Codex, Engine, executable};
 
-/// With `exec`, the model whose turns say `before`, wait until they are let go on, and then say `after`.
+/// The model of `exec` whose turns send `before`, wait for the gate and send `after`.
 const GATED: &str = "gated";
 
-/// What the two messages of such a turn come to.
+/// The answer of a gated turn.
 pub const GATED_ANSWER: &str = "before\n\nafter";
 
-/// With `exec`, the model whose turns never stop talking: 8 KiB a line, as fast as they are read.
+/// The model of `exec` whose turns write lines of 8 KiB without end.
 const FLOOD: &str = "flood";
 
-/// The executable, and the gate that its turns wait at.
-pub struct Staged {
+/// A codex and the gate of its turns.
+pub struct GatedCodex {
     engine: Engine,
     folder: TempDir,
-    gate: Authenticator,
+    gate: Gate,
 }
 
-/// A named pipe that is read from by who waits. Open for reading as well, so that neither side waits for the other to
-/// come.
-pub struct Authenticator(File);
+/// A named pipe that a turn reads to wait. The test opens the pipe for reading too, so that neither side blocks in
+/// `open`.
+pub struct Gate(File);
 
-impl Authenticator {
-    /// One of that name in a folder.
+impl Gate {
+    /// Creates the pipe `gate` in a folder.
     pub fn in_folder(folder: &Path) -> Self {
         let fifo = folder.join("gate");
         assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
         Self(OpenOptions::new().read(true).write(true).open(&fifo).unwrap())
     }
 
-    /// Lets one go on.
+    /// Lets one reader continue.
     pub fn open(&mut self) {
         self.0.write_all(b"\n").unwrap();
     }
 }
 
-impl Staged {
+impl GatedCodex {
     pub fn new(engine: Engine) -> Self {
         let folder = tempfile::Builder::new().prefix("codex-api-staged-").tempdir().unwrap();
-        let (gate, fifo) = (Authenticator::in_folder(folder.path()), folder.path().join("gate"));
+        let (gate, fifo) = (Gate::in_folder(folder.path()), folder.path().join("gate"));
         let message = |text: &str| {
             format!(
                 r#"{{"type":"item.completed","item":{{"id":"item_0","type":"agent_message","text":"{text}"}}}}"#
@@ -90,24 +90,24 @@ echo '{{"type":"turn.completed","usage":{{"input_tokens":1,"cached_input_tokens"
         self.folder.path().join("codex").display().to_string()
     }
 
-    /// The model whose turns say `before`, wait until they are let go on, and then say `after`.
-    pub fn gated(&self) -> String {
+    /// The model whose turns send `before`, wait for the gate and send `after`.
+    pub fn gated_model(&self) -> String {
         match self.engine {
             Engine::Exec => GATED.to_owned(),
             Engine::AppServer => format!("fake:gated:{}", self.folder.path().join("gate").display()),
         }
     }
 
-    /// The model whose turns talk as fast as they are read, and for longer than there is room for between us and a reader.
-    pub fn flood(&self) -> &'static str {
+    /// The model whose turns write without a pause, and more than the buffers between server and reader hold.
+    pub fn flood_model(&self) -> &'static str {
         match self.engine {
             Engine::Exec => FLOOD,
             Engine::AppServer => "fake:flood:8000000",
         }
     }
 
-    /// Lets so many gated turns go on, those that wait and those that will.
-    pub fn let_go_on(&mut self, turns: usize) {
+    /// Lets this number of gated turns continue, waiting and future ones.
+    pub fn open_gate(&mut self, turns: usize) {
         (0..turns).for_each(|_| self.gate.open());
     }
 }

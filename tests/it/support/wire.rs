@@ -1,4 +1,4 @@
-//! An HTTP/1.1 client that sends just the bytes it is told to, for what a well-behaved one would not do.
+//! An HTTP/1.1 client that sends raw bytes, for requests that no library sends.
 
 use std::net::SocketAddr;
 
@@ -8,12 +8,12 @@ use tokio::{
     time::timeout,
 };
 
-use super::SOON;
+use super::TIMEOUT;
 
 /// One connection.
 pub struct Wire(pub BufReader<TcpStream>);
 
-/// The head of a response and its body, if the head tells its length.
+/// The head of a response, and its body if the head has its length.
 #[derive(Debug)]
 pub struct Response {
     pub status: u16,
@@ -30,18 +30,18 @@ impl Response {
 
 impl Wire {
     pub async fn open(address: SocketAddr) -> Self {
-        Self(BufReader::new(timeout(SOON, TcpStream::connect(address)).await.unwrap().unwrap()))
+        Self(BufReader::new(timeout(TIMEOUT, TcpStream::connect(address)).await.unwrap().unwrap()))
     }
 
-    /// With a small window, so that a reader that has stopped is soon felt by who writes.
+    /// Connects with a small receive window, so that the server notices a stalled reader early.
     pub async fn narrow(address: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(16 * 1024).unwrap();
-        Self(BufReader::new(timeout(SOON, socket.connect(address)).await.unwrap().unwrap()))
+        Self(BufReader::new(timeout(TIMEOUT, socket.connect(address)).await.unwrap().unwrap()))
     }
 
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        timeout(SOON, self.0.write_all(bytes.as_ref())).await.unwrap().unwrap();
+        timeout(TIMEOUT, self.0.write_all(bytes.as_ref())).await.unwrap().unwrap();
     }
 
     /// A whole POST of JSON.
@@ -61,14 +61,14 @@ impl Wire {
             response.headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
         }
         let mut body = vec![0; response.header("content-length").parse().unwrap_or_default()];
-        timeout(SOON, self.0.read_exact(&mut body)).await.unwrap().unwrap();
+        timeout(TIMEOUT, self.0.read_exact(&mut body)).await.unwrap().unwrap();
         response.body = String::from_utf8(body).unwrap();
         response
     }
 
     async fn line(&mut self) -> String {
         let mut line = String::new();
-        timeout(SOON, self.0.read_line(&mut line)).await.unwrap().unwrap();
+        timeout(TIMEOUT, self.0.read_line(&mut line)).await.unwrap().unwrap();
         line.trim_end().to_owned()
     }
 }

@@ -5,9 +5,10 @@ use serde_json::{Value, json};
 use super::{
     MODEL,
     contract::contract,
-    function, next, real_workers, request, script,
-    seen::{call, output, user},
-    ways::{WAYS, Way, result},
+    followed_by, function, real_workers, request,
+    routes::{ROUTES, Route, tool_result},
+    script,
+    upstream_request::{call, output, user},
 };
 use crate::support::with_app;
 
@@ -28,17 +29,24 @@ async fn functions_reach_every_model_and_are_called() {
         for name in names {
             for model in [name.clone(), format!("{name}:chat")] {
                 let body = request(&model, &prompt, &[function("f", "a")]);
-                let first = app.turn(Way::Sse, &body).await;
+                let first = app.turn(Route::Sse, &body).await;
                 assert_eq!(first.called(), [("f", r#"{"a":"1"}"#)], "{model}");
-                let seen = app.seen();
+                let seen = app.last_upstream_request();
                 assert_eq!(seen.body["model"], name.as_str());
                 assert!(seen.functions().contains(&"f"), "{model}: {:?}", seen.functions());
                 let id = &first.calls[0].id;
                 let second = app
-                    .turn(Way::Unary, &next(&body, &[first.message(), result(&first.calls[0], "r")]))
+                    .turn(
+                        Route::Unary,
+                        &followed_by(&body, &[first.message(), tool_result(&first.calls[0], "r")]),
+                    )
                     .await;
                 assert_eq!(second.text, "done", "{model}");
-                app.seen().ends_with(&[user(&prompt), call("f", r#"{"a":"1"}"#, id), output(id, "r")]);
+                app.last_upstream_request().assert_ends_with_items(&[
+                    user(&prompt),
+                    call("f", r#"{"a":"1"}"#, id),
+                    output(id, "r"),
+                ]);
             }
         }
     })
@@ -52,7 +60,7 @@ async fn broken_response_after_a_call_is_retried() {
         let step = json!({"calls": [{"name": "f", "arguments": {"a": "1"}}], "eof": true});
         let again = json!({"calls": [{"name": "f", "arguments": {"a": "2"}}]});
         let body = request(MODEL, &script(&json!([step, again])), &[function("f", "a")]);
-        for way in WAYS {
+        for way in ROUTES {
             let outcome = app.turn(way, &body).await;
             // The client hears of the second call only; the model, that the first one was not run.
             assert_eq!(outcome.calls.len(), 1, "{way:?}");
@@ -70,7 +78,7 @@ async fn broken_response_after_a_call_without_retries_fails() {
     with_app(real_workers().upstream_retries(0), async |app| {
         let step = json!({"calls": [{"name": "f", "arguments": {"a": "1"}}], "eof": true});
         let body = request(MODEL, &script(&json!([step, {"text": "never"}])), &[function("f", "a")]);
-        let (status, error) = app.refused(&body).await;
+        let (status, error) = app.http_error(&body).await;
         assert_eq!((status, &error["code"]), (502, &json!("upstream_unavailable")), "{error}");
         let grpc = app.grpc().await.chat(contract(&body)).await.unwrap_err();
         assert_eq!(grpc.message(), error["message"].as_str().unwrap());
@@ -86,7 +94,7 @@ async fn call_in_an_incomplete_response_is_dropped() {
             let step = json!({"text": "Let me", "calls": [{"name": "f", "arguments": {"a": "1"}}],
             "incomplete": "max_output_tokens"});
             let body = request(model, &script(&json!([step, {"text": "never"}])), &[function("f", "a")]);
-            for way in [Way::Stream, Way::Http] {
+            for way in [Route::Stream, Route::Http] {
                 let outcome = app.turn(way, &body).await;
                 assert_eq!(
                     (outcome.text.as_str(), outcome.finish_reason.as_str()),
@@ -111,13 +119,13 @@ async fn call_of_an_unknown_function_is_not_sent_to_the_client() {
         ]);
         for model in [MODEL, "gpt-5.5:chat"] {
             let body = request(model, &script(&steps), &[function("f", "a")]);
-            for way in WAYS {
+            for way in ROUTES {
                 let first = app.turn(way, &body).await;
                 assert_eq!(first.called(), [("f", r#"{"a":"1"}"#)], "{way:?}");
-                let told = app.seen().items.last().unwrap()["output"].to_string();
+                let told = app.last_upstream_request().items.last().unwrap()["output"].to_string();
                 assert!(told.contains("unsupported call"), "{told}");
-                let more = [first.message(), result(&first.calls[0], "r")];
-                assert_eq!(app.turn(way, &next(&body, &more)).await.text, "done", "{way:?}");
+                let more = [first.message(), tool_result(&first.calls[0], "r")];
+                assert_eq!(app.turn(way, &followed_by(&body, &more)).await.text, "done", "{way:?}");
             }
         }
     })
@@ -142,9 +150,9 @@ async fn many_tools_with_large_schemas_reach_the_model() {
         let prompt = script(&json!([{"calls": [{"name": "tool_127", "arguments": {"a": "1"}}]}]));
         for model in [MODEL, "gpt-5.5:chat"] {
             let body = request(model, &prompt, &tools);
-            for way in WAYS {
+            for way in ROUTES {
                 assert_eq!(app.turn(way, &body).await.called(), [("tool_127", r#"{"a":"1"}"#)], "{way:?}");
-                let seen = app.seen();
+                let seen = app.last_upstream_request();
                 let offered = seen.functions().into_iter().filter(|name| name.starts_with("tool_")).count();
                 assert_eq!(offered, 128, "{way:?}");
                 let told = seen.function("tool_5")["description"].as_str().unwrap();
@@ -168,7 +176,7 @@ async fn unreadable_call_beside_a_strict_violation_returns_to_the_model() {
         with_app(real_workers().timeout_seconds(20.0), async |app| {
             for model in [MODEL, "gpt-5.5:chat"] {
                 let body = request(model, &script(&steps), std::slice::from_ref(&strict));
-                for way in [Way::Unary, Way::Sse] {
+                for way in [Route::Unary, Route::Sse] {
                     assert_eq!(
                         app.turn(way, &body).await.called(),
                         [("f", r#"{"a":"5"}"#)],
@@ -192,7 +200,7 @@ async fn duplicate_and_empty_call_ids_are_replaced() {
         let prompt = script(&json!([{"calls": calls}, {"text": "done"}]));
         for model in [MODEL, "gpt-5.5:chat"] {
             let body = request(model, &prompt, &[function("f", "a")]);
-            for way in WAYS {
+            for way in ROUTES {
                 let first = app.turn(way, &body).await;
                 let arguments = ["1", "2", "3", "4"].map(|argument| format!(r#"{{"a":"{argument}"}}"#));
                 assert_eq!(first.called(), arguments.each_ref().map(|text| ("f", text.as_str())), "{way:?}");
@@ -202,13 +210,14 @@ async fn duplicate_and_empty_call_ids_are_replaced() {
                 different.sort_unstable();
                 different.dedup();
                 assert!(different.len() == 4 && !different.contains(&""), "{ids:?}");
-                let results = first.calls.iter().map(|call| result(call, call.arguments.as_str()));
+                let results = first.calls.iter().map(|call| tool_result(call, call.arguments.as_str()));
                 let more: Vec<Value> = [first.message()].into_iter().chain(results).collect();
-                assert_eq!(app.turn(way, &next(&body, &more)).await.text, "done", "{way:?}");
+                assert_eq!(app.turn(way, &followed_by(&body, &more)).await.text, "done", "{way:?}");
                 let calls = first.calls.iter().map(|made| call("f", &made.arguments, &made.id));
                 let outputs = first.calls.iter().map(|call| output(&call.id, call.arguments.as_str()));
-                app.seen()
-                    .ends_with(&[user(&prompt)].into_iter().chain(calls).chain(outputs).collect::<Vec<_>>());
+                app.last_upstream_request().assert_ends_with_items(
+                    &[user(&prompt)].into_iter().chain(calls).chain(outputs).collect::<Vec<_>>(),
+                );
             }
         }
     })

@@ -1,12 +1,13 @@
-//! Calls and their results: what the client is told, and what the model is shown of it in the next request, item by
-//! item, over all ways and in both profiles.
+//! Calls and their results at the client, and in the next upstream request, item by item, over all routes and in both
+//! profiles.
 
 use serde_json::{Value, json};
 
 use super::{
-    MODEL, PROFILES, function, next, real_workers, request, script,
-    seen::{assistant, call, output, thoughts, user},
-    ways::{WAYS, Way, result},
+    MODEL, PROFILES, followed_by, function, real_workers, request,
+    routes::{ROUTES, Route, tool_result},
+    script,
+    upstream_request::{assistant, call, output, reasoning, user},
 };
 use crate::support::with_app;
 
@@ -28,27 +29,28 @@ async fn call_and_result_lead_to_the_answer() {
         with_app(real_workers().profile(profile), async |app| {
             let alone = profile == "chat" || model.ends_with(":chat");
             let body = request(model, &prompt, &[function("get_weather", "city")]);
-            for (place, way) in WAYS.into_iter().enumerate() {
+            for (place, way) in ROUTES.into_iter().enumerate() {
                 let first = app.turn(way, &body).await;
-                let number = app.asked();
+                let number = app.upstream_request_count();
                 assert_eq!(first.text, "Let me look.", "{way:?}");
                 assert_eq!(first.called(), [("get_weather", arguments)], "{way:?}");
                 assert_eq!(first.finish_reason, "tool_calls", "{way:?}");
                 assert_eq!(first.usage, [120, 100, 17, 3], "{way:?}");
-                assert_eq!(app.seen().functions().contains(&"exec_command"), !alone);
+                assert_eq!(app.last_upstream_request().functions().contains(&"exec_command"), !alone);
 
                 // Whoever brings the result need not come through the same door.
-                let back = WAYS[(place + 1) % WAYS.len()];
+                let back = ROUTES[(place + 1) % ROUTES.len()];
                 let id = &first.calls[0].id;
-                let second =
-                    app.turn(back, &next(&body, &[first.message(), result(&first.calls[0], "25 C")])).await;
+                let second = app
+                    .turn(back, &followed_by(&body, &[first.message(), tool_result(&first.calls[0], "25 C")]))
+                    .await;
                 assert_eq!((second.text.as_str(), second.calls.len()), ("It is warm.", 0), "{way:?}");
                 assert_eq!(second.finish_reason, "stop");
                 assert_eq!(second.usage, [150, 120, 5, 0]);
-                let seen = app.seen();
-                let own = seen.ends_with(&[
+                let seen = app.last_upstream_request();
+                let own = seen.assert_ends_with_items(&[
                     user(&prompt),
-                    thoughts("I should look", number),
+                    reasoning("I should look", number),
                     assistant("Let me look."),
                     call("get_weather", arguments, id),
                     output(id, "25 C"),
@@ -76,9 +78,9 @@ async fn parallel_calls_with_results_in_another_order_reach_the_model() {
         for model in [MODEL, "gpt-5.5:chat"] {
             let body =
                 request(model, &prompt, &[function("get_weather", "city"), function("get_time", "zone")]);
-            for way in WAYS {
+            for way in ROUTES {
                 let first = app.turn(way, &body).await;
-                let number = app.asked();
+                let number = app.upstream_request_count();
                 let expected = [
                     ("get_weather", r#"{"city":"Rome"}"#),
                     ("get_time", r#"{"zone":"CET"}"#),
@@ -89,12 +91,17 @@ async fn parallel_calls_with_results_in_another_order_reach_the_model() {
                 assert_eq!(first.usage, [30, 0, 33, 1], "{way:?}");
 
                 let [a, b, c] = &first.calls[..] else { panic!("{first:?}") };
-                let results = [first.message(), result(c, "-3 C"), result(a, "25 C"), result(b, "12:00")];
-                let second = app.turn(way, &next(&body, &results)).await;
+                let results = [
+                    first.message(),
+                    tool_result(c, "-3 C"),
+                    tool_result(a, "25 C"),
+                    tool_result(b, "12:00"),
+                ];
+                let second = app.turn(way, &followed_by(&body, &results)).await;
                 assert_eq!(second.text, "done", "{way:?}");
-                app.seen().ends_with(&[
+                app.last_upstream_request().assert_ends_with_items(&[
                     user(&prompt),
-                    thoughts("Both", number),
+                    reasoning("Both", number),
                     call("get_weather", expected[0].1, &a.id),
                     call("get_time", expected[1].1, &b.id),
                     call("get_weather", expected[2].1, &c.id),
@@ -122,24 +129,24 @@ async fn several_rounds_keep_their_reasoning() {
         let mut body = request(MODEL, &prompt, &[function("step", "n")]);
         let mut expected = vec![user(&prompt)];
         let shown = [
-            (Way::Sse, Some("one"), None),
-            (Way::Unary, Some("two"), Some("And on.")),
-            (Way::Http, None, None),
+            (Route::Sse, Some("one"), None),
+            (Route::Unary, Some("two"), Some("And on.")),
+            (Route::Http, None, None),
         ];
         for (round, (way, thought, text)) in (1..).zip(shown) {
             let outcome = app.turn(way, &body).await;
-            app.seen().ends_with(&expected);
-            let number = app.asked();
+            app.last_upstream_request().assert_ends_with_items(&expected);
+            let number = app.upstream_request_count();
             let made = &outcome.calls[0];
-            expected.extend(thought.map(|thought| thoughts(thought, number)));
+            expected.extend(thought.map(|thought| reasoning(thought, number)));
             expected.extend(text.map(assistant));
             expected.push(call("step", &format!(r#"{{"n":"{round}"}}"#), &made.id));
             expected.push(output(&made.id, format!("result {round}")));
-            body = next(&body, &[outcome.message(), result(made, format!("result {round}"))]);
+            body = followed_by(&body, &[outcome.message(), tool_result(made, format!("result {round}"))]);
         }
-        let last = app.turn(Way::Stream, &body).await;
+        let last = app.turn(Route::Stream, &body).await;
         assert_eq!((last.text.as_str(), last.finish_reason.as_str()), ("there", "stop"));
-        app.seen().ends_with(&expected);
+        app.last_upstream_request().assert_ends_with_items(&expected);
 
         // The person goes on: the rounds stay what they were.
         let more = [
@@ -147,8 +154,8 @@ async fn several_rounds_keep_their_reasoning() {
             json!({"role": "user", "content": "@@{\"text\":\"well\"}@@"}),
         ];
         expected.extend([assistant("there"), user("@@{\"text\":\"well\"}@@")]);
-        assert_eq!(app.turn(Way::Http, &next(&body, &more)).await.text, "well");
-        app.seen().ends_with(&expected);
+        assert_eq!(app.turn(Route::Http, &followed_by(&body, &more)).await.text, "well");
+        app.last_upstream_request().assert_ends_with_items(&expected);
     })
     .await;
 }
@@ -165,25 +172,26 @@ async fn agent_with_client_tools_uses_its_own_tools() {
     let prompt = script(&steps);
     with_app(real_workers().sandbox("danger-full-access"), async |app| {
         let body = request(MODEL, &prompt, &[function("ask_boss", "what")]);
-        for way in WAYS {
+        for way in ROUTES {
             let first = app.turn(way, &body).await;
-            let number = app.asked();
+            let number = app.upstream_request_count();
             assert_eq!(first.called(), [("ask_boss", r#"{"what":"x"}"#)], "{way:?}: its own call is its own");
             assert_eq!(first.usage, [30, 2, 4, 2], "{way:?}: the sum of both model calls");
             // What the command printed, as the model was shown it.
-            let printed = app.seen().items.last().unwrap()["output"].clone();
+            let printed = app.last_upstream_request().items.last().unwrap()["output"].clone();
             assert!(printed.as_str().unwrap().contains("from codex"), "{printed}");
 
             let made = &first.calls[0];
-            let second = app.turn(way, &next(&body, &[first.message(), result(made, "go")])).await;
+            let second =
+                app.turn(way, &followed_by(&body, &[first.message(), tool_result(made, "go")])).await;
             assert_eq!((second.text.as_str(), second.usage), ("ready", [40, 1, 2, 1]), "{way:?}");
             let own = format!("call_s0_{}_0", number - 1);
-            app.seen().ends_with(&[
+            app.last_upstream_request().assert_ends_with_items(&[
                 user(&prompt),
-                thoughts("files first", number - 1),
+                reasoning("files first", number - 1),
                 call("exec_command", COMMAND, &own),
                 output(&own, printed),
-                thoughts("now ask", number),
+                reasoning("now ask", number),
                 call("ask_boss", r#"{"what":"x"}"#, &made.id),
                 output(&made.id, "go"),
             ]);

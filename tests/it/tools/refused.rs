@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::{MODEL, function, real_workers, refused, request};
+use super::{MODEL, function, real_workers, refusal, request};
 use crate::support::with_app;
 
 fn user() -> Value {
@@ -41,10 +41,10 @@ async fn results_without_exactly_one_call_are_refused_with_the_field() {
             for model in [MODEL, "gpt-5.5:chat"] {
                 let body = json!({"model": model, "messages": messages, "tools": [function("f", "a")]});
                 let expected = (400, field.to_owned(), field.to_owned());
-                assert_eq!(refused(app, &body).await, expected, "{messages}");
+                assert_eq!(refusal(app, &body).await, expected, "{messages}");
             }
         }
-        assert_eq!(app.asked(), 0, "the model is not asked");
+        assert_eq!(app.upstream_request_count(), 0, "the model is not asked");
     })
     .await;
 }
@@ -65,9 +65,9 @@ async fn invalid_tool_messages_are_refused_with_the_field() {
         ];
         for (messages, field) in cases {
             let body = json!({"model": MODEL, "messages": messages});
-            assert_eq!(refused(app, &body).await, (400, field.to_owned(), field.to_owned()), "{messages}");
+            assert_eq!(refusal(app, &body).await, (400, field.to_owned(), field.to_owned()), "{messages}");
         }
-        assert_eq!(app.asked(), 0, "the model is not asked");
+        assert_eq!(app.upstream_request_count(), 0, "the model is not asked");
     })
     .await;
 }
@@ -111,9 +111,9 @@ async fn invalid_tools_are_refused_with_the_field() {
             (nothing, "tool_choice", "tool_choice"),
         ];
         for (body, param, field) in cases {
-            assert_eq!(refused(app, &body).await, (400, param.to_owned(), field.to_owned()), "{body}");
+            assert_eq!(refusal(app, &body).await, (400, param.to_owned(), field.to_owned()), "{body}");
         }
-        assert_eq!(app.asked(), 0, "the model is not asked");
+        assert_eq!(app.upstream_request_count(), 0, "the model is not asked");
     })
     .await;
 }

@@ -1,11 +1,12 @@
-//! Results that come back later: after a restart, from a conversation that another service had, large ones, pictures.
+//! Late results: after a restart, from a conversation of another service, large results, images.
 
 use serde_json::{Value, json};
 
 use super::{
-    MODEL, PROFILES, function, next, real_workers, request, script,
-    seen::{assistant, call, output, thoughts, user},
-    ways::{WAYS, Way, result},
+    MODEL, PROFILES, followed_by, function, real_workers, request,
+    routes::{ROUTES, Route, tool_result},
+    script,
+    upstream_request::{assistant, call, output, reasoning, user},
 };
 use crate::support::with_app;
 
@@ -27,11 +28,11 @@ async fn results_after_a_restart_are_accepted_without_reasoning() {
         let body = request(model, &prompt, &[function("f", "a")]);
         let goes_on = with_app(real_workers().profile(profile), async |before| {
             let mut goes_on = Vec::new();
-            for way in WAYS {
+            for way in ROUTES {
                 let first = before.turn(way, &body).await;
-                let results: Vec<Value> = first.calls.iter().map(|call| result(call, "r")).collect();
+                let results: Vec<Value> = first.calls.iter().map(|call| tool_result(call, "r")).collect();
                 let ids = [first.calls[0].id.clone(), first.calls[1].id.clone()];
-                goes_on.push((way, ids, next(&next(&body, &[first.message()]), &results)));
+                goes_on.push((way, ids, followed_by(&followed_by(&body, &[first.message()]), &results)));
             }
             goes_on
         })
@@ -45,7 +46,7 @@ async fn results_after_a_restart_are_accepted_without_reasoning() {
                     ("done", "stop"),
                     "{way:?}"
                 );
-                after.seen().ends_with(&[
+                after.last_upstream_request().assert_ends_with_items(&[
                     user(&prompt),
                     assistant("Let me look."),
                     call("f", r#"{"a": "1"}"#, &a),
@@ -67,11 +68,11 @@ async fn reasoning_in_another_conversation_is_left_out() {
         let mut body = request(MODEL, &prompt, &[function("f", "a")]);
         let system = json!({"role": "system", "content": "Be kind."});
         body["messages"].as_array_mut().unwrap().insert(0, system);
-        for way in WAYS {
+        for way in ROUTES {
             let first = app.turn(way, &body).await;
-            let number = app.asked();
+            let number = app.upstream_request_count();
             let [a, b] = &first.calls[..] else { panic!("{first:?}") };
-            let same = next(&body, &[first.message(), result(a, "r"), result(b, "r")]);
+            let same = followed_by(&body, &[first.message(), tool_result(a, "r"), tool_result(b, "r")]);
             let (mut another_model, mut another_profile, mut another_system) =
                 (same.clone(), same.clone(), same.clone());
             another_model["model"] = "gpt-5.4".into();
@@ -86,10 +87,13 @@ async fn reasoning_in_another_conversation_is_left_out() {
             ];
             for body in [another_model, another_profile, another_system] {
                 assert_eq!(app.turn(way, &body).await.text, "done", "{way:?}");
-                app.seen().ends_with(&[&[user(&prompt)], &conversation[..]].concat());
+                app.last_upstream_request()
+                    .assert_ends_with_items(&[&[user(&prompt)], &conversation[..]].concat());
             }
             assert_eq!(app.turn(way, &same).await.text, "done", "{way:?}");
-            app.seen().ends_with(&[&[user(&prompt), thoughts("secret", number)], &conversation[..]].concat());
+            app.last_upstream_request().assert_ends_with_items(
+                &[&[user(&prompt), reasoning("secret", number)], &conversation[..]].concat(),
+            );
         }
     })
     .await;
@@ -115,12 +119,12 @@ async fn history_of_another_service_is_accepted() {
     for model in [MODEL, "gpt-5.5:chat"] {
         let mut body = body.clone();
         body["model"] = model.into();
-        for way in WAYS {
+        for way in ROUTES {
             assert_eq!(app.turn(way, &body).await.text, "I see.", "{way:?}");
-            let seen = app.seen();
+            let seen = app.last_upstream_request();
             let short = seen.items[seen.items.len() - 6]["call_id"].as_str().unwrap();
             assert!(short.len() <= 64 && short.starts_with("call_"), "{short}");
-            seen.ends_with(&[
+            seen.assert_ends_with_items(&[
                 user(&prompt),
                 call("client_other_tool", "{}", "0"),
                 call("f", r#"{"a":1}"#, short),
@@ -144,30 +148,46 @@ async fn reasoning_with_edited_calls_is_left_out() {
     ]));
     with_app(real_workers().profile("chat"), async |app| {
         let body = request(MODEL, &prompt, &[function("f", "a")]);
-        let first = app.turn(Way::Http, &body).await;
-        let number = app.asked();
+        let first = app.turn(Route::Http, &body).await;
+        let number = app.upstream_request_count();
         let id = first.calls[0].id.as_str();
-        let answered = result(&first.calls[0], "r");
+        let answered = tool_result(&first.calls[0], "r");
 
         // Written anew by the client's JSON library, and sent twice.
         let mut message = first.message();
         message["tool_calls"][0]["function"]["arguments"] = "{ \"a\" : \"1\" }".into();
-        for way in [Way::Sse, Way::Unary] {
-            app.turn(way, &next(&body, &[message.clone(), answered.clone()])).await;
+        for way in [Route::Sse, Route::Unary] {
+            app.turn(way, &followed_by(&body, &[message.clone(), answered.clone()])).await;
             let kept = call("f", r#"{"a":"1"}"#, id);
-            app.seen().ends_with(&[user(&prompt), thoughts("secret", number), kept, output(id, "r")]);
+            app.last_upstream_request().assert_ends_with_items(&[
+                user(&prompt),
+                reasoning("secret", number),
+                kept,
+                output(id, "r"),
+            ]);
         }
 
         // What the client changed is the client's.
         message["tool_calls"][0]["function"]["arguments"] = r#"{"a":"9"}"#.into();
-        app.turn(Way::Http, &next(&body, &[message, answered.clone()])).await;
-        app.seen().ends_with(&[user(&prompt), call("f", r#"{"a":"9"}"#, id), output(id, "r")]);
+        app.turn(Route::Http, &followed_by(&body, &[message, answered.clone()])).await;
+        app.last_upstream_request().assert_ends_with_items(&[
+            user(&prompt),
+            call("f", r#"{"a":"9"}"#, id),
+            output(id, "r"),
+        ]);
 
         // Somebody else's conversation in which a call has the same id and says the same.
         let other = script(&json!([{"text": "unused"}, {"text": "other"}]));
         let theirs = request(MODEL, &other, &[function("f", "a")]);
-        assert_eq!(app.turn(Way::Http, &next(&theirs, &[first.message(), answered])).await.text, "other");
-        app.seen().ends_with(&[user(&other), call("f", r#"{"a":"1"}"#, id), output(id, "r")]);
+        assert_eq!(
+            app.turn(Route::Http, &followed_by(&theirs, &[first.message(), answered])).await.text,
+            "other"
+        );
+        app.last_upstream_request().assert_ends_with_items(&[
+            user(&other),
+            call("f", r#"{"a":"1"}"#, id),
+            output(id, "r"),
+        ]);
     })
     .await;
 }
@@ -179,18 +199,18 @@ async fn results_with_images_reach_the_model() {
     with_app(real_workers(), async |app| {
         for model in [MODEL, "gpt-5.5:chat"] {
             let body = request(model, &prompt, &[function("f", "a")]);
-            for way in WAYS {
+            for way in ROUTES {
                 let first = app.turn(way, &body).await;
-                let number = app.asked();
+                let number = app.upstream_request_count();
                 let [a, b] = &first.calls[..] else { panic!("{first:?}") };
                 let picture = json!({"type": "image_url", "image_url": {"url": PNG}});
                 let shown = json!([{"type": "text", "text": "here:"}, picture]);
-                let results = [first.message(), result(a, shown), result(b, json!([picture]))];
-                assert_eq!(app.turn(way, &next(&body, &results)).await.text, "done", "{way:?}");
+                let results = [first.message(), tool_result(a, shown), tool_result(b, json!([picture]))];
+                assert_eq!(app.turn(way, &followed_by(&body, &results)).await.text, "done", "{way:?}");
                 let picture = json!({"type": "input_image", "image_url": PNG});
-                app.seen().ends_with(&[
+                app.last_upstream_request().assert_ends_with_items(&[
                     user(&prompt),
-                    thoughts("secret", number),
+                    reasoning("secret", number),
                     assistant("Let me look."),
                     call("f", r#"{"a": "1"}"#, &a.id),
                     call("f", r#"{"a":"2"}"#, &b.id),
@@ -212,15 +232,16 @@ async fn large_result_reaches_the_model_whole() {
     for (profile, model) in PROFILES {
         with_app(real_workers().profile(profile).max_prompt_chars(300_000), async |app| {
             let body = request(model, &prompt, &[function("f", "a")]);
-            for way in WAYS {
+            for way in ROUTES {
                 let first = app.turn(way, &body).await;
                 let [a, b] = &first.calls[..] else { panic!("{first:?}") };
                 let parts = json!([{"type": "text", "text": large}, {"type": "text", "text": "end"}]);
-                let mut body = next(&body, &[first.message(), result(b, parts), result(a, "short")]);
+                let mut body =
+                    followed_by(&body, &[first.message(), tool_result(b, parts), tool_result(a, "short")]);
                 // Nor where no tool is offered any more.
                 body.as_object_mut().unwrap().remove("tools");
                 assert_eq!(app.turn(way, &body).await.text, "done", "{way:?}");
-                let seen = app.seen();
+                let seen = app.last_upstream_request();
                 let at = seen.items.len() - 2;
                 assert!(
                     seen.items[at]["output"][0]["text"] == large.as_str(),
@@ -229,11 +250,11 @@ async fn large_result_reaches_the_model_whole() {
                 );
                 assert_eq!(seen.items[at]["output"][1]["text"], "end");
             }
-            let text = app.turn(Way::Http, &body).await;
+            let text = app.turn(Route::Http, &body).await;
             let [a, b] = &text.calls[..] else { panic!("{text:?}") };
-            let results = [text.message(), result(a, large.as_str()), result(b, large.as_str())];
-            app.turn(Way::Stream, &next(&body, &results)).await;
-            let seen = app.seen();
+            let results = [text.message(), tool_result(a, large.as_str()), tool_result(b, large.as_str())];
+            app.turn(Route::Stream, &followed_by(&body, &results)).await;
+            let seen = app.last_upstream_request();
             let whole = |item: &Value| item["output"] == large.as_str();
             assert!(seen.items.iter().rev().take(2).all(whole), "a text alone is not cut either");
         })

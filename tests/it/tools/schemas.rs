@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 use super::{
     MODEL,
     contract::{contract, to_struct},
-    function, real_workers, request, script,
-    ways::{WAYS, Way},
+    function, real_workers, request,
+    routes::{ROUTES, Route},
+    script,
 };
 use crate::support::{TestApp, with_app};
 
@@ -35,7 +36,7 @@ fn calling() -> String {
 
 /// The schema that the model got.
 fn seen(app: &TestApp) -> Value {
-    app.seen().function("f")["parameters"].clone()
+    app.last_upstream_request().function("f")["parameters"].clone()
 }
 
 #[tokio::test]
@@ -45,7 +46,7 @@ async fn parameters_json_reaches_the_model_with_order_and_integers() {
         let mut lossy = schema();
         lossy["properties"]["count"]["minimum"] = 9_007_199_254_740_993_u64.into();
         for model in [MODEL, "gpt-5.5:chat"] {
-            for way in WAYS {
+            for way in ROUTES {
                 app.turn(way, &request(model, &calling(), &[tool(&schema())])).await;
                 let parameters = seen(app);
                 assert_eq!(parameters, schema(), "{way:?}: the integers too");
@@ -59,7 +60,7 @@ async fn parameters_json_reaches_the_model_with_order_and_integers() {
                 );
                 // A keyword that Codex drops puts the whole schema into the description, in its order.
                 app.turn(way, &request(model, &calling(), &[tool(&lossy)])).await;
-                let description = app.seen().function("f")["description"].to_string();
+                let description = app.last_upstream_request().function("f")["description"].to_string();
                 let text = serde_json::to_string(&lossy.to_string()).unwrap();
                 assert!(description.contains(text.trim_matches('"')), "{way:?}: {description}");
             }
@@ -102,7 +103,7 @@ async fn strict_schema_near_the_limits_is_accepted_by_every_choice() {
         let arguments = json!({"zone": "a", "count": 9_007_199_254_740_993_u64, "at": {"y": 1, "b": ""}});
         let prompt = script(&json!([{"calls": [{"name": "f", "arguments": arguments}]}]));
         let mut body = request(MODEL, &prompt, &[large]);
-        assert_eq!(app.turn(Way::Sse, &body).await.called(), [("f", arguments.to_string().as_str())]);
+        assert_eq!(app.turn(Route::Sse, &body).await.called(), [("f", arguments.to_string().as_str())]);
         body["n"] = 2.into();
         let completion = app.complete(&body).await;
         for choice in completion["choices"].as_array().unwrap() {

@@ -27,11 +27,11 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
 
 /// Longest wait for anything that must happen.
-const SOON: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Waits for what must happen.
 pub async fn soon<T>(what: impl Future<Output = T>) -> T {
-    timeout(SOON, what).await.expect("did not happen in time")
+    timeout(TIMEOUT, what).await.expect("did not happen in time")
 }
 
 /// What a handler goes through.

@@ -1,5 +1,5 @@
-//! Where no environment is asked for, nothing is run, whichever Codex is installed and whatever engine `auto` makes of
-//! it: `scripts/compat.sh` runs this with old ones too.
+//! Without an environment no command runs, for every version of Codex and every engine that `auto` selects.
+//! `scripts/compat.sh` runs these tests with old versions too.
 
 use std::path::PathBuf;
 
@@ -7,14 +7,14 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::{
-    AppConfig, Codex, Engine, SOON, ask,
-    grpc::kind,
-    program::{Program, Served},
+    AppConfig, Codex, Engine, TIMEOUT, chat_request,
+    grpc::code_and_reason,
+    program::{Program, RunningProgram},
     with_app,
 };
 
-/// Every way to act that any Codex offers its model; each would leave a file of its own name in the workspace.
-fn acts() -> Vec<(&'static str, Value)> {
+/// Every tool that any version of Codex offers to its model. Each call would create a file of its name in the workspace.
+fn codex_tool_calls() -> Vec<(&'static str, Value)> {
     let touch = |name: &str| format!("touch {name}");
     vec![
         ("exec_command", json!({"arguments": {"cmd": touch("exec_command")}})),
@@ -25,17 +25,17 @@ fn acts() -> Vec<(&'static str, Value)> {
     ]
 }
 
-/// What a model that tries all of them has done in the workspace, and whether the turns were refused.
-async fn done(config: AppConfig, model: &str) -> (Vec<String>, bool) {
+/// Returns the files that a model creates by calling all of these tools, and whether the server refused the turns.
+async fn run_codex_tools(config: AppConfig, model: &str) -> (Vec<String>, bool) {
     with_app(config.sandbox("danger-full-access"), async |app| {
         let mut refused = Vec::new();
-        for (name, mut call) in acts() {
+        for (name, mut call) in codex_tool_calls() {
             call["name"] = name.into();
             let prompt = format!("@@{}@@", json!([{"calls": [call]}, {"text": "done"}]));
-            let answer = app.grpc().await.chat(ask(model, &prompt)).await;
+            let answer = app.grpc().await.chat(chat_request(model, &prompt)).await;
             if let Err(status) = &answer {
-                // What the request asks for, or what the operator has set, cannot be had.
-                let (_, reason) = kind(status);
+                // The CLI supports neither the request nor the setting.
+                let (_, reason) = code_and_reason(status);
                 let refusals = ["UNSUPPORTED_PARAMETER", "ENGINE_UNAVAILABLE"];
                 assert!(refusals.contains(&reason.as_str()), "{name}: {status:?}");
             }
@@ -55,11 +55,11 @@ async fn done(config: AppConfig, model: &str) -> (Vec<String>, bool) {
 async fn chat_model_calling_codex_tools_runs_nothing() {
     let auto = || AppConfig::real(Engine::AppServer).automatic_engine();
     for (profile, model) in [("chat", "gpt-5.5"), ("agent", "gpt-5.5:chat")] {
-        let (files, refused) = done(auto().profile(profile), model).await;
+        let (files, refused) = run_codex_tools(auto().profile(profile), model).await;
         assert_eq!(files, Vec::<String>::new(), "{profile} {model}, refused: {refused}");
     }
-    // Otherwise this would say nothing.
-    let (files, refused) = done(auto(), "gpt-5.5").await;
+    // The control: an agent does run commands.
+    let (files, refused) = run_codex_tools(auto(), "gpt-5.5").await;
     assert!(!files.is_empty() && !refused, "an agent acts: {files:?}");
 }
 
@@ -82,13 +82,13 @@ async fn engine_rejected_by_auto_cannot_be_forced() {
         let named = program().set("CODEX_ENGINE", "app-server").serve(&["serve", "--demo"]).await;
         let health: Value = reqwest::get(named.url("/healthz")).await.unwrap().json().await.unwrap();
         assert_eq!(health["ok"], true, "{health}");
-        end(named).await;
+        stop_program(named).await;
     }
-    end(auto).await;
+    stop_program(auto).await;
 }
 
-async fn end(mut server: Served) {
+async fn stop_program(mut server: RunningProgram) {
     server.signal(Signal::TERM);
-    assert_eq!(server.code(SOON).await, Some(0));
-    server.nothing_is_left().await;
+    assert_eq!(server.code(TIMEOUT).await, Some(0));
+    server.assert_nothing_is_left().await;
 }

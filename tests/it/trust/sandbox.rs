@@ -1,4 +1,4 @@
-//! What commands of the agent can write to, through the real CLI.
+//! Writable folders of the agent's commands, through the real CLI.
 
 use std::{
     os::unix::fs::PermissionsExt,
@@ -10,16 +10,16 @@ use serde_json::json;
 
 use crate::{
     both_engines, eventually,
-    support::{AppConfig, Engine, TestApp, ask, grpc::all, staged::Authenticator, with_app},
+    support::{AppConfig, Engine, TestApp, chat_request, grpc::collect_events, staged::Gate, with_app},
 };
 
-/// Runs a command in a turn and tells what it printed.
-async fn printed(app: &TestApp, command: &str) -> String {
+/// Runs a command in a turn and returns its output.
+async fn command_output(app: &TestApp, command: &str) -> String {
     let call =
         json!({"calls": [{"name": "exec_command", "arguments": {"cmd": format!("{command}; sleep 0.1")}}]});
     let prompt = format!("@@ [{call}, {{\"text\":\"done\"}}] @@");
-    let events = app.grpc().await.stream_chat(ask("gpt-5.5", &prompt)).await.unwrap().into_inner();
-    let events = all(events).await.unwrap();
+    let events = app.grpc().await.stream_chat(chat_request("gpt-5.5", &prompt)).await.unwrap().into_inner();
+    let events = collect_events(events).await.unwrap();
     let mut commands = events.iter().filter_map(|event| match event.event.as_ref()? {
         Event::Item(item) => match item.kind.as_ref()? {
             Kind::CommandExecution(command) => Some(command.aggregated_output.clone()),
@@ -44,7 +44,7 @@ async fn writing_turn_has_a_private_temporary_folder(engine: Engine) {
          echo x > {} || echo not theirs; echo x > /tmp/codex-api-test-$$ || echo not in /tmp",
             shared.display()
         );
-        let said = printed(app, &command).await;
+        let said = command_output(app, &command).await;
         for expected in ["in the workspace", "in my own folder", "not theirs", "not in /tmp"] {
             assert!(said.contains(expected), "{expected}: {said}");
         }
@@ -60,9 +60,9 @@ both_engines!(
 );
 async fn temporary_folder_is_private_and_removed_with_its_turn(engine: Engine) {
     with_app(AppConfig::real(engine).sandbox("workspace-write").workers(1), async |app| {
-        let mut gate = Authenticator::in_folder(&app.home.path().join("work"));
+        let mut gate = Gate::in_folder(&app.home.path().join("work"));
         // One that waits, and another beside it.
-        let one = printed(app, "touch $TMPDIR/mine && echo $TMPDIR > whose; read -r _ < gate");
+        let one = command_output(app, "touch $TMPDIR/mine && echo $TMPDIR > whose; read -r _ < gate");
         let whose = app.home.path().join("work/whose");
         let others = async {
             eventually!(
@@ -77,7 +77,8 @@ async fn temporary_folder_is_private_and_removed_with_its_turn(engine: Engine) {
                 [&*folder, folder.parent().unwrap()].map(mode).contains(&0o700),
                 "for nobody else: {folder:?}"
             );
-            let said = printed(app, "echo x > $(cat whose)/theirs || echo not theirs; echo at $TMPDIR").await;
+            let said =
+                command_output(app, "echo x > $(cat whose)/theirs || echo not theirs; echo at $TMPDIR").await;
             assert!(said.contains("not theirs"), "{said}");
             let other = said.split("at ").nth(1).unwrap().trim();
             assert_ne!(Path::new(other), folder);
@@ -96,7 +97,7 @@ async fn temporary_folder_is_private_and_removed_with_its_turn(engine: Engine) {
 #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
 async fn command_without_a_sandbox_has_a_private_temporary_folder() {
     with_app(AppConfig::real(Engine::AppServer).sandbox("danger-full-access"), async |app| {
-        let said = printed(app, "echo x > $(mktemp) && echo at $TMPDIR").await;
+        let said = command_output(app, "echo x > $(mktemp) && echo at $TMPDIR").await;
         let folder = Path::new(said.split("at ").nth(1).unwrap().trim());
         assert!(folder.starts_with(app.home.path().join("scratch")), "{said}");
         eventually!("it goes with its turn", !folder.exists());
@@ -108,7 +109,7 @@ async fn command_without_a_sandbox_has_a_private_temporary_folder() {
 async fn files_of_a_turn_have_private_permissions() {
     with_app(AppConfig::fake(Engine::Exec), async |app| {
         let mut grpc = app.grpc().await;
-        let turn = tokio::spawn(async move { grpc.chat(ask("fake:hang", "hi")).await });
+        let turn = tokio::spawn(async move { grpc.chat(chat_request("fake:hang", "hi")).await });
         eventually!("the turn has its folder", !app.scratch_files().is_empty());
         for folder in app.scratch_files() {
             assert_eq!(std::fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700, "{folder:?}");

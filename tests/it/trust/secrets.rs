@@ -1,5 +1,4 @@
-//! Secrets of the server: neither the CLI nor the commands of the agent see what is not for them, and none is left on
-//! the disk.
+//! Secrets of the server: the CLI and the commands of the agent get only their own, and none is left on the disk.
 
 use std::{
     collections::BTreeSet,
@@ -15,11 +14,12 @@ use tonic::Request;
 use crate::{
     both_engines, eventually,
     support::{
-        AppConfig, Engine, TestApp, ask, grpc::all, http::body, processes, staged::Authenticator, with_app,
+        AppConfig, Engine, TestApp, chat_request, grpc::collect_events, http::body, processes, staged::Gate,
+        with_app,
     },
 };
 
-/// What an operator's environment may hold. The values are what is looked for.
+/// Secrets of an operator's environment, with the values that the tests search for.
 const SECRETS: &[(&str, &str)] = &[
     ("CODEX_GATEWAY_TOKEN", "hush-gateway-token"),
     ("CODEX_GATEWAY_TOKNE", "hush-misspelt-token"),
@@ -30,7 +30,7 @@ const SECRETS: &[(&str, &str)] = &[
     ("DB_PASSWORD", "hush-db-password"),
 ];
 
-/// What all of them begin with.
+/// The prefix of all secrets.
 const HUSH: &str = "hush-";
 
 const TOKEN: &str = SECRETS[0].1;
@@ -40,15 +40,15 @@ fn with_token(mut request: Request<codex_api::pb::ChatRequest>) -> Request<codex
     request
 }
 
-/// Files below a folder that hold a text. Links are not followed: the CLI makes some to itself.
-fn holding(folder: &Path, text: &str) -> Vec<String> {
+/// Returns the files below a folder that contain a text. Does not follow links, some of which the CLI makes to itself.
+fn files_containing(folder: &Path, text: &str) -> Vec<String> {
     let mut found = Vec::new();
     // What goes away meanwhile holds nothing.
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let Ok(kind) = entry.file_type() else { continue };
         let path = entry.path();
         if kind.is_dir() {
-            found.extend(holding(&path, text));
+            found.extend(files_containing(&path, text));
         } else if kind.is_file() {
             let bytes = fs::read(&path).unwrap_or_default();
             if bytes.windows(text.len().max(1)).any(|window| window.starts_with(text.as_bytes())) {
@@ -59,9 +59,9 @@ fn holding(folder: &Path, text: &str) -> Vec<String> {
     found
 }
 
-/// Every folder that this server or the CLI writes to: what was made for the test, and where processes live that were
-/// started, which is in memory for the warm ones.
-fn places(app: &TestApp) -> BTreeSet<PathBuf> {
+/// Returns every folder that this server or the CLI writes to: the folder of the test and the homes of the processes,
+/// which are in memory for workers.
+fn writable_folders(app: &TestApp) -> BTreeSet<PathBuf> {
     let mut found = BTreeSet::from([app.home.path().to_owned()]);
     for line in app.processes() {
         let pid = line.split(':').next().unwrap().parse().unwrap();
@@ -76,36 +76,37 @@ fn places(app: &TestApp) -> BTreeSet<PathBuf> {
 }
 
 /// Asserts that no secret is in any of these folders.
-fn nothing_in(places: &BTreeSet<PathBuf>) {
+fn assert_no_secret_in(places: &BTreeSet<PathBuf>) {
     for place in places {
-        assert_eq!(holding(place, HUSH), Vec::<String>::new());
+        assert_eq!(files_containing(place, HUSH), Vec::<String>::new());
     }
 }
 
-/// Runs a turn whose command shows what it can see, under a sandbox.
-async fn seen_by_a_command(engine: Engine, sandbox: &str, command: &str) {
+/// Runs a turn whose command prints what it can read under a sandbox.
+async fn assert_command_output_has_no_secret(engine: Engine, sandbox: &str, command: &str) {
     with_app(AppConfig::real(engine).envs(SECRETS).sandbox(sandbox), async |app| {
-        let mut gate = Authenticator::in_folder(&app.home.path().join("work"));
+        let mut gate = Gate::in_folder(&app.home.path().join("work"));
         let pipe = app.home.path().join("work/gate").display().to_string();
         let arguments = serde_json::json!({"cmd": format!("{command}; read -r _ < {pipe}")});
         let call = serde_json::json!({"calls": [{"name": "exec_command", "arguments": arguments}]});
         let prompt = format!("@@ [{call}, {{\"text\":\"done\"}}] @@");
-        let request = with_token(Request::new(ask("gpt-5.5", &prompt)));
-        let turn =
-            async { all(app.grpc().await.stream_chat(request).await.unwrap().into_inner()).await.unwrap() };
+        let request = with_token(Request::new(chat_request("gpt-5.5", &prompt)));
+        let turn = async {
+            collect_events(app.grpc().await.stream_chat(request).await.unwrap().into_inner()).await.unwrap()
+        };
         // What lies about on the disk and in memory while it runs …
         let looked = async {
-            eventually!("the command runs", !processes::named(&pipe).is_empty());
-            let places = places(app);
+            eventually!("the command runs", !processes::with_argument(&pipe).is_empty());
+            let places = writable_folders(app);
             if engine == Engine::AppServer {
                 let home = environment(app.workers()[0])["CODEX_HOME"].as_str().unwrap().to_owned();
                 assert!(
-                    places.contains(Path::new(&home)) && holding(Path::new(&home), "").len() > 3,
+                    places.contains(Path::new(&home)) && files_containing(Path::new(&home), "").len() > 3,
                     "{places:?}"
                 );
                 assert_eq!(fs::metadata(home).unwrap().permissions().mode() & 0o777, 0o700);
             }
-            nothing_in(&places);
+            assert_no_secret_in(&places);
             gate.open();
             places
         };
@@ -126,7 +127,7 @@ async fn seen_by_a_command(engine: Engine, sandbox: &str, command: &str) {
         assert!(printed[0].contains("PATH="), "it shows its environment: {}", printed[0]);
         assert!(!printed[0].contains(HUSH), "{}", printed[0]);
         // … and after it, and what the model was told.
-        nothing_in(&places);
+        assert_no_secret_in(&places);
         let files = fs::read_dir(app.home.path().join("codex-home")).unwrap().count();
         assert!(files > 0, "the CLI keeps its state where it was looked for");
         let upstream = app.upstream();
@@ -142,7 +143,7 @@ both_engines!(
 async fn sandboxed_command_reads_no_secret(engine: Engine) {
     // Nor do the processes around it tell, those that the sandbox lets it see.
     let environments = r"cat /proc/[0-9]*/environ | tr '\0' '\n'";
-    seen_by_a_command(engine, "read-only", &format!("env; {environments}")).await;
+    assert_command_output_has_no_secret(engine, "read-only", &format!("env; {environments}")).await;
 }
 
 both_engines!(
@@ -151,7 +152,7 @@ both_engines!(
 );
 async fn command_without_a_sandbox_gets_no_secret(engine: Engine) {
     // Its own environment, that is: such a command may read whatever this user may, the server's memory included.
-    seen_by_a_command(engine, "danger-full-access", "env").await;
+    assert_command_output_has_no_secret(engine, "danger-full-access", "env").await;
 }
 
 both_engines!(cli_environment_has_its_own_keys_only);
@@ -191,7 +192,7 @@ async fn cli_environment_has_its_own_keys_only(engine: Engine) {
     .await;
 }
 
-/// What a process was started with.
+/// Returns the environment of a process.
 fn environment(pid: u32) -> serde_json::Map<String, Value> {
     read_environment(pid).unwrap()
 }

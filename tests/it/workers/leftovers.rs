@@ -1,23 +1,25 @@
-//! What turns and servers leave behind: nothing, however they end.
+//! Turns and servers leave nothing behind, however they end.
 
 use std::{path::PathBuf, time::Duration};
 
 use futures_util::{StreamExt, future::join_all};
 use rustix::process::{Pid, Signal};
 
-use super::{begin, endless, home_of, one_worker, resident, twenty_work, workers};
+use super::{
+    assert_twenty_turns_succeed, endless_turn, one_worker, open_stream, resident_kb, worker_home, workers,
+};
 use crate::{
     eventually,
     support::{
-        Codex, Engine, SOON, TestApp, ask,
+        Codex, Engine, TIMEOUT, TestApp, chat_request,
         http::body,
-        program::{Program, Served},
+        program::{Program, RunningProgram},
         with_app,
     },
 };
 
-/// Opens a turn and leaves after a while, in one way or another.
-async fn give_up(app: &TestApp, number: usize, (model, text): (&str, &str)) {
+/// Starts a turn and abandons it over one of three routes after a delay.
+async fn abandon_turn(app: &TestApp, number: usize, (model, text): (&str, &str)) {
     let while_ = Duration::from_millis((number as u64).wrapping_mul(0x9E37_79B9) % 150);
     let mut request = body(model, text);
     request["stream"] = number.is_multiple_of(4).into();
@@ -25,16 +27,16 @@ async fn give_up(app: &TestApp, number: usize, (model, text): (&str, &str)) {
         if number.is_multiple_of(2) {
             let response = app.post(&request).await;
             response.bytes_stream().for_each(|_| async {}).await;
-        } else if let Ok(stream) = app.grpc().await.stream_chat(ask(model, text)).await {
+        } else if let Ok(stream) = app.grpc().await.stream_chat(chat_request(model, text)).await {
             stream.into_inner().for_each(|_| async {}).await;
         }
     };
     drop(tokio::time::timeout(while_, call).await);
 }
 
-async fn give_up_many(app: &TestApp, turns: usize, what: (&str, &str)) {
+async fn abandon_turns(app: &TestApp, turns: usize, what: (&str, &str)) {
     for batch in 0..turns / 20 {
-        join_all((0..20).map(|number| give_up(app, batch * 20 + number, what))).await;
+        join_all((0..20).map(|number| abandon_turn(app, batch * 20 + number, what))).await;
     }
     eventually!("every slot is free", app.status().await.running_turns == 0);
 }
@@ -46,18 +48,18 @@ async fn abandoned_turns_of_the_real_cli_free_upstream_and_memory() {
         let worker = workers(app);
         let upstream = app.upstream();
         // Hanging up ends the request upstream.
-        let one = begin(app, 0, endless(Codex::Real)).await;
+        let one = open_stream(app, 0, endless_turn(Codex::Real)).await;
         assert_eq!(upstream.open_responses(), 1);
         drop(one);
         eventually!("the upstream is left alone", upstream.open_responses() == 0);
 
         let pid = worker[0].as_raw_nonzero().get().unsigned_abs();
         // Memory is not given back at once, but two hundred threads that stay would show every time.
-        let mut held = vec![resident(pid)];
+        let mut held = vec![resident_kb(pid)];
         loop {
-            give_up_many(app, 200, endless(Codex::Real)).await;
+            abandon_turns(app, 200, endless_turn(Codex::Real)).await;
             eventually!("the upstream is left alone", upstream.open_responses() == 0);
-            let (before, now) = (held[held.len() - 1], resident(pid));
+            let (before, now) = (held[held.len() - 1], resident_kb(pid));
             held.push(now);
             if now <= before + before / 10 {
                 break;
@@ -65,14 +67,15 @@ async fn abandoned_turns_of_the_real_cli_free_upstream_and_memory() {
             assert!(held.len() < 8, "it grows and grows: {held:?} kB");
         }
         assert_eq!(workers(app), worker, "the worker obeyed");
-        twenty_work(app, Codex::Real).await;
+        assert_twenty_turns_succeed(app, Codex::Real).await;
     })
     .await;
 }
 
-/// Threads that the fake holds.
+/// Returns the number of threads of the fake.
 async fn threads(app: &TestApp) -> u64 {
-    let report: serde_json::Value = serde_json::from_str(&app.chat(ask("fake:report", "hi")).await).unwrap();
+    let report: serde_json::Value =
+        serde_json::from_str(&app.chat(chat_request("fake:report", "hi")).await).unwrap();
     report["threads"].as_u64().unwrap()
 }
 
@@ -80,10 +83,10 @@ async fn threads(app: &TestApp) -> u64 {
 async fn abandoned_turns_of_the_fake_leave_no_thread() {
     with_app(one_worker(Codex::Fake), async |app| {
         let worker = workers(app);
-        give_up_many(app, 100, ("fake:hang-after-text", "hi")).await;
-        give_up_many(app, 100, ("fake:stream:1000:1", "hi")).await;
+        abandon_turns(app, 100, ("fake:hang-after-text", "hi")).await;
+        abandon_turns(app, 100, ("fake:stream:1000:1", "hi")).await;
         eventually!("only the thread that asks is left", threads(app).await == 1);
-        twenty_work(app, Codex::Fake).await;
+        assert_twenty_turns_succeed(app, Codex::Fake).await;
         assert_eq!(workers(app), worker, "the worker obeyed");
     })
     .await;
@@ -92,21 +95,21 @@ async fn abandoned_turns_of_the_fake_leave_no_thread() {
 #[tokio::test]
 async fn drain_finishes_short_turns_and_cancels_long_ones() {
     with_app(one_worker(Codex::Fake).drain_seconds(2.0), async |app| {
-        let homes: Vec<PathBuf> = workers(app).into_iter().map(home_of).collect();
+        let homes: Vec<PathBuf> = workers(app).into_iter().map(worker_home).collect();
         let mut grpc = app.grpc().await;
-        let mut soon = grpc.stream_chat(ask("fake:stream:50:10", "hi")).await.unwrap().into_inner();
+        let mut soon = grpc.stream_chat(chat_request("fake:stream:50:10", "hi")).await.unwrap().into_inner();
         soon.next().await.unwrap().unwrap();
-        let hanging = begin(app, 0, ("fake:stream:100000:20", "hi")).await;
+        let hanging = open_stream(app, 0, ("fake:stream:100000:20", "hi")).await;
         let muted = {
             let mut grpc = app.grpc().await;
-            tokio::spawn(async move { grpc.chat(ask("fake:mute-inject", "hi")).await })
+            tokio::spawn(async move { grpc.chat(chat_request("fake:mute-inject", "hi")).await })
         };
         eventually!("all three run", app.status().await.running_turns == 3);
         app.begin_drain();
         while let Some(event) = soon.next().await {
             event.expect("a turn that ends in time ends well");
         }
-        assert_eq!(hanging.error().await, "SHUTTING_DOWN");
+        assert_eq!(hanging.error_reason().await, "SHUTTING_DOWN");
         assert_eq!(muted.await.unwrap().unwrap_err().code(), tonic::Code::Unavailable);
         app.stopped().await;
         assert!(homes.iter().all(|home| !home.exists()), "{homes:?}");
@@ -114,8 +117,8 @@ async fn drain_finishes_short_turns_and_cancels_long_ones() {
     .await;
 }
 
-/// The program with warm workers, and where these live.
-async fn served(codex: Codex) -> (Served, Vec<PathBuf>) {
+/// Starts the program with two workers; returns the private folders of both.
+async fn serve_with_two_workers(codex: Codex) -> (RunningProgram, Vec<PathBuf>) {
     let program = Program::new(codex, Engine::AppServer).set("CODEX_WORKERS", "2");
     let program = program.set("CODEX_SANDBOX", "workspace-write");
     let server = program.serve(&["serve"]).await;
@@ -125,7 +128,7 @@ async fn served(codex: Codex) -> (Served, Vec<PathBuf>) {
         lines.filter_map(|line| Pid::from_raw(line.split_once(':')?.0.parse().ok()?)).collect()
     };
     eventually!("both workers are there", workers().len() == 2);
-    let mut folders: Vec<PathBuf> = workers().into_iter().map(home_of).collect();
+    let mut folders: Vec<PathBuf> = workers().into_iter().map(worker_home).collect();
     let lines = server.processes();
     let catalog = lines.iter().find_map(|line| line.split("model_catalog_json=").nth(1)).unwrap();
     let catalog = PathBuf::from(catalog.split_whitespace().next().unwrap().trim_matches('"'));
@@ -150,11 +153,11 @@ async fn stopped_server_with_the_real_cli_leaves_no_private_folder() {
 }
 
 async fn stopped_server_leaves_no_private_folder(codex: Codex) {
-    let (mut server, folders) = served(codex).await;
+    let (mut server, folders) = serve_with_two_workers(codex).await;
     server.signal(Signal::TERM);
-    assert_eq!(server.code(SOON).await, Some(0), "{:?}", server.log());
+    assert_eq!(server.code(TIMEOUT).await, Some(0), "{:?}", server.log());
     assert!(folders.iter().all(|folder| !folder.exists()), "{folders:?}");
-    server.nothing_is_left().await;
+    server.assert_nothing_is_left().await;
 }
 
 #[tokio::test]
@@ -169,11 +172,11 @@ async fn killed_server_with_the_real_cli_leaves_no_private_folder() {
 }
 
 async fn killed_server_leaves_no_private_folder(codex: Codex) {
-    let (mut server, folders) = served(codex).await;
+    let (mut server, folders) = serve_with_two_workers(codex).await;
     server.signal(Signal::KILL);
-    assert_eq!(server.code(SOON).await, None);
+    assert_eq!(server.code(TIMEOUT).await, None);
     for folder in folders {
         eventually!("it is gone", !folder.exists());
     }
-    server.nothing_is_left().await;
+    server.assert_nothing_is_left().await;
 }

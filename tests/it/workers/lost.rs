@@ -1,4 +1,4 @@
-//! A worker dies or no longer answers: a clear error for each of its turns, and the next ones work.
+//! A worker that exits or no longer replies fails each of its turns with a clear error; the next turns succeed.
 
 use std::time::Duration;
 
@@ -8,31 +8,34 @@ use futures_util::future::join_all;
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::{Begun, begin, next_twenty, one_worker, short, signal_all, twenty, twenty_work, within, workers};
+use super::{
+    OpenStream, assert_twenty_turns_succeed, one_worker, open_stream, open_twenty_streams, short_turn,
+    signal_workers, twenty_turns_succeed_in_time, within, workers,
+};
 use crate::{
     eventually,
-    support::{Codex, SOON, ask, grpc::kind, http::body, with_app},
+    support::{Codex, TIMEOUT, chat_request, grpc::code_and_reason, http::body, with_app},
 };
 
-/// The next turns after the errors.
-pub const NEXT: Duration = Duration::from_secs(2);
+/// The time limit of the next turns after a loss.
+pub const RECOVERY_LIMIT: Duration = Duration::from_secs(2);
 
-async fn all_lost(begun: Vec<Begun>) {
-    for reason in join_all(begun.into_iter().map(Begun::error)).await {
+async fn assert_all_lost(begun: Vec<OpenStream>) {
+    for reason in join_all(begun.into_iter().map(OpenStream::error_reason)).await {
         assert_eq!(reason, "WORKER_LOST");
     }
 }
 
-async fn twenty_lose_their_worker(codex: Codex, signal: Signal, noticed: Duration) {
+async fn assert_lost_worker_is_replaced(codex: Codex, signal: Signal, noticed: Duration) {
     let mut tries = 0;
     loop {
         tries += 1;
         let in_time = with_app(one_worker(codex), async |app| {
             let before = workers(app);
-            let begun = twenty(app, codex).await;
-            signal_all(app, signal);
-            within(noticed, "twenty errors", all_lost(begun)).await;
-            let in_time = next_twenty(app, codex).await;
+            let begun = open_twenty_streams(app, codex).await;
+            signal_workers(app, signal);
+            within(noticed, "twenty errors", assert_all_lost(begun)).await;
+            let in_time = twenty_turns_succeed_in_time(app, codex).await;
             eventually!("the lost worker is gone", workers(app).iter().all(|pid| !before.contains(pid)));
             assert_eq!(workers(app).len(), 1);
             in_time
@@ -41,48 +44,49 @@ async fn twenty_lose_their_worker(codex: Codex, signal: Signal, noticed: Duratio
         if in_time {
             return;
         }
-        assert!(tries < 3, "never within {NEXT:?}");
+        assert!(tries < 3, "never within {RECOVERY_LIMIT:?}");
     }
 }
 
 #[tokio::test]
 async fn killed_worker_of_the_fake_fails_its_streams_and_is_replaced() {
-    twenty_lose_their_worker(Codex::Fake, Signal::KILL, Duration::from_secs(2)).await;
+    assert_lost_worker_is_replaced(Codex::Fake, Signal::KILL, Duration::from_secs(2)).await;
 }
 
 #[tokio::test]
 #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
 async fn killed_worker_of_the_real_cli_fails_its_streams_and_is_replaced() {
-    twenty_lose_their_worker(Codex::Real, Signal::KILL, Duration::from_secs(2)).await;
+    assert_lost_worker_is_replaced(Codex::Real, Signal::KILL, Duration::from_secs(2)).await;
 }
 
 #[tokio::test]
 async fn stopped_worker_of_the_fake_fails_its_streams_and_is_replaced() {
-    twenty_lose_their_worker(Codex::Fake, Signal::STOP, Duration::from_secs(5)).await;
+    assert_lost_worker_is_replaced(Codex::Fake, Signal::STOP, Duration::from_secs(5)).await;
 }
 
 #[tokio::test]
 #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
 async fn stopped_worker_of_the_real_cli_fails_its_streams_and_is_replaced() {
-    twenty_lose_their_worker(Codex::Real, Signal::STOP, Duration::from_secs(5)).await;
+    assert_lost_worker_is_replaced(Codex::Real, Signal::STOP, Duration::from_secs(5)).await;
 }
 
-/// One turn does something to the worker; the twenty beside it are told, and the next twenty work.
-async fn one_takes_all_with_it(settings: &[(&str, &str)], culprit: &str, noticed: Duration) {
+/// Asserts that a turn loses its worker: the twenty streams beside it fail, and the next twenty turns succeed.
+async fn assert_turn_loses_the_worker(settings: &[(&str, &str)], culprit: &str, noticed: Duration) {
     with_app(one_worker(Codex::Fake).envs(settings), async |app| {
         let before = workers(app);
-        let begun = twenty(app, Codex::Fake).await;
+        let begun = open_twenty_streams(app, Codex::Fake).await;
         let mut grpc = app.grpc().await;
         let own = async {
-            let status = grpc.chat(ask(culprit, "hi")).await.unwrap_err();
-            assert_eq!(kind(&status).1, "WORKER_LOST", "{status}");
+            let status = grpc.chat(chat_request(culprit, "hi")).await.unwrap_err();
+            assert_eq!(code_and_reason(&status).1, "WORKER_LOST", "{status}");
             status
         };
-        let ((), status) = within(noticed, culprit, async { tokio::join!(all_lost(begun), own) }).await;
+        let ((), status) =
+            within(noticed, culprit, async { tokio::join!(assert_all_lost(begun), own) }).await;
         assert!(status.message().contains("try again"), "{status}");
         let silent = status.message().contains("gone: it no longer answered; ");
         assert!(silent || culprit != "fake:stop", "{status}");
-        within(NEXT, "the next twenty turns", twenty_work(app, Codex::Fake)).await;
+        within(RECOVERY_LIMIT, "the next twenty turns", assert_twenty_turns_succeed(app, Codex::Fake)).await;
         eventually!("the lost worker is gone", workers(app).iter().all(|pid| !before.contains(pid)));
     })
     .await;
@@ -91,47 +95,47 @@ async fn one_takes_all_with_it(settings: &[(&str, &str)], culprit: &str, noticed
 #[tokio::test]
 async fn exiting_worker_fails_its_turns_and_is_replaced() {
     for culprit in ["fake:die", "fake:crash", "fake:exit0"] {
-        one_takes_all_with_it(&[], culprit, Duration::from_secs(5)).await;
+        assert_turn_loses_the_worker(&[], culprit, Duration::from_secs(5)).await;
     }
 }
 
 #[tokio::test]
 async fn self_stopped_worker_fails_its_turns_and_is_replaced() {
-    one_takes_all_with_it(&[], "fake:stop", Duration::from_secs(5)).await;
+    assert_turn_loses_the_worker(&[], "fake:stop", Duration::from_secs(5)).await;
 }
 
 #[tokio::test]
 async fn worker_writing_20_mb_without_a_thread_is_replaced() {
-    one_takes_all_with_it(&[], "fake:babble:20000000", Duration::from_secs(15)).await;
+    assert_turn_loses_the_worker(&[], "fake:babble:20000000", Duration::from_secs(15)).await;
 }
 
 #[tokio::test]
 async fn line_beyond_the_limit_fails_its_own_turn_only() {
     with_app(one_worker(Codex::Fake), async |app| {
         let before = workers(app);
-        let begun = twenty(app, Codex::Fake).await;
-        let (status, error) = app.refused(&body("fake:longline:12000000", "hi")).await;
+        let begun = open_twenty_streams(app, Codex::Fake).await;
+        let (status, error) = app.http_error(&body("fake:longline:12000000", "hi")).await;
         assert_eq!((status, error["code"].as_str()), (502, Some("turn_failed")), "{error}");
         assert!(error["message"].as_str().unwrap().contains("CODEX_SUBPROCESS_STREAM_LIMIT"), "{error}");
-        let status = app.grpc_refused(ask("fake:longline:12000000", "hi")).await;
-        assert_eq!(kind(&status).1, "TURN_FAILED", "{status}");
-        all_go_on(begun).await;
-        twenty_work(app, Codex::Fake).await;
+        let status = app.grpc_error(chat_request("fake:longline:12000000", "hi")).await;
+        assert_eq!(code_and_reason(&status).1, "TURN_FAILED", "{status}");
+        assert_all_continue(begun).await;
+        assert_twenty_turns_succeed(app, Codex::Fake).await;
         assert_eq!(workers(app), before, "the worker is the same");
         eventually!("all is quiet", app.status().await.running_turns == 0);
     })
     .await;
 }
 
-/// Each of them says more.
-async fn all_go_on(begun: Vec<Begun>) {
+/// Asserts that each stream delivers more text.
+async fn assert_all_continue(begun: Vec<OpenStream>) {
     for mut stream in begun {
-        within(SOON, "more text", stream.more()).await;
+        within(TIMEOUT, "more text", stream.read_more_text()).await;
     }
 }
 
-/// A picture of so many bytes. What follows the end of the file is not looked at, but kept.
-fn picture(bytes: usize) -> Vec<u8> {
+/// Returns a PNG file of this size. Decoders keep but do not read the bytes after its end.
+fn png_of_size(bytes: usize) -> Vec<u8> {
     let dot =
         "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
     let mut file = BASE64.decode(dot).unwrap();
@@ -139,15 +143,15 @@ fn picture(bytes: usize) -> Vec<u8> {
     file
 }
 
-/// Pictures as large as a request may bring, which Codex says back whole.
+/// Images of the largest permitted size, which Codex sends back whole.
 async fn large_images_leave_other_turns_intact(codex: Codex) {
     // Together well beyond the limit of a line; the fake, which is not optimized, would take long for more.
-    let file = picture(if codex == Codex::Real { 4_000_000 } else { 2_200_000 });
+    let file = png_of_size(if codex == Codex::Real { 4_000_000 } else { 2_200_000 });
     with_app(one_worker(codex), async |app| {
         let before = workers(app);
-        let begun = twenty(app, codex).await;
-        let (model, text) = short(codex);
-        let mut grpc = ask(model, text);
+        let begun = open_twenty_streams(app, codex).await;
+        let (model, text) = short_turn(codex);
+        let mut grpc = chat_request(model, text);
         let url = format!("data:image/png;base64,{}", BASE64.encode(&file));
         let mut content = vec![json!({"type": "text", "text": text})];
         for _ in 0..3 {
@@ -171,7 +175,7 @@ async fn large_images_leave_other_turns_intact(codex: Codex) {
             http["messages"].as_array_mut().unwrap().push(json!({"role": "user", "content": text}));
         }
         assert_eq!(app.complete(&http).await["choices"][0]["message"]["content"], "01234");
-        all_go_on(begun).await;
+        assert_all_continue(begun).await;
         assert_eq!(workers(app), before, "the worker is the same");
         eventually!("all is quiet", app.status().await.running_turns == 0);
     })
@@ -191,7 +195,7 @@ async fn large_images_with_the_real_cli_leave_other_turns_intact() {
 
 #[tokio::test]
 async fn worker_with_closed_stdin_is_replaced() {
-    one_takes_all_with_it(&[], "fake:close-stdin", Duration::from_secs(15)).await;
+    assert_turn_loses_the_worker(&[], "fake:close-stdin", Duration::from_secs(15)).await;
 }
 
 #[tokio::test]
@@ -200,11 +204,11 @@ async fn worker_without_a_reply_to_a_call_is_replaced() {
     let each = ["fake:mute-start", "fake:mute-inject", "fake:mute-turn"];
     join_all(each.map(async |culprit| {
         with_app(one_worker(Codex::Fake), async |app| {
-            let neighbour = begin(app, 0, ("fake:stream:100000:20", "hi")).await;
-            let (code, error) = within(SOON, culprit, app.refused(&body(culprit, "hi"))).await;
+            let neighbour = open_stream(app, 0, ("fake:stream:100000:20", "hi")).await;
+            let (code, error) = within(TIMEOUT, culprit, app.http_error(&body(culprit, "hi"))).await;
             assert_eq!((code, error["code"].as_str()), (502, Some("worker_lost")), "{error}");
-            assert_eq!(neighbour.error().await, "WORKER_LOST");
-            within(NEXT, "the next turns", twenty_work(app, Codex::Fake)).await;
+            assert_eq!(neighbour.error_reason().await, "WORKER_LOST");
+            within(RECOVERY_LIMIT, "the next turns", assert_twenty_turns_succeed(app, Codex::Fake)).await;
         })
         .await;
     }))
@@ -216,13 +220,13 @@ async fn worker_ignoring_an_interrupt_is_replaced() {
     with_app(one_worker(Codex::Fake), async |app| {
         let before = workers(app);
         let mut grpc = app.grpc().await;
-        let call = tokio::spawn(async move { grpc.chat(ask("fake:deaf", "hi")).await });
+        let call = tokio::spawn(async move { grpc.chat(chat_request("fake:deaf", "hi")).await });
         eventually!("it runs", app.status().await.running_turns == 1);
-        let neighbour = begin(app, 0, ("fake:stream:100000:20", "hi")).await;
+        let neighbour = open_stream(app, 0, ("fake:stream:100000:20", "hi")).await;
         call.abort();
-        assert_eq!(neighbour.error().await, "WORKER_LOST");
+        assert_eq!(neighbour.error_reason().await, "WORKER_LOST");
         eventually!("its slot is free", app.status().await.running_turns == 0);
-        within(NEXT, "the next turns", twenty_work(app, Codex::Fake)).await;
+        within(RECOVERY_LIMIT, "the next turns", assert_twenty_turns_succeed(app, Codex::Fake)).await;
         eventually!("the deaf worker is gone", workers(app).iter().all(|pid| !before.contains(pid)));
     })
     .await;
@@ -232,11 +236,14 @@ async fn worker_ignoring_an_interrupt_is_replaced() {
 async fn garbage_between_lines_leaves_the_turns_intact() {
     with_app(one_worker(Codex::Fake), async |app| {
         let before = workers(app);
-        let begun = twenty(app, Codex::Fake).await;
-        assert_eq!(app.chat(ask("fake:garbage", "hi")).await, "the answer among garbage");
-        assert_eq!(app.chat(ask("fake:badutf8", "hi")).await, "the answer after bad bytes");
-        assert_eq!(app.chat(ask("fake:stderr:1000000", "hi")).await, "the answer beside much chatter");
-        twenty_work(app, Codex::Fake).await;
+        let begun = open_twenty_streams(app, Codex::Fake).await;
+        assert_eq!(app.chat(chat_request("fake:garbage", "hi")).await, "the answer among garbage");
+        assert_eq!(app.chat(chat_request("fake:badutf8", "hi")).await, "the answer after bad bytes");
+        assert_eq!(
+            app.chat(chat_request("fake:stderr:1000000", "hi")).await,
+            "the answer beside much chatter"
+        );
+        assert_twenty_turns_succeed(app, Codex::Fake).await;
         assert_eq!(workers(app), before, "the worker is the same");
         drop(begun);
         eventually!("all is quiet", app.status().await.running_turns == 0);
@@ -253,7 +260,7 @@ async fn busy_worker_is_not_replaced() {
             let answer = app.complete(&body("fake:flood:3000000", "hi")).await;
             assert_eq!(answer["choices"][0]["message"]["content"].as_str().map(str::len), Some(3_000_000));
         }));
-        tokio::join!(floods, twenty_work(app, Codex::Fake));
+        tokio::join!(floods, assert_twenty_turns_succeed(app, Codex::Fake));
         assert_eq!(workers(app), before);
     })
     .await;
@@ -263,9 +270,9 @@ async fn busy_worker_is_not_replaced() {
 async fn stopped_idle_worker_is_replaced() {
     with_app(one_worker(Codex::Fake).workers(1), async |app| {
         let stopped = workers(app);
-        signal_all(app, Signal::STOP);
+        signal_workers(app, Signal::STOP);
         eventually!("it is replaced", workers(app).iter().any(|worker| !stopped.contains(worker)));
-        within(Duration::from_secs(5), "twenty turns", twenty_work(app, Codex::Fake)).await;
+        within(Duration::from_secs(5), "twenty turns", assert_twenty_turns_succeed(app, Codex::Fake)).await;
     })
     .await;
 }
@@ -277,7 +284,7 @@ async fn stopped_worker_beside_another_leaves_turns_running() {
         let stopped = workers(app)[0];
         rustix::process::kill_process(stopped, Signal::STOP).unwrap();
         // Turns that reach the stopped one before it is found out are started again on the other one.
-        within(Duration::from_secs(5), "twenty turns", twenty_work(app, Codex::Fake)).await;
+        within(Duration::from_secs(5), "twenty turns", assert_twenty_turns_succeed(app, Codex::Fake)).await;
         eventually!("it is replaced", !workers(app).contains(&stopped) && workers(app).len() == 2);
     })
     .await;

@@ -1,19 +1,19 @@
-//! Workers are replaced in good order: after so many turns, when they are old, when they hold too much memory.
+//! The pool replaces workers past their limit of turns, age or memory.
 
 use std::{collections::BTreeSet, time::Duration};
 
 use futures_util::future::join_all;
 
-use super::{begin, home_of, one_worker, short, twenty_work, within, workers};
+use super::{assert_twenty_turns_succeed, one_worker, open_stream, short_turn, within, worker_home, workers};
 use crate::{
     eventually,
-    support::{Codex, SOON, ask, http::body, with_app},
+    support::{Codex, TIMEOUT, chat_request, http::body, with_app},
 };
 
-/// Clients that ask one thing after the other while workers come and go.
-async fn none_is_dropped(codex: Codex, clients: usize, at_least: usize) {
+/// Sends turns in sequence from several clients while the pool replaces workers.
+async fn assert_recycling_loses_no_turn(codex: Codex, clients: usize, at_least: usize) {
     with_app(one_worker(codex).workers(2).env("CODEX_WORKER_MAX_TURNS", "5"), async |app| {
-        let (model, text) = short(codex);
+        let (model, text) = short_turn(codex);
         // One that outlives its worker's time.
         let long = match codex {
             Codex::Fake => ("fake:stream:150:20", "hi"),
@@ -21,7 +21,7 @@ async fn none_is_dropped(codex: Codex, clients: usize, at_least: usize) {
         };
         let mut grpc = app.grpc().await;
         let long = async move {
-            let answer = grpc.chat(ask(long.0, long.1)).await.unwrap().into_inner();
+            let answer = grpc.chat(chat_request(long.0, long.1)).await.unwrap().into_inner();
             assert!(!answer.choices[0].text.is_empty());
         };
         let (app_, seen) = (app, std::sync::Mutex::new(BTreeSet::new()));
@@ -36,7 +36,7 @@ async fn none_is_dropped(codex: Codex, clients: usize, at_least: usize) {
                 }
             }
         }));
-        within(SOON, "workers come and go", async { tokio::join!(long, many) }).await;
+        within(TIMEOUT, "workers come and go", async { tokio::join!(long, many) }).await;
         eventually!("the retired ones are gone", workers(app).len() == 2);
     })
     .await;
@@ -44,24 +44,24 @@ async fn none_is_dropped(codex: Codex, clients: usize, at_least: usize) {
 
 #[tokio::test]
 async fn worker_of_the_fake_past_its_turn_limit_is_replaced_without_losing_turns() {
-    none_is_dropped(Codex::Fake, 8, 8).await;
+    assert_recycling_loses_no_turn(Codex::Fake, 8, 8).await;
 }
 
 #[tokio::test]
 #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
 async fn worker_of_the_real_cli_past_its_turn_limit_is_replaced_without_losing_turns() {
-    none_is_dropped(Codex::Real, 4, 6).await;
+    assert_recycling_loses_no_turn(Codex::Real, 4, 6).await;
 }
 
 #[tokio::test]
 async fn worker_past_its_age_limit_finishes_its_turns_and_removes_its_home() {
     with_app(one_worker(Codex::Fake).env("CODEX_WORKER_MAX_SECONDS", "2"), async |app| {
         let old = workers(app)[0];
-        let home = home_of(old);
+        let home = worker_home(old);
         assert!(home.is_dir());
-        let running = begin(app, 1, ("fake:stream:100000:20", "hi")).await;
+        let running = open_stream(app, 1, ("fake:stream:100000:20", "hi")).await;
         eventually!("a new one is there", workers(app).len() >= 2);
-        twenty_work(app, Codex::Fake).await;
+        assert_twenty_turns_succeed(app, Codex::Fake).await;
         assert!(workers(app).contains(&old), "it has a turn to finish");
         drop(running);
         eventually!("the old one is gone", !workers(app).contains(&old));
@@ -74,9 +74,9 @@ async fn worker_past_its_age_limit_finishes_its_turns_and_removes_its_home() {
 async fn worker_past_its_memory_limit_is_replaced() {
     with_app(one_worker(Codex::Fake).env("CODEX_WORKER_MAX_MEMORY_MB", "100"), async |app| {
         let old = workers(app);
-        app.chat(ask("fake:memory:150", "hi")).await;
+        app.chat(chat_request("fake:memory:150", "hi")).await;
         eventually!("it is replaced", workers(app).iter().all(|pid| !old.contains(pid)));
-        within(Duration::from_secs(2), "the next turns", twenty_work(app, Codex::Fake)).await;
+        within(Duration::from_secs(2), "the next turns", assert_twenty_turns_succeed(app, Codex::Fake)).await;
     })
     .await;
 }

@@ -1,5 +1,5 @@
-//! A CLI that comes, goes or is replaced while the server runs: what `CODEX_ENGINE` would choose at a start is chosen,
-//! and nobody loses a turn.
+//! A CLI that is installed, removed or replaced while the server runs: the server selects the engine as at a start, and no
+//! turn is lost.
 
 use std::os::unix::fs::symlink;
 
@@ -7,34 +7,34 @@ use codex_api::pb;
 use serde_json::{Value, json};
 
 use super::{
-    begin, health, signal_all,
-    start::{Replaceable, catalog_of},
-    twenty_work, workers,
+    assert_twenty_turns_succeed, health, open_stream, signal_workers,
+    start::{ReplaceableCodex, catalog_of},
+    workers,
 };
 use crate::{
     eventually,
-    support::{AppConfig, Codex, Engine, TestApp, ask, executable, http::body, with_app},
+    support::{AppConfig, Codex, Engine, TestApp, chat_request, executable, http::body, with_app},
 };
 use rustix::process::Signal;
 
 const OLD: &str = "export FAKE_CODEX_VERSION=0.110.0";
 
-/// A server that chooses by itself.
+/// A server that selects its engine.
 fn automatic(codex: Codex) -> AppConfig {
     AppConfig::new(codex, Engine::AppServer).automatic_engine().workers(1)
 }
 
-/// The engine that runs turns, if one does.
-async fn runs(app: &TestApp) -> Option<String> {
+/// Returns the engine of a ready server.
+async fn running_engine(app: &TestApp) -> Option<String> {
     let status = app.status().await;
     status.ready.then_some(status.engine)
 }
 
-async fn runs_by(app: &TestApp, engine: &str) -> bool {
-    runs(app).await.as_deref() == Some(engine)
+async fn runs(app: &TestApp, engine: &str) -> bool {
+    running_engine(app).await.as_deref() == Some(engine)
 }
 
-/// A request that offers a function.
+/// Builds a request with a function.
 fn with_tool(model: &str, text: &str) -> Value {
     let mut body = body(model, text);
     body["tools"] =
@@ -53,11 +53,11 @@ async fn cli_installed_later_is_used_by_the_best_engine() {
         assert!(told["reason"].as_str().unwrap().contains(bin.to_str().unwrap()), "{told}");
         // Whether it will have tools is not known: that is no mistake of the caller.
         let script = r#"@@[{"calls":[{"name":"f","arguments":{}}]},{"text":"done"}]@@"#;
-        let (status, error) = app.refused(&with_tool("gpt-5.5", script)).await;
+        let (status, error) = app.http_error(&with_tool("gpt-5.5", script)).await;
         assert_eq!((status, &error["code"]), (503, &json!("engine_unavailable")), "{error}");
 
         symlink(executable(Codex::Real), &bin).unwrap();
-        eventually!("the best engine runs", runs_by(app, "app-server").await);
+        eventually!("the best engine runs", runs(app, "app-server").await);
         assert_eq!(app.status().await.max_running_turns, 32, "as many turns as suit it");
         let answer = app.complete(&with_tool("gpt-5.5", script)).await;
         assert_eq!(answer["choices"][0]["finish_reason"], "tool_calls", "{answer}");
@@ -70,47 +70,47 @@ async fn cli_installed_later_is_used_by_the_best_engine() {
 
 #[tokio::test]
 async fn cli_upgrade_and_downgrade_select_the_engine_again() {
-    let codex = Replaceable::new();
+    let codex = ReplaceableCodex::new();
     codex.put(OLD);
     with_app(automatic(Codex::Fake).codex_bin(codex.bin()), async |app| {
-        assert_eq!(runs(app).await.as_deref(), Some("exec"));
+        assert_eq!(running_engine(app).await.as_deref(), Some("exec"));
         assert_eq!(app.status().await.max_running_turns, 2);
-        assert_eq!(app.refused(&with_tool("fake:tools", "x")).await.0, 400);
+        assert_eq!(app.http_error(&with_tool("fake:tools", "x")).await.0, 400);
 
         codex.put("");
-        eventually!("the better engine runs", runs_by(app, "app-server").await);
+        eventually!("the better engine runs", runs(app, "app-server").await);
         assert_eq!(app.status().await.max_running_turns, 32);
-        twenty_work(app, Codex::Fake).await;
+        assert_twenty_turns_succeed(app, Codex::Fake).await;
         let answer = app.complete(&with_tool("fake:tools", "x")).await;
         assert_eq!(answer["choices"][0]["finish_reason"], "tool_calls", "{answer}");
 
         // Workers that are there go on, but no new one is of a program that runs commands where none may run.
         codex.put(OLD);
-        twenty_work(app, Codex::Fake).await;
-        assert_eq!(runs(app).await.as_deref(), Some("app-server"));
+        assert_twenty_turns_succeed(app, Codex::Fake).await;
+        assert_eq!(running_engine(app).await.as_deref(), Some("app-server"));
         assert_eq!(app.status().await.codex_version, "0.169.0");
-        signal_all(app, Signal::KILL);
-        eventually!("the other engine runs", runs_by(app, "exec").await);
+        signal_workers(app, Signal::KILL);
+        eventually!("the other engine runs", runs(app, "exec").await);
         let status = app.status().await;
         assert_eq!((status.codex_version.as_str(), status.max_running_turns), ("0.110.0", 2));
-        assert_eq!(app.chat(ask("fake:text:5", "x")).await, "01234");
+        assert_eq!(app.chat(chat_request("fake:text:5", "x")).await, "01234");
         eventually!("no worker of it is there", workers(app).is_empty());
 
         codex.put("");
-        eventually!("the better engine runs again", runs_by(app, "app-server").await);
-        twenty_work(app, Codex::Fake).await;
+        eventually!("the better engine runs again", runs(app, "app-server").await);
+        assert_twenty_turns_succeed(app, Codex::Fake).await;
     })
     .await;
 }
 
 #[tokio::test]
 async fn chat_profile_without_its_engine_is_unavailable_until_the_upgrade() {
-    let codex = Replaceable::new();
+    let codex = ReplaceableCodex::new();
     codex.put(OLD);
     with_app(automatic(Codex::Fake).codex_bin(codex.bin()).profile("chat"), async |app| {
         let cannot = async || {
             let (status, told) = health(app).await;
-            let (code, error) = app.refused(&body("fake:text:5", "x")).await;
+            let (code, error) = app.http_error(&body("fake:text:5", "x")).await;
             assert_eq!((code, &error["code"]), (503, &json!("engine_unavailable")), "{error}");
             for text in [told["reason"].as_str().unwrap(), error["message"].as_str().unwrap()] {
                 assert!(text.contains("0.110.0") && !text.contains(":chat"), "{text}");
@@ -121,12 +121,12 @@ async fn chat_profile_without_its_engine_is_unavailable_until_the_upgrade() {
         assert!(cannot().await.starts_with("CODEX_PROFILE=chat needs the app-server engine"));
 
         codex.put("");
-        eventually!("its engine runs", runs_by(app, "app-server").await);
-        twenty_work(app, Codex::Fake).await;
+        eventually!("its engine runs", runs(app, "app-server").await);
+        assert_twenty_turns_succeed(app, Codex::Fake).await;
 
         codex.put(OLD);
-        signal_all(app, Signal::KILL);
-        eventually!("it cannot run", runs(app).await.is_none());
+        signal_workers(app, Signal::KILL);
+        eventually!("it cannot run", running_engine(app).await.is_none());
         eventually!("it is known why", health(app).await.1["reason"].to_string().contains("0.110.0"));
         cannot().await;
     })
@@ -135,20 +135,20 @@ async fn chat_profile_without_its_engine_is_unavailable_until_the_upgrade() {
 
 #[tokio::test]
 async fn cli_update_replaces_workers_without_losing_turns() {
-    let codex = Replaceable::new();
+    let codex = ReplaceableCodex::new();
     with_app(automatic(Codex::Fake).codex_bin(codex.bin()).workers(2), async |app| {
         eventually!("both are there", workers(app).len() == 2);
         let (old, catalog) = (workers(app), catalog_of(app));
-        let running = begin(app, 1, ("fake:stream:100000:20", "hi")).await;
+        let running = open_stream(app, 1, ("fake:stream:100000:20", "hi")).await;
 
         // As npm does it: for a moment there is none.
         codex.remove();
-        twenty_work(app, Codex::Fake).await;
+        assert_twenty_turns_succeed(app, Codex::Fake).await;
         assert_eq!(health(app).await.0, 200);
         codex.put("export FAKE_CODEX_VERSION=0.170.0");
         eventually!("it is another one", app.status().await.codex_version == "0.170.0");
         eventually!("both are new", {
-            twenty_work(app, Codex::Fake).await;
+            assert_twenty_turns_succeed(app, Codex::Fake).await;
             workers(app).iter().filter(|pid| !old.contains(pid)).count() == 2
         });
         eventually!("one of the old ones is left, which has a turn to finish", workers(app).len() == 3);
@@ -162,7 +162,7 @@ async fn cli_update_replaces_workers_without_losing_turns() {
 
 #[tokio::test]
 async fn exec_turn_after_a_cli_change_uses_the_new_cli() {
-    let codex = Replaceable::new();
+    let codex = ReplaceableCodex::new();
     with_app(AppConfig::fake(Engine::Exec).codex_bin(codex.bin()), async |app| {
         assert_eq!(app.status().await.codex_version, "0.169.0");
         codex.put("export FAKE_CODEX_VERSION=0.140.0");
@@ -172,7 +172,7 @@ async fn exec_turn_after_a_cli_change_uses_the_new_cli() {
         assert!(!status.ready && status.reason.contains("CODEX_BIN"), "{status:?}");
         codex.put("");
         eventually!("it is there again", app.status().await.ready);
-        assert_eq!(app.chat(ask("fake:text:5", "x")).await, "01234");
+        assert_eq!(app.chat(chat_request("fake:text:5", "x")).await, "01234");
     })
     .await;
 }

@@ -6,7 +6,9 @@ use std::{fs, io::Write, path::PathBuf, time::Duration};
 use futures_util::future::join_all;
 use tempfile::TempDir;
 
-use super::{Begun, STREAMS, begin, lost::NEXT, one_worker, twenty_work, within};
+use super::{
+    OpenStream, STREAMS, assert_twenty_turns_succeed, lost::RECOVERY_LIMIT, one_worker, open_stream, within,
+};
 use crate::{
     eventually,
     support::{Codex, TestApp, example, executable, with_app},
@@ -19,19 +21,19 @@ const ENDLESS: (&str, &str) = ("gpt-5.5", r#"@@{"tokens":100000,"delay_ms":100}@
 /// containment process holds the same ends.
 const NOTICED: Duration = Duration::from_secs(15);
 
-/// What is said of a worker that was found out so.
+/// The reason in the error of such a worker.
 const SENT_AWAY: &str = "it no longer answered";
 
-/// One that breaks a rule is sent away at once.
+/// The pool kills a worker that breaks the protocol immediately.
 const AT_ONCE: Duration = Duration::from_secs(2);
 
-/// Two workers, both of which can be made to go wrong.
+/// Two workers behind the saboteur.
 struct Sabotaged<'a> {
     app: &'a TestApp,
     folder: &'a TempDir,
     workers: [u32; 2],
-    /// Streams under way, by their worker.
-    begun: [Vec<Begun>; 2],
+    /// Open streams by their worker.
+    begun: [Vec<OpenStream>; 2],
 }
 
 /// Runs a scenario with at least twenty streams on each of two sabotaged workers.
@@ -52,21 +54,21 @@ impl<'a> Sabotaged<'a> {
         let workers = <[u32; 2]>::try_from(started(folder)).unwrap();
         let mut new = Self { app, folder, workers, begun: [Vec::new(), Vec::new()] };
         while new.begun.iter().any(|begun| begun.len() < STREAMS) {
-            new.begin().await;
+            new.open_stream().await;
         }
         new
     }
 
-    /// One more stream.
-    async fn begin(&mut self) {
+    /// Opens one more stream.
+    async fn open_stream(&mut self) {
         let before = self.turns();
         let number = self.begun.iter().map(Vec::len).sum();
-        let stream = begin(self.app, number, ENDLESS).await;
+        let stream = open_stream(self.app, number, ENDLESS).await;
         let place = self.turns().iter().zip(&before).position(|(now, before)| now > before);
         self.begun[place.expect("one of the two has it")].push(stream);
     }
 
-    /// How many turns each worker was given.
+    /// Returns the number of turns of each worker.
     fn turns(&self) -> [u64; 2] {
         self.workers.map(|pid| fs::metadata(self.file(pid, "turns")).unwrap().len())
     }
@@ -75,36 +77,36 @@ impl<'a> Sabotaged<'a> {
         self.folder.path().join(format!("{pid}.{what}"))
     }
 
-    /// From now on the first worker does this.
-    fn order(&self, order: &str) {
+    /// Sends an order to the saboteur of the first worker.
+    fn sabotage_first_worker(&self, order: &str) {
         let mut orders =
             fs::OpenOptions::new().write(true).open(self.file(self.workers[0], "orders")).unwrap();
         writeln!(orders, "{order}").unwrap();
     }
 
-    /// The other worker's streams are unharmed, the next turns work, nothing is left.
-    async fn goes_on(self) {
+    /// Asserts that the other worker's streams continue and the next turns succeed.
+    async fn read_more_text_in_time(self) {
         let Self { app, begun: [first, mut second], .. } = self;
-        join_all(second.iter_mut().map(Begun::goes_on)).await;
-        within(NEXT, "the next twenty turns", twenty_work(app, Codex::Real)).await;
+        join_all(second.iter_mut().map(OpenStream::read_more_text_in_time)).await;
+        within(RECOVERY_LIMIT, "the next twenty turns", assert_twenty_turns_succeed(app, Codex::Real)).await;
         drop((first, second));
         eventually!("all is quiet", app.status().await.running_turns == 0);
         app.stop().await;
     }
 }
 
-/// The process ids of the workers so far.
+/// Returns the process ids of all workers so far.
 fn started(folder: &TempDir) -> Vec<u32> {
     let names = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
     let names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
     names.iter().filter_map(|name| name.strip_suffix(".turns")?.parse().ok()).collect()
 }
 
-/// The first worker's streams end with an error that says what to do.
-async fn the_first_worker_is_lost(order: &str, noticed: Duration, why: &str) {
+/// Asserts that the first worker's streams end with an error that has the remedy.
+async fn assert_first_worker_is_lost(order: &str, noticed: Duration, why: &str) {
     with_sabotage(async |mut all| {
-        all.order(order);
-        let lost = join_all(std::mem::take(&mut all.begun[0]).into_iter().map(Begun::failure));
+        all.sabotage_first_worker(order);
+        let lost = join_all(std::mem::take(&mut all.begun[0]).into_iter().map(OpenStream::failure));
         for (reason, words) in within(noticed, "twenty errors", lost).await {
             assert_eq!(reason, "WORKER_LOST");
             assert!(words.contains(why) && words.contains("try again"), "{words}");
@@ -114,7 +116,7 @@ async fn the_first_worker_is_lost(order: &str, noticed: Duration, why: &str) {
             "it is gone",
             !all.app.processes().iter().any(|line| line.starts_with(&format!("{pid}: ")))
         );
-        all.goes_on().await;
+        all.read_more_text_in_time().await;
     })
     .await;
 }
@@ -122,37 +124,37 @@ async fn the_first_worker_is_lost(order: &str, noticed: Duration, why: &str) {
 #[tokio::test]
 #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
 async fn worker_writing_a_line_of_20_mb_is_replaced() {
-    the_first_worker_is_lost("long", AT_ONCE, "a line of more than").await;
+    assert_first_worker_is_lost("long", AT_ONCE, "a line of more than").await;
 }
 
 #[tokio::test]
 #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
 async fn worker_with_closed_stdout_is_replaced() {
-    the_first_worker_is_lost("close-stdout", NOTICED, SENT_AWAY).await;
+    assert_first_worker_is_lost("close-stdout", NOTICED, SENT_AWAY).await;
 }
 
 #[tokio::test]
 #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
 async fn worker_with_closed_stdin_is_replaced() {
-    the_first_worker_is_lost("close-stdin", NOTICED, SENT_AWAY).await;
+    assert_first_worker_is_lost("close-stdin", NOTICED, SENT_AWAY).await;
 }
 
 #[tokio::test]
 #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
 async fn silent_worker_is_replaced() {
-    the_first_worker_is_lost("mute", NOTICED, SENT_AWAY).await;
+    assert_first_worker_is_lost("mute", NOTICED, SENT_AWAY).await;
 }
 
 #[tokio::test]
 #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
 async fn worker_without_replies_is_replaced() {
-    the_first_worker_is_lost("deaf", NOTICED, SENT_AWAY).await;
+    assert_first_worker_is_lost("deaf", NOTICED, SENT_AWAY).await;
 }
 
 #[tokio::test]
 #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
 async fn worker_writing_only_garbage_is_replaced() {
-    the_first_worker_is_lost("nonsense", NOTICED, SENT_AWAY).await;
+    assert_first_worker_is_lost("nonsense", NOTICED, SENT_AWAY).await;
 }
 
 #[tokio::test]
@@ -160,12 +162,13 @@ async fn worker_writing_only_garbage_is_replaced() {
 async fn garbage_between_lines_leaves_the_turns_intact() {
     with_sabotage(async |mut all| {
         let before = all.turns();
-        all.order("garbage");
-        join_all(all.begun[0].iter_mut().map(Begun::goes_on)).await;
-        within(NEXT, "the next twenty turns", twenty_work(all.app, Codex::Real)).await;
+        all.sabotage_first_worker("garbage");
+        join_all(all.begun[0].iter_mut().map(OpenStream::read_more_text_in_time)).await;
+        within(RECOVERY_LIMIT, "the next twenty turns", assert_twenty_turns_succeed(all.app, Codex::Real))
+            .await;
         assert!(all.turns()[0] > before[0], "some of them on the same worker");
         assert_eq!(started(all.folder).len(), 2, "no worker was replaced");
-        all.goes_on().await;
+        all.read_more_text_in_time().await;
     })
     .await;
 }

@@ -10,13 +10,13 @@ use futures_util::future::join_all;
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
 
-use super::{home_of, resident};
+use super::{resident_kb, worker_home};
 use crate::{
     eventually,
     support::{
-        Codex, Engine, SOON,
-        http::{body, chunks, folded, streamed},
-        program::{Program, Served},
+        Codex, Engine, TIMEOUT,
+        http::{answer_of_chunks, body, chunks, streamed},
+        program::{Program, RunningProgram},
     },
 };
 
@@ -49,7 +49,7 @@ async fn two_thousand_turns_succeed_with_flat_memory_and_disk() {
             if number >= TURNS {
                 return;
             }
-            ask(&client, &server, number).await;
+            chat_request(&client, &server, number).await;
             done.fetch_add(1, Ordering::Relaxed);
         }
     }));
@@ -85,12 +85,12 @@ async fn two_thousand_turns_succeed_with_flat_memory_and_disk() {
         assert!(after <= before + before / 10 + 64, "{what}: {before} kB, then {after} kB");
     }
     server.signal(Signal::TERM);
-    assert_eq!(server.code(SOON).await, Some(0));
-    server.nothing_is_left().await;
+    assert_eq!(server.code(TIMEOUT).await, Some(0));
+    server.assert_nothing_is_left().await;
 }
 
 /// One turn, plain or streamed, whose answer must be right.
-async fn ask(client: &reqwest::Client, server: &Served, number: usize) {
+async fn chat_request(client: &reqwest::Client, server: &RunningProgram, number: usize) {
     let words: String = (0..20).map(|n| format!("{number}.{n} ")).collect();
     let request = body("gpt-5.5", &format!("@@{}@@", serde_json::json!({"text": words.trim_end()})));
     let stream = number.is_multiple_of(2);
@@ -102,7 +102,7 @@ async fn ask(client: &reqwest::Client, server: &Served, number: usize) {
     let answer = if stream {
         let (chunks, done) = chunks(&text);
         assert!(done, "turn {number}: {text}");
-        folded(&chunks).text
+        answer_of_chunks(&chunks).text
     } else {
         let whole: Value = serde_json::from_str(&text).unwrap();
         whole["choices"][0]["message"]["content"].as_str().unwrap().to_owned()
@@ -110,18 +110,18 @@ async fn ask(client: &reqwest::Client, server: &Served, number: usize) {
     assert_eq!(answer, words.trim_end(), "turn {number}");
 }
 
-fn workers(server: &Served) -> Vec<Pid> {
+fn workers(server: &RunningProgram) -> Vec<Pid> {
     let lines = server.processes();
     let lines = lines.iter().filter(|line| line.contains(" app-server") && !line.contains(" supervise "));
     lines.filter_map(|line| Pid::from_raw(line.split_once(':')?.0.parse().ok()?)).collect()
 }
 
-fn held(server: &Served) -> Held {
+fn held(server: &RunningProgram) -> Held {
     let workers = workers(server);
-    let homes: u64 = workers.iter().map(|pid| size(&home_of(*pid))).sum();
+    let homes: u64 = workers.iter().map(|pid| size(&worker_home(*pid))).sum();
     Held {
-        gateway: resident(server.pid()),
-        workers: workers.iter().map(|pid| resident(pid.as_raw_nonzero().get().unsigned_abs())).sum(),
+        gateway: resident_kb(server.pid()),
+        workers: workers.iter().map(|pid| resident_kb(pid.as_raw_nonzero().get().unsigned_abs())).sum(),
         disk: (homes + size(server.home())) / 1024,
     }
 }

@@ -1,4 +1,4 @@
-//! Workers that cannot be started any more, and a CLI that is replaced under a running server.
+//! Workers that fail to start, and a CLI that is replaced under a running server.
 
 use std::{
     collections::BTreeSet,
@@ -13,21 +13,24 @@ use rustix::process::{Signal, kill_process};
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::{begin, endless, health, one_worker, signal_all, twenty_work, within, workers};
+use super::{
+    assert_twenty_turns_succeed, endless_turn, health, one_worker, open_stream, signal_workers, within,
+    workers,
+};
 use crate::{
     eventually,
-    support::{AppConfig, Codex, Engine, TestApp, ask, executable, http::body, with_app},
+    support::{AppConfig, Codex, Engine, TestApp, chat_request, executable, http::body, with_app},
 };
 
-/// A codex that can be replaced.
-pub(super) struct Replaceable(TempDir, Codex);
+/// A codex that a test replaces or removes.
+pub(super) struct ReplaceableCodex(TempDir, Codex);
 
-impl Replaceable {
+impl ReplaceableCodex {
     pub(super) fn new() -> Self {
         Self::of(Codex::Fake)
     }
 
-    /// One that is the fake or the real one with something before it.
+    /// Wraps the fake or the real codex.
     fn of(codex: Codex) -> Self {
         let new = Self(tempfile::tempdir().unwrap(), codex);
         new.put("");
@@ -42,7 +45,7 @@ impl Replaceable {
         self.0.path().join("codex").display().to_string()
     }
 
-    /// From now on it is the codex with these shell commands before it; each start leaves a line.
+    /// Puts shell commands before the codex; each start of an app-server adds a line to `starts`.
     pub(super) fn put(&self, before: &str) {
         let codex = executable(self.1);
         let (starts, new) = (self.0.path().join("starts"), self.0.path().join("new"));
@@ -61,10 +64,10 @@ impl Replaceable {
     }
 }
 
-/// A drain interrupts turns before it ends their workers: Codex ends what they have begun.
+/// A drain interrupts turns before it ends their workers, so that Codex ends their commands.
 #[tokio::test]
 async fn turns_cancelled_by_a_drain_are_interrupted() {
-    let codex = Replaceable::new();
+    let codex = ReplaceableCodex::new();
     let log = codex.0.path().join("asked");
     codex.put(&format!(
         r#"case "$*" in *app-server*) tee -a '{}' | '{}' "$@"; exit ;; esac"#,
@@ -72,12 +75,15 @@ async fn turns_cancelled_by_a_drain_are_interrupted() {
         executable(Codex::Fake).display()
     ));
     with_app(one_worker(Codex::Fake).codex_bin(codex.bin()).drain_seconds(0.0), async |app| {
-        let turns = [begin(app, 0, endless(Codex::Fake)).await, begin(app, 1, endless(Codex::Fake)).await];
+        let turns = [
+            open_stream(app, 0, endless_turn(Codex::Fake)).await,
+            open_stream(app, 1, endless_turn(Codex::Fake)).await,
+        ];
         let asked = || fs::read_to_string(&log).unwrap().matches("turn/interrupt").count();
         let before = asked();
         app.begin_drain();
         for turn in turns {
-            assert_eq!(turn.error().await, "SHUTTING_DOWN");
+            assert_eq!(turn.error_reason().await, "SHUTTING_DOWN");
         }
         app.stopped().await;
         assert!(asked() >= before + 2, "{}", asked());
@@ -85,24 +91,24 @@ async fn turns_cancelled_by_a_drain_are_interrupted() {
     .await;
 }
 
-pub(super) async fn is_ill(app: &TestApp) -> bool {
+pub(super) async fn is_unhealthy(app: &TestApp) -> bool {
     health(app).await.0 == 503
 }
 
 #[tokio::test]
 async fn worker_failing_to_start_is_reported_and_retried() {
     for mode in ["dies", "garbage"] {
-        let codex = Replaceable::new();
+        let codex = ReplaceableCodex::new();
         with_app(one_worker(Codex::Fake).codex_bin(codex.bin()), async |app| {
-            twenty_work(app, Codex::Fake).await;
+            assert_twenty_turns_succeed(app, Codex::Fake).await;
             assert_eq!(health(app).await.0, 200);
             codex.put(&format!("export FAKE_CODEX_APP_SERVER={mode}"));
             let (before, began) = (codex.starts(), Instant::now());
-            signal_all(app, Signal::KILL);
-            eventually!("health tells", is_ill(app).await);
+            signal_workers(app, Signal::KILL);
+            eventually!("health tells", is_unhealthy(app).await);
             if mode == "dies" {
                 eventually!("it says why", health(app).await.1.to_string().contains("asked to die"));
-                let (code, error) = app.refused(&body("fake:text:5", "hi")).await;
+                let (code, error) = app.http_error(&body("fake:text:5", "hi")).await;
                 assert_eq!((code, error["code"].as_str()), (503, Some("engine_unavailable")), "{error}");
                 assert!(error["message"].as_str().unwrap().contains("asked to die"), "{error}");
                 // After 250 ms, 500 ms, 1 s, …: not in a storm.
@@ -111,7 +117,7 @@ async fn worker_failing_to_start_is_reported_and_retried() {
             }
             codex.put("");
             eventually!("it recovers", health(app).await.0 == 200);
-            twenty_work(app, Codex::Fake).await;
+            assert_twenty_turns_succeed(app, Codex::Fake).await;
         })
         .await;
     }
@@ -119,7 +125,7 @@ async fn worker_failing_to_start_is_reported_and_retried() {
 
 #[tokio::test]
 async fn worker_failing_its_handshake_is_killed() {
-    let codex = Replaceable::new();
+    let codex = ReplaceableCodex::new();
     with_app(
         one_worker(Codex::Fake).codex_bin(codex.bin()).env("CODEX_SUBPROCESS_STREAM_LIMIT", "100000"),
         async |app| {
@@ -130,12 +136,12 @@ async fn worker_failing_its_handshake_is_killed() {
         *app-server*) echo 'not a word more' >&2; head -c 120000 /dev/zero | tr '\0' x; exec sleep 120 ;;
         esac"#,
             );
-            signal_all(app, Signal::KILL);
+            signal_workers(app, Signal::KILL);
             eventually!("it says why", health(app).await.1.to_string().contains("not a word more"));
             eventually!("it is tried again", codex.starts() - before >= 2);
             codex.put("");
             eventually!("it recovers", health(app).await.0 == 200);
-            twenty_work(app, Codex::Fake).await;
+            assert_twenty_turns_succeed(app, Codex::Fake).await;
         },
     )
     .await;
@@ -143,11 +149,11 @@ async fn worker_failing_its_handshake_is_killed() {
 
 #[tokio::test]
 async fn start_failure_reports_the_error_without_the_backtrace() {
-    let codex = Replaceable::new();
+    let codex = ReplaceableCodex::new();
     with_app(one_worker(Codex::Fake).codex_bin(codex.bin()), async |app| {
         let says = r"Error: the disk is full\n\nStack backtrace:\n   0: <unknown>\n   8: <unknown>\n";
         codex.put(&format!("case \"$*\" in *app-server*) printf '{says}' >&2; exit 1;; esac"));
-        signal_all(app, Signal::KILL);
+        signal_workers(app, Signal::KILL);
         eventually!("it says why", {
             let reason = health(app).await.1["reason"].to_string();
             assert!(!reason.contains("unknown"), "{reason}");
@@ -173,39 +179,39 @@ async fn unwritable_home_is_reported_by_health() {
 
 #[tokio::test]
 async fn repeatedly_exiting_worker_is_replaced_with_back_off() {
-    let codex = Replaceable::new();
+    let codex = ReplaceableCodex::new();
     with_app(one_worker(Codex::Fake).codex_bin(codex.bin()), async |app| {
         let (before, began) = (codex.starts(), Instant::now());
         for _ in 0..4 {
-            let (code, _) = app.refused(&body("fake:crash", "hi")).await;
+            let (code, _) = app.http_error(&body("fake:crash", "hi")).await;
             assert_eq!(code, 502);
         }
         // 250 ms, 500 ms, 1 s lie between four deaths.
         assert!(began.elapsed().as_millis() >= 1750, "{:?}", began.elapsed());
         assert!(codex.starts() - before <= 4);
-        twenty_work(app, Codex::Fake).await;
+        assert_twenty_turns_succeed(app, Codex::Fake).await;
     })
     .await;
 }
 
 #[tokio::test]
 async fn changed_cli_is_probed_and_gets_its_own_catalog() {
-    let codex = Replaceable::new();
+    let codex = ReplaceableCodex::new();
     with_app(one_worker(Codex::Fake).codex_bin(codex.bin()), async |app| {
         assert_eq!(app.status().await.codex_version, "0.169.0");
         let first = catalog_of(app);
 
         codex.put("export FAKE_CODEX_VERSION=0.170.0");
-        signal_all(app, Signal::KILL);
+        signal_workers(app, Signal::KILL);
         eventually!("it is another one", app.status().await.codex_version == "0.170.0");
-        twenty_work(app, Codex::Fake).await;
+        assert_twenty_turns_succeed(app, Codex::Fake).await;
         assert_ne!(catalog_of(app), first, "the catalog is that of the new one");
 
         // This one would run commands where none may run.
         codex.put("export FAKE_CODEX_VERSION=0.110.0");
-        signal_all(app, Signal::KILL);
-        eventually!("it is refused", is_ill(app).await);
-        let (code, _) = app.refused(&body("fake:text:5", "hi")).await;
+        signal_workers(app, Signal::KILL);
+        eventually!("it is refused", is_unhealthy(app).await);
+        let (code, _) = app.http_error(&body("fake:text:5", "hi")).await;
         assert_eq!(code, 503);
         eventually!("none of it is left running", workers(app).is_empty());
     })
@@ -215,14 +221,14 @@ async fn changed_cli_is_probed_and_gets_its_own_catalog() {
 #[tokio::test]
 #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
 async fn worker_of_the_old_cli_keeps_its_catalog_after_a_change() {
-    let codex = Replaceable::of(Codex::Real);
+    let codex = ReplaceableCodex::of(Codex::Real);
     with_app(one_worker(Codex::Real).codex_bin(codex.bin()).workers(2).sandbox("workspace-write"), async |app| {
     // Each has a folder where its turns have theirs.
     let step =
         json!([{"calls": [{"name": "exec_command", "arguments": {"cmd": "dirname $TMPDIR >> seen"}}]}]);
     let prompt = format!("@@{step}@@");
     eventually!("both run turns", {
-        join_all((0..2).map(|_| app.chat(ask("gpt-5.5", &prompt)))).await;
+        join_all((0..2).map(|_| app.chat(chat_request("gpt-5.5", &prompt)))).await;
         let seen = fs::read_to_string(app.home.path().join("work/seen")).unwrap();
         seen.lines().collect::<BTreeSet<_>>().len() == 2
     });
@@ -239,46 +245,46 @@ async fn worker_of_the_old_cli_keeps_its_catalog_after_a_change() {
     eventually!("one is left", workers(app).len() == 1);
     // Its catalogs are read at every thread, and those of the new one are nothing for it.
     for model in ["gpt-5.5", "gpt-5.5:chat"] {
-        assert_eq!(app.chat(ask(model, r#"@@{"text":"01234"}@@"#)).await, "01234");
+        assert_eq!(app.chat(chat_request(model, r#"@@{"text":"01234"}@@"#)).await, "01234");
     }
     }).await;
 }
 
-/// The names on the HTTP door's list.
-async fn listed(app: &TestApp) -> String {
+/// Returns the model list of the HTTP door.
+async fn listed_models(app: &TestApp) -> String {
     reqwest::get(app.url("/v1/models")).await.unwrap().text().await.unwrap()
 }
 
 #[tokio::test]
 async fn model_list_follows_the_installed_cli() {
-    let codex = Replaceable::new();
+    let codex = ReplaceableCodex::new();
     with_app(one_worker(Codex::Fake).codex_bin(codex.bin()), async |app| {
-        let first = listed(app).await;
+        let first = listed_models(app).await;
         assert!(first.contains("gpt-6-sol") && !first.contains("gpt-9.9"), "{first}");
         codex.put(&format!(
             r#"case "$*" in "debug models") '{}' "$@" | sed 's/gpt-6-sol/gpt-9.9/g'; exit ;; esac"#,
             executable(Codex::Fake).display()
         ));
-        eventually!("the new one is asked", listed(app).await.contains("gpt-9.9"));
+        eventually!("the new one is asked", listed_models(app).await.contains("gpt-9.9"));
     })
     .await;
 }
 
 #[tokio::test]
 async fn model_list_with_a_mute_worker_is_answered_in_time() {
-    let codex = Replaceable::new();
+    let codex = ReplaceableCodex::new();
     with_app(one_worker(Codex::Fake).codex_bin(codex.bin()), async |app| {
         let before = codex.starts();
         codex.put("export FAKE_CODEX_APP_SERVER=mute");
-        signal_all(app, Signal::KILL);
+        signal_workers(app, Signal::KILL);
         eventually!("the next one is started, and says nothing", codex.starts() > before);
-        let many = join_all((0..5).map(|_| listed(app)));
+        let many = join_all((0..5).map(|_| listed_models(app)));
         within(Duration::from_secs(9), "everybody is answered", many).await;
     })
     .await;
 }
 
-/// What contains a worker may live a little longer, when the catalog is gone.
+/// The supervisor of a worker may live a little longer than the catalog.
 fn is_worker(line: &str) -> bool {
     line.contains("model_catalog_json") && !line.contains(" supervise ")
 }

@@ -1,11 +1,10 @@
-//! Warm workers that die, hang, grow old or are replaced: nobody loses more than the turn that was running, and is told
-//! so.
+//! Warm workers that exit, hang, age or are replaced: a client loses at most the running turn and gets a clear error.
 
-mod asked;
 mod leftovers;
 mod lost;
 mod recycle;
 mod replaced;
+mod requests;
 mod sabotage;
 mod soak;
 mod start;
@@ -22,28 +21,28 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::support::{
-    AppConfig, Codex, Engine, SOON, TestApp, ask,
-    grpc::kind,
+    AppConfig, Codex, Engine, TIMEOUT, TestApp, chat_request,
+    grpc::code_and_reason,
     http::{body, chunks},
 };
 
-/// Turns under way when something happens to their worker.
+/// Open streams when a worker is lost.
 const STREAMS: usize = 20;
 
-/// A server with warm workers.
+/// A server with one warm worker.
 fn one_worker(codex: Codex) -> AppConfig {
     AppConfig::new(codex, Engine::AppServer).workers(1)
 }
 
-/// The processes that run turns, by what they were started as.
+/// Returns the worker processes.
 fn workers(app: &TestApp) -> Vec<Pid> {
     let alive = app.processes();
     let alive = alive.iter().filter(|line| line.contains(" app-server") && !line.contains(" supervise "));
     alive.filter_map(|line| Pid::from_raw(line.split_once(':')?.0.parse().ok()?)).collect()
 }
 
-/// Every worker gets a signal.
-fn signal_all(app: &TestApp, signal: Signal) {
+/// Sends a signal to every worker.
+fn signal_workers(app: &TestApp, signal: Signal) {
     let pids = workers(app);
     assert!(!pids.is_empty(), "there is a worker");
     for pid in pids {
@@ -51,8 +50,8 @@ fn signal_all(app: &TestApp, signal: Signal) {
     }
 }
 
-/// Where a worker lives.
-fn home_of(pid: Pid) -> PathBuf {
+/// Returns the home folder of a worker.
+fn worker_home(pid: Pid) -> PathBuf {
     let environ = std::fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())).unwrap();
     let mut variables = environ.split(|byte| *byte == 0);
     let home = variables.find_map(|variable| variable.strip_prefix(b"CODEX_HOME=")).unwrap();
@@ -60,39 +59,39 @@ fn home_of(pid: Pid) -> PathBuf {
 }
 
 /// Resident memory of a process, in kB.
-fn resident(pid: u32) -> u64 {
+fn resident_kb(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches("kB").trim().parse().unwrap()
 }
 
-/// A request that is answered without end, and one that is answered at once, in the words of either codex.
-fn endless(codex: Codex) -> (&'static str, &'static str) {
+/// Returns model and prompt of a turn without an end.
+fn endless_turn(codex: Codex) -> (&'static str, &'static str) {
     match codex {
         Codex::Fake => ("fake:stream:100000:20", "hi"),
         Codex::Real => ("gpt-5.5", r#"@@{"tokens":100000,"delay_ms":20}@@"#),
     }
 }
 
-fn short(codex: Codex) -> (&'static str, &'static str) {
+fn short_turn(codex: Codex) -> (&'static str, &'static str) {
     match codex {
         Codex::Fake => ("fake:text:5", "hi"),
         Codex::Real => ("gpt-5.5", r#"@@{"text":"01234"}@@"#),
     }
 }
 
-/// A stream of which something was read.
-enum Begun {
+/// A stream whose first text was read.
+enum OpenStream {
     Sse(String, futures_util::stream::BoxStream<'static, reqwest::Result<axum::body::Bytes>>),
     Grpc(Box<tonic::Streaming<pb::ChatEvent>>),
 }
 
-/// Opens a stream on one door or the other and waits for its first text.
-async fn begin(app: &TestApp, number: usize, (model, text): (&str, &str)) -> Begun {
-    timeout(SOON, open(app, number, model, text)).await.expect("it begins in time")
+/// Opens a stream, at the HTTP door for even numbers, and waits for its first text.
+async fn open_stream(app: &TestApp, number: usize, (model, text): (&str, &str)) -> OpenStream {
+    timeout(TIMEOUT, open_untimed(app, number, model, text)).await.expect("it begins in time")
 }
 
-async fn open(app: &TestApp, number: usize, model: &str, text: &str) -> Begun {
+async fn open_untimed(app: &TestApp, number: usize, model: &str, text: &str) -> OpenStream {
     if number.is_multiple_of(2) {
         let mut request = body(model, text);
         request["stream"] = true.into();
@@ -104,26 +103,26 @@ async fn open(app: &TestApp, number: usize, model: &str, text: &str) -> Begun {
             let bytes = stream.next().await.expect("text comes first").unwrap();
             read.push_str(std::str::from_utf8(&bytes).unwrap());
         }
-        Begun::Sse(read, stream)
+        OpenStream::Sse(read, stream)
     } else {
-        let mut stream = app.grpc().await.stream_chat(ask(model, text)).await.unwrap().into_inner();
+        let mut stream = app.grpc().await.stream_chat(chat_request(model, text)).await.unwrap().into_inner();
         loop {
             let event = stream.message().await.unwrap().expect("text comes first");
             if matches!(event.event, Some(pb::chat_event::Event::TextDelta(_))) {
-                return Begun::Grpc(Box::new(stream));
+                return OpenStream::Grpc(Box::new(stream));
             }
         }
     }
 }
 
-impl Begun {
-    /// The stable reason of the error that it ends with.
-    async fn error(self) -> String {
+impl OpenStream {
+    /// Reads to the error at the end; returns its stable reason.
+    async fn error_reason(self) -> String {
         self.failure().await.0
     }
 
     /// Waits for more text.
-    async fn more(&mut self) {
+    async fn read_more_text(&mut self) {
         match self {
             Self::Sse(_, stream) => {
                 let bytes = stream.next().await.expect("it goes on").unwrap();
@@ -134,9 +133,9 @@ impl Begun {
         }
     }
 
-    /// The stable reason of the error that it ends with, and its words.
+    /// Reads to the error at the end; returns its stable reason and its message.
     async fn failure(self) -> (String, String) {
-        timeout(SOON, self.read_failure()).await.expect("it ends in time")
+        timeout(TIMEOUT, self.read_failure()).await.expect("it ends in time")
     }
 
     async fn read_failure(self) -> (String, String) {
@@ -155,18 +154,18 @@ impl Begun {
                 match stream.message().await {
                     Ok(Some(_)) => {}
                     Ok(None) => panic!("it ended well"),
-                    Err(status) => return (kind(&status).1, status.message().to_owned()),
+                    Err(status) => return (code_and_reason(&status).1, status.message().to_owned()),
                 }
             },
         }
     }
 
     /// Waits for more text.
-    async fn goes_on(&mut self) {
-        timeout(SOON, self.read_on()).await.expect("it goes on in time");
+    async fn read_more_text_in_time(&mut self) {
+        timeout(TIMEOUT, self.read_until_text()).await.expect("it goes on in time");
     }
 
-    async fn read_on(&mut self) {
+    async fn read_until_text(&mut self) {
         match self {
             Self::Sse(read, stream) => loop {
                 let bytes = stream.next().await.expect("it has not ended").unwrap();
@@ -188,38 +187,38 @@ impl Begun {
 }
 
 /// Opens twenty streams on both doors.
-async fn twenty(app: &TestApp, codex: Codex) -> Vec<Begun> {
-    join_all((0..STREAMS).map(|number| begin(app, number, endless(codex)))).await
+async fn open_twenty_streams(app: &TestApp, codex: Codex) -> Vec<OpenStream> {
+    join_all((0..STREAMS).map(|number| open_stream(app, number, endless_turn(codex)))).await
 }
 
-/// Twenty turns, half of them on each door, all of which must be right.
-async fn twenty_work(app: &TestApp, codex: Codex) {
-    let (model, text) = short(codex);
+/// Runs twenty turns, half of them at each door, and asserts their answers.
+async fn assert_twenty_turns_succeed(app: &TestApp, codex: Codex) {
+    let (model, text) = short_turn(codex);
     join_all((0..STREAMS).map(async |number| {
         if number.is_multiple_of(2) {
             let answer = app.complete(&body(model, text)).await;
             assert_eq!(answer["choices"][0]["message"]["content"], "01234", "{answer}");
         } else {
-            assert_eq!(app.chat(ask(model, text)).await, "01234");
+            assert_eq!(app.chat(chat_request(model, text)).await, "01234");
         }
     }))
     .await;
 }
 
-/// Whatever happened is over within the time.
+/// Fails unless the work ends within the limit.
 async fn within<T>(limit: Duration, what: &str, work: impl Future<Output = T>) -> T {
     timeout(limit, work).await.unwrap_or_else(|_| panic!("not within {limit:?}: {what}"))
 }
 
-/// The next twenty turns after a loss, within the time that is promised for them. They must work whatever else the
-/// machine does; if something else takes it, the same loss may be tried twice more for the time.
-async fn next_twenty(app: &TestApp, codex: Codex) -> bool {
+/// Runs the next twenty turns after a loss; returns whether they ended within the limit. A busy machine may exceed the
+/// limit, so a caller tries twice more.
+async fn twenty_turns_succeed_in_time(app: &TestApp, codex: Codex) -> bool {
     let began = Instant::now();
-    timeout(SOON, twenty_work(app, codex)).await.expect("the next twenty turns");
-    began.elapsed() <= lost::NEXT
+    timeout(TIMEOUT, assert_twenty_turns_succeed(app, codex)).await.expect("the next twenty turns");
+    began.elapsed() <= lost::RECOVERY_LIMIT
 }
 
-/// What health says.
+/// Returns status and body of the health report.
 async fn health(app: &TestApp) -> (u16, Value) {
     let response = reqwest::get(app.url("/healthz")).await.unwrap();
     let status = response.status().as_u16();

@@ -1,16 +1,16 @@
-//! Functions of the client, through the real CLI on the warm engine: what the client is told over each door, and what
-//! reaches the model, item by item.
+//! Functions of the client, through the real CLI over `app_server`: the calls at each door, and the upstream requests,
+//! item by item.
 
-mod beside;
-mod choices;
+mod codex_calls;
 pub mod contract;
 mod edges;
 mod loops;
 mod refused;
 mod replay;
+pub mod routes;
 mod schemas;
-pub mod seen;
-pub mod ways;
+mod tool_choice;
+pub mod upstream_request;
 
 use serde_json::{Value, json};
 
@@ -18,7 +18,7 @@ use crate::support::{AppConfig, Engine, TestApp, grpc, http::streamed};
 
 const MODEL: &str = "gpt-5.5";
 
-/// A server on the warm engine.
+/// A server over the real CLI with workers.
 pub fn real_workers() -> AppConfig {
     AppConfig::real(Engine::AppServer)
 }
@@ -32,7 +32,7 @@ fn function(name: &str, argument: &str) -> Value {
         "type": "object", "properties": {argument: {"type": "string"}}, "required": [argument]}}})
 }
 
-/// A prompt that makes the model do these steps.
+/// Builds a prompt with the steps of the scripted model.
 fn script(steps: &Value) -> String {
     format!("Please. @@{steps}@@")
 }
@@ -42,20 +42,20 @@ fn request(model: &str, prompt: &str, tools: &[Value]) -> Value {
     json!({"model": model, "messages": [{"role": "user", "content": prompt}], "tools": tools})
 }
 
-/// The request that goes on with these messages.
-fn next(body: &Value, more: &[Value]) -> Value {
+/// Returns the request followed by these messages.
+fn followed_by(body: &Value, more: &[Value]) -> Value {
     let mut body = body.clone();
     body["messages"].as_array_mut().unwrap().extend(more.iter().cloned());
     body
 }
 
-/// A refusal that is the same streamed or not: the status, and the field as each door names it.
-async fn refused(app: &TestApp, body: &Value) -> (u16, String, String) {
-    let (status, error) = app.refused(body).await;
-    assert_eq!(app.refused(&streamed(body.clone())).await, (status, error.clone()));
-    let grpc = app.grpc_refused(contract::contract(body)).await;
+/// Returns the status and the field name of each door; a streamed request must fail equally.
+async fn refusal(app: &TestApp, body: &Value) -> (u16, String, String) {
+    let (status, error) = app.http_error(body).await;
+    assert_eq!(app.http_error(&streamed(body.clone())).await, (status, error.clone()));
+    let grpc = app.grpc_error(contract::contract(body)).await;
     let param = error["param"].as_str().unwrap_or_default();
-    let field = grpc::field(&grpc);
+    let field = grpc::violated_field(&grpc);
     // The same words, but for the field's name.
     assert_eq!(grpc.message().replace(&field, param), error["message"].as_str().unwrap());
     (status, param.to_owned(), field)

@@ -19,7 +19,7 @@ async fn broken_response_is_retried_until_text_was_delivered(engine: Engine) {
         for (prompt, text) in
             [(format!("@@{healed}@@"), "healed"), (format!("@@[{call},{healed}]@@"), "look.\n\nhealed")]
         {
-            let before = app.asked();
+            let before = app.upstream_request_count();
             let request = body("gpt-5.5", &prompt);
             match engine {
                 Engine::AppServer => {
@@ -27,23 +27,23 @@ async fn broken_response_is_retried_until_text_was_delivered(engine: Engine) {
                     assert_eq!(answer["choices"][0]["message"]["content"], text);
                     assert_eq!(answer["codex"]["notices"][0]["kind"], "retry", "{answer}");
                     let needed = 2 + u64::from(text.starts_with("look"));
-                    assert_eq!(app.asked() - before, needed, "{prompt}");
+                    assert_eq!(app.upstream_request_count() - before, needed, "{prompt}");
                 }
                 // It tells whole messages, and cannot know what a client has.
                 Engine::Exec => {
-                    let (status, error) = app.refused(&request).await;
+                    let (status, error) = app.http_error(&request).await;
                     assert_eq!((status, &error["code"]), (502, &Value::from("upstream_unavailable")));
                 }
             }
         }
         // As long as it is tried, and not when the client has text of it.
         for (cut, asked) in [(0, if engine == Engine::AppServer { 3 } else { 1 }), (2, 1)] {
-            let before = app.asked();
+            let before = app.upstream_request_count();
             let (status, error) = app
-                .refused(&body("gpt-5.5", &format!(r#"@@{{"text":"a b c d","cut_after":{cut}}}@@"#)))
+                .http_error(&body("gpt-5.5", &format!(r#"@@{{"text":"a b c d","cut_after":{cut}}}@@"#)))
                 .await;
             assert_eq!((status, &error["code"]), (502, &Value::from("upstream_unavailable")), "{cut}");
-            assert_eq!(app.asked() - before, asked, "{cut}");
+            assert_eq!(app.upstream_request_count() - before, asked, "{cut}");
         }
     })
     .await;

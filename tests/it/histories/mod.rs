@@ -1,5 +1,5 @@
-//! Whole conversations through both doors and the real CLI on the warm engine: every role, word, picture, call and
-//! result that the model is shown, for a table of histories and for random ones.
+//! Whole conversations through both doors and the real CLI over `app_server`: the model gets every role, word, image,
+//! call and result, for a table of histories and for random ones.
 
 mod malformed;
 mod random;
@@ -13,12 +13,12 @@ use crate::{
     tools::{
         contract::contract,
         real_workers,
-        seen::{Seen, texts},
+        upstream_request::{UpstreamRequest, texts},
     },
 };
 
-/// Also what the engine's own tests go by.
-const TABLE: &str = include_str!("../fixtures/histories.json");
+/// The unit tests of the engine use the same table.
+const TABLE: &str = include_str!("../../fixtures/histories.json");
 
 #[derive(Debug, Clone, Copy)]
 enum Door {
@@ -28,13 +28,13 @@ enum Door {
 
 const DOORS: [Door; 2] = [Door::Grpc, Door::Http];
 
-/// What reaches the model of a request. Nobody waits for the answer: the turn is left as soon as the model is asked.
-async fn seen(app: &TestApp, door: Door, body: &Value) -> Seen {
-    let before = app.asked();
+/// Returns the upstream request of a turn, which the client drops as soon as the upstream has the request.
+async fn upstream_request_of(app: &TestApp, door: Door, body: &Value) -> UpstreamRequest {
+    let before = app.upstream_request_count();
     match door {
         Door::Grpc => {
             let stream = app.grpc().await.stream_chat(contract(body)).await.unwrap();
-            eventually!("the model is asked", app.asked() > before);
+            eventually!("the upstream has the request", app.upstream_request_count() > before);
             drop(stream);
         }
         Door::Http => {
@@ -44,16 +44,16 @@ async fn seen(app: &TestApp, door: Door, body: &Value) -> Seen {
                 matches!(&body["tool_choice"], Value::Object(_)) || body["tool_choice"] == "required";
             let expected = if demanded { 502 } else { 200 };
             assert_eq!(response.status(), expected, "{:?}", response.text().await);
-            eventually!("the model is asked", app.asked() > before);
+            eventually!("the upstream has the request", app.upstream_request_count() > before);
             drop(response);
         }
     }
-    app.seen()
+    app.last_upstream_request()
 }
 
-/// Asserts that the model is shown this conversation and told these instructions, and nothing else but Codex's own.
-fn shown(seen: &Seen, items: &[Value], instructions: Option<&str>, alone: bool) {
-    let own = seen.ends_with(items);
+/// Asserts that the upstream request has this conversation and these instructions, and beyond them only those of Codex.
+fn assert_shown(seen: &UpstreamRequest, items: &[Value], instructions: Option<&str>, alone: bool) {
+    let own = seen.assert_ends_with_items(items);
     let told: Vec<&str> = own.iter().filter(|item| item["role"] == "developer").flat_map(texts).collect();
     if alone {
         assert_eq!((told, own.len()), (Vec::from_iter(instructions), usize::from(instructions.is_some())));
@@ -64,15 +64,15 @@ fn shown(seen: &Seen, items: &[Value], instructions: Option<&str>, alone: bool) 
     }
 }
 
-/// Which rows of the table: those that need tools of the client, or the others.
+/// Rows of the table with or without tools of the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Rows {
     WithTools,
     WithoutTools,
 }
 
-/// Rows of the table, through both doors, to one model of a server.
-async fn the_table(rows: Rows, profile: &str, model: &str, alone: bool) {
+/// Sends rows of the table through both doors to one model of a server.
+async fn assert_table_reaches_the_model(rows: Rows, profile: &str, model: &str, alone: bool) {
     let table: Vec<Value> = serde_json::from_str(TABLE).unwrap();
     assert!(table.len() >= 30);
     let wanted = |row: &&Value| row.get("tools").is_some() == (rows == Rows::WithTools);
@@ -87,8 +87,8 @@ async fn the_table(rows: Rows, profile: &str, model: &str, alone: bool) {
                 }
                 body["model"] = model.into();
                 eprintln!("{} ({model}, {door:?})", row["name"]);
-                let seen = seen(app, door, &body).await;
-                shown(&seen, row["items"].as_array().unwrap(), row["instructions"].as_str(), alone);
+                let seen = upstream_request_of(app, door, &body).await;
+                assert_shown(&seen, row["items"].as_array().unwrap(), row["instructions"].as_str(), alone);
             }
         }
     })
@@ -98,19 +98,19 @@ async fn the_table(rows: Rows, profile: &str, model: &str, alone: bool) {
 #[tokio::test]
 #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
 async fn table_of_histories_in_agent_reaches_the_model() {
-    the_table(Rows::WithoutTools, "agent", "gpt-5.5", false).await;
+    assert_table_reaches_the_model(Rows::WithoutTools, "agent", "gpt-5.5", false).await;
 }
 
 #[tokio::test]
 #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
 async fn table_of_histories_in_chat_reaches_the_model() {
-    the_table(Rows::WithoutTools, "chat", "gpt-5.5", true).await;
+    assert_table_reaches_the_model(Rows::WithoutTools, "chat", "gpt-5.5", true).await;
 }
 
 #[tokio::test]
 #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
 async fn table_of_histories_with_the_chat_suffix_reaches_the_model() {
-    the_table(Rows::WithoutTools, "agent", "gpt-5.5:chat", true).await;
+    assert_table_reaches_the_model(Rows::WithoutTools, "agent", "gpt-5.5:chat", true).await;
 }
 
 #[tokio::test]
@@ -119,7 +119,7 @@ async fn table_of_histories_with_tools_reaches_the_model() {
     for (profile, model, alone) in
         [("agent", "gpt-5.5", false), ("chat", "gpt-5.5", true), ("agent", "gpt-5.5:chat", true)]
     {
-        the_table(Rows::WithTools, profile, model, alone).await;
+        assert_table_reaches_the_model(Rows::WithTools, profile, model, alone).await;
     }
 }
 
@@ -130,7 +130,7 @@ async fn agent_without_client_instructions_gets_codex_instructions_only() {
     with_app(real_workers().workers(1), async |app| {
         let told = async |messages: Value| {
             let body = json!({"model": "gpt-5.5", "messages": messages});
-            let seen = seen(app, Door::Http, &body).await;
+            let seen = upstream_request_of(app, Door::Http, &body).await;
             let developer = seen.items.iter().filter(|item| item["role"] == "developer");
             developer.flat_map(texts).map(str::to_owned).collect::<Vec<_>>()
         };

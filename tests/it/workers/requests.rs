@@ -1,18 +1,19 @@
-//! What a worker asks or refuses is answered, and what it says is kept within bounds.
+//! Requests and refusals of a worker get a reply, and its output stays within bounds.
 
 use futures_util::StreamExt;
 use serde_json::Value;
 
-use super::{one_worker, resident, workers};
+use super::{one_worker, resident_kb, workers};
 use crate::{
     eventually,
-    support::{Codex, TestApp, ask, grpc::kind, http::body, wire::Wire, with_app},
+    support::{Codex, TestApp, chat_request, grpc::code_and_reason, http::body, wire::Wire, with_app},
 };
 
 #[tokio::test]
 async fn worker_requests_are_all_answered() {
     with_app(one_worker(Codex::Fake), async |app| {
-        let answers: Value = serde_json::from_str(&app.chat(ask("fake:approval", "hi")).await).unwrap();
+        let answers: Value =
+            serde_json::from_str(&app.chat(chat_request("fake:approval", "hi")).await).unwrap();
         let answers = answers.as_object().unwrap();
         assert_eq!(answers["item/commandExecution/requestApproval"]["decision"], "decline");
         let refused = answers.iter().filter(|(_, answer)| answer["error"]["code"] == -32601).count();
@@ -24,11 +25,11 @@ async fn worker_requests_are_all_answered() {
 #[tokio::test]
 async fn overloaded_worker_is_retried_with_a_limit() {
     with_app(one_worker(Codex::Fake), async |app| {
-        assert_eq!(app.chat(ask("fake:overloaded:3", "at last")).await, "at last");
+        assert_eq!(app.chat(chat_request("fake:overloaded:3", "at last")).await, "at last");
         // Not for ever.
-        let status = app.grpc().await.chat(ask("fake:overloaded:100", "hi")).await.unwrap_err();
-        assert_eq!(kind(&status), (tonic::Code::ResourceExhausted, "OVERLOADED".into()));
-        let (code, error) = app.refused(&body("fake:overloaded:100", "hi")).await;
+        let status = app.grpc().await.chat(chat_request("fake:overloaded:100", "hi")).await.unwrap_err();
+        assert_eq!(code_and_reason(&status), (tonic::Code::ResourceExhausted, "OVERLOADED".into()));
+        let (code, error) = app.http_error(&body("fake:overloaded:100", "hi")).await;
         assert_eq!((code, error["type"].as_str()), (429, Some("rate_limit_error")), "{error}");
     })
     .await;
@@ -50,8 +51,8 @@ async fn overload_of_one_choice_is_not_retryable_after_another_ran() {
     .await;
 }
 
-/// A reader that takes the head of a response and nothing more.
-async fn lazy(app: &TestApp, model: &str) -> Wire {
+/// Opens a stream and reads the head of its response only.
+async fn open_unread_stream(app: &TestApp, model: &str) -> Wire {
     let mut wire = Wire::narrow(app.address).await;
     let mut request = body(model, "hi");
     request["stream"] = true.into();
@@ -64,17 +65,20 @@ async fn lazy(app: &TestApp, model: &str) -> Wire {
 async fn unread_flood_is_bounded_and_other_turns_continue() {
     with_app(one_worker(Codex::Fake), async |app| {
         let worker = workers(app);
-        let before = resident(std::process::id());
+        let before = resident_kb(std::process::id());
         // More than what is kept for one reader, twice.
-        let lazy = [lazy(app, "fake:flood:60000000").await, lazy(app, "fake:flood:60000000").await];
+        let lazy = [
+            open_unread_stream(app, "fake:flood:60000000").await,
+            open_unread_stream(app, "fake:flood:60000000").await,
+        ];
         let mut neighbour =
-            app.grpc().await.stream_chat(ask("fake:stream:200:5", "hi")).await.unwrap().into_inner();
+            app.grpc().await.stream_chat(chat_request("fake:stream:200:5", "hi")).await.unwrap().into_inner();
         while neighbour.next().await.is_some_and(|event| event.is_ok()) {}
         eventually!("both floods are over", app.status().await.running_turns == 0);
-        let grown = resident(std::process::id()).saturating_sub(before);
+        let grown = resident_kb(std::process::id()).saturating_sub(before);
         assert!(grown < 200 << 10, "{grown} kB more");
         drop(lazy);
-        assert_eq!(app.chat(ask("fake:text:5", "hi")).await, "01234");
+        assert_eq!(app.chat(chat_request("fake:text:5", "hi")).await, "01234");
         assert_eq!(workers(app), worker, "no neighbour lost its worker");
     })
     .await;

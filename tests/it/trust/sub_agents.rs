@@ -1,4 +1,4 @@
-//! Nothing of a turn goes on beyond it: what Codex has for that is not offered to the model, and does nothing.
+//! No work outlives its turn: sub-agents and goals are not offered to the model, and their calls do nothing.
 
 use serde_json::{Value, json};
 
@@ -7,11 +7,11 @@ use crate::{
     support::{AppConfig, Engine, http::body, with_app},
 };
 
-/// Models that the CLI gives sub-agents in different ways: by a feature alone, and by two versions of an entry.
+/// Models that get sub-agents by a feature alone or by two versions of a catalog entry.
 const MODELS: [&str; 4] = ["gpt-5.5", "gpt-5.6-luna", "gpt-6-luna", "a-model-that-nobody-knows"];
 
-/// What would go on, in the groups that it has in the CLI.
-fn calls() -> [Value; 3] {
+/// Calls of sub-agents and goals, in the namespaces of the CLI.
+fn sub_agent_calls() -> [Value; 3] {
     let task = r#"@@ {"text": "I go on", "hang_after_ms": 60000} @@"#;
     [
         json!({"name": "spawn_agent", "namespace": "multi_agent_v1", "arguments": {"message": task}}),
@@ -29,7 +29,7 @@ async fn sub_agents_and_goals_are_not_offered_and_do_not_run(engine: Engine) {
     with_app(AppConfig::real(engine), async |app| {
         let upstream = app.upstream();
         for model in MODELS {
-            for call in calls() {
+            for call in sub_agent_calls() {
                 let before = upstream.requests().last().map_or(0, |request| request.number);
                 let steps = json!([{"calls": [call]}, {"text": "done"}]);
                 let answer = app.complete(&body(model, &format!("@@ {steps} @@"))).await;

@@ -1,6 +1,6 @@
 //! Every failure that an engine can meet, over both doors: the status with its reason, the OpenAI error.
 
-mod breaks;
+mod broken_responses;
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use codex_api::pb::notice;
 use crate::{
     both_engines, eventually,
     support::{
-        AppConfig, Codex, Engine, SOON, TestApp, ask,
+        AppConfig, Codex, Engine, TIMEOUT, TestApp, chat_request,
         http::{body, notices, streamed},
         program::Program,
         with_app,
@@ -31,7 +31,7 @@ struct Row {
     http: u16,
     kind: &'static str,
     code: &'static str,
-    /// Whether some text is there before it fails. With `exec`, which tells whole messages, none is.
+    /// Whether the app-server engine delivers text before the failure. `exec` delivers whole messages, so no text.
     late: bool,
 }
 
@@ -163,12 +163,12 @@ const REAL: &[Row] = &[
 ];
 
 /// Asks in all four ways and compares each refusal with its row.
-async fn check(app: &TestApp, row: &Row, model: &str, text: &str) {
+async fn assert_failure(app: &TestApp, row: &Row, model: &str, text: &str) {
     let context = format!("{} {text}", row.scenario);
     let mut grpc = app.grpc().await;
-    let unary = grpc.chat(ask(model, text)).await.expect_err(&context);
-    check_status(&unary, row, &context);
-    let streamed = match grpc.stream_chat(ask(model, text)).await {
+    let unary = grpc.chat(chat_request(model, text)).await.expect_err(&context);
+    assert_status(&unary, row, &context);
+    let streamed = match grpc.stream_chat(chat_request(model, text)).await {
         Ok(stream) => {
             let mut stream = stream.into_inner();
             loop {
@@ -181,17 +181,17 @@ async fn check(app: &TestApp, row: &Row, model: &str, text: &str) {
         }
         Err(status) => status,
     };
-    check_status(&streamed, row, &context);
+    assert_status(&streamed, row, &context);
 
-    let (status, error) = app.refused(&body(model, text)).await;
-    check_error(status, &error, row, &context);
+    let (status, error) = app.http_error(&body(model, text)).await;
+    assert_error_body(status, &error, row, &context);
     let mut streaming = body(model, text);
     streaming["stream"] = true.into();
     if row.late && app.engine == Engine::AppServer {
-        let (chunks, done) = app.stream_to_its_end(&streaming).await;
+        let (chunks, done) = app.stream_until_end(&streaming).await;
         assert!(!done, "{context}: {chunks:?}");
         let (last, said) = chunks.split_last().unwrap();
-        check_error(row.http, &last["error"], row, &context);
+        assert_error_body(row.http, &last["error"], row, &context);
         assert!(
             said.iter().any(|chunk| chunk["choices"][0]["delta"]["content"].is_string()),
             "{context}: {said:?}"
@@ -199,11 +199,11 @@ async fn check(app: &TestApp, row: &Row, model: &str, text: &str) {
         return;
     }
     // Before the first text, a failure is a status also of a streamed request.
-    let (status, error) = app.refused(&streaming).await;
-    check_error(status, &error, row, &context);
+    let (status, error) = app.http_error(&streaming).await;
+    assert_error_body(status, &error, row, &context);
 }
 
-fn check_status(status: &Status, row: &Row, context: &str) {
+fn assert_status(status: &Status, row: &Row, context: &str) {
     assert_eq!(status.code(), row.grpc, "{context}: {status:?}");
     let details = status.get_error_details();
     let info = details.error_info().expect("ErrorInfo");
@@ -211,7 +211,7 @@ fn check_status(status: &Status, row: &Row, context: &str) {
     assert!(!status.message().contains("127.0.0.1"), "{context}: the URL is the operator's: {status:?}");
 }
 
-fn check_error(status: u16, error: &Value, row: &Row, context: &str) {
+fn assert_error_body(status: u16, error: &Value, row: &Row, context: &str) {
     assert_eq!(status, row.http, "{context}: {error}");
     assert_eq!(error["type"], row.kind, "{context}: {error}");
     assert_eq!(error["code"], row.code, "{context}: {error}");
@@ -225,7 +225,7 @@ async fn failures_of_the_fake_are_mapped_at_both_doors(engine: Engine) {
             Engine::AppServer => FAKE_APP_SERVER,
         };
         for row in FAKE.iter().chain(own) {
-            check(app, row, row.scenario, "hi").await;
+            assert_failure(app, row, row.scenario, "hi").await;
         }
     })
     .await;
@@ -238,7 +238,7 @@ both_engines!(
 async fn failures_of_the_real_cli_are_mapped_at_both_doors(engine: Engine) {
     with_app(AppConfig::real(engine).max_concurrency(4).upstream_retries(0), async |app| {
         for row in REAL {
-            check(app, row, "gpt-5.5", row.scenario).await;
+            assert_failure(app, row, "gpt-5.5", row.scenario).await;
         }
     })
     .await;
@@ -251,7 +251,7 @@ both_engines!(
 async fn unreachable_upstream_fails_the_turn(engine: Engine) {
     with_app(AppConfig::real(engine).upstream_retries(1), async |app| {
         app.close_upstream();
-        check(app, &row("dead", UPSTREAM, UPSTREAM_HTTP), "gpt-5.5", "hello").await;
+        assert_failure(app, &row("dead", UPSTREAM, UPSTREAM_HTTP), "gpt-5.5", "hello").await;
     })
     .await;
 }
@@ -272,7 +272,8 @@ async fn failed_request_of_the_real_cli_is_retried(engine: Engine) {
 both_engines!(retry_notices_of_the_fake_are_delivered_at_both_doors);
 async fn retry_notices_of_the_fake_are_delivered_at_both_doors(engine: Engine) {
     with_app(AppConfig::fake(engine), async |app| {
-        let response = app.grpc().await.chat(ask("fake:reconnect:2:ok", "hi")).await.unwrap().into_inner();
+        let response =
+            app.grpc().await.chat(chat_request("fake:reconnect:2:ok", "hi")).await.unwrap().into_inner();
         let retries: Vec<_> =
             response.notices.iter().filter(|n| n.message.starts_with("Reconnecting")).collect();
         assert_eq!(retries.len(), 2, "{:?}", response.notices);
@@ -344,17 +345,17 @@ async fn failure_after_the_first_text_ends_the_stream_without_done(engine: Engin
 both_engines!(deadline_of_each_kind_ends_the_turn);
 async fn deadline_of_each_kind_ends_the_turn(engine: Engine) {
     with_app(AppConfig::fake(engine).timeout_seconds(1.0), async |app| {
-        let (status, error) = app.refused(&body("fake:hang", "hi")).await;
+        let (status, error) = app.http_error(&body("fake:hang", "hi")).await;
         assert_eq!((status, error["code"].as_str()), (504, Some("timeout")));
 
-        let mut request = ask("fake:hang", "hi");
+        let mut request = chat_request("fake:hang", "hi");
         request.timeout = Some(prost_types::Duration { seconds: 0, nanos: 200_000_000 });
         let status = app.grpc().await.chat(request).await.unwrap_err();
         assert_eq!(status.code(), Code::DeadlineExceeded);
         assert!(status.message().contains("the request's own timeout"), "{status:?}");
 
         // A client that sends the header but would wait for ever.
-        let mut call = tonic::Request::new(ask("fake:slow:150", "hi"));
+        let mut call = tonic::Request::new(chat_request("fake:slow:150", "hi"));
         call.metadata_mut().insert("grpc-timeout", "400m".parse().unwrap());
         let mut stream = app.grpc().await.stream_chat(call).await.unwrap().into_inner();
         let status = loop {
@@ -371,14 +372,15 @@ async fn deadline_of_each_kind_ends_the_turn(engine: Engine) {
 both_engines!(full_queue_refuses_with_a_retry_delay);
 async fn full_queue_refuses_with_a_retry_delay(engine: Engine) {
     with_app(AppConfig::fake(engine).max_concurrency(1).max_queue(0), async |app| {
-        let mut holder = app.grpc().await.stream_chat(ask("fake:slow:50", "hi")).await.unwrap().into_inner();
+        let mut holder =
+            app.grpc().await.stream_chat(chat_request("fake:slow:50", "hi")).await.unwrap().into_inner();
         holder.message().await.unwrap();
         let response = app.post(&body("fake:echo", "hi")).await;
         assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
         assert!(response.headers().contains_key("retry-after"));
         let error: Value = response.json().await.unwrap();
         assert_eq!(error["error"]["code"], "overloaded");
-        let status = app.grpc().await.chat(ask("fake:echo", "hi")).await.unwrap_err();
+        let status = app.grpc().await.chat(chat_request("fake:echo", "hi")).await.unwrap_err();
         assert_eq!(status.code(), Code::ResourceExhausted);
         let delay = status.get_error_details().retry_info().and_then(|info| info.retry_delay);
         assert!(delay.is_some_and(|delay| delay >= Duration::from_secs(1)), "{delay:?}");
@@ -409,7 +411,7 @@ async fn refused_login_is_logged_with_the_upstream_message(engine: Engine) {
         eventually!("the log has it", logged());
     }
     server.signal(Signal::TERM);
-    assert_eq!(server.code(SOON).await, Some(0));
+    assert_eq!(server.code(TIMEOUT).await, Some(0));
 }
 
 both_engines!(

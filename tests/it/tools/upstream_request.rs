@@ -6,7 +6,7 @@ use crate::support::TestApp;
 
 /// One request as the model got it.
 #[derive(Debug)]
-pub struct Seen {
+pub struct UpstreamRequest {
     pub body: Value,
     /// The input, without ids, status and the like.
     pub items: Vec<Value>,
@@ -14,22 +14,22 @@ pub struct Seen {
 
 impl TestApp {
     /// The last request that reached the model.
-    pub fn seen(&self) -> Seen {
+    pub fn last_upstream_request(&self) -> UpstreamRequest {
         let requests = self.upstream().requests();
         let body = (*requests.last().expect("the model was asked").body).clone();
         let items = body["input"].as_array().unwrap().iter().map(plain).collect();
-        Seen { body, items }
+        UpstreamRequest { body, items }
     }
 
     /// The number of the last request that reached the model.
-    pub fn asked(&self) -> u64 {
+    pub fn upstream_request_count(&self) -> u64 {
         self.upstream().requests().last().map_or(0, |request| request.number)
     }
 }
 
-impl Seen {
+impl UpstreamRequest {
     /// Asserts that the conversation is exactly this, and that all before it is Codex's own.
-    pub fn ends_with(&self, expected: &[Value]) -> &[Value] {
+    pub fn assert_ends_with_items(&self, expected: &[Value]) -> &[Value] {
         let own = self.items.len().saturating_sub(expected.len());
         let (own, conversation) = self.items.split_at(own);
         assert_eq!(json!(conversation), json!(expected), "before it: {}", json!(own));
@@ -65,7 +65,7 @@ impl Seen {
         found
     }
 
-    /// Everything that the model was told as a developer.
+    /// All texts of the developer role.
     pub fn instructions(&self) -> String {
         let developer = self.items.iter().filter(|item| item["role"] == "developer");
         developer
@@ -115,7 +115,7 @@ pub fn output(id: &str, output: impl Into<Value>) -> Value {
 }
 
 /// What the scripted model thinks; the request whose answer it was in makes its encrypted form.
-pub fn thoughts(summary: &str, request: u64) -> Value {
+pub fn reasoning(summary: &str, request: u64) -> Value {
     json!({"type": "reasoning", "summary": [{"type": "summary_text", "text": summary}],
         "encrypted_content": format!("demo-encrypted-{request}")})
 }

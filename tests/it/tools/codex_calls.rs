@@ -1,14 +1,15 @@
-//! Calls of Codex's own tools in the same response as calls of the client's: they come to their end, once, and the
-//! model is shown them again together with the client's results.
+//! Calls of Codex's own tools in the same response as calls of the client's: each runs once, and the next request has
+//! them together with the client's results.
 
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
 use super::{
-    MODEL, function, next, real_workers, request, script,
-    seen::{assistant, call, output, thoughts, user},
-    ways::{Outcome, WAYS, Way, result},
+    MODEL, followed_by, function, real_workers, request,
+    routes::{Outcome, ROUTES, Route, tool_result},
+    script,
+    upstream_request::{assistant, call, output, reasoning, user},
 };
 use crate::support::{AppConfig, TestApp, with_app};
 
@@ -17,7 +18,7 @@ fn command(cmd: &str) -> Value {
     json!({"name": "exec_command", "arguments": {"cmd": format!("echo line >> ran; {cmd}"), "login": false}})
 }
 
-fn of_client(argument: &str) -> Value {
+fn client_call(argument: &str) -> Value {
     json!({"name": "f", "arguments": {"a": argument}})
 }
 
@@ -25,7 +26,7 @@ fn patch(file: &str) -> String {
     format!("*** Begin Patch\n*** Add File: {file}\n+hi\n*** End Patch\n")
 }
 
-/// A server on which commands may write, in no sandbox.
+/// A server whose commands run without a sandbox.
 fn unsandboxed() -> AppConfig {
     real_workers().sandbox("danger-full-access")
 }
@@ -34,36 +35,36 @@ fn file(app: &TestApp, name: &str) -> PathBuf {
     app.home.path().join("work").join(name)
 }
 
-/// How often commands ran since this was asked last.
-fn ran(app: &TestApp) -> usize {
+/// Returns the number of command runs since the last call of this function.
+fn command_runs(app: &TestApp) -> usize {
     let lines = std::fs::read_to_string(file(app, "ran")).unwrap_or_default().lines().count();
     drop(std::fs::remove_file(file(app, "ran")));
     lines
 }
 
-/// One of Codex's own calls as the model made it, by its place in the response.
-fn own(app: &TestApp, index: usize) -> String {
-    format!("call_s0_{}_{index}", app.asked())
+/// Returns the id of a call of Codex's own tool by its index in the response.
+fn codex_call_id(app: &TestApp, index: usize) -> String {
+    format!("call_s0_{}_{index}", app.upstream_request_count())
 }
 
-/// Asks twice, the second time with results of the client's calls; gives what the first time came to.
-async fn there_and_back(app: &TestApp, way: Way, body: &Value) -> (Outcome, Vec<String>) {
+/// Asks twice, the second time with results of the client's calls; returns the first outcome and the ids of Codex's calls.
+async fn call_and_answer(app: &TestApp, way: Route, body: &Value) -> (Outcome, Vec<String>) {
     let first = app.turn(way, body).await;
     assert_eq!(first.finish_reason, "tool_calls", "{way:?}");
-    let own = (0..5).map(|index| own(app, index)).collect();
-    let results = first.calls.iter().map(|call| result(call, format!("result {}", call.arguments)));
+    let own = (0..5).map(|index| codex_call_id(app, index)).collect();
+    let results = first.calls.iter().map(|call| tool_result(call, format!("result {}", call.arguments)));
     let more: Vec<Value> = [first.message()].into_iter().chain(results).collect();
-    let second = app.turn(way, &next(body, &more)).await;
+    let second = app.turn(way, &followed_by(body, &more)).await;
     assert_eq!(second.text, "done", "{way:?}");
     (first, own)
 }
 
-fn result_of(id: &str, argument: &str) -> Value {
+fn result_item(id: &str, argument: &str) -> Value {
     output(id, format!("result {{\"a\":\"{argument}\"}}"))
 }
 
-/// What a command printed, out of the words that Codex puts around it.
-fn printed(item: &Value) -> &str {
+/// Returns the output of a command without the text that Codex adds.
+fn command_output(item: &Value) -> &str {
     let output = item["output"].as_str().unwrap();
     output.split_once("Output:\n").unwrap_or_else(|| panic!("{output}")).1
 }
@@ -74,27 +75,27 @@ async fn commands_around_client_calls_run_once() {
     with_app(unsandboxed(), async |app| {
     let steps = json!([
         {"reasoning": "all at once", "text": "Let me see.", "calls": [
-            command("echo first; sleep 0.5; echo late"), of_client("1"), command("sleep 0.3; echo second; exit 3"), of_client("2")]},
+            command("echo first; sleep 0.5; echo late"), client_call("1"), command("sleep 0.3; echo second; exit 3"), client_call("2")]},
         {"text": "done"},
     ]);
     let prompt = script(&steps);
     let body = request(MODEL, &prompt, &[function("f", "a")]);
-    for way in WAYS {
-        let (first, own) = there_and_back(app, way, &body).await;
+    for way in ROUTES {
+        let (first, own) = call_and_answer(app, way, &body).await;
         assert_eq!(first.called(), [("f", r#"{"a":"1"}"#), ("f", r#"{"a":"2"}"#)], "{way:?}");
         assert_eq!(first.text, "Let me see.");
-        assert_eq!(ran(app), 2, "{way:?}: each command once, and to its end");
-        let seen = app.seen();
+        assert_eq!(command_runs(app), 2, "{way:?}: each command once, and to its end");
+        let seen = app.last_upstream_request();
         let arguments = |index: usize| steps[0]["calls"][index]["arguments"].to_string();
         let (a, b) = (&first.calls[0].id, &first.calls[1].id);
         assert_eq!([&own[1], &own[3]], [a, b]);
         let answers: Vec<Value> = seen.items[seen.items.len() - 4..][..2].to_vec();
-        assert_eq!(printed(&answers[0]), "first\nlate\n", "{way:?}");
-        assert_eq!(printed(&answers[1]), "second\n", "{way:?}");
+        assert_eq!(command_output(&answers[0]), "first\nlate\n", "{way:?}");
+        assert_eq!(command_output(&answers[1]), "second\n", "{way:?}");
         assert!(answers[1]["output"].as_str().unwrap().contains("exited with code 3"));
-        seen.ends_with(&[
+        seen.assert_ends_with_items(&[
             user(&prompt),
-            thoughts("all at once", app.asked() - 1),
+            reasoning("all at once", app.upstream_request_count() - 1),
             assistant("Let me see."),
             call("exec_command", &arguments(0), &own[0]),
             call("f", r#"{"a":"1"}"#, a),
@@ -102,8 +103,8 @@ async fn commands_around_client_calls_run_once() {
             call("f", r#"{"a":"2"}"#, b),
             output(&own[0], answers[0]["output"].clone()),
             output(&own[2], answers[1]["output"].clone()),
-            result_of(a, "1"),
-            result_of(b, "2"),
+            result_item(a, "1"),
+            result_item(b, "2"),
         ]);
     }
     }).await;
@@ -116,13 +117,13 @@ async fn commands_around_client_calls_run_once() {
 async fn patch_beside_a_client_call_reports_its_outcome_to_the_model() {
     with_app(unsandboxed(), async |app| {
     let made = json!({"name": "apply_patch", "custom": patch("made")});
-    for (calls, at) in [(json!([made, of_client("1")]), 0), (json!([of_client("1"), made]), 1)] {
+    for (calls, at) in [(json!([made, client_call("1")]), 0), (json!([client_call("1"), made]), 1)] {
         let prompt = script(&json!([{"calls": calls}, {"text": "done"}]));
         let body = request(MODEL, &prompt, &[function("f", "a")]);
-        for way in [Way::Sse, Way::Unary] {
-            let (first, own) = there_and_back(app, way, &body).await;
+        for way in [Route::Sse, Route::Unary] {
+            let (first, own) = call_and_answer(app, way, &body).await;
             assert_eq!(first.called(), [("f", r#"{"a":"1"}"#)], "{way:?}");
-            let seen = app.seen();
+            let seen = app.last_upstream_request();
             let said = seen.items[seen.items.len() - 2]["output"].clone();
             let words = said.as_str().unwrap_or_else(|| panic!("{way:?} {at} {}", json!(seen.items[2..])));
             if std::fs::remove_file(file(app, "made")).is_ok() {
@@ -137,7 +138,7 @@ async fn patch_beside_a_client_call_reports_its_outcome_to_the_model() {
             let mut calls = [patched, call("f", r#"{"a":"1"}"#, id)];
             calls.rotate_left(at);
             let answer = json!({"type": "custom_tool_call_output", "call_id": own[at], "output": said});
-            seen.ends_with(&[&[user(&prompt)], &calls[..], &[answer, result_of(id, "1")]].concat());
+            seen.assert_ends_with_items(&[&[user(&prompt)], &calls[..], &[answer, result_item(id, "1")]].concat());
         }
     }
     }).await;
@@ -149,25 +150,25 @@ async fn commands_stay_in_the_history_if_the_client_edits_the_message() {
     with_app(unsandboxed(), async |app| {
         let steps = json!([
             {"reasoning": "step one", "text": "First.", "calls": [command("echo own")]},
-            {"reasoning": "step two", "text": "Then.", "calls": [of_client("1"), command("echo beside")]},
+            {"reasoning": "step two", "text": "Then.", "calls": [client_call("1"), command("echo beside")]},
             {"text": "done"},
         ]);
         let prompt = script(&steps);
         let body = request(MODEL, &prompt, &[function("f", "a")]);
-        let first = app.turn(Way::Http, &body).await;
-        assert_eq!(ran(app), 2);
-        let number = app.asked();
+        let first = app.turn(Route::Http, &body).await;
+        assert_eq!(command_runs(app), 2);
+        let number = app.upstream_request_count();
         let [made] = &first.calls[..] else { panic!("{first:?}") };
         let mut message = first.message();
         message["content"] = "In short.".into();
         assert_eq!(
-            app.turn(Way::Http, &next(&body, &[message.clone(), result(made, "r")])).await.text,
+            app.turn(Route::Http, &followed_by(&body, &[message.clone(), tool_result(made, "r")])).await.text,
             "done"
         );
-        assert_eq!(ran(app), 0, "nothing is done again");
+        assert_eq!(command_runs(app), 0, "nothing is done again");
         let (one, two) = (format!("call_s0_{}_0", number - 1), format!("call_s1_{number}_1"));
         let arguments = |step: usize, index: usize| steps[step]["calls"][index]["arguments"].to_string();
-        let seen = app.seen();
+        let seen = app.last_upstream_request();
         let said = |id: &str| {
             let answer = seen
                 .items
@@ -182,22 +183,25 @@ async fn commands_stay_in_the_history_if_the_client_edits_the_message() {
             output(&two, said(&two)),
         ];
         let expected = [
-            &[user(&prompt), thoughts("step one", number - 1)],
+            &[user(&prompt), reasoning("step one", number - 1)],
             &did[..2],
-            &[thoughts("step two", number)],
+            &[reasoning("step two", number)],
             &did[2..],
             &[assistant("In short."), call("f", r#"{"a":"1"}"#, &made.id), output(&made.id, "r")],
         ];
-        seen.ends_with(&expected.concat());
+        seen.assert_ends_with_items(&expected.concat());
 
         message["tool_calls"][0]["function"]["arguments"] = r#"{"a":"9"}"#.into();
-        assert_eq!(app.turn(Way::Stream, &next(&body, &[message, result(made, "r")])).await.text, "done");
+        assert_eq!(
+            app.turn(Route::Stream, &followed_by(&body, &[message, tool_result(made, "r")])).await.text,
+            "done"
+        );
         let expected = [
             &[user(&prompt)],
             &did[..],
             &[assistant("In short."), call("f", r#"{"a":"9"}"#, &made.id), output(&made.id, "r")],
         ];
-        app.seen().ends_with(&expected.concat());
+        app.last_upstream_request().assert_ends_with_items(&expected.concat());
     })
     .await;
 }
@@ -207,21 +211,21 @@ async fn commands_stay_in_the_history_if_the_client_edits_the_message() {
 async fn call_beyond_the_single_one_is_dropped_alone() {
     with_app(unsandboxed(), async |app| {
         let steps =
-            json!([{"calls": [of_client("1"), command("echo own"), of_client("2")]}, {"text": "done"}]);
+            json!([{"calls": [client_call("1"), command("echo own"), client_call("2")]}, {"text": "done"}]);
         let prompt = script(&steps);
         let mut body = request(MODEL, &prompt, &[function("f", "a")]);
         body["parallel_tool_calls"] = false.into();
-        let (first, own) = there_and_back(app, Way::Http, &body).await;
-        assert_eq!((first.called(), ran(app)), (vec![("f", r#"{"a":"1"}"#)], 1));
-        let seen = app.seen();
+        let (first, own) = call_and_answer(app, Route::Http, &body).await;
+        assert_eq!((first.called(), command_runs(app)), (vec![("f", r#"{"a":"1"}"#)], 1));
+        let seen = app.last_upstream_request();
         let said = seen.items[seen.items.len() - 2]["output"].clone();
         let id = &first.calls[0].id;
-        seen.ends_with(&[
+        seen.assert_ends_with_items(&[
             user(&prompt),
             call("f", r#"{"a":"1"}"#, id),
             call("exec_command", &steps[0]["calls"][1]["arguments"].to_string(), &own[1]),
             output(&own[1], said),
-            result_of(id, "1"),
+            result_item(id, "1"),
         ]);
     })
     .await;
@@ -238,11 +242,11 @@ async fn client_function_named_as_a_codex_tool_gets_its_own_calls_only() {
             json!([{"calls": [command("echo own"), of_client]}, {"text": "done"}]),
         ] {
             let body = request(MODEL, &script(&steps), &[function("exec_command", "a")]);
-            for way in WAYS {
-                let (first, _) = there_and_back(app, way, &body).await;
+            for way in ROUTES {
+                let (first, _) = call_and_answer(app, way, &body).await;
                 assert_eq!(first.called(), [("exec_command", r#"{"a":"1"}"#)], "{way:?}");
-                assert_eq!(ran(app), 1, "{way:?}: Codex ran its own, once");
-                let seen = app.seen();
+                assert_eq!(command_runs(app), 1, "{way:?}: Codex ran its own, once");
+                let seen = app.last_upstream_request();
                 assert!(seen.functions().contains(&"exec_command"), "Codex's own is offered as well");
                 let called = seen.items.iter().filter(|item| item["type"] == "function_call");
                 let called: Vec<&str> = called.map(|item| item["name"].as_str().unwrap()).collect();
@@ -262,11 +266,11 @@ async fn call_in_a_namespace_is_not_sent_to_the_client() {
         for namespace in ["mcp__server", "multi_agent_v1", "somebody"] {
             let other = json!({"name": "f", "namespace": namespace, "arguments": {"b": 2}});
             for steps in [
-                json!([{"calls": [other]}, {"calls": [of_client("1")]}, {"text": "done"}]),
-                json!([{"calls": [other, of_client("1")]}, {"text": "done"}]),
+                json!([{"calls": [other]}, {"calls": [client_call("1")]}, {"text": "done"}]),
+                json!([{"calls": [other, client_call("1")]}, {"text": "done"}]),
             ] {
                 let body = request(MODEL, &script(&steps), &[function("f", "a")]);
-                let (first, _) = there_and_back(app, Way::Sse, &body).await;
+                let (first, _) = call_and_answer(app, Route::Sse, &body).await;
                 assert_eq!(first.called(), [("f", r#"{"a":"1"}"#)], "{namespace}");
             }
         }

@@ -11,7 +11,9 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::{
     both_engines,
-    support::{AppConfig, Engine, TestApp, ask, grpc::kind, http::body, wire::Wire, with_app},
+    support::{
+        AppConfig, Engine, TestApp, chat_request, grpc::code_and_reason, http::body, wire::Wire, with_app,
+    },
 };
 
 const TOKEN: &str = "correct-horse";
@@ -20,16 +22,16 @@ fn chat(app: &TestApp) -> RequestBuilder {
     Client::new().post(app.url("/v1/chat/completions")).json(&body("fake:echo", "x"))
 }
 
-async fn code_of(response: Response) -> (u16, String) {
+async fn status_and_code(response: Response) -> (u16, String) {
     let status = response.status().as_u16();
     let body: Value = response.json().await.unwrap();
     (status, body["error"]["code"].as_str().unwrap_or_default().to_owned())
 }
 
 /// A gRPC call with one more header; an authority is given as `:authority`.
-async fn call(app: &TestApp, name: &'static str, value: &str) -> Result<(), Status> {
+async fn grpc_call(app: &TestApp, name: &'static str, value: &str) -> Result<(), Status> {
     let mut endpoint = Endpoint::from_shared(format!("http://{}", app.grpc_address)).unwrap();
-    let mut request = Request::new(ask("fake:echo", "x"));
+    let mut request = Request::new(chat_request("fake:echo", "x"));
     match name {
         "" => {}
         ":authority" => endpoint = endpoint.origin(format!("http://{value}").parse().unwrap()),
@@ -53,14 +55,18 @@ async fn request_without_the_token_is_refused_except_health(engine: Engine) {
             let request = if name.is_empty() { chat(app) } else { chat(app).header(name, value) };
             let response = request.send().await.unwrap();
             assert!(response.headers()["www-authenticate"].to_str().unwrap().starts_with("Bearer"), "{name}");
-            assert_eq!(code_of(response).await, (401, "invalid_api_key".into()), "{name}: {value}");
-            assert_eq!(kind(&call(app, name, value).await.unwrap_err()), unauthenticated, "{name}: {value}");
+            assert_eq!(status_and_code(response).await, (401, "invalid_api_key".into()), "{name}: {value}");
+            assert_eq!(
+                code_and_reason(&grpc_call(app, name, value).await.unwrap_err()),
+                unauthenticated,
+                "{name}: {value}"
+            );
         }
         for (name, value) in
             [("authorization", &*bearer), ("x-api-key", TOKEN), ("authorization", "bearer correct-horse")]
         {
             assert_eq!(chat(app).header(name, value).send().await.unwrap().status(), 200, "{name}: {value}");
-            call(app, name, value).await.unwrap();
+            grpc_call(app, name, value).await.unwrap();
         }
         for path in ["/v1/models", "/v1/models/gpt-5-codex"] {
             let bare = Client::new().get(app.url(path));
@@ -92,8 +98,12 @@ async fn host_without_a_token_must_be_loopback(engine: Engine) {
             "other.test:82",
         ] {
             let response = chat(app).header("host", host).send().await.unwrap();
-            assert_eq!(code_of(response).await, (403, "host_refused".into()), "{host}");
-            assert_eq!(kind(&call(app, ":authority", host).await.unwrap_err()), refused, "{host}");
+            assert_eq!(status_and_code(response).await, (403, "host_refused".into()), "{host}");
+            assert_eq!(
+                code_and_reason(&grpc_call(app, ":authority", host).await.unwrap_err()),
+                refused,
+                "{host}"
+            );
         }
         for host in [
             "localhost",
@@ -106,7 +116,7 @@ async fn host_without_a_token_must_be_loopback(engine: Engine) {
             &format!("localhost:{port}"),
         ] {
             assert_eq!(chat(app).header("host", host).send().await.unwrap().status(), 200, "{host}");
-            call(app, ":authority", host).await.unwrap();
+            grpc_call(app, ":authority", host).await.unwrap();
         }
         // A browser that was led here by another name sends that name in `Host`; none at all is as bad.
         let mut wire = Wire::open(app.address).await;
@@ -129,9 +139,13 @@ async fn foreign_origin_is_refused(engine: Engine) {
         with_app(AppConfig::fake(engine).envs(token), async |app| {
             for origin in ["https://evil.test", "null", "http://localhost:1", "http://127.0.0.1"] {
                 let response = chat(app).bearer_auth(TOKEN).header("origin", origin).send().await.unwrap();
-                assert_eq!(code_of(response).await, (403, "origin_refused".into()), "{origin}");
-                let refused = call(app, "origin", origin).await.unwrap_err();
-                assert_eq!(kind(&refused), (Code::PermissionDenied, "ORIGIN_REFUSED".into()), "{origin}");
+                assert_eq!(status_and_code(response).await, (403, "origin_refused".into()), "{origin}");
+                let refused = grpc_call(app, "origin", origin).await.unwrap_err();
+                assert_eq!(
+                    code_and_reason(&refused),
+                    (Code::PermissionDenied, "ORIGIN_REFUSED".into()),
+                    "{origin}"
+                );
             }
             let own = format!("http://{}", app.address);
             let response = chat(app).bearer_auth(TOKEN).header("origin", own).send().await.unwrap();
@@ -161,7 +175,7 @@ async fn content_type_other_than_json_is_refused(engine: Engine) {
             Some("text/json"),
         ] {
             let response = post(kind).await.unwrap();
-            assert_eq!(code_of(response).await, (415, "unsupported_media_type".into()), "{kind:?}");
+            assert_eq!(status_and_code(response).await, (415, "unsupported_media_type".into()), "{kind:?}");
         }
         for kind in ["application/json", "Application/JSON; charset=utf-8"] {
             assert_eq!(post(Some(kind)).await.unwrap().status(), 200, "{kind}");
@@ -170,7 +184,7 @@ async fn content_type_other_than_json_is_refused(engine: Engine) {
     .await;
 }
 
-fn cors(response: &Response) -> Vec<&str> {
+fn cors_headers(response: &Response) -> Vec<&str> {
     let headers = response.headers().iter();
     headers.map(|(name, _)| name.as_str()).filter(|name| name.starts_with("access-control-")).collect()
 }
@@ -191,8 +205,8 @@ async fn cors_allows_the_configured_origins_only(engine: Engine) {
     const PAGE: &str = "https://app.test";
     with_app(AppConfig::fake(engine), async |app| {
         let response = preflight(app, PAGE).await;
-        assert_eq!((response.status().as_u16(), cors(&response)), (405, vec![]));
-        assert!(cors(&chat(app).send().await.unwrap()).is_empty());
+        assert_eq!((response.status().as_u16(), cors_headers(&response)), (405, vec![]));
+        assert!(cors_headers(&chat(app).send().await.unwrap()).is_empty());
     })
     .await;
 
@@ -224,7 +238,7 @@ async fn cors_allows_the_configured_origins_only(engine: Engine) {
             assert!(!response.headers().contains_key("access-control-allow-origin"));
             let response =
                 chat(app).bearer_auth(TOKEN).header("origin", "https://evil.test").send().await.unwrap();
-            assert_eq!(code_of(response).await, (403, "origin_refused".into()));
+            assert_eq!(status_and_code(response).await, (403, "origin_refused".into()));
         },
     )
     .await;

@@ -1,4 +1,4 @@
-//! The four ways to ask the same thing, and what comes back of calls.
+//! The four routes of a request, and the calls in its answer.
 
 use codex_api::pb::{self, chat_event::Event};
 use serde_json::{Value, json};
@@ -6,22 +6,22 @@ use serde_json::{Value, json};
 use super::contract::contract;
 use crate::support::{
     TestApp,
-    grpc::all,
-    http::{folded, whole},
+    grpc::collect_events,
+    http::{answer_of_chunks, answer_of_completion},
 };
 
-/// How a request is sent.
+/// The route of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub enum Route {
     Unary,
     Stream,
     Http,
     Sse,
 }
 
-pub const WAYS: [Way; 4] = [Way::Unary, Way::Stream, Way::Http, Way::Sse];
+pub const ROUTES: [Route; 4] = [Route::Unary, Route::Stream, Route::Http, Route::Sse];
 
-/// A call as the client is told it.
+/// A call as the client receives it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
     pub id: String,
@@ -30,11 +30,11 @@ pub struct Call {
 }
 
 impl Call {
-    fn of(call: &pb::ToolCall) -> Self {
+    fn from_proto(call: &pb::ToolCall) -> Self {
         Self { id: call.id.clone(), name: call.name.clone(), arguments: call.arguments.clone() }
     }
 
-    fn of_json(call: &Value) -> Self {
+    fn from_json(call: &Value) -> Self {
         assert_eq!(call["type"], "function", "{call}");
         let text = |value: &Value| value.as_str().unwrap_or_else(|| panic!("{call}")).to_owned();
         Self {
@@ -45,7 +45,7 @@ impl Call {
     }
 }
 
-/// What a request came to.
+/// The outcome of a request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
     pub text: String,
@@ -61,7 +61,7 @@ impl Outcome {
         self.calls.iter().map(|call| (call.name.as_str(), call.arguments.as_str())).collect()
     }
 
-    /// The message that a client keeps of it.
+    /// Returns the assistant message that a client keeps.
     pub fn message(&self) -> Value {
         let calls = self.calls.iter().map(|call| {
             json!({"id": call.id, "type": "function",
@@ -72,46 +72,46 @@ impl Outcome {
     }
 }
 
-/// The result of a call.
-pub fn result(call: &Call, content: impl Into<Value>) -> Value {
+/// Builds the result of a call.
+pub fn tool_result(call: &Call, content: impl Into<Value>) -> Value {
     json!({"role": "tool", "tool_call_id": call.id, "content": content.into()})
 }
 
 impl TestApp {
-    /// Asks in one of the ways what is to go well.
-    pub async fn turn(&self, way: Way, body: &Value) -> Outcome {
+    /// Sends a request that succeeds over a route.
+    pub async fn turn(&self, way: Route, body: &Value) -> Outcome {
         match way {
-            Way::Unary => {
+            Route::Unary => {
                 let response = self.grpc().await.chat(contract(body)).await.unwrap().into_inner();
-                of_response(&response)
+                outcome_of_response(&response)
             }
-            Way::Stream => {
+            Route::Stream => {
                 let stream = self.grpc().await.stream_chat(contract(body)).await.unwrap();
-                of_events(&all(stream.into_inner()).await.unwrap())
+                outcome_of_events(&collect_events(stream.into_inner()).await.unwrap())
             }
-            Way::Http => of_completion(&self.complete(body).await),
-            Way::Sse => of_chunks(&self.stream(body).await),
+            Route::Http => outcome_of_completion(&self.complete(body).await),
+            Route::Sse => outcome_of_chunks(&self.stream(body).await),
         }
     }
 }
 
-fn of_response(response: &pb::ChatResponse) -> Outcome {
+fn outcome_of_response(response: &pb::ChatResponse) -> Outcome {
     let choice = &response.choices[0];
     Outcome {
         text: choice.text.clone(),
-        calls: choice.tool_calls.iter().map(Call::of).collect(),
+        calls: choice.tool_calls.iter().map(Call::from_proto).collect(),
         finish_reason: reason(choice.finish_reason()),
         usage: usage(response.usage),
     }
 }
 
-fn of_events(events: &[pb::ChatEvent]) -> Outcome {
+fn outcome_of_events(events: &[pb::ChatEvent]) -> Outcome {
     let mut outcome =
         Outcome { text: String::new(), calls: Vec::new(), finish_reason: String::new(), usage: [0; 4] };
     for event in events {
         match event.event.as_ref().unwrap() {
             Event::TextDelta(delta) => outcome.text.push_str(&delta.text),
-            Event::ToolCall(call) => outcome.calls.push(Call::of(call)),
+            Event::ToolCall(call) => outcome.calls.push(Call::from_proto(call)),
             Event::ChoiceFinished(finished) => outcome.finish_reason = reason(finished.finish_reason()),
             Event::Completed(completed) => outcome.usage = usage(completed.usage),
             Event::Started(_) | Event::ReasoningDelta(_) | Event::Item(_) | Event::Notice(_) => {}
@@ -120,19 +120,19 @@ fn of_events(events: &[pb::ChatEvent]) -> Outcome {
     outcome
 }
 
-fn of_completion(completion: &Value) -> Outcome {
-    let answer = whole(completion);
+fn outcome_of_completion(completion: &Value) -> Outcome {
+    let answer = answer_of_completion(completion);
     let message = &completion["choices"][0]["message"];
     let calls: Vec<Call> =
-        message["tool_calls"].as_array().into_iter().flatten().map(Call::of_json).collect();
+        message["tool_calls"].as_array().into_iter().flatten().map(Call::from_json).collect();
     assert_eq!(message["content"].is_null(), !calls.is_empty() && answer.text.is_empty(), "{completion}");
     assert!(message.get("tool_calls").is_none() || !calls.is_empty(), "no empty list: {completion}");
     Outcome { text: answer.text, calls, finish_reason: answer.finish_reason, usage: answer.usage }
 }
 
-/// What a client makes of the deltas by their indexes.
-fn of_chunks(chunks: &[Value]) -> Outcome {
-    let answer = folded(chunks);
+/// Folds the deltas by their indexes, as a client does.
+fn outcome_of_chunks(chunks: &[Value]) -> Outcome {
+    let answer = answer_of_chunks(chunks);
     let begins_with_call =
         chunks.get(1).is_some_and(|chunk| !chunk["choices"][0]["delta"]["tool_calls"].is_null());
     // What the agent does before says nothing here, but what comes first is then sent before anybody knows of a call.
@@ -158,7 +158,7 @@ fn of_chunks(chunks: &[Value]) -> Outcome {
     }
     Outcome {
         text: answer.text,
-        calls: calls.iter().map(Call::of_json).collect(),
+        calls: calls.iter().map(Call::from_json).collect(),
         finish_reason: answer.finish_reason,
         usage: answer.usage,
     }

@@ -1,4 +1,4 @@
-//! What Codex has no parameter for: how tools may be used, strict schemas, names that are Codex's own.
+//! Features without a parameter in Codex: tool choice, strict schemas, function names that Codex uses itself.
 
 use codex_api::pb::{self, chat_event::Event};
 use serde_json::{Value, json};
@@ -7,18 +7,19 @@ use tonic::Code;
 use super::{
     MODEL, PROFILES,
     contract::contract,
-    function, next, real_workers, request, script,
-    seen::{assistant, call, output, thoughts, user},
-    ways::{WAYS, Way, result},
+    followed_by, function, real_workers, request,
+    routes::{ROUTES, Route, tool_result},
+    script,
+    upstream_request::{assistant, call, output, reasoning, user},
 };
 use crate::support::{
     TestApp,
-    grpc::{all, kind},
+    grpc::{code_and_reason, collect_events},
     http::streamed,
     with_app,
 };
 
-fn with(mut body: Value, parameter: &str, value: Value) -> Value {
+fn with_parameter(mut body: Value, parameter: &str, value: Value) -> Value {
     body[parameter] = value;
     body
 }
@@ -33,20 +34,28 @@ async fn parallel_tool_calls_off_keeps_one_call_in_answer_and_history() {
     let prompt = script(&steps);
     for (profile, model) in PROFILES {
         with_app(real_workers().profile(profile), async |app| {
-            let body =
-                with(request(model, &prompt, &[function("f", "a")]), "parallel_tool_calls", false.into());
-            for way in WAYS {
+            let body = with_parameter(
+                request(model, &prompt, &[function("f", "a")]),
+                "parallel_tool_calls",
+                false.into(),
+            );
+            for way in ROUTES {
                 let first = app.turn(way, &body).await;
                 assert_eq!(first.called(), [("f", r#"{"a":"1"}"#)], "{way:?}");
-                assert!(app.seen().instructions().contains("one at a time"), "{way:?}");
-                let number = app.asked();
+                assert!(app.last_upstream_request().instructions().contains("one at a time"), "{way:?}");
+                let number = app.upstream_request_count();
                 let id = &first.calls[0].id;
-                let second =
-                    app.turn(way, &next(&body, &[first.message(), result(&first.calls[0], "r")])).await;
+                let second = app
+                    .turn(way, &followed_by(&body, &[first.message(), tool_result(&first.calls[0], "r")]))
+                    .await;
                 assert_eq!(second.text, "done");
-                let expected =
-                    [user(&prompt), thoughts("both", number), call("f", r#"{"a":"1"}"#, id), output(id, "r")];
-                app.seen().ends_with(&expected);
+                let expected = [
+                    user(&prompt),
+                    reasoning("both", number),
+                    call("f", r#"{"a":"1"}"#, id),
+                    output(id, "r"),
+                ];
+                app.last_upstream_request().assert_ends_with_items(&expected);
             }
         })
         .await;
@@ -59,19 +68,20 @@ async fn tool_choice_none_offers_no_function() {
     with_app(real_workers(), async |app| {
         let prompt = script(&json!({"text": "no tools"}));
         for model in [MODEL, "gpt-5.5:chat"] {
-            let body = with(request(model, &prompt, &[function("f", "a")]), "tool_choice", "none".into());
-            for way in WAYS {
+            let body =
+                with_parameter(request(model, &prompt, &[function("f", "a")]), "tool_choice", "none".into());
+            for way in ROUTES {
                 let outcome = app.turn(way, &body).await;
                 assert_eq!((outcome.text.as_str(), outcome.calls.len()), ("no tools", 0), "{way:?}");
-                assert!(!app.seen().functions().contains(&"f"), "{way:?}");
+                assert!(!app.last_upstream_request().functions().contains(&"f"), "{way:?}");
             }
         }
     })
     .await;
 }
 
-/// All ways fail alike at an answer that is not what was demanded: with a status, before any of it was told.
-async fn not_called(app: &TestApp, body: &Value, why: &str) {
+/// Asserts that an answer without the demanded call fails over all routes with a status, before any text.
+async fn assert_missing_call_fails(app: &TestApp, body: &Value, why: &str) {
     let answers = [
         json!({"text": "I will not."}),
         json!({"reasoning": "Should I?", "text": "I will not.", "delay_ms": 10}),
@@ -79,14 +89,14 @@ async fn not_called(app: &TestApp, body: &Value, why: &str) {
     ];
     for answer in answers {
         let message = json!([{"role": "user", "content": script(&answer)}]);
-        let body = with(body.clone(), "messages", message);
-        let (status, error) = app.refused(&body).await;
+        let body = with_parameter(body.clone(), "messages", message);
+        let (status, error) = app.http_error(&body).await;
         assert_eq!((status, &error["code"]), (502, &json!("turn_failed")), "{error}");
         assert_eq!(error["message"], why);
-        assert_eq!(app.refused(&streamed(body.clone())).await, (status, error), "{answer}");
-        let refused = app.grpc_refused(contract(&body)).await;
+        assert_eq!(app.http_error(&streamed(body.clone())).await, (status, error), "{answer}");
+        let refused = app.grpc_error(contract(&body)).await;
         assert_eq!(
-            (kind(&refused), refused.message()),
+            (code_and_reason(&refused), refused.message()),
             ((Code::Aborted, "TURN_FAILED".to_owned()), why),
             "{answer}"
         );
@@ -107,18 +117,22 @@ async fn tool_choice_required_without_a_call_fails() {
             let prompt =
                 script(&json!([{"calls": [{"name": "f", "arguments": {"a": "1"}}]}, {"text": "done"}]));
             let tools = [function("f", "a"), function("g", "b")];
-            let body = with(request(model, &prompt, &tools), "tool_choice", "required".into());
-            for way in WAYS {
+            let body = with_parameter(request(model, &prompt, &tools), "tool_choice", "required".into());
+            for way in ROUTES {
                 let outcome = app.turn(way, &body).await;
                 assert_eq!(outcome.called(), [("f", r#"{"a":"1"}"#)], "{way:?}");
                 assert!(
-                    app.seen()
+                    app.last_upstream_request()
                         .instructions()
                         .contains("must call at least one of the application's functions (`f`, `g`)")
                 );
             }
-            not_called(app, &body, "tool_choice requires a tool call, but the model answered without one")
-                .await;
+            assert_missing_call_fails(
+                app,
+                &body,
+                "tool_choice requires a tool call, but the model answered without one",
+            )
+            .await;
         }
     })
     .await;
@@ -132,8 +146,8 @@ async fn tool_choice_required_with_text_delivers_text_and_call() {
         json!({"reasoning": "hm", "text": "Let me look.", "calls": [{"name": "f", "arguments": {"a": "1"}}]});
     for model in [MODEL, "gpt-5.5:chat"] {
         let body = request(model, &script(&steps), &[function("f", "a")]);
-        let body = with(body, "tool_choice", "required".into());
-        for way in WAYS {
+        let body = with_parameter(body, "tool_choice", "required".into());
+        for way in ROUTES {
             let outcome = app.turn(way, &body).await;
             assert_eq!(
                 (outcome.text.as_str(), outcome.called()),
@@ -143,7 +157,7 @@ async fn tool_choice_required_with_text_delivers_text_and_call() {
         }
         let stream = app.grpc().await.stream_chat(contract(&body)).await.unwrap();
         let events: Vec<Event> =
-            all(stream.into_inner()).await.unwrap().into_iter().filter_map(|event| event.event).collect();
+            collect_events(stream.into_inner()).await.unwrap().into_iter().filter_map(|event| event.event).collect();
         let text = pb::TextDelta { text: "Let me look.".into() };
         let said = events.iter().position(|event| *event == Event::TextDelta(text.clone())).unwrap();
         assert!(matches!(events[said + 1], Event::ToolCall(_)), "in one piece, right before it: {events:?}");
@@ -151,8 +165,8 @@ async fn tool_choice_required_with_text_delivers_text_and_call() {
     }
     // What the client's own limit cuts is an answer, call or not.
     let prompt = script(&json!({"text": "one two three four"}));
-    let body = with(request(MODEL, &prompt, &[function("f", "a")]), "tool_choice", "required".into());
-    let body = with(body, "stop", "three".into());
+    let body = with_parameter(request(MODEL, &prompt, &[function("f", "a")]), "tool_choice", "required".into());
+    let body = with_parameter(body, "stop", "three".into());
     let cut = app.complete(&body).await;
     assert_eq!(cut["choices"][0]["message"]["content"], "one two ", "{cut}");
     let chunks = app.stream(&body).await;
@@ -170,11 +184,11 @@ async fn tool_choice_with_a_name_offers_that_function_only() {
         for model in [MODEL, "gpt-5.5:chat"] {
             let prompt = script(&json!([{"calls": [{"name": "g", "arguments": {"b": "1"}}]}]));
             let tools = [function("f", "a"), function("g", "b")];
-            let body = with(request(model, &prompt, &tools), "tool_choice", named.clone());
-            for way in WAYS {
+            let body = with_parameter(request(model, &prompt, &tools), "tool_choice", named.clone());
+            for way in ROUTES {
                 let outcome = app.turn(way, &body).await;
                 assert_eq!(outcome.called(), [("g", r#"{"b":"1"}"#)], "{way:?}");
-                let seen = app.seen();
+                let seen = app.last_upstream_request();
                 assert!(
                     seen.functions().contains(&"g") && !seen.functions().contains(&"f"),
                     "{:?}",
@@ -182,8 +196,12 @@ async fn tool_choice_with_a_name_offers_that_function_only() {
                 );
                 assert!(seen.instructions().contains("must call the application's function `g`"));
             }
-            not_called(app, &body, "tool_choice requires a call of `g`, but the model answered without one")
-                .await;
+            assert_missing_call_fails(
+                app,
+                &body,
+                "tool_choice requires a call of `g`, but the model answered without one",
+            )
+            .await;
         }
     })
     .await;
@@ -212,12 +230,12 @@ async fn strict_arguments_against_the_schema_return_to_the_model() {
     for (profile, model) in PROFILES {
         with_app(real_workers().profile(profile), async |app| {
             let body = request(model, &prompt, &[strict()]);
-            for way in WAYS {
+            for way in ROUTES {
                 let first = app.turn(way, &body).await;
                 assert_eq!(first.called(), [("book", right)], "{way:?}: only what is right");
                 assert_eq!(first.usage, [20, 8, 6, 2], "{way:?}: both model calls");
-                let number = app.asked();
-                let seen = app.seen();
+                let number = app.upstream_request_count();
+                let seen = app.last_upstream_request();
                 // A keyword that Codex does not pass on is told in words.
                 let told = seen.function("book")["description"].as_str().unwrap();
                 assert!(told.contains(r#""pattern":"^[A-Z]""#), "{told}");
@@ -232,20 +250,21 @@ async fn strict_arguments_against_the_schema_return_to_the_model() {
                 let repeat = seen.items.last().unwrap()["output"].clone();
                 let corrected = [
                     user(&prompt),
-                    thoughts("first", number - 1),
+                    reasoning("first", number - 1),
                     call("book", wrong, &ids[0]),
                     call("book", right, &ids[1]),
                     output(&ids[0], complaint),
                     output(&ids[1], repeat),
                 ];
-                seen.ends_with(&corrected);
+                seen.assert_ends_with_items(&corrected);
 
                 let id = &first.calls[0].id;
-                let second =
-                    app.turn(way, &next(&body, &[first.message(), result(&first.calls[0], "ok")])).await;
+                let second = app
+                    .turn(way, &followed_by(&body, &[first.message(), tool_result(&first.calls[0], "ok")]))
+                    .await;
                 assert_eq!(second.text, "booked", "{way:?}");
-                let answered = [thoughts("again", number), call("book", right, id), output(id, "ok")];
-                app.seen().ends_with(&[&corrected[..], &answered].concat());
+                let answered = [reasoning("again", number), call("book", right, id), output(id, "ok")];
+                app.last_upstream_request().assert_ends_with_items(&[&corrected[..], &answered].concat());
             }
         })
         .await;
@@ -259,14 +278,14 @@ async fn strict_arguments_always_against_the_schema_fail_the_turn() {
         let wrong = json!({"calls": [{"name": "book", "arguments": {"day": 1}}]});
         let prompt = script(&json!([wrong, wrong, wrong, wrong, {"text": "never"}]));
         let body = request(MODEL, &prompt, &[strict()]);
-        let (status, error) = app.refused(&body).await;
+        let (status, error) = app.http_error(&body).await;
         assert_eq!((status, &error["code"]), (502, &json!("turn_failed")));
         assert!(error["message"].as_str().unwrap().contains("keeps breaking the schema"), "{error}");
         let grpc = app.grpc().await.chat(contract(&body)).await.unwrap_err();
         assert_eq!(grpc.message(), error["message"].as_str().unwrap());
 
         let loose = request(MODEL, &prompt, &[function("book", "day")]);
-        for way in WAYS {
+        for way in ROUTES {
             assert_eq!(app.turn(way, &loose).await.called(), [("book", r#"{"day":1}"#)], "{way:?}");
         }
     })
@@ -287,7 +306,7 @@ async fn strict_arguments_beyond_the_budget_fail_the_turn() {
         for depth in [3, 60] {
             let body =
                 request(MODEL, &script(&json!([book(nested(depth)), {"text": "never"}])), &[tree.clone()]);
-            for way in WAYS {
+            for way in ROUTES {
                 let expected = nested(depth).to_string();
                 assert_eq!(app.turn(way, &body).await.called(), [("book", expected.as_str())], "{way:?}");
             }
@@ -303,14 +322,14 @@ async fn strict_arguments_beyond_the_budget_fail_the_turn() {
         "properties": {"a": {"type": "array", "items": {"not": {"$ref": "#/$defs/d0"}}}}});
         let items = |count: usize| json!({"a": vec!["x"; count]});
         let body = request(MODEL, &script(&json!([book(items(3)), {"text": "never"}])), &[expensive.clone()]);
-        assert_eq!(app.turn(Way::Http, &body).await.called(), [("book", items(3).to_string().as_str())]);
+        assert_eq!(app.turn(Route::Http, &body).await.called(), [("book", items(3).to_string().as_str())]);
         // The model could not do better, so it gets no second chance.
-        let before = app.asked();
+        let before = app.upstream_request_count();
         let body = request(MODEL, &script(&json!([book(items(2_000)), {"text": "never"}])), &[expensive]);
-        let (status, error) = app.refused(&body).await;
+        let (status, error) = app.http_error(&body).await;
         assert_eq!((status, &error["code"]), (502, &json!("turn_failed")));
         assert!(error["message"].as_str().unwrap().contains("cannot be checked"), "{error}");
-        assert_eq!(app.asked() - before, 1);
+        assert_eq!(app.upstream_request_count() - before, 1);
         let grpc = app.grpc().await.chat(contract(&body)).await.unwrap_err();
         assert_eq!(grpc.message(), error["message"].as_str().unwrap());
     })
@@ -327,7 +346,7 @@ async fn arguments_without_json_return_to_the_model() {
         ]);
         for model in [MODEL, "gpt-5.5:chat"] {
             let body = request(model, &script(&steps), &[function("f", "a")]);
-            for way in WAYS {
+            for way in ROUTES {
                 assert_eq!(app.turn(way, &body).await.called(), [("f", r#"{"a":"1"}"#)], "{way:?}");
             }
         }
@@ -347,23 +366,24 @@ async fn client_function_named_as_a_codex_tool_is_called() {
         with_app(real_workers().profile(profile), async |app| {
             let body =
                 request(model, &prompt, &[function("exec_command", "cmd"), function("mcp__a__b", "x")]);
-            for way in WAYS {
+            for way in ROUTES {
                 let first = app.turn(way, &body).await;
                 assert_eq!(first.called(), [("exec_command", r#"{"cmd":"ls"}"#)], "{way:?}: its own name");
-                let seen = app.seen();
+                let seen = app.last_upstream_request();
                 let told = seen.function("client_exec_command")["description"].as_str().unwrap();
                 assert_eq!(told, "Does exec_command.\n\nThis is the application's function `exec_command`.");
                 assert!(seen.functions().contains(&"client_mcp__a__b"));
-                let number = app.asked();
+                let number = app.upstream_request_count();
                 let id = &first.calls[0].id;
-                app.turn(way, &next(&body, &[first.message(), result(&first.calls[0], "a.txt")])).await;
+                app.turn(way, &followed_by(&body, &[first.message(), tool_result(&first.calls[0], "a.txt")]))
+                    .await;
                 let expected = [
                     user(&prompt),
-                    thoughts("run", number),
+                    reasoning("run", number),
                     call("client_exec_command", r#"{"cmd":"ls"}"#, id),
                     output(id, "a.txt"),
                 ];
-                app.seen().ends_with(&expected);
+                app.last_upstream_request().assert_ends_with_items(&expected);
             }
         })
         .await;
@@ -377,7 +397,7 @@ async fn several_choices_have_separate_calls() {
         let prompt = script(
             &json!([{"text": "a", "calls": [{"name": "f", "arguments": {"a": "1"}}]}, {"text": "done"}]),
         );
-        let body = with(request(MODEL, &prompt, &[function("f", "a")]), "n", 2.into());
+        let body = with_parameter(request(MODEL, &prompt, &[function("f", "a")]), "n", 2.into());
         let completion = app.complete(&body).await;
         let ids: Vec<&Value> = completion["choices"]
             .as_array()
@@ -397,10 +417,10 @@ async fn several_choices_have_separate_calls() {
         // The client goes on with the second answer.
         let message = completion["choices"][1]["message"].clone();
         let answered = json!({"role": "tool", "tool_call_id": ids[1], "content": "r"});
-        let body = next(&request(MODEL, &prompt, &[function("f", "a")]), &[message, answered]);
-        assert_eq!(app.turn(Way::Http, &body).await.text, "done");
+        let body = followed_by(&request(MODEL, &prompt, &[function("f", "a")]), &[message, answered]);
+        assert_eq!(app.turn(Route::Http, &body).await.text, "done");
         let id = ids[1].as_str().unwrap();
-        app.seen().ends_with(&[
+        app.last_upstream_request().assert_ends_with_items(&[
             user(&prompt),
             assistant("a"),
             call("f", r#"{"a":"1"}"#, id),

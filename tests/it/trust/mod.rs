@@ -1,7 +1,7 @@
 //! Who may come in, from where, and what nobody gets to see.
 
-mod beyond;
-mod doors;
+mod access;
 mod environment;
 mod sandbox;
 mod secrets;
+mod sub_agents;
