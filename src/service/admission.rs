@@ -1,5 +1,5 @@
-//! Who may run now: a bounded number of running turns, a bounded number of waiting ones, a refusal at once beyond.
-//! The permit is free when the work is gone, so it travels with the turn; this file only counts.
+//! Limits concurrent turns: a bounded number runs, a bounded number waits, and any other is refused at once.
+//! The engine holds the permit of a turn until the turn's processes are gone, so the permit travels with the turn.
 
 use std::{
     sync::{
@@ -13,37 +13,37 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::error::Error;
 
-/// The gate before the engine.
+/// Admits turns to the engine. Owned by the service; clones share the counts.
 #[derive(Debug, Clone)]
 pub(super) struct Admission {
-    /// A place for every turn that runs or waits.
-    places: ResizableSemaphore,
-    /// A slot for every turn that runs.
+    /// One permit for each turn that runs or waits.
+    entries: ResizableSemaphore,
+    /// One permit for each turn that runs.
     slots: ResizableSemaphore,
     max_running: Arc<AtomicUsize>,
     max_waiting: usize,
-    resizing: Arc<Mutex<()>>,
-    /// Smoothed length of a turn, for an honest `Retry-After`.
-    typical_ms: Arc<AtomicU64>,
+    resize_lock: Arc<Mutex<()>>,
+    /// Smoothed duration of a turn, for `Retry-After`.
+    average_ms: Arc<AtomicU64>,
 }
 
-/// A place in the queue.
+/// An entry of one turn, which may wait for a slot. Dropping it frees the entry.
 #[derive(Debug)]
 pub(super) struct QueueTicket {
     admission: Admission,
-    place: ResizablePermit,
+    entry: ResizablePermit,
 }
 
-/// A slot. Dropping it lets the next turn in.
+/// The slot of a running turn. Dropping it starts the next turn that waits.
 #[derive(Debug)]
 pub(super) struct RunPermit {
-    typical_ms: Arc<AtomicU64>,
+    average_ms: Arc<AtomicU64>,
     since: Instant,
-    _place: ResizablePermit,
+    _entry: ResizablePermit,
     _slot: ResizablePermit,
 }
 
-/// How full it is.
+/// Numbers of turns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Load {
     pub(super) running: usize,
@@ -51,61 +51,64 @@ pub(super) struct Load {
 }
 
 impl Admission {
-    /// A gate for `max_running` turns and a queue of `max_waiting`.
+    /// Admits `max_running` turns, and `max_waiting` that wait.
     pub(super) fn new(max_running: usize, max_waiting: usize) -> Self {
         Self {
-            places: ResizableSemaphore::new(max_running + max_waiting),
+            entries: ResizableSemaphore::new(max_running + max_waiting),
             slots: ResizableSemaphore::new(max_running),
             max_running: Arc::new(AtomicUsize::new(max_running)),
             max_waiting,
-            resizing: Arc::default(),
-            typical_ms: Arc::new(AtomicU64::new(0)),
+            resize_lock: Arc::default(),
+            average_ms: Arc::new(AtomicU64::new(0)),
         }
     }
 
-    /// Lets so many turns run from now on. Who runs already, runs on.
+    /// Sets the number of turns that may run. Running turns are not interrupted.
     pub(super) fn resize(&self, max_running: usize) {
         if self.max_running() == max_running {
             return;
         }
-        let _one_at_a_time = self.resizing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _guard = self.resize_lock.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.max_running.swap(max_running, Ordering::Relaxed);
-        for room in [&self.places, &self.slots] {
-            room.grow(max_running.saturating_sub(before));
-            room.shrink(before.saturating_sub(max_running));
+        for semaphore in [&self.entries, &self.slots] {
+            semaphore.grow(max_running.saturating_sub(before));
+            semaphore.shrink(before.saturating_sub(max_running));
         }
     }
 
-    /// Refuses everybody from now on, those who wait included. Who runs, runs on.
+    /// Refuses new and waiting turns from now on. Running turns are not interrupted.
     pub(super) fn close(&self) {
-        self.places.free.close();
+        self.entries.free.close();
         self.slots.free.close();
     }
 
-    /// Places for `count` turns, all or none, at once or never.
+    /// Returns entries for `count` turns, all or none, without waiting. Fails if they exceed the free entries.
     pub(super) fn enter(&self, count: u32) -> Result<Vec<QueueTicket>, Error> {
-        if self.places.free.is_closed() {
+        if self.entries.free.is_closed() {
             return Err(Error::Draining);
         }
-        let mut all = Arc::clone(&self.places.free).try_acquire_many_owned(count).map_err(|_| self.full())?;
+        let mut all =
+            Arc::clone(&self.entries.free).try_acquire_many_owned(count).map_err(|_| self.full())?;
         let mut tickets = Vec::new();
-        while let Some(place) = all.split(1) {
-            tickets.push(QueueTicket { admission: self.clone(), place: self.places.taken(place) });
+        while let Some(permit) = all.split(1) {
+            tickets.push(QueueTicket { admission: self.clone(), entry: self.entries.wrap(permit) });
         }
         Ok(tickets)
     }
 
+    /// Returns the current numbers of turns.
     pub(super) fn load(&self) -> Load {
         let running = self.slots.used(self.max_running());
-        let entered = self.places.used(self.capacity());
+        let entered = self.entries.used(self.capacity());
         Load { running, waiting: entered.saturating_sub(running) }
     }
 
-    /// Turns that can be here at once, running and waiting.
+    /// Returns the maximum number of running and waiting turns together.
     pub(super) fn capacity(&self) -> usize {
         self.max_running() + self.max_waiting
     }
 
+    /// Returns the maximum numbers of turns.
     pub(super) fn limits(&self) -> Load {
         Load { running: self.max_running(), waiting: self.max_waiting }
     }
@@ -117,7 +120,7 @@ impl Admission {
     fn full(&self) -> Error {
         Error::Overloaded {
             message: format!(
-                "the server is busy: {} turns run and {} wait; try again later",
+                "the server is busy: its limits of {} running and {} waiting turns are reached; try again later",
                 self.max_running(),
                 self.max_waiting
             ),
@@ -125,95 +128,95 @@ impl Admission {
         }
     }
 
-    /// When a slot is likely to be free.
+    /// Estimates when a slot is free.
     fn retry_after(&self) -> Duration {
-        let typical = Duration::from_millis(self.typical_ms.load(Ordering::Relaxed));
-        let per_slot = typical / u32::try_from(self.max_running()).unwrap_or(u32::MAX);
+        let average = Duration::from_millis(self.average_ms.load(Ordering::Relaxed));
+        let per_slot = average / u32::try_from(self.max_running()).unwrap_or(u32::MAX);
         per_slot.clamp(Duration::from_secs(1), Duration::from_secs(60))
     }
 }
 
 impl QueueTicket {
-    /// Waits for a slot, first come, first served.
+    /// Waits for a slot, in the order of arrival. Fails at the deadline or when admission closes.
     pub(super) async fn slot(self, deadline: tokio::time::Instant) -> Result<RunPermit, Error> {
-        let Self { admission, place } = self;
+        let Self { admission, entry } = self;
         let waited =
             tokio::time::timeout_at(deadline, Arc::clone(&admission.slots.free).acquire_owned()).await;
         let slot = match waited {
-            Ok(Ok(slot)) => admission.slots.taken(slot),
+            Ok(Ok(slot)) => admission.slots.wrap(slot),
             Ok(Err(_closed)) => return Err(Error::Draining),
             Err(_elapsed) => {
                 return Err(Error::Overloaded {
-                    message: "the request's time was over before a slot was free; try again later".to_owned(),
+                    message: "the deadline expired while the request was queued; try again later".to_owned(),
                     retry_after: admission.retry_after(),
                 });
             }
         };
-        Ok(RunPermit { typical_ms: admission.typical_ms, since: Instant::now(), _place: place, _slot: slot })
+        Ok(RunPermit { average_ms: admission.average_ms, since: Instant::now(), _entry: entry, _slot: slot })
     }
 }
 
 impl Drop for RunPermit {
     fn drop(&mut self) {
-        let took = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let before = self.typical_ms.load(Ordering::Relaxed);
-        // A lost update of two turns that end together does not matter.
-        self.typical_ms.store(before - before / 8 + took / 8, Ordering::Relaxed);
+        let elapsed = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let before = self.average_ms.load(Ordering::Relaxed);
+        // A lost update of two turns that end together is acceptable for an average.
+        self.average_ms.store(before - before / 8 + elapsed / 8, Ordering::Relaxed);
     }
 }
 
-/// Permits whose number can change.
+/// A semaphore whose number of permits can change.
 #[derive(Debug, Clone)]
 struct ResizableSemaphore {
     free: Arc<Semaphore>,
-    /// Those in use that are not to come back.
-    owed: Arc<AtomicUsize>,
+    /// Permits in use that are discarded instead of released.
+    debt: Arc<AtomicUsize>,
 }
 
-/// A permit of it. Dropping it gives it back.
+/// A permit. Dropping it releases it, or pays the debt.
 #[derive(Debug)]
 struct ResizablePermit {
     permit: Option<OwnedSemaphorePermit>,
-    owed: Arc<AtomicUsize>,
+    debt: Arc<AtomicUsize>,
 }
 
 impl ResizableSemaphore {
     fn new(size: usize) -> Self {
-        Self { free: Arc::new(Semaphore::new(size)), owed: Arc::default() }
+        Self { free: Arc::new(Semaphore::new(size)), debt: Arc::default() }
     }
 
-    fn taken(&self, permit: OwnedSemaphorePermit) -> ResizablePermit {
-        ResizablePermit { permit: Some(permit), owed: Arc::clone(&self.owed) }
+    fn wrap(&self, permit: OwnedSemaphorePermit) -> ResizablePermit {
+        ResizablePermit { permit: Some(permit), debt: Arc::clone(&self.debt) }
     }
 
     fn used(&self, size: usize) -> usize {
-        (size + self.owed.load(Ordering::Relaxed)).saturating_sub(self.free.available_permits())
+        (size + self.debt.load(Ordering::Relaxed)).saturating_sub(self.free.available_permits())
     }
 
     fn grow(&self, count: usize) {
-        let new = (0..count).filter(|_| !pay(&self.owed)).count();
-        self.free.add_permits(new);
+        let added = (0..count).filter(|_| !consume_debt(&self.debt)).count();
+        self.free.add_permits(added);
     }
 
     fn shrink(&self, count: usize) {
-        let gone = self.free.forget_permits(count);
-        self.owed.fetch_add(count - gone, Ordering::Relaxed);
+        let removed = self.free.forget_permits(count);
+        self.debt.fetch_add(count - removed, Ordering::Relaxed);
     }
 }
 
 impl Drop for ResizablePermit {
     fn drop(&mut self) {
         if let Some(permit) = self.permit.take()
-            && pay(&self.owed)
+            && consume_debt(&self.debt)
         {
             permit.forget();
         }
     }
 }
 
-/// Takes one off a debt; false if there is none.
-fn pay(owed: &AtomicUsize) -> bool {
-    owed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |owed| owed.checked_sub(1)).is_ok()
+/// Decrements a debt. Returns whether one was left.
+fn consume_debt(debt: &AtomicUsize) -> bool {
+    debt.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |debt| debt.checked_sub(1)).is_ok()
 }
 
 #[cfg(test)]
@@ -225,7 +228,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn slots_then_places_then_a_refusal() {
+    async fn admission_beyond_slots_and_queue_refuses() {
         let admission = Admission::new(1, 2);
         let mut tickets = admission.enter(3).unwrap();
         assert_eq!(admission.enter(1).unwrap_err().reason(), "OVERLOADED");
@@ -242,7 +245,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_waits_too_long_is_told_to_come_back() {
+    async fn queue_ticket_after_the_deadline_is_overloaded() {
         let admission = Admission::new(1, 1);
         let mut tickets = admission.enter(2).unwrap();
         let _permit = tickets.remove(0).slot(soon()).await.unwrap();
@@ -252,7 +255,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn closing_refuses_those_who_come_and_those_who_wait() {
+    async fn admission_closed_refuses_new_and_waiting_turns() {
         let admission = Admission::new(1, 1);
         let mut tickets = admission.enter(2).unwrap();
         let _permit = tickets.remove(0).slot(soon()).await.unwrap();
@@ -263,7 +266,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_number_of_slots_can_change_while_they_are_used() {
+    async fn admission_resize_with_running_turns_keeps_them() {
         let admission = Admission::new(2, 1);
         let mut permits = Vec::new();
         for ticket in admission.enter(2).unwrap() {
@@ -274,7 +277,7 @@ mod tests {
         for ticket in admission.enter(2).unwrap() {
             permits.push(ticket.slot(soon()).await.unwrap());
         }
-        // Fewer than run: nobody is let in before enough of them are gone.
+        // Fewer than run: no turn is admitted before enough of them end.
         admission.resize(1);
         assert_eq!(admission.load(), Load { running: 4, waiting: 0 });
         assert_eq!(admission.enter(1).unwrap_err().reason(), "OVERLOADED");
@@ -283,7 +286,7 @@ mod tests {
         let next = admission.enter(1).unwrap().remove(0).slot(soon());
         tokio::pin!(next);
         assert!(futures_util::poll!(&mut next).is_pending());
-        // What is owed is paid before there is more.
+        // The debt is paid before new permits are added.
         admission.resize(2);
         permits.push(next.await.unwrap());
         admission.resize(1);
@@ -292,8 +295,70 @@ mod tests {
         drop(permits);
         assert_eq!(admission.load(), Load { running: 0, waiting: 0 });
         assert_eq!(
-            (admission.slots.free.available_permits(), admission.places.free.available_permits()),
+            (admission.slots.free.available_permits(), admission.entries.free.available_permits()),
             (2, 3)
         );
+    }
+
+    /// A reproducible sequence of numbers (xorshift).
+    struct Seeded(u64);
+
+    impl Seeded {
+        fn below(&mut self, limit: usize) -> usize {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            usize::try_from(self.0 % u64::try_from(limit).unwrap()).unwrap()
+        }
+
+        async fn yield_some(&mut self) {
+            for _ in 0..self.below(4) {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// One thread runs all tasks in an order that the seed decides. Turns end, are given up and are refused while the
+    /// limit changes; at the end every permit is back.
+    #[tokio::test]
+    async fn admission_resize_under_many_tasks_loses_no_permit() {
+        for seed in 1..=50 {
+            let admission = Admission::new(3, 4);
+            let mut tasks = tokio::task::JoinSet::new();
+            for task in 0..40 {
+                let (admission, mut seeded) = (admission.clone(), Seeded(seed * 1000 + task));
+                tasks.spawn(async move {
+                    for _ in 0..10 {
+                        seeded.yield_some().await;
+                        if task < 4 {
+                            admission.resize(1 + seeded.below(6));
+                            continue;
+                        }
+                        let count = u32::try_from(1 + seeded.below(2)).unwrap();
+                        for ticket in admission.enter(count).unwrap_or_default() {
+                            if seeded.below(4) == 0 {
+                                continue;
+                            }
+                            let permit = ticket.slot(soon()).await.unwrap();
+                            let load = admission.load();
+                            assert!((1..=6).contains(&load.running), "seed {seed}: {load:?}");
+                            seeded.yield_some().await;
+                            drop(permit);
+                        }
+                    }
+                });
+            }
+            while let Some(result) = tasks.join_next().await {
+                result.unwrap();
+            }
+            assert_eq!(admission.load(), Load { running: 0, waiting: 0 }, "seed {seed}");
+            let limit = admission.max_running();
+            let free =
+                [&admission.slots, &admission.entries].map(|semaphore| semaphore.free.available_permits());
+            assert_eq!(free, [limit, limit + 4], "seed {seed}");
+            assert!(
+                [&admission.slots, &admission.entries].iter().all(|s| s.debt.load(Ordering::Relaxed) == 0)
+            );
+        }
     }
 }
