@@ -1,4 +1,4 @@
-//! `POST /v1/chat/completions`: JSON in, the generated trait called, JSON or server-sent events out.
+//! `POST /v1/chat/completions`: converts JSON, calls the generated trait, returns JSON or server-sent events.
 
 mod chunks;
 mod convert;
@@ -27,20 +27,20 @@ use self::sse_body::SseBody;
 use super::{Facade, IGNORED_PARAMS, error::ApiError, extract, sse};
 use crate::{error::Error, pb::codex_service_server::CodexService};
 
-/// Answers one chat request, whole or in pieces.
+/// Handles one chat request, streamed or not.
 pub(super) async fn complete<S: CodexService>(
     State(facade): State<Facade<S>>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let wire: ChatCompletionRequest = extract::json(&parts, body, facade.body_limits).await?;
-    let mut asked = ConvertedRequest::try_from(wire)?;
-    asked.request.timeout = extract::timeout(&parts.headers)?;
+    let mut converted = ConvertedRequest::try_from(wire)?;
+    converted.request.timeout = extract::timeout(&parts.headers)?;
 
-    let ignored = std::mem::take(&mut asked.ignored_params).join(", ");
-    let mut response = match asked.stream {
-        Some(options) => stream(&facade, &parts, asked, options.include_usage).await?,
-        None => whole(&facade, &parts, asked).await?,
+    let ignored = std::mem::take(&mut converted.ignored_params).join(", ");
+    let mut response = match converted.stream {
+        Some(options) => stream(&facade, &parts, converted, options.include_usage).await?,
+        None => unary(&facade, &parts, converted).await?,
     };
     if let Some(value) = HeaderValue::from_str(&ignored).ok().filter(|_| !ignored.is_empty()) {
         response.headers_mut().insert(IGNORED_PARAMS, value);
@@ -48,37 +48,39 @@ pub(super) async fn complete<S: CodexService>(
     Ok(response)
 }
 
-async fn whole<S: CodexService>(
+async fn unary<S: CodexService>(
     facade: &Facade<S>,
     parts: &Parts,
-    asked: ConvertedRequest,
+    converted: ConvertedRequest,
 ) -> Result<Response, ApiError> {
-    let ConvertedRequest { request, field_names: words, .. } = asked;
-    let answer = facade.service.chat(extract::call(parts, request)).await;
-    let answer = answer.map_err(|status| ApiError::of(&status, &words))?;
-    Ok(Json(response::ChatCompletion::of(answer.into_inner())).into_response())
+    let ConvertedRequest { request, field_names, .. } = converted;
+    let response = facade.service.chat(extract::call(parts, request)).await;
+    let response = response.map_err(|status| ApiError::of(&status, &field_names))?;
+    Ok(Json(response::ChatCompletion::from(response.into_inner())).into_response())
 }
 
-/// The head waits for the first event: until then a failure is still an HTTP status.
+/// The head waits for the first event, so that an earlier failure is an HTTP status.
 async fn stream<S: CodexService>(
     facade: &Facade<S>,
     parts: &Parts,
-    asked: ConvertedRequest,
+    converted: ConvertedRequest,
     include_usage: bool,
 ) -> Result<Response, ApiError> {
-    let ConvertedRequest { request, field_names: words, .. } = asked;
+    let ConvertedRequest { request, field_names, .. } = converted;
     let choices = request.n.unwrap_or(1);
     let events = facade.service.stream_chat(extract::call(parts, request)).await;
-    let mut events = events.map_err(|status| ApiError::of(&status, &words))?.into_inner().boxed();
+    let events = events.map_err(|status| ApiError::of(&status, &field_names))?.into_inner();
+    let mut events = Box::pin(events);
     let first = match events.next().await {
         Some(Ok(event)) => event,
-        Some(Err(status)) => return Err(ApiError::of(&status, &words)),
+        Some(Err(status)) => return Err(ApiError::of(&status, &field_names)),
         None => {
             let status = Status::from(Error::internal("the stream of events ended before it began"));
-            return Err(ApiError::of(&status, &words));
+            return Err(ApiError::of(&status, &field_names));
         }
     };
-    let chunks = ChunkEncoder::begin(first, choices, include_usage);
-    let chunks = chunks.map_err(|status| ApiError::of(&status, &words))?;
-    Ok(sse::response(SseBody::new(chunks, events, words), facade.keep_alive))
+    let encoder = ChunkEncoder::new(first, choices, include_usage);
+    let encoder = encoder.map_err(|status| ApiError::of(&status, &field_names))?;
+    let keep_alive = facade.keep_alive.map(sse::KeepAlive::new);
+    Ok(sse::response(SseBody::new(encoder, events, field_names, keep_alive)))
 }

@@ -1,10 +1,10 @@
-//! The answers' shapes: a whole chat completion, and what it shares with the chunks of a stream.
+//! The JSON of a whole chat completion, and the types that the chunks of a stream share with it.
 
 use serde::Serialize;
 
 use crate::pb;
 
-/// The body of a plain answer.
+/// The body of a response that is not streamed.
 #[derive(Debug, Serialize)]
 pub(super) struct ChatCompletion {
     id: String,
@@ -19,13 +19,13 @@ pub(super) struct ChatCompletion {
     codex: Option<CodexExtension>,
 }
 
-/// What OpenAI's answers have no place for, where there is something to say.
+/// An extension for notices, which OpenAI's object has no field for. Omitted without notices.
 #[derive(Debug, Serialize)]
 struct CodexExtension {
     notices: Vec<Notice>,
 }
 
-/// Something a careful client may show.
+/// A warning or a retry.
 #[derive(Debug, PartialEq, Serialize)]
 pub(super) struct Notice {
     kind: &'static str,
@@ -43,11 +43,11 @@ struct Choice {
 #[derive(Debug, Serialize)]
 struct Message {
     role: &'static str,
-    /// `null` only where tool calls stand in its place.
+    /// `null` only if the message has tool calls and no text.
     content: Option<String>,
     refusal: (),
     annotations: [(); 0],
-    /// Not OpenAI's, but what many servers and clients use for thoughts.
+    /// Not a field of OpenAI's, but common among other servers and clients.
     #[serde(skip_serializing_if = "String::is_empty")]
     reasoning_content: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -69,7 +69,7 @@ struct Function {
     arguments: String,
 }
 
-/// Tokens of a request.
+/// Token counts of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(super) struct Usage {
     prompt_tokens: u64,
@@ -93,32 +93,30 @@ struct CompletionTokensDetails {
     rejected_prediction_tokens: u64,
 }
 
-impl ChatCompletion {
-    /// The contract's answer in OpenAI's shape.
-    pub(super) fn of(answer: pb::ChatResponse) -> Self {
+impl From<pb::ChatResponse> for ChatCompletion {
+    fn from(response: pb::ChatResponse) -> Self {
         Self {
-            id: answer.id,
+            id: response.id,
             object: "chat.completion",
-            created: answer.created_unix_seconds,
-            model: answer.model,
-            choices: answer.choices.into_iter().map(Choice::of).collect(),
-            usage: answer.usage.map(Usage::of),
-            system_fingerprint: given(answer.system_fingerprint),
-            codex: CodexExtension::of(answer.notices),
+            created: response.created_unix_seconds,
+            model: response.model,
+            choices: response.choices.into_iter().map(Choice::from).collect(),
+            usage: response.usage.map(Usage::from),
+            system_fingerprint: non_empty(response.system_fingerprint),
+            codex: CodexExtension::new(response.notices),
         }
     }
 }
 
 impl CodexExtension {
-    fn of(notices: Vec<pb::Notice>) -> Option<Self> {
-        let notices: Vec<Notice> = notices.into_iter().map(Notice::of).collect();
+    fn new(notices: Vec<pb::Notice>) -> Option<Self> {
+        let notices: Vec<Notice> = notices.into_iter().map(Notice::from).collect();
         (!notices.is_empty()).then_some(Self { notices })
     }
 }
 
-impl Notice {
-    /// The contract's notice.
-    pub(super) fn of(notice: pb::Notice) -> Self {
+impl From<pb::Notice> for Notice {
+    fn from(notice: pb::Notice) -> Self {
         let kind = match notice.kind() {
             // The contract never sends the zero value.
             pb::notice::Kind::Unspecified | pb::notice::Kind::Warning => "warning",
@@ -128,8 +126,8 @@ impl Notice {
     }
 }
 
-impl Choice {
-    fn of(choice: pb::Choice) -> Self {
+impl From<pb::Choice> for Choice {
+    fn from(choice: pb::Choice) -> Self {
         let finish_reason = finish_reason(choice.finish_reason());
         let content = (choice.tool_calls.is_empty() || !choice.text.is_empty()).then_some(choice.text);
         let message = Message {
@@ -138,23 +136,21 @@ impl Choice {
             refusal: (),
             annotations: [],
             reasoning_content: choice.reasoning,
-            tool_calls: choice.tool_calls.into_iter().map(ToolCall::of).collect(),
+            tool_calls: choice.tool_calls.into_iter().map(ToolCall::from).collect(),
         };
         Self { index: choice.index, message, logprobs: (), finish_reason }
     }
 }
 
-impl ToolCall {
-    /// The contract's call in OpenAI's shape.
-    pub(super) fn of(call: pb::ToolCall) -> Self {
+impl From<pb::ToolCall> for ToolCall {
+    fn from(call: pb::ToolCall) -> Self {
         let function = Function { name: call.name, arguments: call.arguments };
         Self { id: call.id, kind: "function", function }
     }
 }
 
-impl Usage {
-    /// The contract's usage in OpenAI's shape.
-    pub(super) fn of(usage: pb::Usage) -> Self {
+impl From<pb::Usage> for Usage {
+    fn from(usage: pb::Usage) -> Self {
         Self {
             prompt_tokens: usage.input_tokens,
             completion_tokens: usage.output_tokens,
@@ -173,10 +169,10 @@ impl Usage {
     }
 }
 
-/// OpenAI's word for why an answer ended.
+/// Returns OpenAI's name of a finish reason.
 pub(super) fn finish_reason(reason: pb::FinishReason) -> &'static str {
     match reason {
-        // The contract never sends the zero value; clients need a word in any case.
+        // The contract never sends the zero value; clients need a value in any case.
         pb::FinishReason::Unspecified | pb::FinishReason::Stop => "stop",
         pb::FinishReason::Length => "length",
         pb::FinishReason::ToolCalls => "tool_calls",
@@ -184,7 +180,7 @@ pub(super) fn finish_reason(reason: pb::FinishReason) -> &'static str {
     }
 }
 
-/// The contract's empty text is "not given".
-pub(super) fn given(text: String) -> Option<String> {
+/// Returns `None` for an empty text, which the contract sends for an absent one.
+pub(super) fn non_empty(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }

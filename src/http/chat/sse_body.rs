@@ -1,128 +1,148 @@
-//! The body of a streamed answer: takes the events that are ready, writes them into one piece of bytes, and ends
-//! with `[DONE]` or with an error. Owns the events: dropping it cancels the turn.
+//! The body of a streamed response: encodes ready events into one piece of bytes, writes comments while the stream is
+//! silent, and ends with `[DONE]` or with an error.
 
 use std::{
+    collections::VecDeque,
+    convert::Infallible,
     pin::Pin,
     task::{Context, Poll},
 };
 
 use bytes::{Bytes, BytesMut};
-use futures_util::{
-    Stream, StreamExt,
-    stream::{BoxStream, ReadyChunks},
-};
+use futures_util::{Stream, StreamExt, stream::Fuse};
+use http_body::{Body, Frame};
 use tonic::Status;
 
-use super::chunks::{Chunk, ChunkEncoder};
+use super::chunks::ChunkEncoder;
 use crate::{
     error::Error,
     http::{error::ApiError, field_names::FieldNames, sse},
     pb::{ChatEvent, chat_event::Event},
 };
 
-/// Most events in one piece.
-const MAX_READY: usize = 64;
+/// Maximum number of events in one piece.
+const MAX_READY_EVENTS: usize = 64;
 
-/// Pieces of a body, each of whole SSE events.
-pub(super) struct SseBody {
-    chunks: ChunkEncoder,
-    words: FieldNames,
-    /// `None` once the stream has ended, in whichever way.
-    events: Option<ReadyChunks<BoxStream<'static, Result<ChatEvent, Status>>>>,
+/// A body whose pieces are whole SSE events. Owns the events: dropping it cancels the turns.
+pub(super) struct SseBody<S> {
+    encoder: ChunkEncoder,
+    field_names: FieldNames,
+    /// `None` after the last frame, so that a slow reader does not keep the turns alive.
+    events: Option<Fuse<Pin<Box<S>>>>,
+    /// Events that were ready when the role chunks were written.
+    lookahead: VecDeque<Result<ChatEvent, Status>>,
+    /// Reused for every piece as soon as the connection has sent the previous one.
+    out: BytesMut,
+    keep_alive: Option<sse::KeepAlive>,
 }
 
-impl SseBody {
-    /// Writes `events` as the chunks of `chunks`; `words` are the client's, for an error.
+impl<S: Stream<Item = Result<ChatEvent, Status>>> SseBody<S> {
+    /// Encodes `events` by `encoder`. An error names fields by `field_names`, the client's names.
     pub(super) fn new(
-        chunks: ChunkEncoder,
-        events: BoxStream<'static, Result<ChatEvent, Status>>,
-        words: FieldNames,
+        encoder: ChunkEncoder,
+        events: Pin<Box<S>>,
+        field_names: FieldNames,
+        keep_alive: Option<sse::KeepAlive>,
     ) -> Self {
-        Self { chunks, words, events: Some(events.ready_chunks(MAX_READY)) }
+        let events = Some(events.fuse());
+        Self { encoder, field_names, events, lookahead: VecDeque::new(), out: BytesMut::new(), keep_alive }
     }
 
-    fn write(&self, chunks: &[Chunk], out: &mut BytesMut) {
-        for chunk in chunks {
-            match chunk {
-                Chunk::Notice(notice) => sse::write_notice(out, notice),
-                Chunk::Delta(..) | Chunk::Finish(..) | Chunk::Usage(_) => {
-                    sse::write_event(out, &self.chunks.frame(chunk));
+    /// Returns the next piece, `None` after the last one.
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if self.encoder.needs_roles() {
+            self.fill_lookahead(cx);
+            self.write_roles();
+        }
+        loop {
+            let mut is_pending = false;
+            for _ in 0..MAX_READY_EVENTS {
+                match self.poll_event(cx) {
+                    Poll::Ready(Some(event)) => self.write(event),
+                    Poll::Ready(None) => break,
+                    Poll::Pending => {
+                        is_pending = true;
+                        break;
+                    }
                 }
+            }
+            if !self.out.is_empty() {
+                return Poll::Ready(Some(self.out.split().freeze()));
+            }
+            if self.events.is_none() {
+                return Poll::Ready(None);
+            }
+            if is_pending {
+                return Poll::Pending;
             }
         }
     }
 
-    /// Writes the roles if they are still to come. OpenAI's first chunk has no text where calls are all that follows;
-    /// an answer that begins with anything else may still have some.
-    fn write_roles(&mut self, ready: &[Result<ChatEvent, Status>], out: &mut BytesMut) {
-        let says = |event: &Event| !matches!(event, Event::Item(_) | Event::Notice(_));
+    /// Returns the next event, `None` after the last frame. The end of the events without `completed` is an error.
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<ChatEvent, Status>>> {
+        let Some(events) = &mut self.events else { return Poll::Ready(None) };
+        if let Some(event) = self.lookahead.pop_front() {
+            return Poll::Ready(Some(event));
+        }
+        events.poll_next_unpin(cx).map(|event| {
+            Some(event.unwrap_or_else(|| {
+                Err(Error::internal("the stream of events ended without `completed`").into())
+            }))
+        })
+    }
+
+    /// Buffers the events that are ready now.
+    fn fill_lookahead(&mut self, cx: &mut Context<'_>) {
+        let Some(events) = &mut self.events else { return };
+        while self.lookahead.len() < MAX_READY_EVENTS
+            && let Poll::Ready(Some(event)) = events.poll_next_unpin(cx)
+        {
+            self.lookahead.push_back(event);
+        }
+    }
+
+    /// Writes the role chunks. OpenAI's first chunk has no text if only calls follow. An answer that begins with
+    /// anything else may still have text.
+    fn write_roles(&mut self) {
+        let is_output = |event: &Event| !matches!(event, Event::Item(_) | Event::Notice(_));
         let is_call = |index| {
-            let of_answer = ready.iter().flatten().filter(|event| event.choice_index == index);
-            let first = of_answer.filter_map(|event| event.event.as_ref()).find(|event| says(event));
+            let of_choice = self.lookahead.iter().flatten().filter(|event| event.choice_index == index);
+            let first = of_choice.filter_map(|event| event.event.as_ref()).find(|event| is_output(event));
             matches!(first, Some(Event::ToolCall(_)))
         };
-        let roles = self.chunks.roles(is_call);
-        self.write(&roles, out);
+        self.encoder.role_chunks(is_call, &mut self.out);
     }
 
-    /// Writes what is ready and tells whether the stream goes on.
-    fn write_ready(&mut self, ready: Vec<Result<ChatEvent, Status>>, out: &mut BytesMut) -> bool {
-        for event in ready {
-            match event.and_then(|event| self.chunks.push(event)) {
-                Ok(chunks) => self.write(&chunks, out),
-                Err(status) => {
-                    self.write_error(&status, out);
-                    return false;
-                }
-            }
-            if self.chunks.is_complete() {
-                out.extend_from_slice(sse::DONE);
-                return false;
-            }
+    /// Writes the frames of an event. Ends the body after `completed` with `[DONE]`, and after an error without, so
+    /// that every SDK raises.
+    fn write(&mut self, event: Result<ChatEvent, Status>) {
+        match event.and_then(|event| self.encoder.push(event, &mut self.out)) {
+            Ok(()) if self.encoder.is_complete() => self.out.extend_from_slice(sse::DONE),
+            Ok(()) => return,
+            Err(status) => sse::write_event(&mut self.out, &ApiError::of(&status, &self.field_names).body()),
         }
-        true
-    }
-
-    /// The last frame of a stream that went wrong. Without `[DONE]`, so that every SDK raises.
-    fn write_error(&self, status: &Status, out: &mut BytesMut) {
-        sse::write_event(out, &ApiError::of(status, &self.words).body());
+        self.events = None;
     }
 }
 
-impl Stream for SseBody {
-    type Item = Bytes;
+impl<S: Stream<Item = Result<ChatEvent, Status>>> Body for SseBody<S> {
+    type Data = Bytes;
+    type Error = Infallible;
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        let frames = &mut *self;
-        let mut out = BytesMut::new();
-        loop {
-            let Some(events) = &mut frames.events else { return Poll::Ready(None) };
-            let polled = events.poll_next_unpin(cx);
-            // Only now, because what is ready tells how the answers begin.
-            let ready = match &polled {
-                Poll::Ready(Some(ready)) => ready.as_slice(),
-                Poll::Ready(None) | Poll::Pending => &[],
-            };
-            frames.write_roles(ready, &mut out);
-            let goes_on = match polled {
-                Poll::Ready(Some(ready)) => frames.write_ready(ready, &mut out),
-                Poll::Ready(None) => {
-                    let cut = Error::internal("the stream of events ended without `completed`");
-                    frames.write_error(&cut.into(), &mut out);
-                    false
-                }
-                // The roles may be all there is to say yet. The events have been asked, so they will wake us.
-                Poll::Pending if out.is_empty() => return Poll::Pending,
-                Poll::Pending => return Poll::Ready(Some(out.freeze())),
-            };
-            if !goes_on {
-                // Dropped now and not with the body, which a slow reader may hold for long.
-                frames.events = None;
-            }
-            if !out.is_empty() {
-                return Poll::Ready(Some(out.freeze()));
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let this = self.get_mut();
+        let mut piece = this.poll_piece(cx);
+        if let Some(keep_alive) = &mut this.keep_alive {
+            if piece.is_ready() {
+                keep_alive.reset();
+            } else {
+                piece = keep_alive.poll_comment(cx).map(Some);
             }
         }
+        piece.map(|piece| piece.map(|bytes| Ok(Frame::data(bytes))))
     }
 }
 

@@ -1,12 +1,14 @@
+use serde_json::{Value, json};
+
 use super::*;
 
 fn event(choice_index: u32, event: Event) -> pb::ChatEvent {
     pb::ChatEvent { id: "chatcmpl-1".into(), choice_index, event: Some(event), ..pb::ChatEvent::default() }
 }
 
-fn begun(choices: u32, include_usage: bool) -> ChunkEncoder {
-    let started = event(0, Event::Started(pb::Started::default()));
-    ChunkEncoder::begin(started, choices, include_usage).unwrap()
+fn started(choices: u32, include_usage: bool) -> ChunkEncoder {
+    let first = event(0, Event::Started(pb::Started::default()));
+    ChunkEncoder::new(first, choices, include_usage).unwrap()
 }
 
 fn delta(text: &str) -> Event {
@@ -21,57 +23,93 @@ fn completed() -> Event {
     Event::Completed(pb::Completed { usage: Some(pb::Usage { input_tokens: 1, ..pb::Usage::default() }) })
 }
 
-#[test]
-fn roles_come_once_and_for_every_answer() {
-    let mut maker = begun(2, false);
-    let role = |index, content| Chunk::Delta(index, Delta::Role { role: "assistant", content, refusal: () });
-    assert_eq!(maker.roles(|index| index == 1), [role(0, Some("")), role(1, None)]);
-    assert_eq!(maker.roles(|_| false), []);
-}
-
-#[test]
-fn the_end_is_complete_only_when_every_answer_is() {
-    let mut maker = begun(2, true);
-    assert_eq!(maker.push(event(1, finished())).unwrap(), [Chunk::Finish(1, "stop")]);
-    assert!(!maker.is_complete());
-    assert_eq!(maker.push(event(0, finished())).unwrap(), [Chunk::Finish(0, "stop")]);
-    let [Chunk::Usage(_)] = maker.push(event(0, completed())).unwrap()[..] else {
-        panic!("usage was asked for")
+/// The JSON of the frames that `write` writes; a notice is the text behind its marker.
+fn frames(write: impl FnOnce(&mut BytesMut)) -> Vec<Value> {
+    let mut out = BytesMut::new();
+    write(&mut out);
+    let text = std::str::from_utf8(&out).unwrap();
+    let parse = |frame: &str| match frame.strip_prefix("data: ") {
+        Some(json) => serde_json::from_str(json).unwrap(),
+        None => Value::from(frame),
     };
-    assert!(maker.is_complete());
-    maker.push(event(0, completed())).unwrap_err();
+    text.split_terminator("\n\n").map(parse).collect()
+}
+
+fn push(encoder: &mut ChunkEncoder, event: pb::ChatEvent) -> Vec<Value> {
+    frames(|out| encoder.push(event, out).unwrap())
+}
+
+fn error(encoder: &mut ChunkEncoder, event: pb::ChatEvent) -> Status {
+    let mut out = BytesMut::new();
+    let status = encoder.push(event, &mut out).unwrap_err();
+    assert!(out.is_empty(), "{out:?}");
+    status
+}
+
+/// The choices of a chunk that finishes one.
+fn finish(index: u32) -> Value {
+    json!([{"index": index, "delta": {}, "logprobs": null, "finish_reason": "stop"}])
 }
 
 #[test]
-fn usage_is_not_told_to_who_did_not_ask() {
-    let mut maker = begun(1, false);
-    maker.push(event(0, finished())).unwrap();
-    assert_eq!(maker.push(event(0, completed())).unwrap(), []);
-    assert!(maker.is_complete());
+fn chunk_encoder_role_chunks_are_written_once_for_every_answer() {
+    let mut encoder = started(2, false);
+    let roles = frames(|out| encoder.role_chunks(|index| index == 1, out));
+    let role = |index: u32, content: Value| {
+        let delta = json!({"role": "assistant", "content": content, "refusal": null});
+        json!([{"index": index, "delta": delta, "logprobs": null, "finish_reason": null}])
+    };
+    let choices: Vec<_> = roles.iter().map(|chunk| chunk["choices"].clone()).collect();
+    assert_eq!(choices, [role(0, "".into()), role(1, Value::Null)]);
+    assert!(frames(|out| encoder.role_chunks(|_| false, out)).is_empty());
 }
 
 #[test]
-fn what_the_contract_does_not_allow_is_an_inner_fault() {
-    let not_started = ChunkEncoder::begin(event(0, delta("a")), 1, false).unwrap_err();
+fn chunk_encoder_completed_needs_every_answer_finished() {
+    let mut encoder = started(2, true);
+    assert_eq!(push(&mut encoder, event(1, finished()))[0]["choices"], finish(1));
+    assert!(!encoder.is_complete());
+    assert_eq!(push(&mut encoder, event(0, finished()))[0]["choices"], finish(0));
+    let usage = push(&mut encoder, event(0, completed()));
+    assert_eq!((usage.len(), &usage[0]["usage"]["prompt_tokens"]), (1, &json!(1)));
+    assert!(encoder.is_complete());
+    error(&mut encoder, event(0, completed()));
+}
+
+#[test]
+fn chunk_encoder_usage_is_absent_unless_requested() {
+    let mut encoder = started(1, false);
+    let chunk = push(&mut encoder, event(0, finished())).remove(0);
+    assert!(chunk.get("usage").is_none());
+    assert!(push(&mut encoder, event(0, completed())).is_empty());
+    assert!(encoder.is_complete());
+}
+
+#[test]
+fn chunk_encoder_event_out_of_order_is_an_internal_error() {
+    let not_started = ChunkEncoder::new(event(0, delta("a")), 1, false).unwrap_err();
     assert_eq!(not_started.code(), tonic::Code::Internal);
-    for wrong in
-        [event(0, Event::Started(pb::Started::default())), event(1, delta("nobody's")), event(0, completed())]
-    {
-        assert_eq!(begun(1, false).push(wrong).unwrap_err().code(), tonic::Code::Internal);
+    for wrong in [
+        event(0, Event::Started(pb::Started::default())),
+        event(1, delta("no such answer")),
+        event(0, completed()),
+    ] {
+        assert_eq!(error(&mut started(1, false), wrong).code(), tonic::Code::Internal);
     }
-    let mut maker = begun(1, false);
-    maker.push(event(0, finished())).unwrap();
-    assert!(maker.push(event(0, finished())).is_err(), "a second finish reason makes clients drop things");
-    assert!(maker.push(event(0, delta("late"))).is_err());
+    let mut encoder = started(1, false);
+    push(&mut encoder, event(0, finished()));
+    // A second finish reason makes clients drop content.
+    error(&mut encoder, event(0, finished()));
+    error(&mut encoder, event(0, delta("late")));
 }
 
 #[test]
-fn events_without_a_place_in_openais_stream_say_nothing() {
-    let mut maker = begun(1, false);
-    for quiet in [event(0, Event::Item(Box::default())), pb::ChatEvent::default()] {
-        assert_eq!(maker.push(quiet).unwrap(), []);
+fn chunk_encoder_event_without_an_openai_frame_writes_no_chunk() {
+    let mut encoder = started(1, false);
+    for silent in [event(0, Event::Item(Box::default())), pb::ChatEvent::default()] {
+        assert!(push(&mut encoder, silent).is_empty());
     }
-    // This one says something beside it.
-    let notice = maker.push(event(0, Event::Notice(pb::Notice::default()))).unwrap();
-    assert!(matches!(notice[..], [Chunk::Notice(_)]), "{notice:?}");
+    // A notice is written as a comment.
+    let notice = push(&mut encoder, event(0, Event::Notice(pb::Notice::default())));
+    assert!(matches!(&notice[..], [Value::String(text)] if text.starts_with(": notice ")), "{notice:?}");
 }

@@ -1,8 +1,10 @@
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use futures_util::{FutureExt, stream};
+use http_body_util::BodyExt;
 use proptest::prelude::*;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::*;
 use crate::{
@@ -10,13 +12,13 @@ use crate::{
     pb::FinishReason,
 };
 
-/// The whole body for events that are `pending` for a moment before each of the places in `pauses`.
+/// The whole body of events that are pending once before each of the places in `pauses`.
 fn body(events: Vec<(u32, Result<Event, Status>)>, choices: u32, pauses: Vec<bool>) -> String {
     let mut events = framed(events).into_iter();
     let first = events.next().unwrap().unwrap();
-    let chunks = ChunkEncoder::begin(first, choices, true).unwrap();
+    let encoder = ChunkEncoder::new(first, choices, true).unwrap();
     let pauses = pauses.into_iter().chain(std::iter::repeat(false));
-    let mut events: std::collections::VecDeque<_> = events.zip(pauses).collect();
+    let mut events: VecDeque<_> = events.zip(pauses).collect();
     let events = stream::poll_fn(move |cx| {
         if events.front_mut().is_some_and(|(_, pause)| std::mem::take(pause)) {
             cx.waker().wake_by_ref();
@@ -24,13 +26,14 @@ fn body(events: Vec<(u32, Result<Event, Status>)>, choices: u32, pauses: Vec<boo
         }
         Poll::Ready(events.pop_front().map(|(event, _)| event))
     });
-    let mut frames = SseBody::new(chunks, events.boxed(), FieldNames::default());
+    let mut body = SseBody::new(encoder, Box::pin(events), FieldNames::default(), None);
     let mut all = Vec::new();
     // Every pause wakes at once, so that polling again and again gets to the end without a runtime.
     for _ in 0..10_000 {
-        match frames.next().now_or_never() {
+        match body.frame().now_or_never() {
             None => {}
-            Some(Some(piece)) => {
+            Some(Some(frame)) => {
+                let piece = frame.unwrap().into_data().unwrap();
                 assert!(piece.ends_with(b"\n\n"), "a piece is whole events");
                 all.extend_from_slice(&piece);
             }
@@ -50,7 +53,7 @@ proptest! {
     /// However the text is cut into deltas and the deltas into ready batches, each answer reads the same, begins
     /// with its role and ends with its one reason.
     #[test]
-    fn any_split_gives_the_same_answers(
+    fn sse_body_of_any_split_has_the_same_answers(
         deltas in prop::collection::vec((0u32..3, ".{1,8}"), 0..200),
         pauses in prop::collection::vec(any::<bool>(), 0..200),
     ) {
@@ -89,17 +92,17 @@ proptest! {
 }
 
 #[test]
-fn a_full_batch_does_not_end_the_body() {
-    let mut events: Vec<_> = (0..3 * MAX_READY).map(|_| (0, text("a"))).collect();
+fn sse_body_continues_after_a_full_batch() {
+    let mut events: Vec<_> = (0..3 * MAX_READY_EVENTS).map(|_| (0, text("a"))).collect();
     events.push((0, finished(FinishReason::Stop)));
     events.push((0, completed(None)));
     let body = body(events, 1, vec![]);
-    assert_eq!(body.matches("\"content\":\"a\"").count(), 3 * MAX_READY);
+    assert_eq!(body.matches("\"content\":\"a\"").count(), 3 * MAX_READY_EVENTS);
     assert!(body.ends_with("data: [DONE]\n\n"));
 }
 
 #[test]
-fn nothing_follows_an_error() {
+fn sse_body_error_is_the_last_frame() {
     let failure = Status::from(Error::TurnFailed { message: "gave up".into() });
     let body = body(vec![(0, text("a")), (0, Err(failure)), (0, text("b"))], 1, vec![true, true, true]);
     let last = chunks(&body).pop().unwrap();
@@ -108,7 +111,7 @@ fn nothing_follows_an_error() {
 }
 
 #[test]
-fn only_an_answer_that_begins_with_a_call_begins_without_text() {
+fn sse_body_role_content_is_null_only_before_a_call() {
     let call = || Ok(Event::ToolCall(crate::pb::ToolCall { name: "f".into(), ..Default::default() }));
     let thought = || Ok(Event::ReasoningDelta(crate::pb::ReasoningDelta { text: "hm".into() }));
     let firsts = |body: &str| -> Vec<Value> {
@@ -131,8 +134,51 @@ fn only_an_answer_that_begins_with_a_call_begins_without_text() {
     let body = body(events, 3, vec![]);
     assert_eq!(firsts(&body), [Value::Null, "".into(), "".into()]);
 
-    // Nobody knows yet how it goes on.
+    // The roles are written before the first event is ready.
     let events = vec![(0, call()), (0, finished(FinishReason::ToolCalls)), (0, completed(None))];
     let body = self::body(events, 1, vec![true]);
     assert_eq!(firsts(&body), [Value::from("")]);
+}
+
+/// A body over a channel of events, past its roles.
+async fn channel_body(
+    keep_alive: Option<sse::KeepAlive>,
+) -> (tokio::sync::mpsc::Sender<Result<ChatEvent, Status>>, axum::response::Response) {
+    let (sender, receiver) = tokio::sync::mpsc::channel(1);
+    let first = framed(vec![]).remove(0).unwrap();
+    let encoder = ChunkEncoder::new(first, 1, false).unwrap();
+    let events = Box::pin(tokio_stream::wrappers::ReceiverStream::new(receiver));
+    let mut response = sse::response(SseBody::new(encoder, events, FieldNames::default(), keep_alive));
+    let roles = response.body_mut().frame().await.unwrap().unwrap().into_data().unwrap();
+    assert!(roles.starts_with(b"data: "));
+    (sender, response)
+}
+
+#[tokio::test(start_paused = true)]
+async fn sse_body_comment_follows_every_silence_and_delays_no_frame() {
+    let keep_alive = sse::KeepAlive::new(Duration::from_secs(15));
+    let (sender, response) = channel_body(Some(keep_alive)).await;
+    let mut body = response.into_body().into_data_stream();
+    let start = Instant::now();
+    // The paused clock advances only to the next timer.
+    assert_eq!(body.next().await.unwrap().unwrap(), sse::KEEP_ALIVE);
+    assert_eq!(body.next().await.unwrap().unwrap(), sse::KEEP_ALIVE);
+    assert_eq!(start.elapsed().as_secs(), 30);
+    tokio::time::advance(Duration::from_secs(14)).await;
+    sender.send(framed(vec![(0, text("x"))]).remove(1)).await.unwrap();
+    assert!(body.next().await.unwrap().unwrap().starts_with(b"data: "));
+    assert_eq!(start.elapsed().as_secs(), 44);
+    assert_eq!(body.next().await.unwrap().unwrap(), sse::KEEP_ALIVE);
+    assert_eq!(start.elapsed().as_secs(), 59);
+    drop(sender);
+    assert!(body.next().await.unwrap().unwrap().starts_with(b"data: {\"error\""));
+    assert!(body.next().await.is_none());
+}
+
+#[tokio::test]
+async fn sse_body_dropped_response_drops_the_events() {
+    let (sender, response) = channel_body(None).await;
+    assert!(!sender.is_closed());
+    drop(response);
+    assert!(sender.is_closed());
 }
