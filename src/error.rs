@@ -1,130 +1,130 @@
-//! What can go wrong, named for what the caller should do differently, and the only way from there to a
-//! `tonic::Status`. Knows nothing of HTTP: `http::error` reads the status.
+//! The errors of a request, by the reaction of the caller, and their conversion to a `tonic::Status`. Independent of
+//! HTTP: `http::error` reads the status.
 
 use std::time::Duration;
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-/// Domain of every `google.rpc.ErrorInfo` of this service.
+/// The domain of every `google.rpc.ErrorInfo` of this service.
 pub const DOMAIN: &str = "codex-api";
 
-/// Fixed text of every error that is our fault; the cause is in the log.
+/// The fixed text of every internal error. The log has the cause.
 pub const INTERNAL_TEXT: &str = "internal error; the server's log has the cause under this request id";
 
-/// Everything a request can fail with.
+/// The error of a request.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    /// A field has a wrong value. The caller mends the request.
+    /// A field has a wrong value. The caller corrects the request.
     #[error("{message}")]
     InvalidArgument {
-        /// The field in the caller's words, `messages[2].parts[0].image`.
+        /// The path of the field in the contract, such as `messages[2].parts[0].image`.
         field: String,
-        /// What is wrong with it and what would be right.
+        /// The mistake and the expected value.
         message: String,
     },
-    /// A field asks for what this server cannot do. The caller leaves it out, or uses another engine.
+    /// A field requests what this server does not support. The caller omits it, or uses another engine.
     #[error("{message}")]
     Unsupported {
-        /// The field in the caller's words.
+        /// The path of the field in the contract.
         field: String,
-        /// What cannot be done, and what can.
+        /// The unsupported feature and its alternative.
         message: String,
     },
-    /// The prompt is larger than this server takes. The caller shortens it.
+    /// The prompt exceeds this server's limit. The caller shortens it.
     #[error("{message}")]
     PromptTooLarge {
-        /// Limit and size.
+        /// The limit and the size.
         message: String,
     },
-    /// The prompt is larger than the model takes. The caller shortens it.
+    /// The prompt exceeds the model's context. The caller shortens it.
     #[error("{message}")]
     ContextLengthExceeded {
-        /// The upstream's words.
+        /// The upstream's message.
         message: String,
     },
-    /// The upstream refused the request itself, with its own reason. The caller mends the request.
+    /// The upstream rejected the request, with its own reason. The caller corrects the request.
     #[error("{message}")]
     Rejected {
-        /// The upstream's words.
+        /// The upstream's message.
         message: String,
     },
-    /// No token, or a wrong one.
+    /// The token is missing or wrong.
     #[error("{message}")]
     Unauthenticated {
-        /// How to give one.
+        /// The ways to send a token.
         message: String,
     },
-    /// The caller is known, or needs not be, but may not do this.
+    /// The caller is authenticated or anonymous, but not permitted.
     #[error("{message}")]
     PermissionDenied {
-        /// A stable upper-case word: POLICY_WIDENED, HOST_REFUSED, ORIGIN_REFUSED.
+        /// A stable upper-case reason: POLICY_WIDENED, HOST_REFUSED, ORIGIN_REFUSED.
         reason: &'static str,
-        /// What is not allowed.
+        /// The forbidden action.
         message: String,
     },
-    /// Neither we nor the upstream know this model.
+    /// Neither the server nor the upstream has this model.
     #[error("{message}")]
     ModelNotFound {
-        /// Which model, in the upstream's words where it spoke.
+        /// The model, or the upstream's message.
         message: String,
     },
-    /// All slots and all places in the queue are taken, or the wait for a slot was too long. Waiting helps.
+    /// The queue is full, or the wait for a slot exceeded the deadline. The caller retries later.
     #[error("{message}")]
     Overloaded {
-        /// Which limit was met.
+        /// The exceeded limit.
         message: String,
-        /// When to try again.
+        /// The delay before a retry.
         retry_after: Duration,
     },
-    /// The upstream's rate limit. Waiting helps.
+    /// The upstream's rate limit is exceeded. The caller retries later.
     #[error("{message}")]
     RateLimited {
-        /// The upstream's words.
+        /// The upstream's message.
         message: String,
-        /// When to try again, if the upstream said so.
+        /// The delay before a retry, if the upstream sent one.
         retry_after: Option<Duration>,
     },
-    /// The plan or quota of the server's Codex account is used up. Waiting hours, or paying, helps.
+    /// The plan or quota of the server's Codex account is exhausted. A retry succeeds after hours or a purchase.
     #[error("{message}")]
     UsageLimit {
-        /// The upstream's words.
+        /// The upstream's message.
         message: String,
     },
-    /// Codex is missing, too old, not logged in, or its key is refused. The operator must act.
+    /// Codex is missing, too old, not logged in, or its key is rejected. The operator must act.
     #[error("{message}")]
     EngineUnavailable {
-        /// What is wrong and what to do about it.
+        /// The problem and its remedy.
         message: String,
     },
-    /// The server is shutting down. Another replica, or this one later, will serve.
+    /// The server is shutting down. The caller retries at another replica, or later.
     #[error("the server is shutting down")]
     Draining,
-    /// The request's time is over.
+    /// The deadline of the request expired.
     #[error("{message}")]
     DeadlineExceeded {
-        /// Which limit it was.
+        /// The limit and its origin.
         message: String,
     },
-    /// The turn began and failed: the upstream broke off, the agent gave up, the process died.
+    /// The turn failed after its start: the upstream closed the stream, the agent failed, or the process exited.
     #[error("{message}")]
     TurnFailed {
-        /// Codex's words.
+        /// Codex's message.
         message: String,
     },
-    /// The process that ran the turn is gone, for a reason that need not be the turn's. Another try may do.
+    /// The worker process of the turn exited, perhaps for another reason than the turn. A retry may succeed.
     #[error("{message}")]
     WorkerLost {
-        /// What became of it.
+        /// The exit of the process.
         message: String,
     },
-    /// The upstream could not be reached or is itself in trouble.
+    /// The upstream is unreachable or failing.
     #[error("{message}")]
     UpstreamUnavailable {
-        /// Codex's words.
+        /// Codex's message.
         message: String,
     },
-    /// Our fault. The caller sees a fixed text.
+    /// A defect of this server. The caller receives a fixed text.
     #[error("{cause}")]
     Internal {
         /// For the log only.
@@ -133,22 +133,22 @@ pub enum Error {
 }
 
 impl Error {
-    /// A field with a wrong value.
+    /// Returns the error of a field with a wrong value.
     pub fn invalid(field: impl Into<String>, message: impl Into<String>) -> Self {
         Self::InvalidArgument { field: field.into(), message: message.into() }
     }
 
-    /// A field that asks for what cannot be done here.
+    /// Returns the error of a field that requests an unsupported feature.
     pub fn unsupported(field: impl Into<String>, message: impl Into<String>) -> Self {
         Self::Unsupported { field: field.into(), message: message.into() }
     }
 
-    /// Our fault, with the cause for the log.
+    /// Returns an internal error, with its cause for the log.
     pub fn internal(cause: impl std::fmt::Display) -> Self {
         Self::Internal { cause: format!("{cause}") }
     }
 
-    /// The stable word of `google.rpc.ErrorInfo.reason`.
+    /// Returns the stable reason for `google.rpc.ErrorInfo.reason`.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::InvalidArgument { .. } => "INVALID_VALUE",
@@ -172,7 +172,7 @@ impl Error {
         }
     }
 
-    /// The gRPC code of this error: the left column of the table in the README.
+    /// Returns the gRPC code: the left column of the table in the README.
     pub fn code(&self) -> Code {
         match self {
             Self::InvalidArgument { .. }
@@ -243,7 +243,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_status_carries_reason_field_and_delay() {
+    fn status_of_an_error_has_reason_field_and_delay() {
         let status = Status::from(Error::invalid("messages[0].role", "required"));
         assert_eq!(status.code(), Code::InvalidArgument);
         let details = status.get_error_details();
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn an_internal_cause_stays_inside() {
+    fn status_of_an_internal_error_hides_its_cause() {
         let status = Status::from(Error::internal("/root/secret: permission denied"));
         assert_eq!(status.code(), Code::Internal);
         assert_eq!(status.message(), INTERNAL_TEXT);

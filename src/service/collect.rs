@@ -1,4 +1,4 @@
-//! The stream of a request, folded into one answer: what `Chat` says is what `StreamChat` would have said.
+//! Collects the event stream of a request into one response, so that `Chat` and `StreamChat` have the same content.
 
 use futures_util::{Stream, TryStreamExt};
 use tonic::Status;
@@ -8,11 +8,11 @@ use crate::{
     pb::{self, ChatEvent, ChatResponse, Choice, chat_event::Event},
 };
 
-/// Most bytes of text that a whole answer may have. A stream has no such limit: it is not kept.
-const MAX_TEXT_BYTES: usize = 64 << 20;
+/// Maximum size of the text and items of a response. A stream has no such limit, because it is not buffered.
+const MAX_RESPONSE_BYTES: usize = 64 << 20;
 
-/// Reads the stream to its end.
-pub(super) async fn response<S>(mut events: S) -> Result<ChatResponse, Status>
+/// Reads the stream to its end. Fails with its error, or if the response is too large.
+pub(super) async fn collect<S>(mut events: S) -> Result<ChatResponse, Status>
 where
     S: Stream<Item = Result<ChatEvent, Status>> + Unpin,
 {
@@ -20,8 +20,8 @@ where
     let mut bytes = 0;
     while let Some(event) = events.try_next().await? {
         bytes += text_bytes(&event);
-        if bytes > MAX_TEXT_BYTES {
-            let message = format!("the answer has more than {MAX_TEXT_BYTES} bytes; ask for it as a stream");
+        if bytes > MAX_RESPONSE_BYTES {
+            let message = format!("the response exceeds {MAX_RESPONSE_BYTES} bytes; request it as a stream");
             return Err(Error::TurnFailed { message }.into());
         }
         add(&mut response, event);
@@ -46,11 +46,11 @@ fn text_bytes(event: &ChatEvent) -> usize {
 }
 
 fn add(response: &mut ChatResponse, event: ChatEvent) {
-    let index = event.choice_index;
-    let Some(what) = event.event else { return };
-    match what {
+    let (id, index) = (event.id, event.choice_index);
+    let Some(event) = event.event else { return };
+    match event {
         Event::Started(started) => {
-            response.id = event.id;
+            response.id = id;
             response.created_unix_seconds = started.created_unix_seconds;
             response.model = started.model;
             response.system_fingerprint = started.system_fingerprint;
@@ -66,7 +66,7 @@ fn add(response: &mut ChatResponse, event: ChatEvent) {
     }
 }
 
-/// The choice of an index; choices may begin in any order.
+/// Returns the choice of an index, inserted in order. Choices may begin in any order.
 fn choice(response: &mut ChatResponse, index: u32) -> &mut Choice {
     let at = response.choices.partition_point(|choice| choice.index < index);
     if response.choices.get(at).is_none_or(|choice| choice.index != index) {
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn choices_come_in_the_order_of_their_index() {
+    async fn collect_choices_are_ordered_by_index() {
         let text = |text: &str| Event::TextDelta(pb::TextDelta { text: text.into() });
         let started =
             pb::Started { created_unix_seconds: 7, model: "m".into(), system_fingerprint: "f".into() };
@@ -100,7 +100,7 @@ mod tests {
             event(1, Event::ChoiceFinished(done)),
             event(0, Event::Completed(pb::Completed { usage })),
         ];
-        let response = response(stream::iter(events)).await.unwrap();
+        let response = collect(stream::iter(events)).await.unwrap();
         let texts: Vec<_> = response.choices.iter().map(|c| (c.index, c.text.as_str())).collect();
         assert_eq!(texts, [(0, "a"), (1, "bc")]);
         assert_eq!(response.choices[1].finish_reason(), pb::FinishReason::Length);
@@ -108,17 +108,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_that_never_ends_is_not_kept() {
+    async fn collect_endless_answer_is_refused() {
         let megabyte = "x".repeat(1 << 20);
         let events =
             stream::repeat_with(|| event(0, Event::TextDelta(pb::TextDelta { text: megabyte.clone() })));
-        let status = response(Box::pin(events)).await.unwrap_err();
+        let status = collect(Box::pin(events)).await.unwrap_err();
         assert_eq!(status.code(), tonic::Code::Aborted);
     }
 
     #[tokio::test]
-    async fn an_error_is_the_answer() {
+    async fn collect_error_of_the_stream_is_returned() {
         let events = vec![Err(Status::aborted("no"))];
-        assert_eq!(response(stream::iter(events)).await.unwrap_err().message(), "no");
+        assert_eq!(collect(stream::iter(events)).await.unwrap_err().message(), "no");
     }
 }

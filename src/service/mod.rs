@@ -216,7 +216,7 @@ impl CodexService for Service {
 
     async fn chat(&self, request: Request<pb::ChatRequest>) -> Result<Response<pb::ChatResponse>, Status> {
         let events = self.start(request).await?;
-        Ok(Response::new(collect::response(events).await?))
+        Ok(Response::new(collect::collect(events).await?))
     }
 
     async fn stream_chat(&self, request: Request<pb::ChatRequest>) -> Result<Response<EventStream>, Status> {

@@ -1,16 +1,16 @@
-//! The models that the server offers, by its configuration.
+//! The list of models that the server offers.
 
 use crate::{
     config::{Models, Profile},
     pb,
 };
 
-/// The default model first, then the others by name; each name once. What the CLI knows of a model is told; where the
-/// operator advertises nothing, what it knows is offered too. Each with the profiles that it may be asked for with.
-pub(super) fn list(models: &Models, known: &[pb::Model], profiles: &[Profile]) -> Vec<pb::Model> {
+/// Returns the default model first, then the others by name, each name once, with the CLI's facts and the profiles that
+/// a request may select. Without `advertised` models in the configuration, the CLI's models are offered.
+pub(super) fn list(models: &Models, cli_models: &[pb::Model], profiles: &[Profile]) -> Vec<pb::Model> {
     let aliases = models.aliases.iter().flat_map(|(alias, target)| [alias, target]);
     let offered: Vec<&str> = if models.advertised.is_empty() {
-        known.iter().map(|model| model.id.as_str()).collect()
+        cli_models.iter().map(|model| model.id.as_str()).collect()
     } else {
         models.advertised.iter().map(String::as_str).collect()
     };
@@ -21,19 +21,19 @@ pub(super) fn list(models: &Models, known: &[pb::Model], profiles: &[Profile]) -
     names.dedup();
     let describe = |name: &str| {
         let target = models.aliases.get(name).map_or(name, String::as_str);
-        let facts = known.iter().find(|model| model.id == target).cloned().unwrap_or_default();
+        let details = cli_models.iter().find(|model| model.id == target).cloned().unwrap_or_default();
         pb::Model {
             id: name.to_owned(),
             target: target.to_owned(),
             is_default: name == models.default,
             profiles: suffixes(models, name, profiles),
-            ..facts
+            ..details
         }
     };
     names.into_iter().map(describe).collect()
 }
 
-/// The profiles that may stand behind a name: none where one stands there already.
+/// Returns the profiles that may follow a name: none if the name contains one.
 fn suffixes(models: &Models, name: &str, profiles: &[Profile]) -> Vec<String> {
     if models.with_profile(name).is_some() {
         return Vec::new();
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn advertised_aliases_targets_and_the_default() {
+    fn list_contains_advertised_aliases_targets_and_the_default() {
         let models = Models {
             default: "m".into(),
             aliases: [("gpt-4o".to_owned(), "x".to_owned())].into(),
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_cli_knows_is_offered_where_nothing_is_advertised() {
+    fn list_without_advertised_models_contains_those_of_the_cli() {
         let models = Models {
             default: "m".into(),
             aliases: [("gpt-4o".to_owned(), "x".to_owned())].into(),
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_has_one_profile_at_most() {
+    fn list_name_with_a_profile_gets_no_other() {
         let models = Models {
             default: "m".into(),
             aliases: [("b:chat".to_owned(), "x".to_owned())].into(),
