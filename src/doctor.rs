@@ -77,14 +77,14 @@ async fn examine(config: &Config, turn: bool) -> Vec<Check> {
 }
 
 fn ports(config: &Config) -> Check {
-    for address in [Some(config.doors.listen), config.doors.grpc_listen].into_iter().flatten() {
+    for address in [Some(config.server.listen), config.server.grpc_listen].into_iter().flatten() {
         if let Err(error) = transport::bind(address) {
             let remedy = "stop the program that listens there, or set CODEX_GATEWAY_HOST and CODEX_GATEWAY_PORT (or \
                           CODEX_GRPC_LISTEN) to another address";
             return Check::bad("port", format!("cannot listen on {address}: {error}"), remedy);
         }
     }
-    Check::good("port", format!("{} is free", config.doors.listen))
+    Check::good("port", format!("{} is free", config.server.listen))
 }
 
 async fn real_turn(config: &Config, engine: Arc<dyn Engine>) -> Check {

@@ -19,7 +19,7 @@ fn main() -> ExitCode {
     match cli::parse(std::env::args_os()) {
         Ok(Command::Serve { demo, flags }) => with_config(flags, |config| serve(config, demo)),
         Ok(Command::Doctor { json, turn, flags }) => with_config(flags, |config| {
-            run(config.doors.threads, doctor::run(config, doctor::Request { json, turn }))
+            run(config.server.threads, doctor::run(config, doctor::Request { json, turn }))
         }),
         // Before any thread starts: the parent-death signal is tied to the calling thread.
         Ok(Command::Supervise(args)) => supervisor::run(&args),
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
 }
 
 fn with_config(flags: BTreeMap<String, String>, then: impl FnOnce(Config) -> ExitCode) -> ExitCode {
-    match Sources::of_process(flags).and_then(Config::load) {
+    match Sources::from_process(flags).and_then(Config::load) {
         Ok(config) => match telemetry::start(&config.log) {
             Ok(()) => then(config),
             Err(mistake) => complain(&mistake, USAGE),
@@ -51,7 +51,7 @@ fn serve(config: Config, demo: bool) -> ExitCode {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    run(config.doors.threads, async {
+    run(config.server.threads, async {
         let signals = match Signals::take() {
             Ok(signals) => signals,
             Err(error) => return complain(&error.to_string(), 1),

@@ -102,8 +102,8 @@ impl Server {
         let demo = if options.demo { Some(Demo::start(&mut config).await?) } else { None };
         let prepare = |what| move |cause| StartError::Prepare { what, cause };
         environment::prepare(&config.codex).map_err(prepare("CODEX_CLI_HOME"))?;
-        let shared = bind(config.doors.listen)?;
-        let grpc_only = config.doors.grpc_listen.map(bind).transpose()?;
+        let shared = bind(config.server.listen)?;
+        let grpc_only = config.server.grpc_listen.map(bind).transpose()?;
 
         let supervisor = options.supervisor.unwrap_or_else(platform::own_executable);
         let mut launcher = Launcher::new(supervisor, config.codex.cancel_grace);
@@ -114,7 +114,7 @@ impl Server {
         let status = engine.status().await;
         let service = Arc::new(Service::new(&config, engine));
         tracing::info!(
-            listen = %shared.local_addr().unwrap_or(config.doors.listen),
+            listen = %shared.local_addr().unwrap_or(config.server.listen),
             grpc.listen = grpc_only.as_ref().and_then(|l| l.local_addr().ok()).map(tracing::field::display),
             engine.kind = status.kind,
             codex.version = status.version,
@@ -143,16 +143,16 @@ impl Server {
     /// may end within their grace → the rest is ended → connections are closed.
     pub async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
         let Self { config, service, shared, grpc_only, demo } = self;
-        let gate = Arc::new(Authenticator::new(&config.doors));
-        let facade = http::router(Arc::clone(&service), &config.doors, Arc::clone(&gate));
-        let (calls, health) = grpc::routes(Arc::clone(&service), &config.doors, gate)?;
+        let gate = Arc::new(Authenticator::new(&config.server));
+        let facade = http::router(Arc::clone(&service), &config.server, Arc::clone(&gate));
+        let (calls, health) = grpc::routes(Arc::clone(&service), &config.server, gate)?;
         let (shared_app, grpc_app) = match grpc_only {
             Some(_) => (around(facade), around(calls)),
             None => (around(facade.merge(calls)), Router::new()),
         };
         let (drain, kill) = (CancellationToken::new(), CancellationToken::new());
         let serve =
-            |listener, app| transport::serve(listener, app, &config.doors, drain.clone(), kill.clone());
+            |listener, app| transport::serve(listener, app, &config.server, drain.clone(), kill.clone());
         let serve_grpc = OptionFuture::from(grpc_only.map(|listener| serve(listener, grpc_app)));
         let serving = async { tokio::join!(serve(shared, shared_app), serve_grpc) };
         let stopping = async {
@@ -162,7 +162,7 @@ impl Server {
             drain.cancel();
             let impatient = shutdown.kill_token();
             tokio::select! {
-                () = service.drain(config.doors.drain_grace) => {}
+                () = service.drain(config.server.drain_grace) => {}
                 () = impatient.cancelled() => service.drain(Duration::ZERO).await,
             }
         };

@@ -7,7 +7,7 @@ fn doors(change: impl FnOnce(&mut ServerConfig)) -> ServerConfig {
         ..crate::config::Sources::default()
     })
     .unwrap()
-    .doors;
+    .server;
     change(&mut doors);
     doors
 }

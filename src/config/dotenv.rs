@@ -1,9 +1,9 @@
-//! The `.env` file: `NAME=value` lines, `#` comments, an optional `export`, single or double quotes.
-//! Does not expand variables: a token may hold a `$`.
+//! Parses `.env` files: `NAME=value` lines, `#` comments, an optional `export`, single or double quotes. Variables are not
+//! expanded, because a token may contain a `$`.
 
 use std::collections::BTreeMap;
 
-/// Parses a `.env` file; the error names the line.
+/// Parses a `.env` file. The error names the line.
 pub(super) fn parse(text: &str) -> Result<BTreeMap<String, String>, String> {
     let mut found = BTreeMap::new();
     for (index, line) in text.lines().enumerate() {
@@ -17,7 +17,7 @@ pub(super) fn parse(text: &str) -> Result<BTreeMap<String, String>, String> {
         };
         let name = name.trim();
         if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
-            return Err(format!("line {}: {name:?} is not a variable's name", index + 1));
+            return Err(format!("line {}: {name:?} is not a variable name", index + 1));
         }
         let value = unquote(value.trim()).map_err(|e| format!("line {}: {e}", index + 1))?;
         found.insert(name.to_owned(), value);
@@ -34,8 +34,9 @@ fn unquote(value: &str) -> Result<String, &'static str> {
     if let Some(rest) = value.strip_prefix('"') {
         return double_quoted(rest);
     }
-    // A comment needs white space before it: `#` is common within tokens and colours.
-    let end = value.find(" #").or_else(|| value.find("\t#")).unwrap_or(value.len());
+    // A comment needs white space before it, because `#` is common within tokens and colours.
+    let starts = [value.find(" #"), value.find("\t#")];
+    let end = starts.into_iter().flatten().min().unwrap_or(value.len());
     Ok(if value.starts_with('#') { String::new() } else { value[..end].trim_end().to_owned() })
 }
 
@@ -70,9 +71,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_usual_forms() {
-        let text =
-            "# c\n\nA=1\nexport B = two words # c\nC='a # b' # c\nD=\"x\\n\\\"y\\\"\"\nE=#nothing\nF=a#b\nG=";
+    fn parse_usual_forms_returns_their_values() {
+        let text = "# c\n\nA=1\nexport B = two words # c\nC='a # b' # c\nD=\"x\\n\\\"y\\\"\"\nE=#nothing\nF=a#b\nG=\nH=a\t# b # c";
         let map = parse(text).unwrap();
         let get = |k: &str| map.get(k).map(String::as_str);
         assert_eq!(get("A"), Some("1"));
@@ -82,10 +82,11 @@ mod tests {
         assert_eq!(get("E"), Some(""));
         assert_eq!(get("F"), Some("a#b"));
         assert_eq!(get("G"), Some(""));
+        assert_eq!(get("H"), Some("a"), "a comment after a tab, with another comment sign in it");
     }
 
     #[test]
-    fn errors_name_the_line() {
+    fn parse_with_an_error_names_the_line() {
         assert_eq!(parse("A=1\noops").unwrap_err(), "line 2: expected NAME=value");
         assert_eq!(parse("A='x").unwrap_err(), "line 1: a quote is not closed");
         assert!(parse("A=\"x\" y").unwrap_err().contains("after a closed quote"));

@@ -1,7 +1,8 @@
-//! Config: defaults < `.env` < environment < flags. Every mistake is reported at once; secrets do not print.
-//! The only place that reads the process environment.
+//! The configuration: defaults, overridden by `.env`, the environment and flags, in this order. All errors are reported at
+//! once, and secrets are never printed. The only room that reads the process environment.
 
 mod dotenv;
+mod kinds;
 mod parse;
 pub mod settings;
 mod sources;
@@ -11,189 +12,189 @@ use std::{collections::BTreeMap, ffi::OsString, fmt, net::SocketAddr, path::Path
 use self::sources::RawSettings;
 use sha2::{Digest, Sha256};
 
-/// Everything the operator decides.
+/// The whole configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Both doors.
-    pub doors: ServerConfig,
-    /// Names of models.
+    /// Listeners and connections of both doors.
+    pub server: ServerConfig,
+    /// Models and defaults of reasoning.
     pub models: Models,
-    /// How much and how long.
+    /// Limits of requests.
     pub limits: Limits,
-    /// How Codex is driven.
+    /// The Codex CLI and its engines.
     pub codex: Codex,
-    /// The log.
+    /// Options of the log.
     pub log: Log,
-    /// Things to tell the operator once there is a log.
+    /// Warnings for the log.
     pub warnings: Vec<String>,
 }
 
-/// What is about listening and connections.
+/// Listeners and connections.
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
-    /// Where both doors listen.
+    /// Address of both doors.
     pub listen: SocketAddr,
-    /// Where gRPC listens instead, if it has an address of its own.
+    /// Separate address of the gRPC door.
     pub grpc_listen: Option<SocketAddr>,
-    /// What callers must show.
+    /// Token that callers must send.
     pub token: Option<Secret>,
-    /// Host names that callers may use where no token is set; loopback names always may.
+    /// Host names that callers may use without a token, besides loopback names.
     pub allowed_hosts: Vec<String>,
     /// Web origins that may call.
     pub cors_origins: Vec<String>,
-    /// Silence after which a stream says that it is alive.
+    /// Interval of keep-alive comments in a silent stream.
     pub sse_keepalive: Option<Duration>,
-    /// Time for first bytes and headers.
+    /// Time limit for first bytes and headers.
     pub header_timeout: Duration,
-    /// Longest pause within a request body.
+    /// Maximum pause within a request body.
     pub body_timeout: Duration,
-    /// How long a client may read nothing.
+    /// Maximum time without a read of the client.
     pub write_timeout: Duration,
-    /// Largest request body.
+    /// Maximum size of a request body.
     pub max_body_bytes: usize,
-    /// Open connections.
+    /// Maximum number of open connections.
     pub max_connections: usize,
-    /// Threads that serve connections and turns; by default half of the processors, one at least.
+    /// Number of runtime threads. Defaults to half of the processors, at least one.
     pub threads: usize,
-    /// How long running turns may go on when the server is told to stop.
+    /// Time that running turns get to finish during the drain.
     pub drain_grace: Duration,
 }
 
-/// Names of models.
+/// Models and defaults of reasoning.
 #[derive(Debug, Clone)]
 pub struct Models {
-    /// For requests that name none.
+    /// Model of requests that name none.
     pub default: String,
-    /// Requested name → real name.
+    /// Real name by requested name.
     pub aliases: BTreeMap<String, String>,
-    /// What is listed besides the aliases and their targets.
+    /// Listed models besides the aliases and their targets.
     pub advertised: Vec<String>,
-    /// Effort of requests that name none.
+    /// Reasoning effort of requests that name none.
     pub reasoning_effort: String,
-    /// Summaries of thoughts for requests that do not name any, one of [`SUMMARIES`].
+    /// Reasoning summary of requests that name none, one of [`SUMMARIES`].
     pub reasoning_summary: String,
 }
 
-/// How much and how long.
+/// Limits of requests.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// One request, queueing included.
+    /// Time limit of a request, including its time in the queue.
     pub timeout: Duration,
-    /// Turns that run at once; what suits the engine if absent.
+    /// Maximum number of running turns. `None` selects the default of the engine.
     pub max_concurrency: Option<usize>,
-    /// Turns that wait.
+    /// Maximum number of waiting turns.
     pub max_queue: usize,
-    /// Largest `n`.
+    /// Maximum `n`.
     pub max_choices: u32,
-    /// Longest prompt in characters.
+    /// Maximum prompt length in characters.
     pub max_prompt_chars: usize,
-    /// Most images of a request.
+    /// Maximum number of images per request.
     pub max_images: usize,
-    /// Largest image in bytes.
+    /// Maximum image size in bytes.
     pub max_image_bytes: usize,
 }
 
-/// How Codex is driven.
+/// The Codex CLI and its engines.
 #[derive(Debug, Clone)]
 pub struct Codex {
-    /// Which engine runs turns.
+    /// The configured engine.
     pub engine: EngineChoice,
-    /// The warm processes of the app-server engine.
+    /// Workers of the app-server engine.
     pub workers: Workers,
-    /// The executable; looked for on `PATH` when absent.
+    /// The executable. `None` selects `codex` on `PATH`.
     pub bin: Option<PathBuf>,
-    /// Folder that the agent works in.
+    /// Working folder of the agent.
     pub workspace: PathBuf,
-    /// Further folders.
+    /// Additional writable folders.
     pub add_dirs: Vec<PathBuf>,
     /// `HOME` of the CLI.
     pub cli_home: Option<PathBuf>,
-    /// What the model is given besides the conversation (warm engine).
+    /// The default profile.
     pub profile: Profile,
-    /// What the agent's commands may touch.
+    /// Sandbox of the agent's commands.
     pub sandbox: Sandbox,
-    /// When the agent asks.
+    /// Approval policy of the agent.
     pub approval_policy: String,
-    /// Live web search.
+    /// Whether live web search is enabled.
     pub search: bool,
-    /// Whether a workspace without git is fine.
+    /// Whether the workspace may be outside of a git repository.
     pub skip_git_repo_check: bool,
-    /// `</answer>` is taken out.
+    /// Whether `</answer>` is removed from answers.
     pub strip_answer_tags: bool,
-    /// Longest line of the CLI in bytes.
+    /// Maximum length of an output line of the CLI in bytes.
     pub line_limit: usize,
-    /// How often a failing upstream is asked again.
+    /// Maximum number of retries of a failing upstream.
     pub upstream_retries: u32,
-    /// Time between the request to stop and the kill.
+    /// Time between the request to stop and SIGKILL.
     pub cancel_grace: Duration,
-    /// The environment that the CLI gets: ours without our own settings, and what `.env` adds.
+    /// Environment of the CLI: the server's environment and `.env`, without the server's own settings.
     pub env: BTreeMap<OsString, OsString>,
-    /// Where files of turns live for as long as they run (`TMPDIR`).
+    /// Parent of temporary folders of turns (`TMPDIR`).
     pub scratch: PathBuf,
-    /// The scripted upstream, in `serve --demo` and in tests.
+    /// The scripted upstream of `serve --demo` and of tests.
     pub scripted_upstream: Option<ScriptedUpstream>,
 }
 
-/// Which engine runs turns.
+/// The configured engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EngineChoice {
-    /// app-server where the installed CLI can be trusted with it, exec elsewhere.
+    /// app-server if the installed CLI supports it, otherwise exec.
     Auto,
-    /// A process for each turn.
+    /// One process per turn.
     Exec,
     /// Warm processes.
     AppServer,
 }
 
-/// The warm processes of the app-server engine.
+/// Workers of the app-server engine.
 #[derive(Debug, Clone)]
 pub struct Workers {
-    /// How many.
+    /// Number of workers.
     pub count: usize,
-    /// A worker is replaced after so many turns.
+    /// Maximum number of turns before a worker is replaced.
     pub max_turns: u32,
-    /// … or after so long.
+    /// Maximum age before a worker is replaced.
     pub max_age: Duration,
-    /// … or when it holds so much memory.
+    /// Maximum memory before a worker is replaced.
     pub max_memory_bytes: u64,
 }
 
-/// Where the CLI finds the scripted upstream instead of a model.
+/// The scripted upstream that replaces the model.
 #[derive(Debug, Clone)]
 pub struct ScriptedUpstream {
-    /// `http://127.0.0.1:…/v1`
+    /// Base URL, `http://127.0.0.1:…/v1`.
     pub base_url: String,
-    /// A `CODEX_HOME` of its own, so that nobody's login or configuration is touched.
+    /// A separate `CODEX_HOME`, so that the user's login and configuration are not used.
     pub codex_home: PathBuf,
 }
 
-/// The log.
+/// Options of the log.
 #[derive(Debug, Clone)]
 pub struct Log {
-    /// `tracing` filter.
+    /// Filter of `tracing_subscriber::EnvFilter`.
     pub filter: String,
-    /// JSON lines instead of text.
+    /// Whether lines are JSON instead of text.
     pub json: bool,
-    /// Longest text of one line, in characters.
+    /// Maximum length of a text in a line, in characters.
     pub max_chars: usize,
-    /// Prompts and answers too.
+    /// Whether prompts and answers are logged.
     pub debug: bool,
 }
 
-/// What commands of the agent may touch, strictest first.
+/// Sandbox of the agent's commands, strictest first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Sandbox {
-    /// Read everything, write nothing.
+    /// Reads are allowed, writes and network are not.
     #[default]
     ReadOnly,
-    /// Write below the workspace.
+    /// Writes below the workspace are allowed.
     WorkspaceWrite,
     /// No sandbox.
     DangerFullAccess,
 }
 
 impl Sandbox {
-    /// The CLI's word for it.
+    /// Returns the name in the CLI.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::ReadOnly => "read-only",
@@ -203,18 +204,18 @@ impl Sandbox {
     }
 }
 
-/// What the model is given besides the conversation.
+/// Content of a turn besides the conversation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Profile {
-    /// Codex as it is: its instructions, its tools, the workspace.
+    /// Instructions, tools and workspace of Codex.
     #[default]
     Agent,
-    /// Nothing: the model alone, with the client's tools.
+    /// The model alone, with the client's tools.
     Chat,
 }
 
 impl Profile {
-    /// The word for it in settings and logs.
+    /// Returns the name in settings and logs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Agent => "agent",
@@ -224,15 +225,16 @@ impl Profile {
 }
 
 impl Models {
-    /// The name and the profile that are asked for together: `gpt-5.5:chat`. None where the whole is an alias.
-    pub fn with_profile<'a>(&self, asked: &'a str) -> Option<(&'a str, Profile)> {
-        let (name, suffix) = asked.rsplit_once(':').filter(|_| !self.aliases.contains_key(asked))?;
+    /// Splits a name with a profile suffix, such as `gpt-5.5:chat`. Returns `None` if there is no suffix or if the whole name
+    /// is an alias.
+    pub fn with_profile<'a>(&self, requested: &'a str) -> Option<(&'a str, Profile)> {
+        let (name, suffix) = requested.rsplit_once(':').filter(|_| !self.aliases.contains_key(requested))?;
         let known = [Profile::Agent, Profile::Chat];
         known.into_iter().find(|profile| profile.as_str() == suffix).map(|profile| (name, profile))
     }
 }
 
-/// A secret, kept as its hash: enough to compare, nothing to leak.
+/// The hash of a secret, which suffices for a comparison and cannot leak the secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret([u8; 32]);
 
@@ -242,7 +244,7 @@ impl Secret {
         Self(Sha256::digest(text.as_bytes()).into())
     }
 
-    /// The hash, for a comparison in constant time.
+    /// Returns the hash, for a comparison in constant time.
     pub fn hash(&self) -> &[u8; 32] {
         &self.0
     }
@@ -254,15 +256,15 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// All that is wrong with a configuration, one line each.
+/// The errors of a configuration, one line each.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.join("\n"))]
 pub struct ConfigError(pub Vec<String>);
 
-/// Where settings come from, before they are read: flags given by the command line, and the process.
+/// The sources of settings, unparsed.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
-    /// Flags, by the setting's environment name.
+    /// Flags, by the environment name of their setting.
     pub flags: BTreeMap<String, String>,
     /// The process environment.
     pub env: BTreeMap<OsString, OsString>,
@@ -273,15 +275,15 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Reads the process environment and, unless switched off, `.env` in the current directory.
-    pub fn of_process(flags: BTreeMap<String, String>) -> Result<Self, ConfigError> {
+    /// Reads the process environment and, unless disabled, `.env` in the current directory.
+    pub fn from_process(flags: BTreeMap<String, String>) -> Result<Self, ConfigError> {
         let env: BTreeMap<_, _> = std::env::vars_os().collect();
-        let off = env.get(&OsString::from(settings::NO_DOTENV));
-        let off = off.is_some_and(|v| sources::truthy(&v.to_string_lossy()) == Some(true));
+        let disabled = env.get(&OsString::from(settings::NO_DOTENV));
+        let disabled = disabled.is_some_and(|v| kinds::parse_switch(&v.to_string_lossy()) == Some(true));
         let fail = |what: String| ConfigError(vec![what]);
         let current_dir = std::env::current_dir().map_err(|e| fail(format!("current directory: {e}")))?;
         let dotenv = match std::fs::read_to_string(current_dir.join(".env")) {
-            _ if off => None,
+            _ if disabled => None,
             Ok(text) => Some(text),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
             Err(e) => return Err(fail(format!(".env: {e}"))),
@@ -291,27 +293,27 @@ impl Sources {
 }
 
 impl Config {
-    /// Merges the sources and checks every value; the error lists all mistakes.
+    /// Merges the sources and parses every setting. The error lists all problems.
     pub fn load(sources: Sources) -> Result<Self, ConfigError> {
         let mut values = RawSettings::merge(sources);
         let config = Self {
-            doors: parse::doors(&mut values),
+            server: parse::server(&mut values),
             models: parse::models(&mut values),
             limits: parse::limits(&mut values),
             codex: parse::codex(&mut values),
             log: parse::log(&mut values),
             warnings: values.warnings(),
         };
-        let public = !config.doors.listen.ip().is_loopback()
-            || config.doors.grpc_listen.is_some_and(|a| !a.ip().is_loopback());
-        if public && config.doors.token.is_none() {
-            values.mistake(
+        let public = !config.server.listen.ip().is_loopback()
+            || config.server.grpc_listen.is_some_and(|a| !a.ip().is_loopback());
+        if public && config.server.token.is_none() {
+            values.push_error(
                 "CODEX_GATEWAY_TOKEN: required when listening on an address that is not loopback; \
                  set it, or listen on 127.0.0.1",
             );
         }
         if config.codex.engine == EngineChoice::Exec && config.codex.profile == Profile::Chat {
-            values.mistake(
+            values.push_error(
                 "CODEX_PROFILE: chat needs the app-server engine, and CODEX_ENGINE=exec excludes it; \
                  set CODEX_ENGINE=app-server, or CODEX_PROFILE=agent",
             );
@@ -320,10 +322,10 @@ impl Config {
     }
 }
 
-/// How a model can be asked to tell its thoughts.
+/// Values for reasoning summaries.
 pub const SUMMARIES: [&str; 4] = ["auto", "concise", "detailed", "none"];
 
-/// Whether a text can be a reasoning effort or a verbosity: a short lower-case word.
+/// Returns `true` if a text can be a reasoning effort or a verbosity: a short lower-case word.
 pub fn is_word(text: &str) -> bool {
     (1..=32).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')

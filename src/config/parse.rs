@@ -1,233 +1,210 @@
-//! The values of the settings, read into the types of the configuration.
+//! Builds the sections of the configuration from the settings.
 
 use std::{
     collections::BTreeMap,
     ffi::OsString,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     time::Duration,
 };
 
 use super::{
-    Codex, EngineChoice, Limits, Log, Models, Profile, SUMMARIES, Sandbox, Secret, ServerConfig, Workers,
-    is_word, sources::RawSettings,
+    Codex, EngineChoice, Limits, Log, Models, Profile, Sandbox, Secret, ServerConfig, Workers, is_word,
+    kinds::{Key, OptionalText, Text},
+    settings,
+    sources::RawSettings,
 };
 
-pub(super) fn doors(v: &mut RawSettings) -> ServerConfig {
-    let host: IpAddr = match v.text("CODEX_GATEWAY_HOST").as_str() {
-        "localhost" => IpAddr::from([127, 0, 0, 1]),
-        text => v
-            .parsed_text("CODEX_GATEWAY_HOST", text, "an IP address such as 127.0.0.1 or 0.0.0.0")
-            .unwrap_or(IpAddr::from([127, 0, 0, 1])),
-    };
-    let port = v.number("CODEX_GATEWAY_PORT", 0, 65535);
-    let keepalive = v.number("CODEX_SSE_KEEPALIVE_SECONDS", 0, 3600);
+pub(super) fn server(raw: &mut RawSettings) -> ServerConfig {
+    let port = u16::try_from(raw.get(&settings::GATEWAY_PORT)).unwrap_or_default();
+    let keepalive = raw.get(&settings::SSE_KEEPALIVE_SECONDS);
     ServerConfig {
-        listen: SocketAddr::new(host, u16::try_from(port).unwrap_or_default()),
-        grpc_listen: v.optional("CODEX_GRPC_LISTEN").and_then(|text| {
-            let text = text.replace("localhost:", "127.0.0.1:");
-            v.parsed_text("CODEX_GRPC_LISTEN", &text, "an address and port such as 127.0.0.1:50051")
-        }),
-        token: token(v),
-        allowed_hosts: allowed_hosts(v),
-        cors_origins: cors_origins(v),
+        listen: SocketAddr::new(host(raw), port),
+        grpc_listen: grpc_listen(raw),
+        token: token(raw),
+        allowed_hosts: allowed_hosts(raw),
+        cors_origins: cors_origins(raw),
         sse_keepalive: (keepalive > 0).then(|| Duration::from_secs(keepalive)),
-        header_timeout: v.seconds("CODEX_HEADER_TIMEOUT_SECONDS", 1, 3600),
-        body_timeout: v.seconds("CODEX_BODY_TIMEOUT_SECONDS", 1, 3600),
-        write_timeout: v.seconds("CODEX_WRITE_TIMEOUT_SECONDS", 1, 3600),
-        max_body_bytes: v.size("CODEX_MAX_BODY_BYTES", 1024, 1 << 30),
-        max_connections: v.size("CODEX_MAX_CONNECTIONS", 1, 1_000_000),
-        threads: match v.optional("CODEX_THREADS") {
-            Some(_) => v.size("CODEX_THREADS", 1, 1024),
-            None => half_of_the_processors(),
-        },
-        drain_grace: v.seconds("CODEX_DRAIN_SECONDS", 0, 86400),
+        header_timeout: raw.get(&settings::HEADER_TIMEOUT_SECONDS),
+        body_timeout: raw.get(&settings::BODY_TIMEOUT_SECONDS),
+        write_timeout: raw.get(&settings::WRITE_TIMEOUT_SECONDS),
+        max_body_bytes: raw.get(&settings::MAX_BODY_BYTES),
+        max_connections: raw.get(&settings::MAX_CONNECTIONS),
+        threads: raw.get(&settings::THREADS).unwrap_or_else(default_threads),
+        drain_grace: raw.get(&settings::DRAIN_SECONDS),
     }
 }
 
-/// The others are for the CLI. On few processors fewer threads are faster, too: a token that is read by one thread and
-/// written by another costs twice what it costs on one.
-fn half_of_the_processors() -> usize {
+/// Returns half of the processors. The others are left to the CLI. On few processors fewer threads are also faster: a token
+/// that is read by one thread and written by another costs twice as much as on one thread.
+fn default_threads() -> usize {
     std::thread::available_parallelism().map_or(1, |all| (all.get() / 2).max(1))
 }
 
-fn allowed_hosts(v: &mut RawSettings) -> Vec<String> {
-    let hosts = v.list("CODEX_ALLOWED_HOSTS");
+fn host(raw: &mut RawSettings) -> IpAddr {
+    let key: &Key<Text> = &settings::GATEWAY_HOST;
+    let text = raw.get(key);
+    if text == "localhost" {
+        return Ipv4Addr::LOCALHOST.into();
+    }
+    text.parse().unwrap_or_else(|_| {
+        raw.push_error_of(key, &format!("{text:?} is not an IP address such as 127.0.0.1 or 0.0.0.0"));
+        Ipv4Addr::LOCALHOST.into()
+    })
+}
+
+fn grpc_listen(raw: &mut RawSettings) -> Option<SocketAddr> {
+    let key: &Key<OptionalText> = &settings::GRPC_LISTEN;
+    let text = raw.get(key)?.replace("localhost:", "127.0.0.1:");
+    let address = text.parse().ok();
+    if address.is_none() {
+        raw.push_error_of(key, &format!("{text:?} is not an address and port such as 127.0.0.1:50051"));
+    }
+    address
+}
+
+fn allowed_hosts(raw: &mut RawSettings) -> Vec<String> {
+    let key = &settings::ALLOWED_HOSTS;
+    let hosts = raw.get(key);
     for host in &hosts {
         if host.contains("://") || host.parse::<http::uri::Authority>().is_err() {
-            v.mistake(&format!(
-                "CODEX_ALLOWED_HOSTS: {host:?} is not a host name such as codex.example:8000"
-            ));
+            raw.push_error_of(key, &format!("{host:?} is not a host name such as codex.example:8000"));
         }
     }
     hosts
 }
 
-fn cors_origins(v: &mut RawSettings) -> Vec<String> {
-    let origins = v.list("CODEX_CORS_ORIGINS");
+fn cors_origins(raw: &mut RawSettings) -> Vec<String> {
+    let key = &settings::CORS_ORIGINS;
+    let origins = raw.get(key);
     for origin in origins.iter().filter(|origin| *origin != "*") {
         let uri = origin.parse::<http::Uri>().ok();
-        let whole = uri.is_some_and(|uri| uri.scheme().is_some() && matches!(uri.path(), "" | "/"));
-        if !whole {
-            v.mistake(&format!(
-                "CODEX_CORS_ORIGINS: {origin:?} is not an origin such as https://chat.example"
-            ));
+        let is_origin = uri.is_some_and(|uri| uri.scheme().is_some() && matches!(uri.path(), "" | "/"));
+        if !is_origin {
+            raw.push_error_of(key, &format!("{origin:?} is not an origin such as https://chat.example"));
         }
     }
     origins
 }
 
-fn token(v: &mut RawSettings) -> Option<Secret> {
-    let text = v.optional("CODEX_GATEWAY_TOKEN")?;
+fn token(raw: &mut RawSettings) -> Option<Secret> {
+    let key = &settings::GATEWAY_TOKEN;
+    let text = raw.get(key)?;
     if text.chars().any(|c| c.is_whitespace() || c.is_control() || !c.is_ascii()) {
-        v.mistake("CODEX_GATEWAY_TOKEN: must be printable ASCII without blanks, to fit into a header");
+        raw.push_error_of(key, "must be printable ASCII without blanks, because it is sent in a header");
     }
     Some(Secret::new(&text))
 }
 
-pub(super) fn models(v: &mut RawSettings) -> Models {
-    let default = v.text("CODEX_MODEL");
-    let advertised = v.list("CODEX_ADVERTISED_MODELS");
-    let effort = v.text("CODEX_MODEL_REASONING_EFFORT");
-    if !is_word(&effort) {
-        v.mistake("CODEX_MODEL_REASONING_EFFORT: expected a word such as low, medium, high or xhigh");
+pub(super) fn models(raw: &mut RawSettings) -> Models {
+    let effort_key = &settings::MODEL_REASONING_EFFORT;
+    let reasoning_effort = raw.get(effort_key);
+    if !is_word(&reasoning_effort) {
+        raw.push_error_of(effort_key, "expected a word such as low, medium, high or xhigh");
     }
-    let summary = v.text("CODEX_MODEL_REASONING_SUMMARY");
-    if !SUMMARIES.contains(&summary.as_str()) {
-        v.mistake(&format!(
-            "CODEX_MODEL_REASONING_SUMMARY: {summary:?} is not one of {}",
-            SUMMARIES.join(", ")
-        ));
-    }
-    let aliases = v.text("CODEX_MODEL_ALIASES");
-    let aliases = serde_json::from_str(&aliases).unwrap_or_else(|e| {
-        v.mistake(&format!(
-            "CODEX_MODEL_ALIASES: expected a JSON object of texts such as {{\"gpt-4o\":\"gpt-5.5\"}}: {e}"
-        ));
+    let aliases_key = &settings::MODEL_ALIASES;
+    let aliases = raw.get(aliases_key);
+    let aliases = serde_json::from_str(&aliases).unwrap_or_else(|error| {
+        let expected = "expected a JSON object of strings such as {\"gpt-4o\":\"gpt-5.5\"}";
+        raw.push_error_of(aliases_key, &format!("{expected}: {error}"));
         BTreeMap::new()
     });
-    Models { default, aliases, advertised, reasoning_effort: effort, reasoning_summary: summary }
+    Models {
+        default: raw.get(&settings::MODEL),
+        aliases,
+        advertised: raw.get(&settings::ADVERTISED_MODELS),
+        reasoning_effort,
+        reasoning_summary: raw.get(&settings::MODEL_REASONING_SUMMARY).to_owned(),
+    }
 }
 
-pub(super) fn limits(v: &mut RawSettings) -> Limits {
+pub(super) fn limits(raw: &mut RawSettings) -> Limits {
     Limits {
-        timeout: v.seconds("CODEX_TIMEOUT_SECONDS", 1, 7 * 86400),
-        max_concurrency: v
-            .optional("CODEX_MAX_CONCURRENCY")
-            .map(|_| v.size("CODEX_MAX_CONCURRENCY", 1, 10_000)),
-        max_queue: v.size("CODEX_MAX_QUEUE", 0, 100_000),
-        max_choices: u32::try_from(v.number("CODEX_MAX_CHOICES", 1, 128)).unwrap_or(1),
-        // The CLI itself refuses 1,048,577 characters.
-        max_prompt_chars: v.size("CODEX_MAX_PROMPT_CHARS", 1, 1_048_576),
-        max_images: v.size("CODEX_MAX_IMAGES", 0, 1000),
-        max_image_bytes: v.size("CODEX_MAX_IMAGE_BYTES", 1, 1 << 30),
+        timeout: raw.get(&settings::TIMEOUT_SECONDS),
+        max_concurrency: raw.get(&settings::MAX_CONCURRENCY),
+        max_queue: raw.get(&settings::MAX_QUEUE),
+        max_choices: u32::try_from(raw.get(&settings::MAX_CHOICES)).unwrap_or(1),
+        // The CLI itself refuses 1,048,577 characters (0.169).
+        max_prompt_chars: raw.get(&settings::MAX_PROMPT_CHARS),
+        max_images: raw.get(&settings::MAX_IMAGES),
+        max_image_bytes: raw.get(&settings::MAX_IMAGE_BYTES),
     }
 }
 
-pub(super) fn codex(v: &mut RawSettings) -> Codex {
-    let sandbox = match v.text("CODEX_SANDBOX").as_str() {
-        "read-only" => Sandbox::ReadOnly,
-        "workspace-write" => Sandbox::WorkspaceWrite,
-        "danger-full-access" => Sandbox::DangerFullAccess,
-        other => {
-            v.mistake(&format!(
-                "CODEX_SANDBOX: {other:?} is not one of read-only, workspace-write, danger-full-access"
-            ));
-            Sandbox::ReadOnly
-        }
-    };
-    let profile = match v.text("CODEX_PROFILE").as_str() {
-        "agent" => Profile::Agent,
-        "chat" => Profile::Chat,
-        other => {
-            v.mistake(&format!("CODEX_PROFILE: {other:?} is not one of agent, chat"));
-            Profile::Agent
-        }
-    };
-    let approval_policy = v.text("CODEX_APPROVAL_POLICY");
-    if !["untrusted", "on-failure", "on-request", "never"].contains(&approval_policy.as_str()) {
-        v.mistake(&format!(
-            "CODEX_APPROVAL_POLICY: {approval_policy:?} is not one of untrusted, on-failure, on-request, never"
-        ));
-    }
+pub(super) fn codex(raw: &mut RawSettings) -> Codex {
+    let env = raw.child_env();
     Codex {
-        engine: engine(v),
-        workers: workers(v),
-        // A bare name is looked for on PATH.
-        bin: v
-            .optional("CODEX_BIN")
-            .filter(|name| !name.contains('/'))
-            .map(PathBuf::from)
-            .or_else(|| v.path("CODEX_BIN")),
-        workspace: v.path("CODEX_WORKSPACE").unwrap_or_else(|| v.current_dir()),
-        add_dirs: v.paths("CODEX_ADD_DIRS"),
-        cli_home: v.path("CODEX_CLI_HOME"),
-        profile,
-        sandbox,
-        approval_policy,
-        search: v.switch("CODEX_ENABLE_SEARCH"),
-        skip_git_repo_check: v.switch("CODEX_SKIP_GIT_REPO_CHECK"),
-        strip_answer_tags: v.switch("CODEX_STRIP_ANSWER_TAGS"),
-        line_limit: v.size("CODEX_SUBPROCESS_STREAM_LIMIT", 1024, 1 << 30),
-        upstream_retries: u32::try_from(v.number("CODEX_UPSTREAM_RETRIES", 0, 100)).unwrap_or(0),
-        cancel_grace: v.seconds("CODEX_CANCEL_GRACE_SECONDS", 0, 60),
-        scratch: v.child_env().get(&OsString::from("TMPDIR")).map_or_else(|| "/tmp".into(), PathBuf::from),
-        env: v.child_env(),
+        engine: match raw.get(&settings::ENGINE) {
+            "exec" => EngineChoice::Exec,
+            "app-server" => EngineChoice::AppServer,
+            _ => EngineChoice::Auto,
+        },
+        workers: workers(raw),
+        bin: raw.get(&settings::BIN).map(|text| match text.contains('/') {
+            true => raw.absolute(&text),
+            // A bare name is searched on PATH.
+            false => PathBuf::from(text),
+        }),
+        workspace: raw.get(&settings::WORKSPACE).unwrap_or_else(|| raw.current_dir()),
+        add_dirs: raw.get(&settings::ADD_DIRS),
+        cli_home: raw.get(&settings::CLI_HOME),
+        profile: match raw.get(&settings::PROFILE) {
+            "chat" => Profile::Chat,
+            _ => Profile::Agent,
+        },
+        sandbox: match raw.get(&settings::SANDBOX) {
+            "workspace-write" => Sandbox::WorkspaceWrite,
+            "danger-full-access" => Sandbox::DangerFullAccess,
+            _ => Sandbox::ReadOnly,
+        },
+        approval_policy: raw.get(&settings::APPROVAL_POLICY).to_owned(),
+        search: raw.get(&settings::ENABLE_SEARCH),
+        skip_git_repo_check: raw.get(&settings::SKIP_GIT_REPO_CHECK),
+        strip_answer_tags: raw.get(&settings::STRIP_ANSWER_TAGS),
+        line_limit: raw.get(&settings::SUBPROCESS_STREAM_LIMIT),
+        upstream_retries: u32::try_from(raw.get(&settings::UPSTREAM_RETRIES)).unwrap_or(0),
+        cancel_grace: raw.get(&settings::CANCEL_GRACE_SECONDS),
+        scratch: env.get(&OsString::from("TMPDIR")).map_or_else(|| "/tmp".into(), PathBuf::from),
+        env,
         scripted_upstream: None,
     }
 }
 
-fn engine(v: &mut RawSettings) -> EngineChoice {
-    match v.text("CODEX_ENGINE").as_str() {
-        "auto" => EngineChoice::Auto,
-        "exec" => EngineChoice::Exec,
-        "app-server" => EngineChoice::AppServer,
-        other => {
-            v.mistake(&format!("CODEX_ENGINE: {other:?} is not one of auto, exec, app-server"));
-            EngineChoice::Auto
-        }
-    }
-}
-
-fn workers(v: &mut RawSettings) -> Workers {
+fn workers(raw: &mut RawSettings) -> Workers {
     Workers {
-        count: match v.size("CODEX_WORKERS", 0, 64) {
+        count: match raw.get(&settings::WORKERS) {
             0 => std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8),
             count => count,
         },
-        max_turns: u32::try_from(v.number("CODEX_WORKER_MAX_TURNS", 1, 1_000_000_000)).unwrap_or(u32::MAX),
-        max_age: v.seconds("CODEX_WORKER_MAX_SECONDS", 1, 30 * 86400),
-        max_memory_bytes: v.number("CODEX_WORKER_MAX_MEMORY_MB", 64, 1 << 20) << 20,
+        max_turns: u32::try_from(raw.get(&settings::WORKER_MAX_TURNS)).unwrap_or(u32::MAX),
+        max_age: raw.get(&settings::WORKER_MAX_SECONDS),
+        max_memory_bytes: raw.get(&settings::WORKER_MAX_MEMORY_MB) << 20,
     }
 }
 
-pub(super) fn log(v: &mut RawSettings) -> Log {
-    let format = v.text("CODEX_LOG_FORMAT");
-    if !["text", "json"].contains(&format.as_str()) {
-        v.mistake(&format!("CODEX_LOG_FORMAT: {format:?} is not one of text, json"));
-    }
-    let filter = v.text("CODEX_LOG");
+pub(super) fn log(raw: &mut RawSettings) -> Log {
+    let key = &settings::LOG;
+    let filter = raw.get(key);
     let is_level = |word: &str| word.parse::<tracing_subscriber::filter::LevelFilter>().is_ok();
     for word in filter.split(',').map(str::trim) {
-        // A target without a level would be legal.
+        // The filter's own syntax allows a target without a level, which is usually a misspelt level.
         if !is_level(word) && !word.contains(['=', '[']) {
-            v.mistake(&format!(
-                "CODEX_LOG: {word:?} is not one of error, warn, info, debug, trace, off, or target=level"
-            ));
+            let levels = "error, warn, info, debug, trace, off, or target=level";
+            raw.push_error_of(key, &format!("{word:?} is not one of {levels}"));
         }
     }
     if filter.contains("codex-api") {
-        v.mistake("CODEX_LOG: codex-api is no target; the module is called codex_api");
+        raw.push_error_of(key, "codex-api is not a target; the module is named codex_api");
     }
-    // What is not named is logged as usual, or a misspelt target would silence everything.
+    // Targets without a directive keep their level. Otherwise a misspelt target would disable the log.
     let filter = match filter.trim() {
-        named if named.is_empty() || filter.split(',').map(str::trim).any(is_level) => filter,
-        named => format!("info,{named}"),
+        text if text.is_empty() || filter.split(',').map(str::trim).any(is_level) => filter,
+        text => format!("info,{text}"),
     };
     Log {
         filter,
-        json: format == "json",
-        max_chars: v.size("CODEX_LOG_MAX_CHARS", 80, 1 << 30),
-        debug: v.switch("CODEX_DEBUG_LOG"),
+        json: raw.get(&settings::LOG_FORMAT) == "json",
+        max_chars: raw.get(&settings::LOG_MAX_CHARS),
+        debug: raw.get(&settings::DEBUG_LOG),
     }
 }

@@ -1,112 +1,282 @@
-//! The one table of settings: names, defaults and texts. Flags, `--help`, the README's table and `.env.example`
-//! all come from it or are tested against it.
+//! The table of all settings: names, kinds, defaults and help. Flags, `--help`, `docs/configuration.md` and `.env.example`
+//! are generated from it or tested against it. Each setting is a constant, so that a misspelt name does not compile.
 
-/// One setting.
+use super::{
+    SUMMARIES,
+    kinds::{
+        Key, List, Number, OneOf, OptionalPath, OptionalSize, OptionalText, Paths, Seconds, Size, Switch,
+        Text,
+    },
+};
+
+/// The description of one setting.
 #[derive(Debug, Clone, Copy)]
 pub struct Setting {
     /// Name in the environment and in `.env`.
     pub env: &'static str,
     /// Name of the flag, without dashes.
     pub flag: &'static str,
-    /// What stands for the value in `--help`.
+    /// Placeholder of the value in `--help`.
     pub value: &'static str,
-    /// The default, as one would write it; empty when there is none.
+    /// The default as text. Empty if there is none.
     pub default: &'static str,
-    /// What it is for.
+    /// Help text.
     pub help: &'static str,
     /// Heading in `--help`.
     pub group: &'static str,
 }
 
 impl Setting {
-    /// Whether the setting is a switch: the bare flag then means 1.
+    /// Returns `true` for a switch. Its flag without a value means 1.
     pub fn is_switch(&self) -> bool {
         self.value == "0|1"
     }
 }
 
-const LISTEN: &str = "Listening";
-const MODELS: &str = "Models";
-const AGENT: &str = "Agent";
-const LIMITS: &str = "Limits";
-const CLI: &str = "Codex CLI";
-const LOG: &str = "Log";
-
+/// Defines a constant for each setting, and [`SETTINGS`] with all of them in the order of `--help`.
 macro_rules! settings {
-    ($($group:ident $env:ident $flag:literal $value:literal $default:literal $help:literal)*) => {
+    (@const $group:literal $key:ident $kind:ty, $make:expr, $env:literal $flag:literal $value:literal $default:literal $help:literal) => {
+        pub(super) const $key: Key<$kind> = Key {
+            setting: Setting {
+                env: $env,
+                flag: $flag,
+                value: $value,
+                default: $default,
+                help: $help,
+                group: $group,
+            },
+            kind: $make,
+        };
+    };
+    ($(
+        [$group:literal]
+        $($key:ident: $kind:ty = $make:expr => {
+            env: $env:literal, flag: $flag:literal, value: $value:literal, default: $default:literal,
+            help: $help:literal,
+        })*
+    )*) => {
+        $($(settings!(@const $group $key $kind, $make, $env $flag $value $default $help);)*)*
         /// Every setting, in the order of `--help`.
-        pub const SETTINGS: &[Setting] = &[$(Setting {
-            env: stringify!($env), flag: $flag, value: $value, default: $default, help: $help, group: $group,
-        }),*];
+        pub const SETTINGS: &[Setting] = &[$($($key.setting),*),*];
     };
 }
 
 settings! {
-    LISTEN CODEX_GATEWAY_HOST "host" "ADDRESS" "127.0.0.1" "Address that both doors listen on; any but loopback needs CODEX_GATEWAY_TOKEN"
-    LISTEN CODEX_GATEWAY_PORT "port" "PORT" "8000" "Port that both doors listen on; 0 takes a free one"
-    LISTEN CODEX_GRPC_LISTEN "grpc-listen" "ADDRESS:PORT" "" "An address of its own for gRPC, which then leaves the shared one"
-    LISTEN CODEX_GATEWAY_TOKEN "gateway-token" "TOKEN" "" "Bearer token that callers must send (better in the environment: others on the machine can read flags)"
-    LISTEN CODEX_ALLOWED_HOSTS "allowed-hosts" "LIST" "" "Host names that callers may use besides loopback names, where no token is set (comma list)"
-    LISTEN CODEX_CORS_ORIGINS "cors-origins" "LIST" "" "Web origins that may call from a browser (comma list; * for any); off when empty"
-    MODELS CODEX_MODEL "model" "NAME" "gpt-5-codex" "Model of requests that name none"
-    MODELS CODEX_MODEL_ALIASES "model-aliases" "JSON" "{}" "Other names for models: a JSON object, requested to real"
-    MODELS CODEX_ADVERTISED_MODELS "advertised-models" "LIST" "" "Models that /v1/models lists besides the aliases and their targets (comma list); when empty, CODEX_MODEL and what the CLI knows"
-    MODELS CODEX_MODEL_REASONING_EFFORT "model-reasoning-effort" "WORD" "high" "Effort of requests that name none: minimal, low, medium, high, xhigh or a word the model advertises"
-    MODELS CODEX_MODEL_REASONING_SUMMARY "model-reasoning-summary" "WORD" "auto" "How the model tells its thoughts in requests that do not say it: auto, concise, detailed or none (some OpenAI accounts must be verified for summaries: without that, none)"
-    AGENT CODEX_PROFILE "profile" "NAME" "agent" "What the model is given: agent (Codex with its own tools) or chat (the model alone, with the client's tools); needs the app-server engine"
-    AGENT CODEX_WORKSPACE "workspace" "DIR" "" "Folder that the agent works in; the current one when empty"
-    AGENT CODEX_ADD_DIRS "add-dirs" "LIST" "" "Further folders that the agent may write to under workspace-write (comma list)"
-    AGENT CODEX_SANDBOX "sandbox" "MODE" "read-only" "What commands of the agent may touch: read-only, workspace-write, danger-full-access"
-    AGENT CODEX_APPROVAL_POLICY "approval-policy" "POLICY" "never" "untrusted, on-failure, on-request or never; nobody is there to be asked, so keep never"
-    AGENT CODEX_ENABLE_SEARCH "enable-search" "0|1" "0" "Live web search for the agent"
-    AGENT CODEX_SKIP_GIT_REPO_CHECK "skip-git-repo-check" "0|1" "1" "Work also where the workspace is not a git repository"
-    AGENT CODEX_STRIP_ANSWER_TAGS "strip-answer-tags" "0|1" "0" "Take </answer> out of answers, also across chunks"
-    LIMITS CODEX_TIMEOUT_SECONDS "timeout-seconds" "SECONDS" "600" "Longest time of one request, queueing included"
-    LIMITS CODEX_MAX_CONCURRENCY "max-concurrency" "N" "" "Turns that run at once; when empty, 2 with the exec engine and 32 for each worker with app-server"
-    LIMITS CODEX_MAX_QUEUE "max-queue" "N" "32" "Turns that wait for a slot; more are refused at once (429)"
-    LIMITS CODEX_MAX_CHOICES "max-choices" "N" "4" "Largest n of a request"
-    LIMITS CODEX_MAX_PROMPT_CHARS "max-prompt-chars" "N" "200000" "Longest prompt, in characters (413 beyond)"
-    LIMITS CODEX_MAX_IMAGES "max-images" "N" "8" "Most images in one request"
-    LIMITS CODEX_MAX_IMAGE_BYTES "max-image-bytes" "BYTES" "10485760" "Largest image, decoded"
-    LIMITS CODEX_MAX_BODY_BYTES "max-body-bytes" "BYTES" "33554432" "Largest request body or gRPC message"
-    LIMITS CODEX_MAX_CONNECTIONS "max-connections" "N" "1024" "Open connections; more wait to be accepted"
-    LIMITS CODEX_THREADS "threads" "N" "" "Threads of the server itself; when empty, half of the processors, one at least: the others are for the CLI, which needs ten times as much"
-    LIMITS CODEX_SUBPROCESS_STREAM_LIMIT "subprocess-stream-limit" "BYTES" "8388608" "Longest line read from the CLI; a longer one ends its turn, and is never kept in memory"
-    LIMITS CODEX_HEADER_TIMEOUT_SECONDS "header-timeout-seconds" "SECONDS" "30" "Time for a connection's first bytes and for request headers; also how long an idle connection is kept"
-    LIMITS CODEX_BODY_TIMEOUT_SECONDS "body-timeout-seconds" "SECONDS" "30" "Longest pause within a request body"
-    LIMITS CODEX_WRITE_TIMEOUT_SECONDS "write-timeout-seconds" "SECONDS" "60" "How long a client may read nothing before it is cut off"
-    LIMITS CODEX_SSE_KEEPALIVE_SECONDS "sse-keepalive-seconds" "SECONDS" "15" "Silence in a stream after which a comment keeps proxies from closing it; 0 for none"
-    LIMITS CODEX_DRAIN_SECONDS "drain-seconds" "SECONDS" "30" "How long running turns may go on after SIGTERM"
-    CLI CODEX_BIN "codex-bin" "PATH" "" "The codex executable; found on PATH when empty"
-    CLI CODEX_ENGINE "engine" "NAME" "auto" "How turns run: app-server (warm processes, every token as it is made), exec (a process for each turn), or auto (app-server where the installed CLI can be trusted with it)"
-    CLI CODEX_WORKERS "workers" "N" "0" "Warm processes of the app-server engine; 0 takes one for each processor, 2 to 8"
-    CLI CODEX_WORKER_MAX_TURNS "worker-max-turns" "N" "2000" "A worker is replaced after so many turns, without losing one"
-    CLI CODEX_WORKER_MAX_SECONDS "worker-max-seconds" "SECONDS" "21600" "A worker is replaced when it is so old"
-    CLI CODEX_WORKER_MAX_MEMORY_MB "worker-max-memory-mb" "MIB" "1024" "A worker is replaced when it holds so much memory"
-    CLI CODEX_CLI_HOME "cli-home" "DIR" "" "HOME of the CLI; gets a minimal .codex/config.toml if it has none, so that no MCP server starts"
-    CLI CODEX_UPSTREAM_RETRIES "upstream-retries" "N" "2" "How often the CLI may ask a failing upstream again before the turn fails"
-    CLI CODEX_CANCEL_GRACE_SECONDS "cancel-grace-seconds" "SECONDS" "2" "Time between the request to stop and the kill, when a turn is cancelled"
-    LOG CODEX_LOG "log" "FILTER" "info" "What is logged: error, warn, info, debug, trace, or target=level, ..."
-    LOG CODEX_LOG_FORMAT "log-format" "FORMAT" "text" "text or json"
-    LOG CODEX_LOG_MAX_CHARS "log-max-chars" "N" "4000" "Longest text in one log line"
-    LOG CODEX_DEBUG_LOG "debug-log" "0|1" "0" "Log prompts, events and answers too (they are private: for debugging only)"
+    ["Listening"]
+    GATEWAY_HOST: Text = Text => {
+        env: "CODEX_GATEWAY_HOST", flag: "host", value: "ADDRESS", default: "127.0.0.1",
+        help: "IP address of both doors; other addresses than loopback need CODEX_GATEWAY_TOKEN",
+    }
+    GATEWAY_PORT: Number = Number { min: 0, max: 65_535 } => {
+        env: "CODEX_GATEWAY_PORT", flag: "port", value: "PORT", default: "8000",
+        help: "Port of both doors; 0 selects a free port",
+    }
+    GRPC_LISTEN: OptionalText = OptionalText => {
+        env: "CODEX_GRPC_LISTEN", flag: "grpc-listen", value: "ADDRESS:PORT", default: "",
+        help: "Separate address of the gRPC door; when empty, gRPC shares the address above",
+    }
+    GATEWAY_TOKEN: OptionalText = OptionalText => {
+        env: "CODEX_GATEWAY_TOKEN", flag: "gateway-token", value: "TOKEN", default: "",
+        help: "Bearer token that callers must send; set it in the environment, because other users of the machine can read flags",
+    }
+    ALLOWED_HOSTS: List = List => {
+        env: "CODEX_ALLOWED_HOSTS", flag: "allowed-hosts", value: "LIST", default: "",
+        help: "Host names that callers may use besides loopback names if no token is set (comma-separated)",
+    }
+    CORS_ORIGINS: List = List => {
+        env: "CODEX_CORS_ORIGINS", flag: "cors-origins", value: "LIST", default: "",
+        help: "Web origins that may call from a browser (comma-separated; * for any); none when empty",
+    }
+    ["Models"]
+    MODEL: Text = Text => {
+        env: "CODEX_MODEL", flag: "model", value: "NAME", default: "gpt-5-codex",
+        help: "Model of requests that name none",
+    }
+    MODEL_ALIASES: Text = Text => {
+        env: "CODEX_MODEL_ALIASES", flag: "model-aliases", value: "JSON", default: "{}",
+        help: "Model aliases: a JSON object from requested name to real name",
+    }
+    ADVERTISED_MODELS: List = List => {
+        env: "CODEX_ADVERTISED_MODELS", flag: "advertised-models", value: "LIST", default: "",
+        help: "Models in /v1/models besides the aliases and their targets (comma-separated); when empty, CODEX_MODEL and the models of the CLI",
+    }
+    MODEL_REASONING_EFFORT: Text = Text => {
+        env: "CODEX_MODEL_REASONING_EFFORT", flag: "model-reasoning-effort", value: "WORD", default: "high",
+        help: "Default reasoning effort: minimal, low, medium, high, xhigh or a word that the model advertises",
+    }
+    MODEL_REASONING_SUMMARY: OneOf = OneOf(&SUMMARIES) => {
+        env: "CODEX_MODEL_REASONING_SUMMARY", flag: "model-reasoning-summary", value: "WORD", default: "auto",
+        help: "Default reasoning summary: auto, concise, detailed or none; some OpenAI accounts need verification for summaries, use none otherwise",
+    }
+    ["Agent"]
+    PROFILE: OneOf = OneOf(&["agent", "chat"]) => {
+        env: "CODEX_PROFILE", flag: "profile", value: "NAME", default: "agent",
+        help: "Default profile: agent (Codex with its own tools) or chat (the model alone, with the client's tools); chat needs the app-server engine",
+    }
+    WORKSPACE: OptionalPath = OptionalPath => {
+        env: "CODEX_WORKSPACE", flag: "workspace", value: "DIR", default: "",
+        help: "Working folder of the agent; the current folder when empty",
+    }
+    ADD_DIRS: Paths = Paths => {
+        env: "CODEX_ADD_DIRS", flag: "add-dirs", value: "LIST", default: "",
+        help: "Additional folders that the agent may write to under workspace-write (comma-separated)",
+    }
+    SANDBOX: OneOf = OneOf(&["read-only", "workspace-write", "danger-full-access"]) => {
+        env: "CODEX_SANDBOX", flag: "sandbox", value: "MODE", default: "read-only",
+        help: "Sandbox of the agent's commands: read-only, workspace-write or danger-full-access",
+    }
+    APPROVAL_POLICY: OneOf = OneOf(&["untrusted", "on-failure", "on-request", "never"]) => {
+        env: "CODEX_APPROVAL_POLICY", flag: "approval-policy", value: "POLICY", default: "never",
+        help: "Approval policy: untrusted, on-failure, on-request or never; use never, because the server cannot answer approval prompts",
+    }
+    ENABLE_SEARCH: Switch = Switch => {
+        env: "CODEX_ENABLE_SEARCH", flag: "enable-search", value: "0|1", default: "0",
+        help: "Enable live web search for the agent",
+    }
+    SKIP_GIT_REPO_CHECK: Switch = Switch => {
+        env: "CODEX_SKIP_GIT_REPO_CHECK", flag: "skip-git-repo-check", value: "0|1", default: "1",
+        help: "Accept a workspace that is not a git repository",
+    }
+    STRIP_ANSWER_TAGS: Switch = Switch => {
+        env: "CODEX_STRIP_ANSWER_TAGS", flag: "strip-answer-tags", value: "0|1", default: "0",
+        help: "Remove </answer> from answers, also across chunks",
+    }
+    ["Limits"]
+    TIMEOUT_SECONDS: Seconds = Seconds { min: 1, max: 604_800 } => {
+        env: "CODEX_TIMEOUT_SECONDS", flag: "timeout-seconds", value: "SECONDS", default: "600",
+        help: "Time limit of a request, including its time in the queue",
+    }
+    MAX_CONCURRENCY: OptionalSize = OptionalSize { min: 1, max: 10_000 } => {
+        env: "CODEX_MAX_CONCURRENCY", flag: "max-concurrency", value: "N", default: "",
+        help: "Maximum number of running turns; when empty, 2 with the exec engine and 32 per worker with app-server",
+    }
+    MAX_QUEUE: Size = Size { min: 0, max: 100_000 } => {
+        env: "CODEX_MAX_QUEUE", flag: "max-queue", value: "N", default: "32",
+        help: "Maximum number of turns that wait for a slot; further requests get 429 at once",
+    }
+    MAX_CHOICES: Number = Number { min: 1, max: 128 } => {
+        env: "CODEX_MAX_CHOICES", flag: "max-choices", value: "N", default: "4",
+        help: "Maximum n of a request",
+    }
+    MAX_PROMPT_CHARS: Size = Size { min: 1, max: 1_048_576 } => {
+        env: "CODEX_MAX_PROMPT_CHARS", flag: "max-prompt-chars", value: "N", default: "200000",
+        help: "Maximum prompt length in characters (413 above it)",
+    }
+    MAX_IMAGES: Size = Size { min: 0, max: 1000 } => {
+        env: "CODEX_MAX_IMAGES", flag: "max-images", value: "N", default: "8",
+        help: "Maximum number of images per request",
+    }
+    MAX_IMAGE_BYTES: Size = Size { min: 1, max: 1 << 30 } => {
+        env: "CODEX_MAX_IMAGE_BYTES", flag: "max-image-bytes", value: "BYTES", default: "10485760",
+        help: "Maximum size of a decoded image",
+    }
+    MAX_BODY_BYTES: Size = Size { min: 1024, max: 1 << 30 } => {
+        env: "CODEX_MAX_BODY_BYTES", flag: "max-body-bytes", value: "BYTES", default: "33554432",
+        help: "Maximum size of a request body or gRPC message",
+    }
+    MAX_CONNECTIONS: Size = Size { min: 1, max: 1_000_000 } => {
+        env: "CODEX_MAX_CONNECTIONS", flag: "max-connections", value: "N", default: "1024",
+        help: "Maximum number of open connections; further connections wait to be accepted",
+    }
+    THREADS: OptionalSize = OptionalSize { min: 1, max: 1024 } => {
+        env: "CODEX_THREADS", flag: "threads", value: "N", default: "",
+        help: "Number of server threads; when empty, half of the available CPUs, at least 1; the rest are left to Codex",
+    }
+    SUBPROCESS_STREAM_LIMIT: Size = Size { min: 1024, max: 1 << 30 } => {
+        env: "CODEX_SUBPROCESS_STREAM_LIMIT", flag: "subprocess-stream-limit", value: "BYTES", default: "8388608",
+        help: "Maximum length of an output line of the CLI; a longer line ends its turn and is not buffered",
+    }
+    HEADER_TIMEOUT_SECONDS: Seconds = Seconds { min: 1, max: 3600 } => {
+        env: "CODEX_HEADER_TIMEOUT_SECONDS", flag: "header-timeout-seconds", value: "SECONDS", default: "30",
+        help: "Time limit for the first bytes of a connection and for request headers; also the limit of an idle connection",
+    }
+    BODY_TIMEOUT_SECONDS: Seconds = Seconds { min: 1, max: 3600 } => {
+        env: "CODEX_BODY_TIMEOUT_SECONDS", flag: "body-timeout-seconds", value: "SECONDS", default: "30",
+        help: "Maximum pause within a request body",
+    }
+    WRITE_TIMEOUT_SECONDS: Seconds = Seconds { min: 1, max: 3600 } => {
+        env: "CODEX_WRITE_TIMEOUT_SECONDS", flag: "write-timeout-seconds", value: "SECONDS", default: "60",
+        help: "Close the connection if the client reads nothing for this long",
+    }
+    SSE_KEEPALIVE_SECONDS: Number = Number { min: 0, max: 3600 } => {
+        env: "CODEX_SSE_KEEPALIVE_SECONDS", flag: "sse-keepalive-seconds", value: "SECONDS", default: "15",
+        help: "Interval of keep-alive comments in a silent stream, for proxies; 0 disables them",
+    }
+    DRAIN_SECONDS: Seconds = Seconds { min: 0, max: 86_400 } => {
+        env: "CODEX_DRAIN_SECONDS", flag: "drain-seconds", value: "SECONDS", default: "30",
+        help: "Time that running turns get to finish after SIGTERM",
+    }
+    ["Codex CLI"]
+    BIN: OptionalText = OptionalText => {
+        env: "CODEX_BIN", flag: "codex-bin", value: "PATH", default: "",
+        help: "Path or name of the codex executable; codex on PATH when empty",
+    }
+    ENGINE: OneOf = OneOf(&["auto", "exec", "app-server"]) => {
+        env: "CODEX_ENGINE", flag: "engine", value: "NAME", default: "auto",
+        help: "Engine: app-server (warm processes, each token at once), exec (one process per turn) or auto (app-server if the installed CLI supports it, otherwise exec)",
+    }
+    WORKERS: Size = Size { min: 0, max: 64 } => {
+        env: "CODEX_WORKERS", flag: "workers", value: "N", default: "0",
+        help: "Number of warm processes of the app-server engine; 0 selects one per CPU, 2 to 8",
+    }
+    WORKER_MAX_TURNS: Number = Number { min: 1, max: 1_000_000_000 } => {
+        env: "CODEX_WORKER_MAX_TURNS", flag: "worker-max-turns", value: "N", default: "2000",
+        help: "Maximum number of turns per worker before it is replaced; running turns finish first",
+    }
+    WORKER_MAX_SECONDS: Seconds = Seconds { min: 1, max: 2_592_000 } => {
+        env: "CODEX_WORKER_MAX_SECONDS", flag: "worker-max-seconds", value: "SECONDS", default: "21600",
+        help: "Maximum age of a worker before it is replaced",
+    }
+    WORKER_MAX_MEMORY_MB: Number = Number { min: 64, max: 1 << 20 } => {
+        env: "CODEX_WORKER_MAX_MEMORY_MB", flag: "worker-max-memory-mb", value: "MIB", default: "1024",
+        help: "Maximum memory of a worker before it is replaced",
+    }
+    CLI_HOME: OptionalPath = OptionalPath => {
+        env: "CODEX_CLI_HOME", flag: "cli-home", value: "DIR", default: "",
+        help: "HOME of the CLI; created with a minimal .codex/config.toml, so that no MCP server starts",
+    }
+    UPSTREAM_RETRIES: Number = Number { min: 0, max: 100 } => {
+        env: "CODEX_UPSTREAM_RETRIES", flag: "upstream-retries", value: "N", default: "2",
+        help: "Maximum number of retries of a failing upstream before the turn fails",
+    }
+    CANCEL_GRACE_SECONDS: Seconds = Seconds { min: 0, max: 60 } => {
+        env: "CODEX_CANCEL_GRACE_SECONDS", flag: "cancel-grace-seconds", value: "SECONDS", default: "2",
+        help: "Time between the request to stop a cancelled turn and SIGKILL",
+    }
+    ["Log"]
+    LOG: Text = Text => {
+        env: "CODEX_LOG", flag: "log", value: "FILTER", default: "info",
+        help: "Log filter: error, warn, info, debug, trace, or target=level, ...",
+    }
+    LOG_FORMAT: OneOf = OneOf(&["text", "json"]) => {
+        env: "CODEX_LOG_FORMAT", flag: "log-format", value: "FORMAT", default: "text",
+        help: "Log format: text or json",
+    }
+    LOG_MAX_CHARS: Size = Size { min: 80, max: 1 << 30 } => {
+        env: "CODEX_LOG_MAX_CHARS", flag: "log-max-chars", value: "N", default: "4000",
+        help: "Maximum length of a text in a log line, in characters",
+    }
+    DEBUG_LOG: Switch = Switch => {
+        env: "CODEX_DEBUG_LOG", flag: "debug-log", value: "0|1", default: "0",
+        help: "Also log prompts, events and answers, which are private; for debugging only",
+    }
 }
 
-/// Read from the process environment only: switches off reading `.env`.
+/// Disables `.env`. Read from the process environment only.
 pub const NO_DOTENV: &str = "CODEX_NO_DOTENV";
 
-/// Variables of the Codex CLI itself: not ours, passed on to it, never suspected to be typing errors.
-pub const FOREIGN: &[&str] =
+/// Variables of the Codex CLI. They reach the CLI unchanged and are never reported as typing errors.
+pub const CLI_VARIABLES: &[&str] =
     &["CODEX_HOME", "CODEX_API_KEY", "CODEX_ACCESS_TOKEN", "CODEX_SQLITE_HOME", "CODEX_CA_CERTIFICATE"];
 
-/// The setting of a name, or none.
+/// Returns the setting with this environment name.
 pub fn find(env: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|setting| setting.env == env)
 }
 
-/// The setting that a variable's name was probably meant to be, if the name looks like a typing error.
-pub fn meant_by(name: &str) -> Option<&'static str> {
-    let known = |n: &str| n == NO_DOTENV || FOREIGN.contains(&n) || find(n).is_some();
+/// Returns the name that a variable probably should have, if its name looks like a typing error.
+pub fn closest_setting(name: &str) -> Option<&'static str> {
+    let known = |n: &str| n == NO_DOTENV || CLI_VARIABLES.contains(&n) || find(n).is_some();
     if !name.starts_with("CODEX_") || known(name) {
         return None;
     }
@@ -114,8 +284,8 @@ pub fn meant_by(name: &str) -> Option<&'static str> {
         .iter()
         .map(|setting| setting.env)
         .chain([NO_DOTENV])
-        .filter(|ours| strsim::damerau_levenshtein(ours, name) <= 2)
-        .min_by_key(|ours| strsim::damerau_levenshtein(ours, name))
+        .filter(|known| strsim::damerau_levenshtein(known, name) <= 2)
+        .min_by_key(|known| strsim::damerau_levenshtein(known, name))
 }
 
 #[cfg(test)]
@@ -123,17 +293,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn typing_errors_are_suspected_and_foreign_names_are_not() {
-        assert_eq!(meant_by("CODEX_MAX_CONCURENCY"), Some("CODEX_MAX_CONCURRENCY"));
-        assert_eq!(meant_by("CODEX_GATEWAY_TOKNE"), Some("CODEX_GATEWAY_TOKEN"));
-        assert_eq!(meant_by("CODEX_HOME"), None);
-        assert_eq!(meant_by("CODEX_THREAD_ID"), None);
-        assert_eq!(meant_by("CODEX_MODEL"), None);
-        assert_eq!(meant_by("PATH"), None);
+    fn closest_setting_of_typing_errors_only_returns_a_name() {
+        assert_eq!(closest_setting("CODEX_MAX_CONCURENCY"), Some("CODEX_MAX_CONCURRENCY"));
+        assert_eq!(closest_setting("CODEX_GATEWAY_TOKNE"), Some("CODEX_GATEWAY_TOKEN"));
+        assert_eq!(closest_setting("CODEX_HOME"), None);
+        assert_eq!(closest_setting("CODEX_THREAD_ID"), None);
+        assert_eq!(closest_setting("CODEX_MODEL"), None);
+        assert_eq!(closest_setting("PATH"), None);
     }
 
     #[test]
-    fn names_are_unique() {
+    fn settings_have_unique_names() {
         let mut names: Vec<_> = SETTINGS.iter().flat_map(|s| [s.env, s.flag]).collect();
         let count = names.len();
         names.sort_unstable();

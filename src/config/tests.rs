@@ -10,9 +10,9 @@ fn load(env: &[(&str, &str)], dotenv: &str, flags: &[(&str, &str)]) -> Result<Co
 }
 
 #[test]
-fn defaults_are_those_of_the_first_system() {
+fn load_without_sources_returns_the_defaults() {
     let config = load(&[], "", &[]).unwrap();
-    assert_eq!(config.doors.listen.to_string(), "127.0.0.1:8000");
+    assert_eq!(config.server.listen.to_string(), "127.0.0.1:8000");
     assert_eq!(config.models.default, "gpt-5-codex");
     assert!(config.models.advertised.is_empty());
     assert_eq!(config.models.reasoning_effort, "high");
@@ -26,23 +26,23 @@ fn defaults_are_those_of_the_first_system() {
     assert_eq!(config.limits.max_concurrency, None);
     assert_eq!(config.limits.max_prompt_chars, 200_000);
     assert_eq!(config.log.max_chars, 4000);
-    assert!(config.doors.token.is_none());
+    assert!(config.server.token.is_none());
     assert_eq!(config.codex.profile, Profile::Agent);
     assert!((2..=8).contains(&config.codex.workers.count));
 }
 
 #[test]
-fn flags_beat_the_environment_and_the_environment_beats_the_file() {
+fn load_with_all_sources_prefers_flags_then_environment() {
     let env = [("CODEX_MODEL", "env"), ("CODEX_GATEWAY_PORT", "1")];
     let file = "CODEX_MODEL=file\nCODEX_GATEWAY_PORT=2\nCODEX_MAX_QUEUE=7\n";
     let config = load(&env, file, &[("CODEX_MODEL", "flag")]).unwrap();
     assert_eq!(config.models.default, "flag");
-    assert_eq!(config.doors.listen.port(), 1);
+    assert_eq!(config.server.listen.port(), 1);
     assert_eq!(config.limits.max_queue, 7);
 }
 
 #[test]
-fn every_mistake_is_reported_at_once() {
+fn load_with_several_errors_reports_all() {
     let env = [
         ("CODEX_GATEWAY_PORT", "eighty"),
         ("CODEX_SANDBOX", "none"),
@@ -51,7 +51,7 @@ fn every_mistake_is_reported_at_once() {
         ("CODEX_PROFILE", "robot"),
         ("CODEX_GATEWAY_HOST", "0.0.0.0"),
     ];
-    let ConfigError(mistakes) = load(&env, "", &[]).unwrap_err();
+    let ConfigError(errors) = load(&env, "", &[]).unwrap_err();
     for name in [
         "CODEX_GATEWAY_PORT",
         "CODEX_SANDBOX",
@@ -60,37 +60,37 @@ fn every_mistake_is_reported_at_once() {
         "CODEX_PROFILE",
         "CODEX_GATEWAY_TOKEN",
     ] {
-        assert!(mistakes.iter().any(|m| m.starts_with(name)), "{name} in {mistakes:?}");
+        assert!(errors.iter().any(|m| m.starts_with(name)), "{name} in {errors:?}");
     }
-    assert_eq!(mistakes.len(), 6);
+    assert_eq!(errors.len(), 6);
 }
 
 #[test]
-fn settings_that_contradict_each_other_are_a_mistake() {
+fn load_with_contradicting_settings_fails() {
     let chat = ("CODEX_PROFILE", "chat");
-    let ConfigError(mistakes) = load(&[chat, ("CODEX_ENGINE", "exec")], "", &[]).unwrap_err();
-    assert_eq!(mistakes.len(), 1);
-    assert!(mistakes[0].starts_with("CODEX_PROFILE: ") && mistakes[0].contains("CODEX_ENGINE=exec"));
+    let ConfigError(errors) = load(&[chat, ("CODEX_ENGINE", "exec")], "", &[]).unwrap_err();
+    assert_eq!(errors.len(), 1);
+    assert!(errors[0].starts_with("CODEX_PROFILE: ") && errors[0].contains("CODEX_ENGINE=exec"));
     for engine in ["auto", "app-server"] {
         assert_eq!(load(&[chat, ("CODEX_ENGINE", engine)], "", &[]).unwrap().codex.profile, Profile::Chat);
     }
 }
 
 #[test]
-fn a_filter_of_the_log_names_levels() {
+fn load_with_log_filters_checks_their_levels() {
     for fine in ["info", "WARN", "off", "debug,hyper=warn", "codex_api=trace, error", "[span]=info", ""] {
         assert!(load(&[("CODEX_LOG", fine)], "", &[]).is_ok(), "{fine}");
     }
     assert_eq!(load(&[("CODEX_LOG", "h2=debug")], "", &[]).unwrap().log.filter, "info,h2=debug");
     for bad in ["zork", "info,zork", "codex_api", "verbose", "codex-api=debug", "info,codex-api::http=trace"]
     {
-        let ConfigError(mistakes) = load(&[("CODEX_LOG", bad)], "", &[]).unwrap_err();
-        assert!(mistakes.len() == 1 && mistakes[0].starts_with("CODEX_LOG: "), "{mistakes:?}");
+        let ConfigError(errors) = load(&[("CODEX_LOG", bad)], "", &[]).unwrap_err();
+        assert!(errors.len() == 1 && errors[0].starts_with("CODEX_LOG: "), "{errors:?}");
     }
 }
 
 #[test]
-fn secrets_neither_print_nor_reach_the_child() {
+fn load_with_secrets_keeps_them_from_debug_output_and_child() {
     let env = [
         ("CODEX_GATEWAY_TOKEN", "swordfish"),
         ("CODEX_GATEWAY_TOKNE", "swordfish"),

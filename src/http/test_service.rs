@@ -153,7 +153,7 @@ impl CodexService for TestService {
 /// Doors as they are by default.
 pub(in crate::http) fn doors() -> ServerConfig {
     let sources = Sources { current_dir: "/here".into(), ..Sources::default() };
-    Config::load(sources).unwrap().doors
+    Config::load(sources).unwrap().server
 }
 
 /// Sends one request through the whole router.

@@ -163,7 +163,7 @@ pub struct Server {
 
 impl Server {
     pub fn start(change: impl FnOnce(&mut ServerConfig)) -> Self {
-        let mut doors = Config::load(Sources::default()).unwrap().doors;
+        let mut doors = Config::load(Sources::default()).unwrap().server;
         change(&mut doors);
         let (sender, seen) = mpsc::channel(10_000);
         let toy = Toy { seen: sender, feed: Arc::default() };
