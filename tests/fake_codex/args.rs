@@ -1,4 +1,4 @@
-//! The command line, as strict as the real one: what it refuses is refused here with the same code and words.
+//! The command line, as strict as that of the real CLI, with the same exit codes and texts.
 
 use crate::{FAKE_ONLY, app_server::version::Release};
 
@@ -45,11 +45,11 @@ pub(crate) struct Exec {
 pub(crate) struct Usage {
     /// The exit code: 2 for wrong options, 1 for wrong values that are looked at later.
     pub(crate) code: u8,
-    /// What stderr says.
+    /// The text on stderr.
     pub(crate) text: String,
 }
 
-/// A short help; nobody parses it.
+/// A short help text; no caller parses it.
 pub(crate) const HELP: &str = "Codex CLI (fake)\n\nUsage: codex [OPTIONS] [PROMPT]\n       \
      codex [OPTIONS] <COMMAND> [ARGS]\n";
 
@@ -60,7 +60,7 @@ const EXEC_USAGE: &str = "codex exec [OPTIONS] [PROMPT]\n       codex exec [OPTI
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Takes {
     Nothing,
-    /// One value, named so in messages, one of these words if there are any.
+    /// One value, with its name for messages and its permitted words, if limited.
     One(&'static str, &'static [&'static str]),
     /// The same, and the option may come again.
     Again(&'static str),
@@ -145,7 +145,7 @@ pub(crate) fn parse(argv: &[String]) -> Result<Command, Usage> {
             plain(&rest[1..], "codex features list [OPTIONS]", Command::FeaturesList)
         }
         ("debug", Some("models")) => {
-            if !Release::of(&crate::version()).has_catalog() {
+            if !Release::from_version(&crate::version()).has_catalog() {
                 let text =
                     "error: unrecognized subcommand 'models'\n\nUsage: codex debug [OPTIONS] <COMMAND>\n";
                 return Err(Usage { code: 2, text: text.to_owned() });
@@ -227,7 +227,7 @@ fn check_late(option: &str, value: &str) -> Result<(), Usage> {
             refuse(format!("Error parsing -c overrides: Invalid override (missing '='): {value}\n"))
         }
         "--enable" | "--disable"
-            if !Release::of(&crate::version())
+            if !Release::from_version(&crate::version())
                 .features()
                 .lines()
                 .any(|l| l.split_whitespace().next() == Some(value)) =>

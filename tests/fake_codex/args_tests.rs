@@ -20,7 +20,7 @@ fn refused(line: &[&str], code: u8, text: &str) {
 }
 
 #[test]
-fn options_may_be_written_in_every_way() {
+fn options_are_parsed_in_each_spelling() {
     for line in [
         ["-m", "x"].as_slice(),
         &["-mx"],
@@ -34,7 +34,7 @@ fn options_may_be_written_in_every_way() {
 }
 
 #[test]
-fn options_before_exec_count_and_those_after_it_win() {
+fn options_after_exec_override_those_before() {
     let Ok(Command::Exec(got)) = of(&["-a", "never", "-m", "a", "exec", "--json", "-m", "b", "-"]) else {
         panic!("refused")
     };
@@ -42,7 +42,7 @@ fn options_before_exec_count_and_those_after_it_win() {
 }
 
 #[test]
-fn images_take_all_that_follows() {
+fn image_option_takes_all_following_values() {
     let got = exec(&["-i", "a.png,b.png", "c.png", "-", "--ephemeral"]);
     assert_eq!(
         (got.images, got.prompt),
@@ -55,13 +55,13 @@ fn images_take_all_that_follows() {
 }
 
 #[test]
-fn an_assignment_within_a_value_is_left_alone() {
+fn assignment_within_a_value_is_kept() {
     let got = exec(&["--config=model=x", "--add-dir", "/", "--add-dir", "/"]);
     assert_eq!(got.model.as_deref(), Some("x"));
 }
 
 #[test]
-fn what_the_real_one_refuses_is_refused() {
+fn arguments_refused_by_the_real_cli_are_refused() {
     refused(&["-a", "untrusted", "exec"], 2, "[possible values: on-request, never]");
     refused(&["exec", "-a", "never"], 2, "unexpected argument '-a' found");
     refused(&["exec", "-s", "read-only", "-s", "read-only"], 2, "cannot be used multiple times");
@@ -80,7 +80,7 @@ fn what_the_real_one_refuses_is_refused() {
 }
 
 #[test]
-fn the_small_commands_are_known() {
+fn small_commands_are_parsed() {
     assert_eq!(of(&["--version"]), Ok(Command::Version { name: "codex-cli" }));
     assert_eq!(of(&["exec", "--version"]), Ok(Command::Version { name: "codex-cli-exec" }));
     assert_eq!(of(&["login", "status"]), Ok(Command::LoginStatus));

@@ -1,9 +1,9 @@
-//! A `codex` 0.169 in miniature, for tests of what the real one does rarely: it reads the same command line,
-//! writes the same JSONL (`exec`) or JSON-RPC (`app-server`), and plays the scenario that the model's name chooses (`-m fake:hang`).
-//! It asks no model and starts no shell. Whatever happens, it and what it starts end after `watch::LIFETIME`.
+//! A `codex` 0.169 in miniature, for rare behaviour of the real CLI: it reads the same command line, writes the same JSONL
+//! (`exec`) or JSON-RPC (`app-server`), and runs the scenario in the model's name (`-m fake:hang`).
+//! It asks no model and starts no shell. The process and its children exit after `watch::LIFETIME` at the latest.
 //!
 //! Environment: `FAKE_CODEX_SCENARIO` (overrides the model), `FAKE_CODEX_VERSION`, `FAKE_CODEX_LOGIN` (`0` for
-//! nobody, `chatgpt`), `FAKE_CODEX_PID_FILE` (gets the process ids of `exec`, `app-server` and grandchildren, one a
+//! no login, `chatgpt`), `FAKE_CODEX_PID_FILE` (gets the process ids of `exec`, `app-server` and grandchildren, one a
 //! line), `FAKE_CODEX_APP_SERVER` (`mute`, `dies`, `garbage`, `stubborn`).
 
 #![allow(
@@ -34,7 +34,7 @@ use args::{Command, Usage};
 /// Exit code for what only the fake refuses, so that no test takes it for the real one's.
 const FAKE_ONLY: u8 = 70;
 
-/// The version that is played unless the environment names another.
+/// The default version.
 const VERSION: &str = "0.169.0";
 
 /// What `codex features list` prints, recorded.
@@ -75,14 +75,14 @@ fn run(argv: &[String]) -> io::Result<u8> {
                 "API key configured - sk-fakex***00000\nAuthentication is checked when you send a request.\n",
             ),
         },
-        Command::FeaturesList => print(Release::of(&version()).features()),
+        Command::FeaturesList => print(Release::from_version(&version()).features()),
         Command::DebugModels => print(MODELS),
         Command::Exec(exec) => play::play(&exec),
         Command::AppServer { overrides, model } => app_server::serve(&overrides, model),
     }
 }
 
-/// The version that is played.
+/// Returns the version of this run.
 fn version() -> String {
     env("FAKE_CODEX_VERSION").unwrap_or_else(|| VERSION.to_owned())
 }
@@ -92,13 +92,13 @@ fn env(name: &str) -> Option<String> {
     std::env::var_os(name).map(|v| v.to_string_lossy().into_owned())
 }
 
-/// Prints to stdout and ends well.
+/// Prints to stdout and returns exit code 0.
 fn print(text: &str) -> io::Result<u8> {
     io::stdout().write_all(text.as_bytes())?;
     Ok(0)
 }
 
-/// Says something on stderr and ends with a code. That nobody reads it changes nothing.
+/// Prints a text to stderr and returns an exit code. Ignores a closed stderr.
 fn say(code: u8, text: &str) -> io::Result<u8> {
     let _ = io::stderr().write_all(text.as_bytes());
     Ok(code)

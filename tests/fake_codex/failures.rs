@@ -1,6 +1,6 @@
-//! How turns fail upstream: the words of the real CLI for each way, with retries switched off.
+//! Upstream failures: the texts of the real CLI for each, with retries switched off.
 
-/// What a failing turn says.
+/// The texts of a failed turn.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Failure {
     /// A message of the agent that comes first, cut off as it is.
@@ -9,7 +9,7 @@ pub(crate) struct Failure {
     pub(crate) message: &'static str,
 }
 
-/// Where the requests went, as the messages tell it.
+/// The URL in the messages.
 macro_rules! refused {
     ($status:literal, $said:literal) => {
         says(concat!("unexpected status ", $status, ": ", $said, ", url: http://127.0.0.1:9/v1/responses"))
@@ -17,7 +17,7 @@ macro_rules! refused {
 }
 
 /// The failure of this kind, named after the upstream's status or event.
-pub(crate) fn of(kind: &str) -> Option<Failure> {
+pub(crate) fn named(kind: &str) -> Option<Failure> {
     Some(match kind {
         "400" => says(
             r#"{"error": {"message": "bad thing", "type": "invalid_request_error", "param": "input", "code": "bad_param"}}"#,

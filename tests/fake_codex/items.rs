@@ -47,7 +47,7 @@ mod tests {
     use super::EVERY;
 
     #[test]
-    fn every_item_line_is_json() {
+    fn item_lines_are_json() {
         for line in EVERY {
             serde_json::from_str::<serde_json::Value>(line).expect(line);
         }

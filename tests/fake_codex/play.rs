@@ -1,4 +1,4 @@
-//! Plays a scenario: reads what the real one would read, prints what it would print, and ends as it would.
+//! Runs a scenario of `exec`: reads, prints and exits like the real CLI.
 
 use std::{
     io::{self, Write},
@@ -34,7 +34,7 @@ const NO_MODEL: &str = "Error: thread/start: thread/start failed: No models are 
 pub(crate) const CRASH: &str = "\nthread 'main' (1) panicked at codex-rs/exec/src/lib.rs:1:1:\nthe fake was asked to crash\n\
      note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace\n";
 
-/// Plays `codex exec --json`. The result is the exit code; an error is that nobody reads stdout any more.
+/// Runs `codex exec --json` and returns its exit code. Fails when the reader of stdout has gone.
 pub(crate) fn play(exec: &Exec) -> io::Result<u8> {
     let scenario = match env("FAKE_CODEX_SCENARIO") {
         Some(name) => scenario::named(&name),
@@ -53,21 +53,21 @@ pub(crate) fn play(exec: &Exec) -> io::Result<u8> {
     if scenario == Scenario::ConfigError {
         return say(1, CONFIG_ERROR);
     }
-    match Given::read(exec, &scenario) {
+    match Invocation::read(exec, &scenario) {
         Err(text) => say(1, &text),
         Ok(given) => perform(scenario, &given),
     }
 }
 
-/// What a turn is given.
-struct Given<'a> {
+/// The input of a turn.
+struct Invocation<'a> {
     exec: &'a Exec,
     cwd: PathBuf,
     prompt: String,
     schema: Option<serde_json::Value>,
 }
 
-impl<'a> Given<'a> {
+impl<'a> Invocation<'a> {
     fn read(exec: &'a Exec, scenario: &Scenario) -> Result<Self, String> {
         let here = std::env::current_dir().map_err(|e| format!("Error: {e}\n"))?;
         let cwd = exec.cd.as_deref().map_or(here.clone(), |dir| here.join(Path::new(dir)));
@@ -82,7 +82,7 @@ impl<'a> Given<'a> {
     }
 }
 
-fn perform(scenario: Scenario, given: &Given<'_>) -> io::Result<u8> {
+fn perform(scenario: Scenario, given: &Invocation<'_>) -> io::Result<u8> {
     let exec = given.exec;
     if scenario == Scenario::Silent {
         watch::forever();
@@ -268,7 +268,7 @@ mod tests {
     use super::long_line;
 
     #[test]
-    fn a_long_line_is_as_long_as_asked() {
+    fn long_line_has_the_requested_length() {
         assert_eq!(long_line(5000).len(), 5000);
         serde_json::from_str::<serde_json::Value>(&long_line(5000)).expect("JSON");
     }

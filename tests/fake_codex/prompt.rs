@@ -10,7 +10,7 @@ use crate::args::Exec;
 /// The most characters of one turn.
 pub(crate) const MAX_CHARS: usize = 1_048_576;
 
-/// Reads the prompt: the argument, or stdin till its end, or both. The error is what stderr says; the code is 1.
+/// Reads the prompt: the argument, or stdin till its end, or both. The error is the text for stderr; the exit code is 1.
 pub(crate) fn read(exec: &Exec) -> Result<String, String> {
     let Some(argument) = exec.prompt.as_deref().filter(|p| *p != "-") else {
         if exec.prompt.is_none() {
@@ -50,7 +50,7 @@ pub(crate) fn trusted(exec: &Exec, cwd: &Path) -> Result<(), String> {
     Err("Not inside a trusted directory and --skip-git-repo-check was not specified.\n".to_owned())
 }
 
-/// What stderr says of a prompt of so many characters.
+/// Returns the text on stderr for a prompt of this many characters.
 pub(crate) fn too_large(chars: usize) -> String {
     format!(
         "Error: turn/start: turn/start failed: Input exceeds the maximum length of {MAX_CHARS} characters. \
@@ -72,7 +72,7 @@ fn stdin() -> Result<String, String> {
     })
 }
 
-/// A line on stderr; that nobody reads it changes nothing.
+/// Prints a line to stderr. Ignores a closed stderr.
 fn note(text: &str) {
     let _ = io::stderr().write_all(text.as_bytes());
 }

@@ -1,8 +1,8 @@
-//! Which play is given: read from a model's name such as `fake:failed:401`.
+//! Scenarios of `exec`, parsed from a model's name such as `fake:failed:401`.
 
 use crate::failures::{self, Failure};
 
-/// One play; see the README beside this file for what each does.
+/// A scenario; the README beside this file describes each.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Scenario {
     Echo,
@@ -38,8 +38,8 @@ pub(crate) enum Scenario {
 /// What marks a scenario in a model's name, whatever stands before it.
 const MARK: &str = "fake:";
 
-/// The scenario of a model's name. A name without the mark echoes; a marked one that is not known is an error,
-/// so that a slip in a test does not pass for an echo.
+/// Parses a model's name. A name without the mark echoes. An unknown scenario is an error, so that a typing error in a
+/// test does not pass for an echo.
 pub(crate) fn of_model(model: &str) -> Result<Scenario, String> {
     match model.find(MARK) {
         Some(at) => named(&model[at + MARK.len()..]),
@@ -52,7 +52,7 @@ pub(crate) fn named(name: &str) -> Result<Scenario, String> {
     let name = name.strip_prefix(MARK).unwrap_or(name);
     let (head, rest) = name.split_once(':').unwrap_or((name, ""));
     let number = || rest.parse::<usize>().map_err(|e| format!("fake codex: `{name}`: {e}"));
-    let failure = |kind: &str| failures::of(kind).ok_or(format!("fake codex: no failure `{kind}`"));
+    let failure = |kind: &str| failures::named(kind).ok_or(format!("fake codex: no failure `{kind}`"));
     Ok(match head {
         "text" => Scenario::Text(number()?),
         "longline" => Scenario::LongLine(number()?),
@@ -97,7 +97,7 @@ mod tests {
     use super::{Scenario, named, of_model};
 
     #[test]
-    fn names_may_have_any_prefix() {
+    fn scenario_name_with_any_prefix_is_parsed() {
         assert_eq!(of_model("fake:hang"), Ok(Scenario::Hang));
         assert_eq!(of_model("openai/fake:text:12"), Ok(Scenario::Text(12)));
         assert_eq!(named("hang"), Ok(Scenario::Hang));
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slip_is_no_echo() {
+    fn unknown_scenario_is_an_error() {
         for name in
             ["fake:hnag", "fake:text", "fake:text:many", "fake:failed:418", "fake:hang:1", "fake:reconnect:x"]
         {
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn every_failure_of_the_field_guide_has_words() {
+    fn failures_of_the_field_guide_are_all_known() {
         let kinds = "400 400-model 400-context-json 401 403 404 404-model 413 422 429 429-quota 429-usage-limit \
                      500 502 503 503-capacity sse-rate-limit sse-context sse-server-error cut incomplete-length \
                      incomplete-filter idle connection missing-env-key";

@@ -1,4 +1,4 @@
-//! Signals, the bound of every life, and the grandchild that wants to stay.
+//! Signals, the time limit of every process, and the grandchild that ignores signals.
 
 use std::{
     fs::OpenOptions,
@@ -12,7 +12,7 @@ use std::{
 
 use tokio::signal::unix::{SignalKind, signal};
 
-/// No scenario and no grandchild lives longer, so that a failed test leaves nothing behind.
+/// The time limit of a scenario and a grandchild, so that a failed test leaves nothing behind.
 pub(crate) const LIFETIME: Duration = Duration::from_secs(120);
 
 /// The argument that makes this program its own grandchild.
@@ -70,20 +70,20 @@ async fn receive(signals: Signals, ready: &mpsc::SyncSender<io::Result<()>>) {
     }
 }
 
-/// Waits for what the watching thread does.
+/// Parks until the watching thread ends the process.
 pub(crate) fn forever() -> ! {
     loop {
         thread::park();
     }
 }
 
-/// Notes a process id where the test looks for it.
+/// Appends a process id to the file of the test.
 pub(crate) fn note_pid(pid: u32) -> io::Result<()> {
     let Some(path) = std::env::var_os("FAKE_CODEX_PID_FILE") else { return Ok(()) };
     OpenOptions::new().create(true).append(true).open(path)?.write_all(format!("{pid}\n").as_bytes())
 }
 
-/// Whether somebody has written a byte into this pipe, which it takes out.
+/// Takes a byte out of a pipe; returns whether there was one.
 pub(crate) fn passes(pipe: &str) -> io::Result<bool> {
     let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
     let mut pipe = OpenOptions::new().read(true).custom_flags(nonblocking).open(pipe)?;
@@ -94,7 +94,7 @@ pub(crate) fn passes(pipe: &str) -> io::Result<bool> {
     }
 }
 
-/// Starts the grandchild. When this returns it is in its own session, deaf, and its id is noted.
+/// Starts the grandchild. On return it has its own session, ignores signals, and its id is recorded.
 pub(crate) fn start_grandchild() -> io::Result<()> {
     let (reader, writer) = io::pipe()?;
     let mut command = Command::new(std::env::current_exe()?);
@@ -109,7 +109,7 @@ pub(crate) fn start_grandchild() -> io::Result<()> {
     note_pid(child.id())
 }
 
-/// The grandchild: its own session and group, deaf to signals, holding stdout and stderr.
+/// Runs the grandchild: own session and group, signals ignored, stdout and stderr held open.
 pub(crate) fn grandchild() -> ExitCode {
     let ready = || -> io::Result<()> {
         rustix::process::setsid()?;

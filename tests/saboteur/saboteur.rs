@@ -1,10 +1,10 @@
-//! The real Codex CLI behind a relay that goes wrong when a test says so: what the fake codex plays of a broken
-//! app-server, with the real one's turns. It passes on every line of `app-server` until it gets an order; all other
-//! commands are the CLI's alone.
+//! The real Codex CLI behind a relay that breaks the protocol on an order of a test, for a broken app-server with turns of
+//! the real CLI. The relay forwards every line of `app-server` until it receives an order; it passes all other commands to
+//! the CLI.
 //!
 //! Environment: `SABOTEUR_CODEX` (the real CLI), `SABOTEUR_FOLDER`. Each app-server makes two files there, named for its
-//! process id: `PID.orders`, a fifo that takes orders, one a line (see [`Order`]), and `PID.turns`, which has a byte for each
-//! turn that it was given.
+//! process id: `PID.orders`, a fifo with one order a line (see [`Order`]), and `PID.turns`, with one byte for each received
+//! turn.
 
 use std::{
     ffi::OsString,
@@ -22,7 +22,7 @@ use std::{
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
-/// Lines that are of no protocol, or of nobody's turn. None of them may end any.
+/// Lines outside of the protocol or without a turn. None of them may end a turn.
 const GARBAGE: &[&[u8]] = &[
     b"thread 'main' panicked\n",
     b"\n",
@@ -34,18 +34,18 @@ const GARBAGE: &[&[u8]] = &[
     b"{\"method\":\"item/agentMessage/delta\",\"params\":{\"threadId\":\"nobody\",\"delta\":\"X\"}}\n",
 ];
 
-/// What can be asked for.
+/// An order of a test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Order {
-    /// `garbage`: some lines of it, between those of the CLI.
+    /// `garbage`: writes some lines of garbage between those of the CLI.
     Garbage,
-    /// `nonsense`: garbage in place of every line from now on.
+    /// `nonsense`: replaces every further line by garbage.
     Nonsense,
-    /// `long`: one line of 20 MB.
+    /// `long`: writes one line of 20 MB.
     Long,
-    /// `mute`: nothing is said any more.
+    /// `mute`: writes no further line.
     Mute,
-    /// `deaf`: nothing is heard any more, although it is read.
+    /// `deaf`: reads and drops every further line.
     Deaf,
     /// `close-stdin`
     CloseStdin,
@@ -54,7 +54,7 @@ enum Order {
 }
 
 impl Order {
-    fn of(word: &str) -> io::Result<Self> {
+    fn parse(word: &str) -> io::Result<Self> {
         Ok(match word {
             "garbage" => Self::Garbage,
             "nonsense" => Self::Nonsense,
@@ -68,9 +68,9 @@ impl Order {
     }
 }
 
-/// What both directions and the orders share.
+/// State of both directions and the orders.
 struct Relay {
-    /// The last order that changes how lines are passed on.
+    /// The last order that changes the forwarding of lines.
     order: Mutex<Option<Order>>,
     /// `None` once it was closed. Whole lines are written under the lock.
     stdout: Mutex<Option<File>>,
@@ -88,16 +88,16 @@ fn main() -> io::Result<ExitCode> {
     let relay = Arc::new(Relay { order: Mutex::default(), stdout: Mutex::new(Some(stdout)) });
 
     let orders = orders(&folder)?;
-    let (taker, turns) = (Arc::clone(&relay), File::create(named(&folder, "turns"))?);
-    thread::spawn(move || taker.take(orders));
+    let (taker, turns) = (Arc::clone(&relay), File::create(file_of_process(&folder, "turns"))?);
+    thread::spawn(move || taker.execute_orders(orders));
     let mut child = codex.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
     let (Some(to), Some(from)) = (child.stdin.take(), child.stdout.take()) else {
         return Err(io::Error::other("a pipe is missing"));
     };
     let listener = Arc::clone(&relay);
-    // The CLI ends when its stdin does, and so do we.
-    thread::spawn(move || listener.listen(stdin, to, turns));
-    relay.speak(from)?;
+    // The CLI ends when its stdin closes, and the relay ends with the CLI.
+    thread::spawn(move || listener.forward_to_codex(stdin, to, turns));
+    relay.forward_to_server(from)?;
     let status = child.wait()?;
     Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
 }
@@ -107,21 +107,21 @@ impl Relay {
         *self.order.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From us to the CLI. Returns when the pipe is at its end; `to` is then closed.
-    fn listen(&self, stdin: File, mut to: impl Write, mut turns: File) -> io::Result<()> {
+    /// Forwards lines from the server to the CLI. Returns at the end of the pipe; `to` is then closed.
+    fn forward_to_codex(&self, stdin: File, mut to: impl Write, mut turns: File) -> io::Result<()> {
         let (mut stdin, mut line) = (BufReader::new(stdin), Vec::new());
         while stdin.read_until(b'\n', &mut line)? > 0 {
             let order = self.order();
             if order == Some(Order::CloseStdin) {
                 drop(stdin);
-                // The CLI's own stays open: it is not told.
+                // The stdin of the CLI stays open, so the CLI keeps running.
                 loop {
                     thread::park();
                 }
             }
             if order != Some(Order::Deaf) {
                 if line.windows(TURN.len()).any(|part| part == TURN) {
-                    // Told before the turn can say anything.
+                    // Recorded before the turn can produce output.
                     turns.write_all(b".")?;
                 }
                 to.write_all(&line)?;
@@ -131,34 +131,34 @@ impl Relay {
         Ok(())
     }
 
-    /// From the CLI to the server, till the CLI ends.
-    fn speak(&self, from: impl Read) -> io::Result<()> {
+    /// Forwards lines from the CLI to the server until the CLI ends.
+    fn forward_to_server(&self, from: impl Read) -> io::Result<()> {
         let (mut from, mut line) = (BufReader::new(from), Vec::new());
         while from.read_until(b'\n', &mut line)? > 0 {
             let order = self.order();
             if order != Some(Order::Mute) {
-                self.say(if order == Some(Order::Nonsense) { GARBAGE[0] } else { &line });
+                self.write(if order == Some(Order::Nonsense) { GARBAGE[0] } else { &line });
             }
             line.clear();
         }
         Ok(())
     }
 
-    /// Says something to the server. That it no longer reads is no reason to end: it is what some orders are about.
-    fn say(&self, words: &[u8]) {
+    /// Writes to the server. Ignores a closed pipe, which some orders cause.
+    fn write(&self, bytes: &[u8]) {
         let mut stdout = self.stdout.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pipe) = stdout.as_mut() {
-            let _ = pipe.write_all(words);
+            let _ = pipe.write_all(bytes);
         }
     }
 
-    /// Takes orders for ever.
-    fn take(&self, orders: BufReader<File>) -> io::Result<()> {
+    /// Executes orders without end.
+    fn execute_orders(&self, orders: BufReader<File>) -> io::Result<()> {
         for word in orders.lines() {
-            let order = Order::of(&word?)?;
+            let order = Order::parse(&word?)?;
             match order {
-                Order::Garbage => GARBAGE.iter().for_each(|line| self.say(line)),
-                Order::Long => self.say(&[vec![b'x'; 20_000_000], b"\n".to_vec()].concat()),
+                Order::Garbage => GARBAGE.iter().for_each(|line| self.write(line)),
+                Order::Long => self.write(&[vec![b'x'; 20_000_000], b"\n".to_vec()].concat()),
                 Order::CloseStdout => {
                     drop(self.stdout.lock().unwrap_or_else(PoisonError::into_inner).take());
                 }
@@ -181,13 +181,13 @@ fn pipes() -> (File, File) {
 }
 
 fn orders(folder: &Path) -> io::Result<BufReader<File>> {
-    let path = named(folder, "orders");
+    let path = file_of_process(folder, "orders");
     mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
-    // For writing too, so that it does not end when a test has said what it wants.
+    // Opened for writing too, so that the end of a test's order does not end the fifo.
     Ok(BufReader::new(OpenOptions::new().read(true).write(true).open(path)?))
 }
 
-fn named(folder: &Path, what: &str) -> PathBuf {
+fn file_of_process(folder: &Path, what: &str) -> PathBuf {
     folder.join(format!("{}.{what}", std::process::id()))
 }
 

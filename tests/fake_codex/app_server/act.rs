@@ -53,9 +53,9 @@ pub(crate) enum Act {
     Stderr(usize),
     /// Takes so many bytes of memory and never gives them back.
     Leak(usize),
-    /// Starts the deaf grandchild.
+    /// Starts the grandchild that ignores signals.
     Grandchild,
-    /// Waits at this pipe till somebody writes a byte for it.
+    /// Waits for a byte in this pipe.
     Gate(String),
     /// Stops reading requests, for ever.
     CloseStdin,
@@ -74,7 +74,7 @@ pub(crate) enum Act {
 /// What the client answered.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Answer {
-    /// The method that was asked.
+    /// The method of the request.
     pub(crate) method: &'static str,
     /// The text that goes to the model.
     pub(crate) text: String,

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::check::Refusal;
 
-/// The catalog of the command line, else the built-in one. The error is what stderr says.
+/// The catalog of the command line, else the built-in one. The error is the text for stderr.
 pub(crate) fn load(configured: Option<&str>) -> Result<Vec<Value>, String> {
     let Some(path) = configured else {
         return parse(crate::MODELS).map_err(|e| format!("Error: {e}\n"));
@@ -76,7 +76,7 @@ mod tests {
     use super::{list, load};
 
     #[test]
-    fn models_are_listed_page_by_page() {
+    fn model_list_has_pages() {
         let catalog = load(None).expect("the built-in catalog");
         let all = list(&catalog, &json!({"includeHidden": true})).expect("a list");
         assert_eq!(all["data"].as_array().map(Vec::len), Some(3));
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn the_built_in_catalog_has_the_members_that_matter() {
+    fn built_in_catalog_has_the_required_members() {
         let catalog = load(None).expect("the built-in catalog");
         for name in ["tool_mode", "multi_agent_version"] {
             assert!(catalog[0].get(name).is_some(), "{name}");

@@ -1,4 +1,4 @@
-//! What the app-server looks at before it does anything: parameters, in the words of its JSON reader.
+//! Validation of parameters before any work, with the texts of the app-server's JSON reader.
 
 use std::collections::HashSet;
 
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn tools_are_refused_in_the_real_words() {
+    fn invalid_tools_are_refused_with_the_real_text() {
         let tool =
             |name: &str| json!({"type": "function", "name": name, "description": "", "inputSchema": {}});
         let long = "a".repeat(129);
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn parameters_are_refused_in_the_real_words() {
+    fn invalid_parameters_are_refused_with_the_real_text() {
         let start = |params: Value| why(thread_start(&params, false, Release::V169));
         assert_eq!(
             start(json!({"sandbox": "bogus"})),

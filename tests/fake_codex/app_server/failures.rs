@@ -1,4 +1,4 @@
-//! How a failing turn is typed: the words are those of `exec`, the codes are the app-server's own.
+//! The typed errors of failed turns: the texts of `exec`, the codes of the app-server.
 
 use serde_json::{Value, json};
 
@@ -17,14 +17,14 @@ pub(crate) struct Failure {
 }
 
 /// The failure of this kind; `None` where there is no such kind.
-pub(crate) fn of(kind: &str) -> Option<Failure> {
+pub(crate) fn named(kind: &str) -> Option<Failure> {
     let (partial, message) = match kind {
         "529" => {
             (None, "unexpected status 529 <unknown status code>: x, url: http://127.0.0.1:9/v1/responses")
         }
         "sse-cyber" => (None, "This request was flagged for possible cybersecurity risk."),
         "sse-overloaded" => (None, "Selected model is at capacity. Please try a different model."),
-        _ => failures::of(kind).map(|failure| (failure.partial, failure.message))?,
+        _ => failures::named(kind).map(|failure| (failure.partial, failure.message))?,
     };
     let status = |key: &str, status: Value| json!({key: {"httpStatusCode": status}});
     let info = match kind {
@@ -81,10 +81,10 @@ fn error(message: &str, info: &Value, details: Option<&str>, release: Release) -
 mod tests {
     use serde_json::json;
 
-    use super::{Release, of};
+    use super::{Release, named};
 
     #[test]
-    fn every_row_of_the_field_guide_is_typed() {
+    fn failures_of_the_field_guide_are_all_typed() {
         for (kind, info) in [
             ("400", json!("other")),
             ("400-context", json!("contextWindowExceeded")),
@@ -118,14 +118,14 @@ mod tests {
             ("missing-env-key", json!("other")),
             ("connection", json!({"httpConnectionFailed": {"httpStatusCode": null}})),
         ] {
-            let failure = of(kind).expect(kind);
+            let failure = named(kind).expect(kind);
             assert_eq!(failure.error(Release::V169)["codexErrorInfo"], info, "{kind}");
         }
-        assert!(of("418").is_none());
+        assert!(named("418").is_none());
     }
 
     #[test]
-    fn old_releases_do_not_type_a_refused_key() {
-        assert_eq!(of("401").expect("a kind").error(Release::V140)["codexErrorInfo"], json!("other"));
+    fn refused_key_in_old_releases_is_untyped() {
+        assert_eq!(named("401").expect("a kind").error(Release::V140)["codexErrorInfo"], json!("other"));
     }
 }

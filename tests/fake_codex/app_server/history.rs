@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-/// Why items are refused, in the real words.
+/// Returns the reason to refuse items, with the text of the real CLI.
 pub(crate) fn check(items: &[Value]) -> Result<(), String> {
     if items.is_empty() {
         return Err("items must not be empty".to_owned());
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn items_are_refused_in_the_real_words() {
+    fn invalid_items_are_refused_with_the_real_text() {
         for (items, why) in [
             (vec![], "items must not be empty"),
             (vec![json!({"role": "user"})], "items[0] is not a valid response item: missing field `type`"),
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn some_items_are_dropped_in_silence() {
+    fn unsupported_items_are_dropped() {
         let call = json!({"type": "function_call", "name": "f", "arguments": "{}", "call_id": "c"});
         let items = [
             json!({"type": "message", "role": "system", "content": []}),
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_history_says_what_is_asked() {
+    fn end_of_a_history_selects_the_prompt() {
         let output = |text: &str| json!({"type": "function_call_output", "call_id": "c", "output": text});
         let items = [user("first"), user("second"), output("one"), output("two")];
         assert_eq!(last_user_text(&items), "second");

@@ -50,7 +50,7 @@ fn stdin() -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(0) }
 }
 
-/// Reads till the end; true if it was told to close.
+/// Reads until the end; returns true after a request to close.
 async fn read(stdin: OwnedFd, lines: &mpsc::SyncSender<Input>, close: &Notify) -> bool {
     // This end of the pipe is ours alone: nobody else notices that it does not block.
     let _ = rustix::io::ioctl_fionbio(&stdin, true);

@@ -2,13 +2,13 @@
 //! is a list of acts; nothing here asks a model or runs a command.
 
 mod act;
-mod asked;
 mod catalog;
 mod check;
 mod failures;
 mod history;
 mod input;
 mod items;
+mod pending_requests;
 mod scenario;
 mod script;
 #[cfg(test)]
@@ -92,7 +92,7 @@ pub(crate) fn serve(overrides: &[String], model: Option<String>) -> io::Result<u
     let (inputs, close) = input::start()?;
     watch::start_for(if mode == Mode::Stubborn { Signals::Ignored } else { Signals::Served }, LIFETIME)?;
     watch::note_pid(std::process::id())?;
-    let server = Server::new(Release::of(&crate::version()), setup);
+    let server = Server::new(Release::from_version(&crate::version()), setup);
     Loop { mode, server, due: BinaryHeap::new(), close, sequence: 0 }.run(&inputs)
 }
 

@@ -1,10 +1,10 @@
-//! Which play a turn gives: read from its model's name, such as `fake:tools:2`.
+//! Scenarios of the app-server, parsed from a model's name such as `fake:tools:2`.
 
 use std::time::Duration;
 
 use super::failures::{self, Failure};
 
-/// One play; see the README beside the fake for what each does.
+/// A scenario; the README beside the fake describes each.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Scenario {
     Echo,
@@ -75,7 +75,7 @@ pub(crate) enum Style {
 /// What marks a scenario in a model's name, whatever stands before it.
 const MARK: &str = "fake:";
 
-/// The scenario of a model's name; one without the mark echoes, a marked one that is not known is an error.
+/// Parses a model's name. A name without the mark echoes; an unknown scenario is an error.
 pub(crate) fn of_model(model: &str) -> Result<Scenario, String> {
     model.find(MARK).map_or(Ok(Scenario::Echo), |at| named(&model[at + MARK.len()..]))
 }
@@ -89,7 +89,7 @@ pub(crate) fn named(name: &str) -> Result<Scenario, String> {
     let number_or = |otherwise: usize| if rest.is_empty() { Ok(otherwise) } else { parsed(rest) };
     let millis =
         |text: &str| parsed(text).map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or(u64::MAX)));
-    let failure = |kind: &str| failures::of(kind).ok_or(format!("fake codex: no failure `{kind}`"));
+    let failure = |kind: &str| failures::named(kind).ok_or(format!("fake codex: no failure `{kind}`"));
     let tools = |style| Ok(Scenario::Tools { calls: number_or(1)?, style });
     Ok(match head {
         "text" => Scenario::Text(number()?),
@@ -155,7 +155,7 @@ mod tests {
     use super::{Scenario, Style, of_model};
 
     #[test]
-    fn names_are_read_with_their_numbers() {
+    fn scenario_names_are_parsed_with_numbers() {
         for (name, scenario) in [
             ("gpt-5.5", Scenario::Echo),
             ("any/fake:text:12", Scenario::Text(12)),
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slip_is_no_echo() {
+    fn unknown_scenario_is_an_error() {
         for name in
             ["fake:hnag", "fake:text", "fake:stream:1", "fake:failed:418", "fake:hang:1", "fake:tools:x"]
         {

@@ -18,7 +18,7 @@ use crate::{items::GARBAGE, play};
 
 /// What a turn is given.
 #[derive(Debug)]
-pub(crate) struct Given {
+pub(crate) struct TurnInput {
     pub(crate) release: Release,
     /// The items of the thread, as they came.
     pub(crate) items: Vec<Value>,
@@ -34,7 +34,7 @@ pub(crate) struct Given {
 const SOME: Usage = Usage::new(100, 40, 5);
 
 /// The acts of a turn.
-pub(crate) fn acts(scenario: &Scenario, given: &Given) -> Vec<Act> {
+pub(crate) fn acts(scenario: &Scenario, given: &TurnInput) -> Vec<Act> {
     match scenario {
         Scenario::Echo | Scenario::Overloaded(_) | Scenario::MuteStart | Scenario::MuteInject => {
             answer(&history::last_user_text(&given.items), SOME)
@@ -140,7 +140,7 @@ pub(crate) fn acts(scenario: &Scenario, given: &Given) -> Vec<Act> {
 }
 
 /// The tools that the model is shown: one with a built-in's name never is.
-fn offered(given: &Given) -> Vec<Value> {
+fn offered(given: &TurnInput) -> Vec<Value> {
     let tools = given.thread_start["dynamicTools"].as_array().into_iter().flatten();
     tools.filter(|tool| tool["name"] != "exec_command" && tool["name"] != "write_stdin").cloned().collect()
 }
@@ -215,7 +215,7 @@ fn fail(failure: &Failure, after_text: bool) -> Vec<Act> {
 }
 
 fn reconnect(times: usize, end: Option<&Failure>, release: Release) -> Vec<Act> {
-    let cause = end.cloned().or_else(|| failures::of("503"));
+    let cause = end.cloned().or_else(|| failures::named("503"));
     let mut acts = Vec::new();
     for time in 1..=times {
         let error = cause.as_ref().map(|cause| cause.retry(&format!("{time}/5"), release));
@@ -301,7 +301,7 @@ fn approval(cwd: &str) -> Vec<Act> {
 }
 
 /// What the thread and the process were given.
-fn report(given: &Given) -> Value {
+fn report(given: &TurnInput) -> Value {
     let argv: Vec<String> = std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
     let mut env: Vec<String> =
         std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned()).collect();

@@ -1,10 +1,10 @@
 use serde_json::{Value, json};
 
-use super::{Act, Given, Release, acts};
+use super::{Act, Release, TurnInput, acts};
 use crate::app_server::scenario;
 
-fn given(items: &[Value]) -> Given {
-    Given {
+fn turn_input(items: &[Value]) -> TurnInput {
+    TurnInput {
         release: Release::V169,
         items: items.to_vec(),
         thread_start: json!({"dynamicTools": [{"name": "f", "inputSchema": {}}]}),
@@ -16,12 +16,12 @@ fn given(items: &[Value]) -> Given {
 
 fn text(name: &str, items: &[Value]) -> String {
     let scenario = scenario::of_model(name).expect(name);
-    let acts = acts(&scenario, &given(items));
+    let acts = acts(&scenario, &turn_input(items));
     acts.into_iter().filter_map(|act| if let Act::Delta(text) = act { Some(text) } else { None }).collect()
 }
 
 #[test]
-fn a_turn_answers_the_last_message_or_the_outputs_after_it() {
+fn turn_answers_the_last_message_or_its_outputs() {
     let user = |text: &str| json!({"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]});
     let output = json!({"type": "function_call_output", "call_id": "c", "output": "25 C"});
     assert_eq!(text("fake:echo", &[user("no"), user("hello  there")]), "hello  there");
@@ -29,22 +29,23 @@ fn a_turn_answers_the_last_message_or_the_outputs_after_it() {
 }
 
 #[test]
-fn texts_are_as_long_as_asked() {
+fn text_has_the_requested_length() {
     assert_eq!(text("fake:text:40", &[]), "0123456789".repeat(4));
 }
 
 #[test]
-fn the_responses_of_usage_add_up_to_what_exec_says() {
+fn usage_adds_up_to_that_of_exec() {
     let scenario = scenario::of_model("fake:usage").expect("a scenario");
-    let sum = acts(&scenario, &given(&[])).into_iter().fold(super::Usage::default(), |sum, act| match act {
-        Act::Response(usage) => sum.plus(usage),
-        _ => sum,
-    });
+    let sum =
+        acts(&scenario, &turn_input(&[])).into_iter().fold(super::Usage::default(), |sum, act| match act {
+            Act::Response(usage) => sum.plus(usage),
+            _ => sum,
+        });
     assert_eq!((sum.input, sum.cached, sum.cache_write, sum.output, sum.reasoning), (1200, 1000, 30, 50, 20));
 }
 
 #[test]
-fn every_turn_ends_unless_it_shall_not() {
+fn turn_ends_unless_its_scenario_hangs() {
     let endless = ["hang", "deaf", "mute-turn", "die", "crash", "exit0", "stop", "close-stdin", "grandchild"];
     for name in [
         "echo",
@@ -81,7 +82,7 @@ fn every_turn_ends_unless_it_shall_not() {
         "grandchild",
     ] {
         let scenario = scenario::named(name).expect(name);
-        let last = acts(&scenario, &given(&[])).pop();
+        let last = acts(&scenario, &turn_input(&[])).pop();
         let ends = matches!(last, Some(Act::Finish | Act::Fail(_)));
         assert_eq!(ends, !endless.contains(&name), "{name}");
     }

@@ -109,7 +109,7 @@ fn is(method: &'static str) -> impl Fn(&Value) -> bool {
 }
 
 #[test]
-fn many_streams_run_at_once_in_one_process() {
+fn streams_run_concurrently_in_one_process() {
     let mut fake = Fake::ready(&["-c", "thread_unload_delay_secs=0"]);
     let threads: Vec<Value> = (0..50).map(|_| fake.thread("fake:stream:5:50")).collect();
     // All asked for before anything is read: no end is passed over.
@@ -133,7 +133,7 @@ fn many_streams_run_at_once_in_one_process() {
 }
 
 #[test]
-fn the_end_of_its_input_is_its_end() {
+fn closed_stdin_ends_the_process() {
     let mut fake = Fake::ready(&[]);
     fake.begin("fake:hang");
     fake.until(is("turn/started"));
@@ -142,7 +142,7 @@ fn the_end_of_its_input_is_its_end() {
 }
 
 #[test]
-fn it_dies_in_the_middle_of_a_turn() {
+fn die_scenario_exits_during_a_turn() {
     let mut fake = Fake::ready(&[]);
     fake.begin("fake:die");
     fake.until(is("item/agentMessage/delta"));
@@ -150,7 +150,7 @@ fn it_dies_in_the_middle_of_a_turn() {
 }
 
 #[test]
-fn it_stops_itself() {
+fn stop_scenario_stops_the_process() {
     let mut fake = Fake::ready(&[]);
     fake.begin("fake:stop");
     fake.until(is("item/agentMessage/delta"));
@@ -163,7 +163,7 @@ fn it_stops_itself() {
 }
 
 #[test]
-fn it_closes_its_input_and_lives() {
+fn close_stdin_scenario_keeps_the_process_alive() {
     let mut fake = Fake::ready(&[]);
     fake.begin("fake:close-stdin");
     fake.until(is("item/agentMessage/delta"));
@@ -176,7 +176,7 @@ fn it_closes_its_input_and_lives() {
 }
 
 #[test]
-fn a_flood_and_a_long_line_arrive_whole() {
+fn flood_and_long_line_arrive_whole() {
     let mut fake = Fake::ready(&[]);
     fake.begin("fake:flood:3000000");
     let end = fake.until(is("turn/completed"));
@@ -187,7 +187,7 @@ fn a_flood_and_a_long_line_arrive_whole() {
 }
 
 #[test]
-fn start_up_can_fail_in_every_way() {
+fn start_fails_in_each_mode() {
     let mut dies = Fake::start(&[], &[("FAKE_CODEX_APP_SERVER", "dies")]);
     assert_eq!(dies.status().code(), Some(1));
     let mut bad = Fake::start(&["--disable", "nope"], &[]);
@@ -209,7 +209,7 @@ fn start_up_can_fail_in_every_way() {
 }
 
 #[test]
-fn old_releases_know_fewer_features() {
+fn old_releases_have_fewer_features() {
     let old = [("FAKE_CODEX_VERSION", "0.110.0")];
     let mut fake = Fake::start(&["--disable", "goals"], &old);
     assert_eq!(fake.status().code(), Some(1));

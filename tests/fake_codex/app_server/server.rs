@@ -8,7 +8,7 @@ use super::{
     check::{self, Refusal},
     history,
     scenario::{self, Scenario},
-    script::{self, Given},
+    script::{self, TurnInput},
     threads::{self, Thread, Threads},
     turn::{Turn, World},
     upstream,
@@ -123,7 +123,7 @@ impl Server {
         Ok(Answer::Now(answer))
     }
 
-    /// What is said behind an answer.
+    /// Notifications after an answer.
     fn after(&mut self, method: &str, params: Option<&Value>, begun: &[u64]) {
         for number in begun {
             if let Some(turn) = self.threads.turn(*number) {
@@ -214,7 +214,7 @@ impl Server {
             return Err(Refusal::overloaded());
         }
         thread.items.extend(input_items(&params["input"]));
-        let given = Given {
+        let given = TurnInput {
             release,
             items: thread.items.clone(),
             thread_start: thread.params.clone(),
@@ -267,7 +267,7 @@ impl Server {
 }
 
 /// What the turn plays, which is up to the upstream where the thread brings one along and no scenario.
-fn acts(thread: &Thread, given: &Given) -> Vec<Act> {
+fn acts(thread: &Thread, given: &TurnInput) -> Vec<Act> {
     let upstream = upstream::named(&thread.params).filter(|_| thread.scenario == Scenario::Echo);
     match upstream {
         Some(base_url) => {

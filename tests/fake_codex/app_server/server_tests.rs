@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 use super::{Release, Server, Setup};
 use crate::app_server::{catalog, turn::Next};
 
-/// A server and everything that it says.
+/// A server and its output.
 struct Talk {
     server: Server,
     id: u64,
@@ -22,7 +22,7 @@ impl Talk {
         talk
     }
 
-    /// Sends a line, runs what can run, and returns what is said.
+    /// Sends a line, runs the ready turns, and returns the output.
     fn send(&mut self, line: &Value) -> Vec<Value> {
         let turns = self.server.take(line.to_string().as_bytes());
         for number in turns {
@@ -72,7 +72,7 @@ impl Talk {
 }
 
 #[test]
-fn what_is_injected_is_said_back_behind_the_answer() {
+fn injected_items_are_sent_back_after_the_answer() {
     let mut talk = Talk::ready(Release::V169);
     let thread = talk.thread("fake:echo", &json!({}));
     let item = json!({"content": [{"type": "input_text", "text": "x"}], "type": "message", "role": "user"});
@@ -93,7 +93,7 @@ fn methods(lines: &[Value]) -> Vec<&str> {
 }
 
 #[test]
-fn the_handshake_comes_first_and_once() {
+fn handshake_is_required_first_and_once() {
     let mut talk = Talk::new(Release::V169);
     assert_eq!(talk.ask("model/list", &json!({}))["error"]["message"], "Not initialized");
     assert_eq!(
@@ -108,7 +108,7 @@ fn the_handshake_comes_first_and_once() {
 }
 
 #[test]
-fn an_echo_is_told_in_the_order_of_the_real_one() {
+fn echo_notifications_have_the_real_order() {
     let mut talk = Talk::ready(Release::V169);
     let thread = talk.thread("fake:echo", &json!({}));
     assert_eq!(talk.inject(&thread, "two words")["result"], json!({}));
@@ -142,7 +142,7 @@ fn an_echo_is_told_in_the_order_of_the_real_one() {
 }
 
 #[test]
-fn a_call_waits_for_its_answer_or_the_interrupt() {
+fn call_waits_for_its_answer_or_an_interrupt() {
     let tools = json!({"dynamicTools": [{"type": "function", "name": "f", "description": "", "inputSchema": {
         "type": "object", "properties": {"city": {"type": "string"}}}}]});
     let mut talk = Talk::ready(Release::V169);
@@ -184,7 +184,7 @@ fn a_call_waits_for_its_answer_or_the_interrupt() {
 }
 
 #[test]
-fn an_interrupt_must_name_the_turn() {
+fn interrupt_without_the_turn_is_refused() {
     let mut talk = Talk::ready(Release::V169);
     let thread = talk.thread("fake:hang", &json!({}));
     let interrupt = |turn: &str| json!({"threadId": thread, "turnId": turn});
@@ -199,7 +199,7 @@ fn an_interrupt_must_name_the_turn() {
 }
 
 #[test]
-fn a_deaf_turn_and_a_mute_start_are_never_answered() {
+fn deaf_turn_and_mute_start_get_no_reply() {
     let mut talk = Talk::ready(Release::V169);
     let thread = talk.thread("fake:deaf", &json!({}));
     let turn = talk.turn(&thread)[0]["result"]["turn"]["id"].clone();
@@ -208,7 +208,7 @@ fn a_deaf_turn_and_a_mute_start_are_never_answered() {
 }
 
 #[test]
-fn an_overloaded_server_takes_a_later_turn() {
+fn overloaded_server_accepts_a_later_turn() {
     let mut talk = Talk::ready(Release::V169);
     let thread = talk.thread("fake:overloaded:1", &json!({}));
     assert_eq!(talk.turn(&thread)[0]["error"]["code"], -32001);
@@ -216,7 +216,7 @@ fn an_overloaded_server_takes_a_later_turn() {
 }
 
 #[test]
-fn an_abandoned_turn_says_nothing_and_goes() {
+fn abandoned_turn_sends_nothing_and_ends() {
     let mut talk = Talk::ready(Release::V169);
     let thread = talk.thread("fake:hang", &json!({}));
     let turn = talk.turn(&thread)[0]["result"]["turn"]["id"].clone();
@@ -229,7 +229,7 @@ fn an_abandoned_turn_says_nothing_and_goes() {
 }
 
 #[test]
-fn old_releases_are_told_from_their_answers() {
+fn old_releases_differ_in_their_answers() {
     let mut talk = Talk::ready(Release::V140);
     let started = talk.ask("thread/start", &json!({"ephemeral": true, "environments": []}));
     assert!(started["result"]["thread"].get("environments").is_none());

@@ -34,7 +34,7 @@ pub(crate) struct Threads {
     by_id: BTreeMap<String, Thread>,
     turns: HashMap<u64, Turn>,
     last_turn: u64,
-    /// Whether a thread goes when nobody listens to it, as with `thread_unload_delay_secs=0`.
+    /// Whether a thread without a subscriber is unloaded, as with `thread_unload_delay_secs=0`.
     unload: bool,
 }
 
@@ -126,7 +126,7 @@ impl Threads {
         "unsubscribed"
     }
 
-    /// Lets a thread go that nobody listens to and that does nothing.
+    /// Unloads an idle thread without a subscriber.
     pub(crate) fn unload(&mut self, world: &mut World, id: &str) {
         let idle = self.by_id.get(id).is_some_and(|thread| thread.turn.is_none() && !thread.subscribed);
         if idle && self.unload {

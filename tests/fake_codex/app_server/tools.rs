@@ -1,4 +1,4 @@
-//! Calls of the client's tools: what is called, with which arguments, and what is said about the answers.
+//! Calls of the client's tools, their arguments, and the text about their outputs.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ pub(crate) fn calling(offered: &[Value], calls: usize, style: Style, cwd: &str) 
     acts
 }
 
-/// What the model says of these outputs.
+/// Returns the text of the model about these outputs.
 pub(crate) fn answering(outputs: &[String]) -> Vec<Act> {
     act::answer(&format!("The tools say: {}", outputs.join(" | ")), ANSWERING)
 }
@@ -95,7 +95,7 @@ fn sample(schema: &Value, number: usize) -> Value {
     }
 }
 
-/// JSON as models write it, with spaces: whoever reads it and writes it again changes it.
+/// Returns JSON with spaces, as models write it. Parsing and printing would change the text.
 fn spaced(value: &Value) -> String {
     match value {
         Value::Array(items) => {
@@ -117,7 +117,7 @@ mod tests {
     use super::{Act, Style, calling, sample, spaced};
 
     #[test]
-    fn samples_keep_to_the_schema() {
+    fn samples_match_the_schema() {
         let schema = json!({"type": "object", "properties": {
             "city": {"type": "string", "enum": ["Paris", "Rome"]},
             "days": {"type": "integer", "minimum": 3},
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_go_round_the_offered_tools() {
+    fn calls_rotate_over_the_offered_tools() {
         let offered = [json!({"name": "f", "inputSchema": {}}), json!({"name": "g", "inputSchema": {}})];
         let called: Vec<String> = calling(&offered, 3, Style::Plain, "/")
             .into_iter()

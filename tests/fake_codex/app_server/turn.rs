@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 
 use super::{
     act::{Act, Then},
-    asked::Asked,
     failures::Failure,
+    pending_requests::PendingRequests,
     version::Release,
     wire::{Out, Usage, new_id, unix_ms},
 };
@@ -77,7 +77,7 @@ pub(crate) struct Turn {
     total: Usage,
     last: Usage,
     settled: bool,
-    asked: Asked,
+    asked: PendingRequests,
     next_piece: Option<Instant>,
     /// Whether the client wants raw events.
     raw: bool,
@@ -99,7 +99,7 @@ impl Turn {
             total: Usage::default(),
             last: Usage::default(),
             settled: true,
-            asked: Asked::default(),
+            asked: PendingRequests::default(),
             next_piece: None,
             raw,
             muted: false,
@@ -116,7 +116,7 @@ impl Turn {
         self.acts.is_empty()
     }
 
-    /// The turn as answers and notifications tell it.
+    /// Returns the turn object of answers and notifications.
     pub(crate) fn told(&self, status: &str, error: &Value, release: Release) -> Value {
         let ended = status != "inProgress";
         let mut told = json!({"id": self.id, "items": [], "status": status, "error": error});

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::{
     act::{Act, answer},
     failures,
-    script::Given,
+    script::TurnInput,
     wire::Usage,
 };
 
@@ -30,7 +30,7 @@ pub(crate) fn named(thread_start: &Value) -> Option<String> {
 const ROUNDS: usize = 4;
 
 /// The acts of a turn that asks there. Calls of commands are answered, and it asks again.
-pub(crate) fn acts(base_url: &str, model: &str, given: &Given) -> Vec<Act> {
+pub(crate) fn acts(base_url: &str, model: &str, given: &TurnInput) -> Vec<Act> {
     let mut request = request(model, given);
     for _ in 0..ROUNDS {
         let items = match post(base_url, &request) {
@@ -59,7 +59,7 @@ pub(crate) fn acts(base_url: &str, model: &str, given: &Given) -> Vec<Act> {
 
 /// Whether commands run: where there is an environment, or nobody minds whether there is, and the tool is not switched
 /// off for the thread or the process.
-fn can_act(given: &Given) -> bool {
+fn can_act(given: &TurnInput) -> bool {
     let careless = crate::env("FAKE_CODEX_APP_SERVER").as_deref() == Some("careless");
     let of_process = || !std::env::args().any(|argument| argument == "features.shell_tool=false");
     let switched_on =
@@ -82,11 +82,11 @@ fn output(call: &Value, can_act: bool) -> String {
 }
 
 fn failed(kind: &str) -> Vec<Act> {
-    failures::of(kind).map(Act::Fail).into_iter().collect()
+    failures::named(kind).map(Act::Fail).into_iter().collect()
 }
 
 /// What the model would be sent: the client's tools, and Codex's own where there is an environment to act in.
-fn request(model: &str, given: &Given) -> Value {
+fn request(model: &str, given: &TurnInput) -> Value {
     let offered = given.thread_start["dynamicTools"].as_array().into_iter().flatten();
     let mut tools: Vec<Value> = offered
         .map(|tool| json!({"type": "function", "name": tool["name"], "parameters": tool["inputSchema"]}))
@@ -137,7 +137,7 @@ mod tests {
     use super::{items, named, output};
 
     #[test]
-    fn only_a_provider_that_is_brought_along_is_asked() {
+    fn upstream_is_asked_only_with_a_configured_provider() {
         let thread = |provider: Value| json!({"modelProvider": provider, "config": {"model_providers.gate.base_url": "http://127.0.0.1:1/a"}});
         assert_eq!(named(&thread(json!("gate"))).as_deref(), Some("http://127.0.0.1:1/a"));
         assert_eq!(named(&thread(json!("other"))), None);
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_one_when_it_is_complete() {
+    fn answer_without_its_end_is_a_failure() {
         let item = json!({"type": "response.output_item.done", "item": {"content": [{"text": "hi"}]}});
         let end = json!({"type": "response.completed"});
         let whole = items(&format!("event: x\ndata: {item}\n\ndata: {end}\n\n"));
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sum_is_printed_where_commands_run() {
+    fn sum_is_printed_if_commands_run() {
         let call = |name: &str| json!({"name": name, "arguments": r#"{"cmd": "echo a-$((2+3))"}"#});
         assert_eq!(output(&call("exec_command"), true), "Output:\na-5\n");
         assert_eq!(output(&call("exec_command"), false), "unsupported call: exec_command");

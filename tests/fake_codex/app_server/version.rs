@@ -19,7 +19,7 @@ const METHODS_169: &str = include_str!("methods_0.169.txt");
 
 impl Release {
     /// The release that this version belongs to. What cannot be read is the newest.
-    pub(crate) fn of(version: &str) -> Self {
+    pub(crate) fn from_version(version: &str) -> Self {
         let mut numbers = version.split(['.', '-']).map(|n| n.parse::<u32>().ok());
         match (numbers.next().flatten(), numbers.next().flatten()) {
             (Some(0), Some(0..=99)) => Self::V77,
@@ -64,7 +64,7 @@ mod tests {
     use super::Release;
 
     #[test]
-    fn versions_fall_to_the_releases_that_were_measured() {
+    fn versions_map_to_measured_releases() {
         for (version, release) in [
             ("0.77.0", Release::V77),
             ("0.110.0", Release::V110),
@@ -74,12 +74,12 @@ mod tests {
             ("1.0.0", Release::V169),
             ("", Release::V169),
         ] {
-            assert_eq!(Release::of(version), release, "{version}");
+            assert_eq!(Release::from_version(version), release, "{version}");
         }
     }
 
     #[test]
-    fn methods_come_with_the_releases() {
+    fn methods_depend_on_the_release() {
         let count = |r: Release| r.methods().len();
         assert_eq!([count(Release::V110), count(Release::V140), count(Release::V169)], [57, 120, 187]);
         assert!(!Release::V110.knows("thread/inject_items") && Release::V140.knows("thread/inject_items"));

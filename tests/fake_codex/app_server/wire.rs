@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn every_line_is_json_and_unwanted_ones_are_not_written() {
+    fn lines_are_json_without_opted_out_notifications() {
         let mut out = Out::new(Release::V169);
         out.opt_out(&json!(["turn/started", 5]));
         out.notify("turn/started", &json!({}));
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn usage_is_told_as_the_release_tells_it() {
+    fn usage_has_the_form_of_the_release() {
         let usage = Usage::new(10, 4, 2).plus(Usage { cache_write: 1, reasoning: 1, ..Usage::default() });
         assert_eq!(usage.told(Release::V169)["cacheWriteInputTokens"], 1);
         assert_eq!(usage.told(Release::V169)["totalTokens"], 12);

@@ -1,4 +1,4 @@
-//! What the model says and thinks in a turn, and what that costs.
+//! Messages and reasoning of the model in a turn, and their usage.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use super::{
     Next, Turn, World,
 };
 
-/// A message of the agent that is being said.
+/// An unfinished message of the agent.
 pub(super) struct Message {
     id: String,
     phase: Option<&'static str>,

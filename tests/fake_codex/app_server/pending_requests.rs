@@ -1,4 +1,4 @@
-//! What a turn has asked its client, and what came of it.
+//! Requests of a turn to its client, and their answers.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use super::{act::Answer, version::Release};
 
 /// The requests of one response of the model.
 #[derive(Debug, Default)]
-pub(crate) struct Asked(Vec<Request>);
+pub(crate) struct PendingRequests(Vec<Request>);
 
 #[derive(Debug)]
 struct Request {
@@ -24,14 +24,14 @@ pub(crate) struct Answers {
     pub(crate) outputs: Vec<Value>,
 }
 
-/// The end of what was open: items and outputs, as the real one tells them.
+/// Items and outputs of cancelled requests, as the real CLI reports them.
 #[derive(Debug)]
 pub(crate) struct Cancelled {
     pub(crate) items: Vec<Value>,
     pub(crate) outputs: Vec<Value>,
 }
 
-impl Asked {
+impl PendingRequests {
     /// Notes a call of a tool and returns its item.
     pub(crate) fn call(
         &mut self,
@@ -60,7 +60,7 @@ impl Asked {
         self.0.iter().any(|request| request.answer.is_none())
     }
 
-    /// Takes an answer: `None` if nobody asked, else the item that it ends, or the method if there is none.
+    /// Takes an answer: `None` without a request, else the finished item, or the method if the request has no item.
     pub(crate) fn answered(&mut self, id: u64, line: &Value) -> Option<Result<Value, &'static str>> {
         let request = self.0.iter_mut().find(|request| request.id == id && request.answer.is_none())?;
         let (text, success) = understood(line);
@@ -132,17 +132,17 @@ fn understood(line: &Value) -> (String, bool) {
 mod tests {
     use serde_json::json;
 
-    use super::{Asked, Release};
+    use super::{PendingRequests, Release};
 
-    fn two_calls() -> Asked {
-        let mut asked = Asked::default();
+    fn two_calls() -> PendingRequests {
+        let mut asked = PendingRequests::default();
         asked.call(7, "call_a", "f", &json!({}), Release::V169);
         asked.call(8, "call_b", "g", &json!({}), Release::V169);
         asked
     }
 
     #[test]
-    fn outputs_go_back_in_the_order_of_the_calls() {
+    fn outputs_follow_the_order_of_the_calls() {
         let mut asked = two_calls();
         let answer =
             json!({"result": {"contentItems": [{"type": "inputText", "text": "b"}], "success": true}});
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_open_fails_when_cancelled() {
+    fn open_requests_fail_on_cancel() {
         let mut asked = two_calls();
         let cancelled = asked.cancel();
         let ids: Vec<_> = cancelled.items.iter().map(|i| i["id"].clone()).collect();
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_answer_fails_the_call() {
+    fn malformed_answer_fails_the_call() {
         let mut asked = two_calls();
         let item = asked.answered(7, &json!({"result": {"x": 1}})).expect("asked").expect("an item");
         assert_eq!(item["contentItems"][0]["text"], "dynamic tool response was invalid");
