@@ -218,3 +218,22 @@ impl TestApp {
         processes::kill_marked(&self.marker);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn with_app_after_a_panic_kills_the_processes_of_the_server() {
+        let marker = Mutex::new(String::new());
+        let scenario = with_app(AppConfig::fake(Engine::AppServer), async |app| {
+            app.marker.clone_into(&mut marker.lock().unwrap());
+            eventually!("a worker runs", !app.workers().is_empty());
+            panic!("this panic is a part of the test");
+        });
+        let outcome: Result<(), _> = AssertUnwindSafe(scenario).catch_unwind().await;
+        assert!(outcome.is_err());
+        let marker = marker.into_inner().unwrap();
+        eventually!("no process is left", processes::with_marker(&marker).is_empty());
+    }
+}
