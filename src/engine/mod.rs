@@ -4,6 +4,7 @@
 mod app_server;
 mod check;
 pub(crate) mod cli;
+mod events;
 pub mod exec;
 mod image;
 mod notice;
@@ -13,12 +14,11 @@ mod tool;
 mod turn;
 
 pub use check::{Check, Severity};
+pub use events::{EventSender, Events, TurnEvent};
 pub use image::{Image, ImageKind};
 pub use tool::{Parameters, ResponseSchema, Tool};
 pub(crate) use turn::THOUGHT_BREAK;
-pub use turn::{
-    Events, Format, MAX_CALL_ID_BYTES, Message, Part, Role, ToolChoice, Turn, TurnEvent, TurnGuard,
-};
+pub use turn::{Format, MAX_CALL_ID_BYTES, Message, Part, Role, ToolChoice, Turn, TurnGuard};
 
 use std::fmt;
 

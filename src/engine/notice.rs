@@ -13,7 +13,7 @@ pub(crate) const JSON_OBJECT_INSTRUCTION: &str =
 
 /// Returns a notice event.
 pub(crate) fn notice(kind: Kind, message: impl Into<String>) -> TurnEvent {
-    TurnEvent::Notice(pb::Notice { kind: kind.into(), message: message.into() })
+    TurnEvent::Notice(Box::new(pb::Notice { kind: kind.into(), message: message.into() }))
 }
 
 /// Returns the error of a turn whose retries are exhausted. A text that cannot be classified counts as a failure of the

@@ -1,8 +1,6 @@
-//! The input and output of an engine: a validated turn and its events.
+//! The input of an engine: a validated turn.
 
-use std::{any::Any, fmt, pin::Pin, sync::Arc};
-
-use futures_util::Stream;
+use std::{any::Any, fmt, sync::Arc};
 
 use super::{
     image::Image,
@@ -10,7 +8,6 @@ use super::{
 };
 use crate::{
     config::{Profile, Sandbox},
-    error::Error,
     pb,
 };
 
@@ -137,31 +134,4 @@ impl fmt::Debug for TurnGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("TurnGuard")
     }
-}
-
-/// The events of a turn. Dropping the stream cancels the turn.
-pub type Events = Pin<Box<dyn Stream<Item = Result<TurnEvent, Error>> + Send>>;
-
-/// An event of a turn, before the service numbers it.
-#[derive(Debug, Clone, PartialEq)]
-pub enum TurnEvent {
-    /// A message of the agent starts. Its text follows in deltas.
-    MessageStarted,
-    /// Text of the current message.
-    Text(String),
-    /// Reasoning.
-    Reasoning(String),
-    /// A call of a client's tool.
-    ToolCall(pb::ToolCall),
-    /// An action of the agent.
-    Item(Box<pb::Item>),
-    /// A warning or a retry.
-    Notice(pb::Notice),
-    /// The end, sent once.
-    Finished {
-        /// Why the turn ended.
-        reason: pb::FinishReason,
-        /// Tokens of the turn, if Codex reported them.
-        usage: Option<pb::Usage>,
-    },
 }

@@ -79,7 +79,8 @@ impl ChoiceBuilder {
                 self.json_buffer.get_or_insert_default().push_str(&text);
             }
             TurnEvent::Text(text) if text.is_empty() => {}
-            TurnEvent::Text(mut text) => {
+            TurnEvent::Text(text) => {
+                let mut text = text.into_string();
                 self.any_text = true;
                 if std::mem::take(&mut self.pending_break) {
                     text.insert_str(0, MESSAGE_BREAK);
@@ -87,16 +88,18 @@ impl ChoiceBuilder {
                 let filtered = self.filter.push(text);
                 return self.emit(filtered, emit);
             }
-            TurnEvent::Reasoning(text) => emit(Event::ReasoningDelta(pb::ReasoningDelta { text })),
+            TurnEvent::Reasoning(text) => {
+                emit(Event::ReasoningDelta(pb::ReasoningDelta { text: text.into() }));
+            }
             TurnEvent::ToolCall(call) => {
                 emit_text(self.pre_call_buffer.take().unwrap_or_default(), emit);
-                emit(Event::ToolCall(call));
+                emit(Event::ToolCall(*call));
             }
             TurnEvent::Item(item) => emit(Event::Item(item)),
-            TurnEvent::Notice(notice) => emit(Event::Notice(notice)),
+            TurnEvent::Notice(notice) => emit(Event::Notice(*notice)),
             TurnEvent::Finished { reason, usage } => {
                 self.finish(reason, emit);
-                return ChoiceState::Ended(usage);
+                return ChoiceState::Ended(usage.as_deref().copied());
             }
         }
         ChoiceState::Open
@@ -112,7 +115,7 @@ impl ChoiceBuilder {
     fn push_truncated(&mut self, event: &TurnEvent, emit: &mut impl FnMut(Event)) -> ChoiceState {
         let usage = match event {
             TurnEvent::Notice(_) => return ChoiceState::Truncated,
-            TurnEvent::Finished { usage, .. } => *usage,
+            TurnEvent::Finished { usage, .. } => usage.as_deref().copied(),
             // The agent continues with work that no client sees, so its usage is not awaited.
             TurnEvent::MessageStarted
             | TurnEvent::Text(_)
@@ -230,7 +233,7 @@ mod tests {
     }
 
     fn end() -> TurnEvent {
-        TurnEvent::Finished { reason: FinishReason::Stop, usage: Some(pb::Usage::default()) }
+        TurnEvent::Finished { reason: FinishReason::Stop, usage: Some(Box::default()) }
     }
 
     #[test]
@@ -282,7 +285,7 @@ mod tests {
         }
         let (events, _) = push(&mut builder, TurnEvent::Reasoning("hm".into()));
         assert_eq!(events, [Event::ReasoningDelta(pb::ReasoningDelta { text: "hm".into() })]);
-        let (events, state) = push(&mut builder, TurnEvent::ToolCall(call.clone()));
+        let (events, state) = push(&mut builder, TurnEvent::ToolCall(Box::new(call.clone())));
         assert_eq!(
             (events, state),
             (vec![text_delta("look\n\ntwice"), Event::ToolCall(call)], ChoiceState::Open)

@@ -12,9 +12,8 @@ mod worker;
 
 use std::sync::Arc;
 
-use futures_util::{StreamExt, stream};
 use serde_json::Value;
-use tokio::{sync::mpsc, time::timeout};
+use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
@@ -147,13 +146,13 @@ impl Engine for AppServer {
             grace: self.codex.cancel_grace,
             stop: self.stop.clone(),
         });
-        let (out, events) = mpsc::channel(EVENT_CAPACITY);
+        let (out, events) = Events::channel(EVENT_CAPACITY);
         self.turns.spawn(driver.run(
             Box::new(TurnStart { turn, setting: params, opening: history }),
             guard,
             out,
         ));
-        Ok(stream::unfold(events, async |mut events| Some((*events.recv().await?, events))).boxed())
+        Ok(events)
     }
 
     async fn status(&self) -> EngineStatus {

@@ -44,7 +44,10 @@ impl Translator {
             ExecEvent::TurnCompleted { usage } => Ok(vec![TurnEvent::Finished {
                 reason: pb::FinishReason::Stop,
                 // A turn without any tokens means that the CLI lost the count.
-                usage: usage.map(pb::Usage::from).filter(|usage| *usage != pb::Usage::default()),
+                usage: usage
+                    .map(pb::Usage::from)
+                    .filter(|usage| *usage != pb::Usage::default())
+                    .map(Box::new),
             }]),
             ExecEvent::TurnFailed { error } => match error_messages::classify_message(&error.message) {
                 TurnEnd::Truncated(reason) => Ok(vec![TurnEvent::Finished { reason, usage: None }]),
@@ -89,7 +92,8 @@ impl Translator {
             }
             ExecItemKind::Reasoning { text } if completed && !text.is_empty() => {
                 let is_first = !std::mem::replace(&mut self.has_reasoning, true);
-                vec![TurnEvent::Reasoning(if is_first { text } else { format!("{THOUGHT_BREAK}{text}") })]
+                let text = if is_first { text } else { format!("{THOUGHT_BREAK}{text}") };
+                vec![TurnEvent::Reasoning(text.into())]
             }
             ExecItemKind::AgentMessage { .. } | ExecItemKind::Reasoning { .. } => Vec::new(),
             ExecItemKind::Error { message } => vec![notice(Kind::Warning, message)],
@@ -135,7 +139,7 @@ impl Translator {
 }
 
 fn message(text: String) -> Vec<TurnEvent> {
-    let text = (!text.is_empty()).then_some(TurnEvent::Text(text));
+    let text = (!text.is_empty()).then(|| TurnEvent::Text(text.into()));
     std::iter::once(TurnEvent::MessageStarted).chain(text).collect()
 }
 

@@ -191,7 +191,7 @@ fn events(output: ChildOutput, mut translator: Translator) -> Events {
         let code = process.exit().await.and_then(|exit| exit.status.code());
         Err(translator.on_exit(code, &process.stderr()))?;
     };
-    Box::pin(events)
+    Events::from_stream(events)
 }
 
 /// Returns at most the first `max_chars` characters.

@@ -9,7 +9,7 @@ use futures_util::{StreamExt, TryStreamExt};
 use super::*;
 use crate::{
     context::RequestContext,
-    engine::{Turn, TurnEvent},
+    engine::{Events, Turn, TurnEvent},
     pb::FinishReason,
     service::{choice::ChoiceBuilder, choice_stream::USAGE_GRACE, output_filter::TextFilter},
 };
@@ -28,7 +28,7 @@ fn started(limit: Duration, choices: usize) -> (Vec<TurnSender>, EventStream, Ca
             let (sender, events) = mpsc::channel(4);
             let events = tokio_stream::wrappers::ReceiverStream::new(events);
             let builder = ChoiceBuilder::new(&turn, TextFilter::new(false, &[], None));
-            (sender, ChoiceStream::running(Box::pin(events), builder, has_siblings))
+            (sender, ChoiceStream::running(Events::from_stream(events), builder, has_siblings))
         })
         .unzip();
     let request = StartedRequest {
@@ -43,12 +43,13 @@ fn started(limit: Duration, choices: usize) -> (Vec<TurnSender>, EventStream, Ca
 }
 
 fn retry() -> TurnEvent {
-    TurnEvent::Notice(pb::Notice { kind: pb::notice::Kind::Retry.into(), message: "again".into() })
+    let notice = pb::Notice { kind: pb::notice::Kind::Retry.into(), message: "again".into() };
+    TurnEvent::Notice(Box::new(notice))
 }
 
 fn finished(tokens: u64) -> TurnEvent {
     let usage = Some(pb::Usage { output_tokens: tokens, ..pb::Usage::default() });
-    TurnEvent::Finished { reason: FinishReason::Stop, usage }
+    TurnEvent::Finished { reason: FinishReason::Stop, usage: usage.map(Box::new) }
 }
 
 async fn next(stream: &mut EventStream) -> Event {
@@ -151,7 +152,7 @@ fn truncating(events: mpsc::Receiver<Result<TurnEvent, Error>>) -> StartedReques
         log: TurnLog::new("id".into(), "m".into(), RequestContext::in_process(), 1),
         deadline: Deadline::new(Instant::now(), LIMIT, &MetadataMap::new(), None).unwrap(),
         started: pb::Started::default(),
-        choices: vec![ChoiceStream::running(Box::pin(events), builder, false)],
+        choices: vec![ChoiceStream::running(Events::from_stream(events), builder, false)],
         interrupt: CancellationToken::new(),
         drain_token: TaskTracker::new().token(),
     }
@@ -208,7 +209,7 @@ async fn event_stream_with_endless_events_yields_to_other_tasks() {
     let (_, unused) = mpsc::channel(1);
     let mut request = truncating(unused);
     let builder = ChoiceBuilder::new(&Turn::default(), TextFilter::new(false, &[], None));
-    request.choices = vec![ChoiceStream::running(Box::pin(events), builder, false)];
+    request.choices = vec![ChoiceStream::running(Events::from_stream(events), builder, false)];
     let mut stream = request.into_stream();
     let other = async { "other" };
     let endless = async { while stream.next().await.is_some() {} };

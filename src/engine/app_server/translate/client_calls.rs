@@ -86,8 +86,12 @@ impl Translator {
                 arguments: call.arguments.clone(),
             })
             .collect();
-        let mut events: Vec<TurnEvent> = calls.iter().cloned().map(TurnEvent::ToolCall).collect();
-        events.push(TurnEvent::Finished { reason: FinishReason::ToolCalls, usage: self.usage.best() });
+        let mut events: Vec<TurnEvent> =
+            calls.iter().cloned().map(|call| TurnEvent::ToolCall(Box::new(call))).collect();
+        events.push(TurnEvent::Finished {
+            reason: FinishReason::ToolCalls,
+            usage: self.usage.best().map(Box::new),
+        });
         TranslatorOutput { events, next: Action::HandOver { calls, items } }
     }
 

@@ -231,11 +231,11 @@ impl Translator {
         self.told.add(&text);
         let text = non_empty(text)?;
         self.attempt.speaks();
-        Some(TurnEvent::Text(text))
+        Some(TurnEvent::Text(text.into()))
     }
 
     fn thought(&mut self, text: String) -> Option<TurnEvent> {
-        non_empty(text).filter(|_| self.attempt.thinks()).map(TurnEvent::Reasoning)
+        non_empty(text).filter(|_| self.attempt.thinks()).map(|text| TurnEvent::Reasoning(text.into()))
     }
 
     fn item(&mut self, item: ThreadItem, completed: bool) -> Result<TranslatorOutput, Error> {
@@ -325,7 +325,7 @@ impl Translator {
     }
 
     fn finished(&self, reason: FinishReason) -> TranslatorOutput {
-        let events = vec![TurnEvent::Finished { reason, usage: self.usage.best() }];
+        let events = vec![TurnEvent::Finished { reason, usage: self.usage.best().map(Box::new) }];
         TranslatorOutput { events, next: Action::Over }
     }
 }
@@ -339,7 +339,7 @@ fn given_up(error: Error) -> Error {
 }
 
 fn notice(kind: pb::notice::Kind, message: String) -> TurnEvent {
-    TurnEvent::Notice(pb::Notice { kind: kind.into(), message })
+    TurnEvent::Notice(Box::new(pb::Notice { kind: kind.into(), message }))
 }
 
 fn non_empty(text: String) -> Option<String> {

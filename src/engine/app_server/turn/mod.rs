@@ -8,7 +8,7 @@ pub(crate) mod temp_dir;
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::mpsc::{self, error::TrySendError},
+    sync::mpsc::error::TrySendError,
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     config::{Profile, Sandbox},
-    engine::{TurnEvent, TurnGuard},
+    engine::{EventSender, TurnGuard},
     error::Error,
 };
 
@@ -65,9 +65,6 @@ pub(super) struct TurnDriver {
     pub(super) stop: CancellationToken,
 }
 
-/// Where the events go. Boxed, because the channel allocates 32 places at once.
-pub(super) type Out = mpsc::Sender<Box<Result<TurnEvent, Error>>>;
-
 /// Why a turn is no longer read.
 #[derive(Clone, Copy)]
 enum TurnState {
@@ -81,12 +78,17 @@ enum TurnState {
 
 impl TurnDriver {
     /// Runs the turn to its end, whichever it is. `slot` is free when the worker has nothing left to do for it.
-    pub(super) async fn run(mut self: Box<Self>, beginning: Box<TurnStart>, slot: TurnGuard, out: Out) {
+    pub(super) async fn run(
+        mut self: Box<Self>,
+        beginning: Box<TurnStart>,
+        slot: TurnGuard,
+        out: EventSender,
+    ) {
         let stop = self.stop.clone();
         if let Err(error) = self.conduct(beginning, &out, slot).await {
             tokio::select! {
                 // If nobody is there to be told, so be it.
-                _ = out.send(Box::new(Err(error))) => {}
+                _ = out.send(Err(Box::new(error))) => {}
                 // The service knows why; a client that has stopped reading must not hold up the drain.
                 () = stop.cancelled() => {}
             }
@@ -97,7 +99,7 @@ impl TurnDriver {
     async fn conduct(
         &mut self,
         mut beginning: Box<TurnStart>,
-        out: &Out,
+        out: &EventSender,
         slot: TurnGuard,
     ) -> Result<(), Error> {
         let (letterbox, mut mailbox) = thread_queue::pair();
@@ -134,7 +136,7 @@ impl TurnDriver {
         &mut self,
         letterbox: ThreadSender,
         beginning: &mut TurnStart,
-        out: &Out,
+        out: &EventSender,
     ) -> Result<Option<(WorkerLease, String)>, Error> {
         let mut tries = 0;
         loop {
@@ -178,7 +180,7 @@ impl TurnDriver {
         lease: &WorkerLease,
         thread: &str,
         mut beginning: Box<TurnStart>,
-        out: &Out,
+        out: &EventSender,
     ) -> Result<Option<String>, Error> {
         let (items, turn) = (beginning.items(thread), beginning.turn(thread));
         let asked = async {
@@ -204,7 +206,7 @@ impl TurnDriver {
         lease: &WorkerLease,
         mailbox: &mut ThreadReceiver,
         names: (&str, &str),
-        out: &Out,
+        out: &EventSender,
     ) -> Result<TurnState, (TurnState, Error)> {
         let mut enough = pin!(enough(out, &self.stop, self.deadline));
         loop {
@@ -232,7 +234,7 @@ impl TurnDriver {
                 self.memory.remember(self.place, calls, std::mem::take(items));
             }
             for event in step.events {
-                let event = match out.try_send(Box::new(Ok(event))) {
+                let event = match out.try_send(Ok(event)) {
                     Ok(()) => continue,
                     Err(TrySendError::Closed(_)) => return Ok(left),
                     Err(TrySendError::Full(event)) => event,
@@ -345,7 +347,7 @@ async fn let_go(lease: &WorkerLease, thread: &str) {
 }
 
 /// Ends when the turn is no longer wanted, with an error if the client is to be told one by us.
-async fn enough(out: &Out, stop: &CancellationToken, deadline: Option<Instant>) -> Result<(), Error> {
+async fn enough(out: &EventSender, stop: &CancellationToken, deadline: Option<Instant>) -> Result<(), Error> {
     tokio::select! {
         () = out.closed() => Ok(()),
         () = stop.cancelled() => Err(Error::Draining),

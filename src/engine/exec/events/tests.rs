@@ -24,7 +24,7 @@ fn push_message_and_completion_returns_text_and_usage() {
         pb::Usage { input_tokens: 21, cached_input_tokens: 9, output_tokens: 12, reasoning_output_tokens: 3 };
     assert_eq!(
         push(&mut translator, &line),
-        [TurnEvent::Finished { reason: pb::FinishReason::Stop, usage: Some(usage) }]
+        [TurnEvent::Finished { reason: pb::FinishReason::Stop, usage: Some(Box::new(usage)) }]
     );
 }
 
