@@ -12,14 +12,12 @@ mod worker;
 
 use std::sync::Arc;
 
-use serde_json::Value;
 use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
     history::{InitialHistory, turn_cache::TurnCache},
     tools::schema_compiler::SchemaCompiler,
-    translate::Translator,
     turn::{TurnDriver, params::ThreadParams, start::TurnStart},
     worker::{
         factory::WorkerFactory,
@@ -124,34 +122,31 @@ impl AppServer {
 impl Engine for AppServer {
     async fn run(&self, mut turn: Turn, guard: TurnGuard) -> Result<Events, Error> {
         let tools = self.schemas.tool_set(&turn).await?;
-        let history = InitialHistory::of(&turn, &tools, &self.turn_cache);
-        let params = ThreadParams::of(&turn, &self.codex, &tools, &history);
+        let history = InitialHistory::new(&turn, &tools, &self.turn_cache);
+        let thread_params = ThreadParams::new(&turn, &self.codex, &tools, &history);
         if self.log.debug {
-            let items = Value::from(history.items.clone()).to_string();
+            let items = serde_json::to_string(&history.items).unwrap_or_default();
             let items: String = items.chars().take(self.log.max_chars).collect();
             tracing::info!(turn.id = %turn.id, %items, "starting a thread");
         }
-        let place = self.turn_cache.place(&turn, turn.messages.len());
+        let conversation = self.turn_cache.key(&turn, turn.messages.len());
         // The history has them, with images of many megabytes.
         turn.messages = Vec::new();
         let driver = Box::new(TurnDriver {
             pool: Arc::clone(&self.pool),
-            memory: Arc::clone(&self.turn_cache),
-            place,
-            folder: None,
-            translator: Translator::new(tools, turn.profile, self.codex.upstream_retries),
+            cache: Arc::clone(&self.turn_cache),
+            conversation,
+            temp_dir: None,
+            tools: Arc::new(tools),
+            max_retries: self.codex.upstream_retries,
             profile: turn.profile,
             sandbox: turn.sandbox,
             deadline: turn.deadline,
-            grace: self.codex.cancel_grace,
+            cancel_grace: self.codex.cancel_grace,
             stop: self.stop.clone(),
         });
         let (out, events) = Events::channel(EVENT_CAPACITY);
-        self.turns.spawn(driver.run(
-            Box::new(TurnStart { turn, setting: params, opening: history }),
-            guard,
-            out,
-        ));
+        self.turns.spawn(driver.run(Box::new(TurnStart { turn, thread_params, history }), guard, out));
         Ok(events)
     }
 

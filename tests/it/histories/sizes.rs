@@ -95,7 +95,7 @@ async fn history_beyond_the_window_in_agent_is_compacted_with_a_notice() {
         for model in ["gpt-5.5", "gpt-5-codex"] {
             // The first question is for the summary.
             let (notices, _, asked) = grpc_notices(app, model).await;
-            let summary = notices.iter().filter(|notice| notice.contains("goes on with a summary")).count();
+            let summary = notices.iter().filter(|notice| notice.contains("continues with a summary")).count();
             assert_eq!((summary, asked), (1, 2), "{model}: {notices:?}");
             assert!(app.last_upstream_request().body.to_string().len() < 200_000, "{model}");
             assert_eq!(

@@ -106,7 +106,9 @@ impl ProbeTurns<'_> {
         if let Some(directive) = directive {
             let content = json!([{"type": "input_text", "text": directive}]);
             let message = json!({"type": "message", "role": "user", "content": content});
-            accepted(client.call(&InjectItems { thread_id: &id, items: vec![message] }, CALL_TIMEOUT).await)?;
+            accepted(
+                client.call(&InjectItems { thread_id: &id, items: vec![message.into()] }, CALL_TIMEOUT).await,
+            )?;
             let output_schema = Some(json!({"type": "object"}));
             let start = StartTurn { thread_id: &id, input: [], effort: None, summary: None, output_schema };
             if accepted(client.call(&start, CALL_TIMEOUT).await)?.is_some() {

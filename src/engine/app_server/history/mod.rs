@@ -1,177 +1,177 @@
-//! A conversation as what a fresh thread is opened with: instructions and items of the Responses API, each message in
-//! its role.
+//! Converts a conversation to the initial history of a thread: instructions and items of the Responses API, each message
+//! with its role.
 
+pub(crate) mod response_item;
 pub(crate) mod turn_cache;
 
 use std::{borrow::Cow, fmt::Write, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use serde_json::{Value, json};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use self::turn_cache::{CachedTurn, TurnCache, kind};
-use super::tools::ToolSet;
+use self::turn_cache::{CachedTurn, TurnCache};
+use super::{
+    rpc::protocol::{ContentPart, FunctionOutput, RawItem},
+    tools::ToolSet,
+};
 use crate::{
-    engine::{Format, Image, ImageKind, Message, Part, Role, Turn},
+    engine::{Format, Image, ImageKind, Message, Part, Role, Turn, notice::JSON_OBJECT_INSTRUCTION},
     pb,
 };
 
-/// Longer ids of calls are refused upstream; clients bring such from other services.
-const MAX_CALL_ID_BYTES: usize = 64;
+/// Maximum length of a call id that the upstream accepts. Clients bring longer ids from other services.
+const MAX_UPSTREAM_CALL_ID_BYTES: usize = 64;
 
-/// Codex has no mode for it; a schema would force a shape that the caller did not give.
-const JSON_OBJECT: &str = "Answer with one JSON object and nothing else: no fence, no comment.";
-
-/// What a thread is opened with.
+/// The initial history of a thread.
 #[derive(Debug, PartialEq)]
 pub(super) struct InitialHistory {
     /// For `thread/start.developerInstructions`.
     pub(super) developer_instructions: Option<String>,
-    /// For `thread/inject_items`; never empty, because Codex refuses an empty list.
-    pub(super) items: Vec<Value>,
+    /// For `thread/inject_items`. Never empty, because Codex refuses an empty list.
+    pub(super) items: Vec<RawItem>,
 }
 
 impl InitialHistory {
-    pub(super) fn of(turn: &Turn, tools: &ToolSet, memory: &TurnCache) -> Self {
+    /// Builds the history of a turn. Encodes the images, which blocks the thread in proportion to their size.
+    pub(super) fn new(turn: &Turn, tools: &ToolSet, cache: &TurnCache) -> Self {
         let instructs = |message: &&Message| matches!(message.role, Role::System | Role::Developer);
         let leading = turn.messages.iter().take_while(instructs).count();
         let (lead, rest) = turn.messages.split_at(leading);
-        let mut instructions: Vec<String> = lead.iter().map(said).filter(|text| !text.is_empty()).collect();
-        let mut items = Items { tools, memory, turn, list: Vec::new(), shown: Vec::new() };
+        let mut instructions: Vec<String> =
+            lead.iter().map(joined_text).filter(|text| !text.is_empty()).collect();
+        let mut builder = ItemsBuilder { tools, cache, turn, items: Vec::new(), inserted: Vec::new() };
         for (index, message) in rest.iter().enumerate() {
-            items.add(message, leading + index);
+            builder.add(message, leading + index);
         }
-        let mut items = items.list;
+        let mut items = builder.items;
         if items.is_empty() {
             items.push(match instructions.pop() {
-                Some(last) => text_message("developer", "input_text", &last),
-                None => text_message("user", "input_text", ""),
+                Some(last) => input_message("developer", last),
+                None => input_message("user", String::new()),
             });
         }
         instructions.extend(tools.instructions());
-        instructions.extend((turn.format == Format::JsonObject).then(|| JSON_OBJECT.to_owned()));
+        if turn.format == Format::JsonObject {
+            instructions.push(JSON_OBJECT_INSTRUCTION.to_owned());
+        }
         let developer_instructions = (!instructions.is_empty()).then(|| instructions.join("\n\n"));
         Self { developer_instructions, items }
     }
 }
 
-struct Items<'a> {
+struct ItemsBuilder<'a> {
     tools: &'a ToolSet,
-    memory: &'a TurnCache,
+    cache: &'a TurnCache,
     turn: &'a Turn,
-    list: Vec<Value>,
-    /// What was remembered and is in the list.
-    shown: Vec<Arc<CachedTurn>>,
+    items: Vec<RawItem>,
+    /// The cached turns whose items are in the list.
+    inserted: Vec<Arc<CachedTurn>>,
 }
 
-impl Items<'_> {
+impl ItemsBuilder<'_> {
     fn add(&mut self, message: &Message, index: usize) {
         match message.role {
-            // Never `system`, which Codex drops without a word.
+            // Codex drops items with the role `system` without an error.
             Role::System | Role::Developer => {
-                let text = said(message);
+                let text = joined_text(message);
                 if !text.is_empty() {
-                    self.list.push(text_message("developer", "input_text", &text));
+                    self.items.push(input_message("developer", text));
                 }
             }
             Role::User => {
-                let content = content(message.name.as_deref(), &message.parts, "input_text");
-                let content = if content.is_empty() { vec![text("input_text", "")] } else { content };
-                self.list.push(json!({"type": "message", "role": "user", "content": content}));
+                let mut content = content(message.name.as_deref(), &message.parts, ContentPart::InputText);
+                if content.is_empty() {
+                    content.push(ContentPart::InputText(String::new()));
+                }
+                self.items.push(RawItem::message("user", content));
             }
-            Role::Assistant => self.assistant(message, index),
-            Role::Tool => self.list.push(json!({
-                "type": "function_call_output",
-                "call_id": call_id(message.tool_call_id.as_deref().unwrap_or_default()),
-                "output": output(&message.parts),
-            })),
+            Role::Assistant => self.add_assistant(message, index),
+            Role::Tool => {
+                let call_id = upstream_call_id(message.tool_call_id.as_deref().unwrap_or_default());
+                self.items.push(RawItem::function_call_output(&call_id, function_output(&message.parts)));
+            }
         }
     }
 
-    fn assistant(&mut self, message: &Message, index: usize) {
-        if let Some(remembered) = self.remembered(message, index) {
-            self.shown.push(Arc::clone(&remembered));
-            let as_told = same_calls(message, &remembered);
-            if as_told && same_text(message, &remembered) {
-                let items = remembered.items.iter().map(|item| self.renamed(item, &message.tool_calls));
-                let items: Vec<Value> = items.collect();
-                self.list.extend(items);
+    fn add_assistant(&mut self, message: &Message, index: usize) {
+        if let Some(cached) = self.cached_turn(message, index) {
+            self.inserted.push(Arc::clone(&cached));
+            let calls_unchanged = has_same_calls(message, &cached);
+            if calls_unchanged && has_same_text(message, &cached) {
+                let items = cached.items.iter().map(|item| self.with_alias(item, &message.tool_calls));
+                let items: Vec<RawItem> = items.collect();
+                self.items.extend(items);
                 return;
             }
-            // What the client says of its own part counts. What Codex did beside it has happened all the same: a model
-            // that is not shown it does it again. Thoughts are of no use without the calls that they led to.
-            let theirs = |item: &&Value| {
-                turn_cache::call_id(item)
-                    .is_some_and(|id| message.tool_calls.iter().any(|call| call.id == id))
+            // The client's version of the message and calls replaces the cached one. Work of Codex's own tools happened
+            // all the same: a model that does not see it repeats it. Reasoning is of no use without its calls.
+            let is_client_call = |item: &RawItem| {
+                let calls = message.tool_calls.iter().chain(&cached.calls);
+                item.call_id().is_some_and(|id| calls.into_iter().any(|call| call.id == id))
             };
-            let kept = |item: &&Value| match kind(item) {
+            let keep = |item: &&RawItem| match item.kind() {
                 "message" => false,
-                "reasoning" => as_told,
-                _ => {
-                    !theirs(item)
-                        && remembered.calls.iter().all(|call| turn_cache::call_id(item) != Some(&*call.id))
-                }
+                "reasoning" => calls_unchanged,
+                _ => !is_client_call(item),
             };
-            self.list.extend(remembered.items.iter().filter(kept).cloned());
+            self.items.extend(cached.items.iter().filter(keep).cloned());
         }
-        let content = content(message.name.as_deref(), &message.parts, "output_text");
         if message.parts.iter().any(|part| !matches!(part, Part::Text(text) if text.is_empty())) {
-            self.list.push(json!({"type": "message", "role": "assistant", "content": content}));
+            let content = content(message.name.as_deref(), &message.parts, ContentPart::OutputText);
+            self.items.push(RawItem::message("assistant", content));
         }
         for call in &message.tool_calls {
-            self.list.push(json!({
-                "type": "function_call",
-                "name": self.tools.alias(&call.name),
-                // The upstream wants JSON; some clients send nothing for no arguments.
-                "arguments": if call.arguments.is_empty() { "{}" } else { &call.arguments },
-                "call_id": call_id(&call.id),
-            }));
+            // The upstream requires JSON. Some clients send an empty text for a call without arguments.
+            let arguments = if call.arguments.is_empty() { "{}" } else { &call.arguments };
+            let (call_id, alias) = (upstream_call_id(&call.id), self.tools.alias(&call.name));
+            self.items.push(RawItem::function_call(&call_id, &alias, arguments));
         }
     }
 
-    /// The turn that ended with these calls, or with one of them, unless it was shown already: some clients make a
-    /// message of each call.
-    fn remembered(&self, message: &Message, index: usize) -> Option<Arc<CachedTurn>> {
-        let place = self.memory.place(self.turn, index);
-        let found = message.tool_calls.iter().find_map(|call| self.memory.recall(place, &call.id))?;
-        (!self.shown.iter().any(|shown| Arc::ptr_eq(shown, &found))).then_some(found)
+    /// Returns the turn that ended with these calls, or with one of them. Returns `None` if its items are in the list
+    /// already: some clients make a message of each call.
+    fn cached_turn(&self, message: &Message, index: usize) -> Option<Arc<CachedTurn>> {
+        let key = self.cache.key(self.turn, index);
+        let cached = message.tool_calls.iter().find_map(|call| self.cache.get(key, &call.id))?;
+        (!self.inserted.iter().any(|inserted| Arc::ptr_eq(inserted, &cached))).then_some(cached)
     }
 
-    /// A remembered item, the client's functions under the names that this turn gives them.
-    fn renamed(&self, item: &Value, calls: &[pb::ToolCall]) -> Value {
+    /// Returns a cached item with the alias that this turn gives to the client's tool.
+    fn with_alias(&self, item: &RawItem, calls: &[pb::ToolCall]) -> RawItem {
         let mut item = item.clone();
-        if let Some(id) = item.get("call_id").and_then(Value::as_str)
-            && let Some(call) = calls.iter().find(|call| call.id == id)
-        {
-            let (id, name) = (call_id(&call.id).into_owned(), self.tools.alias(&call.name).into_owned());
-            item["call_id"] = Value::String(id);
-            item["name"] = Value::String(name);
+        let call = item.call_id().and_then(|id| calls.iter().find(|call| call.id == id));
+        if let Some(call) = call {
+            item.set_call_id(&upstream_call_id(&call.id));
+            item.set_name(&self.tools.alias(&call.name));
         }
         item
     }
 }
 
-/// Whether the client sends the calls as it got them, but for spaces and the order of members.
-fn same_calls(message: &Message, remembered: &CachedTurn) -> bool {
+/// Returns whether the client sends the calls as it received them, except for whitespace and the order of members.
+fn has_same_calls(message: &Message, cached: &CachedTurn) -> bool {
     let json = |text: &str| serde_json::from_str::<Value>(text).ok();
-    let same = |ours: &pb::ToolCall, theirs: &pb::ToolCall| {
-        ours.id == theirs.id
-            && ours.name == theirs.name
-            && (ours.arguments == theirs.arguments
-                || json(&ours.arguments).is_some_and(|ours| json(&theirs.arguments) == Some(ours)))
+    let is_same = |cached: &pb::ToolCall, sent: &pb::ToolCall| {
+        cached.id == sent.id
+            && cached.name == sent.name
+            && (cached.arguments == sent.arguments
+                || json(&cached.arguments).is_some_and(|cached| json(&sent.arguments) == Some(cached)))
     };
-    let calls = (&remembered.calls, &message.tool_calls);
-    calls.0.len() == calls.1.len() && calls.0.iter().zip(calls.1).all(|(ours, theirs)| same(ours, theirs))
+    let (cached, sent) = (&cached.calls, &message.tool_calls);
+    cached.len() == sent.len() && cached.iter().zip(sent).all(|(cached, sent)| is_same(cached, sent))
 }
 
-/// Whether the client sends the text as it got it, but for spaces, or left it out, as many do beside calls.
-fn same_text(message: &Message, remembered: &CachedTurn) -> bool {
-    let theirs: String = message.parts.iter().map(text_of).collect();
-    let messages = remembered.items.iter().filter(|item| kind(item) == "message");
-    let parts = messages.filter_map(|item| item.get("content")?.as_array()).flatten();
-    let ours: String = parts.filter_map(|part| part.get("text")?.as_str()).collect();
-    let theirs: Vec<&str> = theirs.split_whitespace().collect();
-    theirs.is_empty() || theirs.concat() == ours.split_whitespace().collect::<String>()
+/// Returns whether the client sends the text as it received it, except for whitespace. An omitted text counts as
+/// unchanged, because many clients omit the text beside calls.
+fn has_same_text(message: &Message, cached: &CachedTurn) -> bool {
+    let sent: String = message.parts.iter().flat_map(|part| text_of(part).split_whitespace()).collect();
+    if sent.is_empty() {
+        return true;
+    }
+    let messages = cached.items.iter().filter(|item| item.kind() == "message");
+    let cached: String = messages.flat_map(RawItem::content_texts).flat_map(str::split_whitespace).collect();
+    sent == cached
 }
 
 fn text_of(part: &Part) -> &str {
@@ -181,8 +181,8 @@ fn text_of(part: &Part) -> &str {
     }
 }
 
-/// All text of a message that has no pictures.
-fn said(message: &Message) -> String {
+/// Returns the text of a message without images, with the name of its author.
+fn joined_text(message: &Message) -> String {
     let texts: Vec<&str> = message.parts.iter().map(text_of).filter(|text| !text.is_empty()).collect();
     match &message.name {
         Some(name) if !texts.is_empty() => format!("{name}: {}", texts.join("\n")),
@@ -190,60 +190,64 @@ fn said(message: &Message) -> String {
     }
 }
 
-/// Parts as content, empty texts left out; the speaker's name goes before the first text.
-fn content(name: Option<&str>, parts: &[Part], kind: &str) -> Vec<Value> {
+/// Returns the parts as content without empty texts. The author's name precedes the first text.
+fn content(
+    name: Option<&str>,
+    parts: &[Part],
+    text_part: impl Fn(String) -> ContentPart,
+) -> Vec<ContentPart> {
     let mut name = name;
     let mut content = Vec::new();
     for part in parts {
         match part {
-            Part::Text(said) if said.is_empty() => {}
-            Part::Text(said) => content.push(match name.take() {
-                Some(name) => text(kind, &format!("{name}: {said}")),
-                None => text(kind, said),
-            }),
-            Part::Image(image) => content.push(picture(image)),
+            Part::Text(text) if text.is_empty() => {}
+            Part::Text(text) => content.push(text_part(match name.take() {
+                Some(name) => format!("{name}: {text}"),
+                None => text.clone(),
+            })),
+            Part::Image(image) => content.push(ContentPart::InputImage(data_url(image))),
         }
     }
-    // Somebody who only shows pictures is still somebody.
+    // A message with images only.
     if let Some(name) = name.filter(|_| !content.is_empty()) {
-        content.insert(0, text(kind, &format!("{name}:")));
+        content.insert(0, text_part(format!("{name}:")));
     }
     content
 }
 
-/// A tool's result: the text itself where there is nothing but one text.
-fn output(parts: &[Part]) -> Value {
+/// Returns the output of a function: the plain text if the result is one text.
+fn function_output(parts: &[Part]) -> FunctionOutput {
     match parts {
-        [] => json!(""),
-        [Part::Text(text)] => json!(text),
-        several => match content(None, several, "input_text") {
-            empty if empty.is_empty() => json!(""),
-            content => json!(content),
+        [] => FunctionOutput::Text(String::new()),
+        [Part::Text(text)] => FunctionOutput::Text(text.clone()),
+        parts => match content(None, parts, ContentPart::InputText) {
+            content if content.is_empty() => FunctionOutput::Text(String::new()),
+            content => FunctionOutput::Content(content),
         },
     }
 }
 
-fn text_message(role: &str, kind: &str, said: &str) -> Value {
-    json!({"type": "message", "role": role, "content": [text(kind, said)]})
+fn input_message(role: &str, text: String) -> RawItem {
+    RawItem::message(role, vec![ContentPart::InputText(text)])
 }
 
-fn text(kind: &str, text: &str) -> Value {
-    json!({"type": kind, "text": text})
-}
-
-fn picture(image: &Image) -> Value {
+/// Returns an image as a `data:` URL. Encodes into the URL, because an image may have many megabytes.
+fn data_url(image: &Image) -> String {
     let kind = match image.kind {
         ImageKind::Png => "png",
         ImageKind::Jpeg => "jpeg",
         ImageKind::Webp => "webp",
         ImageKind::Gif => "gif",
     };
-    json!({"type": "input_image", "image_url": format!("data:image/{kind};base64,{}", STANDARD.encode(&image.data))})
+    let mut url = format!("data:image/{kind};base64,");
+    url.reserve_exact(image.data.len().div_ceil(3) * 4);
+    STANDARD.encode_string(&image.data, &mut url);
+    url
 }
 
-/// The call's id, or, if it is too long for the upstream, a name for it.
-fn call_id(id: &str) -> Cow<'_, str> {
-    if id.len() <= MAX_CALL_ID_BYTES {
+/// Returns the call's id, or a hash of the id if the id is too long for the upstream.
+fn upstream_call_id(id: &str) -> Cow<'_, str> {
+    if id.len() <= MAX_UPSTREAM_CALL_ID_BYTES {
         return Cow::Borrowed(id);
     }
     let mut short = String::from("call_");

@@ -1,19 +1,19 @@
-//! Random histories: nothing is lost, nothing is said twice, everybody keeps their role.
+//! Properties of random histories: every text and call is injected once, in order and with its role.
 
 use std::collections::HashSet;
 
 use proptest::{collection::vec, option, prelude::*, sample};
 
 use super::{
-    tests::{call, message, opening, result},
+    tests::{call, history, message, result},
     *,
 };
 
 #[derive(Debug, Clone)]
 enum ClientStep {
-    /// Somebody speaks.
-    Says(Role, String, Option<String>),
-    /// The assistant calls functions by these names and gets the results in the order of the keys.
+    /// A message.
+    Message(Role, String, Option<String>),
+    /// Calls of the functions with these names. The results follow in the order of the keys.
     Calls(String, Vec<(String, u32)>),
 }
 
@@ -34,17 +34,17 @@ fn step() -> impl Strategy<Value = ClientStep> {
     ]);
     let called = vec((name.prop_map(str::to_owned), any::<u32>()), 1..4);
     prop_oneof![
-        3 => (role, text(), option::of("[a-z]{1,5}")).prop_map(|(role, text, name)| ClientStep::Says(role, text, name)),
+        3 => (role, text(), option::of("[a-z]{1,5}")).prop_map(|(role, text, name)| ClientStep::Message(role, text, name)),
         1 => (text(), called).prop_map(|(text, called)| ClientStep::Calls(text, called)),
     ]
 }
 
-/// The messages of these steps. Each text gets a number that no other has.
+/// Returns the messages of the steps. Each text has a unique number.
 fn messages(steps: &[ClientStep]) -> Vec<Message> {
     let mut messages = Vec::new();
     for (number, step) in steps.iter().enumerate() {
         match step {
-            ClientStep::Says(role, text, name) => {
+            ClientStep::Message(role, text, name) => {
                 messages.push(Message { name: name.clone(), ..message(*role, &format!("<{number}>{text}")) });
             }
             ClientStep::Calls(text, called) => {
@@ -52,8 +52,8 @@ fn messages(steps: &[ClientStep]) -> Vec<Message> {
                 let calls = called.iter().enumerate();
                 let calls =
                     calls.map(|(index, (name, _))| call(&id(index), name, &format!("{{\"n\":{number}}}")));
-                let said = message(Role::Assistant, text);
-                messages.push(Message { tool_calls: calls.collect(), ..said });
+                let with_text = message(Role::Assistant, text);
+                messages.push(Message { tool_calls: calls.collect(), ..with_text });
                 let mut order: Vec<usize> = (0..called.len()).collect();
                 order.sort_by_key(|index| called[*index].1);
                 let results = order.into_iter().map(|index| result(&id(index), &format!("<{}>", id(index))));
@@ -64,28 +64,29 @@ fn messages(steps: &[ClientStep]) -> Vec<Message> {
     messages
 }
 
-/// What a message must look like to the model, one line for each item.
+/// Describes the expected items of a message, one line for each.
 fn expected(message: &Message, tools: &ToolSet) -> Vec<String> {
-    let said: String = message.parts.iter().map(text_of).collect();
-    let said = match &message.name {
-        Some(name) => format!("{name}: {said}"),
-        None => said,
+    let text: String = message.parts.iter().map(text_of).collect();
+    let text = match &message.name {
+        Some(name) => format!("{name}: {text}"),
+        None => text,
     };
     let line = match message.role {
-        Role::System | Role::Developer => Some(format!("developer {said}")),
-        Role::User => Some(format!("user {said}")),
-        Role::Assistant => (!said.is_empty()).then(|| format!("assistant {said}")),
-        Role::Tool => Some(format!("result {} {said}", message.tool_call_id.as_deref().unwrap())),
+        Role::System | Role::Developer => Some(format!("developer {text}")),
+        Role::User => Some(format!("user {text}")),
+        Role::Assistant => (!text.is_empty()).then(|| format!("assistant {text}")),
+        Role::Tool => Some(format!("result {} {text}", message.tool_call_id.as_deref().unwrap())),
     };
     let calls = message.tool_calls.iter();
     let calls = calls.map(|call| format!("call {} {} {}", call.id, tools.alias(&call.name), call.arguments));
     line.into_iter().chain(calls).collect()
 }
 
-/// The same of an item.
-fn line(item: &Value) -> String {
+/// Describes an item.
+fn line(item: &RawItem) -> String {
+    let item = item.as_value();
     let text = |value: &Value| value.as_str().unwrap().to_owned();
-    match kind(item) {
+    match item["type"].as_str().unwrap() {
         "message" => {
             assert_eq!(item["content"].as_array().unwrap().len(), 1);
             assert_eq!(item["content"][0]["type"] == "output_text", item["role"] == "assistant");
@@ -101,10 +102,10 @@ fn line(item: &Value) -> String {
 
 proptest! {
     #[test]
-    fn every_word_and_call_reaches_the_model_once_in_order_and_in_its_role(steps in vec(step(), 1..12)) {
+    fn random_history_injects_every_text_and_call_once_in_order_with_its_role(steps in vec(step(), 1..12)) {
         let turn = Turn { messages: messages(&steps), parallel_tool_calls: true, ..Turn::default() };
         let tools = ToolSet::new(&turn).unwrap();
-        let opening = opening(&turn, &TurnCache::new(1, 1));
+        let history = history(&turn, &TurnCache::new(1, 1));
 
         let leading = turn.messages.iter().take_while(|m| matches!(m.role, Role::System | Role::Developer)).count();
         let lines = |messages: &[Message]| -> Vec<String> {
@@ -115,12 +116,12 @@ proptest! {
             rest.extend(lead.pop());
         }
         let lead: Vec<&str> = lead.iter().map(|line| line.strip_prefix("developer ").unwrap()).collect();
-        prop_assert_eq!(opening.developer_instructions.unwrap_or_default(), lead.join("\n\n"));
-        prop_assert_eq!(opening.items.iter().map(line).collect::<Vec<_>>(), rest);
+        prop_assert_eq!(history.developer_instructions.unwrap_or_default(), lead.join("\n\n"));
+        prop_assert_eq!(history.items.iter().map(line).collect::<Vec<_>>(), rest);
     }
 
     #[test]
-    fn names_come_back_and_are_never_mistaken(steps in vec(step(), 1..12)) {
+    fn random_tool_names_have_unique_aliases_that_resolve_to_them(steps in vec(step(), 1..12)) {
         let turn = Turn { messages: messages(&steps), ..Turn::default() };
         let tools = ToolSet::new(&turn).unwrap();
         let names: HashSet<&str> =

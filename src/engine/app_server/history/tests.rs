@@ -1,8 +1,9 @@
-use super::turn_cache::TurnCache;
-use super::*;
+use serde_json::json;
+
+use super::{turn_cache::TurnCache, *};
 use crate::engine::{Parameters, Tool, ToolChoice};
 
-/// A table that the integration tests send through the doors as well.
+/// A table that the integration tests send through both doors, too.
 const HISTORIES: &str = include_str!("../../../../tests/fixtures/histories.json");
 
 pub(super) fn message(role: Role, text: &str) -> Message {
@@ -17,8 +18,8 @@ pub(super) fn call(id: &str, name: &str, arguments: &str) -> pb::ToolCall {
     pb::ToolCall { id: id.into(), name: name.into(), arguments: arguments.into() }
 }
 
-pub(super) fn opening(turn: &Turn, memory: &TurnCache) -> InitialHistory {
-    InitialHistory::of(turn, &ToolSet::new(turn).unwrap(), memory)
+pub(super) fn history(turn: &Turn, cache: &TurnCache) -> InitialHistory {
+    InitialHistory::new(turn, &ToolSet::new(turn).unwrap(), cache)
 }
 
 /// The turn that the doors make of an OpenAI request, as far as the table needs it.
@@ -92,20 +93,20 @@ fn string(value: &Value) -> String {
 }
 
 #[test]
-fn the_table_of_histories() {
+fn history_of_each_row_has_the_expected_items_and_instructions() {
     let table: Vec<Value> = serde_json::from_str(HISTORIES).unwrap();
     assert!(table.len() >= 30);
     for row in table {
         let turn = turn_of(&row);
-        let opening = opening(&turn, &TurnCache::new(8, 1 << 20));
-        assert_eq!(json!(opening.items), row["items"], "{}", row["name"]);
-        assert_eq!(json!(opening.developer_instructions), row["instructions"], "{}", row["name"]);
+        let history = history(&turn, &TurnCache::new(8, 1 << 20));
+        assert_eq!(json!(history.items), row["items"], "{}", row["name"]);
+        assert_eq!(json!(history.developer_instructions), row["instructions"], "{}", row["name"]);
     }
 }
 
-/// A conversation after one interrupted turn: the model thought, spoke, and called `shell` of the client.
-fn remembered_turn() -> (TurnCache, Turn) {
-    let memory = TurnCache::new(8, 1 << 20);
+/// A conversation after one cached turn, in which the model reasoned, wrote a text and called the client's `shell`.
+fn with_cached_turn() -> (TurnCache, Turn) {
+    let cache = TurnCache::new(8, 1 << 20);
     let calls = [call("c1", "shell", r#"{"a":1,"b":[2]}"#)];
     let items = vec![
         json!({"type": "reasoning", "id": "rs_0", "summary": [], "encrypted_content": "FIRST"}),
@@ -116,22 +117,23 @@ fn remembered_turn() -> (TurnCache, Turn) {
         json!({"type": "function_call", "id": "fc_1", "status": "completed", "name": "client_shell",
             "arguments": r#"{"a":1,"b":[2]}"#, "call_id": "c1"}),
     ];
-    let asked = message(Role::User, "what is there?");
-    let begun = Turn { messages: vec![asked.clone()], ..Turn::default() };
-    memory.remember(memory.place(&begun, 1), &calls, items);
+    let question = message(Role::User, "what is there?");
+    let first = Turn { messages: vec![question.clone()], ..Turn::default() };
+    cache.insert(cache.key(&first, 1), &calls, items.into_iter().map(RawItem::from).collect());
     let called = Message { tool_calls: calls.to_vec(), ..message(Role::Assistant, "Let me look.") };
-    let turn = Turn { messages: vec![asked, called, result("c1", "42")], ..Turn::default() };
-    (memory, turn)
+    let turn = Turn { messages: vec![question, called, result("c1", "42")], ..Turn::default() };
+    (cache, turn)
 }
 
-/// The items' types, thoughts by what they are.
-fn kinds(opening: &InitialHistory) -> Vec<&str> {
-    opening.items.iter().map(|item| item["encrypted_content"].as_str().unwrap_or(kind(item))).collect()
+/// The kinds of the items, reasoning by its content.
+fn kinds(history: &InitialHistory) -> Vec<&str> {
+    let kind = |item| RawItem::as_value(item)["encrypted_content"].as_str().unwrap_or_else(|| item.kind());
+    history.items.iter().map(kind).collect()
 }
 
 #[test]
-fn an_interrupted_turn_is_shown_to_the_model_as_it_was() {
-    let (memory, mut turn) = remembered_turn();
+fn unchanged_cached_turn_is_injected_with_all_items() {
+    let (cache, mut turn) = with_cached_turn();
     let expected = json!([
         {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "what is there?"}]},
         {"type": "reasoning", "summary": [], "encrypted_content": "FIRST"},
@@ -142,22 +144,22 @@ fn an_interrupted_turn_is_shown_to_the_model_as_it_was() {
         {"type": "function_call", "name": "client_shell", "arguments": r#"{"a":1,"b":[2]}"#, "call_id": "c1"},
         {"type": "function_call_output", "call_id": "c1", "output": "42"},
     ]);
-    assert_eq!(json!(opening(&turn, &memory).items), expected);
-    // Clients write the arguments anew, and leave out the text beside calls.
+    assert_eq!(json!(history(&turn, &cache).items), expected);
+    // Clients reformat the arguments and omit the text beside calls.
     turn.messages[1].tool_calls[0].arguments = "{ \"b\": [2], \"a\": 1 }".into();
     turn.messages[1].parts.clear();
-    assert_eq!(json!(opening(&turn, &memory).items), expected);
-    // The alias is the one of this turn: another tool has the former one now.
+    assert_eq!(json!(history(&turn, &cache).items), expected);
+    // The former alias is the name of another tool in this turn.
     let taken = Tool { name: "client_shell".into(), ..Tool::default() };
     turn.tools = [taken].into();
-    assert_eq!(opening(&turn, &memory).items[6]["name"], "client_shell_2");
+    assert_eq!(history(&turn, &cache).items[6].name(), Some("client_shell_2"));
 }
 
 #[test]
-fn what_the_client_changed_is_not_overwritten_by_memory() {
-    let own = ["message", "message", "function_call", "function_call_output"];
-    // What Codex did in that turn has happened, whatever becomes of the words.
-    let did = [
+fn changed_message_replaces_the_cached_one_and_keeps_codex_calls() {
+    let uncached = ["message", "message", "function_call", "function_call_output"];
+    // Work of Codex's own tools happened even if the client changes the text.
+    let with_codex_calls = [
         "message",
         "function_call",
         "function_call_output",
@@ -166,63 +168,64 @@ fn what_the_client_changed_is_not_overwritten_by_memory() {
         "function_call_output",
     ];
 
-    let (memory, mut turn) = remembered_turn();
+    let (cache, mut turn) = with_cached_turn();
     turn.messages[1].parts = vec![Part::Text("I never look.".into())];
-    let changed = opening(&turn, &memory);
-    let expected = [&["message", "FIRST"], &did[1..3], &["SECOND"], &did[3..]].concat();
+    let changed = history(&turn, &cache);
+    let expected =
+        [&["message", "FIRST"], &with_codex_calls[1..3], &["SECOND"], &with_codex_calls[3..]].concat();
     assert_eq!(kinds(&changed), expected);
-    assert_eq!(changed.items[5]["content"][0]["text"], "I never look.");
+    assert_eq!(changed.items[5].content_texts().collect::<Vec<_>>(), ["I never look."]);
 
-    let (memory, mut turn) = remembered_turn();
+    let (cache, mut turn) = with_cached_turn();
     turn.messages[1].tool_calls[0].arguments = "{}".into();
-    assert_eq!(kinds(&opening(&turn, &memory)), did);
+    assert_eq!(kinds(&history(&turn, &cache)), with_codex_calls);
 
-    let (memory, mut turn) = remembered_turn();
+    let (cache, mut turn) = with_cached_turn();
     turn.messages[1].tool_calls[0].name = "other".into();
-    assert_eq!(kinds(&opening(&turn, &memory)), did);
+    assert_eq!(kinds(&history(&turn, &cache)), with_codex_calls);
 
-    let (memory, mut turn) = remembered_turn();
+    let (cache, mut turn) = with_cached_turn();
     turn.messages[1].tool_calls.insert(0, call("c2", "shell", "{}"));
-    assert_eq!(opening(&turn, &memory).items.len(), 7);
+    assert_eq!(history(&turn, &cache).items.len(), 7);
 
-    // Another conversation in which a call has the same id.
-    let (memory, mut turn) = remembered_turn();
+    // Another conversation with a call of the same id.
+    let (cache, mut turn) = with_cached_turn();
     turn.messages[0] = message(Role::User, "something else");
-    assert_eq!(kinds(&opening(&turn, &memory)), own);
+    assert_eq!(kinds(&history(&turn, &cache)), uncached);
 
-    // After a restart.
-    let (_, turn) = remembered_turn();
-    assert_eq!(kinds(&opening(&turn, &TurnCache::new(8, 1 << 20))), own);
+    // After a restart of the server.
+    let (_, turn) = with_cached_turn();
+    assert_eq!(kinds(&history(&turn, &TurnCache::new(8, 1 << 20))), uncached);
 }
 
 #[test]
-fn what_codex_did_is_shown_once_where_a_client_makes_a_message_of_each_call() {
-    let memory = TurnCache::new(8, 1 << 20);
+fn codex_calls_are_injected_once_for_a_message_per_call() {
+    let cache = TurnCache::new(8, 1 << 20);
     let calls = [call("c1", "f", "{}"), call("c2", "f", "{}")];
-    let made = |id: &str| json!({"type": "function_call", "name": "f", "arguments": "{}", "call_id": id});
+    let item = |id: &str| json!({"type": "function_call", "name": "f", "arguments": "{}", "call_id": id});
     let items = vec![
-        made("c1"),
+        item("c1"),
         json!({"type": "custom_tool_call", "name": "apply_patch", "input": "p", "call_id": "own"}),
-        made("c2"),
+        item("c2"),
         json!({"type": "custom_tool_call_output", "call_id": "own", "output": "done"}),
     ];
-    let asked = message(Role::User, "go");
-    let begun = Turn { messages: vec![asked.clone()], ..Turn::default() };
-    memory.remember(memory.place(&begun, 1), &calls, items);
-    let said =
+    let question = message(Role::User, "go");
+    let first = Turn { messages: vec![question.clone()], ..Turn::default() };
+    cache.insert(cache.key(&first, 1), &calls, items.into_iter().map(RawItem::from).collect());
+    let with_call =
         |call: &pb::ToolCall| Message { tool_calls: vec![call.clone()], ..message(Role::Assistant, "") };
     let [one, two] = &calls;
     let together = Message { tool_calls: calls.to_vec(), ..message(Role::Assistant, "") };
     let turn = Turn {
-        messages: vec![asked.clone(), together, result("c2", "2"), result("c1", "1")],
+        messages: vec![question.clone(), together, result("c2", "2"), result("c1", "1")],
         ..Turn::default()
     };
-    let ids = |opening: &InitialHistory| -> Vec<String> {
-        let own = |item: &Value| format!("{} {}", kind(item), item["call_id"].as_str().unwrap_or_default());
-        opening.items[1..].iter().map(own).collect()
+    let ids = |history: &InitialHistory| -> Vec<String> {
+        let describe = |item: &RawItem| format!("{} {}", item.kind(), item.call_id().unwrap_or_default());
+        history.items[1..].iter().map(describe).collect()
     };
     assert_eq!(
-        ids(&opening(&turn, &memory)),
+        ids(&history(&turn, &cache)),
         [
             "function_call c1",
             "custom_tool_call own",
@@ -232,9 +235,9 @@ fn what_codex_did_is_shown_once_where_a_client_makes_a_message_of_each_call() {
             "function_call_output c1"
         ]
     );
-    let apart = vec![asked, said(one), result("c1", "1"), said(two), result("c2", "2")];
+    let apart = vec![question, with_call(one), result("c1", "1"), with_call(two), result("c2", "2")];
     assert_eq!(
-        ids(&opening(&Turn { messages: apart, ..Turn::default() }, &memory)),
+        ids(&history(&Turn { messages: apart, ..Turn::default() }, &cache)),
         [
             "custom_tool_call own",
             "custom_tool_call_output own",

@@ -250,7 +250,7 @@ pub(crate) fn started_thread_id(result: &Value) -> Option<String> {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct InjectItems<'a> {
     pub(crate) thread_id: &'a str,
-    pub(crate) items: Vec<Value>,
+    pub(crate) items: Vec<RawItem>,
 }
 
 impl Method for InjectItems<'_> {
@@ -838,6 +838,35 @@ impl RawItem {
         Self(serde_json::json!({"type": kind, "call_id": call_id, "output": output}))
     }
 
+    /// Creates a message.
+    pub(crate) fn message(role: &str, content: Vec<ContentPart>) -> Self {
+        let content = content.into_iter().map(ContentPart::into_value).collect();
+        Self::object([("type", "message".into()), ("role", role.into()), ("content", content)])
+    }
+
+    /// Creates a call of a function.
+    pub(crate) fn function_call(call_id: &str, name: &str, arguments: &str) -> Self {
+        Self::object([
+            ("type", "function_call".into()),
+            ("name", name.into()),
+            ("arguments", arguments.into()),
+            ("call_id", call_id.into()),
+        ])
+    }
+
+    /// Creates the output of a function.
+    pub(crate) fn function_call_output(call_id: &str, output: FunctionOutput) -> Self {
+        let output = match output {
+            FunctionOutput::Text(text) => text.into(),
+            FunctionOutput::Content(parts) => parts.into_iter().map(ContentPart::into_value).collect(),
+        };
+        Self::object([
+            ("type", "function_call_output".into()),
+            ("call_id", call_id.into()),
+            ("output", output),
+        ])
+    }
+
     /// Returns the `type`, or an empty string.
     pub(crate) fn kind(&self) -> &str {
         self.text("type").unwrap_or_default()
@@ -846,6 +875,27 @@ impl RawItem {
     /// Returns the id of the call that the item makes or answers.
     pub(crate) fn call_id(&self) -> Option<&str> {
         self.text("call_id")
+    }
+
+    /// Returns the role of a message.
+    pub(crate) fn role(&self) -> Option<&str> {
+        self.text("role")
+    }
+
+    /// Returns whether a message has content.
+    pub(crate) fn has_content(&self) -> bool {
+        self.0.get("content").is_none_or(|content| content.as_array().is_none_or(|parts| !parts.is_empty()))
+    }
+
+    /// Returns the texts of a message's content.
+    pub(crate) fn content_texts(&self) -> impl Iterator<Item = &str> {
+        let parts = self.0.get("content").and_then(Value::as_array).into_iter().flatten();
+        parts.filter_map(|part| part.get("text")?.as_str())
+    }
+
+    /// Returns whether reasoning can be injected into another thread.
+    pub(crate) fn has_encrypted_content(&self) -> bool {
+        self.text("encrypted_content").is_some()
     }
 
     /// Returns the name of the called tool.
@@ -873,14 +923,31 @@ impl RawItem {
         self.set("call_id", call_id);
     }
 
+    /// Replaces the name of the called tool. Does nothing if the item is not an object.
+    pub(crate) fn set_name(&mut self, name: &str) {
+        self.set("name", name);
+    }
+
     /// Replaces the output of a tool. Does nothing if the item is not an object.
     pub(crate) fn set_output(&mut self, output: &str) {
         self.set("output", output);
     }
 
+    /// Removes the fields for which `keep` returns `false`.
+    pub(crate) fn retain_fields(&mut self, mut keep: impl FnMut(&str, &Value) -> bool) {
+        if let Value::Object(fields) = &mut self.0 {
+            fields.retain(|name, value| keep(name, value));
+        }
+    }
+
     /// Returns the item as JSON.
-    pub(crate) fn into_value(self) -> Value {
-        self.0
+    pub(crate) const fn as_value(&self) -> &Value {
+        &self.0
+    }
+
+    /// Creates an object without a copy of the values, which may be images of many megabytes.
+    fn object<const N: usize>(fields: [(&str, Value); N]) -> Self {
+        Self(Value::Object(fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()))
     }
 
     fn text(&self, field: &str) -> Option<&str> {
@@ -892,6 +959,37 @@ impl RawItem {
             fields.insert(field.to_owned(), text.into());
         }
     }
+}
+
+/// A part of the content of a [`RawItem`].
+#[derive(Debug)]
+pub(crate) enum ContentPart {
+    /// Text for the model.
+    InputText(String),
+    /// Text of the model.
+    OutputText(String),
+    /// An image for the model, as a `data:` URL.
+    InputImage(String),
+}
+
+impl ContentPart {
+    fn into_value(self) -> Value {
+        let (kind, field, text) = match self {
+            Self::InputText(text) => ("input_text", "text", text),
+            Self::OutputText(text) => ("output_text", "text", text),
+            Self::InputImage(url) => ("input_image", "image_url", url),
+        };
+        RawItem::object([("type", kind.into()), (field, text.into())]).0
+    }
+}
+
+/// The output of a function, for [`RawItem::function_call_output`].
+#[derive(Debug)]
+pub(crate) enum FunctionOutput {
+    /// One text.
+    Text(String),
+    /// Several parts.
+    Content(Vec<ContentPart>),
 }
 
 impl From<Value> for RawItem {

@@ -1,43 +1,41 @@
-//! The ids of the client's calls: the model's, where they tell one call of the turn from the others. A client could not
-//! answer two calls of one id, or one whose id our own doors would not take back. Pure.
+//! The ids of client calls. Pure.
+//!
+//! A call keeps the model's id if the id is unique in the turn and valid in a later request. Otherwise the call gets
+//! another id: a client cannot answer two calls with one id, or a call whose id the service would refuse.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::engine::MAX_CALL_ID_BYTES;
 
-/// The ids of one turn.
+/// The call ids of one turn.
 #[derive(Debug, Default)]
 pub(crate) struct CallIds {
     used: HashSet<String>,
-    /// The ids that calls got, by those that Codex knows: outputs come in the order of their calls.
-    given: HashMap<String, VecDeque<String>>,
+    /// The assigned ids without an output, by Codex's id. Outputs arrive in the order of the calls.
+    assigned: HashMap<String, VecDeque<String>>,
 }
 
 impl CallIds {
-    /// The id of a call of the client's that Codex knows as `told`, in the turn with this id.
-    pub(crate) fn of_call(&mut self, told: &str, turn: &str) -> String {
-        let id = if told.is_empty()
-            || told.len() > MAX_CALL_ID_BYTES
-            || told.chars().any(char::is_control)
-            || self.used.contains(told)
-        {
-            format!("call_{turn}_{}", self.used.len())
-        } else {
-            told.to_owned()
-        };
+    /// Returns the id for a client call, from Codex's id of the call and the id of the turn.
+    pub(crate) fn assign(&mut self, codex_id: &str, turn_id: &str) -> String {
+        let is_usable = !codex_id.is_empty()
+            && codex_id.len() <= MAX_CALL_ID_BYTES
+            && !codex_id.chars().any(char::is_control)
+            && !self.used.contains(codex_id);
+        let id = if is_usable { codex_id.to_owned() } else { format!("call_{turn_id}_{}", self.used.len()) };
         self.used.insert(id.clone());
-        self.given.entry(told.to_owned()).or_default().push_back(id.clone());
+        self.assigned.entry(codex_id.to_owned()).or_default().push_back(id.clone());
         id
     }
 
-    /// Notes the id of one of Codex's own calls, which keeps it.
-    pub(crate) fn of_own(&mut self, id: &str) {
+    /// Excludes the id of a call of Codex's own, which keeps its id.
+    pub(crate) fn reserve(&mut self, id: &str) {
         self.used.insert(id.to_owned());
     }
 
-    /// The id of the client's call whose output comes next; none if no such call waits for one.
-    pub(crate) fn of_output(&mut self, told: &str) -> Option<String> {
-        self.given.get_mut(told)?.pop_front()
+    /// Returns the id of the client call whose output arrives. Returns `None` if no client call waits for an output.
+    pub(crate) fn resolve_output(&mut self, codex_id: &str) -> Option<String> {
+        self.assigned.get_mut(codex_id)?.pop_front()
     }
 }
 
@@ -46,27 +44,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_that_would_not_be_taken_back_is_replaced() {
+    fn assign_unusable_id_returns_a_new_id() {
         let mut ids = CallIds::default();
         let long = "x".repeat(MAX_CALL_ID_BYTES);
-        assert_eq!(ids.of_call(&long, "t"), long);
-        for told in [format!("{long}x"), "a\0b".to_owned(), "a\nb".to_owned()] {
-            let id = ids.of_call(&told, "t");
+        assert_eq!(ids.assign(&long, "t"), long);
+        for codex_id in [format!("{long}x"), "a\0b".to_owned(), "a\nb".to_owned()] {
+            let id = ids.assign(&codex_id, "t");
             assert!(id.starts_with("call_t_"));
-            assert_eq!(ids.of_output(&told), Some(id));
+            assert_eq!(ids.resolve_output(&codex_id), Some(id));
         }
     }
 
     #[test]
-    fn an_id_is_the_models_unless_it_has_none_or_has_it_twice() {
+    fn assign_empty_repeated_or_reserved_id_returns_a_new_id() {
         let mut ids = CallIds::default();
-        ids.of_own("own");
-        let given = ["a", "b", "a", "", "", "own", "a"].map(|told| ids.of_call(told, "t"));
-        assert_eq!(&given[..2], ["a", "b"]);
-        assert!(given[2..].iter().all(|id| id.starts_with("call_t_")), "{given:?}");
-        assert_eq!(given.iter().collect::<HashSet<_>>().len(), 7);
-        let outputs = ["a", "b", "a", "a"].map(|told| ids.of_output(told).unwrap());
-        assert_eq!(outputs, [0, 1, 2, 6].map(|index: usize| given[index].clone()));
-        assert_eq!((ids.of_output("a"), ids.of_output("else")), (None, None));
+        ids.reserve("own");
+        let assigned = ["a", "b", "a", "", "", "own", "a"].map(|codex_id| ids.assign(codex_id, "t"));
+        assert_eq!(&assigned[..2], ["a", "b"]);
+        assert!(assigned[2..].iter().all(|id| id.starts_with("call_t_")), "{assigned:?}");
+        assert_eq!(assigned.iter().collect::<HashSet<_>>().len(), 7);
+        let outputs = ["a", "b", "a", "a"].map(|codex_id| ids.resolve_output(codex_id).unwrap());
+        assert_eq!(outputs, [0, 1, 2, 6].map(|index: usize| assigned[index].clone()));
+        assert_eq!((ids.resolve_output("a"), ids.resolve_output("else")), (None, None));
     }
 }

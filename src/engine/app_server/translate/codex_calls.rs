@@ -1,30 +1,29 @@
-//! Calls of Codex's own tools, which may stand beside calls of the client's in one response: whether they have come
-//! to their end, and what is said of those that never do. Pure.
+//! Calls of Codex's own tools, which one response may contain beside calls of client tools. Pure.
 
 use std::collections::HashSet;
 
 use crate::engine::app_server::rpc::protocol::RawItem;
 
-/// For the model, in place of what Codex says of any call that an interrupt met, as if the user had wanted it.
+/// Outputs for the model. They replace Codex's output of an interrupted call, which reads as if the user had aborted it.
 const NOT_RUN: &str = "Not run: the application answers its calls of the same reply first. Repeat this call if it is still needed.";
 const STOPPED: &str = "Stopped before its end, because the application answers its calls of the same reply first. It may have \
                        had effects: look before you repeat it.";
 
-/// What has become of the calls of Codex's own tools in this turn.
+/// The calls of Codex's own tools in one turn, and their progress.
 #[derive(Debug, Default)]
 pub(crate) struct CodexToolCalls {
-    /// Those without an output, in order.
+    /// Calls without an output, in order.
     open: Vec<String>,
-    /// What Codex said to have begun. Not every tool does, and a command only if it takes a moment.
-    begun: HashSet<String>,
-    /// What it said to have ended, though the output may come later: outputs come in the order of the calls, and so
-    /// behind that of a client's call which has none yet.
-    ended: HashSet<String>,
+    /// Calls that Codex reported as started. It does not report every tool, and a command only if it takes a moment.
+    started: HashSet<String>,
+    /// Calls that Codex reported as finished. The output may arrive later: outputs arrive in the order of the calls, and
+    /// so behind the missing output of a client call.
+    finished: HashSet<String>,
 }
 
 impl CodexToolCalls {
-    /// A raw item of the response, which is no call of a client's tool.
-    pub(crate) fn saw(&mut self, item: &RawItem) {
+    /// Records a raw item that is not a call of a client tool.
+    pub(crate) fn on_item(&mut self, item: &RawItem) {
         let Some(id) = item.call_id() else { return };
         if item.kind().ends_with("_call") {
             self.open.push(id.to_owned());
@@ -33,44 +32,42 @@ impl CodexToolCalls {
         }
     }
 
-    /// Something that the agent does has begun or ended; mostly it has the id of its call.
-    pub(crate) fn heard(&mut self, id: &str, ended: bool) {
-        if ended {
-            self.ended.insert(id.to_owned());
-        } else {
-            self.begun.insert(id.to_owned());
-        }
+    /// Records that an action of the agent started or finished. Most actions have the id of their call.
+    pub(crate) fn on_status(&mut self, id: &str, finished: bool) {
+        let ids = if finished { &mut self.finished } else { &mut self.started };
+        ids.insert(id.to_owned());
     }
 
-    /// Whether all have their outputs.
-    pub(crate) fn are_answered(&self) -> bool {
+    /// Returns whether all calls have their output.
+    pub(crate) const fn all_have_output(&self) -> bool {
         self.open.is_empty()
     }
 
-    /// Whether all have come to their end, though it may still be said what came of them.
-    pub(crate) fn are_over(&self) -> bool {
-        self.open.iter().all(|id| self.ended.contains(id))
+    /// Returns whether all calls have finished, even if their output has not arrived yet.
+    pub(crate) fn all_finished(&self) -> bool {
+        self.open.iter().all(|id| self.finished.contains(id))
     }
 
-    /// Whether something runs that will say when it has ended.
-    pub(crate) fn run(&self) -> bool {
-        self.open.iter().any(|id| self.begun.contains(id) && !self.ended.contains(id))
+    /// Returns whether a call runs whose end Codex will report.
+    pub(crate) fn any_running(&self) -> bool {
+        self.open.iter().any(|id| self.started.contains(id) && !self.finished.contains(id))
     }
 
-    /// Forgets those of a response that broke off.
+    /// Forgets the open calls, because their response broke off.
     pub(crate) fn clear(&mut self) {
         self.open.clear();
     }
 
-    /// Mends the output of a call that an interrupt met.
-    pub(crate) fn mend(&self, output: &mut RawItem) {
-        let Some(word) = output.output().and_then(aborted) else { return };
-        let Some(id) = output.call_id() else { return };
-        let begun = self.begun.contains(id) || word == Aborted::Command;
-        output.set_output(if begun { STOPPED } else { NOT_RUN });
+    /// Replaces the output of an aborted call. Changes no other item.
+    pub(crate) fn rewrite_aborted(&self, item: &mut RawItem) {
+        let Some(aborted) = item.output().and_then(Aborted::parse) else { return };
+        let Some(id) = item.call_id() else { return };
+        let started = self.started.contains(id) || aborted == Aborted::Command;
+        item.set_output(if started { STOPPED } else { NOT_RUN });
     }
 }
 
+/// Codex's output of an aborted call.
 #[derive(Debug, PartialEq, Eq)]
 enum Aborted {
     /// `aborted by user after 1.5s`
@@ -79,15 +76,17 @@ enum Aborted {
     Command,
 }
 
-/// Whether an output is nothing but Codex's word for a call that it did not end.
-fn aborted(output: &str) -> Option<Aborted> {
-    let is_number = |text: &str| text.parse::<f64>().is_ok();
-    let seconds = output.strip_prefix("aborted by user after ").and_then(|rest| rest.strip_suffix('s'));
-    if seconds.is_some_and(is_number) {
-        return Some(Aborted::Any);
+impl Aborted {
+    /// Parses an output. Returns `None` if the output contains anything else.
+    fn parse(output: &str) -> Option<Self> {
+        let is_number = |text: &str| text.parse::<f64>().is_ok();
+        let seconds = output.strip_prefix("aborted by user after ").and_then(|rest| rest.strip_suffix('s'));
+        if seconds.is_some_and(is_number) {
+            return Some(Self::Any);
+        }
+        let seconds = output.strip_prefix("Wall time: ")?.strip_suffix(" seconds\naborted by user")?;
+        is_number(seconds).then_some(Self::Command)
     }
-    let seconds = output.strip_prefix("Wall time: ")?.strip_suffix(" seconds\naborted by user")?;
-    is_number(seconds).then_some(Aborted::Command)
 }
 
 #[cfg(test)]
@@ -105,30 +104,30 @@ mod tests {
     }
 
     #[test]
-    fn a_call_is_over_when_it_has_an_output_or_its_item_has_ended() {
-        let mut own = CodexToolCalls::default();
-        own.saw(&json!({"type": "web_search_call", "id": "ws"}).into());
-        assert!(own.are_answered() && own.are_over() && !own.run());
-        own.saw(&call("1"));
-        own.saw(&call("2"));
-        assert!(!own.are_over() && !own.run(), "nothing says that it has begun");
-        own.heard("1", false);
-        assert!(own.run());
-        own.heard("1", true);
-        assert!(!own.are_over() && !own.run());
-        own.saw(&output("2", "done"));
-        assert!(own.are_over() && !own.are_answered());
-        own.saw(&output("1", "done"));
-        assert!(own.are_answered());
+    fn call_with_output_or_finished_item_counts_as_finished() {
+        let mut calls = CodexToolCalls::default();
+        calls.on_item(&json!({"type": "web_search_call", "id": "ws"}).into());
+        assert!(calls.all_have_output() && calls.all_finished() && !calls.any_running());
+        calls.on_item(&call("1"));
+        calls.on_item(&call("2"));
+        assert!(!calls.all_finished() && !calls.any_running(), "no start was reported");
+        calls.on_status("1", false);
+        assert!(calls.any_running());
+        calls.on_status("1", true);
+        assert!(!calls.all_finished() && !calls.any_running());
+        calls.on_item(&output("2", "done"));
+        assert!(calls.all_finished() && !calls.all_have_output());
+        calls.on_item(&output("1", "done"));
+        assert!(calls.all_have_output());
     }
 
     #[test]
-    fn what_an_interrupt_met_is_said_in_other_words_and_nothing_else_is_changed() {
-        let mut own = CodexToolCalls::default();
-        own.heard("begun", false);
+    fn rewrite_aborted_replaces_only_outputs_of_aborted_calls() {
+        let mut calls = CodexToolCalls::default();
+        calls.on_status("started", false);
         for (id, text, expected) in [
             ("1", "aborted by user after 1.5s", NOT_RUN),
-            ("begun", "aborted by user after 1.5s", STOPPED),
+            ("started", "aborted by user after 1.5s", STOPPED),
             ("1", "Wall time: 1.0 seconds\naborted by user", STOPPED),
             ("1", "aborted by user after all", "aborted by user after all"),
             (
@@ -137,9 +136,9 @@ mod tests {
                 "Wall time: 1.0 seconds\nOutput:\naborted by user",
             ),
         ] {
-            let mut said = output(id, text);
-            own.mend(&mut said);
-            assert_eq!(said.output(), Some(expected), "{text}");
+            let mut item = output(id, text);
+            calls.rewrite_aborted(&mut item);
+            assert_eq!(item.output(), Some(expected), "{text}");
         }
     }
 }

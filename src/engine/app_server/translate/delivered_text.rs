@@ -1,9 +1,10 @@
-//! How much of a message the client has: enough to find the rest in the whole message, without keeping a copy.
+//! Tracks how much of the current message was delivered, so that the remaining suffix can be found without buffering
+//! the message.
 
-/// Bytes at the end of what was told that are compared.
-const TAIL: usize = 256;
+/// Bytes at the end of the delivered text that are compared.
+const TAIL_BYTES: usize = 256;
 
-/// What was told of the message that is under way.
+/// The delivered text of the current message.
 #[derive(Debug, Default)]
 pub(crate) struct DeliveredText {
     bytes: usize,
@@ -11,26 +12,26 @@ pub(crate) struct DeliveredText {
 }
 
 impl DeliveredText {
-    /// The next message begins.
-    pub(crate) fn clear(&mut self) {
+    /// Starts the next message.
+    pub(crate) fn reset(&mut self) {
         *self = Self::default();
     }
 
-    /// More was told.
-    pub(crate) fn add(&mut self, text: &str) {
+    /// Records delivered text.
+    pub(crate) fn append(&mut self, text: &str) {
         self.bytes += text.len();
         self.tail.push_str(text);
-        if self.tail.len() > 2 * TAIL {
-            let from = self.tail.floor_char_boundary(self.tail.len() - TAIL);
-            self.tail.drain(..from);
-            self.tail.shrink_to(2 * TAIL);
+        if self.tail.len() > 2 * TAIL_BYTES {
+            let start = self.tail.floor_char_boundary(self.tail.len() - TAIL_BYTES);
+            self.tail.drain(..start);
+            self.tail.shrink_to(2 * TAIL_BYTES);
         }
     }
 
-    /// What was not told yet of the whole message; nothing if it is another one.
-    pub(crate) fn rest<'a>(&self, whole: &'a str) -> &'a str {
-        match whole.split_at_checked(self.bytes) {
-            Some((told, rest)) if told.ends_with(&self.tail) => rest,
+    /// Returns the part of the whole message that was not delivered, or nothing if the delivered text is no prefix of it.
+    pub(crate) fn suffix_of<'a>(&self, message: &'a str) -> &'a str {
+        match message.split_at_checked(self.bytes) {
+            Some((delivered, suffix)) if delivered.ends_with(&self.tail) => suffix,
             Some(_) | None => "",
         }
     }
@@ -41,24 +42,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_rest_is_found_without_a_copy() {
-        for pieces in [vec![], vec!["a", "ß"], vec!["0123456789ß"; 5000]] {
-            let mut told = DeliveredText::default();
-            pieces.iter().for_each(|piece| told.add(piece));
-            let told_text = pieces.concat();
-            assert_eq!(told.rest(&format!("{told_text}!")), "!");
-            assert_eq!(told.rest(&told_text), "");
-            assert!(told.tail.capacity() <= 4 * TAIL);
-            if !pieces.is_empty() {
-                // Shorter, or another one.
-                assert_eq!(told.rest("a"), "");
-                assert_eq!(told.rest(&format!("{}!!!", "x".repeat(told_text.len()))), "");
+    fn suffix_of_returns_the_rest_of_the_same_message_only() {
+        for deltas in [vec![], vec!["a", "ß"], vec!["0123456789ß"; 5000]] {
+            let mut delivered = DeliveredText::default();
+            deltas.iter().for_each(|delta| delivered.append(delta));
+            let text = deltas.concat();
+            assert_eq!(delivered.suffix_of(&format!("{text}!")), "!");
+            assert_eq!(delivered.suffix_of(&text), "");
+            assert!(delivered.tail.capacity() <= 4 * TAIL_BYTES);
+            if !deltas.is_empty() {
+                // A shorter message, and another one.
+                assert_eq!(delivered.suffix_of("a"), "");
+                assert_eq!(delivered.suffix_of(&format!("{}!!!", "x".repeat(text.len()))), "");
             }
         }
-        let mut told = DeliveredText::default();
-        told.add("x");
-        assert_eq!(told.rest("ß!"), "", "cut through a letter");
-        told.clear();
-        assert_eq!(told.rest("all"), "all");
+        let mut delivered = DeliveredText::default();
+        delivered.append("x");
+        assert_eq!(delivered.suffix_of("ß!"), "", "the cut is not at a character boundary");
+        delivered.reset();
+        assert_eq!(delivered.suffix_of("all"), "all");
     }
 }

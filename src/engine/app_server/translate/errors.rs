@@ -1,5 +1,5 @@
-//! What the app-server says when a turn fails: a type (`codexErrorInfo`) where it has one, words where it has not,
-//! and the error that each means for the caller.
+//! Maps the app-server's error of a turn to an error for the caller: by its type (`codexErrorInfo`) if that is specific,
+//! otherwise by its text.
 
 use crate::{
     engine::{
@@ -9,18 +9,18 @@ use crate::{
     error::Error,
 };
 
-/// Reads the error of a turn (`turn/completed`, or the `error` notification).
-pub(crate) fn of(error: &TurnError) -> TurnEnd {
+/// Classifies the error of `turn/completed` or of an `error` notification.
+pub(crate) fn classify(error: &TurnError) -> TurnEnd {
     let TurnError { message, additional_details: details, codex_error_info: info } = error;
-    match typed(*info, message) {
+    match classify_type(*info, message) {
         Some(error) => TurnEnd::Error(error),
-        // While it retries, the reason is in the details and the message only says that it does.
+        // While Codex retries, the cause is in the details; the message only reports the retry.
         None => error_messages::classify_message(if details.is_empty() { message } else { details }),
     }
 }
 
-/// The types that say more than the words. The schema allows new ones at any time.
-fn typed(info: CodexErrorInfo, message: &str) -> Option<Error> {
+/// Maps the types that are more specific than the text. The protocol may add types with any release.
+fn classify_type(info: CodexErrorInfo, message: &str) -> Option<Error> {
     let message = error_messages::without_url(message);
     Some(match info {
         CodexErrorInfo::ContextWindowExceeded => Error::ContextLengthExceeded { message },
@@ -34,7 +34,7 @@ fn typed(info: CodexErrorInfo, message: &str) -> Option<Error> {
         }
         CodexErrorInfo::CyberPolicy => Error::Rejected { message },
         CodexErrorInfo::Unauthorized => error_messages::classify_status(401, &message),
-        // The words tell the status too, and the upstream's own words with it.
+        // The text repeats the status, with the upstream's own message.
         CodexErrorInfo::HttpConnectionFailed(UpstreamStatus { http_status_code: Some(status) })
         | CodexErrorInfo::ResponseTooManyFailedAttempts(UpstreamStatus { http_status_code: Some(status) })
         | CodexErrorInfo::ResponseStreamDisconnected(UpstreamStatus { http_status_code: Some(status) }) => {
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn types_and_words_have_their_rows() {
+    fn classify_known_error_returns_the_reason_of_its_row() {
         let table = [
             (json!({"message": "x", "codexErrorInfo": "contextWindowExceeded"}), "CONTEXT_LENGTH_EXCEEDED"),
             (json!({"message": "x", "codexErrorInfo": "modelNotFound"}), "MODEL_NOT_FOUND"),
@@ -96,11 +96,11 @@ mod tests {
         ];
         for (error, expected) in table {
             let read = serde_json::from_value::<TurnError>(error.clone()).unwrap();
-            let TurnEnd::Error(found) = of(&read) else { panic!("{error} failed") };
+            let TurnEnd::Error(found) = classify(&read) else { panic!("{error} failed") };
             assert_eq!(found.reason(), expected, "{error}");
         }
         let cut = json!({"message": "Incomplete response returned, reason: max_output_tokens", "codexErrorInfo": "other"});
         let cut = serde_json::from_value::<TurnError>(cut).unwrap();
-        assert!(matches!(of(&cut), TurnEnd::Truncated(crate::pb::FinishReason::Length)));
+        assert!(matches!(classify(&cut), TurnEnd::Truncated(crate::pb::FinishReason::Length)));
     }
 }

@@ -1,4 +1,4 @@
-//! Items of the app-server (what the agent does) → the contract's items. Pure.
+//! Converts items of the app-server, which are the agent's actions, to items of the contract. Pure.
 
 use serde_json::Value;
 
@@ -7,12 +7,12 @@ use crate::{
     pb::{self, item::Kind},
 };
 
-/// Translates an item; one of a kind that the contract does not know has no kind set.
-pub(crate) fn of(item: ThreadItem, completed: bool) -> pb::Item {
+/// Converts an item. A kind that the contract does not have stays unset.
+pub(crate) fn convert(item: ThreadItem, completed: bool) -> pb::Item {
     pb::Item { status: status(item.status, completed).into(), kind: kind(item.kind), id: item.id }
 }
 
-/// The agent's plan, which has a notification of its own.
+/// Converts the agent's plan, which has its own notification.
 pub(crate) fn plan(update: PlanUpdate) -> pb::Item {
     let steps: Vec<pb::todo_list::Step> = update
         .plan

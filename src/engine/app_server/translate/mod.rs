@@ -1,8 +1,7 @@
-//! Notifications of an app-server → events of a turn. Pure: no I/O, no clock. A notification that it does not know is
-//! passed over.
+//! Translates the messages of an app-server about one turn into events and actions. Pure: no I/O, no clock. Unknown
+//! notifications are ignored.
 
 pub(crate) mod call_ids;
-pub(crate) mod client_calls;
 pub(crate) mod codex_calls;
 pub(crate) mod delivered_text;
 pub(crate) mod errors;
@@ -11,246 +10,230 @@ pub(crate) mod output;
 pub(crate) mod pending_requests;
 pub(crate) mod raw_items;
 pub(crate) mod response_attempt;
+mod tool_loop;
 pub(crate) mod usage;
 
 use std::{sync::Arc, time::Duration};
 
 use self::{
     call_ids::CallIds,
-    codex_calls::CodexToolCalls,
     delivered_text::DeliveredText,
-    output::{Action, TranslatorOutput},
-    pending_requests::PendingToolRequests,
+    output::{Action, HandOver, TranslatorOutput},
     raw_items::RawItemBuffer,
     response_attempt::ResponseAttempt,
-    usage::{UsageAccumulator, usage},
+    tool_loop::{LoopInput, LoopOutput, ToolLoop},
+    usage::UsageAccumulator,
 };
 use super::{
     rpc::{
         delta::{Delta, Kind, Thought},
+        json,
         protocol::{
             ErrorReport, Notification, RawItem, ThreadItem, ThreadItemKind, ToolCall, Turn, TurnStatus,
         },
     },
-    tools::ToolSet,
+    tools::{
+        ToolSet,
+        call::{Call, CheckedCall},
+    },
 };
-use crate::engine::app_server::tools::call::{Call, CheckedCall};
 use crate::{
     config::Profile,
-    engine::{THOUGHT_BREAK, TurnEvent, cli::error_messages::TurnEnd},
+    engine::{
+        THOUGHT_BREAK, TurnEvent,
+        cli::error_messages::TurnEnd,
+        notice::{notice, retries_exhausted},
+    },
     error::Error,
-    pb::{self, FinishReason},
+    pb::{self, FinishReason, notice::Kind as NoticeKind},
 };
 
-/// How long nothing may be said while Codex waits for the results of calls, before it gets some.
-const QUIET: Duration = Duration::from_secs(5);
+/// An input of the translator.
+#[derive(Debug)]
+pub(super) enum Input {
+    /// A piece of text.
+    Delta(Delta),
+    /// Any other notification.
+    Notification(Notification),
+    /// Codex requests the result of a client call.
+    ToolRequest(ToolCall),
+    /// No message came for [`Translator::idle_timeout`].
+    Idle,
+    /// The result of [`Action::Validate`].
+    Verdicts(Vec<CheckedCall>),
+}
 
-/// How long Codex's own calls beside the client's may say nothing: those that run, and those that have not begun. Some
-/// cannot begin before the client's calls are answered, and nothing tells them from those that are about to.
-const RUNNING: Duration = Duration::from_secs(60);
-const NOT_BEGUN: Duration = Duration::from_secs(2);
-
-/// How long an interrupted turn may take to say what its calls came to.
-const ENDING: Duration = Duration::from_secs(5);
-
-/// Translates one turn.
+/// Translates one turn. Owned by its driver.
 #[derive(Debug)]
 pub(super) struct Translator {
     tools: Arc<ToolSet>,
     profile: Profile,
-    retries: u32,
+    max_retries: u32,
+    /// Raw items with another turn's id are echoes of the injected history.
+    turn_id: String,
     attempt: ResponseAttempt,
-    corrections: u32,
-    /// Text of the current message that the client has.
-    told: DeliveredText,
-    /// What the client's last thoughts are of.
-    thought: Option<Thought>,
-    /// Calls of the response that is under way.
-    calls: Vec<Call>,
-    /// Requests for calls, to be answered only where a call goes back to the model.
-    requests: PendingToolRequests,
-    ids: CallIds,
-    /// Calls that go back to the model as soon as all their requests are there.
-    correcting: Option<Vec<CheckedCall>>,
-    /// Calls of Codex's own tools.
-    own: CodexToolCalls,
-    /// Calls that the client gets as soon as Codex's own in the same response are over.
-    settling: Option<Vec<Call>>,
-    /// The turn was interrupted to hear what they came to.
-    interrupted: bool,
-    calls_made: usize,
+    delivered: DeliveredText,
+    /// The part of the reasoning that the last delta belonged to.
+    reasoning_part: Option<Thought>,
+    tool_loop: ToolLoop,
+    call_ids: CallIds,
     usage: UsageAccumulator,
-    /// What the model produced, in the words of the Responses API.
-    produced: RawItemBuffer,
+    raw_items: RawItemBuffer,
 }
 
 impl Translator {
-    pub(super) fn new(tools: ToolSet, profile: Profile, retries: u32) -> Self {
+    pub(super) fn new(tools: Arc<ToolSet>, profile: Profile, max_retries: u32, turn_id: String) -> Self {
         Self {
-            produced: RawItemBuffer::new(!tools.is_empty()),
-            tools: Arc::new(tools),
+            raw_items: RawItemBuffer::new(!tools.is_empty()),
+            tools,
             profile,
-            retries,
+            max_retries,
+            turn_id,
             attempt: ResponseAttempt::default(),
-            corrections: 0,
-            told: DeliveredText::default(),
-            thought: None,
-            calls: Vec::new(),
-            requests: PendingToolRequests::default(),
-            ids: CallIds::default(),
-            correcting: None,
-            own: CodexToolCalls::default(),
-            settling: None,
-            interrupted: false,
-            calls_made: 0,
+            delivered: DeliveredText::default(),
+            reasoning_part: None,
+            tool_loop: ToolLoop::default(),
+            call_ids: CallIds::default(),
             usage: UsageAccumulator::default(),
         }
     }
 
-    /// Codex asks for the result of a call. It may come before or after the end of the response that has the call.
-    pub(super) fn called(&mut self, call: ToolCall) -> TranslatorOutput {
-        self.requests.put(call);
-        TranslatorOutput { events: Vec::new(), next: self.corrections_due(false) }
-    }
-
-    /// How long nothing may be said before [`quiet`](Self::quiet) is to be asked; none: as long as it likes.
-    pub(super) fn patience(&self) -> Option<Duration> {
-        match &self.settling {
-            Some(_) if self.interrupted => Some(ENDING),
-            Some(_) if self.own.run() => Some(RUNNING),
-            Some(_) => Some(NOT_BEGUN),
-            None => (self.correcting.is_some() || !self.requests.is_empty()).then_some(QUIET),
+    /// Translates one input. An error ends the turn.
+    pub(super) fn push(&mut self, input: Input) -> Result<TranslatorOutput, Error> {
+        match input {
+            Input::Delta(delta) => Ok(self.on_delta(delta).into()),
+            Input::Notification(notification) => self.on_notification(notification),
+            Input::ToolRequest(request) => self.advance(LoopInput::ToolRequest(request)),
+            Input::Idle => self.advance(LoopInput::Idle),
+            Input::Verdicts(verdicts) => self.advance(LoopInput::Verdicts(verdicts)),
         }
     }
 
-    /// What is to be done when nothing was said for that long.
-    pub(super) fn quiet(&mut self) -> TranslatorOutput {
-        match self.settling.take() {
-            Some(calls) if self.interrupted => self.hand_over(&calls),
-            Some(calls) => {
-                self.settling = Some(calls);
-                self.interrupted = true;
-                Action::Interrupt.into()
-            }
-            // Codex will not ask for all of them: some it has sent back by itself.
-            None if self.correcting.is_some() => self.corrections_due(true).into(),
-            None => Action::Answer(self.requests.give_up()).into(),
-        }
+    /// Returns how long the driver waits for a message before it pushes [`Input::Idle`]. `None` means forever.
+    pub(super) fn idle_timeout(&self) -> Option<Duration> {
+        self.tool_loop.idle_timeout()
     }
 
-    /// What a piece of text means.
-    pub(super) fn delta(&mut self, delta: Delta) -> TranslatorOutput {
+    fn on_delta(&mut self, delta: Delta) -> Option<TurnEvent> {
         match delta.kind {
-            Kind::Message => self.text(delta.text).into(),
+            Kind::Message => self.text(delta.text),
             Kind::Summary | Kind::Thoughts => {
-                let (thought, text) = delta.into_thought();
-                let goes_on =
-                    text.is_empty() || self.thought.as_ref().is_none_or(|before| *before == thought);
-                let text = if goes_on { text } else { format!("{THOUGHT_BREAK}{text}") };
-                let told = self.thought(text);
-                if told.is_some() {
-                    self.thought = Some(thought);
+                let (part, text) = delta.into_thought();
+                let continues =
+                    text.is_empty() || self.reasoning_part.as_ref().is_none_or(|last| *last == part);
+                let text = if continues { text } else { format!("{THOUGHT_BREAK}{text}") };
+                let event = self.reasoning(text);
+                if event.is_some() {
+                    self.reasoning_part = Some(part);
                 }
-                told.into()
+                event
             }
         }
     }
 
-    /// What any other notification means. `turn` is the id of our turn.
-    pub(super) fn push(&mut self, notification: Notification, turn: &str) -> Result<TranslatorOutput, Error> {
-        let mut step = self.translate(notification, turn)?;
-        self.settle(&mut step);
-        Ok(step)
-    }
-
-    fn settle(&mut self, step: &mut TranslatorOutput) {
-        if self.settling.is_some() && !self.interrupted && self.own.are_over() {
-            self.interrupted = true;
-            step.next = Action::Interrupt;
-        }
-    }
-
-    /// The tools of the turn.
-    pub(super) fn tools(&self) -> Arc<ToolSet> {
-        Arc::clone(&self.tools)
-    }
-
-    fn translate(&mut self, notification: Notification, turn: &str) -> Result<TranslatorOutput, Error> {
+    fn on_notification(&mut self, notification: Notification) -> Result<TranslatorOutput, Error> {
         match notification {
             Notification::ReasoningSummaryPartAdded(part) if part.summary_index > 0 => {
-                Ok(self.thought(THOUGHT_BREAK.to_owned()).into())
+                Ok(self.reasoning(THOUGHT_BREAK.to_owned()).into())
             }
-            Notification::ItemStarted(item) => self.item(*item, false),
-            Notification::ItemCompleted(item) => self.item(*item, true),
+            Notification::ItemStarted(item) => self.on_item(*item, false),
+            Notification::ItemCompleted(item) => self.on_item(*item, true),
             Notification::PlanUpdated(update) => {
                 Ok(Some(TurnEvent::Item(Box::new(items::plan(update)))).into())
             }
-            Notification::Warning(warning) => {
-                Ok(Some(notice(pb::notice::Kind::Warning, warning.message)).into())
+            Notification::Warning(warning) => Ok(Some(notice(NoticeKind::Warning, warning.message)).into()),
+            Notification::Error(report) => self.on_error(&report),
+            Notification::RawResponseItemCompleted(raw) if raw.turn_id == self.turn_id => {
+                self.on_raw_item(raw.item)
             }
-            Notification::Error(report) => self.trouble(&report),
-            Notification::RawResponseItemCompleted(raw) if raw.turn_id == turn => {
-                self.produced(raw.item, turn);
-                Ok(TranslatorOutput::default())
+            Notification::RawResponseCompleted(usage) => {
+                self.usage.add(usage.into());
+                self.attempt.complete();
+                self.advance(LoopInput::ResponseCompleted)
             }
-            Notification::RawResponseCompleted(told) => self.response_completed(told),
             Notification::ThreadUsageUpdated(total) => {
-                self.attempt.is_counted();
-                self.usage.total = Some(usage(total));
+                self.attempt.usage_reported();
+                self.usage.set_thread_total(total.into());
                 Ok(TranslatorOutput::default())
             }
-            Notification::TurnCompleted(turn) => self.completed(&turn),
+            Notification::TurnCompleted(turn) => self.on_turn_completed(&turn),
             Notification::ReasoningSummaryPartAdded(_)
             | Notification::RawResponseItemCompleted(_)
             | Notification::Unknown => Ok(TranslatorOutput::default()),
         }
     }
 
-    /// A raw item: of the model, or the output of one of Codex's own tools.
-    fn produced(&mut self, mut item: RawItem, turn: &str) {
-        if let Some(mut call) = self.call(&item) {
-            call.id = self.ids.of_call(&call.codex_id, turn);
+    /// Handles a raw item: an item of the model, or the output of one of Codex's own tools.
+    fn on_raw_item(&mut self, mut item: RawItem) -> Result<TranslatorOutput, Error> {
+        // Read before the transition: the interrupt aborts only calls whose outputs arrive after it.
+        let interrupted = self.tool_loop.is_interrupting();
+        let mut output = TranslatorOutput::default();
+        if let Some(mut call) = self.client_call(&item) {
+            call.id = self.call_ids.assign(&call.codex_id, &self.turn_id);
             item.set_call_id(&call.id);
-            self.calls.push(call);
-        } else if !self.names_offered(&item) {
-            self.own.saw(&item);
+            output = self.advance(LoopInput::ClientCall(call))?;
+        } else if !self.names_client_tool(&item) {
+            output = self.advance(LoopInput::CodexItem(&item))?;
             let id = item.call_id().unwrap_or_default();
             if item.kind().ends_with("_call") {
-                self.ids.of_own(id);
-            } else if let Some(id) = self.ids.of_output(id) {
+                self.call_ids.reserve(id);
+            } else if let Some(id) = self.call_ids.resolve_output(id) {
                 item.set_call_id(&id);
             }
         }
-        if self.interrupted {
-            self.own.mend(&mut item);
+        if interrupted {
+            self.tool_loop.rewrite_aborted(&mut item);
         }
-        self.produced.push(item.into_value());
+        self.raw_items.push(item);
+        Ok(output)
+    }
+
+    /// Returns the call of a client tool that a raw item makes. Codex itself rejects calls whose arguments are not JSON.
+    fn client_call(&self, item: &RawItem) -> Option<Call> {
+        let (codex_id, alias, arguments) = (item.call_id()?, item.name()?, item.arguments()?);
+        let is_client_call = item.kind() == "function_call"
+            && self.names_client_tool(item)
+            && json::parse(arguments.as_bytes()).is_some();
+        is_client_call.then(|| Call {
+            id: codex_id.to_owned(),
+            codex_id: codex_id.to_owned(),
+            alias: alias.to_owned(),
+            arguments: arguments.to_owned(),
+        })
+    }
+
+    /// Returns whether a raw item names a client tool. A tool of an MCP server may have the same name in its namespace.
+    fn names_client_tool(&self, item: &RawItem) -> bool {
+        matches!(item.namespace().unwrap_or_default(), "" | "functions")
+            && item.name().is_some_and(|name| self.tools.offers(name))
     }
 
     fn text(&mut self, text: String) -> Option<TurnEvent> {
-        self.told.add(&text);
-        let text = non_empty(text)?;
-        self.attempt.speaks();
+        self.delivered.append(&text);
+        if text.is_empty() {
+            return None;
+        }
+        self.attempt.mark_text();
         Some(TurnEvent::Text(text.into()))
     }
 
-    fn thought(&mut self, text: String) -> Option<TurnEvent> {
-        non_empty(text).filter(|_| self.attempt.thinks()).map(|text| TurnEvent::Reasoning(text.into()))
+    fn reasoning(&mut self, text: String) -> Option<TurnEvent> {
+        (!text.is_empty() && self.attempt.mark_reasoning()).then(|| TurnEvent::Reasoning(text.into()))
     }
 
-    fn item(&mut self, item: ThreadItem, completed: bool) -> Result<TranslatorOutput, Error> {
+    fn on_item(&mut self, item: ThreadItem, completed: bool) -> Result<TranslatorOutput, Error> {
         match &item.kind {
             ThreadItemKind::AgentMessage { text } if completed => {
-                // An upstream that does not stream tells the text only here.
-                let rest = self.told.rest(text).to_owned();
-                Ok(self.text(rest).into())
+                // An upstream that does not stream sends the text only here.
+                let suffix = self.delivered.suffix_of(text).to_owned();
+                Ok(self.text(suffix).into())
             }
             ThreadItemKind::AgentMessage { .. } => {
-                self.told.clear();
+                self.delivered.reset();
                 Ok(Some(TurnEvent::MessageStarted).into())
             }
-            ThreadItemKind::ContextCompaction => self.compaction(completed),
-            // Told by their deltas, or ours to begin with.
+            ThreadItemKind::ContextCompaction => self.on_compaction(completed),
+            // Their deltas report them, or the client sent them.
             ThreadItemKind::Reasoning
             | ThreadItemKind::UserMessage
             | ThreadItemKind::DynamicToolCall
@@ -262,88 +245,102 @@ impl Translator {
             | ThreadItemKind::WebSearch { .. }
             | ThreadItemKind::Plan { .. }
             | ThreadItemKind::Unknown => {
-                self.own.heard(&item.id, completed);
-                Ok(Some(TurnEvent::Item(Box::new(items::of(item, completed)))).into())
+                let output = self.advance(LoopInput::CodexStatus { id: &item.id, finished: completed })?;
+                let event = Some(TurnEvent::Item(Box::new(items::convert(item, completed))));
+                Ok(TranslatorOutput { event, ..output })
             }
         }
     }
 
-    /// Codex replaces a history that is too long by a summary. Alone with the model, nobody asked for that.
-    fn compaction(&self, completed: bool) -> Result<TranslatorOutput, Error> {
+    /// Codex replaces a history that is too long by a summary. With the chat profile that would alter the request.
+    fn on_compaction(&self, completed: bool) -> Result<TranslatorOutput, Error> {
         match self.profile {
             Profile::Chat => Err(Error::ContextLengthExceeded {
                 message: "the conversation is longer than the model's context window".to_owned(),
             }),
             Profile::Agent if completed => Ok(TranslatorOutput::default()),
             Profile::Agent => {
-                let message =
-                    "the conversation was too long for the model: Codex goes on with a summary of it";
-                Ok(Some(notice(pb::notice::Kind::Warning, message.to_owned())).into())
+                let message = "the conversation is longer than the model's context window; Codex continues with a summary";
+                Ok(Some(notice(NoticeKind::Warning, message)).into())
             }
         }
     }
 
-    fn trouble(&mut self, report: &ErrorReport) -> Result<TranslatorOutput, Error> {
+    fn on_error(&mut self, report: &ErrorReport) -> Result<TranslatorOutput, Error> {
         let error = &report.error;
         if !report.will_retry {
-            // The same comes again, with the end of the turn.
+            // `turn/completed` repeats this error.
             return Ok(TranslatorOutput::default());
         }
-        let again = self.attempt.retries(self.retries);
-        // Those of a response that broke off are not the client's to answer.
-        self.calls.clear();
-        self.own.clear();
-        match errors::of(error) {
-            TurnEnd::Truncated(reason) => Ok(self.finished(reason)),
-            TurnEnd::Error(error) if !again => Err(given_up(error)),
+        let may_retry = self.attempt.try_retry(self.max_retries);
+        let output = self.advance(LoopInput::ResponseFailed)?;
+        match errors::classify(error) {
+            TurnEnd::Truncated(reason) => Ok(self.finish(reason)),
+            TurnEnd::Error(error) if !may_retry => Err(retries_exhausted(error)),
             TurnEnd::Error(_) => {
                 let message = format!("{} {}", error.message, error.additional_details);
-                Ok(Some(notice(pb::notice::Kind::Retry, message.trim().to_owned())).into())
+                let event = Some(notice(NoticeKind::Retry, message.trim()));
+                Ok(TranslatorOutput { event, ..output })
             }
         }
     }
 
-    fn completed(&mut self, turn: &Turn) -> Result<TranslatorOutput, Error> {
+    fn on_turn_completed(&mut self, turn: &Turn) -> Result<TranslatorOutput, Error> {
         match turn.status {
-            TurnStatus::Completed | TurnStatus::Interrupted if let Some(calls) = self.settling.take() => {
-                Ok(self.hand_over(&calls))
-            }
-            TurnStatus::Completed => {
-                if let Some(message) = self.tools.too_few_calls(self.calls_made) {
+            TurnStatus::Completed | TurnStatus::Interrupted => {
+                let output = self.advance(LoopInput::TurnEnded)?;
+                if matches!(output.action, Action::HandOver(_)) {
+                    return Ok(output);
+                }
+                if turn.status == TurnStatus::Interrupted {
+                    return Err(interrupted_error());
+                }
+                // A turn that called a client tool ends with its hand-over.
+                if let Some(message) = self.tools.too_few_calls(0) {
                     return Err(Error::TurnFailed { message });
                 }
-                Ok(self.finished(FinishReason::Stop))
+                Ok(self.finish(FinishReason::Stop))
             }
-            TurnStatus::Failed => match errors::of(&turn.error) {
-                TurnEnd::Truncated(reason) => Ok(self.finished(reason)),
+            TurnStatus::Failed => match errors::classify(&turn.error) {
+                TurnEnd::Truncated(reason) => Ok(self.finish(reason)),
                 TurnEnd::Error(error) => Err(error),
             },
-            TurnStatus::Interrupted | TurnStatus::Unknown => {
-                Err(Error::TurnFailed { message: "Codex interrupted the turn".to_owned() })
-            }
+            TurnStatus::Unknown => Err(interrupted_error()),
         }
     }
 
-    fn finished(&self, reason: FinishReason) -> TranslatorOutput {
-        let events = vec![TurnEvent::Finished { reason, usage: self.usage.best().map(Box::new) }];
-        TranslatorOutput { events, next: Action::Over }
+    /// Makes a transition of the tool loop.
+    fn advance(&mut self, input: LoopInput<'_>) -> Result<TranslatorOutput, Error> {
+        let action = match self.tool_loop.push(input, &self.tools)? {
+            LoopOutput::Wait => Action::Continue,
+            LoopOutput::Respond(results) => Action::Respond(results),
+            LoopOutput::Validate(calls) => Action::Validate(calls),
+            LoopOutput::Interrupt => Action::Interrupt,
+            LoopOutput::HandOver(calls) => self.finish_with_tool_calls(&calls),
+        };
+        Ok(action.into())
+    }
+
+    fn finish_with_tool_calls(&mut self, calls: &[Call]) -> Action {
+        let (kept, dropped) = calls.split_at(self.tools.keep(calls.len()));
+        let mut items = self.raw_items.take();
+        items.retain(|item| !dropped.iter().any(|call| item.call_id() == Some(&*call.id)));
+        let calls = kept.iter().map(|call| pb::ToolCall {
+            id: call.id.clone(),
+            name: self.tools.original(&call.alias).into_owned(),
+            arguments: call.arguments.clone(),
+        });
+        Action::HandOver(Box::new(HandOver { calls: calls.collect(), items, usage: self.usage.total() }))
+    }
+
+    fn finish(&self, reason: FinishReason) -> TranslatorOutput {
+        let usage = self.usage.total().map(Box::new);
+        TranslatorOutput { event: Some(TurnEvent::Finished { reason, usage }), action: Action::Complete }
     }
 }
 
-/// A failure that nobody could read is still one of the upstream's, as the CLI wanted to try again.
-fn given_up(error: Error) -> Error {
-    if let Error::TurnFailed { message } = error {
-        return Error::UpstreamUnavailable { message };
-    }
-    error
-}
-
-fn notice(kind: pb::notice::Kind, message: String) -> TurnEvent {
-    TurnEvent::Notice(Box::new(pb::Notice { kind: kind.into(), message }))
-}
-
-fn non_empty(text: String) -> Option<String> {
-    (!text.is_empty()).then_some(text)
+fn interrupted_error() -> Error {
+    Error::TurnFailed { message: "Codex interrupted the turn".to_owned() }
 }
 
 #[cfg(test)]

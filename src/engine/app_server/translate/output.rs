@@ -1,51 +1,69 @@
-//! What comes of one thing that an app-server said: events for the client, and the conductor's part.
+//! The output of the translator: an event for the client, and the next action of the turn driver.
 
-use serde_json::Value;
-
-use super::super::{
-    rpc::protocol::{RequestId, ToolCallResult},
-    tools::call::Call,
+use crate::{
+    engine::{
+        TurnEvent,
+        app_server::{
+            rpc::protocol::{RawItem, RequestId, ToolCallResult},
+            tools::call::Call,
+        },
+    },
+    pb::{self, FinishReason},
 };
-use crate::{engine::TurnEvent, pb};
 
-/// What is to be done after something was said.
+/// The result of one input.
 #[derive(Debug, Default)]
 pub(crate) struct TranslatorOutput {
-    pub(crate) events: Vec<TurnEvent>,
-    pub(crate) next: Action,
+    /// Sent before the action. No input yields more than one event, except a hand-over, which has its own.
+    pub(crate) event: Option<TurnEvent>,
+    pub(crate) action: Action,
 }
 
-/// The conductor's part.
+/// The next action of the turn driver.
 #[derive(Debug, Default)]
 pub(crate) enum Action {
-    /// Go on reading.
+    /// Reads on.
     #[default]
-    Read,
-    /// Answer these requests and go on.
-    Answer(Vec<(RequestId, ToolCallResult)>),
-    /// Check these calls, which may take a while, and tell what came of it: `Translator::checked`.
-    Check(Vec<Call>),
-    /// Interrupt the turn and go on reading: it then tells what Codex's own calls came to.
+    Continue,
+    /// Sends these results to Codex and reads on.
+    Respond(Vec<(RequestId, ToolCallResult)>),
+    /// Validates these calls, which takes time, and pushes the verdicts before any other input.
+    Validate(Vec<Call>),
+    /// Interrupts the turn and reads on: Codex then reports the outputs of its own calls.
     Interrupt,
-    /// The client must answer the calls: remember what the model produced, and end the turn.
-    HandOver {
-        /// The calls, as the client is told them.
-        calls: Vec<pb::ToolCall>,
-        /// What the model produced in this turn.
-        items: Vec<Value>,
-    },
-    /// The turn has ended by itself.
-    Over,
+    /// Ends the turn with calls for the client.
+    HandOver(Box<HandOver>),
+    /// The turn has completed.
+    Complete,
+}
+
+/// Calls that the client must answer.
+#[derive(Debug)]
+pub(crate) struct HandOver {
+    /// The calls with the ids and names that the client knows.
+    pub(crate) calls: Vec<pb::ToolCall>,
+    /// The raw items of this turn, for the turn cache.
+    pub(crate) items: Vec<RawItem>,
+    pub(crate) usage: Option<pb::Usage>,
+}
+
+impl HandOver {
+    /// Returns the last events of the turn.
+    pub(crate) fn into_events(self) -> impl Iterator<Item = TurnEvent> {
+        let usage = self.usage.map(Box::new);
+        let calls = self.calls.into_iter().map(|call| TurnEvent::ToolCall(Box::new(call)));
+        calls.chain([TurnEvent::Finished { reason: FinishReason::ToolCalls, usage }])
+    }
 }
 
 impl From<Action> for TranslatorOutput {
-    fn from(next: Action) -> Self {
-        Self { events: Vec::new(), next }
+    fn from(action: Action) -> Self {
+        Self { event: None, action }
     }
 }
 
 impl From<Option<TurnEvent>> for TranslatorOutput {
     fn from(event: Option<TurnEvent>) -> Self {
-        Self { events: event.into_iter().collect(), next: Action::Read }
+        Self { event, action: Action::Continue }
     }
 }

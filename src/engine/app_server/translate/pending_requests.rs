@@ -1,22 +1,27 @@
-//! Codex's requests for the results of the client's calls. They are answered only where a call goes back to the model: the
-//! client's answers come with its next request. Pure.
+//! Codex's requests for the results of client calls. Pure.
+//!
+//! A request is answered only if its call goes back to the model. Otherwise the results arrive with the client's next
+//! request, and the turn ends before.
 
 use std::collections::{HashMap, HashSet};
 
-use crate::engine::app_server::rpc::protocol::{RequestId, ToolCall, ToolCallResult};
-use crate::engine::app_server::tools::call::Call;
+use crate::engine::app_server::{
+    rpc::protocol::{RequestId, ToolCall, ToolCallResult},
+    tools::call::Call,
+};
 
-/// The requests of a turn that wait for an answer.
+/// The unanswered requests of one turn.
 #[derive(Debug, Default)]
 pub(crate) struct PendingToolRequests {
-    /// By Codex's ids of the calls, which several may have.
+    /// By Codex's id of the call, which several calls may share.
     open: HashMap<String, Vec<RequestId>>,
-    /// Calls that Codex has an answer for, though the response was not complete.
-    given_up: HashSet<String>,
+    /// Codex's ids of calls that were rejected before their response was complete.
+    rejected: HashSet<String>,
 }
 
 impl PendingToolRequests {
-    pub(crate) fn put(&mut self, call: ToolCall) {
+    /// Adds a request.
+    pub(crate) fn insert(&mut self, call: ToolCall) {
         self.open.entry(call.call_id).or_default().push(call.request);
     }
 
@@ -24,26 +29,26 @@ impl PendingToolRequests {
         self.open.is_empty()
     }
 
-    /// Whether the result of a call was asked for.
-    pub(crate) fn have(&self, call: &Call) -> bool {
-        self.open.contains_key(&call.codex_id) || self.given_up.contains(&call.codex_id)
+    /// Returns whether Codex has requested the result of a call.
+    pub(crate) fn contains(&self, call: &Call) -> bool {
+        self.open.contains_key(&call.codex_id) || self.rejected.contains(&call.codex_id)
     }
 
-    /// Answers when nothing was said for long while Codex waits for results. If the response broke off, Codex does not
-    /// say so, and does nothing about it, until it has them. If it is only slow, its end still hands its calls over.
-    pub(crate) fn give_up(&mut self) -> Vec<(RequestId, ToolCallResult)> {
+    /// Rejects all calls, because their response seems to have broken off. Returns the results.
+    pub(crate) fn reject_all(&mut self) -> Vec<(RequestId, ToolCallResult)> {
         let text = "Not run: the response broke off. Repeat the call if it is still needed.";
-        let answer = ToolCallResult::failure(text.to_owned());
-        let mut answers = Vec::new();
-        for (call, requests) in self.open.drain() {
-            self.given_up.insert(call);
-            answers.extend(requests.into_iter().map(|request| (request, answer.clone())));
+        let result = ToolCallResult::failure(text.to_owned());
+        let mut results = Vec::new();
+        for (codex_id, requests) in self.open.drain() {
+            self.rejected.insert(codex_id);
+            results.extend(requests.into_iter().map(|request| (request, result.clone())));
         }
-        answers
+        results
     }
 
-    /// Sends a call back to the model, with what is wrong with it or with one beside it.
-    pub(crate) fn send_back(
+    /// Rejects a call because of a mistake in it, or in another call of the response. Returns the result for the model,
+    /// or `None` if Codex has not requested one.
+    pub(crate) fn reject(
         &mut self,
         call: &Call,
         verdict: Result<(), String>,

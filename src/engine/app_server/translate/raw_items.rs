@@ -1,45 +1,42 @@
-//! What the model and Codex's own tools produced in one turn, as raw items: kept for the next request of a client that
-//! has tools, and for nobody else. Bounded: large outputs are left out, and beyond that nothing is kept at all.
-
-use serde_json::Value;
+//! The raw items of one turn, for the turn cache. Bounded: large outputs are replaced, and beyond the bound of a turn
+//! nothing is kept.
 
 use crate::engine::app_server::{
-    history::turn_cache::{kind, weight},
+    history::response_item::heap_size,
     rpc::{large_lines::LEFT_OUT, protocol::RawItem},
 };
 
-/// Memory for all outputs of a turn, in bytes. What comes later is left out.
-const MAX_OUTPUTS: usize = 4 << 20;
+/// Maximum memory up to which outputs of a turn are kept, in bytes. Later outputs are replaced.
+const MAX_OUTPUT_BYTES: usize = 4 << 20;
 
-/// Memory for a turn. One that produces more is not remembered.
-const MAX: usize = 8 << 20;
+/// Maximum memory of a turn, in bytes. A turn that exceeds it is not cached.
+const MAX_TURN_BYTES: usize = 8 << 20;
 
 /// The raw items of a turn.
 #[derive(Debug, Default)]
 pub(crate) struct RawItemBuffer {
-    items: Vec<Value>,
+    items: Vec<RawItem>,
     bytes: usize,
-    /// Nothing is kept.
-    off: bool,
+    disabled: bool,
 }
 
 impl RawItemBuffer {
-    /// For a turn whose client has tools, or has none.
-    pub(crate) fn new(wanted: bool) -> Self {
-        Self { off: !wanted, ..Self::default() }
+    /// Creates a buffer. A disabled buffer, for a client without tools, keeps nothing.
+    pub(crate) fn new(enabled: bool) -> Self {
+        Self { disabled: !enabled, ..Self::default() }
     }
 
-    /// Keeps an item.
-    pub(crate) fn push(&mut self, mut item: Value) {
-        if self.off {
+    /// Appends an item. Disables the buffer if the items exceed the bound of a turn.
+    pub(crate) fn push(&mut self, mut item: RawItem) {
+        if self.disabled {
             return;
         }
-        let mut bytes = weight(&item);
-        if self.bytes + bytes > MAX_OUTPUTS && RawItem::OUTPUT_KINDS.contains(&kind(&item)) {
-            item["output"] = LEFT_OUT.into();
-            bytes = weight(&item);
+        let mut bytes = heap_size(&item);
+        if self.bytes + bytes > MAX_OUTPUT_BYTES && RawItem::OUTPUT_KINDS.contains(&item.kind()) {
+            item.set_output(LEFT_OUT);
+            bytes = heap_size(&item);
         }
-        if self.bytes + bytes > MAX {
+        if self.bytes + bytes > MAX_TURN_BYTES {
             *self = Self::new(false);
             return;
         }
@@ -47,8 +44,8 @@ impl RawItemBuffer {
         self.items.push(item);
     }
 
-    /// All of them, in order; none if they were too much.
-    pub(crate) fn take(&mut self) -> Vec<Value> {
+    /// Returns all items in order, or nothing if they exceeded the bound.
+    pub(crate) fn take(&mut self) -> Vec<RawItem> {
         self.bytes = 0;
         std::mem::take(&mut self.items)
     }
@@ -60,38 +57,40 @@ mod tests {
 
     use super::*;
 
-    fn output(id: usize, bytes: usize) -> Value {
-        json!({"type": "function_call_output", "call_id": id.to_string(), "output": "x".repeat(bytes)})
+    fn output(id: usize, bytes: usize) -> RawItem {
+        RawItem::output_of_call("function_call_output", &id.to_string(), &"x".repeat(bytes))
     }
 
     #[test]
-    fn outputs_beyond_the_bound_are_left_out_and_all_else_is_kept() {
-        let mut produced = RawItemBuffer::new(true);
+    fn push_outputs_beyond_the_bound_replaces_them_and_keeps_all_other_items() {
+        let mut buffer = RawItemBuffer::new(true);
         for id in 0..200 {
-            produced.push(json!({"type": "function_call", "call_id": id.to_string(), "arguments": "{}"}));
-            produced.push(output(id, 1 << 20));
+            buffer
+                .push(json!({"type": "function_call", "call_id": id.to_string(), "arguments": "{}"}).into());
+            buffer.push(output(id, 1 << 20));
         }
-        let items = produced.take();
+        let items = buffer.take();
         assert_eq!(items.len(), 400);
-        assert!(items.iter().map(weight).sum::<usize>() <= MAX_OUTPUTS + 400 * 2000);
+        assert!(items.iter().map(heap_size).sum::<usize>() <= MAX_OUTPUT_BYTES + 400 * 2000);
         assert_eq!(items[1], output(0, 1 << 20));
-        assert_eq!((&items[399]["call_id"], &items[399]["output"]), (&json!("199"), &json!(LEFT_OUT)));
+        assert_eq!((items[399].call_id(), items[399].output()), (Some("199"), Some(LEFT_OUT)));
     }
 
     #[test]
-    fn more_than_can_be_kept_is_not_kept_in_part() {
-        let mut produced = RawItemBuffer::new(true);
+    fn push_beyond_the_bound_of_a_turn_keeps_nothing() {
+        let mut buffer = RawItemBuffer::new(true);
         for _ in 0..3 {
-            produced.push(json!({"type": "message", "role": "assistant", "content": "x".repeat(3 << 20)}));
+            let content = "x".repeat(3 << 20);
+            buffer.push(json!({"type": "message", "role": "assistant", "content": content}).into());
         }
-        produced.push(output(1, 1));
-        assert!(produced.take().is_empty() && produced.bytes == 0);
+        buffer.push(output(1, 1));
+        assert!(buffer.take().is_empty() && buffer.bytes == 0);
     }
 
     #[test]
-    fn without_tools_nothing_is_kept() {
-        let mut produced = RawItemBuffer::new(false);
-        produced.push(output(1, 1));
-        assert!(produced.take().is_empty());
+    fn push_to_a_disabled_buffer_keeps_nothing() {
+        let mut buffer = RawItemBuffer::new(false);
+        buffer.push(output(1, 1));
+        assert!(buffer.take().is_empty());
     }
 }

@@ -1,46 +1,47 @@
-//! What the client has of the model's response that is under way, should Codex ask for it again: text must never come
-//! twice, so that such a turn fails; thoughts need not come twice, so that those of the next attempt are left out.
-//! What the agent does is told each time, because it happens each time.
+//! What the client has of the current response, in case Codex requests the response again.
+//!
+//! Text must never be delivered twice, so a turn whose text was delivered fails. Reasoning need not be delivered twice,
+//! so that of later attempts is dropped. Actions of the agent are delivered each time, because they happen each time.
 
-/// The response that is under way.
+/// The current response, over all attempts at it.
 #[derive(Debug, Default)]
 pub(crate) struct ResponseAttempt {
-    text: bool,
-    thoughts: bool,
-    /// The client has thoughts of an earlier attempt.
-    silent: bool,
-    retried: u32,
-    /// Codex says when a response is complete. Older ones only tell the usage, behind it.
-    ends_are_told: bool,
+    text_delivered: bool,
+    reasoning_delivered: bool,
+    /// An earlier attempt delivered reasoning.
+    reasoning_muted: bool,
+    retries: u32,
+    /// Codex reports the completion of a response. Older releases report only the usage, after it.
+    reports_completion: bool,
 }
 
 impl ResponseAttempt {
-    /// The client gets text of it.
-    pub(crate) fn speaks(&mut self) {
-        self.text = true;
+    /// Records that the client gets text.
+    pub(crate) const fn mark_text(&mut self) {
+        self.text_delivered = true;
     }
 
-    /// The model thinks; false if the client is not to be told.
-    pub(crate) fn thinks(&mut self) -> bool {
-        self.thoughts |= !self.silent;
-        !self.silent
+    /// Records that the model reasons. Returns whether the client gets the reasoning.
+    pub(crate) const fn mark_reasoning(&mut self) -> bool {
+        self.reasoning_delivered |= !self.reasoning_muted;
+        !self.reasoning_muted
     }
 
-    /// It broke off and is asked for again. False if that must not be, or was often enough.
-    pub(crate) fn retries(&mut self, at_most: u32) -> bool {
-        self.retried += 1;
-        self.silent |= self.thoughts;
-        !self.text && self.retried <= at_most
+    /// Starts the next attempt. Returns `false` if text was delivered or the retries exceed `max_retries`.
+    pub(crate) const fn try_retry(&mut self, max_retries: u32) -> bool {
+        self.retries += 1;
+        self.reasoning_muted |= self.reasoning_delivered;
+        !self.text_delivered && self.retries <= max_retries
     }
 
-    /// It is complete.
-    pub(crate) fn ends(&mut self) {
-        *self = Self { ends_are_told: true, ..Self::default() };
+    /// Starts the next response, because this one is complete.
+    pub(crate) fn complete(&mut self) {
+        *self = Self { reports_completion: true, ..Self::default() };
     }
 
-    /// Its usage is told.
-    pub(crate) fn is_counted(&mut self) {
-        if !self.ends_are_told {
+    /// Starts the next response if the usage is all that Codex reports at the end of one.
+    pub(crate) fn usage_reported(&mut self) {
+        if !self.reports_completion {
             *self = Self::default();
         }
     }
@@ -51,29 +52,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn thoughts_come_once_and_text_ends_it() {
+    fn retry_mutes_delivered_reasoning_and_fails_after_text() {
         let mut attempt = ResponseAttempt::default();
-        assert!(attempt.retries(2), "nothing was told yet");
-        assert!(attempt.thinks() && attempt.thinks());
-        assert!(attempt.retries(2));
-        assert!(!attempt.thinks());
-        attempt.ends();
-        assert!(attempt.thinks() && attempt.retries(2) && attempt.retries(2), "counted anew");
-        assert!(!attempt.retries(2));
-        attempt.ends();
-        attempt.speaks();
-        assert!(!attempt.retries(2));
+        assert!(attempt.try_retry(2), "nothing was delivered yet");
+        assert!(attempt.mark_reasoning() && attempt.mark_reasoning());
+        assert!(attempt.try_retry(2));
+        assert!(!attempt.mark_reasoning());
+        attempt.complete();
+        assert!(
+            attempt.mark_reasoning() && attempt.try_retry(2) && attempt.try_retry(2),
+            "the count starts again"
+        );
+        assert!(!attempt.try_retry(2));
+        attempt.complete();
+        attempt.mark_text();
+        assert!(!attempt.try_retry(2));
     }
 
     #[test]
-    fn usage_ends_it_only_where_nothing_else_does() {
+    fn usage_completes_a_response_only_without_a_reported_completion() {
         let mut attempt = ResponseAttempt::default();
-        attempt.speaks();
-        attempt.is_counted();
-        assert!(attempt.retries(1));
-        attempt.ends();
-        attempt.speaks();
-        attempt.is_counted();
-        assert!(!attempt.retries(1));
+        attempt.mark_text();
+        attempt.usage_reported();
+        assert!(attempt.try_retry(1));
+        attempt.complete();
+        attempt.mark_text();
+        attempt.usage_reported();
+        assert!(!attempt.try_retry(1));
     }
 }

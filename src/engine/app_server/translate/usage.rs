@@ -1,34 +1,41 @@
-//! Tokens of one turn, from what is told of its model calls and of its thread.
+//! The token usage of one turn.
 
 use crate::{engine::app_server::rpc::protocol::TokenUsage, pb};
 
-/// The sum over the model calls of this turn; the thread's total where the single ones are not told.
+/// The usage of the model calls of one turn.
 #[derive(Debug, Default)]
 pub(crate) struct UsageAccumulator {
     sum: Option<pb::Usage>,
-    pub(crate) total: Option<pb::Usage>,
+    thread_total: Option<pb::Usage>,
 }
 
 impl UsageAccumulator {
-    pub(crate) fn add(&mut self, told: pb::Usage) {
+    /// Adds the usage of one model call.
+    pub(crate) fn add(&mut self, usage: pb::Usage) {
         let sum = self.sum.unwrap_or_default();
         self.sum = Some(pb::Usage {
-            input_tokens: sum.input_tokens + told.input_tokens,
-            cached_input_tokens: sum.cached_input_tokens + told.cached_input_tokens,
-            output_tokens: sum.output_tokens + told.output_tokens,
-            reasoning_output_tokens: sum.reasoning_output_tokens + told.reasoning_output_tokens,
+            input_tokens: sum.input_tokens + usage.input_tokens,
+            cached_input_tokens: sum.cached_input_tokens + usage.cached_input_tokens,
+            output_tokens: sum.output_tokens + usage.output_tokens,
+            reasoning_output_tokens: sum.reasoning_output_tokens + usage.reasoning_output_tokens,
         });
     }
 
-    /// Whichever knows of more: the total comes late, and an incomplete response is in the total only.
-    pub(crate) fn best(&self) -> Option<pb::Usage> {
+    /// Replaces the usage of the whole thread, which has only this turn.
+    pub(crate) const fn set_thread_total(&mut self, usage: pb::Usage) {
+        self.thread_total = Some(usage);
+    }
+
+    /// Returns the larger of both counts. The thread's total arrives late; only it includes an incomplete response.
+    pub(crate) fn total(&self) -> Option<pb::Usage> {
         let tokens = |usage: &pb::Usage| usage.input_tokens + usage.output_tokens;
-        [self.sum, self.total].into_iter().flatten().max_by_key(tokens)
+        [self.sum, self.thread_total].into_iter().flatten().max_by_key(tokens)
     }
 }
 
-/// Usage as the app-server tells it.
-pub(crate) const fn usage(usage: TokenUsage) -> pb::Usage {
-    let TokenUsage { input_tokens, cached_input_tokens, output_tokens, reasoning_output_tokens } = usage;
-    pb::Usage { input_tokens, cached_input_tokens, output_tokens, reasoning_output_tokens }
+impl From<TokenUsage> for pb::Usage {
+    fn from(usage: TokenUsage) -> Self {
+        let TokenUsage { input_tokens, cached_input_tokens, output_tokens, reasoning_output_tokens } = usage;
+        Self { input_tokens, cached_input_tokens, output_tokens, reasoning_output_tokens }
+    }
 }

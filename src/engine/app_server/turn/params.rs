@@ -1,5 +1,5 @@
-//! The parameters of `thread/start`: what the turn says, and what the worker's program makes of it. Says nothing about
-//! the conversation.
+//! The parameters of `thread/start`: those of the turn, and those that depend on the worker. The conversation is not
+//! among them.
 
 use std::path::Path;
 
@@ -13,18 +13,18 @@ use crate::{
     engine::{Role, Turn},
 };
 
-/// What a thread is started with, on whichever worker.
+/// The parameters of `thread/start` of one turn, for any worker.
 #[derive(Debug, Default)]
 pub(crate) struct ThreadParams {
     params: Value,
-    /// What its configuration says on every worker.
+    /// The part of the configuration that is the same on every worker.
     config: Map<String, Value>,
     profile: Profile,
 }
 
 impl ThreadParams {
-    /// That of a turn.
-    pub(crate) fn of(turn: &Turn, codex: &Codex, tools: &ToolSet, opening: &InitialHistory) -> Self {
+    /// Creates the parameters of a turn.
+    pub(crate) fn new(turn: &Turn, codex: &Codex, tools: &ToolSet, history: &InitialHistory) -> Self {
         let mut params = json!({
             "ephemeral": true,
             "model": turn.model,
@@ -33,12 +33,12 @@ impl ThreadParams {
             "sandbox": turn.sandbox.as_str(),
             "experimentalRawEvents": true,
         });
-        if let Some(instructions) = &opening.developer_instructions {
+        if let Some(instructions) = &history.developer_instructions {
             params["developerInstructions"] = instructions.as_str().into();
         }
-        let offered = tools.dynamic_tools();
-        if !offered.is_empty() {
-            params["dynamicTools"] = offered.into();
+        let dynamic_tools = tools.dynamic_tools();
+        if !dynamic_tools.is_empty() {
+            params["dynamicTools"] = dynamic_tools.into();
         }
         match turn.profile {
             Profile::Agent => {}
@@ -50,12 +50,12 @@ impl ThreadParams {
         Self { params, config: config(turn), profile: turn.profile }
     }
 
-    /// The parameters on a worker of this kit: another one may have another catalog. Commands that may write do so in
-    /// `folder`.
-    pub(crate) fn on(&mut self, kit: &WorkerSpec, folder: Option<&Path>) -> &Value {
-        let mut config = kit.thread_config(self.profile);
-        if let Some(folder) = folder {
-            config.extend(cli_config::temp_dir_overrides(&kit.codex, folder));
+    /// Returns the parameters for a worker of this specification, because workers may differ in their model catalog.
+    /// `temp_dir` is where commands may write.
+    pub(crate) fn for_worker(&mut self, spec: &WorkerSpec, temp_dir: Option<&Path>) -> &Value {
+        let mut config = spec.thread_config(self.profile);
+        if let Some(temp_dir) = temp_dir {
+            config.extend(cli_config::temp_dir_overrides(&spec.codex, temp_dir));
         }
         config.extend(self.config.clone());
         self.params["config"] = config.into();
@@ -69,9 +69,9 @@ fn config(turn: &Turn) -> Map<String, Value> {
     if let Some(verbosity) = &turn.verbosity {
         config.insert("model_verbosity".into(), verbosity.as_str().into());
     }
-    let results = turn.messages.iter().any(|message| message.role == Role::Tool);
-    if results || !turn.tools.is_empty() {
-        // What the client's tools say reaches the model whole.
+    let has_results = turn.messages.iter().any(|message| message.role == Role::Tool);
+    if has_results || !turn.tools.is_empty() {
+        // Codex must not truncate the results of the client's tools.
         config.insert(cli_config::TOOL_OUTPUT_LIMIT.0.into(), cli_config::TOOL_OUTPUT_LIMIT.1.into());
     }
     config

@@ -1,0 +1,299 @@
+//! The tool loop of a turn: from the client's calls in a response to their hand-over or their correction. Pure.
+//!
+//! Codex reports a call three times: as a raw item, as an `item/tool/call` request, and through the end of the response
+//! that contains it. The request may come before or after that end. [`ToolLoop`] joins the three.
+
+use std::{mem, time::Duration};
+
+use super::{codex_calls::CodexToolCalls, pending_requests::PendingToolRequests};
+use crate::{
+    engine::app_server::{
+        rpc::protocol::{RawItem, RequestId, ToolCall, ToolCallResult},
+        tools::{
+            ToolSet,
+            call::{Call, CheckedCall},
+        },
+    },
+    error::Error,
+};
+
+/// Maximum number of responses with invalid calls that go back to the model.
+const MAX_CORRECTIONS: u32 = 2;
+
+/// Maximum silence while Codex waits for the results of calls. After it the requests are answered.
+pub(super) const REQUEST_IDLE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Maximum silence while a call of Codex's own runs.
+pub(super) const RUNNING_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Maximum silence while no call of Codex's own runs. A call may start late, or wait for the results of the client's
+/// calls and never start. The protocol does not tell the two apart.
+pub(super) const NOT_STARTED_IDLE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Maximum silence of an interrupted turn, which still reports the outputs of its calls.
+pub(super) const INTERRUPT_IDLE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The tool loop of one turn.
+#[derive(Debug, Default)]
+pub(super) struct ToolLoop {
+    phase: Phase,
+    requests: PendingToolRequests,
+    codex_calls: CodexToolCalls,
+    corrections: u32,
+}
+
+/// The progress of the client's calls, each phase with the calls that it concerns.
+#[derive(Debug)]
+enum Phase {
+    /// A response streams. Its calls so far.
+    Streaming(Vec<Call>),
+    /// The response is complete. The driver validates its calls and pushes no other input until it has the verdicts.
+    Validating,
+    /// A call is invalid. All calls go back to the model once Codex has requested their results.
+    Correcting(Vec<CheckedCall>),
+    /// The calls are valid. The client gets them once Codex's own calls of the same response have finished: an interrupt
+    /// before would stop those half way, and the model would repeat them.
+    AwaitingCodexCalls(Vec<Call>),
+    /// The turn is interrupted, which makes Codex report the outputs of its own calls. Then the client gets these.
+    Interrupting(Vec<Call>),
+    /// The calls were handed over, or the loop failed.
+    Ended,
+}
+
+impl Default for Phase {
+    fn default() -> Self {
+        Self::Streaming(Vec::new())
+    }
+}
+
+/// An input of the loop.
+#[derive(Debug)]
+pub(super) enum LoopInput<'a> {
+    /// The model called a client tool.
+    ClientCall(Call),
+    /// A raw item that does not name a client tool: a call of Codex's own, an output, or anything else.
+    CodexItem(&'a RawItem),
+    /// A call of Codex's own started or finished.
+    CodexStatus {
+        /// The id of the call, or of an action that is not a call.
+        id: &'a str,
+        /// Whether the call finished.
+        finished: bool,
+    },
+    /// The response is complete.
+    ResponseCompleted,
+    /// The response broke off, and Codex requests it again.
+    ResponseFailed,
+    /// Codex requests the result of a client call.
+    ToolRequest(ToolCall),
+    /// No input came for [`ToolLoop::idle_timeout`].
+    Idle,
+    /// The result of [`LoopOutput::Validate`].
+    Verdicts(Vec<CheckedCall>),
+    /// The turn completed or was interrupted.
+    TurnEnded,
+}
+
+/// What the driver does next.
+#[derive(Debug)]
+pub(super) enum LoopOutput {
+    /// Waits for the next input.
+    Wait,
+    /// Sends these results to Codex.
+    Respond(Vec<(RequestId, ToolCallResult)>),
+    /// Validates these calls and pushes the verdicts.
+    Validate(Vec<Call>),
+    /// Interrupts the turn.
+    Interrupt,
+    /// Gives these calls to the client and ends the turn.
+    HandOver(Vec<Call>),
+}
+
+type Transition = (Phase, LoopOutput);
+
+impl ToolLoop {
+    /// Makes one transition. After an error the loop has ended.
+    pub(super) fn push(&mut self, input: LoopInput<'_>, tools: &ToolSet) -> Result<LoopOutput, Error> {
+        let phase = mem::replace(&mut self.phase, Phase::Ended);
+        let (phase, output) = match input {
+            LoopInput::ClientCall(call) => (on_client_call(phase, call), LoopOutput::Wait),
+            LoopInput::CodexItem(item) => {
+                self.codex_calls.on_item(item);
+                self.maybe_interrupt(phase)
+            }
+            LoopInput::CodexStatus { id, finished } => {
+                self.codex_calls.on_status(id, finished);
+                self.maybe_interrupt(phase)
+            }
+            LoopInput::ResponseCompleted => self.on_response_completed(phase, tools),
+            LoopInput::ResponseFailed => self.on_response_failed(phase),
+            LoopInput::ToolRequest(request) => {
+                self.requests.insert(request);
+                self.take_corrections(phase)
+            }
+            LoopInput::Idle => self.on_idle(phase),
+            LoopInput::Verdicts(verdicts) => self.apply_verdicts(phase, verdicts)?,
+            LoopInput::TurnEnded => on_turn_ended(phase),
+        };
+        self.phase = phase;
+        Ok(output)
+    }
+
+    /// Returns how long the driver waits for an input before it pushes [`LoopInput::Idle`]. `None` means forever.
+    pub(super) fn idle_timeout(&self) -> Option<Duration> {
+        match &self.phase {
+            Phase::Streaming(_) | Phase::Validating => {
+                (!self.requests.is_empty()).then_some(REQUEST_IDLE_TIMEOUT)
+            }
+            Phase::Correcting(_) => Some(REQUEST_IDLE_TIMEOUT),
+            Phase::AwaitingCodexCalls(_) if self.codex_calls.any_running() => Some(RUNNING_IDLE_TIMEOUT),
+            Phase::AwaitingCodexCalls(_) => Some(NOT_STARTED_IDLE_TIMEOUT),
+            Phase::Interrupting(_) => Some(INTERRUPT_IDLE_TIMEOUT),
+            Phase::Ended => None,
+        }
+    }
+
+    /// Returns whether the loop has interrupted the turn and waits for its end.
+    pub(super) const fn is_interrupting(&self) -> bool {
+        matches!(self.phase, Phase::Interrupting(_))
+    }
+
+    /// Rewrites the output of a call that an interrupt aborted. Changes no other item.
+    pub(super) fn rewrite_aborted(&self, item: &mut RawItem) {
+        self.codex_calls.rewrite_aborted(item);
+    }
+
+    fn on_response_completed(&self, phase: Phase, tools: &ToolSet) -> Transition {
+        match phase {
+            Phase::Streaming(calls) if calls.is_empty() => (Phase::Streaming(calls), LoopOutput::Wait),
+            Phase::Streaming(calls)
+                if calls.iter().any(|call| tools.is_strict(&tools.original(&call.alias))) =>
+            {
+                (Phase::Validating, LoopOutput::Validate(calls))
+            }
+            Phase::Streaming(calls) => self.accept_calls(calls),
+            Phase::Validating
+            | Phase::Correcting(_)
+            | Phase::AwaitingCodexCalls(_)
+            | Phase::Interrupting(_)
+            | Phase::Ended => (phase, LoopOutput::Wait),
+        }
+    }
+
+    /// Forgets the calls of the response: the model makes them again.
+    fn on_response_failed(&mut self, phase: Phase) -> Transition {
+        self.codex_calls.clear();
+        match phase {
+            Phase::Streaming(_) => (Phase::default(), LoopOutput::Wait),
+            Phase::AwaitingCodexCalls(_) => self.maybe_interrupt(phase),
+            Phase::Validating | Phase::Correcting(_) | Phase::Interrupting(_) | Phase::Ended => {
+                (phase, LoopOutput::Wait)
+            }
+        }
+    }
+
+    fn on_idle(&mut self, phase: Phase) -> Transition {
+        match phase {
+            // The response broke off, which Codex does not report before it has the results. If the response is only
+            // slow, its end still hands the calls over.
+            Phase::Streaming(_) | Phase::Validating => {
+                (phase, LoopOutput::Respond(self.requests.reject_all()))
+            }
+            // Codex requests no further results: it rejected the other calls itself.
+            Phase::Correcting(calls) => self.reject(calls),
+            Phase::AwaitingCodexCalls(calls) => (Phase::Interrupting(calls), LoopOutput::Interrupt),
+            // The worker ignores the interrupt. The client gets the calls all the same.
+            Phase::Interrupting(calls) => (Phase::Ended, LoopOutput::HandOver(calls)),
+            Phase::Ended => (phase, LoopOutput::Wait),
+        }
+    }
+
+    fn apply_verdicts(&mut self, phase: Phase, verdicts: Vec<CheckedCall>) -> Result<Transition, Error> {
+        match phase {
+            Phase::Validating => {}
+            Phase::Streaming(_)
+            | Phase::Correcting(_)
+            | Phase::AwaitingCodexCalls(_)
+            | Phase::Interrupting(_)
+            | Phase::Ended => return Ok((phase, LoopOutput::Wait)),
+        }
+        let Some(mistake) = verdicts.iter().find_map(|(_, verdict)| verdict.as_ref().err()) else {
+            return Ok(self.accept_calls(verdicts.into_iter().map(|(call, _)| call).collect()));
+        };
+        if self.corrections == MAX_CORRECTIONS {
+            let message = format!("the model keeps breaking the schema of a tool: {mistake}");
+            return Err(Error::TurnFailed { message });
+        }
+        self.corrections += 1;
+        Ok(self.take_corrections(Phase::Correcting(verdicts)))
+    }
+
+    fn accept_calls(&self, calls: Vec<Call>) -> Transition {
+        if self.codex_calls.all_have_output() {
+            return (Phase::Ended, LoopOutput::HandOver(calls));
+        }
+        self.maybe_interrupt(Phase::AwaitingCodexCalls(calls))
+    }
+
+    /// Interrupts the turn if the client's calls wait for Codex's own calls, and all of those have finished.
+    fn maybe_interrupt(&self, phase: Phase) -> Transition {
+        match phase {
+            Phase::AwaitingCodexCalls(calls) if self.codex_calls.all_finished() => {
+                (Phase::Interrupting(calls), LoopOutput::Interrupt)
+            }
+            Phase::Streaming(_)
+            | Phase::Validating
+            | Phase::Correcting(_)
+            | Phase::AwaitingCodexCalls(_)
+            | Phase::Interrupting(_)
+            | Phase::Ended => (phase, LoopOutput::Wait),
+        }
+    }
+
+    /// Rejects the calls if they are to be corrected and Codex has requested the results of all of them.
+    fn take_corrections(&mut self, phase: Phase) -> Transition {
+        match phase {
+            Phase::Correcting(calls) if calls.iter().all(|(call, _)| self.requests.contains(call)) => {
+                self.reject(calls)
+            }
+            Phase::Streaming(_)
+            | Phase::Validating
+            | Phase::Correcting(_)
+            | Phase::AwaitingCodexCalls(_)
+            | Phase::Interrupting(_)
+            | Phase::Ended => (phase, LoopOutput::Wait),
+        }
+    }
+
+    fn reject(&mut self, calls: Vec<CheckedCall>) -> Transition {
+        let results = calls.into_iter().filter_map(|(call, verdict)| self.requests.reject(&call, verdict));
+        (Phase::default(), LoopOutput::Respond(results.collect()))
+    }
+}
+
+fn on_client_call(phase: Phase, call: Call) -> Phase {
+    match phase {
+        Phase::Streaming(mut calls) => {
+            calls.push(call);
+            Phase::Streaming(calls)
+        }
+        // The next response streams, so Codex has rejected all calls of the former one itself.
+        Phase::Correcting(_) => Phase::Streaming(vec![call]),
+        // The turn ends with the calls of the former response.
+        Phase::AwaitingCodexCalls(_) | Phase::Interrupting(_) | Phase::Validating | Phase::Ended => phase,
+    }
+}
+
+fn on_turn_ended(phase: Phase) -> Transition {
+    match phase {
+        Phase::AwaitingCodexCalls(calls) | Phase::Interrupting(calls) => {
+            (Phase::Ended, LoopOutput::HandOver(calls))
+        }
+        Phase::Streaming(_) | Phase::Validating | Phase::Correcting(_) | Phase::Ended => {
+            (Phase::Ended, LoopOutput::Wait)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

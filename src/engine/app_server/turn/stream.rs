@@ -1,0 +1,225 @@
+//! Reads the messages of a running turn and forwards its events.
+
+use std::{
+    ops::ControlFlow,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    sync::mpsc::error::TrySendError,
+    time::{Instant, sleep, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    TurnDriver, TurnIds,
+    errors::{oversized_line_error, slow_consumer_error, worker_lost_error},
+    interrupt,
+};
+use crate::{
+    engine::{
+        EventSender, TurnEvent,
+        app_server::{
+            rpc::{
+                client::RpcClient,
+                protocol::{Notification, RequestId, ToolCallResult},
+                thread_queue::{ThreadMessage, ThreadReceiver},
+            },
+            tools::validate_calls,
+            translate::{
+                Input, Translator,
+                output::{Action, HandOver, TranslatorOutput},
+            },
+            worker::WorkerLease,
+        },
+    },
+    error::Error,
+};
+
+/// The state of a turn whose messages are no longer read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum TurnState {
+    Completed,
+    /// The turn must be interrupted.
+    Active,
+    WorkerLost,
+}
+
+/// The result of reading a turn.
+pub(super) struct TurnOutcome {
+    pub(super) state: TurnState,
+    /// The last item for the client, unless the client has the end of the turn or has left.
+    pub(super) error: Option<Error>,
+}
+
+impl TurnOutcome {
+    fn new(state: TurnState, result: Result<(), Error>) -> Self {
+        Self { state, error: result.err() }
+    }
+}
+
+impl TurnDriver {
+    /// Forwards events until the turn completes or is cancelled.
+    ///
+    /// The cancel future is created once and polled only when no message waits, so that a delta costs little more than
+    /// its own way.
+    pub(super) async fn stream(
+        &self,
+        lease: &WorkerLease,
+        receiver: &mut ThreadReceiver,
+        ids: TurnIds<'_>,
+        events: &EventSender,
+    ) -> TurnOutcome {
+        let mut translator =
+            Translator::new(Arc::clone(&self.tools), self.profile, self.max_retries, ids.turn.to_owned());
+        let mut cancelled = pin!(cancelled_or_expired(events, &self.stop, self.deadline));
+        loop {
+            // Messages have precedence, but other tasks of the thread must run too.
+            tokio::task::consume_budget().await;
+            let message = tokio::select! {
+                biased;
+                message = receiver.recv() => Some(message),
+                result = &mut cancelled => return TurnOutcome::new(TurnState::Active, result),
+                () = sleep_for(translator.idle_timeout()) => None,
+            };
+            let (state, output) = translate(&mut translator, message);
+            let mut output = match output {
+                Ok(output) => output,
+                Err(error) => return TurnOutcome::new(state, Err(error)),
+            };
+            if let Action::Validate(calls) = output.action {
+                let verdicts = tokio::select! {
+                    verdicts = Box::pin(validate_calls::validate(Arc::clone(&self.tools), calls)) => verdicts,
+                    result = &mut cancelled => return TurnOutcome::new(state, result),
+                };
+                output = match verdicts.and_then(|verdicts| translator.push(Input::Verdicts(verdicts))) {
+                    Ok(output) => output,
+                    Err(error) => return TurnOutcome::new(state, Err(error)),
+                };
+            }
+            if let Some(event) = output.event
+                && let ControlFlow::Break(result) = send(events, event, receiver, cancelled.as_mut()).await
+            {
+                return TurnOutcome::new(state, result);
+            }
+            match output.action {
+                // Verdicts never lead to another validation.
+                Action::Continue | Action::Validate(_) => {}
+                Action::Respond(results) => Box::pin(respond(&lease.rpc, results)).await,
+                // A worker that ignores the interrupt is detected after the hand-over.
+                Action::Interrupt => {
+                    drop(Box::pin(interrupt(&lease.rpc, ids, self.interrupt_timeout())).await);
+                }
+                Action::HandOver(hand_over) => {
+                    let sent = self.hand_over(*hand_over, events, receiver, cancelled.as_mut());
+                    return TurnOutcome::new(state, Box::pin(sent).await);
+                }
+                Action::Complete => return TurnOutcome::new(state, Ok(())),
+            }
+        }
+    }
+
+    /// Caches the turn, then sends its last events: the client's next request may follow at once.
+    async fn hand_over(
+        &self,
+        mut hand_over: HandOver,
+        events: &EventSender,
+        receiver: &ThreadReceiver,
+        mut cancelled: Pin<&mut impl Future<Output = Result<(), Error>>>,
+    ) -> Result<(), Error> {
+        let items = std::mem::take(&mut hand_over.items);
+        self.cache.insert(self.conversation, &hand_over.calls, items);
+        for event in hand_over.into_events() {
+            if let ControlFlow::Break(result) = send(events, event, receiver, cancelled.as_mut()).await {
+                return result;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Sends an event. Returns `Break` if the turn must end: the client left, the turn was cancelled, or the client reads too
+/// slowly.
+async fn send(
+    events: &EventSender,
+    event: TurnEvent,
+    receiver: &ThreadReceiver,
+    cancelled: Pin<&mut impl Future<Output = Result<(), Error>>>,
+) -> ControlFlow<Result<(), Error>> {
+    let event = match events.try_send(Ok(event)) {
+        Ok(()) => return ControlFlow::Continue(()),
+        Err(TrySendError::Closed(_)) => return ControlFlow::Break(Ok(())),
+        Err(TrySendError::Full(event)) => event,
+    };
+    tokio::select! {
+        sent = Box::pin(events.send(event)) => match sent {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(Ok(())),
+        },
+        result = cancelled => ControlFlow::Break(result),
+        () = Box::pin(receiver.overflow()) => ControlFlow::Break(Err(slow_consumer_error())),
+    }
+}
+
+/// Translates a message, or the lack of one. Returns the state of the turn after it as well.
+fn translate(
+    translator: &mut Translator,
+    message: Option<ThreadMessage>,
+) -> (TurnState, Result<TranslatorOutput, Error>) {
+    let input = match message {
+        Some(ThreadMessage::Delta(delta)) => Input::Delta(delta),
+        Some(ThreadMessage::Notification(notification)) => {
+            let completed = matches!(notification, Notification::TurnCompleted(_));
+            let state = if completed { TurnState::Completed } else { TurnState::Active };
+            return (state, translator.push(Input::Notification(notification)));
+        }
+        Some(ThreadMessage::ToolCall(call)) => Input::ToolRequest(call),
+        Some(ThreadMessage::Closed(reason)) => {
+            return (TurnState::WorkerLost, Err(worker_lost_error(&reason)));
+        }
+        Some(ThreadMessage::Overflow) => return (TurnState::Active, Err(slow_consumer_error())),
+        Some(ThreadMessage::TooLong { limit }) => {
+            return (TurnState::Active, Err(oversized_line_error(limit)));
+        }
+        None => Input::Idle,
+    };
+    (TurnState::Active, translator.push(input))
+}
+
+async fn respond(rpc: &RpcClient, results: Vec<(RequestId, ToolCallResult)>) {
+    for (request, result) in results {
+        rpc.respond(&request, &result).await;
+    }
+}
+
+/// Completes when the turn must end: the client left, the server stops, or the deadline expired. Returns the error that
+/// the engine reports to the client, if any.
+async fn cancelled_or_expired(
+    events: &EventSender,
+    stop: &CancellationToken,
+    deadline: Option<Instant>,
+) -> Result<(), Error> {
+    tokio::select! {
+        () = events.closed() => Ok(()),
+        () = stop.cancelled() => Err(Error::Draining),
+        // The service reports the deadline.
+        () = sleep_until_deadline(deadline) => Ok(()),
+    }
+}
+
+async fn sleep_until_deadline(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Completes after `duration`, or never. Boxes the timer, because few turns need one.
+async fn sleep_for(duration: Option<Duration>) {
+    match duration {
+        Some(duration) => Box::pin(sleep(duration)).await,
+        None => std::future::pending().await,
+    }
+}
