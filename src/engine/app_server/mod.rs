@@ -120,9 +120,10 @@ impl AppServer {
 
 #[tonic::async_trait]
 impl Engine for AppServer {
-    async fn run(&self, mut turn: Turn, guard: TurnGuard) -> Result<Events, Error> {
-        let tools = self.schemas.tool_set(&turn).await?;
-        let history = InitialHistory::new(&turn, &tools, &self.turn_cache);
+    async fn run(&self, turn: Turn, guard: TurnGuard) -> Result<Events, Error> {
+        let tools = Arc::new(self.schemas.tool_set(&turn).await?);
+        let (mut turn, history) =
+            InitialHistory::build(turn, Arc::clone(&tools), Arc::clone(&self.turn_cache)).await?;
         let thread_params = ThreadParams::new(&turn, &self.codex, &tools, &history);
         if self.log.debug {
             let items = serde_json::to_string(&history.items).unwrap_or_default();
@@ -137,7 +138,7 @@ impl Engine for AppServer {
             cache: Arc::clone(&self.turn_cache),
             conversation,
             temp_dir: None,
-            tools: Arc::new(tools),
+            tools,
             max_retries: self.codex.upstream_retries,
             profile: turn.profile,
             sandbox: turn.sandbox,

@@ -9,6 +9,7 @@ use std::{borrow::Cow, fmt::Write, sync::Arc};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use tokio::task::spawn_blocking;
 
 use self::turn_cache::{CachedTurn, TurnCache};
 use super::{
@@ -17,11 +18,15 @@ use super::{
 };
 use crate::{
     engine::{Format, Image, ImageKind, Message, Part, Role, Turn, notice::JSON_OBJECT_INSTRUCTION},
+    error::Error,
     pb,
 };
 
 /// Maximum length of a call id that the upstream accepts. Clients bring longer ids from other services.
 const MAX_UPSTREAM_CALL_ID_BYTES: usize = 64;
+
+/// Maximum size of all images that are encoded on the runtime's thread.
+const MAX_INLINE_IMAGE_BYTES: usize = 256 << 10;
 
 /// The initial history of a thread.
 #[derive(Debug, PartialEq)]
@@ -33,8 +38,29 @@ pub(super) struct InitialHistory {
 }
 
 impl InitialHistory {
-    /// Builds the history of a turn. Encodes the images, which blocks the thread in proportion to their size.
-    pub(super) fn new(turn: &Turn, tools: &ToolSet, cache: &TurnCache) -> Self {
+    /// Builds the history of a turn and returns the turn with it. Encodes large images on a blocking thread, so that other
+    /// streams of the runtime's thread do not wait.
+    ///
+    /// Cancel safe: a build that has begun runs to its end and is dropped.
+    pub(super) async fn build(
+        turn: Turn,
+        tools: Arc<ToolSet>,
+        cache: Arc<TurnCache>,
+    ) -> Result<(Turn, Self), Error> {
+        let parts = turn.messages.iter().flat_map(|message| &message.parts);
+        let image_bytes = parts.map(|part| match part {
+            Part::Text(_) => 0,
+            Part::Image(image) => image.data.len(),
+        });
+        let is_large = image_bytes.sum::<usize>() > MAX_INLINE_IMAGE_BYTES;
+        let build = move || {
+            let history = Self::new(&turn, &tools, &cache);
+            (turn, history)
+        };
+        if is_large { spawn_blocking(build).await.map_err(Error::internal) } else { Ok(build()) }
+    }
+
+    fn new(turn: &Turn, tools: &ToolSet, cache: &TurnCache) -> Self {
         let instructs = |message: &&Message| matches!(message.role, Role::System | Role::Developer);
         let leading = turn.messages.iter().take_while(instructs).count();
         let (lead, rest) = turn.messages.split_at(leading);

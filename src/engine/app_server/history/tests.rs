@@ -248,3 +248,19 @@ fn codex_calls_are_injected_once_for_a_message_per_call() {
         ]
     );
 }
+
+#[tokio::test]
+async fn build_with_images_returns_the_turn_and_its_history() {
+    for bytes in [1, MAX_INLINE_IMAGE_BYTES + 1] {
+        let image = Image { data: vec![7; bytes].into(), kind: ImageKind::Png };
+        let question = Message { parts: vec![Part::Image(image)], ..message(Role::User, "") };
+        let turn = Turn { messages: vec![question], ..Turn::default() };
+        let tools = Arc::new(ToolSet::new(&turn).unwrap());
+        let cache = Arc::new(TurnCache::new(8, 1 << 20));
+        let expected = history(&turn, &cache);
+        let (turn, built) = InitialHistory::build(turn, tools, cache).await.unwrap();
+        assert_eq!((turn.messages.len(), &built), (1, &expected), "{bytes}");
+        let url = format!("data:image/png;base64,{}", STANDARD.encode(vec![7; bytes]));
+        assert_eq!(built.items[0].as_value()["content"][0]["image_url"], url, "{bytes}");
+    }
+}
