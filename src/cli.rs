@@ -1,4 +1,4 @@
-//! The command line: commands, and a flag for each setting of the configuration's table.
+//! The command line: commands, and a flag for each setting.
 
 use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, time::Duration};
 
@@ -9,30 +9,30 @@ use super::{
     engine::process::supervisor::SupervisorArgs,
 };
 
-/// What to do.
+/// A command.
 #[derive(Debug)]
 pub enum Command {
-    /// Serve until told to stop.
+    /// Serve until SIGTERM or Ctrl-C.
     Serve {
-        /// Answers come from the scripted upstream.
+        /// Answer from the scripted upstream.
         demo: bool,
-        /// Settings given as flags, by their environment names.
+        /// Flags, by the environment name of their setting.
         flags: BTreeMap<String, String>,
     },
-    /// Check everything that serving needs.
+    /// Check everything that a turn needs.
     Doctor {
-        /// Machine-readable.
+        /// Print JSON.
         json: bool,
-        /// Run a real turn as well.
+        /// Also run a turn.
         turn: bool,
-        /// Settings given as flags.
+        /// Flags, by the environment name of their setting.
         flags: BTreeMap<String, String>,
     },
-    /// Contain a command; for our own use.
+    /// Supervise a child; used by the server itself.
     Supervise(SupervisorArgs),
 }
 
-/// Reads the command line. The error is to be printed; it is also how `--help` comes out.
+/// Parses the command line. The error contains the text to print, also for `--help`.
 pub fn parse<I>(arguments: I) -> Result<Command, clap::Error>
 where
     I: IntoIterator<Item = OsString>,
@@ -53,7 +53,7 @@ where
     })
 }
 
-/// The whole command line, for its help and its tests.
+/// Returns the whole command line, for its help and its tests.
 pub fn command() -> clap::Command {
     let demo = Arg::new("demo").long("demo").action(ArgAction::SetTrue).help(
         "Answer from a scripted upstream inside this process: the real Codex CLI, no account, no model",

@@ -36,9 +36,9 @@ fn with_config(flags: BTreeMap<String, String>, then: impl FnOnce(Config) -> Exi
     match Sources::from_process(flags).and_then(Config::load) {
         Ok(config) => match telemetry::start(&config.log) {
             Ok(()) => then(config),
-            Err(mistake) => complain(&mistake, USAGE),
+            Err(error) => print_error(&error, USAGE),
         },
-        Err(mistakes) => complain(&mistakes.to_string(), USAGE),
+        Err(errors) => print_error(&errors.to_string(), USAGE),
     }
 }
 
@@ -52,28 +52,28 @@ fn serve(config: Config, demo: bool) -> ExitCode {
         tracing::warn!("{warning}");
     }
     run(config.server.threads, async {
-        let signals = match Signals::take() {
+        let signals = match Signals::register() {
             Ok(signals) => signals,
-            Err(error) => return complain(&error.to_string(), 1),
+            Err(error) => return print_error(&error.to_string(), 1),
         };
         let app =
             match Server::start(config, Options { demo, reap_orphans: true, ..Options::default() }).await {
                 Ok(app) => app,
-                Err(error @ StartError::Engine(_)) => return complain(&error.to_string(), USAGE),
-                Err(error) => return complain(&error.to_string(), 1),
+                Err(error @ StartError::Engine(_)) => return print_error(&error.to_string(), USAGE),
+                Err(error) => return print_error(&error.to_string(), 1),
             };
         let shutdown = Shutdown::default();
         tokio::select! {
             outcome = app.run(shutdown.clone()) => match outcome {
                 Ok(()) => ExitCode::SUCCESS,
-                Err(error) => complain(&error.to_string(), 1),
+                Err(error) => print_error(&error.to_string(), 1),
             },
-            () = forever(shutdown.obey(signals)) => ExitCode::FAILURE,
+            () = forever(shutdown.handle_signals(signals)) => ExitCode::FAILURE,
         }
     })
 }
 
-/// Obeying ends with the second signal, but the server decides when it is over.
+/// Runs `work` and never completes: the server decides when the process exits.
 async fn forever(work: impl Future<Output = ()>) {
     work.await;
     std::future::pending::<()>().await;
@@ -83,11 +83,11 @@ fn run(threads: usize, work: impl Future<Output = ExitCode>) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
     match runtime {
         Ok(runtime) => runtime.block_on(work),
-        Err(error) => complain(&error.to_string(), 1),
+        Err(error) => print_error(&error.to_string(), 1),
     }
 }
 
-fn complain(text: &str, code: u8) -> ExitCode {
+fn print_error(text: &str, code: u8) -> ExitCode {
     let lines = text.lines().map(|line| format!("codex-api: {line}\n")).collect::<String>();
     drop(std::io::stderr().write_all(lines.as_bytes()));
     ExitCode::from(code)

@@ -1,5 +1,5 @@
-//! The composition root: builds engine, service, doors and listeners from the configuration, runs the server, and drains it
-//! in order.
+//! The composition root: builds engine, service, doors and listeners from the configuration, runs the server, and
+//! drains it in order.
 
 use std::{
     fs::Permissions, io, net::SocketAddr, os::unix::fs::PermissionsExt, path::PathBuf, sync::Arc,
@@ -29,7 +29,10 @@ use super::{
     service::Service,
     shutdown::{Phase, Shutdown},
     transport,
-    transport::{access_log, catch_panic},
+    transport::{
+        access_log,
+        catch_panic::{self, ErrorRenderer},
+    },
 };
 
 /// Pause between two updates of the gRPC health service.
@@ -51,7 +54,7 @@ pub struct Server {
 /// The scripted upstream with the home of the CLI.
 #[derive(Debug)]
 struct Demo {
-    upstream: Upstream,
+    _upstream: Upstream,
     _home: TempDir,
 }
 
@@ -134,21 +137,16 @@ impl Server {
         self.grpc_only.as_ref().unwrap_or(&self.shared).local_addr()
     }
 
-    /// Where the scripted upstream listens, in a demo.
-    pub fn upstream(&self) -> Option<&Upstream> {
-        self.demo.as_ref().map(|demo| &demo.upstream)
-    }
-
-    /// Serves until `shutdown` says to drain, then drains: not ready → no new connections or turns → running turns
-    /// may end within their grace → the rest is ended → connections are closed.
+    /// Serves until `shutdown` begins the drain, then drains: not ready, no new connections or turns, running turns
+    /// may finish within their grace, the rest is interrupted, connections are closed.
     pub async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
         let Self { config, service, shared, grpc_only, demo } = self;
-        let gate = Arc::new(Authenticator::new(&config.server));
-        let facade = http::router(Arc::clone(&service), &config.server, Arc::clone(&gate));
-        let (calls, health) = grpc::routes(Arc::clone(&service), &config.server, gate)?;
+        let authenticator = Arc::new(Authenticator::new(&config.server));
+        let facade = http::router(Arc::clone(&service), &config.server, Arc::clone(&authenticator));
+        let (calls, health) = grpc::routes(Arc::clone(&service), &config.server, authenticator)?;
         let (shared_app, grpc_app) = match grpc_only {
-            Some(_) => (around(facade), around(calls)),
-            None => (around(facade.merge(calls)), Router::new()),
+            Some(_) => (apply_outer_layers(facade), apply_outer_layers(calls)),
+            None => (apply_outer_layers(facade.merge(calls)), Router::new()),
         };
         let (drain, kill) = (CancellationToken::new(), CancellationToken::new());
         let serve =
@@ -160,10 +158,10 @@ impl Server {
             health.set(false).await;
             service.begin_drain();
             drain.cancel();
-            let impatient = shutdown.kill_token();
+            let kill_requested = shutdown.kill_token();
             tokio::select! {
                 () = service.drain(config.server.drain_grace) => {}
-                () = impatient.cancelled() => service.drain(Duration::ZERO).await,
+                () = kill_requested.cancelled() => service.drain(Duration::ZERO).await,
             }
         };
         let served = async {
@@ -171,7 +169,8 @@ impl Server {
             tokio::select! {
                 _ = &mut serving => stopping.await,
                 () = &mut stopping => {
-                    // Connections whose answers are out close by themselves; a health watch or half a header does not.
+                    // Connections close by themselves after their responses, except for a health watch or half a
+                    // request head.
                     if tokio::time::timeout(FLUSH_TIMEOUT, &mut serving).await.is_err() {
                         kill.cancel();
                         serving.await;
@@ -179,7 +178,7 @@ impl Server {
                 }
             }
         };
-        tokio::join!(served, follow(&service, &health, &shutdown));
+        tokio::join!(served, sync_health(&service, &health, &shutdown));
         drop(demo);
         shutdown.stop();
         Ok(())
@@ -198,7 +197,7 @@ impl Demo {
         config.codex.scripted_upstream =
             Some(ScriptedUpstream { base_url: upstream.base_url(), codex_home: home.path().to_owned() });
         tracing::warn!("demo: the Codex CLI runs against a scripted upstream; no model answers");
-        Ok(Self { upstream, _home: home })
+        Ok(Self { _upstream: upstream, _home: home })
     }
 }
 
@@ -206,11 +205,14 @@ fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
     transport::bind(address).map_err(|cause| StartError::Listen { address, cause })
 }
 
-/// What is around the routes of either door.
-fn around(routes: Router) -> Router {
+/// Renders panics as errors of the HTTP door.
+const RENDERER: ErrorRenderer = ErrorRenderer { response: http::refusal, event: http::refusal_event };
+
+/// Adds the layers around the routes of either door.
+fn apply_outer_layers(routes: Router) -> Router {
     routes
         .fallback(unknown)
-        .layer(middleware::from_fn(catch_panic::catch))
+        .layer(middleware::from_fn_with_state(RENDERER, catch_panic::catch))
         .layer(middleware::from_fn(access_log::log))
 }
 
@@ -221,8 +223,8 @@ async fn unknown(request: Request) -> Response {
     http::not_found(request.method(), request.uri())
 }
 
-/// Health follows readiness, until the drain.
-async fn follow(service: &Service, health: &Health, shutdown: &Shutdown) {
+/// Updates the health service until the drain.
+async fn sync_health(service: &Service, health: &Health, shutdown: &Shutdown) {
     while shutdown.phase() == Phase::Serving {
         let status = service.get_status(Call::new(pb::GetStatusRequest {})).await;
         health.set(status.is_ok_and(|status| status.into_inner().ready)).await;

@@ -1,5 +1,4 @@
-//! The phases of a server's life and the signals that end it. What is done in a phase is the business of whoever
-//! holds the handle.
+//! The phases of a server's life and the signals that end it. The holders of a handle act on the phases.
 
 use std::{io, sync::Arc};
 
@@ -9,18 +8,18 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// How far the server is. It only ever goes forward.
+/// Phase of the server. It only advances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
-    /// Requests are taken.
+    /// Requests are accepted.
     Serving,
-    /// No longer ready; what runs may end within its grace.
+    /// Not ready. Running turns may finish within their grace.
     Draining,
-    /// Nothing runs any more.
+    /// No turn and no connection is left.
     Stopped,
 }
 
-/// A handle to the phase; clones share it.
+/// A handle to the phase. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Shutdown {
     phase: Arc<watch::Sender<Phase>>,
@@ -34,12 +33,12 @@ impl Default for Shutdown {
 }
 
 impl Shutdown {
-    /// Where the server is now.
+    /// Returns the current phase.
     pub fn phase(&self) -> Phase {
         *self.phase.borrow()
     }
 
-    /// Follows the phase: for health services and the like.
+    /// Returns a receiver of the phase.
     pub fn subscribe(&self) -> watch::Receiver<Phase> {
         self.phase.subscribe()
     }
@@ -49,35 +48,35 @@ impl Shutdown {
         self.advance(Phase::Draining);
     }
 
-    /// Says that nothing runs any more.
+    /// Advances to `Stopped`.
     pub fn stop(&self) {
         self.advance(Phase::Stopped);
     }
 
-    /// Gives up the grace: what still runs is interrupted. Begins the drain if nobody has.
+    /// Ends the grace, so that running turns are interrupted. Begins the drain if it has not begun.
     pub fn kill(&self) {
         self.begin_drain();
         self.kill.cancel();
     }
 
-    /// Is cancelled by [`kill`](Self::kill).
+    /// Returns a token that [`kill`](Self::kill) cancels.
     pub fn kill_token(&self) -> CancellationToken {
         self.kill.clone()
     }
 
-    /// Waits for the end of `Serving`.
+    /// Completes at the end of `Serving`.
     pub async fn draining(&self) {
         self.reached(Phase::Draining).await;
     }
 
-    /// Waits for `Stopped`.
+    /// Completes at `Stopped`.
     pub async fn stopped(&self) {
         self.reached(Phase::Stopped).await;
     }
 
-    /// Obeys signals: the first one begins the drain, the second one kills. Ends after the second.
-    pub async fn obey(&self, mut signals: Signals) {
-        // Waited for outside of the macros: they skip what they are given when the line is filtered out.
+    /// Handles signals: the first one begins the drain, the second one kills. Completes after the second.
+    pub async fn handle_signals(&self, mut signals: Signals) {
+        // Awaited outside of the macros, which skip their arguments if the line is filtered out.
         let signal = signals.next().await;
         tracing::info!(signal, "draining; a second signal stops at once");
         self.begin_drain();
@@ -102,7 +101,7 @@ impl Shutdown {
     }
 }
 
-/// SIGTERM, SIGINT and SIGHUP (the terminal is closed). From its making on they no longer end the process by themselves, and none is missed between
+/// Receives SIGTERM, SIGINT and SIGHUP. While it exists they do not kill the process, and no signal is lost between
 /// two calls of `next`.
 #[derive(Debug)]
 pub struct Signals {
@@ -112,8 +111,8 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Takes the signals over. Must be called inside the runtime.
-    pub fn take() -> io::Result<Self> {
+    /// Registers the handlers. Must be called inside of the runtime.
+    pub fn register() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -121,7 +120,7 @@ impl Signals {
         })
     }
 
-    /// Waits for the next one and tells its name.
+    /// Waits for the next signal and returns its name.
     pub async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
@@ -153,7 +152,7 @@ mod tests {
         shutdown.stop();
         shutdown.begin_drain();
         assert_eq!(shutdown.phase(), Phase::Stopped);
-        // Whoever comes late is not left waiting, and to be past a phase is to have reached it.
+        // A later phase counts as reached, also for a late caller.
         timeout(SOON, shutdown.stopped()).await.unwrap();
         timeout(SOON, shutdown.draining()).await.unwrap();
         assert!(!shutdown.kill_token().is_cancelled());
@@ -162,7 +161,7 @@ mod tests {
     #[tokio::test]
     async fn the_first_signal_drains_and_the_second_kills() {
         let shutdown = Shutdown::default();
-        let signals = Signals::take().unwrap();
+        let signals = Signals::register().unwrap();
         let told = async {
             kill_process(getpid(), Signal::TERM).unwrap();
             shutdown.draining().await;
@@ -170,7 +169,7 @@ mod tests {
             kill_process(getpid(), Signal::INT).unwrap();
             shutdown.kill_token().cancelled().await;
         };
-        timeout(SOON, async { tokio::join!(shutdown.obey(signals), told) }).await.unwrap();
+        timeout(SOON, async { tokio::join!(shutdown.handle_signals(signals), told) }).await.unwrap();
         assert_eq!(shutdown.phase(), Phase::Draining);
     }
 }

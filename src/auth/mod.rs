@@ -1,5 +1,5 @@
-//! Who is calling, and whether from a place that may: the token, and the `Host` and `Origin` guard that keeps web
-//! pages from driving a server on the reader's own machine. Both doors ask here; how a refusal looks is theirs.
+//! Authenticates callers by token, and guards `Host` and `Origin`, so that web pages cannot drive a server on the
+//! reader's own machine. Each door renders a refusal in its own protocol.
 
 use std::net::IpAddr;
 
@@ -12,7 +12,7 @@ use super::{
     error::Error,
 };
 
-/// Decides by headers alone whether a request may come in.
+/// Decides by headers whether a request is accepted.
 #[derive(Debug)]
 pub struct Authenticator {
     token: Option<Secret>,
@@ -22,20 +22,20 @@ pub struct Authenticator {
 }
 
 impl Authenticator {
-    /// Reads what the operator allows.
-    pub fn new(doors: &ServerConfig) -> Self {
+    /// Creates an authenticator from the configuration.
+    pub fn new(config: &ServerConfig) -> Self {
         Self {
-            token: doors.token.clone(),
-            hosts: doors.allowed_hosts.iter().filter_map(|host| Host::parse(host)).collect(),
-            origins: doors.cors_origins.iter().map(|o| o.trim_end_matches('/').to_owned()).collect(),
-            any_origin: doors.cors_origins.iter().any(|origin| origin == "*"),
+            token: config.token.clone(),
+            hosts: config.allowed_hosts.iter().filter_map(|host| Host::parse(host)).collect(),
+            origins: config.cors_origins.iter().map(|o| o.trim_end_matches('/').to_owned()).collect(),
+            any_origin: config.cors_origins.iter().any(|origin| origin == "*"),
         }
     }
 
-    /// Checks one request. `uri` carries the authority of HTTP/2 and of absolute request targets.
+    /// Checks one request. `uri` has the authority of HTTP/2 and of absolute request targets.
     pub fn check(&self, headers: &HeaderMap, uri: &Uri) -> Result<Caller, Error> {
-        let hosts = Host::all_of(headers, uri);
-        // A token is proof enough: a page that was led here by DNS rebinding does not know it.
+        let hosts = Host::from_request(headers, uri);
+        // A token suffices: a page that reached the server by DNS rebinding does not know it.
         if self.token.is_none() {
             self.check_hosts(&hosts)?;
         }
@@ -47,20 +47,19 @@ impl Authenticator {
     }
 
     fn check_hosts(&self, hosts: &[Option<Host>]) -> Result<(), Error> {
-        let permitted = |host: &Option<Host>| host.as_ref().is_some_and(|host| self.permits(host));
+        let permitted = |host: &Option<Host>| host.as_ref().is_some_and(|host| self.host_allowed(host));
         if !hosts.is_empty() && hosts.iter().all(permitted) {
             return Ok(());
         }
         Err(Error::PermissionDenied {
             reason: "HOST_REFUSED",
-            message: "this server asks for no token and so answers only to loopback host names such as \
-                      localhost or 127.0.0.1; the operator can add names with CODEX_ALLOWED_HOSTS or set \
-                      CODEX_GATEWAY_TOKEN"
+            message: "this server has no token and accepts only loopback host names such as localhost or 127.0.0.1; \
+                      the operator can add names with CODEX_ALLOWED_HOSTS or set CODEX_GATEWAY_TOKEN"
                 .to_owned(),
         })
     }
 
-    fn permits(&self, host: &Host) -> bool {
+    fn host_allowed(&self, host: &Host) -> bool {
         let same = |allowed: &Host| {
             allowed.name == host.name && (allowed.port.is_none() || allowed.port == host.port)
         };
@@ -68,7 +67,8 @@ impl Authenticator {
     }
 
     fn check_origins(&self, headers: &HeaderMap, hosts: &[Option<Host>]) -> Result<(), Error> {
-        if self.any_origin || headers.get_all(header::ORIGIN).iter().all(|o| self.knows(o.as_bytes(), hosts))
+        if self.any_origin
+            || headers.get_all(header::ORIGIN).iter().all(|o| self.origin_allowed(o.as_bytes(), hosts))
         {
             return Ok(());
         }
@@ -80,12 +80,12 @@ impl Authenticator {
         })
     }
 
-    fn knows(&self, origin: &[u8], hosts: &[Option<Host>]) -> bool {
+    fn origin_allowed(&self, origin: &[u8], hosts: &[Option<Host>]) -> bool {
         let Ok(origin) = std::str::from_utf8(origin) else { return false };
         if self.origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin)) {
             return true;
         }
-        // The page came from this very server, or from whatever stands before it under the same name.
+        // The page comes from this server, or from a proxy in front of it with the same name.
         let (site, default_port) = match origin.split_once("://") {
             Some((scheme, site)) if scheme.eq_ignore_ascii_case("http") => (site, 80),
             Some((scheme, site)) if scheme.eq_ignore_ascii_case("https") => (site, 443),
@@ -103,18 +103,18 @@ impl Authenticator {
 }
 
 fn check_token(token: &Secret, headers: &HeaderMap) -> Result<Caller, Error> {
-    let mut shown = false;
+    let mut has_candidate = false;
     for candidate in candidates(headers) {
-        shown = true;
-        // Hashes have one length and tell nothing by how far they agree.
+        has_candidate = true;
+        // The comparison of hashes of equal length reveals nothing about the token.
         if bool::from(Secret::new(candidate).hash().ct_eq(token.hash())) {
             return Ok(Caller::TokenHolder);
         }
     }
-    let what = if shown { "the token given is not this server's" } else { "no token was given" };
+    let problem = if has_candidate { "the token is wrong" } else { "the token is missing" };
     Err(Error::Unauthenticated {
         message: format!(
-            "{what}; send the value of the server's CODEX_GATEWAY_TOKEN as `Authorization: Bearer TOKEN` (in SDKs: the API \
+            "{problem}; send the value of the server's CODEX_GATEWAY_TOKEN as `Authorization: Bearer TOKEN` (in SDKs: the API \
              key) or as `x-api-key: TOKEN`"
         ),
     })
@@ -129,7 +129,7 @@ fn candidates(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     bearer.chain(keys.map(str::trim)).filter(|token| !token.is_empty())
 }
 
-/// A host name or address with its port, as it stands in `Host`, `:authority` and `Origin`.
+/// A host name or address with its port, as in `Host`, `:authority` and `Origin`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Host {
     name: String,
@@ -137,15 +137,15 @@ struct Host {
 }
 
 impl Host {
-    /// Every host that a request names; `None` for one that cannot be read and so is never permitted.
-    fn all_of(headers: &HeaderMap, uri: &Uri) -> Vec<Option<Self>> {
+    /// Returns every host that a request names, `None` for a host that cannot be parsed and is never allowed.
+    fn from_request(headers: &HeaderMap, uri: &Uri) -> Vec<Option<Self>> {
         let named = headers.get_all(header::HOST).iter();
         let named = named.map(|value| value.to_str().ok().and_then(Self::parse));
         named.chain(uri.authority().map(|authority| Self::parse(authority.as_str()))).collect()
     }
 
     fn parse(text: &str) -> Option<Self> {
-        // A path or a user would be cut off or passed over by the parser, and hide another name.
+        // The parser would cut off a path and skip user information, which could hide another name.
         if text.contains(['@', '/', '?', '#']) {
             return None;
         }

@@ -1,6 +1,6 @@
 use super::*;
 
-/// Doors with nothing set but what a test sets.
+/// Returns a configuration with only these settings.
 fn doors(change: impl FnOnce(&mut ServerConfig)) -> ServerConfig {
     let mut doors = crate::config::Config::load(crate::config::Sources {
         current_dir: "/here".into(),
@@ -41,7 +41,7 @@ fn a_token_is_taken_from_either_header_and_nothing_else_is() {
         (&[("authorization", "Bearer ")], "INVALID_API_KEY"),
         (&[("x-api-key", "")], "INVALID_API_KEY"),
         (&[], "INVALID_API_KEY"),
-        // With a token the name of the host says nothing, that of the origin still does.
+        // With a token the host does not matter, but the origin does.
         (&[("host", "elsewhere.test"), ("x-api-key", "swordfish")], "token"),
         (&[("origin", "https://evil.test"), ("x-api-key", "swordfish")], "ORIGIN_REFUSED"),
     ] {
@@ -132,7 +132,7 @@ fn an_origin_is_listed_or_the_server_itself() {
         ("localhost:8000", "null", "ORIGIN_REFUSED"),
         ("localhost:8000", "file://", "ORIGIN_REFUSED"),
         ("localhost:8000", "", "ORIGIN_REFUSED"),
-        // The host is checked first: under DNS rebinding both are the attacker's.
+        // The host is checked first: under DNS rebinding host and origin are the attacker's.
         ("evil.test:8000", "http://evil.test:8000", "HOST_REFUSED"),
     ] {
         assert_eq!(reason(&gate, &[("host", host), ("origin", origin)]), expected, "{origin} at {host}");

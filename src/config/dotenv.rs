@@ -1,5 +1,5 @@
-//! Parses `.env` files: `NAME=value` lines, `#` comments, an optional `export`, single or double quotes. Variables are not
-//! expanded, because a token may contain a `$`.
+//! Parses `.env` files: `NAME=value` lines, `#` comments, an optional `export`, single or double quotes. Variables
+//! are not expanded, because a token may contain a `$`.
 
 use std::collections::BTreeMap;
 

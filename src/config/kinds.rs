@@ -1,5 +1,5 @@
-//! The kinds of settings: how the text of a setting becomes a value. A reader that meets an error records it and returns a
-//! harmless value, so that all errors are reported at once.
+//! The kinds of settings: how the text of a setting becomes a value. A reader that meets an error records it and
+//! returns a harmless value, so that all errors are reported at once.
 
 use std::{path::PathBuf, time::Duration};
 

@@ -1,5 +1,5 @@
-//! The configuration: defaults, overridden by `.env`, the environment and flags, in this order. All errors are reported at
-//! once, and secrets are never printed. The only room that reads the process environment.
+//! The configuration: defaults, overridden by `.env`, the environment and flags, in this order. All errors are
+//! reported at once, and secrets are never printed. The only room that reads the process environment.
 
 mod dotenv;
 mod kinds;
@@ -225,8 +225,8 @@ impl Profile {
 }
 
 impl Models {
-    /// Splits a name with a profile suffix, such as `gpt-5.5:chat`. Returns `None` if there is no suffix or if the whole name
-    /// is an alias.
+    /// Splits a name with a profile suffix, such as `gpt-5.5:chat`. Returns `None` if there is no suffix or if the
+    /// whole name is an alias.
     pub fn with_profile<'a>(&self, requested: &'a str) -> Option<(&'a str, Profile)> {
         let (name, suffix) = requested.rsplit_once(':').filter(|_| !self.aliases.contains_key(requested))?;
         let known = [Profile::Agent, Profile::Chat];

@@ -35,8 +35,8 @@ pub(super) fn server(raw: &mut RawSettings) -> ServerConfig {
     }
 }
 
-/// Returns half of the processors. The others are left to the CLI. On few processors fewer threads are also faster: a token
-/// that is read by one thread and written by another costs twice as much as on one thread.
+/// Returns half of the processors. The others are left to the CLI. On few processors fewer threads are also faster: a
+/// token that is read by one thread and written by another costs twice as much as on one thread.
 fn default_threads() -> usize {
     std::thread::available_parallelism().map_or(1, |all| (all.get() / 2).max(1))
 }

@@ -1,5 +1,6 @@
-//! The table of all settings: names, kinds, defaults and help. Flags, `--help`, `docs/configuration.md` and `.env.example`
-//! are generated from it or tested against it. Each setting is a constant, so that a misspelt name does not compile.
+//! The table of all settings: names, kinds, defaults and help. Flags, `--help`, `docs/configuration.md` and
+//! `.env.example` are generated from it or tested against it. Each setting is a constant, so that a misspelt name
+//! does not compile.
 
 use super::{
     SUMMARIES,

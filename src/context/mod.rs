@@ -55,6 +55,12 @@ impl RequestContext {
     }
 }
 
+/// Returns `true` if a request is a gRPC call, by its content type.
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    let kind = headers.get(http::header::CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;

@@ -29,7 +29,8 @@ use crate::{config::Profile, error::Error, pb};
 pub trait Engine: fmt::Debug + Send + Sync + 'static {
     /// Starts a turn and returns its events. The stream ends with exactly one [`TurnEvent::Finished`] or one error.
     ///
-    /// Dropping the stream cancels the turn. The engine drops `guard` when the last process and file of the turn is gone.
+    /// Dropping the stream cancels the turn. The engine drops `guard` when the last process and file of the turn is
+    /// gone.
     async fn run(&self, turn: Turn, guard: TurnGuard) -> Result<Events, Error>;
 
     /// Returns whether a turn can run now. A success is cached, a failure is checked again.
@@ -38,7 +39,8 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
     /// Returns the recommended number of concurrent turns. It may change with the installed CLI.
     fn usual_concurrency(&self) -> usize;
 
-    /// Refuses a turn that this engine does not support. Called before admission, so it neither blocks nor computes much.
+    /// Refuses a turn that this engine does not support. Called before admission, so it neither blocks nor computes
+    /// much.
     fn check(&self, turn: &Turn) -> Result<(), Error>;
 
     /// Returns the models that the CLI lists, its default first. Empty if the CLI cannot list models.

@@ -6,8 +6,8 @@ use crate::{
     pb::{self, notice::Kind},
 };
 
-/// Instruction for [`Format::JsonObject`](super::Format::JsonObject). Codex has no such mode, and a schema would force a
-/// shape that the caller did not request.
+/// Instruction for [`Format::JsonObject`](super::Format::JsonObject). Codex has no such mode, and a schema would
+/// force a shape that the caller did not request.
 pub(crate) const JSON_OBJECT_INSTRUCTION: &str =
     "Answer with one JSON object and nothing else: no fence, no comment.";
 

@@ -29,8 +29,8 @@ use crate::{
 /// Pause between two looks at the installed program.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Time after which an unusable app-server is probed again although the program has not changed. The machine may have been
-/// too busy to start a worker in time.
+/// Time after which an unusable app-server is probed again although the program has not changed. The machine may have
+/// been too busy to start a worker in time.
 const REPROBE_INTERVAL: Duration = Duration::from_secs(300);
 
 /// The configuration requires an engine that the installed CLI does not support.

@@ -120,7 +120,8 @@ impl Format {
     }
 }
 
-/// The admission permit of a turn, opaque to the engine. The engine drops it when no process and no file of the turn is left.
+/// The admission permit of a turn, opaque to the engine. The engine drops it when no process and no file of the turn
+/// is left.
 pub struct TurnGuard(#[expect(dead_code, reason = "held for its destructor")] Box<dyn Any + Send>);
 
 impl TurnGuard {

@@ -1,5 +1,5 @@
-//! The contract's messages as bytes: prost with a small buffer. The library's own starts with 8 KiB for each call,
-//! most of a stream's memory while nothing is said.
+//! The codec of the contract: prost with a small buffer. tonic's default of 8 KiB per call is most of the memory of a
+//! silent stream.
 
 use std::marker::PhantomData;
 
@@ -7,13 +7,13 @@ use prost::Message;
 use tonic::codec::{BufferSettings, Codec};
 use tonic_prost::ProstCodec;
 
-/// What a delta needs; larger messages make it grow.
+/// Initial buffer, enough for a delta. Larger messages make it grow.
 const BUFFER_BYTES: usize = 256;
 
-/// Encoded bytes after which what is ready goes out in one piece. The library's default.
+/// Encoded bytes after which tonic sends a chunk; its default.
 const PIECE_BYTES: usize = 32 * 1024;
 
-/// The codec of all methods of the contract; named in `build.rs`.
+/// The codec of all methods of the contract. `build.rs` names it.
 #[derive(Debug)]
 pub struct SmallCodec<T, U>(PhantomData<(T, U)>);
 

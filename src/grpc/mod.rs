@@ -1,5 +1,5 @@
-//! The gRPC door: the contract, health and reflection as routes, behind the same gate as the HTTP door.
-//! What a request means is the service's business.
+//! The gRPC door: contract, health and reflection as routes, behind the same authentication as the HTTP door. The
+//! service handles the requests.
 
 pub mod codec;
 
@@ -24,7 +24,7 @@ use tower_http::timeout::RequestBodyTimeoutLayer;
 use super::{
     auth::Authenticator,
     config::ServerConfig,
-    context::RequestContext,
+    context::{RequestContext, is_grpc},
     error::Error,
     pb::{
         self,
@@ -32,19 +32,19 @@ use super::{
     },
 };
 
-/// Names that health is asked of: the whole server, and the one service.
+/// Service names in the health service: the whole server and the contract.
 const HEALTH_NAMES: &[&str] = &["", SERVICE_NAME];
 
-/// Paths that need no token: whoever asks them is a load balancer.
+/// Path without authentication, because load balancers call it.
 const HEALTH_PATH: &str = "/grpc.health.v1.Health/";
 
-/// The routes, and the handle that says whether the server is healthy.
+/// Returns the routes and the handle of the health service.
 pub fn routes<S: CodexService>(
     service: Arc<S>,
-    doors: &ServerConfig,
-    gate: Arc<Authenticator>,
+    config: &ServerConfig,
+    authenticator: Arc<Authenticator>,
 ) -> Result<(Router, Health), Error> {
-    let contract = CodexServiceServer::from_arc(service).max_decoding_message_size(doors.max_body_bytes);
+    let contract = CodexServiceServer::from_arc(service).max_decoding_message_size(config.max_body_bytes);
     let (reporter, health) = health_reporter();
     let reflection = || {
         tonic_reflection::server::Builder::configure()
@@ -56,38 +56,37 @@ pub fn routes<S: CodexService>(
         .add_service(contract)
         .add_service(health)
         .add_service(reflection().build_v1().map_err(Error::internal)?)
-        // Older clients (grpcurl before 1.8.9, Python's reflection package) ask this one only.
+        // Older clients (grpcurl before 1.8.9, Python's reflection package) support only this version.
         .add_service(reflection().build_v1alpha().map_err(Error::internal)?);
-    let patience = ServiceBuilder::new()
-        .layer(RequestBodyTimeoutLayer::new(doors.body_timeout))
+    let body_layers = ServiceBuilder::new()
+        .layer(RequestBodyTimeoutLayer::new(config.body_timeout))
         .layer(MapRequestLayer::new(|request: Request<_>| request.map(Body::new)));
     let router = routes
         .routes()
         .prepare()
         .into_axum_router()
         .reset_fallback()
-        .layer(patience)
-        .layer(middleware::from_fn_with_state(gate, guard));
+        .layer(body_layers)
+        .layer(middleware::from_fn_with_state(authenticator, authenticate));
     Ok((router, Health(reporter)))
 }
 
-/// Whether a request means to be a gRPC call, so that a refusal should be one too.
+/// Returns `true` if a request is a gRPC call, so that it gets a gRPC status.
 pub fn is_call<B>(request: &Request<B>) -> bool {
-    let kind = request.headers().get(header::CONTENT_TYPE);
-    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+    is_grpc(request.headers())
 }
 
-/// The answer to a method that no service has.
+/// Returns the response to an unknown method.
 pub fn unknown_method() -> Response {
-    Status::unimplemented("there is no such method on this server").into_http()
+    Status::unimplemented("unknown method").into_http()
 }
 
-/// Says to load balancers whether to send requests here.
+/// Handle of the health service.
 #[derive(Debug, Clone)]
 pub struct Health(HealthReporter);
 
 impl Health {
-    /// Sets the health of all names.
+    /// Sets the status of all service names.
     pub async fn set(&self, healthy: bool) {
         let status = if healthy { ServingStatus::Serving } else { ServingStatus::NotServing };
         for name in HEALTH_NAMES {
@@ -96,13 +95,17 @@ impl Health {
     }
 }
 
-/// Lets in gRPC calls of callers whom the gate lets in.
-async fn guard(State(gate): State<Arc<Authenticator>>, mut request: Request, next: Next) -> Response {
-    if let Some(refusal) = not_a_call(&request) {
+/// Authenticates gRPC calls and adds their request context.
+async fn authenticate(
+    State(authenticator): State<Arc<Authenticator>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    if let Some(refusal) = refuse_non_call(&request) {
         return refusal;
     }
     if !request.uri().path().starts_with(HEALTH_PATH) {
-        match gate.check(request.headers(), request.uri()) {
+        match authenticator.check(request.headers(), request.uri()) {
             Ok(caller) => {
                 let context = RequestContext::new(caller, request.headers());
                 request.extensions_mut().insert(context);
@@ -110,26 +113,27 @@ async fn guard(State(gate): State<Arc<Authenticator>>, mut request: Request, nex
             Err(error) => return Status::from(error).into_http(),
         }
     }
-    in_our_words(next.run(request).await)
+    rewrite_codec_error(next.run(request).await)
 }
 
-/// What tonic cannot read it refuses in words of its own: as our fault, and without the details that every failure
-/// of the contract has. Such a status is all there is of the response.
-fn in_our_words(response: Response) -> Response {
+/// Rewrites tonic's own errors for messages that it cannot decode. tonic returns INTERNAL or OUT_OF_RANGE without
+/// details; the contract promises INVALID_ARGUMENT with details. tonic offers no hook before its codec.
+fn rewrite_codec_error(response: Response) -> Response {
     let Some(status) = Status::from_header_map(response.headers()) else { return response };
     let too_large = status.code() == Code::OutOfRange;
-    // What is ours has details, also where it is our fault.
-    let garbled = status.code() == Code::Internal;
-    if !(too_large || garbled) || !status.details().is_empty() {
+    // The server's own errors have details, including INTERNAL.
+    let is_undecodable = status.code() == Code::Internal;
+    if !(too_large || is_undecodable) || !status.details().is_empty() {
         return response;
     }
     let hint = if too_large { " (CODEX_MAX_BODY_BYTES)" } else { "" };
-    // Of the message as a whole: no field has a name.
+    // The error is about the whole message, so it names no field.
     Status::from(Error::invalid("", format!("{}{hint}", status.message()))).into_http()
 }
 
-/// What tonic would answer with a status in trailers that such a client cannot read.
-fn not_a_call(request: &Request) -> Option<Response> {
+/// Returns a plain HTTP response to a request that is no gRPC call. tonic would answer in trailers, which such a
+/// client cannot read.
+fn refuse_non_call(request: &Request) -> Option<Response> {
     if request.method() != Method::POST {
         return Some(([(header::ALLOW, "POST")], StatusCode::METHOD_NOT_ALLOWED).into_response());
     }

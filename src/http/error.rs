@@ -1,5 +1,4 @@
-//! OpenAI's error object, and the only way from a `tonic::Status` to it. Reads nothing but the status: what went
-//! wrong inside is not known here.
+//! OpenAI's error object, and the only translation from a `tonic::Status` to it. It reads only the status.
 
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use tonic_types::StatusExt;
 use super::field_names::FieldNames;
 use crate::error::INTERNAL_TEXT;
 
-/// What the facade answers instead of a result.
+/// An error response of the facade.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct ApiError {
     row: Row,
@@ -24,23 +23,23 @@ pub(super) struct ApiError {
     retry_after: Option<Duration>,
 }
 
-/// One row of the table: how a kind of error looks over HTTP.
+/// A row of the table: the form of an error over HTTP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Row {
     http: StatusCode,
     kind: &'static str,
     code: &'static str,
     retry: Retry,
-    /// What the error is about when the status names no field.
+    /// Parameter of the error if the status names no field.
     param: Option<&'static str>,
 }
 
-/// What an SDK should do that retries by itself.
+/// What an SDK with automatic retries should do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Retry {
-    /// Whatever it does with this code.
+    /// Its default for the status code.
     AsUsual,
-    /// Nothing: it would run an agent twice, or cannot help.
+    /// Nothing: a retry would run an agent twice or cannot help.
     Never,
 }
 
@@ -78,7 +77,7 @@ fn row_of_reason(reason: &str) -> Option<Row> {
         "CONTEXT_LENGTH_EXCEEDED" => {
             Row::new(S::BAD_REQUEST, INVALID_REQUEST, "context_length_exceeded").about("messages")
         }
-        // This pair is what the official SDKs raise as AuthenticationError.
+        // The official SDKs raise this pair as AuthenticationError.
         "INVALID_API_KEY" => Row::new(S::UNAUTHORIZED, INVALID_REQUEST, "invalid_api_key"),
         "POLICY_WIDENED" => Row::new(S::FORBIDDEN, PERMISSION, "policy_widened"),
         "HOST_REFUSED" => Row::new(S::FORBIDDEN, PERMISSION, "host_refused"),
@@ -95,7 +94,7 @@ fn row_of_reason(reason: &str) -> Option<Row> {
         "SHUTTING_DOWN" => Row::new(S::SERVICE_UNAVAILABLE, SERVER, "shutting_down"),
         "TIMEOUT" => Row::new(S::GATEWAY_TIMEOUT, SERVER, "timeout").never_retried(),
         "TURN_FAILED" => Row::new(S::BAD_GATEWAY, SERVER, "turn_failed").never_retried(),
-        // The agent may have done something before: the caller decides.
+        // The agent may have acted before, so the caller decides.
         "WORKER_LOST" => Row::new(S::BAD_GATEWAY, SERVER, "worker_lost").never_retried(),
         "UPSTREAM_UNAVAILABLE" => Row::new(S::BAD_GATEWAY, SERVER, "upstream_unavailable").never_retried(),
         "INTERNAL" => Row::new(S::INTERNAL_SERVER_ERROR, SERVER, "internal_error").never_retried(),
@@ -103,7 +102,7 @@ fn row_of_reason(reason: &str) -> Option<Row> {
     })
 }
 
-/// For a status without a reason of ours, which only a library can have made.
+/// Returns the row of a status without a reason, which only a library can create.
 fn row_of_code(code: Code) -> Row {
     use StatusCode as S;
     match code {
@@ -129,16 +128,16 @@ fn row_of_code(code: Code) -> Row {
 }
 
 impl ApiError {
-    /// Translates a status; `words` are the client's names for the fields of the contract.
-    pub(super) fn of(status: &Status, words: &FieldNames) -> Self {
+    /// Translates a status. `names` are the client's names of the contract's fields.
+    pub(super) fn from_status(status: &Status, names: &FieldNames) -> Self {
         let details = status.get_error_details();
         let known = details.error_info().and_then(|info| row_of_reason(&info.reason));
         let row = known.unwrap_or_else(|| row_of_code(status.code()));
         let violation = details.bad_request().and_then(|bad| bad.field_violations.first());
         let field = violation.map(|v| v.field.as_str()).filter(|field| !field.is_empty());
-        let param = field.map(|field| words.param(field));
+        let param = field.map(|field| names.param(field));
         let message = match (field, &param) {
-            // A library's own words about an inner fault are not for clients.
+            // A library's text about an internal error is not for clients.
             _ if row.http == StatusCode::INTERNAL_SERVER_ERROR => INTERNAL_TEXT.to_owned(),
             (Some(field), Some(param)) if field != param => status.message().replace(field, param),
             _ => status.message().to_owned(),
@@ -151,55 +150,55 @@ impl ApiError {
         }
     }
 
-    /// A parameter with a wrong value.
+    /// Returns the error of a parameter with an invalid value.
     pub(super) fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
         let row = Row::new(StatusCode::BAD_REQUEST, INVALID_REQUEST, "invalid_value");
         Self::plain(row, message).with_param(param)
     }
 
-    /// A parameter that asks for what cannot be done here.
+    /// Returns the error of a parameter that is not supported.
     pub(super) fn unsupported(param: impl Into<String>, message: impl Into<String>) -> Self {
         let row = Row::new(StatusCode::BAD_REQUEST, INVALID_REQUEST, "unsupported_parameter");
         Self::plain(row, message).with_param(param)
     }
 
-    /// A body that is not JSON.
+    /// Returns the error of a body that is not JSON.
     pub(super) fn invalid_json(message: impl Into<String>) -> Self {
         Self::plain(Row::new(StatusCode::BAD_REQUEST, INVALID_REQUEST, "invalid_json"), message)
     }
 
-    /// A body that could not be read to its end.
+    /// Returns the error of a body that could not be read to its end.
     pub(super) fn broken_body(message: impl Into<String>) -> Self {
         Self::plain(Row::new(StatusCode::BAD_REQUEST, INVALID_REQUEST, "invalid_body"), message)
     }
 
-    /// A body that is larger than the server reads.
+    /// Returns the error of a body above the limit.
     pub(super) fn body_too_large(message: impl Into<String>) -> Self {
         Self::plain(Row::new(StatusCode::PAYLOAD_TOO_LARGE, INVALID_REQUEST, "body_too_large"), message)
     }
 
-    /// A body that did not come.
+    /// Returns the error of a body that did not arrive in time.
     pub(super) fn body_timeout(message: impl Into<String>) -> Self {
         Self::plain(Row::new(StatusCode::REQUEST_TIMEOUT, INVALID_REQUEST, "body_timeout"), message)
     }
 
-    /// A body of another kind than JSON.
+    /// Returns the error of a body with another content type.
     pub(super) fn unsupported_media_type(message: impl Into<String>) -> Self {
         let row = Row::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, INVALID_REQUEST, "unsupported_media_type");
         Self::plain(row, message)
     }
 
-    /// A path that is no route.
+    /// Returns the error of an unknown path.
     pub(super) fn unknown_url(message: impl Into<String>) -> Self {
         Self::plain(Row::new(StatusCode::NOT_FOUND, INVALID_REQUEST, "unknown_url"), message)
     }
 
-    /// A route that does not take this method.
+    /// Returns the error of a route that does not support the method.
     pub(super) fn method_not_allowed(message: impl Into<String>) -> Self {
         Self::plain(Row::new(StatusCode::METHOD_NOT_ALLOWED, INVALID_REQUEST, "method_not_allowed"), message)
     }
 
-    /// A name that no model has.
+    /// Returns the error of an unknown model.
     pub(super) fn model_not_found(message: impl Into<String>) -> Self {
         let row = Row::new(StatusCode::NOT_FOUND, INVALID_REQUEST, "model_not_found");
         Self::plain(row, message).with_param("model")
@@ -214,7 +213,7 @@ impl ApiError {
         self
     }
 
-    /// The error object, as it stands in a body and in an SSE frame.
+    /// Returns the error object, for a body or an SSE frame.
     pub(super) fn body(&self) -> impl Serialize + '_ {
         ErrorBody {
             error: ErrorObject {
@@ -241,7 +240,7 @@ struct ErrorObject<'a> {
     code: &'static str,
 }
 
-/// Read by the official SDKs before their own rule.
+/// Header that the official SDKs read before their own rule.
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 impl IntoResponse for ApiError {
@@ -266,7 +265,7 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// Rounded up: who comes back a moment early is refused again.
+/// Rounds up, because a retry that comes a moment early is refused again.
 fn whole_seconds(delay: Duration) -> u64 {
     delay.as_secs() + u64::from(delay.subsec_nanos() > 0)
 }

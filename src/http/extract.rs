@@ -1,5 +1,5 @@
-//! From an HTTP request to what a handler needs: the JSON body within its limits, and the call that carries the
-//! request id, the caller and the time limit on.
+//! Extracts the input of a handler from an HTTP request: the JSON body within its limits, and the in-process call
+//! with its context and time limit.
 
 use std::time::Duration;
 
@@ -16,18 +16,18 @@ use super::{
 };
 use crate::{context::RequestContext, error::Error};
 
-/// Longest error text that quotes the caller, in characters.
+/// Maximum length of an error text that quotes the caller, in characters.
 const MAX_QUOTE: usize = 300;
 
-/// Bytes from which a body is parsed beside the runtime's threads, which all streams share.
+/// Body size from which parsing runs outside of the runtime's threads, which all streams share.
 const LARGE_BODY: usize = 256 * 1024;
 
-/// How much of a body is read, and how patiently.
+/// Limits of a body.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BodyLimits {
-    /// Largest body in bytes.
+    /// Maximum size in bytes.
     pub(super) max_bytes: usize,
-    /// Longest pause.
+    /// Maximum pause.
     pub(super) pause: Duration,
 }
 
@@ -39,17 +39,19 @@ pub(super) async fn json<T: DeserializeOwned + Send + 'static>(
 ) -> Result<T, ApiError> {
     check_content_type(&parts.headers)?;
     check_content_encoding(&parts.headers)?;
-    // A client that asks first gets its answer at once; any other is still sending and would not hear it.
+    // A client with `expect: 100-continue` gets its response at once. Other clients still send and would not read it.
     let asks_first = parts.headers.contains_key(header::EXPECT);
     let bytes = read(body, limits, asks_first).await?;
     if bytes.len() < LARGE_BODY {
         return parse(&bytes);
     }
     let parsed = tokio::task::spawn_blocking(move || parse(&bytes)).await;
-    parsed.unwrap_or_else(|error| Err(ApiError::of(&Error::internal(error).into(), &FieldNames::default())))
+    parsed.unwrap_or_else(|error| {
+        Err(ApiError::from_status(&Error::internal(error).into(), &FieldNames::default()))
+    })
 }
 
-/// JSON is required: a form or plain text can be sent by any web page without asking the browser's permission.
+/// Requires JSON, because any web page can send a form or plain text without the browser's permission.
 fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
     let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let kind = given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -59,7 +61,7 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
     Err(ApiError::unsupported_media_type("the body must be JSON: send `content-type: application/json`"))
 }
 
-/// A packed body would be taken for broken JSON.
+/// Refuses compressed bodies, which would fail as invalid JSON.
 fn check_content_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
     let plain = |value: &http::HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"identity");
     if headers.get_all(header::CONTENT_ENCODING).iter().all(plain) {
@@ -71,7 +73,7 @@ fn check_content_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
 async fn read(mut body: Body, limits: BodyLimits, asks_first: bool) -> Result<Bytes, ApiError> {
     let max = limits.max_bytes;
     let declared = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-    // What a client says that it will send is believed only so far.
+    // The announced length is trusted only up to this size.
     let mut bytes = BytesMut::with_capacity(declared.min(max).min(1 << 20));
     let mut over = declared > max;
     while !over {
@@ -106,8 +108,8 @@ async fn next_frame(body: &mut Body, pause: Duration) -> Result<Option<http_body
     }
 }
 
-/// Reads on for a while, without keeping: a client that is cut off while it sends sees a broken connection instead
-/// of the answer.
+/// Reads and discards the rest of a body. A client whose connection closes while it sends would see a broken connection
+/// instead of the response.
 async fn skip(mut body: Body, limits: BodyLimits) {
     let reading = async {
         let mut left = limits.max_bytes;
@@ -117,7 +119,7 @@ async fn skip(mut body: Body, limits: BodyLimits) {
             left = rest;
         }
     };
-    // Whether it got to the end makes no difference to the answer.
+    // The response is the same if the end was not reached.
     let _ = tokio::time::timeout(limits.pause, reading).await;
 }
 
@@ -151,7 +153,7 @@ fn refusal(path: &str, error: &serde_json::Error) -> ApiError {
     }
 }
 
-/// Cuts out the middle of a long text, which is the caller's own; the place of the mistake is at its end.
+/// Removes the middle of a long text of the caller; the position of the error is at its end.
 fn quoted(text: &str) -> String {
     let count = text.chars().count();
     if count <= MAX_QUOTE {
@@ -171,7 +173,7 @@ pub(super) fn call<T>(parts: &Parts, message: T) -> tonic::Request<T> {
     call
 }
 
-/// The caller's own time limit.
+/// Parses the caller's own time limit.
 pub(super) fn timeout(headers: &HeaderMap) -> Result<Option<prost_types::Duration>, ApiError> {
     let Some(value) = headers.get(HeaderName::from_static(TIMEOUT_HEADER)) else { return Ok(None) };
     let text = value.to_str().unwrap_or_default().trim();

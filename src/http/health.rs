@@ -1,5 +1,5 @@
-//! `GET /healthz`: the contract's `GetStatus` as 200 or 503, for load balancers and for people. Needs no token and
-//! tells no secret.
+//! `GET /healthz`: the contract's `GetStatus` as 200 or 503, for load balancers and people. It needs no token and
+//! contains no secret.
 
 use axum::{
     Json,
@@ -25,7 +25,7 @@ struct Health {
     reason: Option<String>,
 }
 
-/// Whether a turn can run now, and if not, why.
+/// Returns whether a turn can run now, and the cause if not.
 pub(super) async fn show<S: CodexService>(
     State(facade): State<Facade<S>>,
     request: Request,
@@ -33,7 +33,8 @@ pub(super) async fn show<S: CodexService>(
     let (parts, _) = request.into_parts();
     let call = extract::call(&parts, pb::GetStatusRequest {});
     let answer = facade.service.get_status(call).await;
-    let status = answer.map_err(|status| ApiError::of(&status, &FieldNames::default()))?.into_inner();
+    let status =
+        answer.map_err(|status| ApiError::from_status(&status, &FieldNames::default()))?.into_inner();
 
     let code = if status.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let draining = status.draining;

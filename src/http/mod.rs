@@ -1,5 +1,5 @@
-//! The OpenAI facade: the generated service trait in OpenAI's words. All its routes and layers are on this page.
-//! What must hold for both doors (validation, admission, deadlines) is behind the trait, not here.
+//! The OpenAI facade: the generated service trait as the OpenAI HTTP API. This file has all routes and layers.
+//! Validation, admission and deadlines are behind the trait.
 
 mod chat;
 mod error;
@@ -31,54 +31,58 @@ use super::{
     pb::codex_service_server::CodexService,
 };
 
-/// Names the parameters of a request that were given and made no difference.
+/// Header with the parameters of a request that had no effect.
 const IGNORED_PARAMS: HeaderName = HeaderName::from_static("x-codex-ignored-params");
 
-/// Every route of the facade over `service`, with the layers that belong to it.
+/// Returns every route of the facade over `service`, with its layers.
 ///
-/// Paths that are none of them are left to the caller, who merges the gRPC routes and falls back to [`not_found`].
-pub fn router<S: CodexService>(service: Arc<S>, doors: &ServerConfig, gate: Arc<Authenticator>) -> Router {
+/// Other paths are left to the caller, which merges the gRPC routes and falls back to [`not_found`].
+pub fn router<S: CodexService>(
+    service: Arc<S>,
+    config: &ServerConfig,
+    authenticator: Arc<Authenticator>,
+) -> Router {
     let facade = Facade {
         service,
-        body_limits: BodyLimits { max_bytes: doors.max_body_bytes, pause: doors.body_timeout },
-        keep_alive: doors.sse_keepalive,
+        body_limits: BodyLimits { max_bytes: config.max_body_bytes, pause: config.body_timeout },
+        keep_alive: config.sse_keepalive,
     };
-    let guarded = Router::new()
+    let authenticated = Router::new()
         .route("/v1/chat/completions", post(chat::complete::<S>))
         .route("/v1/models", get(models::list::<S>))
         .route("/v1/models/{*id}", get(models::retrieve::<S>))
-        .route_layer(middleware::from_fn_with_state(gate, guard));
+        .route_layer(middleware::from_fn_with_state(authenticator, authenticate));
     let routes = Router::new()
         .route("/healthz", get(health::show::<S>))
-        .merge(guarded)
+        .merge(authenticated)
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(facade);
-    match cors(doors) {
-        // Outermost: a browser's preflight carries no token and must be answered all the same.
+    match cors(config) {
+        // Outermost, because a browser's preflight has no token.
         Some(cors) => routes.layer(cors),
         None => routes,
     }
 }
 
-/// The answer to a path that no door knows.
+/// Returns the response to an unknown path.
 pub fn not_found(method: &Method, uri: &Uri) -> Response {
     let path: String = uri.path().chars().take(200).collect();
     ApiError::unknown_url(format!("there is no route {method} {path} on this server")).into_response()
 }
 
-/// A status as an OpenAI error response, for layers around the facade that refuse or catch something.
+/// Renders a status as an OpenAI error response, for layers around the facade.
 pub fn refusal(status: &Status) -> Response {
-    ApiError::of(status, &FieldNames::default()).into_response()
+    ApiError::from_status(status, &FieldNames::default()).into_response()
 }
 
-/// A status as the last frame of an SSE stream, for layers around the facade that end one.
+/// Renders a status as the last frame of an SSE stream, for layers around the facade.
 pub fn refusal_event(status: &Status) -> Bytes {
     let mut out = BytesMut::new();
-    sse::write_event(&mut out, &ApiError::of(status, &FieldNames::default()).body());
+    sse::write_event(&mut out, &ApiError::from_status(status, &FieldNames::default()).body());
     out.freeze()
 }
 
-/// What every handler has at hand.
+/// The state of every handler.
 struct Facade<S> {
     service: Arc<S>,
     body_limits: BodyLimits,
@@ -101,9 +105,13 @@ impl<S> fmt::Debug for Facade<S> {
     }
 }
 
-/// Lets in whom the gate lets in, and notes who it is.
-async fn guard(State(gate): State<Arc<Authenticator>>, mut request: Request, next: Next) -> Response {
-    match gate.check(request.headers(), request.uri()) {
+/// Authenticates requests and adds their context.
+async fn authenticate(
+    State(authenticator): State<Arc<Authenticator>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    match authenticator.check(request.headers(), request.uri()) {
         Ok(caller) => {
             let context = RequestContext::new(caller, request.headers());
             request.extensions_mut().insert(context);
@@ -113,15 +121,15 @@ async fn guard(State(gate): State<Arc<Authenticator>>, mut request: Request, nex
     }
 }
 
-/// The router adds `Allow`.
+/// axum adds `Allow`.
 async fn method_not_allowed(method: Method, uri: Uri) -> Response {
     let path: String = uri.path().chars().take(200).collect();
     ApiError::method_not_allowed(format!("{path} does not take {method}")).into_response()
 }
 
-/// What browsers of the configured origins may do; none when there are none.
-fn cors(doors: &ServerConfig) -> Option<CorsLayer> {
-    let origins = &doors.cors_origins;
+/// Returns the CORS layer for the configured origins, `None` without origins.
+fn cors(config: &ServerConfig) -> Option<CorsLayer> {
+    let origins = &config.cors_origins;
     let origin = match origins.as_slice() {
         [] => return None,
         any if any.iter().any(|origin| origin == "*") => AllowOrigin::any(),
@@ -133,7 +141,7 @@ fn cors(doors: &ServerConfig) -> Option<CorsLayer> {
         CorsLayer::new()
             .allow_origin(origin)
             .allow_methods([Method::GET, Method::POST])
-            // SDKs add headers of their own (`x-stainless-…`); what matters is checked by value.
+            // SDKs add headers of their own (`x-stainless-…`).
             .allow_headers(AllowHeaders::mirror_request())
             .expose_headers([
                 HeaderName::from_static("x-request-id"),

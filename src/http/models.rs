@@ -1,4 +1,4 @@
-//! `GET /v1/models` and `GET /v1/models/{id}`: the contract's `ListModels` in OpenAI's shape.
+//! `GET /v1/models` and `GET /v1/models/{id}`: the contract's `ListModels` in OpenAI's form.
 
 use axum::{
     Json,
@@ -26,12 +26,12 @@ struct Model {
 
 impl Model {
     fn of(model: pb::Model) -> Self {
-        // Codex does not tell when a model was made, and clients want a number.
+        // Codex does not report the creation time, and clients require a number.
         Self { id: model.id, object: "model", created: 0, owned_by: "codex" }
     }
 }
 
-/// All models.
+/// Returns all models.
 pub(super) async fn list<S: CodexService>(
     State(facade): State<Facade<S>>,
     request: Request,
@@ -41,7 +41,7 @@ pub(super) async fn list<S: CodexService>(
     Ok(Json(List { object: "list", data }).into_response())
 }
 
-/// One model; its name may contain slashes.
+/// Returns one model. Its name may contain slashes.
 pub(super) async fn retrieve<S: CodexService>(
     State(facade): State<Facade<S>>,
     id: Result<Path<String>, PathRejection>,
@@ -54,7 +54,7 @@ pub(super) async fn retrieve<S: CodexService>(
     if let Some(model) = models.iter().find(|model| model.id == id) {
         return Ok(Json(Model::of(model.clone())).into_response());
     }
-    // Such a name can be asked for though it is not listed.
+    // Names with a profile suffix work although they are not listed.
     let (name, profile) = id.rsplit_once(':').unwrap_or_default();
     let offers =
         |model: &&pb::Model| model.id == name && model.profiles.iter().any(|offered| offered == profile);
@@ -69,6 +69,6 @@ async fn fetch<S: CodexService>(facade: &Facade<S>, request: Request) -> Result<
     let (parts, _) = request.into_parts();
     let call = extract::call(&parts, pb::ListModelsRequest {});
     let answer = facade.service.list_models(call).await;
-    let answer = answer.map_err(|status| ApiError::of(&status, &FieldNames::default()))?;
+    let answer = answer.map_err(|status| ApiError::from_status(&status, &FieldNames::default()))?;
     Ok(answer.into_inner().models)
 }

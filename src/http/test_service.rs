@@ -1,4 +1,4 @@
-//! A scripted service for the tests of the facade: answers what it was told, remembers what it was asked.
+//! A scripted service for the tests of the facade. It returns prepared results and records its requests.
 
 use std::sync::{Arc, Mutex};
 
@@ -17,7 +17,7 @@ use crate::{
 
 type Events = BoxStream<'static, Result<pb::ChatEvent, Status>>;
 
-/// The service.
+/// The scripted service.
 #[derive(Default)]
 pub(in crate::http) struct TestService {
     answer: Mutex<Option<Result<pb::ChatResponse, Status>>>,
@@ -27,7 +27,7 @@ pub(in crate::http) struct TestService {
     seen: Mutex<Vec<Seen>>,
 }
 
-/// What the service was asked.
+/// A recorded request.
 #[derive(Debug, Clone)]
 pub(in crate::http) struct Seen {
     pub(in crate::http) request: pb::ChatRequest,
@@ -46,7 +46,7 @@ impl TestService {
         Arc::new(Self { events: Mutex::new(Some(Ok(events.boxed()))), ..Self::default() })
     }
 
-    /// Streams `events` after `started`, in the contract's framing; a failure ends them.
+    /// Returns a service that streams `events` after `started`. An error ends the stream.
     pub(in crate::http) fn scripted(events: Vec<(u32, Result<Event, Status>)>) -> Arc<Self> {
         Self::streaming(stream::iter(framed(events)))
     }
@@ -77,7 +77,7 @@ impl TestService {
     }
 }
 
-/// Events in the contract's framing, `started` first.
+/// Returns events in the contract's framing, `started` first.
 pub(in crate::http) fn framed(
     events: Vec<(u32, Result<Event, Status>)>,
 ) -> Vec<Result<pb::ChatEvent, Status>> {
@@ -150,7 +150,7 @@ impl CodexService for TestService {
     }
 }
 
-/// Doors as they are by default.
+/// Returns the default configuration.
 pub(in crate::http) fn doors() -> ServerConfig {
     let sources = Sources { current_dir: "/here".into(), ..Sources::default() };
     Config::load(sources).unwrap().server
@@ -166,7 +166,7 @@ pub(in crate::http) async fn send(
     super::router(Arc::clone(stub), doors, gate).oneshot(request).await.unwrap()
 }
 
-/// A chat request from the same machine.
+/// Returns a chat request from loopback.
 pub(in crate::http) fn chat(body: impl Into<Body>) -> Request<Body> {
     Request::post("/v1/chat/completions")
         .header(header::HOST, "localhost:8000")
@@ -179,7 +179,7 @@ pub(in crate::http) fn get(path: &str) -> Request<Body> {
     Request::get(path).header(header::HOST, "localhost:8000").body(Body::empty()).unwrap()
 }
 
-/// Status and whole body.
+/// Returns the status and the whole body.
 pub(in crate::http) async fn read(response: Response<Body>) -> (StatusCode, String) {
     let (parts, body) = response.into_parts();
     let bytes = axum::body::to_bytes(body, 1 << 20).await.unwrap();

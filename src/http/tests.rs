@@ -1,5 +1,5 @@
-//! The facade as a client meets it, over a scripted service: shapes against the files in `tests/fixtures/openai`,
-//! errors of every kind, the guard, the small routes.
+//! Tests of the facade over a scripted service: bodies compared with `tests/fixtures/openai`, errors of every kind,
+//! authentication, the small routes.
 
 use std::time::Duration;
 
@@ -381,7 +381,7 @@ async fn browsers_of_listed_origins_may_call_and_others_may_not() {
 
     doors.cors_origins = vec!["https://app.test".into()];
     doors.token = Some(Secret::new("swordfish"));
-    // A preflight carries no token.
+    // A preflight has no token.
     let on = send(&stub, &doors, preflight("https://app.test")).await;
     assert_eq!(on.status(), StatusCode::OK);
     assert_eq!(on.headers()["access-control-allow-origin"], "https://app.test");

@@ -1,4 +1,4 @@
-//! The log: one subscriber, as text for people or JSON for collectors.
+//! Sets up the log: one subscriber, as text for people or JSON for collectors.
 
 use std::io::IsTerminal;
 
@@ -6,7 +6,7 @@ use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberI
 
 use super::config::Log;
 
-/// Starts the log on stderr; the error says what is wrong with the filter.
+/// Starts the log on stderr. Fails if the filter is invalid.
 pub fn start(log: &Log) -> Result<(), String> {
     let filter = EnvFilter::try_new(&log.filter).map_err(|error| format!("CODEX_LOG: {error}"))?;
     let layer = fmt::layer().with_writer(std::io::stderr).with_target(false);

@@ -1,5 +1,5 @@
-//! The outermost layer of both doors: gives every request an id and writes one line when its response is over.
-//! Who may do what, and what a turn did, is told elsewhere.
+//! Outermost layer of both doors: sets the id of each request and writes one log line at the end of its response. The
+//! turn log of the service describes the turn itself.
 
 use std::{
     pin::Pin,
@@ -15,50 +15,52 @@ use axum::{
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
-use http_body::{Frame, SizeHint};
+use http_body::Frame;
 use tonic::Code;
 use tracing::{Instrument, Span};
 use uuid::Uuid;
 
-/// Header of the request's id, in and out.
+use super::hooked_body::{FrameHook, HookedBody, NextFrame};
+
+/// Header with the id of the request, in both directions.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Longest id that is taken from a caller.
+/// Maximum length of an id from a caller.
 const MAX_ID_BYTES: usize = 128;
 
-/// Middleware (`axum::middleware::from_fn`), to be added last so that it is outermost.
+/// Middleware for `axum::middleware::from_fn`. It must be added last, so that it is the outermost layer.
 ///
-/// The id of the caller is kept if it is 1 to 128 visible ASCII characters, else one is made. Handlers find it in the
+/// Keeps the caller's id if it is 1 to 128 visible ASCII characters, otherwise creates one. Handlers find it in the
 /// request's `x-request-id`, the caller in the response's, the log in the field `request.id` of every line.
 pub async fn log(mut request: Request, next: Next) -> Response {
-    let id = take_or_make_id(request.headers());
+    let id = keep_or_create_id(request.headers());
     request.headers_mut().insert(REQUEST_ID, id.clone());
-    // Of the highest level, so that no filter takes the id away from a line that it lets pass.
+    // At the highest level, so that no filter removes the id from a line that it lets pass.
     let span = tracing::error_span!("request", request.id = id.to_str().unwrap_or_default());
-    // The line is written when it is dropped; inside the span, also when the caller hangs up before the head.
-    let line = AccessLogEntry::new(&request);
+    // Dropping the entry writes its line, inside of the span, also if the caller disconnects before the head.
+    let entry = AccessLogEntry::new(&request);
     let answer = async move {
-        let mut line = line;
+        let mut entry = entry;
         let response = next.run(request).await;
-        line.head(&response);
-        (response, line)
+        entry.head(&response);
+        (response, entry)
     };
-    let (mut response, line) = answer.instrument(span.clone()).await;
+    let (mut response, entry) = answer.instrument(span.clone()).await;
     response.headers_mut().insert(REQUEST_ID, id);
-    response.map(|body| Body::new(LoggedBody::new(body, line, span)))
+    response.map(|body| Body::new(LogEnd::hook(body, entry, span)))
 }
 
-fn take_or_make_id(headers: &HeaderMap) -> HeaderValue {
-    let fine = |id: &&HeaderValue| {
+fn keep_or_create_id(headers: &HeaderMap) -> HeaderValue {
+    let is_valid = |id: &&HeaderValue| {
         (1..=MAX_ID_BYTES).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic)
     };
-    headers.get(REQUEST_ID).filter(fine).cloned().unwrap_or_else(|| {
+    headers.get(REQUEST_ID).filter(is_valid).cloned().unwrap_or_else(|| {
         let id = format!("req_{}", Uuid::now_v7().simple());
         HeaderValue::try_from(id).unwrap_or(HeaderValue::from_static("req_"))
     })
 }
 
-/// The line of one request, written when it is dropped.
+/// The log line of one request, written when it is dropped.
 #[derive(Debug)]
 struct AccessLogEntry {
     method: Method,
@@ -88,15 +90,15 @@ impl AccessLogEntry {
         self.grpc_status(response.headers());
     }
 
-    /// gRPC tells its status in the trailers, or in the head where there is no message.
+    /// Reads the gRPC status from trailers, or from the head of a response without message.
     fn grpc_status(&mut self, headers: &HeaderMap) {
         if let Some(status) = headers.get("grpc-status") {
             self.grpc = Some(Code::from_bytes(status.as_bytes()));
         }
     }
 
-    /// What a caller may choose freely is not a path worth telling. A route for a whole gRPC service does not name
-    /// the method; a method that was not refused as unknown is one of ours.
+    /// Returns the path for the log. Paths without a route are chosen by callers and not logged. The route of a gRPC
+    /// service contains no method, so the path of a known method is logged instead.
     fn route(&self) -> &str {
         match &self.route {
             None => "unmatched",
@@ -112,7 +114,7 @@ impl Drop for AccessLogEntry {
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let status = self.head.map(|(status, _)| status.as_u16());
         let failed = status.is_some_and(|status| status >= 400) || self.grpc.is_some_and(|c| c != Code::Ok);
-        macro_rules! line {
+        macro_rules! write_line {
             ($level:ident) => {
                 tracing::$level!(
                     method = self.method.as_str(),
@@ -127,94 +129,75 @@ impl Drop for AccessLogEntry {
             };
         }
         if failed {
-            line!(info);
+            write_line!(info);
         } else {
-            line!(debug);
+            write_line!(debug);
         }
     }
 }
 
-/// A response body that ends the line of its request.
+/// Ends the log line of a request at the end of its body.
 #[derive(Debug)]
-struct LoggedBody {
-    body: Option<Body>,
-    line: Option<AccessLogEntry>,
-    /// Bytes until the announced length is reached.
-    rest: Option<u64>,
+struct LogEnd {
+    entry: Option<AccessLogEntry>,
+    /// Bytes up to the announced length.
+    remaining: Option<u64>,
     span: Span,
 }
 
-impl LoggedBody {
-    fn new(body: Body, line: AccessLogEntry, span: Span) -> Self {
-        let rest = http_body::Body::size_hint(&body).exact();
-        let is_head = line.method == Method::HEAD;
-        let mut this = Self { body: Some(body), line: Some(line), rest, span };
-        // The body of these is never asked for.
-        if is_head || http_body::Body::is_end_stream(&this) {
-            this.end("ended");
+impl LogEnd {
+    fn hook(body: Body, entry: AccessLogEntry, span: Span) -> HookedBody<Self> {
+        let remaining = http_body::Body::size_hint(&body).exact();
+        let is_head = entry.method == Method::HEAD;
+        let mut hook = Self { entry: Some(entry), remaining, span };
+        // hyper does not poll these bodies.
+        if is_head || http_body::Body::is_end_stream(&body) {
+            hook.end("ended");
         }
-        this
+        HookedBody::new(body, hook)
     }
 
     fn end(&mut self, outcome: &'static str) {
-        if let Some(mut line) = self.line.take() {
-            line.outcome = outcome;
-            self.span.in_scope(|| drop(line));
+        if let Some(mut entry) = self.entry.take() {
+            entry.outcome = outcome;
+            self.span.in_scope(|| drop(entry));
         }
     }
 
-    /// Whether the HTTP library, having this frame, will not ask for another.
-    fn is_last(&mut self, frame: &Frame<Bytes>) -> bool {
-        if let (Some(rest), Some(data)) = (&mut self.rest, frame.data_ref()) {
-            *rest = rest.saturating_sub(data.len() as u64);
+    /// Returns `true` if hyper polls no further frame after this one.
+    fn is_last(&mut self, frame: &Frame<Bytes>, body: &Body) -> bool {
+        if let (Some(remaining), Some(data)) = (&mut self.remaining, frame.data_ref()) {
+            *remaining = remaining.saturating_sub(data.len() as u64);
         }
-        frame.is_trailers() || self.rest == Some(0) || http_body::Body::is_end_stream(self)
+        frame.is_trailers() || self.remaining == Some(0) || http_body::Body::is_end_stream(body)
     }
 }
 
-impl http_body::Body for LoggedBody {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let this = &mut *self;
-        let Some(body) = &mut this.body else { return Poll::Ready(None) };
-        let frame = ready!(this.span.in_scope(|| Pin::new(body).poll_frame(cx)));
+impl FrameHook for LogEnd {
+    fn poll_frame(&mut self, body: &mut Option<Body>, cx: &mut Context<'_>) -> Poll<NextFrame> {
+        let Some(body) = body else { return Poll::Ready(None) };
+        let frame = ready!(self.span.in_scope(|| http_body::Body::poll_frame(Pin::new(body), cx)));
         match &frame {
             Some(Ok(frame)) => {
-                if let (Some(trailers), Some(line)) = (frame.trailers_ref(), &mut this.line) {
-                    line.grpc_status(trailers);
+                if let (Some(trailers), Some(entry)) = (frame.trailers_ref(), &mut self.entry) {
+                    entry.grpc_status(trailers);
                 }
-                if this.is_last(frame) {
-                    this.end("ended");
+                if self.is_last(frame, body) {
+                    self.end("ended");
                 }
             }
-            Some(Err(_)) => this.end("failed"),
-            None => this.end("ended"),
+            Some(Err(_)) => self.end("failed"),
+            None => self.end("ended"),
         }
         Poll::Ready(frame)
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(http_body::Body::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), http_body::Body::size_hint)
-    }
-}
-
-impl Drop for LoggedBody {
-    fn drop(&mut self) {
-        // What the body's end sets off is told under the request's id as well.
-        let body = self.body.take();
-        let line = self.line.take();
+    fn drop_body(&mut self, body: Option<Body>) {
+        // Dropping the body may write log lines, which need the id of the request.
+        let entry = self.entry.take();
         self.span.in_scope(|| {
             drop(body);
-            drop(line);
+            drop(entry);
         });
     }
 }

@@ -1,5 +1,5 @@
-//! Turns a panic in a handler, or in the middle of its response body, into an error in the caller's protocol.
-//! The cause is for the log only.
+//! Turns a panic in a handler, or in the middle of its response body, into an error in the caller's protocol. The cause is
+//! written to the log only.
 
 use std::{
     any::Any,
@@ -10,59 +10,59 @@ use std::{
 
 use axum::{
     body::Body,
-    extract::Request,
+    extract::{Request, State},
     middleware::Next,
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::{HeaderMap, StatusCode, header};
-use http_body::{Frame, SizeHint};
-use serde_json::json;
+use http::{HeaderMap, header};
+use http_body::Frame;
 use tonic::Status;
 
-use crate::error::{Error, INTERNAL_TEXT};
+use super::hooked_body::{FrameHook, HookedBody, NextFrame};
+use crate::{context::is_grpc, error::Error};
 
-/// Middleware (`axum::middleware::from_fn`) that catches panics of everything inside it.
+/// How the HTTP door renders an error. The composition root passes its functions, because this room does not know the door.
+#[derive(Debug, Clone, Copy)]
+pub struct ErrorRenderer {
+    /// Renders a whole response.
+    pub response: fn(&Status) -> Response,
+    /// Renders the last frame of an event stream.
+    pub event: fn(&Status) -> Bytes,
+}
+
+/// Middleware for `axum::middleware::from_fn_with_state` that catches panics of everything inside of it.
 ///
-/// Before the head, the caller gets an INTERNAL status or a 500 with OpenAI's error object. After it, a gRPC stream
-/// ends with an INTERNAL status, an event stream with an error event and without `[DONE]`, any other body is cut.
-pub async fn catch(request: Request, next: Next) -> Response {
+/// Before the head, the caller gets an INTERNAL status, or a 500 with OpenAI's error object. After it, a gRPC stream ends with
+/// an INTERNAL status, an event stream with an error event and without `[DONE]`, and any other body is cut.
+pub async fn catch(State(renderer): State<ErrorRenderer>, request: Request, next: Next) -> Response {
     let grpc = is_grpc(request.headers());
     match AssertUnwindSafe(next.run(request)).catch_unwind().await {
         Ok(response) => {
             let protocol = if grpc {
                 Protocol::Grpc
-            } else if has_type(response.headers(), "text/event-stream") {
-                Protocol::Events
+            } else if is_event_stream(response.headers()) {
+                Protocol::Events(renderer.event)
             } else {
                 Protocol::Other
             };
-            response.map(|body| Body::new(Guarded { body: Some(body), protocol }))
+            response.map(|body| Body::new(HookedBody::new(body, CatchPanic { protocol })))
         }
         Err(panic) if grpc => {
             let (head, ()) = status(&*panic).into_http::<()>().into_parts();
             Response::from_parts(head, Body::empty())
         }
-        Err(panic) => {
-            status(&*panic);
-            // The request may have run an agent; the official SDKs would run it again.
-            let headers = [(header::CONTENT_TYPE.as_str(), "application/json"), ("x-should-retry", "false")];
-            (StatusCode::INTERNAL_SERVER_ERROR, headers, error_object()).into_response()
-        }
+        Err(panic) => (renderer.response)(&status(&*panic)),
     }
 }
 
-/// Whether a request is a gRPC call.
-fn is_grpc(headers: &HeaderMap) -> bool {
-    has_type(headers, "application/grpc")
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
 }
 
-fn has_type(headers: &HeaderMap, prefix: &str) -> bool {
-    headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(prefix.as_bytes()))
-}
-
-/// The status of a panic. Making it writes the cause to the log, once.
+/// Returns the status of a panic. Creating it writes the cause to the log, once.
 fn status(panic: &(dyn Any + Send)) -> Status {
     let message = panic
         .downcast_ref::<&str>()
@@ -72,23 +72,13 @@ fn status(panic: &(dyn Any + Send)) -> Status {
     Error::internal(format_args!("panic: {message}")).into()
 }
 
-fn error_object() -> String {
-    json!({"error": {
-        "message": INTERNAL_TEXT,
-        "type": "server_error",
-        "param": null,
-        "code": "internal_error",
-    }})
-    .to_string()
-}
-
-/// How the end of a body can tell an error.
+/// How an error can be sent at the end of a body.
 #[derive(Debug, Clone, Copy)]
 enum Protocol {
-    /// By trailers.
+    /// In trailers.
     Grpc,
-    /// By a last event.
-    Events,
+    /// In a last event.
+    Events(fn(&Status) -> Bytes),
     /// Not at all.
     Other,
 }
@@ -102,44 +92,30 @@ impl Protocol {
                 status.add_header(&mut trailers).map_err(axum::Error::new)?;
                 Ok(Frame::trailers(trailers))
             }
-            Self::Events => Ok(Frame::data(format!("data: {}\n\n", error_object()).into())),
+            Self::Events(render) => Ok(Frame::data(render(&status))),
             Self::Other => Err(axum::Error::new(status)),
         }
     }
 }
 
-/// A response body whose panics are caught. After one the body is gone.
+/// Catches panics of a body. The body is dropped after a panic.
 #[derive(Debug)]
-struct Guarded {
-    body: Option<Body>,
+struct CatchPanic {
     protocol: Protocol,
 }
 
-impl http_body::Body for Guarded {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let Some(body) = &mut self.body else { return Poll::Ready(None) };
-        catch_unwind(AssertUnwindSafe(|| Pin::new(body).poll_frame(cx))).unwrap_or_else(|panic| {
+impl FrameHook for CatchPanic {
+    fn poll_frame(&mut self, body: &mut Option<Body>, cx: &mut Context<'_>) -> Poll<NextFrame> {
+        let Some(inner) = body else { return Poll::Ready(None) };
+        let polled = catch_unwind(AssertUnwindSafe(|| http_body::Body::poll_frame(Pin::new(inner), cx)));
+        polled.unwrap_or_else(|panic| {
             let last = self.protocol.last_frame(&*panic);
-            let body = self.body.take();
+            let body = body.take();
             if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(body))) {
                 status(&*another);
             }
             Poll::Ready(Some(last))
         })
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(http_body::Body::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), http_body::Body::size_hint)
     }
 }
 

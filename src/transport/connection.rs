@@ -1,4 +1,4 @@
-//! One connection, from its accept to its end.
+//! Serves one connection from its accept to its end.
 
 use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
@@ -29,33 +29,34 @@ use super::{
 };
 use crate::config::ServerConfig;
 
-/// Requests that one HTTP/2 client may have open on one connection.
+/// Maximum number of open requests per HTTP/2 connection.
 const MAX_STREAMS: u32 = 1024;
 
-/// Calls that a client opened and reset before we saw them. Beyond it, the whole connection is closed as an attack,
-/// with the calls of everybody who shares it through a proxy; the library's 20 is less than one burst of deadlines.
+/// Maximum number of streams that a client resets before the server accepts them. Above it, the connection is closed
+/// as an attack, with the calls of all clients behind a proxy. h2's default of 20 is less than one burst of
+/// deadlines.
 const MAX_RESETS: usize = 4096;
 
-/// Frames, over the life of a connection, that came for calls which we had already ended, or that broke a rule of
-/// one call. Beyond it the connection is closed. A proxy's connection lives for weeks, and each call that is refused
-/// before its body was read may cost one.
+/// Maximum number of frames, over the life of a connection, for streams that the server has closed or that violate
+/// the protocol of one stream. Above it the connection is closed. A proxy's connection lives for weeks, and each call
+/// that is refused before its body was read may cost one.
 const MAX_STREAM_ERRORS: usize = 65_536;
 
-/// Largest request head, and what is buffered of a response for each HTTP/1.1 connection or HTTP/2 call.
+/// Maximum size of a request head, and of the response buffer per HTTP/1.1 connection or HTTP/2 stream.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// Header lines of an HTTP/1.1 request.
+/// Maximum number of header lines of an HTTP/1.1 request.
 const MAX_HEADERS: usize = 128;
 
-/// A peer that does not answer a ping is gone.
+/// Interval and time limit of HTTP/2 pings, which detect dead peers.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Silence after which a draining connection that answers nothing is closed: half a request head does not hold up
+/// Idle time after which a draining connection without a response is closed, so that half a request head does not delay
 /// the drain.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
-/// What all connections of one listener share.
+/// State that all connections of one listener share.
 #[derive(Debug)]
 pub(crate) struct ConnectionServer {
     app: Router,
@@ -101,7 +102,7 @@ impl ConnectionServer {
     fn tune(&self, stream: &TcpStream) -> std::io::Result<()> {
         stream.set_nodelay(true)?;
         let socket = SockRef::from(stream);
-        // A peer whose machine is gone says nothing; only the kernel can find out.
+        // Only the kernel can detect a peer whose machine is gone.
         socket.set_tcp_user_timeout(Some(self.write_timeout))?;
         socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(PING_INTERVAL).with_interval(PING_TIMEOUT))
     }
@@ -127,7 +128,7 @@ impl ConnectionServer {
                 Ok::<_, Infallible>(response.map(|body| TimedBody::new(body, limit, in_flight)))
             }
         });
-        // Boxed, so that the one does not take the room of the other.
+        // Boxed, so that an HTTP/1.1 connection does not have the size of the other future.
         match protocol {
             Protocol::Http1 => {
                 Ok(Box::pin(self.see_to_its_end(self.http1.serve_connection(io, service), &traffic)).await?)
@@ -166,7 +167,7 @@ impl ConnectionServer {
 
 fn http1(header_timeout: Duration) -> http1::Builder {
     let mut http = http1::Builder::new();
-    // Without a timer the time limits of the library do nothing.
+    // hyper's time limits have no effect without a timer.
     http.timer(TokioTimer::new())
         .header_read_timeout(header_timeout)
         .max_headers(MAX_HEADERS)
@@ -187,7 +188,7 @@ fn http2(streams: Streams) -> http2::Builder<Streams> {
     http
 }
 
-/// Runs the calls of HTTP/2 connections, each in a task of its own that the listener waits for.
+/// Runs the streams of HTTP/2 connections, each in a task that the listener tracks.
 #[derive(Debug, Clone)]
 struct Streams {
     tracker: TaskTracker,

@@ -1,9 +1,10 @@
-//! The accept loop of both doors: HTTP/1.1 and HTTP/2 without TLS on one listener, with limits on time and number,
-//! and a drain. Knows connections, not requests: what a request may do is decided by the router it serves.
+//! The accept loop of both doors: HTTP/1.1 and HTTP/2 without TLS on one listener, with limits of time and number,
+//! and a drain. The router decides what a request may do.
 
 pub mod access_log;
 pub mod catch_panic;
 pub(crate) mod connection;
+mod hooked_body;
 pub(crate) mod protocol_sniff;
 pub(crate) mod stalled_response;
 pub(crate) mod write_timeout;
@@ -22,21 +23,21 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use self::connection::ConnectionServer;
 use super::config::ServerConfig;
 
-/// Connections that the kernel keeps for us while we are busy.
+/// Length of the listen queue.
 const BACKLOG: i32 = 4096;
 
-/// How much the kernel may hold for one client that reads slowly. Left alone it grows to several megabytes, and a
-/// client that has stopped reading is noticed only when they are full.
+/// Size of the kernel's send buffer. By default it grows to several megabytes, and a client that stopped reading is
+/// detected only when it is full.
 const SEND_BUFFER_BYTES: usize = 256 * 1024;
 
-/// Pause after an accept that failed for want of something (file descriptors, memory), so that it is not tried
-/// millions of times.
+/// Pause after a failed accept (no file descriptors, no memory), so that the loop does not retry millions of
+/// times.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// Opens a listener. Must be called inside the runtime.
+/// Opens a listener. Must be called inside of the runtime.
 pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
-    // A restarted server takes its address at once, although old connections still linger in the kernel.
+    // A restarted server gets its address at once, although old connections linger in the kernel.
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     // Accepted sockets inherit it.
@@ -46,8 +47,8 @@ pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Serves until `drain` is cancelled, then closes the listener and lets what is under way on open connections come to
-/// its end. Returns when the last connection is gone; cancelling `kill` drops those that are left.
+/// Serves until `drain` is cancelled, then closes the listener and lets open requests finish. Completes when the last
+/// connection is closed. Cancelling `kill` drops the remaining connections.
 pub async fn serve(
     listener: TcpListener,
     app: Router,
@@ -74,13 +75,13 @@ pub async fn serve(
         () = drain.cancelled() => {}
         () = accepting => {}
     }
-    // From here on a new connection is refused by the kernel.
+    // From here on the kernel refuses new connections.
     drop(listener);
     tracker.close();
     tracker.wait().await;
 }
 
-/// The next connection, once there is a seat for it: those that find none wait in the kernel.
+/// Returns the next connection when a permit is free. Other connections wait in the kernel.
 async fn next(
     listener: &TcpListener,
     seats: &Arc<Semaphore>,
@@ -100,7 +101,7 @@ async fn next(
     }
 }
 
-/// Whether an accept failed because of the one connection only.
+/// Returns `true` if an accept failed because of the one connection.
 fn is_peers(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     [ConnectionAborted, ConnectionRefused, ConnectionReset].contains(&error.kind())

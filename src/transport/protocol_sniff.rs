@@ -1,4 +1,4 @@
-//! The first bytes of a connection: they tell the protocol, and until they do no timer of the HTTP library runs.
+//! Detects the protocol from the first bytes of a connection. hyper's timers do not run before that.
 
 use std::{
     io,
@@ -12,27 +12,27 @@ use tokio::{
     time::timeout,
 };
 
-/// What an HTTP/2 client says first. Bytes that differ from it are HTTP/1.1.
+/// Preface of an HTTP/2 client. Other bytes are HTTP/1.1.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// What a connection speaks.
+/// Protocol of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Protocol {
     Http1,
     Http2,
 }
 
-/// A connection whose first bytes were looked at. Whoever reads it gets them.
+/// A connection with its first bytes, which are read again.
 #[derive(Debug)]
 pub(crate) struct PrefixedIo<T> {
     bytes: [u8; PREFACE.len()],
-    /// How many there are, and how many of them were read.
+    /// Length of the first bytes, and how many of them were read.
     length: usize,
     read: usize,
     io: T,
 }
 
-/// Finds out the protocol; `TimedOut` if the peer has not told it in time. The end of the input tells it as well.
+/// Detects the protocol. Fails with `TimedOut` if the peer sends too few bytes in time. The end of the input counts as
 pub(crate) async fn look<T: AsyncRead + Unpin>(
     io: T,
     limit: Duration,
@@ -66,8 +66,8 @@ impl<T: AsyncRead + Unpin> AsyncRead for PrefixedIo<T> {
         buf.put_slice(&left[..taken]);
         this.read += taken;
         if buf.remaining() > 0 {
-            // What came with them as well: a second read would double the library's buffer. Its end or error comes
-            // again when it is read alone.
+            // Passes on all bytes that are available, because a second read would double hyper's buffer. An end or
+            // error is returned again by the next read.
             drop(Pin::new(&mut this.io).poll_read(cx, buf));
         }
         Poll::Ready(Ok(()))
@@ -108,7 +108,7 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(30);
 
-    /// Sends these pieces, then nothing, or the end; tells what the protocol is and what can be read.
+    /// Sends these pieces, then nothing or the end. Returns the protocol and the bytes that can be read.
     async fn look_at(pieces: &[&[u8]], end: bool) -> (Result<Protocol, io::ErrorKind>, Vec<u8>) {
         let (mut client, server) = duplex(1024);
         let looked = async { look(server, LIMIT).await };

@@ -1,6 +1,6 @@
-//! Time limit for a client that does not take a response. While the client's window is closed the HTTP library does
-//! not ask the body for more, so neither a deadline inside the body nor a limit on the socket can end the request:
-//! on HTTP/2 the socket is fine, only the one stream stands still.
+//! Time limit for a client that does not read a response. While the client's window is closed hyper does not poll the
+//! body, so a deadline inside of the body cannot end the request. On HTTP/2 a limit on the socket cannot end it
+//! either, because only the one stream stalls.
 
 use std::{
     pin::{Pin, pin},
@@ -16,11 +16,12 @@ use tokio::time::{Instant, sleep_until};
 
 use super::write_timeout::InFlight;
 
-/// Bytes of a frame that the limit is meant for; a larger frame gets more time.
+/// Bytes of a frame per time limit; a larger frame gets more time.
 const STEP_BYTES: usize = 64 * 1024;
 
 tokio::task_local! {
-    /// When the body of the running task should have been asked for its next frame.
+    /// Time by which hyper must poll the body of the running task for its next frame. hyper creates the task of an
+    /// HTTP/2 stream around the body, so only a task-local connects both.
     static DUE: Arc<StallDeadline>;
 }
 
@@ -37,8 +38,8 @@ impl StallDeadline {
     }
 }
 
-/// Runs the task that sends a response, to its end or until the client has not taken a frame of its body in time.
-/// `None` is the latter. The task is boxed: every future around it would hold it twice.
+/// Runs a task that sends a response. Returns `None` if the client did not read a frame of the body in time. The task
+/// is boxed, because each future around it would contain it twice.
 pub(crate) async fn unless_stuck<F: Future>(task: Pin<Box<F>>) -> Option<F::Output> {
     let due = Arc::new(StallDeadline::default());
     let mut task = pin!(DUE.scope(Arc::clone(&due), task));
@@ -59,7 +60,7 @@ pub(crate) async fn unless_stuck<F: Future>(task: Pin<Box<F>>) -> Option<F::Outp
     .await
 }
 
-/// A response body on its way to a client.
+/// A response body that sets the deadline of its task.
 #[derive(Debug)]
 pub(crate) struct TimedBody {
     body: Body,
@@ -105,13 +106,13 @@ impl http_body::Body for TimedBody {
 
 impl Drop for TimedBody {
     fn drop(&mut self) {
-        // On HTTP/1.1 the task goes on with the next request.
+        // On HTTP/1.1 the task continues with the next request.
         set_due(None);
     }
 }
 
 fn set_due(due: Option<Instant>) {
-    // Outside of `unless_stuck` nobody waits.
+    // Outside of `with_stall_timeout` there is no deadline.
     let _ = DUE.try_with(|cell| cell.set(due));
 }
 

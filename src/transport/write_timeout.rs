@@ -1,5 +1,5 @@
-//! Time limit for a peer that takes no bytes, and a count of what moves on a connection, so that a drain can tell a
-//! connection that still says something from one that does not.
+//! Time limit for a peer that reads nothing, and the activity of a connection, by which a drain distinguishes active
+//! from idle connections.
 
 use std::{
     io,
@@ -17,7 +17,7 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-/// Fails a write with `TimedOut` when the peer has taken nothing for the limit.
+/// Fails a write with `TimedOut` if the peer reads nothing for the limit.
 #[derive(Debug)]
 pub(crate) struct WriteTimeout<T> {
     io: T,
@@ -26,7 +26,7 @@ pub(crate) struct WriteTimeout<T> {
     traffic: Arc<ConnectionActivity>,
 }
 
-/// What happens on one connection.
+/// Activity of one connection.
 #[derive(Debug, Default)]
 pub(crate) struct ConnectionActivity {
     requests: AtomicUsize,
@@ -34,7 +34,7 @@ pub(crate) struct ConnectionActivity {
     write_waits: AtomicBool,
 }
 
-/// One request that is being answered.
+/// A request in progress.
 #[derive(Debug)]
 pub(crate) struct InFlight(Arc<ConnectionActivity>);
 
@@ -44,12 +44,12 @@ impl ConnectionActivity {
         InFlight(Arc::clone(self))
     }
 
-    /// Counts reads and writes.
+    /// Returns the number of reads and writes.
     pub(crate) fn moves(&self) -> usize {
         self.moves.load(Relaxed)
     }
 
-    /// Whether nothing is being answered and no byte waits to be sent.
+    /// Returns `true` if no request is in progress and no byte waits to be sent.
     pub(crate) fn is_idle(&self) -> bool {
         self.requests.load(Relaxed) == 0 && !self.write_waits.load(Relaxed)
     }
@@ -66,14 +66,14 @@ impl<T> WriteTimeout<T> {
         Self { io, limit, waiting: None, traffic }
     }
 
-    /// Counts what moves. A flush is not counted: it succeeds although there is nothing to send.
+    /// Counts reads and writes. A flush does not count, because it succeeds without data.
     fn count<R>(&self, result: &Poll<io::Result<R>>) {
         if result.is_ready() {
             self.traffic.moves.fetch_add(1, Relaxed);
         }
     }
 
-    /// Lets a result through and limits how long there may be none.
+    /// Passes a result through and limits the time without one.
     fn watch<R>(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
         if result.is_ready() {
             if self.waiting.take().is_some() {

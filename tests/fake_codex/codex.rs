@@ -1,6 +1,6 @@
-//! A `codex` 0.169 in miniature, for rare behaviour of the real CLI: it reads the same command line, writes the same JSONL
-//! (`exec`) or JSON-RPC (`app-server`), and runs the scenario in the model's name (`-m fake:hang`).
-//! It asks no model and starts no shell. The process and its children exit after `watch::LIFETIME` at the latest.
+//! A `codex` 0.169 in miniature, for rare behaviour of the real CLI: it reads the same command line, writes the same
+//! JSONL (`exec`) or JSON-RPC (`app-server`), and runs the scenario in the model's name (`-m fake:hang`). It asks no
+//! model and starts no shell. The process and its children exit after `watch::LIFETIME` at the latest.
 //!
 //! Environment: `FAKE_CODEX_SCENARIO` (overrides the model), `FAKE_CODEX_VERSION`, `FAKE_CODEX_LOGIN` (`0` for
 //! no login, `chatgpt`), `FAKE_CODEX_PID_FILE` (gets the process ids of `exec`, `app-server` and grandchildren, one a

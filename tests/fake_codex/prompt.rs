@@ -10,7 +10,8 @@ use crate::args::Exec;
 /// The most characters of one turn.
 pub(crate) const MAX_CHARS: usize = 1_048_576;
 
-/// Reads the prompt: the argument, or stdin till its end, or both. The error is the text for stderr; the exit code is 1.
+/// Reads the prompt: the argument, or stdin till its end, or both. The error is the text for stderr; the exit code is
+/// 1.
 pub(crate) fn read(exec: &Exec) -> Result<String, String> {
     let Some(argument) = exec.prompt.as_deref().filter(|p| *p != "-") else {
         if exec.prompt.is_none() {

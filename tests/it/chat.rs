@@ -1,4 +1,5 @@
-//! One turn over four routes, gRPC unary and stream, HTTP and SSE, has one answer, over the fake codex and the real one.
+//! One turn over four routes, gRPC unary and stream, HTTP and SSE, has one answer, over the fake codex and the real
+//! one.
 
 use crate::{
     both_engines,

@@ -1,5 +1,5 @@
-//! The official SDKs for Python and Node and grpcio as clients of both doors. `tests/clients` has their checks; the server
-//! runs the real CLI against the scripted upstream.
+//! The official SDKs for Python and Node and grpcio as clients of both doors. `tests/clients` has their checks; the
+//! server runs the real CLI against the scripted upstream.
 
 use std::{path::Path, process::Stdio, time::Duration};
 

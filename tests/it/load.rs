@@ -1,5 +1,5 @@
-//! More clients than the server accepts: it serves each client or refuses it with a retry delay, no client waits past its
-//! deadline, and nothing is left.
+//! More clients than the server accepts: it serves each client or refuses it with a retry delay, no client waits past
+//! its deadline, and nothing is left.
 
 use std::time::{Duration, Instant};
 

@@ -1,10 +1,10 @@
-//! The real Codex CLI behind a relay that breaks the protocol on an order of a test, for a broken app-server with turns of
-//! the real CLI. The relay forwards every line of `app-server` until it receives an order; it passes all other commands to
-//! the CLI.
+//! The real Codex CLI behind a relay that breaks the protocol on an order of a test, for a broken app-server with
+//! turns of the real CLI. The relay forwards every line of `app-server` until it receives an order; it passes all
+//! other commands to the CLI.
 //!
-//! Environment: `SABOTEUR_CODEX` (the real CLI), `SABOTEUR_FOLDER`. Each app-server makes two files there, named for its
-//! process id: `PID.orders`, a fifo with one order a line (see [`Order`]), and `PID.turns`, with one byte for each received
-//! turn.
+//! Environment: `SABOTEUR_CODEX` (the real CLI), `SABOTEUR_FOLDER`. Each app-server makes two files there, named for
+//! its process id: `PID.orders`, a fifo with one order a line (see [`Order`]), and `PID.turns`, with one byte for
+//! each received turn.
 
 use std::{
     ffi::OsString,

@@ -1,5 +1,5 @@
-//! The app-server engine: warm `codex app-server` workers, each token at once, histories with their roles, client tools. Each
-//! request is one ephemeral thread on a worker.
+//! The app-server engine: warm `codex app-server` workers, each token at once, histories with their roles, client
+//! tools. Each request is one ephemeral thread on a worker.
 
 mod capabilities;
 mod history;

@@ -31,8 +31,8 @@ pub(crate) fn environment(codex: &Codex) -> BTreeMap<OsString, OsString> {
     env
 }
 
-/// Creates the home of `CODEX_CLI_HOME` with a minimal configuration and a link to the user's login. Existing files stay
-/// unchanged.
+/// Creates the home of `CODEX_CLI_HOME` with a minimal configuration and a link to the user's login. Existing files
+/// stay unchanged.
 pub(crate) fn prepare(codex: &Codex) -> io::Result<()> {
     let Some(home) = &codex.cli_home else { return Ok(()) };
     let folder = home.join(".codex");

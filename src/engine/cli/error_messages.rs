@@ -1,5 +1,5 @@
-//! Classifies the error texts of the CLI (measured with 0.169) and maps each to an error for the caller. The only place that
-//! classifies by substring.
+//! Classifies the error texts of the CLI (measured with 0.169) and maps each to an error for the caller. The only
+//! place that classifies by substring.
 
 use std::time::Duration;
 
@@ -77,8 +77,8 @@ fn by_status(code: u16, text: &str) -> Error {
     }
 }
 
-/// The upstream refuses the server's key (401) or account (403, which has other causes as well). The text of a 401 is about
-/// the key, so it goes only to the log.
+/// The upstream refuses the server's key (401) or account (403, which has other causes as well). The text of a 401 is
+/// about the key, so it goes only to the log.
 fn login_refused(code: u16, text: &str) -> Error {
     tracing::warn!(status = code, upstream = text, "upstream refuses the server's login");
     let quote = if code == 403 && !text.is_empty() { format!(": {text}") } else { String::new() };

@@ -1,5 +1,5 @@
-//! Locates the Codex executable: the configured one, otherwise the first one on `PATH`. npm's Node.js launcher resolves to
-//! the native program, which starts 40 ms faster.
+//! Locates the Codex executable: the configured one, otherwise the first one on `PATH`. npm's Node.js launcher
+//! resolves to the native program, which starts 40 ms faster.
 
 use std::{
     collections::BTreeMap,

@@ -8,9 +8,9 @@ use super::{
 };
 use crate::config::Codex;
 
-/// Features that the server disables if the CLI has them: endless retries, files with the environment's secrets, a clone of
-/// the plugin marketplace per run, and work beyond the end of a turn, which cannot be stopped or counted (sub-agents, and
-/// goals, which also need stored threads).
+/// Features that the server disables if the CLI has them: endless retries, files with the environment's secrets, a
+/// clone of the plugin marketplace per run, and work beyond the end of a turn, which cannot be stopped or counted
+/// (sub-agents, and goals, which also need stored threads).
 pub(crate) const DISABLED_FEATURES: &[&str] =
     &["unbounded_connection_retries", "shell_snapshot", "plugins", "multi_agent", "multi_agent_v2", "goals"];
 

@@ -48,7 +48,8 @@ pub(crate) enum UserConfigError {
 }
 
 impl UserConfig {
-    /// Returns the configuration, or an empty one if the file is missing or invalid: the CLI itself reports errors in it.
+    /// Returns the configuration, or an empty one if the file is missing or invalid: the CLI itself reports errors in
+    /// it.
     pub(crate) fn load(codex: &Codex) -> Self {
         Self::try_load(codex).unwrap_or_default()
     }

@@ -29,8 +29,8 @@ impl Translator {
         Self { max_retries, retries: 0, last_retry_reason: None, answer: None, has_reasoning: false }
     }
 
-    /// Returns the events of a line. Skips unknown events, and logs lines that are not JSON. After an error or `Finished`
-    /// no more lines may be pushed.
+    /// Returns the events of a line. Skips unknown events, and logs lines that are not JSON. After an error or
+    /// `Finished` no more lines may be pushed.
     pub(super) fn push(&mut self, line: &[u8]) -> Result<Vec<TurnEvent>, Error> {
         let Some(event) = ExecEvent::parse(line) else {
             if !line.trim_ascii().is_empty() {

@@ -1,4 +1,5 @@
-//! Flattens a conversation to one prompt: `ROLE: text`, with an empty line between messages. Images are collected in order.
+//! Flattens a conversation to one prompt: `ROLE: text`, with an empty line between messages. Images are collected in
+//! order.
 
 use crate::engine::{Format, Image, Message, Part, Role, Turn, notice::JSON_OBJECT_INSTRUCTION};
 

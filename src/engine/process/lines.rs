@@ -5,7 +5,8 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 /// Why a line cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LineError {
-    /// A line exceeds the limit. The reader is unusable until [`LineReader::skip_line`] has skipped the rest of the line.
+    /// A line exceeds the limit. The reader is unusable until [`LineReader::skip_line`] has skipped the rest of the
+    /// line.
     #[error("a line of more than {limit} bytes")]
     TooLong {
         /// The limit in bytes.

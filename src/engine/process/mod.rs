@@ -1,6 +1,6 @@
-//! The only way to start a child. Each child runs below a supervisor process ([`supervisor`]). Dropping its handle sends a
-//! stop request; after a grace the supervisor kills the child with all its descendants. The child's guard and files are
-//! dropped after that.
+//! The only way to start a child. Each child runs below a supervisor process ([`supervisor`]). Dropping its handle
+//! sends a stop request; after a grace the supervisor kills the child with all its descendants. The child's guard and
+//! files are dropped after that.
 
 pub(crate) mod lines;
 pub(crate) mod orphan_reaper;
@@ -206,8 +206,8 @@ impl Launcher {
         Ok(Started { stdin, stdout, process })
     }
 
-    /// Starts a child and returns its output after its exit. Reads at most 4 MiB of stdout. Dropping the future stops the
-    /// child.
+    /// Starts a child and returns its output after its exit. Reads at most 4 MiB of stdout. Dropping the future stops
+    /// the child.
     pub(crate) async fn run_to_completion(&self, spec: SpawnSpec) -> io::Result<CommandOutput> {
         let Started { stdout, mut process, .. } = self.start(spec, ())?;
         let mut printed = Vec::new();
@@ -239,7 +239,8 @@ impl Launcher {
 }
 
 impl ChildHandle {
-    /// Lets the child exit by itself within the grace, because its work is done. Dropping the handle then has no effect.
+    /// Lets the child exit by itself within the grace, because its work is done. Dropping the handle then has no
+    /// effect.
     pub(crate) fn detach(&self) {
         self.detached.cancel();
     }

@@ -1,6 +1,6 @@
-//! The process between the server and Codex. It adopts every orphan of Codex and kills all descendants before it exits, so
-//! that no command of the agent outlives its turn, whatever session it belongs to and even if the server is killed. It
-//! runs as the hidden command `codex-api supervise`.
+//! The process between the server and Codex. It adopts every orphan of Codex and kills all descendants before it
+//! exits, so that no command of the agent outlives its turn, whatever session it belongs to and even if the server is
+//! killed. It runs as the hidden command `codex-api supervise`.
 
 use std::{
     ffi::OsString,

@@ -1,5 +1,5 @@
-//! Converts the body of a chat completion request into the contract's `ChatRequest`. The core validates what the contract
-//! limits: sizes, roles, model names.
+//! Converts the body of a chat completion request into the contract's `ChatRequest`. The core validates what the
+//! contract limits: sizes, roles, model names.
 
 use super::{
     extra_params,

@@ -55,7 +55,7 @@ async fn unary<S: CodexService>(
 ) -> Result<Response, ApiError> {
     let ConvertedRequest { request, field_names, .. } = converted;
     let response = facade.service.chat(extract::call(parts, request)).await;
-    let response = response.map_err(|status| ApiError::of(&status, &field_names))?;
+    let response = response.map_err(|status| ApiError::from_status(&status, &field_names))?;
     Ok(Json(response::ChatCompletion::from(response.into_inner())).into_response())
 }
 
@@ -69,18 +69,18 @@ async fn stream<S: CodexService>(
     let ConvertedRequest { request, field_names, .. } = converted;
     let choices = request.n.unwrap_or(1);
     let events = facade.service.stream_chat(extract::call(parts, request)).await;
-    let events = events.map_err(|status| ApiError::of(&status, &field_names))?.into_inner();
+    let events = events.map_err(|status| ApiError::from_status(&status, &field_names))?.into_inner();
     let mut events = Box::pin(events);
     let first = match events.next().await {
         Some(Ok(event)) => event,
-        Some(Err(status)) => return Err(ApiError::of(&status, &field_names)),
+        Some(Err(status)) => return Err(ApiError::from_status(&status, &field_names)),
         None => {
             let status = Status::from(Error::internal("the stream of events ended before it began"));
-            return Err(ApiError::of(&status, &field_names));
+            return Err(ApiError::from_status(&status, &field_names));
         }
     };
     let encoder = ChunkEncoder::new(first, choices, include_usage);
-    let encoder = encoder.map_err(|status| ApiError::of(&status, &field_names))?;
+    let encoder = encoder.map_err(|status| ApiError::from_status(&status, &field_names))?;
     let keep_alive = facade.keep_alive.map(sse::KeepAlive::new);
     Ok(sse::response(SseBody::new(encoder, events, field_names, keep_alive)))
 }

@@ -1,5 +1,5 @@
-//! The body of a chat completion request as clients send it. Unknown fields are ignored; an error names the place of the
-//! wrong value. `convert` gives the fields their meaning.
+//! The body of a chat completion request as clients send it. Unknown fields are ignored; an error names the place of
+//! the wrong value. `convert` gives the fields their meaning.
 
 use std::{collections::HashMap, fmt, marker::PhantomData};
 

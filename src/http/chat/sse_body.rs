@@ -119,7 +119,9 @@ impl<S: Stream<Item = Result<ChatEvent, Status>>> SseBody<S> {
         match event.and_then(|event| self.encoder.push(event, &mut self.out)) {
             Ok(()) if self.encoder.is_complete() => self.out.extend_from_slice(sse::DONE),
             Ok(()) => return,
-            Err(status) => sse::write_event(&mut self.out, &ApiError::of(&status, &self.field_names).body()),
+            Err(status) => {
+                sse::write_event(&mut self.out, &ApiError::from_status(&status, &self.field_names).body())
+            }
         }
         self.events = None;
     }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::error::Error;
 
-/// One of each kind, with what must be seen of it: code, type, code word, param, Retry-After, x-should-retry.
+/// One error of each kind with its code, type, code word, param, Retry-After and x-should-retry.
 #[expect(clippy::type_complexity, reason = "one row of a table")]
 fn table() -> Vec<(Error, (u16, &'static str, &'static str, Option<&'static str>, Option<u64>, bool))> {
     let m = || "why".to_owned();
@@ -67,7 +67,7 @@ fn table() -> Vec<(Error, (u16, &'static str, &'static str, Option<&'static str>
 async fn every_error_has_its_row() {
     for (error, expected) in table() {
         let shown = if let Error::Internal { .. } = error { INTERNAL_TEXT.into() } else { error.to_string() };
-        let response = ApiError::of(&Status::from(error), &FieldNames::default()).into_response();
+        let response = ApiError::from_status(&Status::from(error), &FieldNames::default()).into_response();
         let (parts, body) = response.into_parts();
         let body = axum::body::to_bytes(body, 10_000).await.unwrap();
         let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
@@ -87,7 +87,7 @@ async fn every_error_has_its_row() {
 
 #[test]
 fn the_table_of_the_test_is_complete() {
-    // Whoever adds a kind of error meets this match and adds its row above.
+    // A new kind of error needs a row above; this match fails to compile without it.
     let number = |error: &Error| match error {
         Error::InvalidArgument { .. } => 0,
         Error::Unsupported { .. } => 1,
@@ -114,7 +114,7 @@ fn the_table_of_the_test_is_complete() {
 
 #[test]
 fn a_status_without_a_reason_is_told_by_its_code_and_keeps_inner_faults_inside() {
-    let error = ApiError::of(&Status::unknown("transport: /run/secret"), &FieldNames::default());
+    let error = ApiError::from_status(&Status::unknown("transport: /run/secret"), &FieldNames::default());
     assert_eq!(error.row.http, StatusCode::INTERNAL_SERVER_ERROR);
     assert_eq!(error.message, INTERNAL_TEXT);
     for code in (0..17).map(Code::from_i32) {
@@ -127,7 +127,7 @@ fn a_status_without_a_reason_is_told_by_its_code_and_keeps_inner_faults_inside()
 fn the_message_uses_the_clients_name_too() {
     let words = FieldNames { max_output_tokens: "max_tokens", ..FieldNames::default() };
     let status = Status::from(Error::invalid("max_output_tokens", "max_output_tokens must be at least 1"));
-    let error = ApiError::of(&status, &words);
+    let error = ApiError::from_status(&status, &words);
     assert_eq!(error.param.as_deref(), Some("max_tokens"));
     assert_eq!(error.message, "max_tokens must be at least 1");
 }

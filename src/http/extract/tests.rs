@@ -63,7 +63,7 @@ async fn a_client_that_does_not_stop_sending_is_answered_all_the_same() {
     let endless =
         || Body::from_stream(stream::repeat_with(|| Ok::<_, Infallible>(Bytes::from_static(b"aaaa"))));
     assert_eq!(read_json(parts(&[]), endless()).await.unwrap_err()["code"], "body_too_large");
-    // Over the limit and then silent: it is waited for as long as for any body.
+    // Over the limit and then silent: the read waits as long as for any body.
     let silent =
         stream::iter([Ok::<_, Infallible>(Bytes::from_static(&[b'a'; 33]))]).chain(stream::pending());
     assert_eq!(read_json(parts(&[]), Body::from_stream(silent)).await.unwrap_err()["code"], "body_too_large");

@@ -1,5 +1,5 @@
-//! Validates a `pb::ChatRequest` into an `engine::Turn`. Each field gets its final value here, or the request is refused
-//! with the field's name. No other code reads the request.
+//! Validates a `pb::ChatRequest` into an `engine::Turn`. Each field gets its final value here, or the request is
+//! refused with the field's name. No other code reads the request.
 
 mod message;
 mod schemas;

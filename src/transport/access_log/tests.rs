@@ -36,7 +36,7 @@ impl io::Write for Lines {
 
 impl Lines {
     fn start() -> (Self, DefaultGuard) {
-        // While there is only one subscriber, an event that a test without one meets first is off for all threads.
+        // With a single subscriber, tracing disables an event for all threads if a test without one reaches it first.
         static ANOTHER: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(NoSubscriber::default()));
         LazyLock::force(&ANOTHER);
         let lines = Self::default();
@@ -54,7 +54,7 @@ impl Lines {
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    /// The only line: level, request id, fields without the times.
+    /// Returns the only line: level, request id, fields without the times.
     fn one(&self) -> (String, String, Value) {
         let lines = self.get();
         assert_eq!(lines.len(), 1, "{lines:?}");
@@ -105,7 +105,7 @@ async fn one_line_when_the_body_has_ended() {
     let (lines, _guard) = Lines::start();
     let mut response = answer(Method::GET, "/sized/secret").await;
     assert!(lines.get().is_empty());
-    // As the HTTP library does: no question after the last frame.
+    // Like hyper: no poll after the last frame.
     response.body_mut().frame().await.unwrap().unwrap();
     let (level, id, fields) = lines.one();
     assert_eq!((&*level, &*id), ("DEBUG", "id-1"));

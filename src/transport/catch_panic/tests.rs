@@ -1,12 +1,15 @@
-use axum::{Router, middleware::from_fn, routing::get};
+use axum::{Router, middleware::from_fn_with_state, routing::get};
 use futures_util::{StreamExt, stream};
+use http::StatusCode;
 use http_body_util::BodyExt;
+use serde_json::json;
 use tonic::Code;
 use tower::ServiceExt;
 
 use super::*;
+use crate::error::INTERNAL_TEXT;
 
-/// A body of one frame `text`, then a panic.
+/// Returns a body with one frame `text`, followed by a panic.
 fn breaks_off(text: &'static str) -> Body {
     let frames = stream::iter([text, ""]).map(|text| {
         assert!(!text.is_empty(), "frame of sorrow");
@@ -24,7 +27,10 @@ async fn ask(path: &str, content_type: &str) -> Response {
             "/events",
             get(|| async { ([(header::CONTENT_TYPE, "text/event-stream")], breaks_off("data: 1\n\n")) }),
         )
-        .layer(from_fn(catch));
+        .layer(from_fn_with_state(
+            ErrorRenderer { response: crate::http::refusal, event: crate::http::refusal_event },
+            catch,
+        ));
     let request = http::Request::get(path).header(header::CONTENT_TYPE, content_type).body(Body::empty());
     app.oneshot(request.unwrap()).await.unwrap()
 }

@@ -28,8 +28,8 @@ use crate::eventually;
 /// How long a failed scenario waits for its server before it kills what is left.
 const TEARDOWN: Duration = Duration::from_secs(5);
 
-/// Runs a scenario against a server of its own. Afterwards no turn may run or wait, and after the drain no process and no
-/// file may be left. A scenario that panics prints the server's log, and the server is torn down all the same.
+/// Runs a scenario against a server of its own. Afterwards no turn may run or wait, and after the drain no process
+/// and no file may be left. A scenario that panics prints the server's log, and the server is torn down all the same.
 pub async fn with_app<T>(config: AppConfig, scenario: impl AsyncFnOnce(&TestApp) -> T) -> T {
     let log = Log::default();
     let _logging = log.capture();
@@ -157,7 +157,8 @@ impl TestApp {
         processes::with_marker(&self.marker)
     }
 
-    /// Files of turns. The lock folder of the CLI's sandbox is left out: the CLI keeps one for each user of the machine.
+    /// Files of turns. The lock folder of the CLI's sandbox is left out: the CLI keeps one for each user of the
+    /// machine.
     pub fn scratch_files(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(self.home.path().join("scratch")).unwrap();
         let paths = entries.map(|entry| entry.unwrap().path());

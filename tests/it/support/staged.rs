@@ -1,5 +1,5 @@
-//! A codex whose turns wait for the test, for events in the middle of a turn. For `exec` a script adds two models to the
-//! fake codex; the fake app-server has both models itself.
+//! A codex whose turns wait for the test, for events in the middle of a turn. For `exec` a script adds two models to
+//! the fake codex; the fake app-server has both models itself.
 
 use std::{
     fs::{self, File, OpenOptions},

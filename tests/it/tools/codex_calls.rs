@@ -47,7 +47,8 @@ fn codex_call_id(app: &TestApp, index: usize) -> String {
     format!("call_s0_{}_{index}", app.upstream_request_count())
 }
 
-/// Asks twice, the second time with results of the client's calls; returns the first outcome and the ids of Codex's calls.
+/// Asks twice, the second time with results of the client's calls; returns the first outcome and the ids of Codex's
+/// calls.
 async fn call_and_answer(app: &TestApp, way: Route, body: &Value) -> (Outcome, Vec<String>) {
     let first = app.turn(way, body).await;
     assert_eq!(first.finish_reason, "tool_calls", "{way:?}");

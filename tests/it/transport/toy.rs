@@ -12,7 +12,7 @@ use axum::{
     Router,
     body::Body,
     extract::ConnectInfo,
-    middleware::from_fn,
+    middleware::{from_fn, from_fn_with_state},
     response::Response,
     routing::{any, get},
 };
@@ -90,7 +90,13 @@ impl Toy {
         let grpc = tonic::service::Routes::new(server::CodexServiceServer::new(self));
         http.merge(grpc.prepare().into_axum_router())
             .fallback(|| async { http::StatusCode::NOT_FOUND })
-            .layer(from_fn(panics::catch))
+            .layer(from_fn_with_state(
+                panics::ErrorRenderer {
+                    response: codex_api::http::refusal,
+                    event: codex_api::http::refusal_event,
+                },
+                panics::catch,
+            ))
             .layer(from_fn(access::log))
     }
 }

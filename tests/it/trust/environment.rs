@@ -13,7 +13,8 @@ use crate::support::{
     with_app,
 };
 
-/// Every tool that any version of Codex offers to its model. Each call would create a file of its name in the workspace.
+/// Every tool that any version of Codex offers to its model. Each call would create a file of its name in the
+/// workspace.
 fn codex_tool_calls() -> Vec<(&'static str, Value)> {
     let touch = |name: &str| format!("touch {name}");
     vec![

@@ -1,5 +1,5 @@
-//! A CLI that is installed, removed or replaced while the server runs: the server selects the engine as at a start, and no
-//! turn is lost.
+//! A CLI that is installed, removed or replaced while the server runs: the server selects the engine as at a start,
+//! and no turn is lost.
 
 use std::os::unix::fs::symlink;
 

@@ -1,5 +1,5 @@
-//! The real CLI behind a relay that goes wrong in the middle of twenty streams: a clear error for each of them, the other
-//! worker's go on, and the next turns work. `tests/saboteur` is the relay.
+//! The real CLI behind a relay that goes wrong in the middle of twenty streams: a clear error for each of them, the
+//! other worker's go on, and the next turns work. `tests/saboteur` is the relay.
 
 use std::{fs, io::Write, path::PathBuf, time::Duration};
 

@@ -1,6 +1,6 @@
-//! Probes what the installed app-server supports, by its behaviour instead of its version. A parameter is supported if a
-//! value of the wrong type is refused. The rest is read from responses and from turns with the scripted upstream. A
-//! success proves nothing, because an app-server ignores what it does not know.
+//! Probes what the installed app-server supports, by its behaviour instead of its version. A parameter is supported
+//! if a value of the wrong type is refused. The rest is read from responses and from turns with the scripted
+//! upstream. A success proves nothing, because an app-server ignores what it does not know.
 
 mod probe_turns;
 
@@ -71,8 +71,8 @@ pub(super) struct WorkerFeatures {
 }
 
 impl WorkerFeatures {
-    /// Returns `true` if a thread can have another profile than its worker. 0.140 accepts no catalog per thread; it also
-    /// lacks client tools, which serve as the sign.
+    /// Returns `true` if a thread can have another profile than its worker. 0.140 accepts no catalog per thread; it
+    /// also lacks client tools, which serve as the sign.
     pub(super) fn per_thread_profiles(&self) -> bool {
         self.no_tools.is_none()
     }

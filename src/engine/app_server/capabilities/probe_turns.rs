@@ -1,5 +1,5 @@
-//! The turns of the capability probe. Each has a thread of its own and the scripted upstream as its provider, so that the
-//! probe uses neither the user's login nor the user's MCP servers.
+//! The turns of the capability probe. Each has a thread of its own and the scripted upstream as its provider, so that
+//! the probe uses neither the user's login nor the user's MCP servers.
 
 use std::time::Duration;
 
@@ -32,9 +32,9 @@ const TURN_TIMEOUT: Duration = Duration::from_secs(5);
 /// disabled tool proves nothing.
 const ENV_FEATURES: &[&str] = &["shell_tool", "view_image"];
 
-/// Directive: the model calls a command under each name that such a tool had, then answers. The answer `{}` is valid for
-/// any schema without requirements. The output of the command is not part of its text, so that an echo of the call is not
-/// taken for an execution.
+/// Directive: the model calls a command under each name that such a tool had, then answers. The answer `{}` is valid
+/// for any schema without requirements. The output of the command is not part of its text, so that an echo of the
+/// call is not taken for an execution.
 pub(super) const CALL_COMMANDS: &str = r#"@@ [{"calls": [
     {"name": "exec_command", "arguments": {"cmd": "echo codex-api-$((20000+2026))", "login": false}},
     {"name": "shell_command", "arguments": {"command": "echo codex-api-$((20000+2026))", "login": false}},
@@ -70,7 +70,8 @@ pub(super) struct ProbeResult {
 }
 
 impl ProbeTurns<'_> {
-    /// Runs a turn without environment in which the model calls commands. With `run_turn` false, only starts the thread.
+    /// Runs a turn without environment in which the model calls commands. With `run_turn` false, only starts the
+    /// thread.
     pub(super) async fn without_environment(&self, run_turn: bool) -> Result<ProbeResult, CallError> {
         let mut thread = self.thread_params();
         thread["environments"] = json!([]);

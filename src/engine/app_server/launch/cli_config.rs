@@ -14,8 +14,8 @@ use crate::{
     },
 };
 
-/// Lifts the limit of tool results, for threads with results of client tools. Codex cuts them to about 48 kB by default.
-/// In `agent` this also affects Codex's own commands, so it is not the default there.
+/// Lifts the limit of tool results, for threads with results of client tools. Codex cuts them to about 48 kB by
+/// default. In `agent` this also affects Codex's own commands, so it is not the default there.
 pub(crate) const TOOL_OUTPUT_LIMIT: (&str, i64) = ("tool_output_token_limit", 10_000_000);
 
 /// Key of the writable folders besides the workspace.
@@ -113,8 +113,8 @@ pub(crate) fn thread_config(
     config
 }
 
-/// Returns the overrides of a thread whose commands use `folder` for temporary files and may not write to the folders of
-/// other turns.
+/// Returns the overrides of a thread whose commands use `folder` for temporary files and may not write to the folders
+/// of other turns.
 pub(crate) fn temp_dir_overrides(codex: &Codex, folder: &Path) -> Map<String, Value> {
     let folder = folder.to_string_lossy();
     let mut roots: Vec<Value> =

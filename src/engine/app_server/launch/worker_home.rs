@@ -1,5 +1,6 @@
-//! Private folders of the app-server engine. Each worker has a `CODEX_HOME` of its own, in memory if there is room. The user's
-//! files are links in it, except for files that grow or belong to one process. The start removes folders of killed servers.
+//! Private folders of the app-server engine. Each worker has a `CODEX_HOME` of its own, in memory if there is room.
+//! The user's files are links in it, except for files that grow or belong to one process. The start removes folders
+//! of killed servers.
 
 use std::{
     collections::BTreeMap,
@@ -113,8 +114,8 @@ pub(crate) fn create_private_dir(codex: &Codex) -> io::Result<TempDir> {
     create_dir(&private_dir_root(codex))
 }
 
-/// Creates the folder for temporary files of commands, on disk because they may be large. Returns `None` if commands may not
-/// write.
+/// Creates the folder for temporary files of commands, on disk because they may be large. Returns `None` if commands
+/// may not write.
 pub(crate) fn create_commands_dir(codex: &Codex) -> io::Result<Option<TempDir>> {
     match codex.sandbox {
         Sandbox::ReadOnly => Ok(None),
@@ -128,7 +129,8 @@ fn private_dir_root(codex: &Codex) -> PathBuf {
     memory.filter(|dir| create_dir(dir).is_ok()).map_or_else(|| codex.scratch.clone(), Path::to_owned)
 }
 
-/// Creates a folder that only this user can read. Its name lets [`remove_orphaned_dirs`] find it if this server is killed.
+/// Creates a folder that only this user can read. Its name lets [`remove_orphaned_dirs`] find it if this server is
+/// killed.
 fn create_dir(root: &Path) -> io::Result<TempDir> {
     let owner_only = fs::Permissions::from_mode(0o700);
     tempfile::Builder::new().prefix(&DirOwner::current()?.prefix()).permissions(owner_only).tempdir_in(root)
@@ -239,8 +241,8 @@ fn add_no_proxy_loopback(env: &mut BTreeMap<OsString, OsString>) {
     }
 }
 
-/// Writes a login file with the key of `CODEX_API_KEY`, which only `codex exec` reads from the environment. A key is never
-/// refreshed, so the copy invalidates no other login.
+/// Writes a login file with the key of `CODEX_API_KEY`, which only `codex exec` reads from the environment. A key is
+/// never refreshed, so the copy invalidates no other login.
 fn write_login(home: &Path, key: &OsStr) -> io::Result<()> {
     let login = serde_json::json!({"auth_mode": "apikey", "OPENAI_API_KEY": key.to_string_lossy()});
     write_private_file(&home.join("auth.json"), login.to_string().as_bytes())

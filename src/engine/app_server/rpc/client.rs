@@ -1,5 +1,5 @@
-//! JSON-RPC with one app-server over its stdio. One task owns both pipes. Every call has a time limit, and every request
-//! of the app-server gets a response, except tool calls, which go to their turn.
+//! JSON-RPC with one app-server over its stdio. One task owns both pipes. Every call has a time limit, and every
+//! request of the app-server gets a response, except tool calls, which go to their turn.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,5 +1,6 @@
-//! Both pipes of an app-server. Lines are written as they are, and read up to a limit. A longer line is skipped and fails
-//! the turn it belongs to, unless the line is not needed. If the line may belong to any turn, the connection ends.
+//! Both pipes of an app-server. Lines are written as they are, and read up to a limit. A longer line is skipped and
+//! fails the turn it belongs to, unless the line is not needed. If the line may belong to any turn, the connection
+//! ends.
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},

@@ -1,8 +1,8 @@
 //! Messages of the app-server protocol, as far as this crate sends or reads them. A message is one JSON object per line
 //! without a `jsonrpc` member.
 //!
-//! Reading is tolerant, because the protocol grows with every Codex release: unknown fields are ignored, unknown methods
-//! and variants have an `Unknown` variant, and a field that is missing or has another type gets its default.
+//! Reading is tolerant, because the protocol grows with every Codex release: unknown fields are ignored, unknown
+//! methods and variants have an `Unknown` variant, and a field that is missing or has another type gets its default.
 
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 use serde_json::Value;

@@ -1,6 +1,6 @@
-//! A JSON value with a budget: a representation for `jsonschema` whose reads count. A validation that exceeds the budget
-//! unwinds from the read. `jsonschema` 0.61 itself cannot limit a validation, nothing can kill a thread of the blocking
-//! pool, and some schemas of a few lines take 2^60 steps.
+//! A JSON value with a budget: a representation for `jsonschema` whose reads count. A validation that exceeds the
+//! budget unwinds from the read. `jsonschema` 0.61 itself cannot limit a validation, nothing can kill a thread of the
+//! blocking pool, and some schemas of a few lines take 2^60 steps.
 
 use std::{
     any::Any,

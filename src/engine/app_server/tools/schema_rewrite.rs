@@ -202,8 +202,8 @@ fn type_of(value: &Value) -> &'static str {
     }
 }
 
-/// Returns `true` for a keyword without meaning for the model: the origin of a schema, the title of the root or one that
-/// repeats the property's name, a `null` default. `const` was rewritten before.
+/// Returns `true` for a keyword without meaning for the model: the origin of a schema, the title of the root or one
+/// that repeats the property's name, a `null` default. `const` was rewritten before.
 fn is_ignorable(keyword: &str, value: &Value, location: Location<'_>) -> bool {
     match (keyword, location) {
         ("$schema" | "$id" | "$comment" | "const", _) | ("title", Location::Root) => true,

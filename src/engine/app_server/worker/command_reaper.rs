@@ -1,6 +1,6 @@
 //! Commands of a turn without sandbox may outlive it: the worker that started them goes on. They are known by the
-//! thread's id, which Codex puts into their environment. One that has cleared its environment is known as an orphan that
-//! no turn that still runs can have started: it is older than they are.
+//! thread's id, which Codex puts into their environment. One that has cleared its environment is known as an orphan
+//! that no turn that still runs can have started: it is older than they are.
 
 use std::time::{Duration, Instant};
 

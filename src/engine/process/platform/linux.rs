@@ -145,8 +145,8 @@ fn read_at_start<'a>(file: &File, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
     buffer.get(..length)
 }
 
-/// Returns the fields of `/proc/PID/stat` after the name: state, parent, … The name is in parentheses and may contain any
-/// character.
+/// Returns the fields of `/proc/PID/stat` after the name: state, parent, … The name is in parentheses and may contain
+/// any character.
 fn stat_fields(stat: &[u8]) -> Option<std::str::SplitAsciiWhitespace<'_>> {
     let name_ends = stat.iter().rposition(|byte| *byte == b')')?;
     Some(std::str::from_utf8(stat.get(name_ends + 1..)?).ok()?.split_ascii_whitespace())

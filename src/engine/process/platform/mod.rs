@@ -1,6 +1,6 @@
-//! Everything that depends on the operating system, one module per concern. Linux has `prctl`, `/proc` and a tmpfs; other
-//! Unix systems use the portable fallback. The cargo feature `portable` selects the fallback on Linux, so that it is
-//! tested.
+//! Everything that depends on the operating system, one module per concern. Linux has `prctl`, `/proc` and a tmpfs;
+//! other Unix systems use the portable fallback. The cargo feature `portable` selects the fallback on Linux, so that
+//! it is tested.
 
 #[cfg(all(target_os = "linux", not(feature = "portable")))]
 mod linux;
