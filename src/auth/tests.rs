@@ -53,7 +53,7 @@ fn a_token_is_taken_from_either_header_and_nothing_else_is() {
 fn a_refusal_says_how_to_send_a_token_and_does_not_repeat_it() {
     let gate = Authenticator::new(&doors(|d| d.token = Some(Secret::new("swordfish"))));
     let missing = check(&gate, &[]).unwrap_err().to_string();
-    assert!(missing.starts_with("no token was given; send"), "{missing}");
+    assert!(missing.starts_with("the token is missing; send"), "{missing}");
     let wrong = check(&gate, &[("x-api-key", "guess")]).unwrap_err().to_string();
     assert!(wrong.contains("Authorization: Bearer") && !wrong.contains("guess"), "{wrong}");
 }
