@@ -120,7 +120,7 @@ impl<S: Stream<Item = Result<ChatEvent, Status>>> SseBody<S> {
             Ok(()) if self.encoder.is_complete() => self.out.extend_from_slice(sse::DONE),
             Ok(()) => return,
             Err(status) => {
-                sse::write_event(&mut self.out, &ApiError::from_status(&status, &self.field_names).body())
+                sse::write_event(&mut self.out, &ApiError::from_status(&status, &self.field_names).body());
             }
         }
         self.events = None;
