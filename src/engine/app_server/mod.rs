@@ -20,6 +20,7 @@ use self::{
     tools::schema_compiler::SchemaCompiler,
     turn::{TurnDriver, params::ThreadParams, start::TurnStart},
     worker::{
+        error::StartError,
         factory::WorkerFactory,
         pool::{Pool, SpawnWorker},
     },
@@ -58,16 +59,20 @@ pub(super) struct AppServer {
 }
 
 impl AppServer {
-    /// Starts and probes the first worker. The error is the reason why this engine cannot be used.
+    /// Starts the engine with a probed worker.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] if the installed CLI cannot run this engine.
     pub(super) async fn start(
         config: &Config,
         launcher: Launcher,
         installed: &CliInfo,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, StartError> {
         let (codex, log) = (config.codex.clone(), config.log.clone());
         let tasks = TaskTracker::new();
         let factory = WorkerFactory::new(config, &launcher, installed, &tasks).await?;
-        let first = factory.worker().await?;
+        let first = factory.spawn().await?;
         let limits = codex.workers.clone();
         let factory = Arc::new(factory);
         let spawner: Arc<dyn SpawnWorker> = Arc::<WorkerFactory>::clone(&factory);
@@ -96,17 +101,17 @@ impl AppServer {
         let tasks = TaskTracker::new();
         let found = async {
             let factory = WorkerFactory::new(config, launcher, installed, &tasks).await?;
-            let worker = factory.hatch(&factory.kit()).await?;
+            let worker = factory.spawn_unprobed(&factory.spec()).await?;
             let found = capabilities::probe_all(&worker.rpc, &config.codex, installed).await;
-            worker.dismiss();
-            found.map_err(|error| error.to_string())
+            worker.kill();
+            found.map_err(StartError::from)
         };
         let checks = match found.await {
             Ok(found) => found.checks(),
-            Err(reason) => {
+            Err(error) => {
                 vec![Check::bad(
                     "engine: app-server",
-                    reason,
+                    error.to_string(),
                     "CODEX_ENGINE=auto with CODEX_PROFILE=agent runs turns by `codex exec` instead; \
                      see docs/app-server-engine.md",
                 )]
@@ -152,7 +157,7 @@ impl Engine for AppServer {
     }
 
     async fn status(&self) -> EngineStatus {
-        let version = self.factory.kit().installed.version.clone();
+        let version = self.factory.spec().installed.version.clone();
         EngineStatus { kind: "app-server", version, trouble: self.pool.trouble() }
     }
 
@@ -161,15 +166,15 @@ impl Engine for AppServer {
     }
 
     fn check(&self, turn: &Turn) -> Result<(), Error> {
-        self.factory.kit().check(turn)
+        self.factory.spec().check(turn)
     }
 
     fn profiles(&self) -> Vec<Profile> {
-        self.factory.kit().profiles()
+        self.factory.spec().profiles()
     }
 
     async fn models(&self) -> Vec<pb::Model> {
-        let known = worker::model_list::list(&self.factory.kit(), &self.pool).await;
+        let known = worker::model_list::list(&self.factory.spec(), &self.pool).await;
         known.inspect_err(|error| tracing::warn!(%error, "cannot list models")).unwrap_or_default()
     }
 

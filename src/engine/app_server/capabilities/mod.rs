@@ -80,7 +80,7 @@ impl WorkerFeatures {
 
 /// Why an app-server must not be used.
 #[derive(Debug, Clone, thiserror::Error)]
-pub(super) enum CapabilityError {
+pub(crate) enum CapabilityError {
     /// The probe did not complete in time.
     #[error("probing the app-server took longer than {} s", PROBE_TIMEOUT.as_secs())]
     TimedOut,

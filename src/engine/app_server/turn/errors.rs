@@ -6,7 +6,7 @@ use crate::{
     config::Profile,
     engine::app_server::{
         rpc::{dispatch::CallError, thread_queue::MAX_BUFFERED_BYTES},
-        worker::WorkerLease,
+        worker::lease::WorkerLease,
     },
     error::Error,
 };
@@ -16,7 +16,7 @@ pub(super) fn call_error(error: CallError, lease: &WorkerLease, profile: Profile
     match error {
         CallError::Closed(reason) => worker_lost_error(&reason),
         CallError::TimedOut(method) => {
-            lease.dismiss();
+            lease.kill();
             worker_lost_error(&format!("it did not answer {method} in time"))
         }
         CallError::Refused(error) if error.is_overloaded() => Error::Overloaded {

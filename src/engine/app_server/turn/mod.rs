@@ -23,7 +23,7 @@ use super::{
         thread_queue::{ThreadMessage, ThreadReceiver, ThreadSender},
     },
     tools::ToolSet,
-    worker::{CALL_LIMIT, WorkerLease, pool::Pool},
+    worker::{CALL_LIMIT, lease::WorkerLease, pool::Pool},
 };
 use crate::{
     config::{Profile, Sandbox},
@@ -112,7 +112,7 @@ impl TurnDriver {
         };
         if self.sandbox == Sandbox::DangerFullAccess {
             // With another mode the sandbox kills the processes of the turn.
-            Box::pin(lease.sweep(&thread)).await;
+            Box::pin(lease.reap_commands(&thread)).await;
         }
         if let Some(temp_dir) = self.temp_dir.take() {
             Box::pin(temp_dir.remove()).await;
@@ -141,11 +141,11 @@ impl TurnDriver {
                 () = self.stop.cancelled() => return Err(Error::Draining),
             };
             // The service checked the turn against the newest workers. This worker may be older.
-            lease.kit.check(&start.turn)?;
+            lease.spec.check(&start.turn)?;
             self.temp_dir =
-                TurnTempDir::create(&start.turn, lease.commands.as_deref()).map_err(Error::internal)?;
+                TurnTempDir::create(&start.turn, lease.commands_dir.as_deref()).map_err(Error::internal)?;
             let temp_dir = self.temp_dir.as_ref().map(TurnTempDir::path);
-            let params = StartThread(start.thread_params.for_worker(&lease.kit, temp_dir));
+            let params = StartThread(start.thread_params.for_worker(&lease.spec, temp_dir));
             let started = tokio::select! {
                 started = lease.rpc.start_thread(&params, CALL_LIMIT, sender.clone()) => started,
                 () = self.stop.cancelled() => return Err(Error::Draining),
@@ -212,7 +212,7 @@ impl TurnDriver {
         };
         if timeout(self.interrupt_timeout(), interrupted).await.is_err() {
             tracing::warn!("worker did not complete `turn/interrupt` in time; killing it");
-            lease.dismiss();
+            lease.kill();
         }
     }
 

@@ -32,7 +32,7 @@ use crate::{
                 Input, Translator,
                 output::{Action, HandOver, TranslatorOutput},
             },
-            worker::WorkerLease,
+            worker::lease::WorkerLease,
         },
     },
     error::Error,

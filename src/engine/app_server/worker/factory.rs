@@ -1,175 +1,188 @@
-//! Makes workers. What they are started with is made once, and again when the program at its path is another one: its
-//! catalog is bound to its version, and it must be found fit before a turn is given to it.
+//! Spawns workers. The spec of workers is made once per installed program: after an update of the CLI, a new spec is made
+//! and probed before its workers get turns.
 
-use std::sync::{
-    Arc, PoisonError, RwLock,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    path::Path,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use tempfile::TempDir;
 use tokio::sync::Mutex;
 use tokio_util::task::TaskTracker;
 
-use super::{Worker, pool::SpawnWorker, spec::WorkerSpec};
-use crate::engine::app_server::{capabilities, capabilities::WorkerFeatures, launch::worker_home};
+use super::{Worker, error::StartError, pool::SpawnWorker, spec::WorkerSpec};
 use crate::{
     config::{Codex, Config, Models},
     engine::{
+        app_server::{capabilities, capabilities::WorkerFeatures, launch::worker_home},
         cli::{probe, probe::CliInfo},
         process::{Input, Launcher, SpawnSpec},
     },
 };
 
-/// Makes workers.
+/// Spawns workers of the installed CLI.
 #[derive(Debug)]
 pub(crate) struct WorkerFactory {
-    pub(crate) codex: Codex,
+    codex: Codex,
     launcher: Launcher,
-    /// Models that the catalogs must know.
-    names: Vec<String>,
+    /// The names of the models that the catalogs must contain.
+    model_names: Vec<String>,
     tasks: TaskTracker,
-    /// What workers are started with that may run turns.
-    kit: RwLock<Arc<WorkerSpec>>,
-    /// That of a program that nobody has found fit yet. One task at a time makes it.
-    next: Mutex<Option<Arc<WorkerSpec>>>,
-    /// The program that is there now was looked at, and must not be used.
+    /// The spec of the workers that may run turns.
+    spec: RwLock<Arc<WorkerSpec>>,
+    /// The spec of a replaced program, until its first worker passes the probe. The lock lets one task at a time make it.
+    unprobed: Mutex<Option<Arc<WorkerSpec>>>,
+    /// Whether the installed program failed the probe.
     refused: AtomicBool,
-    /// The catalogs.
-    private: TempDir,
+    /// The parent of the catalogs' directories.
+    private_dir: TempDir,
 }
 
-/// Why there is no worker.
-enum Failure {
-    /// The program must not be used, as far as one can see.
-    Refused(String),
-    /// There is no program, or it was good once.
-    Other(String),
+/// Why no worker was spawned.
+enum SpawnFailure {
+    /// The installed program must not be used.
+    Refused(StartError),
+    /// The program is missing or fails for the moment.
+    Temporary(StartError),
 }
 
 impl WorkerFactory {
-    /// One for the program that was looked at.
+    /// Creates a factory for the program that was probed as `installed`.
     pub(crate) async fn new(
         config: &Config,
         launcher: &Launcher,
         installed: &CliInfo,
         tasks: &TaskTracker,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, StartError> {
         let codex = config.codex.clone();
-        let private =
-            worker_home::create_private_dir(&codex).map_err(|error| format!("a private folder: {error}"))?;
-        let names = names(&config.models);
-        let kit = WorkerSpec::make(&codex, launcher, installed.clone(), private.path(), &names).await?;
+        let private_dir = worker_home::create_private_dir(&codex)
+            .map_err(directory_error("a private directory", &codex.scratch))?;
+        let model_names = model_names(&config.models);
+        let spec =
+            WorkerSpec::new(&codex, launcher, installed.clone(), private_dir.path(), &model_names).await?;
         Ok(Self {
             codex,
             launcher: launcher.clone(),
-            names,
+            model_names,
             tasks: tasks.clone(),
-            kit: RwLock::new(Arc::new(kit)),
-            next: Mutex::default(),
+            spec: RwLock::new(Arc::new(spec)),
+            unprobed: Mutex::default(),
             refused: AtomicBool::new(false),
-            private,
+            private_dir,
         })
     }
 
-    /// What workers that run turns are started with.
-    pub(crate) fn kit(&self) -> Arc<WorkerSpec> {
-        Arc::clone(&self.kit.read().unwrap_or_else(PoisonError::into_inner))
+    /// Returns the spec of the workers that may run turns.
+    pub(crate) fn spec(&self) -> Arc<WorkerSpec> {
+        Arc::clone(&self.spec.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Whether the program that is there now must not be used: it took the place of one that could.
+    /// Returns `true` if the installed program failed the probe. It replaced a program that had passed it.
     pub(crate) fn is_refused(&self) -> bool {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// A worker that nobody has looked at yet.
-    pub(crate) async fn hatch(&self, kit: &Arc<WorkerSpec>) -> Result<Worker, String> {
-        let home = worker_home::WorkerHome::create(&self.codex, &kit.installed)
-            .map_err(|error| format!("a home for a worker: {error}"))?;
+    /// Spawns a worker without probing it.
+    pub(crate) async fn spawn_unprobed(&self, spec: &Arc<WorkerSpec>) -> Result<Worker, StartError> {
+        let scratch = &self.codex.scratch;
+        let home = worker_home::WorkerHome::create(&self.codex, &spec.installed)
+            .map_err(directory_error("a home for a worker", scratch))?;
         let commands = worker_home::create_commands_dir(&self.codex)
-            .map_err(|error| format!("a folder for commands: {}: {error}", self.codex.scratch.display()))?;
-        let folder = commands.as_ref().map(|folder| folder.path().to_owned());
+            .map_err(directory_error("a directory for commands", scratch))?;
+        let commands_dir = commands.as_ref().map(|dir| dir.path().to_owned());
         let launch = SpawnSpec {
-            program: kit.installed.program.clone(),
-            arguments: kit.arguments.clone(),
+            program: spec.installed.program.clone(),
+            arguments: spec.arguments.clone(),
             env: home.env(),
             working_dir: self.codex.workspace.clone(),
             stdin: Input::Open,
             temp_dirs: [home.into_dir()].into_iter().chain(commands).collect(),
-            shared_dir: Some(self.private.path().to_owned()),
+            shared_dir: Some(self.private_dir.path().to_owned()),
             ..SpawnSpec::default()
         };
-        let mut worker = Worker::start(launch, &self.launcher, kit, &self.tasks).await?;
-        worker.commands = folder;
+        let mut worker = Worker::start(launch, &self.launcher, spec, &self.tasks).await?;
+        worker.commands_dir = commands_dir;
         Ok(worker)
     }
 
-    /// The kit of the program that is there now.
-    async fn renewed(&self) -> Result<Arc<WorkerSpec>, Failure> {
-        let mut next = self.next.lock().await;
-        let now = probe::binary_id(&self.codex);
-        let made = [Some(self.kit()), next.clone()].into_iter().flatten();
-        if let Some(kit) = made.into_iter().find(|kit| now.is_some() && kit.installed.binary == now) {
-            return Ok(kit);
+    /// Returns the spec of the installed program. Makes it if the program is new.
+    async fn current_spec(&self) -> Result<Arc<WorkerSpec>, SpawnFailure> {
+        let mut unprobed = self.unprobed.lock().await;
+        let binary = probe::binary_id(&self.codex);
+        let known = [Some(self.spec()), unprobed.clone()].into_iter().flatten();
+        if let Some(spec) = known.into_iter().find(|spec| binary.is_some() && spec.installed.binary == binary)
+        {
+            return Ok(spec);
         }
         let installed = probe::run(&self.codex, &self.launcher).await;
-        let installed = installed.map_err(|error| Failure::Other(error.to_string()))?;
-        let kit =
-            WorkerSpec::make(&self.codex, &self.launcher, installed, self.private.path(), &self.names).await;
-        let kit = Arc::new(kit.map_err(Failure::Refused)?);
-        *next = Some(Arc::clone(&kit));
-        Ok(kit)
+        let installed = installed.map_err(|error| SpawnFailure::Temporary(error.into()))?;
+        let place = self.private_dir.path();
+        let spec = WorkerSpec::new(&self.codex, &self.launcher, installed, place, &self.model_names).await;
+        let spec = Arc::new(spec.map_err(SpawnFailure::Refused)?);
+        *unprobed = Some(Arc::clone(&spec));
+        Ok(spec)
     }
 
-    /// A worker that may run turns.
-    async fn fit_worker(&self) -> Result<Worker, Failure> {
-        let kit = self.renewed().await?;
-        let is_known = kit.features().is_some();
-        let failure = |why| if is_known { Failure::Other(why) } else { Failure::Refused(why) };
-        let worker = self.hatch(&kit).await.map_err(failure)?;
-        let features = match is_known {
-            true => None,
-            false => Some(
-                capabilities::probe(&worker.rpc, &self.codex, &kit.installed)
-                    .await
-                    .map_err(|error| failure(error.to_string()))?,
-            ),
+    /// Spawns a worker that may run turns. Probes it if no worker of its spec was probed before.
+    async fn spawn_probed(&self) -> Result<Worker, SpawnFailure> {
+        let spec = self.current_spec().await?;
+        let is_probed = spec.features().is_some();
+        let failure = |error| match is_probed {
+            true => SpawnFailure::Temporary(error),
+            false => SpawnFailure::Refused(error),
         };
-        if kit.installed.is_outdated(&self.codex) {
-            // Which of both programs this worker runs, nobody knows.
-            return Err(Failure::Other("the Codex CLI was replaced while it was started".to_owned()));
+        let worker = self.spawn_unprobed(&spec).await.map_err(failure)?;
+        let features = match is_probed {
+            true => None,
+            false => {
+                let found = capabilities::probe(&worker.rpc, &self.codex, &spec.installed).await;
+                Some(found.map_err(|error| failure(error.into()))?)
+            }
+        };
+        if spec.installed.is_outdated(&self.codex) {
+            return Err(SpawnFailure::Temporary(StartError::Replaced));
         }
         if let Some(features) = features {
-            self.is_found_fit(kit, features);
+            self.accept(spec, features);
         }
         Ok(worker)
     }
 
-    fn is_found_fit(&self, kit: Arc<WorkerSpec>, features: WorkerFeatures) {
-        kit.found_fit(features);
-        let version = kit.installed.version.clone();
-        let old = std::mem::replace(&mut *self.kit.write().unwrap_or_else(PoisonError::into_inner), kit);
-        // The first one takes its own place.
-        if old.installed.binary != self.kit().installed.binary {
-            tracing::info!(old = %old.installed.version, new = %version, "the Codex CLI is another one");
+    /// Makes a probed spec the spec of all further workers.
+    fn accept(&self, spec: Arc<WorkerSpec>, features: WorkerFeatures) {
+        spec.set_features(features);
+        let (new, version) = (spec.installed.binary.clone(), spec.installed.version.clone());
+        let former = std::mem::replace(&mut *self.spec.write().unwrap_or_else(PoisonError::into_inner), spec);
+        // The first spec replaces itself.
+        if former.installed.binary != new {
+            tracing::info!(old = %former.installed.version, new = %version, "Codex CLI was replaced");
         }
     }
 }
 
 #[tonic::async_trait]
 impl SpawnWorker for WorkerFactory {
-    async fn worker(&self) -> Result<Worker, String> {
-        let worker = self.fit_worker().await;
-        self.refused.store(matches!(worker, Err(Failure::Refused(_))), Ordering::Relaxed);
-        worker.map_err(|(Failure::Refused(why) | Failure::Other(why))| why)
+    async fn spawn(&self) -> Result<Worker, StartError> {
+        let worker = self.spawn_probed().await;
+        self.refused.store(matches!(worker, Err(SpawnFailure::Refused(_))), Ordering::Relaxed);
+        worker.map_err(|(SpawnFailure::Refused(error) | SpawnFailure::Temporary(error))| error)
     }
 
-    fn is_stale(&self, worker: &Worker) -> bool {
-        worker.kit.installed.is_outdated(&self.codex)
+    fn is_outdated(&self, worker: &Worker) -> bool {
+        worker.spec.installed.is_outdated(&self.codex)
     }
 }
 
-/// Names that clients may use for models.
-fn names(models: &Models) -> Vec<String> {
+fn directory_error(purpose: &'static str, parent: &Path) -> impl FnOnce(std::io::Error) -> StartError {
+    let parent = parent.to_owned();
+    move |cause| StartError::Directory { purpose, parent, cause }
+}
+
+/// Returns the names that clients may use for models.
+fn model_names(models: &Models) -> Vec<String> {
     let targets = models.aliases.values();
     targets.chain(&models.advertised).chain([&models.default]).cloned().collect()
 }

@@ -1,4 +1,4 @@
-//! The models that the installed CLI knows, as `model/list` tells them.
+//! The models of the installed CLI, from `model/list`.
 
 use std::time::Duration;
 
@@ -11,43 +11,48 @@ use crate::{
     pb,
 };
 
-/// How long anybody waits for the list.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Maximum time for one list.
+const LIST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Most pages that are read.
-const PAGES: usize = 20;
+/// Maximum number of pages of one list.
+const MAX_PAGES: usize = 20;
 
-/// Those of the program that `kit` is for, or of an older one as long as there is no worker but that.
-pub(crate) async fn list(kit: &WorkerSpec, pool: &Pool) -> Result<Vec<pb::Model>, Error> {
-    if kit.features().is_some_and(|features| features.no_models.is_some()) {
+/// Returns the models of the program of `spec`. While only workers of the former program run, returns that program's.
+///
+/// # Errors
+///
+/// [`Error::EngineUnavailable`] if no worker lists its models in time. Cancel safe.
+pub(crate) async fn list(spec: &WorkerSpec, pool: &Pool) -> Result<Vec<pb::Model>, Error> {
+    if spec.features().is_some_and(|features| features.no_models.is_some()) {
         return Ok(Vec::new());
     }
-    if let Some(known) = kit.models().get() {
+    if let Some(known) = spec.models().get() {
         return Ok(known.clone());
     }
     if let Some(message) = pool.trouble() {
         return Err(Error::EngineUnavailable { message });
     }
-    let asked = timeout(PATIENCE, async {
+    let listed = timeout(LIST_TIMEOUT, async {
         let lease = pool.lease().await?;
-        lease.kit.models().get_or_try_init(|| ask(&lease)).await.cloned()
+        lease.spec.models().get_or_try_init(|| request_models(&lease)).await.cloned()
     });
-    let late = |_| Error::EngineUnavailable { message: "no app-server lists its models in time".to_owned() };
-    asked.await.map_err(late)?
+    let timed_out =
+        |_| Error::EngineUnavailable { message: "no app-server listed its models in time".to_owned() };
+    listed.await.map_err(timed_out)?
 }
 
-async fn ask(worker: &Worker) -> Result<Vec<pb::Model>, Error> {
-    let mut found = Vec::new();
+async fn request_models(worker: &Worker) -> Result<Vec<pb::Model>, Error> {
+    let mut models = Vec::new();
     let mut request = ListModels::default();
-    for _ in 0..PAGES {
+    for _ in 0..MAX_PAGES {
         let page = worker.rpc.call(&request, CALL_LIMIT).await.map_err(Error::internal)?;
-        found.extend(page.data.into_iter().map(model));
+        models.extend(page.data.into_iter().map(model));
         request.cursor = page.next_cursor;
         if request.cursor.is_none() {
             break;
         }
     }
-    Ok(found)
+    Ok(models)
 }
 
 fn model(entry: ModelEntry) -> pb::Model {
@@ -69,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_entry_becomes_a_model() {
+    fn model_of_an_entry_has_its_efforts_and_modalities() {
         let entry = json!({"id": "gpt-6", "model": "gpt-6", "isDefault": true, "inputModalities": ["text", "image"],
             "supportedReasoningEfforts": [{"reasoningEffort": "low", "description": "d"}]});
         let found = model(serde_json::from_value(entry).unwrap());

@@ -1,8 +1,8 @@
-//! The workers: each seat is kept filled by a task of its own, which starts a worker, watches it, replaces it when it
-//! dies, stops answering or is due, and lets it finish its turns before it goes.
+//! The pool of workers. One task per slot spawns a worker, watches it, replaces it when it is lost or due, and lets a
+//! replaced worker finish its turns.
 
 use std::{
-    sync::{Arc, PoisonError, RwLock, atomic::Ordering},
+    sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -12,44 +12,50 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Worker, WorkerLease};
+use super::{
+    Worker,
+    error::StartError,
+    lease::WorkerLease,
+    state::{WorkerEvent, WorkerState},
+};
 use crate::{config::Workers, error::Error};
 
-/// Pause after a start that failed, doubled each time.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Delay after a failed start. Doubled at each further failure, up to [`MAX_START_DELAY`].
+const MIN_DELAY: Duration = Duration::from_millis(250);
+const MAX_START_DELAY: Duration = Duration::from_secs(30);
 
-/// A worker that lives so long was well. One that dies sooner is replaced after a pause, doubled each time: what killed
-/// it may kill the next one too.
-const WELL: Duration = Duration::from_secs(10);
-const LONGEST_REST: Duration = Duration::from_secs(1);
+/// Age from which a lost worker is replaced at once. A worker that is lost sooner is replaced after a delay, which is
+/// doubled up to [`MAX_RESTART_DELAY`], because the cause may kill the next worker too.
+const STABLE_AGE: Duration = Duration::from_secs(10);
+const MAX_RESTART_DELAY: Duration = Duration::from_secs(1);
 
-/// How long a turn waits for a worker when none is there.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Maximum time that a turn waits for a worker.
+const LEASE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often it is looked whether a worker is due.
-const ROUND: Duration = Duration::from_secs(1);
+/// Interval of the checks whether a worker is due for replacement.
+const DUE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Makes workers.
+/// Spawns workers for a pool.
 #[tonic::async_trait]
 pub(crate) trait SpawnWorker: std::fmt::Debug + Send + Sync + 'static {
-    /// Starts one, ready for turns.
-    async fn worker(&self) -> Result<Worker, String>;
+    /// Spawns a worker that is ready for turns. Dropping the future kills the process.
+    async fn spawn(&self) -> Result<Worker, StartError>;
 
-    /// Whether a new one would be of another kind.
-    fn is_stale(&self, worker: &Worker) -> bool;
+    /// Returns `true` if a new worker would run another program.
+    fn is_outdated(&self, worker: &Worker) -> bool;
 }
 
-/// What has become of the seats.
+/// The last change of the pool.
 #[derive(Debug)]
 struct PoolStatus {
     /// Why the last start failed.
-    trouble: Option<String>,
-    /// When a worker was last seen coming or going.
+    start_error: Option<StartError>,
+    /// The time of the last change.
     changed: Instant,
 }
 
-/// One seat: how long its workers stay. All begin together and get as many turns, but they are not to go together.
+/// The limits of one slot's workers. They differ between slots, because all slots start together and get as many turns,
+/// but must not be replaced together.
 #[derive(Debug, Clone, Copy)]
 struct SlotLimits {
     max_turns: u32,
@@ -57,73 +63,95 @@ struct SlotLimits {
 }
 
 impl SlotLimits {
-    /// The first one has the whole of what the rules allow, the others up to a tenth less.
-    fn new(rules: &Workers, number: usize) -> Self {
-        let (number, count) = (u32::try_from(number).unwrap_or(0), u32::try_from(rules.count).unwrap_or(1));
+    /// Returns the configured limits for slot 0, and up to a tenth less for the others.
+    fn new(config: &Workers, slot: usize) -> Self {
+        let (slot, count) = (u32::try_from(slot).unwrap_or(0), u32::try_from(config.count).unwrap_or(1));
         let parts = count.saturating_mul(10).max(1);
-        let less = |whole: u64| u64::from(number) * (whole / u64::from(parts));
+        let less = |whole: u64| u64::from(slot) * (whole / u64::from(parts));
         Self {
-            max_turns: rules.max_turns - u32::try_from(less(rules.max_turns.into())).unwrap_or(0),
-            max_age: rules.max_age - rules.max_age / parts * number,
+            max_turns: config.max_turns - u32::try_from(less(config.max_turns.into())).unwrap_or(0),
+            max_age: config.max_age - config.max_age / parts * slot,
         }
     }
 }
 
-/// All seats.
+/// Why a worker is due for replacement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Due {
+    Turns,
+    Age,
+    Memory,
+    Outdated,
+}
+
+impl Due {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Turns => "CODEX_WORKER_MAX_TURNS is reached",
+            Self::Age => "CODEX_WORKER_MAX_SECONDS is reached",
+            Self::Memory => "CODEX_WORKER_MAX_MEMORY_MB is reached",
+            Self::Outdated => "the Codex CLI was replaced",
+        }
+    }
+}
+
+/// The pool of workers.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    rules: Workers,
-    nursery: Arc<dyn SpawnWorker>,
+    config: Workers,
+    spawner: Arc<dyn SpawnWorker>,
     ready: RwLock<Vec<Arc<Worker>>>,
-    news: watch::Sender<PoolStatus>,
+    status: watch::Sender<PoolStatus>,
     stop: CancellationToken,
     tasks: TaskTracker,
-    /// Held by who starts the successor of a worker that is due.
+    /// Held while a slot spawns the successor of a worker that is due.
     replacing: Mutex<()>,
 }
 
 impl Pool {
-    /// Fills the seats, the first one with a worker that is there already.
+    /// Starts the tasks of all slots. Slot 0 starts with `first`.
     pub(crate) fn start(
         first: Worker,
-        rules: Workers,
-        nursery: Arc<dyn SpawnWorker>,
+        config: Workers,
+        spawner: Arc<dyn SpawnWorker>,
         tasks: &TaskTracker,
     ) -> Arc<Self> {
         let pool = Arc::new(Self {
-            nursery,
+            spawner,
             ready: RwLock::default(),
-            news: watch::Sender::new(PoolStatus { trouble: None, changed: Instant::now() }),
+            status: watch::Sender::new(PoolStatus { start_error: None, changed: Instant::now() }),
             stop: CancellationToken::new(),
             replacing: Mutex::default(),
             tasks: tasks.clone(),
-            rules,
+            config,
         });
         let mut first = Some(first);
-        for number in 0..pool.rules.count {
-            let keeper = Arc::clone(&pool);
-            let first = first.take();
-            let seat = SlotLimits::new(&pool.rules, number);
-            tasks.spawn(async move { keeper.keep_seat(seat, first).await });
+        for slot in 0..pool.config.count {
+            let limits = SlotLimits::new(&pool.config, slot);
+            tasks.spawn(Arc::clone(&pool).run_slot(limits, first.take()));
         }
         pool
     }
 
-    /// The worker with the fewest turns. Waits a while if there is none.
+    /// Claims the ready worker with the fewest turns. Waits up to [`LEASE_TIMEOUT`] for one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Draining`] if the pool is closed, [`Error::EngineUnavailable`] if no worker is ready in time. Cancel safe.
     pub(crate) async fn lease(&self) -> Result<WorkerLease, Error> {
-        let mut news = self.news.subscribe();
-        let waited = tokio::time::timeout(PATIENCE, async {
+        let mut status = self.status.subscribe();
+        let leased = tokio::time::timeout(LEASE_TIMEOUT, async {
             loop {
-                news.borrow_and_update();
+                status.borrow_and_update();
                 if let Some(lease) = self.try_lease() {
                     return Some(lease);
                 }
-                if self.stop.is_cancelled() || news.changed().await.is_err() {
+                if self.stop.is_cancelled() || status.changed().await.is_err() {
                     return None;
                 }
             }
         });
-        match waited.await {
+        match leased.await {
             Ok(Some(lease)) => Ok(lease),
             Ok(None) => Err(Error::Draining),
             Err(_) => Err(Error::EngineUnavailable {
@@ -136,164 +164,166 @@ impl Pool {
         let ready = self.ready.read().unwrap_or_else(PoisonError::into_inner);
         let best = ready
             .iter()
-            .filter(|worker| !worker.retired.load(Ordering::Relaxed) && !worker.rpc.is_closed())
-            .min_by_key(|worker| {
-                (worker.late.load(Ordering::Relaxed), worker.running.load(Ordering::Relaxed))
-            })?;
-        Some(WorkerLease::of(best))
+            .map(|worker| (worker, worker.state()))
+            .filter(|(_, state)| state.accepts_turns())
+            .min_by_key(|(worker, state)| (*state == WorkerState::Slow, worker.leases.running()));
+        best.map(|(worker, _)| WorkerLease::new(worker))
     }
 
-    /// Why there is no worker, if there is none. That one was lost just now is no trouble: turns wait for the next.
+    /// Returns why no worker is ready. Returns `None` if one is, or if the last one was lost just now: turns wait for
+    /// its successor.
     pub(crate) fn trouble(&self) -> Option<String> {
         let ready = self.ready.read().unwrap_or_else(PoisonError::into_inner);
-        if ready.iter().any(|worker| !worker.rpc.is_closed()) {
+        if ready.iter().any(|worker| worker.state() != WorkerState::Closed) {
             return None;
         }
         drop(ready);
-        let news = self.news.borrow();
+        let status = self.status.borrow();
         let starting =
-            || (news.changed.elapsed() >= PATIENCE).then(|| "the app-server is starting".to_owned());
-        news.trouble.clone().or_else(starting)
+            || (status.changed.elapsed() >= LEASE_TIMEOUT).then(|| "the app-server is starting".to_owned());
+        status.start_error.as_ref().map(ToString::to_string).or_else(starting)
     }
 
-    /// Sends all workers away.
+    /// Kills all workers and ends the tasks of all slots.
     pub(crate) fn close(&self) {
         self.stop.cancel();
         self.publish(|ready| ready.clear(), None);
     }
 
-    async fn keep_seat(self: Arc<Self>, seat: SlotLimits, mut first: Option<Worker>) {
-        let (mut pause, mut rest) = (FIRST_PAUSE, FIRST_PAUSE);
+    /// Keeps one slot filled until the pool is closed.
+    async fn run_slot(self: Arc<Self>, limits: SlotLimits, mut first: Option<Worker>) {
+        let (mut start_delay, mut restart_delay) = (MIN_DELAY, MIN_DELAY);
         while !self.stop.is_cancelled() {
             let worker = match first.take() {
                 Some(worker) => worker,
-                None => match self.hire().await {
+                None => match self.spawn().await {
                     None => return,
                     Some(Ok(worker)) => worker,
-                    Some(Err(why)) => {
-                        tracing::error!(%why, pause_ms = pause.as_millis(), "an app-server does not start");
-                        self.publish(|_| {}, Some(why));
-                        self.rest(pause).await;
-                        pause = (pause * 2).min(LONGEST_PAUSE);
+                    Some(Err(error)) => {
+                        tracing::error!(%error, delay_ms = start_delay.as_millis(), "worker failed to start");
+                        self.publish(|_| {}, Some(error));
+                        self.delay(start_delay).await;
+                        start_delay = (start_delay * 2).min(MAX_START_DELAY);
                         continue;
                     }
                 },
             };
-            pause = FIRST_PAUSE;
+            start_delay = MIN_DELAY;
             let mut worker = Arc::new(worker);
             self.publish(|ready| ready.push(Arc::clone(&worker)), None);
-            // One after the other, as long as each is replaced in good order.
-            while let Some(successor) = self.serve(&seat, &worker).await {
+            while let Some(successor) = self.run_worker(limits, &worker).await {
                 worker = successor;
             }
-            if worker.born.elapsed() >= WELL {
-                rest = FIRST_PAUSE;
+            if worker.started.elapsed() >= STABLE_AGE {
+                restart_delay = MIN_DELAY;
                 continue;
             }
-            self.rest(rest).await;
-            rest = (rest * 2).min(LONGEST_REST);
+            self.delay(restart_delay).await;
+            restart_delay = (restart_delay * 2).min(MAX_RESTART_DELAY);
         }
     }
 
-    /// Sees one worker to its end; gives its successor, where it was replaced in good order.
-    async fn serve(&self, seat: &SlotLimits, worker: &Arc<Worker>) -> Option<Arc<Worker>> {
+    /// Watches a worker until it leaves its slot. Returns its successor, or `None` if the worker was lost or the pool is
+    /// closed.
+    async fn run_worker(&self, limits: SlotLimits, worker: &Arc<Worker>) -> Option<Arc<Worker>> {
         let successor = tokio::select! {
-            why = worker.watch() => {
-                tracing::warn!(why, turns = worker.running.load(Ordering::Relaxed), "an app-server is lost");
+            reason = worker.watch() => {
+                tracing::warn!(reason, turns = worker.leases.running(), "worker was lost");
                 None
             }
             () = self.stop.cancelled() => None,
-            successor = self.successor(seat, worker) => Some(successor),
+            successor = self.successor(limits, worker) => Some(successor),
         };
         let Some(successor) = successor else {
             self.publish(|ready| ready.retain(|other| !Arc::ptr_eq(other, worker)), None);
-            worker.dismiss();
+            worker.kill();
             return None;
         };
         let successor = Arc::new(successor);
-        worker.retired.store(true, Ordering::Relaxed);
+        worker.apply(WorkerEvent::Replaced);
         let change = |ready: &mut Vec<Arc<Worker>>| {
             ready.retain(|other| !Arc::ptr_eq(other, worker));
             ready.push(Arc::clone(&successor));
         };
         self.publish(change, None);
-        self.see_off(Arc::clone(worker));
+        self.drain(Arc::clone(worker));
         Some(successor)
     }
 
-    /// Waits until a worker is due, and starts the next one first, so that no turn has to wait for it.
-    async fn successor(&self, seat: &SlotLimits, worker: &Worker) -> Worker {
+    /// Waits until a worker is due and returns its successor. The worker gets turns until the successor is ready.
+    async fn successor(&self, limits: SlotLimits, worker: &Worker) -> Worker {
         loop {
-            sleep(ROUND).await;
-            let Some(why) = self.due(seat, worker) else { continue };
-            // Those that are due together go one after the other, or there were twice the processes for a while.
-            let turn = self.replacing.lock().await;
-            let hired = self.hire().await;
-            drop(turn);
-            match hired {
+            sleep(DUE_INTERVAL).await;
+            let Some(due) = self.due(limits, worker) else { continue };
+            // Workers that are due together are replaced one by one. Otherwise the processes would double.
+            let replacing = self.replacing.lock().await;
+            let spawned = self.spawn().await;
+            drop(replacing);
+            match spawned {
                 None => std::future::pending().await,
                 Some(Ok(successor)) => {
-                    tracing::info!(why, "an app-server is replaced");
+                    tracing::info!(reason = due.as_str(), "worker was replaced");
                     return successor;
                 }
                 Some(Err(error)) => {
-                    tracing::warn!(%error, "an app-server that is due cannot be replaced yet");
-                    self.rest(LONGEST_PAUSE).await;
+                    tracing::warn!(%error, reason = due.as_str(), "worker cannot be replaced yet");
+                    self.delay(MAX_START_DELAY).await;
                 }
             }
         }
     }
 
-    /// Lets a retired worker finish its turns.
-    fn see_off(&self, old: Arc<Worker>) {
+    /// Kills a retired worker when its turns have ended.
+    fn drain(&self, retired: Arc<Worker>) {
         let stop = self.stop.clone();
         self.tasks.spawn(async move {
-            let finished = async {
-                while old.running.load(Ordering::Relaxed) > 0 {
-                    sleep(ROUND).await;
+            let drained = async {
+                while retired.leases.running() > 0 {
+                    sleep(DUE_INTERVAL).await;
                 }
             };
             tokio::select! {
-                () = finished => {}
-                _ = old.watch() => {}
+                () = drained => {}
+                _lost = retired.watch() => {}
                 () = stop.cancelled() => {}
             }
-            old.dismiss();
+            retired.kill();
         });
     }
 
-    /// None if none is wanted any more.
-    async fn hire(&self) -> Option<Result<Worker, String>> {
+    /// Spawns a worker. Returns `None` if the pool is closed.
+    async fn spawn(&self) -> Option<Result<Worker, StartError>> {
         tokio::select! {
-            worker = self.nursery.worker() => Some(worker),
+            worker = self.spawner.spawn() => Some(worker),
             () = self.stop.cancelled() => None,
         }
     }
 
-    async fn rest(&self, pause: Duration) {
+    async fn delay(&self, delay: Duration) {
         tokio::select! {
-            () = sleep(pause) => {}
+            () = sleep(delay) => {}
             () = self.stop.cancelled() => {}
         }
     }
 
-    fn due(&self, seat: &SlotLimits, worker: &Worker) -> Option<&'static str> {
-        if worker.turns.load(Ordering::Relaxed) >= seat.max_turns {
-            Some("it has run its number of turns")
-        } else if worker.born.elapsed() >= seat.max_age {
-            Some("it is old")
-        } else if worker.memory() >= self.rules.max_memory_bytes {
-            Some("it holds too much memory")
-        } else if self.nursery.is_stale(worker) {
-            Some("the Codex CLI is another one")
+    fn due(&self, limits: SlotLimits, worker: &Worker) -> Option<Due> {
+        if worker.leases.total() >= limits.max_turns {
+            Some(Due::Turns)
+        } else if worker.started.elapsed() >= limits.max_age {
+            Some(Due::Age)
+        } else if worker.memory() >= self.config.max_memory_bytes {
+            Some(Due::Memory)
+        } else if self.spawner.is_outdated(worker) {
+            Some(Due::Outdated)
         } else {
             None
         }
     }
 
-    fn publish(&self, change: impl FnOnce(&mut Vec<Arc<Worker>>), why: Option<String>) {
+    /// Changes the ready workers and wakes the turns that wait for one.
+    fn publish(&self, change: impl FnOnce(&mut Vec<Arc<Worker>>), start_error: Option<StartError>) {
         change(&mut self.ready.write().unwrap_or_else(PoisonError::into_inner));
-        self.news.send_replace(PoolStatus { trouble: why, changed: Instant::now() });
+        self.status.send_replace(PoolStatus { start_error, changed: Instant::now() });
     }
 }
 

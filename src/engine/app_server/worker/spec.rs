@@ -1,5 +1,5 @@
-//! What workers of one program are started with, and what is known of them: made once for each program, shared by its
-//! workers and their turns, and removed with the last of them. Another program at the same path gets another kit.
+//! The spec of the workers of one installed program: their arguments, catalogs and features. Made once per program,
+//! shared by its workers and their turns, removed with the last of them.
 
 use std::{ffi::OsString, path::Path, sync::OnceLock};
 
@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
+use super::error::StartError;
 use crate::engine::app_server::{
     capabilities::WorkerFeatures,
     launch::{cli_config, model_catalog, model_catalog::Catalogs},
@@ -18,62 +19,73 @@ use crate::{
     pb,
 };
 
-/// What workers are started with.
+/// The spec of the workers of one installed program.
 #[derive(Debug)]
 pub(crate) struct WorkerSpec {
     pub(crate) codex: Codex,
     pub(crate) installed: CliInfo,
     pub(crate) arguments: Vec<OsString>,
     catalogs: Catalogs,
-    /// Set when a worker was found fit.
+    /// Set when the first worker has passed the probe.
     features: OnceLock<WorkerFeatures>,
     models: OnceCell<Vec<pb::Model>>,
-    /// The catalogs: an app-server reads its own again at every thread, so they stay as long as it does.
-    _folder: TempDir,
+    /// The directory of the catalogs. A worker reads its catalog at each thread, so the directory lives as long.
+    _catalog_dir: TempDir,
 }
 
 impl WorkerSpec {
-    /// One for the program that was looked at; its catalogs, which are in `place`, know `names`.
-    pub(crate) async fn make(
+    /// Makes the spec of the program that was probed as `installed`. Writes catalogs that contain `model_names` to a
+    /// directory in `parent`.
+    pub(crate) async fn new(
         codex: &Codex,
         launcher: &Launcher,
         installed: CliInfo,
-        place: &Path,
-        names: &[String],
-    ) -> Result<Self, String> {
-        let folder = tempfile::Builder::new().prefix("kit-").tempdir_in(place);
-        let folder = folder.map_err(|error| format!("a folder for catalogs: {error}"))?;
-        let catalogs = model_catalog::write_catalogs(codex, launcher, &installed, folder.path(), names)
-            .await
-            .map_err(|error| error.to_string())?;
+        parent: &Path,
+        model_names: &[String],
+    ) -> Result<Self, StartError> {
+        let catalog_dir = tempfile::Builder::new().prefix("catalogs-").tempdir_in(parent);
+        let catalog_dir = catalog_dir.map_err(|cause| StartError::Directory {
+            purpose: "a directory for model catalogs",
+            parent: parent.to_owned(),
+            cause,
+        })?;
+        let catalogs =
+            model_catalog::write_catalogs(codex, launcher, &installed, catalog_dir.path(), model_names)
+                .await?;
         let arguments = cli_config::arguments(codex, &installed, &catalogs);
-        let features = OnceLock::new();
-        let models = OnceCell::new();
-        Ok(Self { codex: codex.clone(), installed, arguments, catalogs, features, models, _folder: folder })
+        Ok(Self {
+            codex: codex.clone(),
+            installed,
+            arguments,
+            catalogs,
+            features: OnceLock::new(),
+            models: OnceCell::new(),
+            _catalog_dir: catalog_dir,
+        })
     }
 
-    /// What its workers can do; none before one was found fit.
+    /// Returns the features of the workers, or `None` before the first worker has passed the probe.
     pub(crate) fn features(&self) -> Option<&WorkerFeatures> {
         self.features.get()
     }
 
-    /// Its workers were found fit.
-    pub(crate) fn found_fit(&self, features: WorkerFeatures) {
-        // Two of them may be looked at, which find the same.
+    /// Sets the features that the probe found.
+    pub(crate) fn set_features(&self, features: WorkerFeatures) {
+        // Two workers may be probed at a time, with the same result.
         drop(self.features.set(features));
     }
 
-    /// What its workers list. Whoever else asks meanwhile waits for the same answer.
+    /// Returns the cell of the models that the workers list. Concurrent callers wait for one `model/list`.
     pub(crate) const fn models(&self) -> &OnceCell<Vec<pb::Model>> {
         &self.models
     }
 
-    /// What makes a thread one of `profile`.
+    /// Returns the configuration overrides of a thread of `profile`.
     pub(crate) fn thread_config(&self, profile: Profile) -> Map<String, Value> {
         cli_config::thread_config(&self.codex, &self.installed, &self.catalogs, profile)
     }
 
-    /// Profiles that its workers have: nobody may ask for the agent where the operator wants none.
+    /// Returns the profiles that turns may have. With `CODEX_PROFILE=chat`, no turn gets the agent.
     pub(crate) fn profiles(&self) -> Vec<Profile> {
         match self.codex.profile {
             Profile::Chat => vec![Profile::Chat],
@@ -84,10 +96,14 @@ impl WorkerSpec {
         }
     }
 
-    /// Whether its workers can run a turn.
+    /// Checks that the workers support everything that `turn` needs.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] with the parameter that the installed CLI does not support.
     pub(crate) fn check(&self, turn: &Turn) -> Result<(), Error> {
-        let nothing = WorkerFeatures::default();
-        let features = self.features().unwrap_or(&nothing);
+        let none = WorkerFeatures::default();
+        let features = self.features().unwrap_or(&none);
         if !turn.tools.is_empty()
             && let Some(reason) = &features.no_tools
         {
@@ -107,7 +123,7 @@ impl WorkerSpec {
 
 #[cfg(test)]
 impl WorkerSpec {
-    /// One for workers that are no processes.
+    /// Returns a spec for workers without processes.
     pub(crate) fn for_test() -> Self {
         let sources = crate::config::Sources { current_dir: "/work".into(), ..Default::default() };
         Self {
@@ -117,7 +133,7 @@ impl WorkerSpec {
             catalogs: Catalogs::for_test("agent", "chat"),
             features: OnceLock::new(),
             models: OnceCell::new(),
-            _folder: tempfile::tempdir().unwrap(),
+            _catalog_dir: tempfile::tempdir().unwrap(),
         }
     }
 }

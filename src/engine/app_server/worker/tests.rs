@@ -1,86 +1,90 @@
-//! What is taken for dead, and what is not.
+//! When a worker counts as lost.
 
 use tokio::{
     io::{AsyncWriteExt, DuplexStream, duplex, split},
     time::{Instant, timeout},
 };
 
-use super::*;
+use super::{
+    health::{MAX_SILENT_TICKS, MAX_UNANSWERED_TICKS},
+    lease::WorkerLease,
+    *,
+};
 
 fn worker() -> (Worker, DuplexStream) {
     let (ours, theirs) = duplex(1 << 16);
     let (stdout, stdin) = split(ours);
-    let peer = RpcClient::start(stdin, stdout, 1 << 16, &TaskTracker::new());
-    (Worker::of(peer, Arc::new(WorkerSpec::for_test()), None, None), theirs)
+    let client = RpcClient::start(stdin, stdout, 1 << 16, &TaskTracker::new());
+    (Worker::new(client, Arc::new(WorkerSpec::for_test()), None, None), theirs)
 }
 
-async fn lost(worker: &Worker) -> (&'static str, Duration) {
+async fn wait_until_lost(worker: &Worker) -> (&'static str, Duration) {
     let began = Instant::now();
-    let why = timeout(Duration::from_secs(60), worker.watch()).await.expect("it is noticed");
-    (why, began.elapsed())
+    let reason = timeout(Duration::from_secs(60), worker.watch()).await.expect("the worker is lost");
+    (reason, began.elapsed())
 }
 
 #[tokio::test(start_paused = true)]
-async fn silence_is_noticed() {
+async fn watch_of_a_silent_worker_completes() {
     let (worker, _silent) = worker();
-    let (why, after) = lost(&worker).await;
-    assert_eq!(why, "it no longer answers");
-    assert_eq!(after, IDLE + PULSE + TICK * SILENT_TICKS);
-    assert!(worker.late.load(Ordering::Relaxed), "and others were preferred before");
+    let (reason, after) = wait_until_lost(&worker).await;
+    assert_eq!(reason, "it does not answer");
+    assert_eq!(after, IDLE_INTERVAL + PING_INTERVAL + TICK * MAX_SILENT_TICKS);
+    assert_eq!(*worker.state.lock().unwrap(), WorkerState::Slow);
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_speaks_but_does_not_answer_has_more_time_but_not_for_ever() {
+async fn watch_of_a_worker_that_prints_without_answering_completes_later() {
     let (worker, mut theirs) = worker();
     let worker = Arc::new(worker);
-    let _turn = WorkerLease::of(&worker);
-    let speaking = async {
+    let _turn = WorkerLease::new(&worker);
+    let printing = async {
         loop {
-            theirs.write_all(b"{\"method\":\"some/news\"}\n").await.unwrap();
+            theirs.write_all(b"{\"method\":\"some/notification\"}\n").await.unwrap();
             sleep(TICK / 2).await;
         }
     };
-    let (why, after) = tokio::select! {
-        lost = lost(&worker) => lost,
-        () = speaking => unreachable!("it goes on for ever"),
+    let (reason, after) = tokio::select! {
+        lost = wait_until_lost(&worker) => lost,
+        () = printing => unreachable!("it never completes"),
     };
-    assert_eq!((why, after), ("it no longer answers", PULSE + TICK * DEAF_TICKS), "it has turns");
+    assert_eq!((reason, after), ("it does not answer", PING_INTERVAL + TICK * MAX_UNANSWERED_TICKS));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_late_answer_makes_all_good() {
+async fn watch_after_a_late_answer_continues() {
     let (worker, mut theirs) = worker();
     let answering = async {
-        // The ids of our calls count from one.
+        // The ids of calls count from one.
         for id in 1_u32.. {
             sleep(Duration::from_secs(4)).await;
             theirs.write_all(format!("{{\"id\":{id},\"result\":{{}}}}\n").as_bytes()).await.unwrap();
             sleep(Duration::from_millis(10)).await;
-            assert!(!worker.late.load(Ordering::Relaxed));
+            assert_eq!(worker.state(), WorkerState::Ready);
         }
     };
     tokio::select! {
-        why = worker.watch() => unreachable!("{why}"),
+        reason = worker.watch() => unreachable!("{reason}"),
         () = answering => {}
         () = sleep(Duration::from_secs(40)) => {}
     }
     drop(theirs);
-    assert_eq!(lost(&worker).await.0, "it ended");
+    assert_eq!(wait_until_lost(&worker).await.0, "it exited");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_turn_ends_the_rest_of_its_watch() {
+async fn watch_of_an_idle_worker_that_gets_a_turn_pings_at_once() {
     let (worker, _silent) = worker();
     let worker = Arc::new(worker);
     let first = async {
-        sleep(IDLE / 4).await;
-        let turn = WorkerLease::of(&worker);
+        sleep(IDLE_INTERVAL / 4).await;
+        let turn = WorkerLease::new(&worker);
         std::future::pending::<()>().await;
         drop(turn);
     };
     let (_, after) = tokio::select! {
-        lost = lost(&worker) => lost,
-        () = first => unreachable!("it goes on for ever"),
+        lost = wait_until_lost(&worker) => lost,
+        () = first => unreachable!("it never completes"),
     };
-    assert_eq!(after, IDLE / 4 + PULSE + TICK * SILENT_TICKS);
+    assert_eq!(after, IDLE_INTERVAL / 4 + PING_INTERVAL + TICK * MAX_SILENT_TICKS);
 }

@@ -1,8 +1,8 @@
-//! Workers without processes, on a clock of the test: the other end of each answers what it is asked, or is closed.
+//! Tests with workers without processes and a paused clock. The other end of each pipe answers every call, or is closed.
 
 use std::sync::{
     Mutex,
-    atomic::{AtomicBool, AtomicUsize},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use serde_json::{Value, json};
@@ -14,23 +14,23 @@ use tokio::{
 use super::*;
 use crate::engine::app_server::{rpc::client::RpcClient, worker::spec::WorkerSpec};
 
-/// Starts workers as long as it is told to.
+/// Spawns workers until `broken` is set.
 #[derive(Debug, Default)]
-struct Toys {
+struct ToySpawner {
     started: AtomicUsize,
     refused: AtomicUsize,
     broken: AtomicBool,
-    /// To be cancelled: the end of each worker, in the order of their start.
+    /// A token per worker that ends it, in the order of the starts.
     ends: Mutex<Vec<CancellationToken>>,
     tasks: TaskTracker,
 }
 
 #[tonic::async_trait]
-impl SpawnWorker for Toys {
-    async fn worker(&self) -> Result<Worker, String> {
+impl SpawnWorker for ToySpawner {
+    async fn spawn(&self) -> Result<Worker, StartError> {
         if self.broken.load(Ordering::Relaxed) {
             self.refused.fetch_add(1, Ordering::Relaxed);
-            return Err("no more toys".to_owned());
+            return Err(StartError::Exited { stderr: "no more toys".to_owned() });
         }
         self.started.fetch_add(1, Ordering::Relaxed);
         let (ours, theirs) = tokio::io::duplex(1 << 16);
@@ -43,7 +43,7 @@ impl SpawnWorker for Toys {
                 () = end.cancelled() => {}
             }
         });
-        Ok(Worker::of(
+        Ok(Worker::new(
             RpcClient::start(stdin, stdout, 1 << 16, &self.tasks),
             Arc::new(WorkerSpec::for_test()),
             None,
@@ -51,12 +51,12 @@ impl SpawnWorker for Toys {
         ))
     }
 
-    fn is_stale(&self, _worker: &Worker) -> bool {
+    fn is_outdated(&self, _worker: &Worker) -> bool {
         false
     }
 }
 
-/// Everything is answered.
+/// Answers every call.
 async fn answer(pipe: DuplexStream) {
     let (read, mut write) = split(pipe);
     let mut lines = BufReader::new(read).lines();
@@ -67,7 +67,7 @@ async fn answer(pipe: DuplexStream) {
     }
 }
 
-impl Toys {
+impl ToySpawner {
     fn kill(&self, number: usize) {
         self.ends.lock().unwrap()[number].cancel();
     }
@@ -77,128 +77,128 @@ impl Toys {
     }
 }
 
-fn rules(count: usize) -> Workers {
+fn config(count: usize) -> Workers {
     Workers { count, max_turns: 5, max_age: Duration::from_secs(3600), max_memory_bytes: u64::MAX }
 }
 
-async fn pool(rules: Workers) -> (Arc<Pool>, Arc<Toys>) {
-    let toys = Arc::new(Toys::default());
-    let first = toys.worker().await.unwrap();
-    let count = rules.count;
-    let nursery: Arc<dyn SpawnWorker> = Arc::<Toys>::clone(&toys);
-    let pool = Pool::start(first, rules, nursery, &toys.tasks);
+async fn pool(config: Workers) -> (Arc<Pool>, Arc<ToySpawner>) {
+    let spawner = Arc::new(ToySpawner::default());
+    let first = spawner.spawn().await.unwrap();
+    let count = config.count;
+    let dyn_spawner: Arc<dyn SpawnWorker> = Arc::<ToySpawner>::clone(&spawner);
+    let pool = Pool::start(first, config, dyn_spawner, &spawner.tasks);
     until(|| pool.ready.read().unwrap().len() == count).await;
-    (pool, toys)
+    (pool, spawner)
 }
 
-/// The clock is the test's: it runs when nothing else does.
+/// Waits until `condition` is true. The paused clock advances when no task can run.
 async fn until(condition: impl Fn() -> bool) {
     let waited = timeout(Duration::from_secs(600), async {
         while !condition() {
             sleep(Duration::from_millis(10)).await;
         }
     });
-    waited.await.expect("it becomes true");
+    waited.await.expect("the condition becomes true");
 }
 
-async fn close(pool: &Pool, toys: &Toys) {
+async fn close(pool: &Pool, spawner: &ToySpawner) {
     pool.close();
-    toys.tasks.close();
-    timeout(Duration::from_secs(60), toys.tasks.wait()).await.expect("no task is left");
+    spawner.tasks.close();
+    timeout(Duration::from_secs(60), spawner.tasks.wait()).await.expect("all tasks end");
     assert!(matches!(pool.lease().await, Err(Error::Draining)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_worker_with_the_fewest_turns_is_taken_and_one_that_is_late_last() {
-    let (pool, toys) = pool(rules(2)).await;
+async fn lease_prefers_the_fewest_turns_and_avoids_slow_workers() {
+    let (pool, spawner) = pool(config(2)).await;
     let (one, two) = (pool.lease().await.unwrap(), pool.lease().await.unwrap());
-    assert!(!Arc::ptr_eq(&one.0, &two.0));
-    two.late.store(true, Ordering::Relaxed);
+    assert!(!Arc::ptr_eq(&one.worker, &two.worker));
+    two.apply(WorkerEvent::Delayed);
     let three = pool.lease().await.unwrap();
-    assert!(Arc::ptr_eq(&one.0, &three.0));
+    assert!(Arc::ptr_eq(&one.worker, &three.worker));
     drop((one, two, three));
-    close(&pool, &toys).await;
+    close(&pool, &spawner).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_asks_while_the_last_one_is_lost_waits_for_the_next() {
-    let (pool, toys) = pool(rules(1)).await;
+async fn lease_after_the_loss_of_the_only_worker_waits_for_the_next() {
+    let (pool, spawner) = pool(config(1)).await;
     let lost = pool.lease().await.unwrap();
-    toys.kill(0);
+    spawner.kill(0);
     lost.rpc.closed().await;
-    assert_eq!(pool.trouble(), None, "just lost is no trouble");
+    assert_eq!(pool.trouble(), None, "a worker lost just now is no trouble");
     let next = pool.lease().await.unwrap();
-    assert!(!Arc::ptr_eq(&lost.0, &next.0));
+    assert!(!Arc::ptr_eq(&lost.worker, &next.worker));
     drop((lost, next));
-    close(&pool, &toys).await;
+    close(&pool, &spawner).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_cannot_be_replaced_is_told_and_tried_again_with_growing_pauses() {
-    let (pool, toys) = pool(rules(1)).await;
-    toys.broken.store(true, Ordering::Relaxed);
-    toys.kill(0);
-    until(|| pool.trouble().is_some_and(|why| why == "no more toys")).await;
+async fn failed_start_is_reported_and_retried_with_growing_delays() {
+    let (pool, spawner) = pool(config(1)).await;
+    spawner.broken.store(true, Ordering::Relaxed);
+    spawner.kill(0);
+    until(|| pool.trouble().is_some_and(|reason| reason.ends_with(": no more toys"))).await;
     let refused = pool.lease().await.unwrap_err();
-    assert!(matches!(refused, Error::EngineUnavailable { message } if message == "no more toys"));
+    assert!(matches!(refused, Error::EngineUnavailable { message } if message.ends_with(": no more toys")));
     sleep(Duration::from_secs(120)).await;
     // 0.25, 0.5, 1, … 16, 30, 30, 30 s.
-    let tries = toys.refused.load(Ordering::Relaxed);
+    let tries = spawner.refused.load(Ordering::Relaxed);
     assert!((8..13).contains(&tries), "{tries}");
-    toys.broken.store(false, Ordering::Relaxed);
+    spawner.broken.store(false, Ordering::Relaxed);
     until(|| pool.trouble().is_none()).await;
     drop(pool.lease().await.unwrap());
-    close(&pool, &toys).await;
+    close(&pool, &spawner).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_has_had_its_turns_goes_when_they_are_over() {
-    let (pool, toys) = pool(rules(1)).await;
+async fn worker_at_max_turns_is_killed_when_its_turns_have_ended() {
+    let (pool, spawner) = pool(config(1)).await;
     let old = pool.lease().await.unwrap();
     for _ in 1..5 {
         drop(pool.lease().await.unwrap());
     }
-    until(|| toys.started() == 2).await;
-    until(|| old.retired.load(Ordering::Relaxed)).await;
-    assert!(!Arc::ptr_eq(&old.0, &pool.lease().await.unwrap().0));
+    until(|| spawner.started() == 2).await;
+    until(|| old.state() == WorkerState::Retired).await;
+    assert!(!Arc::ptr_eq(&old.worker, &pool.lease().await.unwrap().worker));
     sleep(Duration::from_secs(60)).await;
-    assert!(!old.rpc.is_closed(), "its turn is not over");
-    let worker = Arc::clone(&old.0);
+    assert!(!old.rpc.is_closed(), "its turn runs");
+    let worker = Arc::clone(&old.worker);
     drop(old);
     until(|| worker.rpc.is_closed()).await;
-    close(&pool, &toys).await;
+    close(&pool, &spawner).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn those_that_began_together_do_not_go_together() {
-    let (pool, toys) = pool(rules(4)).await;
-    assert_eq!(toys.started(), 4);
+async fn workers_of_one_age_are_replaced_one_by_one() {
+    let (pool, spawner) = pool(config(4)).await;
+    assert_eq!(spawner.started(), 4);
     let mut replaced = Vec::new();
     for _ in 0..3600 {
         sleep(Duration::from_secs(1)).await;
-        replaced.push(toys.started() - 4);
+        replaced.push(spawner.started() - 4);
     }
-    // 90 s lie between one and the next.
+    // The limits differ by 90 s.
     let at = |count| replaced.iter().position(|now| *now >= count);
     let (first, second, third) = (at(1).unwrap(), at(2).unwrap(), at(3).unwrap());
     assert!((3320..3340).contains(&first), "{first}");
     assert!(second - first >= 80 && third - second >= 80, "{first} {second} {third}");
-    close(&pool, &toys).await;
+    close(&pool, &spawner).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_is_due_and_cannot_be_replaced_goes_on_and_is_still_watched() {
-    let (pool, toys) = pool(rules(1)).await;
-    toys.broken.store(true, Ordering::Relaxed);
+async fn due_worker_without_a_successor_is_still_watched() {
+    let (pool, spawner) = pool(config(1)).await;
+    spawner.broken.store(true, Ordering::Relaxed);
     for _ in 0..5 {
         drop(pool.lease().await.unwrap());
     }
-    until(|| toys.refused.load(Ordering::Relaxed) == 1).await;
+    until(|| spawner.refused.load(Ordering::Relaxed) == 1).await;
     drop(pool.lease().await.unwrap());
-    toys.kill(0);
+    spawner.kill(0);
     sleep(Duration::from_secs(1)).await;
-    assert!(pool.trouble().is_some(), "its death is seen though the next try is 30 s away");
-    toys.broken.store(false, Ordering::Relaxed);
+    assert!(pool.trouble().is_some(), "the loss is noticed although the next attempt is 30 s away");
+    spawner.broken.store(false, Ordering::Relaxed);
     drop(pool.lease().await.unwrap());
-    close(&pool, &toys).await;
+    close(&pool, &spawner).await;
 }
