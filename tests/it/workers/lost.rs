@@ -84,7 +84,7 @@ async fn assert_turn_loses_the_worker(settings: &[(&str, &str)], culprit: &str, 
         let ((), status) =
             within(noticed, culprit, async { tokio::join!(assert_all_lost(begun), own) }).await;
         assert!(status.message().contains("try again"), "{status}");
-        let silent = status.message().contains("was lost: it no longer answered; ");
+        let silent = status.message().contains("was lost: it did not answer; ");
         assert!(silent || culprit != "fake:stop", "{status}");
         within(RECOVERY_LIMIT, "the next twenty turns", assert_twenty_turns_succeed(app, Codex::Fake)).await;
         eventually!("the lost worker is gone", workers(app).iter().all(|pid| !before.contains(pid)));

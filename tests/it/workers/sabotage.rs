@@ -22,7 +22,7 @@ const ENDLESS: (&str, &str) = ("gpt-5.5", r#"@@{"tokens":100000,"delay_ms":100}@
 const NOTICED: Duration = Duration::from_secs(15);
 
 /// The reason in the error of such a worker.
-const SENT_AWAY: &str = "it no longer answered";
+const KILLED_REASON: &str = "it did not answer";
 
 /// The pool kills a worker that breaks the protocol immediately.
 const AT_ONCE: Duration = Duration::from_secs(2);
@@ -130,31 +130,31 @@ async fn worker_writing_a_line_of_20_mb_is_replaced() {
 #[tokio::test]
 #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
 async fn worker_with_closed_stdout_is_replaced() {
-    assert_first_worker_is_lost("close-stdout", NOTICED, SENT_AWAY).await;
+    assert_first_worker_is_lost("close-stdout", NOTICED, KILLED_REASON).await;
 }
 
 #[tokio::test]
 #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
 async fn worker_with_closed_stdin_is_replaced() {
-    assert_first_worker_is_lost("close-stdin", NOTICED, SENT_AWAY).await;
+    assert_first_worker_is_lost("close-stdin", NOTICED, KILLED_REASON).await;
 }
 
 #[tokio::test]
 #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
 async fn silent_worker_is_replaced() {
-    assert_first_worker_is_lost("mute", NOTICED, SENT_AWAY).await;
+    assert_first_worker_is_lost("mute", NOTICED, KILLED_REASON).await;
 }
 
 #[tokio::test]
 #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
 async fn worker_without_replies_is_replaced() {
-    assert_first_worker_is_lost("deaf", NOTICED, SENT_AWAY).await;
+    assert_first_worker_is_lost("deaf", NOTICED, KILLED_REASON).await;
 }
 
 #[tokio::test]
 #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
 async fn worker_writing_only_garbage_is_replaced() {
-    assert_first_worker_is_lost("nonsense", NOTICED, SENT_AWAY).await;
+    assert_first_worker_is_lost("nonsense", NOTICED, KILLED_REASON).await;
 }
 
 #[tokio::test]

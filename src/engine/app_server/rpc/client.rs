@@ -53,7 +53,7 @@ impl RpcClient {
             let reason = tokio::select! {
                 error = io::write(stdin, lines) => error,
                 reason = io::read(LineReader::new(stdout, line_limit), &shared) => reason,
-                () = shared.closed.cancelled() => "it no longer answered".to_owned(),
+                () = shared.closed.cancelled() => "it did not answer".to_owned(),
             };
             shared.close(&reason);
         });
@@ -166,7 +166,7 @@ impl RpcClient {
     }
 
     fn close_reason(&self) -> Arc<str> {
-        self.0.state().close_reason.clone().unwrap_or_else(|| "it ended".into())
+        self.0.state().close_reason.clone().unwrap_or_else(|| "it exited".into())
     }
 }
 

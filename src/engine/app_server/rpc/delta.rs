@@ -1,40 +1,39 @@
-//! Pieces of text as the model makes them: most of what an app-server says, so a line of this kind is read into its few
-//! fields and not into a tree. What the text means is not known here.
+//! Text deltas. Most lines of an app-server are deltas, so they are parsed into a few fields and not into a tree.
 
 use std::borrow::Cow;
 
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::Value;
 
-/// A piece of text.
+/// A delta of a text.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Delta {
-    pub(crate) kind: Kind,
+    pub(crate) kind: DeltaKind,
     item: Option<String>,
-    /// Of a text that has several parts.
+    /// The index of the part, in a text of several parts.
     part: Option<i64>,
     pub(crate) text: String,
 }
 
-/// What it is a piece of.
+/// The kind of text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum DeltaKind {
     /// A message of the agent.
     Message,
-    /// A summary of its thoughts.
-    Summary,
-    /// Its thoughts as they are.
-    Thoughts,
+    /// A summary of the model's reasoning.
+    ReasoningSummary,
+    /// The model's reasoning itself.
+    ReasoningText,
 }
 
-/// How every notification begins, as Codex writes it.
-const HEAD: &[u8] = br#"{"method":""#;
+/// The first bytes of every notification.
+const PREFIX: &[u8] = br#"{"method":""#;
 
 #[derive(Deserialize)]
 struct Line<'a> {
     #[serde(borrow)]
     params: Params<'a>,
-    /// With one it is a request, which wants an answer.
+    /// Present in a request, which needs a response.
     id: Option<IgnoredAny>,
 }
 
@@ -50,40 +49,41 @@ struct Params<'a> {
     delta: String,
 }
 
-/// What thoughts are of: those of another item, or of another kind, begin anew.
-pub(crate) type Thought = (Kind, Option<String>);
+/// Identifies a part of the reasoning. A delta of another item or kind begins another part.
+pub(crate) type ReasoningPart = (DeltaKind, Option<String>);
 
-impl Kind {
-    fn of(method: &[u8]) -> Option<Self> {
+impl DeltaKind {
+    fn from_method(method: &[u8]) -> Option<Self> {
         match method {
             b"item/agentMessage/delta" => Some(Self::Message),
-            b"item/reasoning/summaryTextDelta" => Some(Self::Summary),
-            b"item/reasoning/textDelta" => Some(Self::Thoughts),
+            b"item/reasoning/summaryTextDelta" => Some(Self::ReasoningSummary),
+            b"item/reasoning/textDelta" => Some(Self::ReasoningText),
             _ => None,
         }
     }
 }
 
 impl Delta {
-    /// A line that is one at first sight, and its thread. Others may be one too.
-    pub(crate) fn of_line(line: &[u8]) -> Option<(Cow<'_, str>, Self)> {
-        let method = line.strip_prefix(HEAD)?.split(|byte| *byte == b'"').next()?;
-        let kind = Kind::of(method)?;
+    /// Parses a line that begins like a delta notification. Returns the thread's id and the delta. Other lines may be
+    /// delta notifications too.
+    pub(crate) fn from_line(line: &[u8]) -> Option<(Cow<'_, str>, Self)> {
+        let method = line.strip_prefix(PREFIX)?.split(|byte| *byte == b'"').next()?;
+        let kind = DeltaKind::from_method(method)?;
         let Line { mut params, id: None } = serde_json::from_slice(line).ok()? else { return None };
         Some((std::mem::take(&mut params.thread_id), Self::new(kind, params)))
     }
 
-    /// A notification, if it is one.
-    pub(crate) fn of(method: &str, params: &Value) -> Option<Self> {
-        Some(Self::new(Kind::of(method.as_bytes())?, Params::deserialize(params).ok()?))
+    /// Converts a parsed notification, or returns `None` if it is no delta.
+    pub(crate) fn from_notification(method: &str, params: &Value) -> Option<Self> {
+        Some(Self::new(DeltaKind::from_method(method.as_bytes())?, Params::deserialize(params).ok()?))
     }
 
-    /// What a piece of thoughts is of, and its text.
-    pub(crate) fn into_thought(self) -> (Thought, String) {
+    /// Returns the part of the reasoning that the delta belongs to, and its text.
+    pub(crate) fn into_reasoning(self) -> (ReasoningPart, String) {
         ((self.kind, self.item), self.text)
     }
 
-    /// Appends the next piece, if both belong to the same text; gives it back if not.
+    /// Appends the next delta if both belong to the same text. Returns it otherwise.
     pub(crate) fn join(&mut self, next: Self) -> Result<(), Self> {
         if (self.kind, &self.item, self.part) != (next.kind, &next.item, next.part) {
             return Err(next);
@@ -92,7 +92,7 @@ impl Delta {
         Ok(())
     }
 
-    fn new(kind: Kind, params: Params<'_>) -> Self {
+    fn new(kind: DeltaKind, params: Params<'_>) -> Self {
         Self {
             kind,
             item: params.item_id,
@@ -109,13 +109,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_ways_of_reading_agree() {
+    fn from_line_and_from_notification_agree() {
         let texts = ["a", "\"method\":\"x\"", "ß\n\u{2028}", ""];
         let kinds = [
-            ("item/agentMessage/delta", Kind::Message, json!({"itemId": "m"})),
-            ("item/agentMessage/delta", Kind::Message, json!({"itemId": null})),
-            ("item/reasoning/summaryTextDelta", Kind::Summary, json!({"itemId": "m", "summaryIndex": 2})),
-            ("item/reasoning/textDelta", Kind::Thoughts, json!({"itemId": "m", "contentIndex": 3})),
+            ("item/agentMessage/delta", DeltaKind::Message, json!({"itemId": "m"})),
+            ("item/agentMessage/delta", DeltaKind::Message, json!({"itemId": null})),
+            (
+                "item/reasoning/summaryTextDelta",
+                DeltaKind::ReasoningSummary,
+                json!({"itemId": "m", "summaryIndex": 2}),
+            ),
+            ("item/reasoning/textDelta", DeltaKind::ReasoningText, json!({"itemId": "m", "contentIndex": 3})),
         ];
         for ((method, kind, named), text) in kinds.iter().flat_map(|kind| texts.map(|text| (kind, text))) {
             let mut params = json!({"threadId": "t", "turnId": "u", "delta": text});
@@ -127,14 +131,14 @@ mod tests {
                 part: named["summaryIndex"].as_i64().or(named["contentIndex"].as_i64()),
                 text: text.to_owned(),
             };
-            assert_eq!(Delta::of(method, &params).unwrap(), expected);
-            let (thread, read) = Delta::of_line(line.as_bytes()).unwrap();
+            assert_eq!(Delta::from_notification(method, &params).unwrap(), expected);
+            let (thread, read) = Delta::from_line(line.as_bytes()).unwrap();
             assert_eq!((&*thread, read), ("t", expected));
         }
     }
 
     #[test]
-    fn other_lines_are_none() {
+    fn from_line_of_other_lines_returns_none() {
         for line in [
             r#"{"method":"item/completed","params":{"threadId":"t","delta":"a"}}"#,
             r#"{"method":"item/agentMessage/delta","params":{"threadId":"t","delta":{}}}"#,
@@ -143,23 +147,23 @@ mod tests {
             r#"{"method":"item/agentMessage/delta","id":3,"params":{"threadId":"t","delta":"a"}}"#,
             "",
         ] {
-            assert_eq!(Delta::of_line(line.as_bytes()), None, "{line}");
+            assert_eq!(Delta::from_line(line.as_bytes()), None, "{line}");
         }
     }
 
     #[test]
-    fn only_pieces_of_one_text_are_joined() {
-        let of =
+    fn join_of_another_text_returns_the_delta() {
+        let delta =
             |kind, item: &str, part| Delta { kind, item: Some(item.to_owned()), part, text: item.to_owned() };
-        let mut first = of(Kind::Summary, "a", Some(0));
+        let mut first = delta(DeltaKind::ReasoningSummary, "a", Some(0));
         for other in [
-            of(Kind::Thoughts, "a", Some(0)),
-            of(Kind::Summary, "b", Some(0)),
-            of(Kind::Summary, "a", Some(1)),
+            delta(DeltaKind::ReasoningText, "a", Some(0)),
+            delta(DeltaKind::ReasoningSummary, "b", Some(0)),
+            delta(DeltaKind::ReasoningSummary, "a", Some(1)),
         ] {
             assert!(first.join(other).is_err());
         }
-        first.join(of(Kind::Summary, "a", Some(0))).unwrap();
+        first.join(delta(DeltaKind::ReasoningSummary, "a", Some(0))).unwrap();
         assert_eq!(first.text, "aa");
     }
 }

@@ -116,11 +116,12 @@ impl Dispatcher {
 
     /// Routes a line, and returns the line to send in response.
     pub(super) fn on_line(&self, line: &[u8]) -> Option<Vec<u8>> {
-        if let large @ (LargeLine::Echo | LargeLine::Output { .. }) = large_lines::whole(line) {
+        if let large @ (LargeLine::Echo | LargeLine::OmittedOutput { .. }) = large_lines::classify_line(line)
+        {
             self.on_large_line(large, 0);
             return None;
         }
-        if let Some((thread_id, delta)) = Delta::of_line(line) {
+        if let Some((thread_id, delta)) = Delta::from_line(line) {
             if let Some(queue) = self.queue(&thread_id) {
                 queue.send(ThreadMessage::Delta(delta), line.len());
             }
@@ -170,7 +171,7 @@ impl Dispatcher {
     fn on_notification(&self, incoming: Incoming, bytes: usize) {
         let Some(queue) = incoming.thread_id().and_then(|thread_id| self.queue(thread_id)) else { return };
         let (method, params) = (incoming.method.unwrap_or_default(), incoming.params);
-        let message = match Delta::of(&method, &params) {
+        let message = match Delta::from_notification(&method, &params) {
             Some(delta) => ThreadMessage::Delta(delta),
             // A delta of a kind that no turn reads, such as `item/plan/delta`.
             None if method.ends_with("elta") => return,
@@ -204,7 +205,7 @@ impl Dispatcher {
     pub(super) fn on_large_line(&self, line: LargeLine, limit: usize) -> bool {
         let (thread_id, message) = match line {
             LargeLine::Echo => return true,
-            LargeLine::Output { thread, item } => {
+            LargeLine::OmittedOutput { thread, item } => {
                 (thread, ThreadMessage::Notification(Notification::RawResponseItemCompleted(item)))
             }
             LargeLine::Needed { thread: Some(thread) } => (thread, ThreadMessage::TooLong { limit }),

@@ -14,7 +14,7 @@ use crate::engine::process::lines::{LineError, LineReader};
 pub(super) async fn write(mut stdin: impl AsyncWrite + Unpin, mut lines: mpsc::Receiver<Vec<u8>>) -> String {
     while let Some(line) = lines.recv().await {
         if let Err(error) = stdin.write_all(&line).await {
-            return format!("it cannot be written to: {error}");
+            return format!("writing to it failed: {error}");
         }
     }
     std::future::pending().await
@@ -29,27 +29,27 @@ pub(super) async fn read(mut lines: LineReader<impl AsyncRead + Unpin>, dispatch
                 if let Some(response) = dispatcher.on_line(line)
                     && let Err(error) = dispatcher.outbox.try_send(response)
                 {
-                    return format!("it asks faster than it listens: {error}");
+                    return format!("it sends requests faster than it reads responses: {error}");
                 }
             }
-            Ok(None) => return "it ended".to_owned(),
+            Ok(None) => return "it exited".to_owned(),
             Err(LineError::TooLong { limit }) => {
-                let missed = match lines.partial() {
-                    begun if large_lines::is_addressed(begun) => {
+                let handled = match lines.partial() {
+                    prefix if large_lines::is_notification(prefix) => {
                         match lines.skip_line(|| dispatcher.count_line()).await {
-                            Ok(edges) => dispatcher.on_large_line(large_lines::edges(edges), limit),
-                            Err(error) => return format!("it cannot be read: {error}"),
+                            Ok(edges) => dispatcher.on_large_line(large_lines::classify_edges(edges), limit),
+                            Err(error) => return format!("reading from it failed: {error}"),
                         }
                     }
                     _ => false,
                 };
-                if !missed {
+                if !handled {
                     return format!(
                         "it printed a line of more than {limit} bytes (CODEX_SUBPROCESS_STREAM_LIMIT)"
                     );
                 }
             }
-            Err(LineError::Io(error)) => return format!("it cannot be read: {error}"),
+            Err(LineError::Io(error)) => return format!("reading from it failed: {error}"),
         }
     }
 }

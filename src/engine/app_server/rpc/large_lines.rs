@@ -1,5 +1,5 @@
-//! Large lines of an app-server, understood without taking them apart: Codex says every injected item back, pictures
-//! of many megabytes included, and nobody reads that. Pure.
+//! Classifies large lines of an app-server without parsing them into a tree. Codex echoes every injected item, images of
+//! many megabytes included, and no code reads the echo. Pure.
 
 use std::borrow::Cow;
 
@@ -7,37 +7,36 @@ use serde::Deserialize;
 
 use super::protocol::{RawItem, RawResponseItem};
 
-/// Lines that are looked at before they are taken apart.
-const LARGE: usize = 64 << 10;
+/// Minimum length in bytes of a line that is classified before it is parsed.
+const MIN_LINE_BYTES: usize = 64 << 10;
 
-/// Longest output of a tool that is passed on.
-const MAX_OUTPUT: usize = 4 << 20;
+/// Maximum length in bytes of a line with a tool output that is kept.
+const MAX_OUTPUT_BYTES: usize = 4 << 20;
 
-/// For the model, in place of an output that was too large to be kept.
-pub(crate) const LEFT_OUT: &str =
+/// The text for the model in place of an output that was too large.
+pub(crate) const OMITTED_OUTPUT: &str =
     "The call has run. Its output was too large to be kept: make the call again if it is needed.";
 
-/// The turn that Codex has injected items belong to.
-const INJECTED: &str = "auto-compact-";
+/// The prefix of the turn id of injected items.
+const INJECTED_TURN_PREFIX: &str = "auto-compact-";
 
 const RAW_ITEM: &str = "rawResponseItem/completed";
 
-/// What is to become of a large line.
+/// The class of a large line.
 #[derive(Debug, PartialEq)]
 pub(crate) enum LargeLine {
-    /// Nobody needs it.
+    /// The line echoes an injected item. No code reads it.
     Echo,
-    /// It has an output of a tool that is too large to be passed on: the parameters of the notification, other words
-    /// in its place.
-    Output {
-        /// Its thread.
+    /// The line contains a tool output that is too large to be kept.
+    OmittedOutput {
+        /// The thread.
         thread: String,
-        /// What is passed on.
+        /// The item, with [`OMITTED_OUTPUT`] as its output.
         item: RawResponseItem,
     },
-    /// It is to be read.
+    /// The line must be parsed.
     Needed {
-        /// Its thread, as far as it was looked for.
+        /// The thread, if it is known.
         thread: Option<String>,
     },
 }
@@ -70,64 +69,65 @@ struct Item<'a> {
 }
 
 impl Params<'_> {
-    /// What such an item is, unless it is to be read.
-    fn known(self, bytes: usize) -> Option<LargeLine> {
-        let injected = self.turn_id.starts_with(INJECTED);
+    /// Returns the class of the item, or `None` if the line must be parsed.
+    fn classify(self, bytes: usize) -> Option<LargeLine> {
+        let injected = self.turn_id.starts_with(INJECTED_TURN_PREFIX);
         if injected || self.item.kind == "message" && self.item.role.is_some_and(|role| role != "assistant") {
             return Some(LargeLine::Echo);
         }
         let call_id = self
             .item
             .call_id
-            .filter(|_| bytes > MAX_OUTPUT && RawItem::OUTPUT_KINDS.contains(&&*self.item.kind))?;
-        let item = RawItem::output_of_call(&self.item.kind, &call_id, LEFT_OUT);
+            .filter(|_| bytes > MAX_OUTPUT_BYTES && RawItem::OUTPUT_KINDS.contains(&&*self.item.kind))?;
+        let item = RawItem::output_of_call(&self.item.kind, &call_id, OMITTED_OUTPUT);
         let item = RawResponseItem { turn_id: self.turn_id.into_owned(), item };
-        Some(LargeLine::Output { thread: self.thread_id.into_owned(), item })
+        Some(LargeLine::OmittedOutput { thread: self.thread_id.into_owned(), item })
     }
 }
 
-/// What a whole line is.
-pub(crate) fn whole(line: &[u8]) -> LargeLine {
-    // As Codex writes it; anything else is taken apart, which costs time but loses nothing.
-    let looked_at = line.len() > LARGE && line.starts_with(br#"{"method":"rawResponseItem/completed""#);
-    let parsed = looked_at.then(|| serde_json::from_slice::<Line<'_>>(line).ok()).flatten();
-    parsed.and_then(|parsed| parsed.params.known(line.len())).unwrap_or(LargeLine::Needed { thread: None })
+/// Classifies a whole line.
+pub(crate) fn classify_line(line: &[u8]) -> LargeLine {
+    // A line in another form is parsed, which costs time and loses nothing.
+    let is_candidate =
+        line.len() > MIN_LINE_BYTES && line.starts_with(br#"{"method":"rawResponseItem/completed""#);
+    let parsed = is_candidate.then(|| serde_json::from_slice::<Line<'_>>(line).ok()).flatten();
+    parsed.and_then(|parsed| parsed.params.classify(line.len())).unwrap_or(LargeLine::Needed { thread: None })
 }
 
-/// Whether what begins like this may be of one thread only.
-pub(crate) fn is_addressed(begun: &[u8]) -> bool {
-    begun.starts_with(br#"{"method":""#)
+/// Returns `true` if a line that begins with `prefix` may be a notification of one thread.
+pub(crate) fn is_notification(prefix: &[u8]) -> bool {
+    prefix.starts_with(br#"{"method":""#)
 }
 
-/// What a line is of which only the first and the last bytes are known.
-pub(crate) fn edges(edges: &[u8]) -> LargeLine {
-    // The cuts may go through a letter.
+/// Classifies a line of which only the first and the last bytes are known.
+pub(crate) fn classify_edges(edges: &[u8]) -> LargeLine {
+    // A cut may split a character.
     let text = String::from_utf8_lossy(edges);
-    let Some(thread) = address(&text) else { return LargeLine::Needed { thread: None } };
-    let named = (value(&text, "method"), value(&text, "turnId"), value(&text, "type"));
-    if let (Some(RAW_ITEM), Some(turn), Some(kind)) = named {
-        let found = |name| value(&text, name).map(Cow::Borrowed);
+    let Some(thread) = find_thread(&text) else { return LargeLine::Needed { thread: None } };
+    let fields = (find_field(&text, "method"), find_field(&text, "turnId"), find_field(&text, "type"));
+    if let (Some(RAW_ITEM), Some(turn), Some(kind)) = fields {
+        let found = |name| find_field(&text, name).map(Cow::Borrowed);
         let item = Item { kind: kind.into(), role: found("role"), call_id: found("call_id") };
         let params = Params { thread_id: thread.into(), turn_id: turn.into(), item };
-        if let Some(known) = params.known(usize::MAX) {
-            return known;
+        if let Some(class) = params.classify(usize::MAX) {
+            return class;
         }
     }
     LargeLine::Needed { thread: Some(thread.to_owned()) }
 }
 
-/// The thread that a line names before or behind everything else. In between it would be somebody's words.
-fn address(text: &str) -> Option<&str> {
+/// Returns the thread id that is the first or the last field. A match in between would be part of a text.
+fn find_thread(text: &str) -> Option<&str> {
     let (_, params) = text.split_once(r#""params":{"#)?;
     if params.starts_with(r#""threadId":""#) {
-        return value(params, "threadId");
+        return find_field(params, "threadId");
     }
     let (_, last) = text.rsplit_once(r#""threadId":""#)?;
     last.split_once('"').map(|(thread, _)| thread)
 }
 
-/// The first text of this name. Names within texts do not count: there, quotes are escaped.
-fn value<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+/// Returns the first string field with this name. Field names in texts do not match, because their quotes are escaped.
+fn find_field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = text.split_once(&format!(r#""{name}":""#))?;
     rest.split_once('"').map(|(value, _)| value)
 }
@@ -154,69 +154,73 @@ mod tests {
         format!(r#"{{"type":"function_call_output","call_id":"c","output":"{}"}}"#, "x".repeat(bytes))
     }
 
-    /// As a reader would keep them.
+    /// Returns the bytes that a reader keeps of a skipped line.
     fn ends(line: &str) -> Vec<u8> {
         let line = line.as_bytes();
         [&line[..2048], &line[line.len() - 2048..]].concat()
     }
 
     #[test]
-    fn what_was_injected_is_nobodys() {
+    fn classify_injected_items_returns_echo() {
         for item in [message("user", 100_000), message("developer", 100_000)] {
-            for turn in ["auto-compact-0", "a-name-that-is-not-known-yet"] {
+            for turn in ["auto-compact-0", "an-unknown-turn"] {
                 let line = raw(turn, &item);
-                assert_eq!(whole(line.as_bytes()), LargeLine::Echo);
-                assert_eq!(edges(&ends(&line)), LargeLine::Echo);
+                assert_eq!(classify_line(line.as_bytes()), LargeLine::Echo);
+                assert_eq!(classify_edges(&ends(&line)), LargeLine::Echo);
             }
         }
         for item in [message("assistant", 100_000), output(100_000), output(5_000_000)] {
             let line = raw("auto-compact-0", &item);
-            assert_eq!(whole(line.as_bytes()), LargeLine::Echo);
-            assert_eq!(edges(&ends(&line)), LargeLine::Echo);
+            assert_eq!(classify_line(line.as_bytes()), LargeLine::Echo);
+            assert_eq!(classify_edges(&ends(&line)), LargeLine::Echo);
         }
     }
 
     #[test]
-    fn outputs_of_a_turn_are_left_out_where_they_are_too_large() {
+    fn classify_large_outputs_of_a_turn_returns_omitted_output() {
         let line = raw("U", &output(5_000_000));
-        let item = json!({"type": "function_call_output", "call_id": "c", "output": LEFT_OUT});
+        let item = json!({"type": "function_call_output", "call_id": "c", "output": OMITTED_OUTPUT});
         let item = RawResponseItem { turn_id: "U".into(), item: item.into() };
-        let expected = LargeLine::Output { thread: "T".into(), item };
-        assert_eq!(whole(line.as_bytes()), expected);
-        assert_eq!(edges(&ends(&line)), expected);
-        assert_eq!(whole(raw("U", &output(100_000)).as_bytes()), LargeLine::Needed { thread: None });
+        let expected = LargeLine::OmittedOutput { thread: "T".into(), item };
+        assert_eq!(classify_line(line.as_bytes()), expected);
+        assert_eq!(classify_edges(&ends(&line)), expected);
+        assert_eq!(classify_line(raw("U", &output(100_000)).as_bytes()), LargeLine::Needed { thread: None });
     }
 
     #[test]
-    fn what_the_model_says_is_needed() {
+    fn classify_messages_of_the_model_returns_needed() {
         let line = raw("U", &message("assistant", 100_000));
-        assert_eq!(whole(line.as_bytes()), LargeLine::Needed { thread: None });
-        assert_eq!(edges(&ends(&line)), LargeLine::Needed { thread: Some("T".into()) });
+        assert_eq!(classify_line(line.as_bytes()), LargeLine::Needed { thread: None });
+        assert_eq!(classify_edges(&ends(&line)), LargeLine::Needed { thread: Some("T".into()) });
         let small = raw("U", &message("user", 10));
-        assert_eq!(whole(small.as_bytes()), LargeLine::Needed { thread: None });
+        assert_eq!(classify_line(small.as_bytes()), LargeLine::Needed { thread: None });
     }
 
     #[test]
-    fn the_thread_is_found_at_either_end_and_never_within_the_words() {
+    fn classify_edges_finds_the_thread_at_either_end_and_never_in_a_text() {
         let words = r#"\"threadId\":\"W\","#.repeat(1000);
         let behind = format!(
             r#"{{"method":"item/completed","params":{{"item":{{"type":"x","text":"{words}é{words}"}},"threadId":"T","turnId":"U"}}}}"#
         );
-        assert_eq!(edges(&ends(&behind)), LargeLine::Needed { thread: Some("T".into()) });
-        // The cut may go through a letter, at either end.
+        assert_eq!(classify_edges(&ends(&behind)), LargeLine::Needed { thread: Some("T".into()) });
+        // A cut may split a character at either end.
         for shift in 0..3 {
             let letters = format!("{}{}", "y".repeat(shift), "é€".repeat(2000));
             let line = format!(
                 r#"{{"method":"item/completed","params":{{"item":{{"text":"{letters}"}},"threadId":"T","turnId":"U"}}}}"#
             );
-            assert_eq!(edges(&ends(&line)), LargeLine::Needed { thread: Some("T".into()) });
+            assert_eq!(classify_edges(&ends(&line)), LargeLine::Needed { thread: Some("T".into()) });
             let line = format!(
                 r#"{{"method":"turn/completed","params":{{"threadId":"T","turn":{{"text":"{letters}"}}}}}}"#
             );
-            assert_eq!(edges(&ends(&line)), LargeLine::Needed { thread: Some("T".into()) });
+            assert_eq!(classify_edges(&ends(&line)), LargeLine::Needed { thread: Some("T".into()) });
         }
-        let nobodys = format!(r#"{{"method":"warning","params":{{"message":"{words}"}}}}"#);
-        assert_eq!(edges(&ends(&nobodys)), LargeLine::Needed { thread: None });
-        assert!(is_addressed(behind.as_bytes()) && !is_addressed(b"xxxx") && !is_addressed(b"{\"id\":1,"));
+        let without_thread = format!(r#"{{"method":"warning","params":{{"message":"{words}"}}}}"#);
+        assert_eq!(classify_edges(&ends(&without_thread)), LargeLine::Needed { thread: None });
+        assert!(
+            is_notification(behind.as_bytes())
+                && !is_notification(b"xxxx")
+                && !is_notification(b"{\"id\":1,")
+        );
     }
 }

@@ -182,7 +182,7 @@ mod tests {
 
     fn text(item: &str, delta: &str) -> ThreadMessage {
         let params = json!({"itemId": item, "delta": delta});
-        ThreadMessage::Delta(Delta::of("item/agentMessage/delta", &params).unwrap())
+        ThreadMessage::Delta(Delta::from_notification("item/agentMessage/delta", &params).unwrap())
     }
 
     async fn next_delta(receiver: &mut ThreadReceiver) -> String {

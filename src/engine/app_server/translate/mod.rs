@@ -26,7 +26,7 @@ use self::{
 };
 use super::{
     rpc::{
-        delta::{Delta, Kind, Thought},
+        delta::{Delta, DeltaKind, ReasoningPart},
         json,
         protocol::{
             ErrorReport, Notification, RawItem, ThreadItem, ThreadItemKind, ToolCall, Turn, TurnStatus,
@@ -74,7 +74,7 @@ pub(super) struct Translator {
     attempt: ResponseAttempt,
     delivered: DeliveredText,
     /// The part of the reasoning that the last delta belonged to.
-    reasoning_part: Option<Thought>,
+    reasoning_part: Option<ReasoningPart>,
     tool_loop: ToolLoop,
     call_ids: CallIds,
     usage: UsageAccumulator,
@@ -116,9 +116,9 @@ impl Translator {
 
     fn on_delta(&mut self, delta: Delta) -> Option<TurnEvent> {
         match delta.kind {
-            Kind::Message => self.text(delta.text),
-            Kind::Summary | Kind::Thoughts => {
-                let (part, text) = delta.into_thought();
+            DeltaKind::Message => self.text(delta.text),
+            DeltaKind::ReasoningSummary | DeltaKind::ReasoningText => {
+                let (part, text) = delta.into_reasoning();
                 let continues =
                     text.is_empty() || self.reasoning_part.as_ref().is_none_or(|last| *last == part);
                 let text = if continues { text } else { format!("{THOUGHT_BREAK}{text}") };

@@ -3,7 +3,7 @@
 
 use crate::engine::app_server::{
     history::response_item::heap_size,
-    rpc::{large_lines::LEFT_OUT, protocol::RawItem},
+    rpc::{large_lines::OMITTED_OUTPUT, protocol::RawItem},
 };
 
 /// Maximum memory up to which outputs of a turn are kept, in bytes. Later outputs are replaced.
@@ -33,7 +33,7 @@ impl RawItemBuffer {
         }
         let mut bytes = heap_size(&item);
         if self.bytes + bytes > MAX_OUTPUT_BYTES && RawItem::OUTPUT_KINDS.contains(&item.kind()) {
-            item.set_output(LEFT_OUT);
+            item.set_output(OMITTED_OUTPUT);
             bytes = heap_size(&item);
         }
         if self.bytes + bytes > MAX_TURN_BYTES {
@@ -73,7 +73,7 @@ mod tests {
         assert_eq!(items.len(), 400);
         assert!(items.iter().map(heap_size).sum::<usize>() <= MAX_OUTPUT_BYTES + 400 * 2000);
         assert_eq!(items[1], output(0, 1 << 20));
-        assert_eq!((items[399].call_id(), items[399].output()), (Some("199"), Some(LEFT_OUT)));
+        assert_eq!((items[399].call_id(), items[399].output()), (Some("199"), Some(OMITTED_OUTPUT)));
     }
 
     #[test]

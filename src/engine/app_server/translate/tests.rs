@@ -26,7 +26,7 @@ fn agent() -> Translator {
 }
 
 fn push(translator: &mut Translator, method: &str, params: &Value) -> Result<TranslatorOutput, Error> {
-    translator.push(match Delta::of(method, params) {
+    translator.push(match Delta::from_notification(method, params) {
         Some(delta) => Input::Delta(delta),
         None => Input::Notification(Notification::parse(method, params.clone())),
     })

@@ -180,7 +180,7 @@ async fn thread_queue_receives_everything_from_start_to_close() {
         matches!(receiver.recv().await, ThreadMessage::ToolCall(call) if call.request == RequestId(json!(7)) && call.call_id == "c")
     );
     drop(server);
-    assert!(matches!(receiver.recv().await, ThreadMessage::Closed(why) if &*why == "it ended"));
+    assert!(matches!(receiver.recv().await, ThreadMessage::Closed(why) if &*why == "it exited"));
     assert!(matches!(call(&client).await, Err(CallError::Closed(_))));
 }
 
