@@ -32,7 +32,7 @@ impl OrphanReaper {
         Ok(Self(Arc::default()))
     }
 
-    /// Spawns a child while no sweep runs, so that a sweep never takes it for an orphan.
+    /// Spawns a child while `kill_orphans` does not run, so that it never takes the child for an orphan.
     pub(crate) fn spawn(&self, spawn: impl FnOnce() -> io::Result<Child>) -> io::Result<Child> {
         let mut own = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let child = spawn()?;
@@ -50,13 +50,13 @@ impl OrphanReaper {
         }
         tracing::warn!(?status, "supervisor was killed; killing its orphans");
         let started = Instant::now();
-        while self.sweep() && started.elapsed() < REAP_TIMEOUT {
+        while self.kill_orphans() && started.elapsed() < REAP_TIMEOUT {
             tokio::time::sleep(RETRY_INTERVAL).await;
         }
     }
 
     /// Kills and reaps adopted orphans. Returns `true` if there was one.
-    fn sweep(&self) -> bool {
+    fn kill_orphans(&self) -> bool {
         let own = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let adopted = |pid: &Pid| !own.contains(&pid.as_raw_nonzero().get().unsigned_abs());
         let orphans: Vec<Pid> = children(getpid()).into_iter().filter(adopted).collect();

@@ -108,13 +108,13 @@ async fn supervise(args: &SupervisorArgs) -> io::Result<ExitStatus> {
             () = overdue => break,
         }
     }
-    let swept = sweep(child, &mut child_changed).await;
-    let swept_at = Instant::now();
-    while is_orphan && has_parent(args.parent) && swept_at.elapsed() < REAP_TIMEOUT {
+    let killed = kill_descendants(child, &mut child_changed).await;
+    let killed_at = Instant::now();
+    while is_orphan && has_parent(args.parent) && killed_at.elapsed() < REAP_TIMEOUT {
         // The signal comes from the first exiting thread of the parent; the process exits with its last thread.
         tokio::time::sleep(POLL_INTERVAL).await;
     }
-    status.or(swept).ok_or_else(|| io::Error::other("the command could not be killed"))
+    status.or(killed).ok_or_else(|| io::Error::other("the command could not be killed"))
 }
 
 /// Completes when the parent has exited.
@@ -177,7 +177,7 @@ fn reap(child: Pid) -> Reaped {
 
 /// Kills every descendant until none is left. Orphans of killed processes become children of the supervisor. Where
 /// descendants cannot be listed, kills the process group of the command.
-async fn sweep(child: Pid, child_changed: &mut tokio::signal::unix::Signal) -> Option<ExitStatus> {
+async fn kill_descendants(child: Pid, child_changed: &mut tokio::signal::unix::Signal) -> Option<ExitStatus> {
     let started = Instant::now();
     let mut status = None;
     loop {

@@ -53,7 +53,8 @@ pub(crate) fn children(_root: Pid) -> Vec<Pid> {
 
 /// Returns 0 for a running process, so that only its existence is compared, and `None` if it does not exist.
 pub(crate) fn start_ticks(pid: u32) -> Option<u64> {
-    let pid = Pid::from_raw(pid.cast_signed())?;
+    // A negative number would be a process group.
+    let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
     match rustix::process::test_kill_process(pid) {
         Ok(()) | Err(rustix::io::Errno::PERM) => Some(0),
         Err(_) => None,
@@ -117,6 +118,7 @@ mod tests {
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(start_ticks(child.id()), None);
+        assert_eq!(start_ticks(u32::MAX), None);
     }
 
     #[test]

@@ -95,8 +95,8 @@ fn remove_orphaned_dirs_keeps_dirs_of_running_servers() {
         path
     };
     let living = create_dir(root.path()).unwrap();
-    // The PID of this process, used by an earlier process.
-    let reused = make(DirOwner { start_ticks: ours.start_ticks - 1, ..ours });
+    // The PID of this process, used by another process at another time.
+    let reused = make(DirOwner { start_ticks: ours.start_ticks + 1, ..ours });
     // Beyond the maximum PID of Linux.
     let gone = make(DirOwner { pid: u32::MAX, ..ours });
     let elsewhere = make(DirOwner { namespace: 1, pid: u32::MAX, ..ours });
