@@ -18,8 +18,8 @@ fi
 install_clients
 
 cd "$root"
-# `cargo test --test it` does not build the examples that the tests run.
-cargo build --locked --example fake-codex --example saboteur
+# `cargo test --lib` does not build the server, nor `--test it` the examples, that the tests run.
+cargo build --locked --bin codex-api --example fake-codex --example saboteur
 if (($# == 0)); then
     # `cargo test` builds the examples but does not run their own tests.
     cargo test --locked --example fake-codex

@@ -91,11 +91,13 @@ fn ran_nothing_with_printed_or_missing_outputs_returns_false() {
     assert!(!probe_turns::ran_nothing(&json!({"input": []})));
 }
 
-/// Through real CLIs, each in `CODEX_BINS` (a list like `PATH`); what they must show depends on their version.
+/// Probes the real CLIs of `CODEX_BINS` (a list like `PATH`), by default that of `CODEX_BIN`. The capabilities depend on
+/// the version.
 #[tokio::test]
-#[ignore = "needs CODEX_BINS and target/debug/codex-api"]
+#[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
 async fn probe_all_of_real_versions_matches_their_capabilities() {
-    let bins = std::env::var_os("CODEX_BINS").unwrap();
+    let bins = std::env::var_os("CODEX_BINS").or_else(|| std::env::var_os("CODEX_BIN"));
+    let bins = bins.expect("CODEX_BIN is the path of the real CLI");
     for bin in std::env::split_paths(&bins) {
         for profile in [Profile::Agent, Profile::Chat] {
             let started = Instant::now();
