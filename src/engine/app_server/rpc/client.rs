@@ -13,7 +13,7 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use super::{
-    dispatch::{CallError, Dispatcher, PendingCall},
+    dispatch::{CallError, CloseReason, Dispatcher, PendingCall},
     io,
     protocol::{self, ListLoadedThreads, Method, RequestId, StartThread, ThreadStarted},
     thread_queue::ThreadSender,
@@ -51,9 +51,9 @@ impl RpcClient {
         let shared = Arc::clone(&dispatcher);
         tasks.spawn(async move {
             let reason = tokio::select! {
-                error = io::write(stdin, lines) => error,
+                reason = io::write(stdin, lines) => reason,
                 reason = io::read(LineReader::new(stdout, line_limit), &shared) => reason,
-                () = shared.closed.cancelled() => "it did not answer".to_owned(),
+                () = shared.closed.cancelled() => CloseReason::NoAnswer,
             };
             shared.close(&reason);
         });
@@ -114,7 +114,7 @@ impl RpcClient {
         {
             let mut state = self.0.state();
             if let Some(reason) = &state.close_reason {
-                return Err(CallError::Closed(Arc::clone(reason)));
+                return Err(CallError::Closed(reason.clone()));
             }
             state.pending.insert(id, PendingCall { result: sender, queue });
         }
@@ -162,11 +162,7 @@ impl RpcClient {
     }
 
     fn closed_error(&self) -> CallError {
-        CallError::Closed(self.close_reason())
-    }
-
-    fn close_reason(&self) -> Arc<str> {
-        self.0.state().close_reason.clone().unwrap_or_else(|| "it exited".into())
+        CallError::Closed(self.0.state().close_reason.clone().unwrap_or(CloseReason::Exited))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -43,7 +44,7 @@ pub(super) struct DispatchState {
     pub(super) pending: HashMap<u64, PendingCall>,
     pub(super) threads: HashMap<String, ThreadSender>,
     /// Set once the connection is closed.
-    pub(super) close_reason: Option<Arc<str>>,
+    pub(super) close_reason: Option<CloseReason>,
 }
 
 /// A call without a result.
@@ -65,7 +66,35 @@ pub(crate) enum CallError {
     TimedOut(&'static str),
     /// The connection is closed.
     #[error("the app-server is gone: {0}")]
-    Closed(Arc<str>),
+    Closed(CloseReason),
+}
+
+/// The reason why a connection is closed. The texts go on behind the name of the process.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum CloseReason {
+    /// Its standard output ended.
+    #[error("it exited")]
+    Exited,
+    /// [`RpcClient::close`] closed the connection, because no answer came in time.
+    ///
+    /// [`RpcClient::close`]: super::client::RpcClient::close
+    #[error("it did not answer")]
+    NoAnswer,
+    /// A write to its standard input failed.
+    #[error("writing to it failed: {0}")]
+    Write(Arc<io::Error>),
+    /// A read of its standard output failed.
+    #[error("reading from it failed: {0}")]
+    Read(Arc<io::Error>),
+    /// The queue of the lines to it was full when it sent a request.
+    #[error("it sends requests faster than it reads responses")]
+    OutboxFull,
+    /// A line had more bytes than the limit, and the turn it belongs to is unknown.
+    #[error("it printed a line of more than {limit} bytes (CODEX_SUBPROCESS_STREAM_LIMIT)")]
+    LineTooLong {
+        /// The limit in bytes.
+        limit: usize,
+    },
 }
 
 impl Dispatcher {
@@ -97,20 +126,19 @@ impl Dispatcher {
     }
 
     /// Fails all pending calls and closes all threads.
-    pub(super) fn close(&self, reason: &str) {
-        let reason: Arc<str> = reason.into();
+    pub(super) fn close(&self, reason: &CloseReason) {
         let (pending, threads) = {
             let mut state = self.state();
-            state.close_reason = Some(Arc::clone(&reason));
+            state.close_reason = Some(reason.clone());
             (std::mem::take(&mut state.pending), std::mem::take(&mut state.threads))
         };
         self.call_permits.close();
         self.closed.cancel();
         for (_, call) in pending {
-            drop(call.result.send(Err(CallError::Closed(Arc::clone(&reason)))));
+            drop(call.result.send(Err(CallError::Closed(reason.clone()))));
         }
         for (_, queue) in threads {
-            queue.send(ThreadMessage::Closed(Arc::clone(&reason)), 0);
+            queue.send(ThreadMessage::Closed(reason.clone()), 0);
         }
     }
 

@@ -2,54 +2,63 @@
 //! fails the turn it belongs to, unless the line is not needed. If the line may belong to any turn, the connection
 //! ends.
 
+use std::sync::Arc;
+
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     sync::mpsc,
 };
 
-use super::{dispatch::Dispatcher, large_lines};
+use super::{
+    dispatch::{CloseReason, Dispatcher},
+    large_lines,
+};
 use crate::engine::process::lines::{LineError, LineReader};
 
 /// Writes lines until the pipe breaks, and returns the reason. Pends for ever when no sender is left.
-pub(super) async fn write(mut stdin: impl AsyncWrite + Unpin, mut lines: mpsc::Receiver<Vec<u8>>) -> String {
+pub(super) async fn write(
+    mut stdin: impl AsyncWrite + Unpin,
+    mut lines: mpsc::Receiver<Vec<u8>>,
+) -> CloseReason {
     while let Some(line) = lines.recv().await {
         if let Err(error) = stdin.write_all(&line).await {
-            return format!("writing to it failed: {error}");
+            return CloseReason::Write(Arc::new(error));
         }
     }
     std::future::pending().await
 }
 
 /// Reads lines until the pipe ends or breaks, and returns the reason.
-pub(super) async fn read(mut lines: LineReader<impl AsyncRead + Unpin>, dispatcher: &Dispatcher) -> String {
+pub(super) async fn read(
+    mut lines: LineReader<impl AsyncRead + Unpin>,
+    dispatcher: &Dispatcher,
+) -> CloseReason {
     loop {
         match lines.next().await {
             Ok(Some(line)) => {
                 dispatcher.count_line();
                 if let Some(response) = dispatcher.on_line(line)
-                    && let Err(error) = dispatcher.outbox.try_send(response)
+                    && dispatcher.outbox.try_send(response).is_err()
                 {
-                    return format!("it sends requests faster than it reads responses: {error}");
+                    return CloseReason::OutboxFull;
                 }
             }
-            Ok(None) => return "it exited".to_owned(),
+            Ok(None) => return CloseReason::Exited,
             Err(LineError::TooLong { limit }) => {
                 let handled = match lines.partial() {
                     prefix if large_lines::is_notification(prefix) => {
                         match lines.skip_line(|| dispatcher.count_line()).await {
                             Ok(edges) => dispatcher.on_large_line(large_lines::classify_edges(edges), limit),
-                            Err(error) => return format!("reading from it failed: {error}"),
+                            Err(error) => return CloseReason::Read(Arc::new(error)),
                         }
                     }
                     _ => false,
                 };
                 if !handled {
-                    return format!(
-                        "it printed a line of more than {limit} bytes (CODEX_SUBPROCESS_STREAM_LIMIT)"
-                    );
+                    return CloseReason::LineTooLong { limit };
                 }
             }
-            Err(LineError::Io(error)) => return format!("reading from it failed: {error}"),
+            Err(LineError::Io(error)) => return CloseReason::Read(Arc::new(error)),
         }
     }
 }

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 
 use super::{
     delta::Delta,
+    dispatch::CloseReason,
     protocol::{Notification, ToolCall},
 };
 
@@ -26,7 +27,7 @@ pub(crate) enum ThreadMessage {
     /// The model calls a client tool. The dispatcher never responds to this: either the turn does, or the turn ends.
     ToolCall(ToolCall),
     /// The connection is closed.
-    Closed(Arc<str>),
+    Closed(CloseReason),
     /// The queue exceeded its bound and was emptied.
     Overflow,
     /// A line was longer than the limit and was skipped.
@@ -197,7 +198,7 @@ mod tests {
             text("a", "1"),
             text("a", "2"),
             text("b", "3"),
-            ThreadMessage::Closed("x".into()),
+            ThreadMessage::Closed(CloseReason::Exited),
             text("b", "4"),
         ] {
             assert!(sender.send(mail, 50));

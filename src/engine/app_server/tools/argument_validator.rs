@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{
     metered_value::{Budget, BudgetExceeded, Metered, MeteredValue, within},
-    schema_size::schema_size,
+    schema_size::{SchemaSize, SizeError, schema_size},
 };
 
 /// Maximum number of parts of a schema, each reference followed. 30,000 properties of one keyword have 60,003 parts and
@@ -50,7 +50,24 @@ const MAX_DETAIL_READS: u64 = 200_000;
 
 const MAX_COMPLAINT_CHARS: usize = 300;
 
-/// Why arguments are not accepted; the text goes on behind the tool's name.
+/// The reason why a schema is refused. The texts go on behind the name of the field.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum SchemaError {
+    /// The parts cannot be counted, or are too many.
+    #[error(transparent)]
+    Size(#[from] SizeError),
+    #[error("a pattern has {0} bytes, more than {MAX_PATTERN_TEXT_BYTES}")]
+    PatternTooLong(usize),
+    #[error("it has more than {max_patterns} patterns of up to {} KiB compiled", limit >> 10)]
+    TooManyPatterns { max_patterns: usize, limit: usize },
+    #[error("{0}")]
+    Uncompilable(String),
+    /// A schema with patterns does not compile within the largest limit of a pattern.
+    #[error("{message} (patterns may have {} KiB compiled, and no look-around)", limit >> 10)]
+    UncompilablePattern { message: String, limit: usize },
+}
+
+/// The reason why arguments are not accepted. The text goes on behind the tool's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ValidationError {
     /// The arguments do not match: the model's mistake.
@@ -81,41 +98,40 @@ impl ArgumentValidator {
     /// Compiles a schema. Fetches nothing outside of it. Takes up to 1 s: not for a thread of the runtime.
     ///
     /// The error names the limit, or the part that cannot be checked.
-    pub(crate) fn new(schema: &Value) -> Result<Self, String> {
-        let size = schema_size(schema, MAX_PARTS).map_err(|error| truncate(&error.to_string()))?;
+    pub(crate) fn new(schema: &Value) -> Result<Self, SchemaError> {
+        let size = schema_size(schema, MAX_PARTS)?;
         if let Some(long) = size.patterns.iter().find(|pattern| pattern.len() > MAX_PATTERN_TEXT_BYTES) {
-            let bytes = long.len();
-            return Err(format!("a pattern has {bytes} bytes, more than {MAX_PATTERN_TEXT_BYTES}"));
+            return Err(SchemaError::PatternTooLong(long.len()));
         }
-        let mut failure = String::new();
-        for limit in PATTERN_BYTES {
-            let pattern_bytes = size.patterns.len() * limit;
-            if pattern_bytes > MAX_PATTERN_BYTES {
-                let most = MAX_PATTERN_BYTES / limit;
-                failure = format!("it has more than {most} patterns of up to {} KiB compiled", limit >> 10);
-                break;
-            }
-            let patterns = PatternOptions::regex().size_limit(limit).dfa_size_limit(SEARCH_CACHE_BYTES);
-            let options = jsonschema::options_for::<Metered>()
-                .with_pattern_options(patterns)
-                .should_validate_formats(true)
-                .offline();
-            match options.build(schema) {
-                Ok(validator) => {
-                    let cost = SchemaCost { parts: size.parts, pattern_bytes };
-                    let text_bytes =
-                        if size.patterns.is_empty() { usize::MAX } else { MAX_SEARCH_COST / limit };
-                    return Ok(Self { validator, cost, text_bytes });
-                }
-                Err(error) if size.patterns.is_empty() => return Err(truncate(&error.to_string())),
-                Err(error) => {
-                    let limit = limit >> 10;
-                    failure = truncate(&error.to_string());
-                    failure += &format!(" (patterns may have {limit} KiB compiled, and no look-around)");
-                }
+        let [smallest, larger @ ..] = PATTERN_BYTES;
+        let mut compiled = Self::compile(schema, &size, smallest);
+        for limit in larger {
+            if let Err(SchemaError::UncompilablePattern { .. }) = compiled {
+                compiled = Self::compile(schema, &size, limit);
             }
         }
-        Err(failure)
+        compiled
+    }
+
+    /// Compiles a schema whose patterns may have `limit` bytes each.
+    fn compile(schema: &Value, size: &SchemaSize<'_>, limit: usize) -> Result<Self, SchemaError> {
+        let pattern_bytes = size.patterns.len() * limit;
+        if pattern_bytes > MAX_PATTERN_BYTES {
+            return Err(SchemaError::TooManyPatterns { max_patterns: MAX_PATTERN_BYTES / limit, limit });
+        }
+        let patterns = PatternOptions::regex().size_limit(limit).dfa_size_limit(SEARCH_CACHE_BYTES);
+        let options = jsonschema::options_for::<Metered>()
+            .with_pattern_options(patterns)
+            .should_validate_formats(true)
+            .offline();
+        let has_patterns = !size.patterns.is_empty();
+        let validator = options.build(schema).map_err(|error| match truncate(&error.to_string()) {
+            message if has_patterns => SchemaError::UncompilablePattern { message, limit },
+            message => SchemaError::Uncompilable(message),
+        })?;
+        let cost = SchemaCost { parts: size.parts, pattern_bytes };
+        let text_bytes = if has_patterns { MAX_SEARCH_COST / limit } else { usize::MAX };
+        Ok(Self { validator, cost, text_bytes })
     }
 
     /// Returns what the schema costs.

@@ -12,5 +12,10 @@ pub(crate) struct Call {
     pub(crate) arguments: String,
 }
 
-/// A call, and the mistake in its arguments, if any.
-pub(crate) type CheckedCall = (Call, Result<(), String>);
+/// A call, and whether its arguments match the tool's schema.
+pub(crate) type CheckedCall = (Call, Result<(), InvalidArguments>);
+
+/// A mistake of the model in the arguments of a call. The text names the tool and the mistake, for the model to correct.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct InvalidArguments(pub(crate) String);

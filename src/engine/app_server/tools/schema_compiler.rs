@@ -11,7 +11,7 @@ use tokio::{sync::Semaphore, task::spawn_blocking};
 
 use super::{
     ToolSet,
-    argument_validator::{ArgumentValidator, MAX_PARTS, MAX_PATTERN_BYTES, SchemaCost},
+    argument_validator::{ArgumentValidator, MAX_PARTS, MAX_PATTERN_BYTES, SchemaCost, SchemaError},
     schema_rewrite::rewrite_for_codex,
 };
 use crate::{
@@ -47,13 +47,30 @@ pub(crate) struct ToolSchema {
     text_bytes: usize,
 }
 
+/// The reason why the schema of a tool is refused. The texts go on behind the name of the field.
+#[derive(Debug, thiserror::Error)]
+enum ToolSchemaError {
+    #[error("it has {0} bytes, more than {MAX_STRICT_SCHEMA_BYTES}")]
+    TooLong(usize),
+    #[error("it is not JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    #[error("with the strict tools before it, it has more than {MAX_STRICT_SCHEMA_BYTES} bytes")]
+    TotalTooLong,
+    #[error("with the strict tools before it, it has more than {MAX_PARTS} parts, its references followed")]
+    TooManyParts,
+    #[error("with the strict tools before it, it has more than {MAX_PATTERN_BYTES} bytes of patterns")]
+    TooManyPatternBytes,
+}
+
 impl ToolSchema {
-    fn compile(tool: &Tool) -> Result<Self, String> {
+    fn compile(tool: &Tool) -> Result<Self, ToolSchemaError> {
         let text_bytes = tool.parameters.to_text().len();
         if tool.strict && text_bytes > MAX_STRICT_SCHEMA_BYTES {
-            return Err(format!("it has {text_bytes} bytes, more than {MAX_STRICT_SCHEMA_BYTES}"));
+            return Err(ToolSchemaError::TooLong(text_bytes));
         }
-        let full = tool.parameters.to_value().map_err(|error| format!("it is not JSON: {error}"))?;
+        let full = tool.parameters.to_value()?;
         let validator = tool.strict.then(|| ArgumentValidator::new(&full)).transpose()?;
         let rewritten = rewrite_for_codex(&full);
         let full = rewritten.lossy.then(|| full.to_string());
@@ -144,12 +161,12 @@ pub(super) fn offered<'a>(
 
 /// Compiles the schema of one tool on this thread.
 pub(super) fn compile_tool(index: usize, tool: &Tool) -> Result<Arc<ToolSchema>, Error> {
-    ToolSchema::compile(tool).map(Arc::new).map_err(|what| unusable(index, tool, &what))
+    ToolSchema::compile(tool).map(Arc::new).map_err(|error| refuse_tool(index, tool, &error))
 }
 
-fn unusable(index: usize, tool: &Tool, what: &str) -> Error {
+fn refuse_tool(index: usize, tool: &Tool, error: &ToolSchemaError) -> Error {
     let field = format!("tools[{index}].{}", tool.parameters.field_name());
-    Error::invalid(&field, format!("{field} of `{}` cannot be used as a JSON Schema: {what}", tool.name))
+    Error::invalid(&field, format!("{field} of `{}` cannot be used as a JSON Schema: {error}", tool.name))
 }
 
 /// What the strict tools of a request cost together.
@@ -167,17 +184,16 @@ impl RequestLimits {
         self.text_bytes += schema.text_bytes;
         self.cost.parts += schema.cost().parts;
         self.cost.pattern_bytes += schema.cost().pattern_bytes;
-        let with = "with the strict tools before it, it has more than";
-        if self.text_bytes > MAX_STRICT_SCHEMA_BYTES {
-            return Err(unusable(index, tool, &format!("{with} {MAX_STRICT_SCHEMA_BYTES} bytes")));
-        }
-        if self.cost.parts > MAX_PARTS {
-            return Err(unusable(index, tool, &format!("{with} {MAX_PARTS} parts, its references followed")));
-        }
-        if self.cost.pattern_bytes > MAX_PATTERN_BYTES {
-            return Err(unusable(index, tool, &format!("{with} {MAX_PATTERN_BYTES} bytes of patterns")));
-        }
-        Ok(())
+        let error = if self.text_bytes > MAX_STRICT_SCHEMA_BYTES {
+            ToolSchemaError::TotalTooLong
+        } else if self.cost.parts > MAX_PARTS {
+            ToolSchemaError::TooManyParts
+        } else if self.cost.pattern_bytes > MAX_PATTERN_BYTES {
+            ToolSchemaError::TooManyPatternBytes
+        } else {
+            return Ok(());
+        };
+        Err(refuse_tool(index, tool, &error))
     }
 }
 

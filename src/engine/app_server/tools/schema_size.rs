@@ -16,6 +16,9 @@ const MAX_DEPTH: usize = 400;
 /// References whose size is remembered.
 const MAX_REFERENCES: usize = 100_000;
 
+/// Characters of a reference that an error quotes.
+const MAX_QUOTED_CHARS: usize = 200;
+
 /// The size of a schema.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct SchemaSize<'a> {
@@ -25,8 +28,8 @@ pub(crate) struct SchemaSize<'a> {
     pub(crate) patterns: BTreeSet<&'a str>,
 }
 
-/// Why a schema has no size.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+/// The reason why a schema has no size.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SizeError {
     #[error("it has more than {0} parts, its references followed")]
     TooManyParts(u64),
@@ -37,6 +40,12 @@ pub(crate) enum SizeError {
     EndlessReference,
     #[error("{0:?} is not a place in it that is written as `#/…`")]
     UnknownReference(String),
+}
+
+impl SizeError {
+    fn unknown_reference(reference: &str) -> Self {
+        Self::UnknownReference(reference.chars().take(MAX_QUOTED_CHARS).collect())
+    }
 }
 
 /// Counts the parts of a schema. More than `max_parts` are an error.
@@ -113,7 +122,7 @@ impl<'a> Counter<'a> {
             ("$ref" | "$dynamicRef" | "$recursiveRef", Value::String(to)) => self.reference(to),
             // The meaning of references would depend on where they are.
             ("$id" | "id", Value::String(id)) if self.is_base(keyword) && !self.is_root(schema) => {
-                Err(SizeError::UnknownReference(id.clone()))
+                Err(SizeError::unknown_reference(id))
             }
             ("pattern", Value::String(pattern)) => {
                 self.patterns.insert(pattern);
@@ -162,7 +171,7 @@ impl<'a> Counter<'a> {
     fn reference(&mut self, to: &str) -> Result<u64, SizeError> {
         let pointer = to.strip_prefix('#').and_then(|pointer| percent_decode_str(pointer).decode_utf8().ok());
         let target = pointer.and_then(|pointer| self.root.pointer(&pointer));
-        let target = target.ok_or_else(|| SizeError::UnknownReference(to.to_owned()))?;
+        let target = target.ok_or_else(|| SizeError::unknown_reference(to))?;
         let key = ptr::from_ref(target);
         match self.sizes.get(&key) {
             Some(Memo::Counted(parts)) => return Ok(*parts),

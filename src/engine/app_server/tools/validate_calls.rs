@@ -10,7 +10,7 @@ use tokio::{task::spawn_blocking, time::timeout};
 use super::{
     ToolSet,
     argument_validator::ValidationError,
-    call::{Call, CheckedCall},
+    call::{Call, CheckedCall, InvalidArguments},
 };
 use crate::error::Error;
 
@@ -47,7 +47,7 @@ pub(crate) fn validate_now(
         let verdict = tools.validate(&tools.original(&call.alias), &call.arguments, deadline);
         match verdict {
             Ok(()) => Ok((call, Ok(()))),
-            Err(ValidationError::Invalid(mistake)) => Ok((call, Err(mistake))),
+            Err(ValidationError::Invalid(mistake)) => Ok((call, Err(InvalidArguments(mistake)))),
             // The model could not do better.
             Err(ValidationError::TooExpensive(message)) => Err(Error::TurnFailed { message }),
         }

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::engine::app_server::{
     rpc::protocol::{RequestId, ToolCall, ToolCallResult},
-    tools::call::Call,
+    tools::call::{Call, InvalidArguments},
 };
 
 /// The unanswered requests of one turn.
@@ -51,7 +51,7 @@ impl PendingToolRequests {
     pub(crate) fn reject(
         &mut self,
         call: &Call,
-        verdict: Result<(), String>,
+        verdict: Result<(), InvalidArguments>,
     ) -> Option<(RequestId, ToolCallResult)> {
         let requests = self.open.get_mut(&call.codex_id)?;
         let request = requests.remove(0);

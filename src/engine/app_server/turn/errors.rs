@@ -1,6 +1,6 @@
 //! The errors of a turn that the turn driver reports.
 
-use std::time::Duration;
+use std::{fmt::Display, time::Duration};
 
 use crate::{
     config::Profile,
@@ -14,10 +14,10 @@ use crate::{
 /// Maps the error of a call that starts a turn. Kills a worker that did not answer.
 pub(super) fn call_error(error: CallError, lease: &WorkerLease, profile: Profile) -> Error {
     match error {
-        CallError::Closed(reason) => worker_lost_error(&reason),
+        CallError::Closed(reason) => worker_lost_error(reason),
         CallError::TimedOut(method) => {
             lease.kill();
-            worker_lost_error(&format!("it did not answer {method} in time"))
+            worker_lost_error(format_args!("it did not answer {method} in time"))
         }
         CallError::Refused(error) if error.is_overloaded() => Error::Overloaded {
             message: "the Codex CLI is busy; try again later".to_owned(),
@@ -49,6 +49,6 @@ pub(super) fn oversized_line_error(limit: usize) -> Error {
 }
 
 /// Returns the error of a turn whose worker died. Another worker is ready or starts, so the caller may retry.
-pub(super) fn worker_lost_error(reason: &str) -> Error {
+pub(super) fn worker_lost_error(reason: impl Display) -> Error {
     Error::WorkerLost { message: format!("the Codex process of this turn was lost: {reason}; try again") }
 }

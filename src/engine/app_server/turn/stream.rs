@@ -177,7 +177,7 @@ fn translate(
         }
         Some(ThreadMessage::ToolCall(call)) => Input::ToolRequest(call),
         Some(ThreadMessage::Closed(reason)) => {
-            return (TurnState::WorkerLost, Err(worker_lost_error(&reason)));
+            return (TurnState::WorkerLost, Err(worker_lost_error(reason)));
         }
         Some(ThreadMessage::Overflow) => return (TurnState::Active, Err(slow_consumer_error())),
         Some(ThreadMessage::TooLong { limit }) => {

@@ -35,7 +35,7 @@ fn nested(depth: usize) -> String {
 #[test]
 fn new_schema_of_too_many_parts_is_refused() {
     for levels in [17, 22, 60, 150] {
-        let refused = ArgumentValidator::new(&doubling(levels)).unwrap_err();
+        let refused = ArgumentValidator::new(&doubling(levels)).unwrap_err().to_string();
         assert!(refused.contains("more than 100000 parts"), "{levels}: {refused}");
     }
     let strict = ArgumentValidator::new(&doubling(9)).unwrap();
@@ -134,7 +134,7 @@ fn new_endless_and_unknown_references_are_refused() {
         (json!({"$ref": "#name", "$defs": {"x": {"$anchor": "name"}}}), "#name"),
         (json!({"properties": {"x": {"$id": "http://other/", "$ref": "#/y"}}}), "http://other/"),
     ] {
-        let refused = ArgumentValidator::new(&schema).unwrap_err();
+        let refused = ArgumentValidator::new(&schema).unwrap_err().to_string();
         assert!(refused.contains(text), "{text}: {refused}");
     }
     assert!(
@@ -204,7 +204,7 @@ fn new_patterns_beyond_the_limits_are_refused() {
         (patterns(1, "^(?=a)(a+)+$"), "look-around"),
         (json!({"patternProperties": {"(": {}}}), "regex"),
     ] {
-        let refused = ArgumentValidator::new(&schema).unwrap_err();
+        let refused = ArgumentValidator::new(&schema).unwrap_err().to_string();
         assert!(refused.contains(text), "{text}: {refused}");
     }
 }

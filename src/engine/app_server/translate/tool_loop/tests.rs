@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::engine::{Parameters, Tool, Turn};
+use crate::engine::{Parameters, Tool, Turn, app_server::tools::call::InvalidArguments};
 
 fn tools() -> ToolSet {
     let strict = Tool {
@@ -28,8 +28,8 @@ fn request(call_id: &str) -> LoopInput<'static> {
     LoopInput::ToolRequest(ToolCall { request: RequestId(json!(call_id)), call_id: call_id.into() })
 }
 
-fn invalid() -> Result<(), String> {
-    Err("wrong".into())
+fn invalid() -> Result<(), InvalidArguments> {
+    Err(InvalidArguments("wrong".into()))
 }
 
 /// Describes a phase by its name and the ids of its calls.
