@@ -1,4 +1,4 @@
-//! A turn without a client is cancelled, with all processes and files of it.
+//! Turns are cancelled when their client disconnects, and leave no process and no file.
 
 use std::time::Duration;
 
@@ -24,16 +24,16 @@ async fn open_sse(app: &TestApp, model: &str, text: &str) -> impl futures_util::
 }
 
 /// Starts a turn and abandons it over one of four routes after a delay.
-async fn abandon_turn(app: &TestApp, number: usize, (model, text): (&str, &str), while_: Duration) {
+async fn abandon_turn(app: &TestApp, number: usize, (model, text): (&str, &str), delay: Duration) {
     let client = reqwest::Client::new();
     let mut request = body(model, text);
     match number % 4 {
-        // HTTP hang-up before the answer.
+        // HTTP disconnect before the answer.
         0 => {
             let call = client.post(app.url("/v1/chat/completions")).json(&request).send();
-            drop(tokio::time::timeout(while_, call).await);
+            drop(tokio::time::timeout(delay, call).await);
         }
-        // HTTP hang-up, streamed.
+        // HTTP disconnect during a stream.
         1 => {
             request["stream"] = true.into();
             let call = async {
@@ -41,7 +41,7 @@ async fn abandon_turn(app: &TestApp, number: usize, (model, text): (&str, &str),
                     client.post(app.url("/v1/chat/completions")).json(&request).send().await.unwrap();
                 response.bytes_stream().for_each(|_| async {}).await;
             };
-            drop(tokio::time::timeout(while_, call).await);
+            drop(tokio::time::timeout(delay, call).await);
         }
         // gRPC reset.
         2 => {
@@ -51,13 +51,13 @@ async fn abandon_turn(app: &TestApp, number: usize, (model, text): (&str, &str),
                     stream.into_inner().for_each(|_| async {}).await;
                 }
             };
-            drop(tokio::time::timeout(while_, call).await);
+            drop(tokio::time::timeout(delay, call).await);
         }
         // Deadline.
         _ => {
             let mut request = chat_request(model, text);
-            // Not zero.
-            request.timeout = Some((while_ + Duration::from_nanos(1)).try_into().unwrap());
+            // The timeout must not be zero.
+            request.timeout = Some((delay + Duration::from_nanos(1)).try_into().unwrap());
             app.grpc().await.chat(request).await.unwrap_err();
         }
     }
@@ -69,7 +69,7 @@ fn pseudo_random(seed: usize) -> u64 {
 }
 
 async fn abandon_turns(app: &TestApp, count: usize, model: &'static str, text: &'static str) {
-    // Eight at a time, as many clients would.
+    // Eight concurrent turns, like several clients.
     let mut numbers = (0..count).collect::<Vec<_>>();
     while !numbers.is_empty() {
         let batch: Vec<usize> = numbers.drain(..numbers.len().min(8)).collect();
@@ -80,8 +80,8 @@ async fn abandon_turns(app: &TestApp, count: usize, model: &'static str, text: &
 }
 
 async fn assert_nothing_is_left(app: &TestApp) {
-    eventually!("every process is gone", app.turn_processes().is_empty());
-    eventually!("their files are gone", app.scratch_files().is_empty());
+    eventually!("every process has exited", app.turn_processes().is_empty());
+    eventually!("the files are removed", app.scratch_files().is_empty());
     eventually!("every slot is free", app.status().await.running_turns == 0);
     assert_eq!(app.status().await.waiting_turns, 0);
 }
@@ -90,13 +90,13 @@ both_engines!(abandoned_turns_of_the_fake_leave_nothing_and_the_next_turn_succee
 async fn abandoned_turns_of_the_fake_leave_nothing_and_the_next_turn_succeeds(engine: Engine) {
     with_app(AppConfig::fake(engine).max_concurrency(8), async |app| {
         abandon_turns(app, 100, "fake:hang", "hi").await;
-        let worse = match engine {
-            // Has a grandchild in a session of its own.
+        let model = match engine {
+            // The grandchild runs in its own session.
             Engine::Exec => "fake:grandchild",
-            // Ignores the interrupt, so that its worker is replaced under its other turns.
+            // The turn ignores the interrupt, so its worker is replaced while other turns run on it.
             Engine::AppServer => "fake:deaf",
         };
-        abandon_turns(app, 50, worse, "hi").await;
+        abandon_turns(app, 50, model, "hi").await;
         let answer = app.complete(&body("fake:echo", "still there?")).await;
         assert_eq!(answer["choices"][0]["message"]["content"], engine.echo("still there?"));
     })
@@ -111,19 +111,19 @@ async fn abandoned_turns_of_the_real_cli_leave_nothing_and_the_next_turn_succeed
     with_app(AppConfig::real(engine).max_concurrency(8), async |app| {
         let (model, text) = ("gpt-5.5", r#"@@{"text":"a b c","hang_after_ms":60000}@@"#);
         abandon_turns(app, 192, model, text).await;
-        // And while the model answers: two in each way, of which those with a deadline end by it.
+        // The same while the model answers: two turns per route. Those with a deadline end by their deadline.
         let upstream = app.upstream();
         let overdue = [3, 7].map(|n| abandon_turn(app, n, (model, text), Duration::from_secs(3)));
-        let given_up = async {
+        let abandoned = async {
             let calls = [0, 1, 2, 4, 5, 6].map(|n| abandon_turn(app, n, (model, text), TIMEOUT));
             tokio::select! {
-                _ = join_all(calls) => panic!("they end when they are given up"),
-                () = async { eventually!("the model answers them", upstream.open_responses() >= 6) } => {}
+                _ = join_all(calls) => panic!("a turn ended before it was abandoned"),
+                () = async { eventually!("the model answers all six turns", upstream.open_responses() >= 6) } => {}
             }
         };
-        tokio::join!(join_all(overdue), given_up);
+        tokio::join!(join_all(overdue), abandoned);
         assert_nothing_is_left(app).await;
-        eventually!("the upstream is left alone", upstream.open_responses() == 0);
+        eventually!("no response of the upstream is open", upstream.open_responses() == 0);
         let answer = app.complete(&body("gpt-5.5", r#"@@{"text":"still there"}@@"#)).await;
         assert_eq!(answer["choices"][0]["message"]["content"], "still there");
     })
@@ -137,10 +137,10 @@ async fn process_tree_ignoring_signals_is_killed_after_the_grace() {
             let mut grpc = app.grpc().await;
             let call = tokio::spawn(async move { grpc.chat(chat_request(scenario, "hi")).await });
             eventually!("the turn runs", !app.processes().is_empty());
-            eventually!("it has its slot", app.status().await.running_turns == 1);
+            eventually!("the turn has its slot", app.status().await.running_turns == 1);
             call.abort();
-            eventually!("all of it is dead", app.processes().is_empty());
-            eventually!("its slot is free", app.status().await.running_turns == 0);
+            eventually!("all its processes have exited", app.processes().is_empty());
+            eventually!("the slot is free", app.status().await.running_turns == 0);
         }
     })
     .await;
@@ -150,23 +150,26 @@ async fn process_tree_ignoring_signals_is_killed_after_the_grace() {
 async fn worker_ignoring_an_interrupt_is_killed_with_its_children_after_the_grace() {
     with_app(AppConfig::fake(Engine::AppServer).workers(1).cancel_grace_seconds(0.3), async |app| {
         for scenario in ["fake:deaf-after-text", "fake:silent"] {
-            eventually!("there is a worker", app.workers().len() == 1);
+            eventually!("the worker runs", app.workers().len() == 1);
             let old = app.workers();
-            // A second turn, whose grandchild ignores signals in a session of its own.
+            // A second turn has a grandchild that ignores signals in its own session.
             let mut grpc = app.grpc().await;
-            let neighbour =
+            let other_turn =
                 tokio::spawn(async move { grpc.chat(chat_request("fake:grandchild", "hi")).await });
-            eventually!("the grandchild lives", !app.turn_processes().is_empty());
+            eventually!("the grandchild runs", !app.turn_processes().is_empty());
             let mut request = chat_request(scenario, "hi");
             request.timeout = Some(prost_types::Duration { seconds: 2, nanos: 0 });
-            let given_up = app.grpc().await.chat(request).await.unwrap_err();
-            assert_eq!(given_up.code(), tonic::Code::DeadlineExceeded);
-            let lost = tokio::time::timeout(TIMEOUT, neighbour).await.unwrap().unwrap().unwrap_err();
+            let expired = app.grpc().await.chat(request).await.unwrap_err();
+            assert_eq!(expired.code(), tonic::Code::DeadlineExceeded);
+            let lost = tokio::time::timeout(TIMEOUT, other_turn).await.unwrap().unwrap().unwrap_err();
             assert_eq!(code_and_reason(&lost), (tonic::Code::Unavailable, "WORKER_LOST".into()));
-            eventually!("the worker is dead", app.workers().iter().all(|worker| !old.contains(worker)));
-            eventually!("and the grandchild", app.turn_processes().is_empty());
-            eventually!("their slots are free", app.status().await.running_turns == 0);
-            assert_eq!(app.chat(chat_request("fake:echo", "and now?")).await, "and now?");
+            eventually!(
+                "the old worker has exited",
+                app.workers().iter().all(|worker| !old.contains(worker))
+            );
+            eventually!("the grandchild has exited", app.turn_processes().is_empty());
+            eventually!("the slots are free", app.status().await.running_turns == 0);
+            assert_eq!(app.chat(chat_request("fake:echo", "next")).await, "next");
         }
     })
     .await;
@@ -183,8 +186,8 @@ async fn slot_of_a_cancelled_turn_is_held_until_its_last_process_exits() {
         // The next turn waits for the slot, so the first turn has no process left when it answers.
         let mut grpc = app.grpc().await;
         let next = grpc.stream_chat(chat_request("fake:slow:20", "hi")).await.unwrap();
-        let alive = app.processes();
-        assert!(!alive.iter().any(|line| line.contains("stubborn")), "{alive:?}");
+        let running = app.processes();
+        assert!(!running.iter().any(|line| line.contains("stubborn")), "{running:?}");
         let events: Vec<_> = next.into_inner().collect().await;
         assert!(events.iter().all(Result::is_ok));
     })
@@ -196,9 +199,9 @@ async fn processes_of_a_finished_turn_are_killed() {
     with_app(AppConfig::fake(Engine::Exec), async |app| {
         let answer = app.complete(&body("fake:orphan", "hi")).await;
         assert_eq!(answer["choices"][0]["finish_reason"], "stop");
-        eventually!("the orphan is gone", app.processes().is_empty());
+        eventually!("the grandchild is killed", app.processes().is_empty());
         app.complete(&body("fake:after-end", "hi")).await;
-        eventually!("who stays after its end is sent away", app.processes().is_empty());
+        eventually!("the process that outlives its turn is killed", app.processes().is_empty());
     })
     .await;
 }
@@ -209,27 +212,34 @@ both_engines!(
 );
 async fn command_without_a_sandbox_is_killed_with_its_turn(engine: Engine) {
     with_app(AppConfig::real(engine).sandbox("danger-full-access"), async |app| {
-        // A command in a session of its own, deaf to signals; the number is its name.
-        let name = format!("{}.{}", 97_000 + std::process::id() % 1000, 4321);
-        let command =
-            format!("(trap '' INT TERM HUP; setsid nohup sleep {name} >/dev/null 2>&1 & wait); sleep {name}");
+        // A command that ignores signals in its own session. The duration of `sleep` identifies it.
+        let duration = format!("{}.{}", 97_000 + std::process::id() % 1000, 4321);
+        let command = format!(
+            "(trap '' INT TERM HUP; setsid nohup sleep {duration} >/dev/null 2>&1 & wait); sleep {duration}"
+        );
         let step =
             json!([{"calls": [{"name": "exec_command", "arguments": {"cmd": command}}]}, {"text": "done"}]);
         let prompt = format!("@@{step}@@");
 
         let mut grpc = app.grpc().await;
         let call = tokio::spawn(async move { grpc.chat(chat_request("gpt-5.5", &prompt)).await });
-        eventually!("the command runs", !processes::with_argument(&format!("sleep\0{name}")).is_empty());
+        eventually!("the command runs", !processes::with_argument(&format!("sleep\0{duration}")).is_empty());
         call.abort();
-        eventually!("the command is dead", processes::with_argument(&format!("sleep\0{name}")).is_empty());
+        eventually!(
+            "the command is killed",
+            processes::with_argument(&format!("sleep\0{duration}")).is_empty()
+        );
 
-        // The same when the turn ends well and leaves it behind.
-        let command = format!("setsid nohup sleep {name} >/dev/null 2>&1 & sleep 0.1");
+        // A successful turn that leaves the command behind.
+        let command = format!("setsid nohup sleep {duration} >/dev/null 2>&1 & sleep 0.1");
         let step =
             json!([{"calls": [{"name": "exec_command", "arguments": {"cmd": command}}]}, {"text": "done"}]);
         let answer = app.complete(&body("gpt-5.5", &format!("@@{step}@@"))).await;
         assert_eq!(answer["choices"][0]["message"]["content"], "done");
-        eventually!("the command is dead", processes::with_argument(&format!("sleep\0{name}")).is_empty());
+        eventually!(
+            "the command is killed",
+            processes::with_argument(&format!("sleep\0{duration}")).is_empty()
+        );
     })
     .await;
 }
@@ -241,28 +251,28 @@ both_engines!(
 async fn command_with_a_cleared_environment_is_killed_with_its_turn(engine: Engine) {
     with_app(AppConfig::real(engine).sandbox("danger-full-access").workers(1), async |app| {
     let mut gate = Gate::in_folder(&app.home.path().join("work"));
-    let name = |number: u32| format!("{}.{number}", 98_000 + std::process::id() % 1000);
-    let alive = |number: u32| !processes::with_argument(&format!("sleep\0{}", name(number))).is_empty();
-    let leave = |number: u32| format!("env -i setsid sleep {} >/dev/null 2>&1 & sleep 0.1", name(number));
+    let duration = |number: u32| format!("{}.{number}", 98_000 + std::process::id() % 1000);
+    let runs = |number: u32| !processes::with_argument(&format!("sleep\0{}", duration(number))).is_empty();
+    let detached = |number: u32| format!("env -i setsid sleep {} >/dev/null 2>&1 & sleep 0.1", duration(number));
     let turn = async |command: String| {
         let step =
             json!([{"calls": [{"name": "exec_command", "arguments": {"cmd": command}}]}, {"text": "done"}]);
         let answer = app.complete(&body("gpt-5.5", &format!("@@{step}@@"))).await;
         assert_eq!(answer["choices"][0]["message"]["content"], "done");
     };
-    turn(leave(1)).await;
-    eventually!("it is dead", !alive(1));
+    turn(detached(1)).await;
+    eventually!("the command is killed", !runs(1));
 
-    // One of a neighbour that still runs is not taken for ours.
-    let neighbour = turn(format!("{}; read -r _ < gate", leave(2)));
-    let ours = async {
-        eventually!("the neighbour's runs", alive(2));
-        turn(leave(3)).await;
-        assert!(alive(2), "it is the neighbour's");
+    // The end of a turn must not kill the command of another running turn.
+    let first = turn(format!("{}; read -r _ < gate", detached(2)));
+    let other = async {
+        eventually!("the command of the first turn runs", runs(2));
+        turn(detached(3)).await;
+        assert!(runs(2), "the command of the first turn still runs");
         gate.open();
     };
-    tokio::join!(neighbour, ours);
-    eventually!("with the last turn that may have started them, all are dead", !alive(2) && !alive(3));
+    tokio::join!(first, other);
+    eventually!("both commands are killed at the end of the last turn", !runs(2) && !runs(3));
     }).await;
 }
 
@@ -302,12 +312,12 @@ async fn exec_turn_with_an_image_and_a_schema_removes_its_files() {
         assert!(
             report["schema"].as_str().is_some_and(|s| s.contains("object")) || report["schema"].is_object()
         );
-        eventually!("the files are gone", app.scratch_files().is_empty());
+        eventually!("the files are removed", app.scratch_files().is_empty());
 
         let call = tokio::spawn(app.post_future(&request_with_image_and_schema("fake:hang")));
         eventually!("the turn has its files", !app.scratch_files().is_empty());
         call.abort();
-        eventually!("the files are gone", app.scratch_files().is_empty());
+        eventually!("the files are removed", app.scratch_files().is_empty());
     })
     .await;
 }
@@ -320,7 +330,7 @@ async fn drain_past_its_grace_cancels_running_turns(engine: Engine) {
             let mut grpc = app.grpc().await;
             calls.spawn(async move { grpc.chat(chat_request(scenario, "hi")).await });
         }
-        eventually!("both run", app.status().await.running_turns == 2);
+        eventually!("both turns run", app.status().await.running_turns == 2);
         let stopped = tokio::time::timeout(TIMEOUT, app.stop());
         let (stopped, outcomes) = tokio::join!(stopped, calls.join_all());
         stopped.expect("the drain ends");
@@ -334,21 +344,21 @@ async fn drain_past_its_grace_cancels_running_turns(engine: Engine) {
 both_engines!(dropped_stream_cancels_its_turn);
 async fn dropped_stream_cancels_its_turn(engine: Engine) {
     with_app(AppConfig::fake(engine), async |app| {
-        eventually!("all workers are there", {
-            let wanted = match engine {
+        eventually!("all workers run", {
+            let expected = match engine {
                 Engine::Exec => 0,
                 Engine::AppServer => std::thread::available_parallelism().unwrap().get().clamp(2, 8),
             };
-            app.workers().len() == wanted
+            app.workers().len() == expected
         });
         let workers = app.workers();
         let stream = open_sse(app, "fake:slow:2000", "hi").await;
         assert_eq!(app.status().await.running_turns, 1);
         assert_eq!(app.turn_processes().is_empty(), engine == Engine::AppServer);
         drop(stream);
-        eventually!("the turn is over", app.status().await.running_turns == 0);
-        eventually!("its process is gone", app.turn_processes().is_empty());
-        assert_eq!(app.workers(), workers, "a turn that obeys costs no worker");
+        eventually!("the turn has ended", app.status().await.running_turns == 0);
+        eventually!("the process has exited", app.turn_processes().is_empty());
+        assert_eq!(app.workers(), workers, "an interrupted turn does not replace its worker");
     })
     .await;
 }

@@ -1,5 +1,4 @@
-//! One turn over four routes, gRPC unary and stream, HTTP and SSE, has one answer, over the fake codex and the real
-//! one.
+//! The four routes (gRPC unary, gRPC stream, HTTP, SSE) return the same answer, over the fake codex and the real CLI.
 
 use crate::{
     both_engines,
@@ -31,7 +30,7 @@ fn answer_of_events(events: &[pb::ChatEvent]) -> Answer {
             Event::TextDelta(delta) => answer.text.push_str(&delta.text),
             Event::ChoiceFinished(finished) => answer.finish_reason = reason(finished.finish_reason()),
             Event::Completed(completed) => {
-                assert_eq!(index, events.len() - 1, "nothing comes after the end");
+                assert_eq!(index, events.len() - 1, "`completed` is the last event");
                 answer.usage = usage(completed.usage);
             }
             Event::Started(_)
@@ -53,8 +52,8 @@ fn usage(usage: Option<pb::Usage>) -> [u64; 4] {
     [usage.input_tokens, usage.cached_input_tokens, usage.output_tokens, usage.reasoning_output_tokens]
 }
 
-/// Asks over all four routes and asserts that the answers are equal.
-async fn ask_over_all_routes(app: &TestApp, model: &str, text: &str) -> Answer {
+/// Sends the request over all four routes and returns the answer, which must be equal.
+async fn answer_over_all_routes(app: &TestApp, model: &str, text: &str) -> Answer {
     let mut grpc = app.grpc().await;
     let unary = answer_of_response(grpc.chat(chat_request(model, text)).await.unwrap().get_ref());
     let streamed = answer_of_events(&events(app, chat_request(model, text)).await);
@@ -78,10 +77,10 @@ async fn events(app: &TestApp, request: pb::ChatRequest) -> Vec<pb::ChatEvent> {
 both_engines!(answer_of_the_fake_is_equal_over_all_four_routes);
 async fn answer_of_the_fake_is_equal_over_all_four_routes(engine: Engine) {
     with_app(AppConfig::fake(engine), async |app| {
-        let answer = ask_over_all_routes(app, "fake:echo", "wörld 🌍 \u{202e}x").await;
+        let answer = answer_over_all_routes(app, "fake:echo", "wörld 🌍 \u{202e}x").await;
         assert_eq!(answer.text, engine.echo("wörld 🌍 \u{202e}x"));
         assert_eq!(answer.finish_reason, "stop");
-        let answer = ask_over_all_routes(app, "fake:usage", "x").await;
+        let answer = answer_over_all_routes(app, "fake:usage", "x").await;
         assert!(answer.usage.iter().all(|count| *count > 0), "{answer:?}");
     })
     .await;
@@ -95,7 +94,7 @@ async fn answer_of_the_real_cli_is_equal_over_all_four_routes(engine: Engine) {
     with_app(AppConfig::real(engine), async |app| {
         let prompt =
             r#"@@[{"text":"Grüße, 世界 🌍","usage":{"input":120,"cached":100,"output":7,"reasoning":3}}]@@"#;
-        let answer = ask_over_all_routes(app, "gpt-5.5", prompt).await;
+        let answer = answer_over_all_routes(app, "gpt-5.5", prompt).await;
         let expected =
             Answer {
                 text: "Grüße, 世界 🌍".into(), finish_reason: "stop".into(), usage: [120, 100, 7, 3]
@@ -105,7 +104,7 @@ async fn answer_of_the_real_cli_is_equal_over_all_four_routes(engine: Engine) {
     .await;
 }
 
-/// Output of a turn besides its answer.
+/// The output of a turn besides its answer.
 #[derive(Debug, PartialEq)]
 struct Extras {
     reasoning: String,
@@ -115,73 +114,73 @@ struct Extras {
 }
 
 impl Extras {
-    fn answer_of_events(events: Vec<pb::ChatEvent>) -> Self {
-        let mut beside = Self { reasoning: String::new(), items: Vec::new(), notices: Vec::new() };
+    fn from_events(events: Vec<pb::ChatEvent>) -> Self {
+        let mut extras = Self { reasoning: String::new(), items: Vec::new(), notices: Vec::new() };
         for event in events {
             match event.event.unwrap() {
-                Event::ReasoningDelta(delta) => beside.reasoning.push_str(&delta.text),
-                Event::Item(item) if item.status() != pb::ItemStatus::InProgress => beside.items.push(*item),
-                Event::Notice(notice) => beside.notices.push(notice),
+                Event::ReasoningDelta(delta) => extras.reasoning.push_str(&delta.text),
+                Event::Item(item) if item.status() != pb::ItemStatus::InProgress => extras.items.push(*item),
+                Event::Notice(notice) => extras.notices.push(notice),
                 _ => {}
             }
         }
-        beside
+        extras
     }
 }
 
-/// Asks the fake codex over all routes and asserts that answer and extras are equal.
-async fn ask_for_extras_over_all_routes(engine: Engine, model: &str) -> (Answer, Extras) {
+/// Sends a request to the fake codex over all routes and returns answer and extras, which must be equal.
+async fn extras_over_all_routes(engine: Engine, model: &str) -> (Answer, Extras) {
     with_app(AppConfig::fake(engine), async |app| {
-        let answer = ask_over_all_routes(app, model, "x").await;
-        let beside = Extras::answer_of_events(events(app, chat_request(model, "x")).await);
+        let answer = answer_over_all_routes(app, model, "x").await;
+        let extras = Extras::from_events(events(app, chat_request(model, "x")).await);
         let unary = app.grpc().await.chat(chat_request(model, "x")).await.unwrap().into_inner();
         let reasoning = unary.choices[0].reasoning.clone();
-        assert_eq!(Extras { reasoning, items: unary.items, notices: unary.notices }, beside, "{model}: gRPC");
+        assert_eq!(Extras { reasoning, items: unary.items, notices: unary.notices }, extras, "{model}: gRPC");
         let http = app.complete(&body(model, "x")).await;
-        let thoughts = http["choices"][0]["message"]["reasoning_content"].as_str().unwrap_or_default();
-        assert_eq!(thoughts, beside.reasoning, "{model}: HTTP");
+        let reasoning = http["choices"][0]["message"]["reasoning_content"].as_str().unwrap_or_default();
+        assert_eq!(reasoning, extras.reasoning, "{model}: HTTP");
         let chunks = app.stream(&body(model, "x")).await;
-        let thoughts = |chunk: &serde_json::Value| {
+        let reasoning = |chunk: &serde_json::Value| {
             chunk.pointer("/choices/0/delta/reasoning_content")?.as_str().map(str::to_owned)
         };
-        assert_eq!(chunks.iter().filter_map(thoughts).collect::<String>(), beside.reasoning, "{model}: SSE");
-        (answer, beside)
+        assert_eq!(chunks.iter().filter_map(reasoning).collect::<String>(), extras.reasoning, "{model}: SSE");
+        (answer, extras)
     })
     .await
 }
 
 both_engines!(several_messages_are_joined_to_one_text_over_all_routes);
 async fn several_messages_are_joined_to_one_text_over_all_routes(engine: Engine) {
-    let (answer, _) = ask_for_extras_over_all_routes(engine, "fake:commentary").await;
+    let (answer, _) = extras_over_all_routes(engine, "fake:commentary").await;
     assert_eq!(answer.text, "First I look.\n\nThen I think.\n\nThe final answer.");
 }
 
 both_engines!(reasoning_is_delivered_over_all_routes);
 async fn reasoning_is_delivered_over_all_routes(engine: Engine) {
-    let (answer, beside) = ask_for_extras_over_all_routes(engine, "fake:reasoning").await;
+    let (answer, extras) = extras_over_all_routes(engine, "fake:reasoning").await;
     assert_eq!(answer.text, "final answer");
-    assert!(beside.reasoning.contains("what to say") && beside.reasoning.contains("still"), "{beside:?}");
+    assert!(extras.reasoning.contains("what to say") && extras.reasoning.contains("still"), "{extras:?}");
 }
 
 both_engines!(agent_items_are_delivered_once_over_all_routes);
 async fn agent_items_are_delivered_once_over_all_routes(engine: Engine) {
-    let (answer, beside) = ask_for_extras_over_all_routes(engine, "fake:items").await;
+    let (answer, extras) = extras_over_all_routes(engine, "fake:items").await;
     assert!(answer.text.ends_with("the end"), "{answer:?}");
-    assert!(beside.items.len() >= 4, "{beside:?}");
-    for item in &beside.items {
-        let again = beside.items.iter().filter(|other| other.id == item.id && other.kind == item.kind);
-        assert_eq!(again.count(), 1, "told once: {item:?}");
+    assert!(extras.items.len() >= 4, "{extras:?}");
+    for item in &extras.items {
+        let again = extras.items.iter().filter(|other| other.id == item.id && other.kind == item.kind);
+        assert_eq!(again.count(), 1, "delivered once: {item:?}");
     }
 }
 
 both_engines!(compaction_notice_is_delivered_over_all_routes);
 async fn compaction_notice_is_delivered_over_all_routes(engine: Engine) {
     if engine == Engine::Exec {
-        return; // Its process does not tell it.
+        return; // `codex exec` does not report compaction.
     }
-    let (answer, beside) = ask_for_extras_over_all_routes(engine, "fake:compaction").await;
+    let (answer, extras) = extras_over_all_routes(engine, "fake:compaction").await;
     assert!(!answer.text.is_empty(), "{answer:?}");
-    assert!(!beside.notices.is_empty(), "{beside:?}");
+    assert!(!extras.notices.is_empty(), "{extras:?}");
 }
 
 /// Returns the requested summary and the reasoning, which must be equal at both doors.
@@ -192,16 +191,16 @@ async fn reasoning_at_both_doors(app: &TestApp, summary: &str) -> String {
     if !summary.is_empty() {
         http["reasoning"] = json!({"summary": summary});
     }
-    let asked = || {
+    let requested_summary = || {
         let requests = app.upstream().requests();
         requests.last().unwrap().body["reasoning"]["summary"].as_str().unwrap_or("none").to_owned()
     };
-    let told = app.grpc().await.chat(grpc).await.unwrap().into_inner().choices[0].reasoning.clone();
-    let over_grpc = asked();
+    let grpc_reasoning = app.grpc().await.chat(grpc).await.unwrap().into_inner().choices[0].reasoning.clone();
+    let over_grpc = requested_summary();
     let answer = app.complete(&http).await;
     let reasoning = answer["choices"][0]["message"]["reasoning_content"].as_str().unwrap_or_default();
-    assert_eq!((told.as_str(), over_grpc), (reasoning, asked()));
-    format!("{}: {told}", asked())
+    assert_eq!((grpc_reasoning.as_str(), over_grpc), (reasoning, requested_summary()));
+    format!("{}: {grpc_reasoning}", requested_summary())
 }
 
 both_engines!(
@@ -210,13 +209,13 @@ both_engines!(
 );
 async fn reasoning_summary_follows_the_request_and_the_setting(engine: Engine) {
     with_app(AppConfig::real(engine), async |app| {
-    for (summary, told) in [
+    for (summary, expected) in [
         ("", "auto: so it is"),
         ("concise", "concise: so it is"),
         ("detailed", "detailed: so it is"),
         ("none", "none: "),
     ] {
-        assert_eq!(reasoning_at_both_doors(app, summary).await, told);
+        assert_eq!(reasoning_at_both_doors(app, summary).await, expected);
     }
     let long = pb::ChatRequest { reasoning_summary: "long".into(), ..chat_request("gpt-5.5", "hi") };
     assert_eq!(violated_field(&app.grpc_error(long).await), "reasoning_summary");

@@ -1,5 +1,5 @@
-//! The official SDKs for Python and Node and grpcio as clients of both doors. `tests/clients` has their checks; the
-//! server runs the real CLI against the scripted upstream.
+//! The official SDKs for Python and Node and grpcio as clients of both doors. The checks are scripts in `tests/clients`.
+//! The server runs the real CLI against the scripted upstream.
 
 use std::{path::Path, process::Stdio, time::Duration};
 
@@ -10,21 +10,21 @@ use crate::{
     support::{AppConfig, Engine, TestApp, with_app},
 };
 
-/// The scripts end after 300 s at the latest.
-const PATIENCE: Duration = Duration::from_secs(330);
+/// The time limit of a script. The scripts themselves exit after 300 s at the latest.
+const SCRIPT_TIMEOUT: Duration = Duration::from_secs(330);
 
 const TOKEN: &str = "a-token-for-tests";
 
-/// Returns the path in a variable of `scripts/test.sh`.
+/// Returns the path in a variable that `scripts/test.sh` sets.
 fn installed_path(variable: &str) -> String {
     std::env::var(variable).unwrap_or_else(|_| {
         panic!(
-            "{variable} is not set: run ./scripts/test.sh, which installs the clients and says where they are"
+            "{variable} is not set: run ./scripts/test.sh, which installs the clients and sets the variable"
         )
     })
 }
 
-/// Runs a script against a server.
+/// Runs a script against a server with this engine.
 async fn assert_script_passes(engine: Engine, interpreter: &str, script: &str) {
     with_app(AppConfig::real(engine).token(TOKEN), async |app| {
         let succeeded = script_succeeds(interpreter, script, app, None).await;
@@ -33,8 +33,8 @@ async fn assert_script_passes(engine: Engine, interpreter: &str, script: &str) {
     .await;
 }
 
-/// Runs a script against the engine that has client tools. A second server with an empty memory stands for the server
-/// after a restart.
+/// Runs a script against the app-server engine, which supports client tools. A second server with an empty cache acts
+/// as the server after a restart.
 async fn assert_tool_script_passes(interpreter: &str, script: &str) {
     let config = || AppConfig::real(Engine::AppServer).token(TOKEN);
     with_app(config(), async |app| {
@@ -57,7 +57,7 @@ async fn script_succeeds(
     let interpreter = installed_path(interpreter);
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(script);
     let mut client = Command::new(interpreter);
-    // Nothing of the machine's: a proxy's address, say, would lead the client astray.
+    // Other variables of the machine could change the client, for example the address of a proxy.
     client.env_clear().env("PATH", std::env::var_os("PATH").unwrap());
     client.env("HOME", app.home.path()).env("PYTHONDONTWRITEBYTECODE", "1").env("API_KEY", TOKEN);
     client.env("BASE_URL", app.url("/v1")).env("GRPC_ADDR", app.grpc_address.to_string());
@@ -68,12 +68,12 @@ async fn script_succeeds(
         client.env("BASE_URL_RESTARTED", restarted.url("/v1"));
     }
     client.arg(&script).stdin(Stdio::null()).kill_on_drop(true);
-    let output = tokio::time::timeout(PATIENCE, client.output()).await;
+    let output = tokio::time::timeout(SCRIPT_TIMEOUT, client.output()).await;
 
-    let output = output.expect("the client ends in time").expect("the client starts");
-    let said = [output.stdout, output.stderr].concat();
-    eprintln!("{}", String::from_utf8_lossy(&said));
-    eprintln!("{} ended with {}", script.display(), output.status);
+    let output = output.expect("the script exits in time").expect("the script starts");
+    let printed = [output.stdout, output.stderr].concat();
+    eprintln!("{}", String::from_utf8_lossy(&printed));
+    eprintln!("{} exited with {}", script.display(), output.status);
     output.status.success()
 }
 

@@ -1,5 +1,5 @@
-//! What is written for people agrees with what is so: the tables of the README, `.env.example`, `--help`, the pinned
-//! versions. `UPDATE_DOCS=1 cargo test --test it documents` writes the tables anew.
+//! Checks the documents against the code: the tables in `docs/`, `.env.example`, `--help`, the pinned versions.
+//! `UPDATE_DOCS=1 cargo test --test it documents` updates the tables.
 
 use std::{fmt::Write as _, fs, path::Path, time::Duration};
 
@@ -17,8 +17,8 @@ fn read(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
 }
 
-/// Compares a document with what it should be, or writes it.
-fn same_document(name: &str, is: &str, should_be: &str) {
+/// Asserts that a document has the expected text. With `UPDATE_DOCS`, writes the expected text.
+fn assert_document(name: &str, is: &str, should_be: &str) {
     if is == should_be {
         return;
     }
@@ -31,30 +31,31 @@ fn same_document(name: &str, is: &str, should_be: &str) {
     let differs = is.iter().zip(&should_be).position(|(one, other)| one != other);
     let at = differs.unwrap_or(is.len().min(should_be.len()));
     panic!(
-        "{name}:{}: out of date\n  is:        {}\n  should be: {}\n`UPDATE_DOCS=1 cargo test --test it documents` writes it anew",
+        "{name}:{}: out of date\n  is:        {}\n  should be: {}\n`UPDATE_DOCS=1 cargo test --test it documents` updates the document",
         at + 1,
         is.get(at).map_or("(nothing)", String::as_str),
         should_be.get(at).map_or("(nothing)", String::as_str),
     );
 }
 
-/// The part of a document between `<!-- NAME -->` and `<!-- /NAME -->`, with its place.
-fn part<'a>(document: &'a str, name: &str) -> (usize, &'a str) {
+/// Returns the part of a document between `<!-- NAME -->` and `<!-- /NAME -->`, with its offset.
+fn marked_part<'a>(document: &'a str, name: &str) -> (usize, &'a str) {
     let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->"));
     let start = document.find(&begin).unwrap_or_else(|| panic!("no {begin}")) + begin.len();
     let length = document[start..].find(&end).unwrap_or_else(|| panic!("no {end}"));
     (start, &document[start..start + length])
 }
 
-fn same_part(document: &str, name: &str, should_be: impl FnOnce(&str) -> String) {
+/// Asserts that a marked part has the text that `should_be` returns for the current text.
+fn assert_part(document: &str, name: &str, should_be: impl FnOnce(&str) -> String) {
     let text = read(document);
-    let (start, is) = part(&text, name);
+    let (start, is) = marked_part(&text, name);
     let should_be = format!("{}{}{}", &text[..start], should_be(is), &text[start + is.len()..]);
-    same_document(document, &text, &should_be);
+    assert_document(document, &text, &should_be);
 }
 
-/// A text as a cell of a Markdown table, which would take `<` for HTML.
-fn cell(text: &str) -> String {
+/// Escapes a text for a cell of a Markdown table, where `<` would begin an HTML tag.
+fn table_cell(text: &str) -> String {
     let words = text.split(' ').map(|word| {
         if word.starts_with('<') && word.ends_with('>') {
             format!("`{word}`")
@@ -69,7 +70,7 @@ fn settings_table() -> String {
     let mut table = String::from("| variable | default | meaning |\n| --- | --- | --- |\n");
     for Setting { env, default, help, .. } in SETTINGS {
         let default = if default.is_empty() { "–".to_owned() } else { format!("`{default}`") };
-        writeln!(table, "| `{env}` | {default} | {} |", cell(help)).unwrap();
+        writeln!(table, "| `{env}` | {default} | {} |", table_cell(help)).unwrap();
     }
     table
 }
@@ -92,12 +93,12 @@ fn env_example() -> String {
 
 #[test]
 fn configuration_page_lists_every_setting() {
-    same_part("docs/configuration.md", "settings", |_| settings_table());
+    assert_part("docs/configuration.md", "settings", |_| settings_table());
 }
 
 #[test]
 fn env_example_lists_every_setting() {
-    same_document(".env.example", &read(".env.example"), &env_example());
+    assert_document(".env.example", &read(".env.example"), &env_example());
 }
 
 #[test]
@@ -124,7 +125,7 @@ fn help_of_every_command_lists_every_setting() {
     }
 }
 
-/// An error of every kind.
+/// Returns an error of every kind.
 fn errors() -> Vec<Error> {
     let message = || "m".to_owned();
     let denied = |reason| Error::PermissionDenied { reason, message: "m".to_owned() };
@@ -152,8 +153,9 @@ fn errors() -> Vec<Error> {
     ]
 }
 
-/// Whoever adds a kind of error is led here, and adds it to `errors` and to the README.
-fn number(error: &Error) -> usize {
+/// Returns the index of the kind of an error. A new variant of [`Error`] does not compile without a row here. Add the
+/// variant to `errors` and to `docs/errors.md` too.
+fn kind_index(error: &Error) -> usize {
     match error {
         Error::InvalidArgument { .. } => 0,
         Error::Unsupported { .. } => 1,
@@ -176,8 +178,8 @@ fn number(error: &Error) -> usize {
     }
 }
 
-/// The cells of an error's row that are facts; what it means is the README's to say.
-async fn facts(error: Error) -> String {
+/// Returns the generated cells of the row of an error. The explanation in the last cell is written by hand.
+async fn generated_cells(error: Error) -> String {
     let (reason, code) = (error.reason(), format!("{:?}", error.code()));
     let code = code.chars().enumerate().fold(String::new(), |mut name, (index, c)| {
         if c.is_uppercase() && index > 0 {
@@ -190,37 +192,39 @@ async fn facts(error: Error) -> String {
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     let body = response.into_body().collect().await.unwrap().to_bytes();
     let body: Value = serde_json::from_slice(&body).unwrap();
-    let word = |name: &str| body["error"][name].as_str().unwrap().to_owned();
+    let member = |name: &str| body["error"][name].as_str().unwrap().to_owned();
     let retry = match (headers.contains_key("retry-after"), headers.get("x-should-retry")) {
         (true, None) => "after `Retry-After`",
         (false, Some(no)) if no == "false" => "no",
         (false, None) => "–",
         other => panic!("{reason}: {other:?}"),
     };
-    format!("| `{reason}` | {code} | {status} | `{}` / `{}` | {retry} |", word("type"), word("code"))
+    format!("| `{reason}` | {code} | {status} | `{}` / `{}` | {retry} |", member("type"), member("code"))
 }
 
 #[tokio::test]
 async fn errors_page_lists_every_error() {
-    let mut numbers: Vec<usize> = errors().iter().map(number).collect();
-    numbers.dedup();
-    assert_eq!(numbers, (0..=17).collect::<Vec<_>>(), "an error of every kind, in this order");
+    let mut indexes: Vec<usize> = errors().iter().map(kind_index).collect();
+    indexes.dedup();
+    assert_eq!(indexes, (0..=17).collect::<Vec<_>>(), "`errors` has every kind, in this order");
     let mut rows = Vec::new();
     for error in errors() {
-        rows.push(facts(error).await);
+        rows.push(generated_cells(error).await);
     }
-    same_part("docs/errors.md", "errors", |is| {
+    assert_part("docs/errors.md", "errors", |is| {
         let mut table = String::from(
             "| reason | gRPC | HTTP | type / code | retry | what happened, what to do |\n\
              | --- | --- | --- | --- | --- | --- |\n",
         );
         for row in &rows {
             let reason = row.split('|').nth(1).unwrap();
-            let said = is.lines().find(|line| line.split('|').nth(1) == Some(reason));
-            let meaning = said.and_then(|line| line.split('|').nth(6)).map_or("(to be said)", str::trim);
+            let current_row = is.lines().find(|line| line.split('|').nth(1) == Some(reason));
+            let meaning = current_row
+                .and_then(|line| line.split('|').nth(6))
+                .map_or("(explanation missing)", str::trim);
             assert!(
                 std::env::var_os("UPDATE_DOCS").is_some() || meaning.len() > 20,
-                "{reason}: not explained"
+                "{reason}: the explanation is missing"
             );
             writeln!(table, "{row} {meaning} |").unwrap();
         }

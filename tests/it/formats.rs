@@ -8,7 +8,8 @@ use crate::{
     support::{AppConfig, Engine, TestApp, chat_request, http::streamed, with_app},
 };
 
-/// Keys in an order that is not the alphabet's: a model fills in what comes first before what follows from it.
+/// Returns a schema whose keys are not in alphabetical order. The order matters, because a model writes earlier keys
+/// first and bases later ones on them.
 fn schema() -> Value {
     let inner = json!({"type": "object", "properties": {"y": {"type": "integer"}, "b": {"type": "string"}},
         "required": ["y", "b"], "additionalProperties": false});
@@ -16,8 +17,8 @@ fn schema() -> Value {
         "required": ["reasoning", "answer", "also"], "additionalProperties": false})
 }
 
-/// Asserts that the last request to the model has the schema, key by key.
-fn assert_model_got_the_schema(app: &TestApp) {
+/// Asserts that the last upstream request has the schema with the same key order.
+fn assert_upstream_request_has_the_schema(app: &TestApp) {
     let requests = app.upstream().requests();
     let format = &requests.last().unwrap().body["text"]["format"];
     assert_eq!(format["type"], "json_schema");
@@ -39,7 +40,7 @@ async fn output_schema_reaches_the_model_with_its_key_order(engine: Engine) {
             let ignored = response.headers()["x-codex-ignored-params"].to_str().unwrap().to_owned();
             assert_eq!(ignored, "response_format.json_schema.description");
             response.bytes().await.unwrap();
-            assert_model_got_the_schema(app);
+            assert_upstream_request_has_the_schema(app);
         }
 
         let format = pb::JsonSchemaFormat {
@@ -50,7 +51,7 @@ async fn output_schema_reaches_the_model_with_its_key_order(engine: Engine) {
         let format = pb::ResponseFormat { format: Some(Format::JsonSchema(format)) };
         let request = pb::ChatRequest { response_format: Some(format), ..chat_request("gpt-5.5", "hello") };
         let answer = app.grpc().await.chat(request).await.unwrap().into_inner();
-        assert_model_got_the_schema(app);
+        assert_upstream_request_has_the_schema(app);
         // The scripted model answers in the order of the schema.
         let text = &answer.choices[0].text;
         let keys: Vec<String> =

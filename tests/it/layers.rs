@@ -7,8 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Each room and the rooms that it may import. A room is a module with everything below it that is no room of its own.
-/// `pb` is the generated contract. The order is the map: a room imports only rooms of later rows.
+/// Each room and the rooms that it may import. A room is a module with its submodules, except submodules that are rooms
+/// themselves. `pb` is the generated contract. A room may import only rooms of later rows.
 const RULES: &[(&str, &[&str])] = &[
     ("main", &["server", "cli", "config", "doctor", "engine::process", "shutdown", "telemetry"]),
     (
@@ -25,7 +25,7 @@ const RULES: &[(&str, &[&str])] = &[
             "service",
         ],
     ),
-    // The composition root is the only room that knows doors, core and engines.
+    // The composition root is the only room that imports doors, core and engines.
     (
         "server",
         &[
@@ -48,10 +48,10 @@ const RULES: &[(&str, &[&str])] = &[
         ],
     ),
     ("cli", &["config", "engine::process"]),
-    // The doors know the contract and not its implementation.
+    // The doors import the contract and not its implementation.
     ("grpc", &["auth", "config", "context", "error", "pb"]),
     ("http", &["auth", "config", "context", "error", "pb"]),
-    // The core knows engines by their trait, and no door.
+    // The core imports the engine trait, but no engine and no door.
     ("service", &["config", "context", "engine", "error", "pb"]),
     (
         "engine::selector",
@@ -67,7 +67,7 @@ const RULES: &[(&str, &[&str])] = &[
             "pb",
         ],
     ),
-    // The engines do not know each other.
+    // The engines do not import each other.
     ("engine::exec", &["config", "engine", "engine::cli", "engine::process", "error", "pb"]),
     (
         "engine::app_server",
@@ -145,7 +145,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("engine::app_server::rpc", &["engine", "engine::process"]),
     ("engine::cli", &["config", "engine", "engine::process", "error", "pb"]),
     ("engine::process", &["config"]),
-    // The trait and its types.
+    // The engine trait and its types.
     ("engine", &["config", "error", "pb"]),
     ("auth", &["config", "context", "error"]),
     ("transport", &["config", "context", "error"]),
@@ -190,20 +190,20 @@ impl Source {
             || self.path.ends_with("test_service.rs")
     }
 
-    /// The module path: `src/engine/exec/mod.rs` is `engine`, `exec`.
+    /// Returns the module path. For `src/engine/exec/mod.rs`, this is `engine`, `exec`.
     fn module(&self) -> Vec<String> {
         let below = self.path.strip_prefix("src").unwrap().with_extension("");
         let names = below.iter().map(|name| name.to_string_lossy().into_owned());
         names.filter(|name| name != "mod").collect()
     }
 
-    /// The absolute module path of every path in the code that begins with `crate`, `codex_api`, `self` or `super`, with
-    /// its line.
+    /// Returns the line and the absolute module path of every path that begins with `crate`, `codex_api`, `self` or
+    /// `super`.
     fn references(&self) -> Vec<(usize, Vec<String>)> {
         let mut found = Vec::new();
         for (start, _) in self.code.match_indices("::") {
             let before = &self.code[..start];
-            let root = before.rsplit(|c: char| !is_word(c)).next().unwrap_or_default();
+            let root = before.rsplit(|c: char| !is_identifier_char(c)).next().unwrap_or_default();
             let is_first = !before[..before.len() - root.len()].ends_with("::");
             if !is_first || !["crate", "codex_api", "self", "super"].contains(&root) {
                 continue;
@@ -251,11 +251,11 @@ fn collect(folder: &Path, sources: &mut Vec<Source>) {
     }
 }
 
-fn is_word(c: char) -> bool {
+fn is_identifier_char(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-/// The paths of a use tree, `a::{b, c::d}`; a plain path `a::b` is a tree with one path.
+/// Parses the paths of a use tree, `a::{b, c::d}`. A plain path `a::b` is a tree with one path.
 fn use_tree(rest: &mut &str) -> Vec<Vec<String>> {
     *rest = rest.trim_start();
     if let Some(inside) = rest.strip_prefix('{') {
@@ -275,7 +275,7 @@ fn use_tree(rest: &mut &str) -> Vec<Vec<String>> {
             *rest = &rest[rest.find([',', '}']).unwrap_or(rest.len())..];
         }
     }
-    let end = rest.find(|c: char| !is_word(c)).unwrap_or(rest.len());
+    let end = rest.find(|c: char| !is_identifier_char(c)).unwrap_or(rest.len());
     let (name, after) = rest.split_at(end);
     *rest = after;
     let Some(deeper) = after.strip_prefix("::") else { return vec![vec![name.to_owned()]] };
@@ -285,7 +285,7 @@ fn use_tree(rest: &mut &str) -> Vec<Vec<String>> {
     paths
 }
 
-/// The room of a module or item: the longest path of `RULES` that it begins with.
+/// Returns the room of a module or item, which is the longest matching prefix in `RULES`.
 fn room_of(path: &[String]) -> Option<&'static str> {
     let path = path.join("::");
     let below =
@@ -293,7 +293,7 @@ fn room_of(path: &[String]) -> Option<&'static str> {
     RULES.iter().map(|(room, _)| *room).filter(|room| below(room)).max_by_key(|room| room.len())
 }
 
-/// Every import between two rooms, with the places that contain it.
+/// Returns every import between two rooms with the source lines that contain it.
 fn imports() -> BTreeMap<(&'static str, &'static str), Vec<String>> {
     let mut imports: BTreeMap<_, Vec<String>> = BTreeMap::new();
     for source in Source::all().iter().filter(|source| !source.is_test()) {
@@ -301,7 +301,8 @@ fn imports() -> BTreeMap<(&'static str, &'static str), Vec<String>> {
             continue;
         }
         let room = room_of(&source.module());
-        let room = room.unwrap_or_else(|| panic!("{} is in no room; add it to RULES", source.path.display()));
+        let room =
+            room.unwrap_or_else(|| panic!("{} belongs to no room: add it to RULES", source.path.display()));
         for (line, path) in source.references() {
             if let Some(used) = room_of(&path).filter(|used| *used != room) {
                 imports.entry((room, used)).or_default().push(format!("{}:{line}", source.path.display()));
@@ -323,7 +324,7 @@ fn use_trees_with_every_root_resolve_to_absolute_paths() {
 }
 
 #[test]
-fn rooms_import_only_what_the_rules_allow() {
+fn rooms_import_only_allowed_rooms() {
     let rules: BTreeMap<_, _> = RULES.iter().copied().collect();
     let breaches: Vec<String> = imports()
         .into_iter()
@@ -338,22 +339,26 @@ fn rules_form_no_circle() {
     let position = |room: &str| RULES.iter().position(|(name, _)| *name == room);
     for (index, (room, allowed)) in RULES.iter().enumerate() {
         for used in *allowed {
-            let below = position(used).unwrap_or_else(|| panic!("`{used}` is no room"));
-            assert!(below > index, "`{room}` may import `{used}`, which is not below it");
+            let below = position(used).unwrap_or_else(|| panic!("`{used}` is not a room"));
+            assert!(below > index, "`{room}` may import `{used}`, but the row of `{used}` is not later");
         }
     }
 }
 
 #[test]
-fn app_server_has_as_many_rooms_and_arrows_as_the_architecture_page_says() {
+fn architecture_page_has_the_counts_of_app_server_rooms_and_imports() {
     let inside = |room: &str| room.starts_with("engine::app_server");
-    let arrows: BTreeSet<_> =
+    let inner_imports: BTreeSet<_> =
         imports().into_keys().filter(|(room, used)| inside(room) && inside(used)).collect();
     let rooms = RULES.iter().filter(|(room, _)| inside(room)).count();
-    assert!(rooms <= 12 && arrows.len() <= 30, "{rooms} rooms, {} arrows: {arrows:#?}", arrows.len());
+    assert!(
+        rooms <= 12 && inner_imports.len() <= 30,
+        "{rooms} rooms, {} imports: {inner_imports:#?}",
+        inner_imports.len()
+    );
     let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("ARCHITECTURE.md")).unwrap();
-    let line = format!("`engine/app_server` has {rooms} rooms and {} arrows", arrows.len());
-    assert!(page.contains(&line), "ARCHITECTURE.md must say: {line}");
+    let line = format!("`engine/app_server` has {rooms} rooms and {} arrows", inner_imports.len());
+    assert!(page.contains(&line), "ARCHITECTURE.md must contain: {line}");
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! More clients than the server accepts: it serves each client or refuses it with a retry delay, no client waits past
-//! its deadline, and nothing is left.
+//! Overload: the server serves each client or refuses it with a retry delay, no client waits past its deadline, and no
+//! turn is left.
 
 use std::time::{Duration, Instant};
 
@@ -20,36 +20,36 @@ use crate::{
 };
 
 const CLIENTS: usize = 50;
-const PLACES: usize = 12;
+/// Running and waiting turns that the server accepts.
+const CAPACITY: usize = 12;
 
-/// The delay of an answer after its deadline that a busy machine may cause.
-const LATE: Duration = Duration::from_secs(3);
+/// Maximum delay of an answer after its deadline, which a busy machine may cause.
+const DEADLINE_TOLERANCE: Duration = Duration::from_secs(3);
 
 /// The time limit of the clients that have one.
 const DEADLINE: Duration = Duration::from_millis(700);
 
 #[derive(Debug, PartialEq)]
 enum Outcome {
-    RunningProgram(String),
-    /// With the retry delay.
+    Served(String),
+    /// Refused, with the retry delay.
     RetryAfter(Duration),
     TimedOut,
 }
 
-/// The scenario of a client.
+/// The turn of a client.
 #[derive(Clone, Copy, PartialEq)]
 enum Task {
-    /// The fake codex, by the name of its scenario.
+    /// A scenario of the fake codex.
     Fake(&'static str),
-    /// The real CLI returns the client's text.
+    /// An answer of the real CLI with the marker of the client.
     Real,
 }
 
-/// One client. Every fourth client uses the same route; each has its own prompt.
+/// One client with its own prompt. The number modulo four selects the route.
 #[derive(Clone)]
 struct Client {
     number: usize,
-    /// The codex and its scenario.
     task: Task,
     deadline: Option<Duration>,
     url: String,
@@ -58,7 +58,7 @@ struct Client {
 }
 
 impl Client {
-    /// Returns the right answer.
+    /// Returns the expected answer.
     fn expected(&self) -> String {
         match self.task {
             Task::Fake("fake:echo") => self.engine.echo(&self.marker()),
@@ -94,7 +94,12 @@ impl Client {
             _ => self.call(true).await.unwrap_or_else(|status| outcome_of_status(&status)),
         };
         if let Some(deadline) = self.deadline {
-            assert!(began.elapsed() < deadline + LATE, "{} after {:?}", self.number, began.elapsed());
+            assert!(
+                began.elapsed() < deadline + DEADLINE_TOLERANCE,
+                "{} after {:?}",
+                self.number,
+                began.elapsed()
+            );
         }
         outcome
     }
@@ -106,22 +111,22 @@ impl Client {
         }
         let response = request.send().await.unwrap();
         let status = response.status().as_u16();
-        let later =
+        let retry_after =
             response.headers().get("retry-after").map(|after| after.to_str().unwrap().parse().unwrap());
         let text = response.text().await.unwrap();
         if body["stream"] == true && status == 200 {
             let (chunks, done) = chunks(&text);
             return if done {
-                Outcome::RunningProgram(answer_of_chunks(&chunks).text)
+                Outcome::Served(answer_of_chunks(&chunks).text)
             } else {
-                outcome_of_error(200, later, &chunks[chunks.len() - 1])
+                outcome_of_error(200, retry_after, &chunks[chunks.len() - 1])
             };
         }
         let answer = serde_json::from_str(&text).unwrap();
         if status == 200 {
-            Outcome::RunningProgram(answer_of_completion(&answer).text)
+            Outcome::Served(answer_of_completion(&answer).text)
         } else {
-            outcome_of_error(status, later, &answer)
+            outcome_of_error(status, retry_after, &answer)
         }
     }
 
@@ -129,32 +134,32 @@ impl Client {
         let mut request = Request::new(chat_request(self.model(), &self.prompt()));
         match self.deadline {
             Some(deadline) if stream => request.get_mut().timeout = Some(deadline.try_into().unwrap()),
-            // The client's library ends the call as well; which of the two is first is left to chance.
+            // The client library has the same deadline, so either side may end the call first.
             Some(deadline) => request.set_timeout(deadline),
             None => {}
         }
         let mut client = pb::codex_service_client::CodexServiceClient::new(self.channel.clone());
         if stream {
             let events = collect_events(client.stream_chat(request).await?.into_inner()).await?;
-            return Ok(Outcome::RunningProgram(answers(&events)[0].0.clone()));
+            return Ok(Outcome::Served(answers(&events)[0].0.clone()));
         }
-        Ok(Outcome::RunningProgram(client.chat(request).await?.into_inner().choices[0].text.clone()))
+        Ok(Outcome::Served(client.chat(request).await?.into_inner().choices[0].text.clone()))
     }
 }
 
-fn outcome_of_error(status: u16, later: Option<u64>, body: &Value) -> Outcome {
-    match (status, body["error"]["code"].as_str().unwrap(), later) {
+fn outcome_of_error(status: u16, retry_after: Option<u64>, body: &Value) -> Outcome {
+    match (status, body["error"]["code"].as_str().unwrap(), retry_after) {
         (429, "overloaded", Some(seconds @ 1..=60)) => Outcome::RetryAfter(Duration::from_secs(seconds)),
         (504 | 200, "timeout", None) => Outcome::TimedOut,
-        _ => panic!("{status}, {later:?}: {body}"),
+        _ => panic!("{status}, {retry_after:?}: {body}"),
     }
 }
 
 fn outcome_of_status(status: &Status) -> Outcome {
     let (code, reason) = code_and_reason(status);
-    let later = status.get_error_details().retry_info().and_then(|info| info.retry_delay);
-    match (code, reason.as_str(), later) {
-        (Code::ResourceExhausted, "OVERLOADED", Some(later)) => Outcome::RetryAfter(later),
+    let retry_delay = status.get_error_details().retry_info().and_then(|info| info.retry_delay);
+    match (code, reason.as_str(), retry_delay) {
+        (Code::ResourceExhausted, "OVERLOADED", Some(delay)) => Outcome::RetryAfter(delay),
         (Code::DeadlineExceeded, "TIMEOUT", None) => Outcome::TimedOut,
         (Code::Cancelled, "", None) if status.message() == "Timeout expired" => Outcome::TimedOut,
         _ => panic!("{status:?}"),
@@ -179,18 +184,18 @@ async fn clients(app: &TestApp) -> Vec<Client> {
 }
 
 async fn send_all_at_once(clients: Vec<Client>) -> Vec<(Client, Outcome)> {
-    let asking: JoinSet<_> = clients
+    let tasks: JoinSet<_> = clients
         .into_iter()
         .map(|client| async move {
             let outcome = client.send().await;
             (client, outcome)
         })
         .collect();
-    asking.join_all().await
+    tasks.join_all().await
 }
 
 async fn assert_nothing_is_left(app: &TestApp) {
-    eventually!("nobody runs and nobody waits", {
+    eventually!("no turn runs or waits", {
         let status = app.status().await;
         status.running_turns + status.waiting_turns == 0
     });
@@ -226,7 +231,7 @@ async fn assert_served_or_refused(app: &TestApp, clients: Vec<Client>) {
     let mut served = 0;
     for (client, outcome) in &outcomes {
         match outcome {
-            Outcome::RunningProgram(text) => {
+            Outcome::Served(text) => {
                 assert_eq!(*text, client.expected(), "client {}", client.number);
                 served += 1;
             }
@@ -234,8 +239,8 @@ async fn assert_served_or_refused(app: &TestApp, clients: Vec<Client>) {
             Outcome::TimedOut => panic!("client {} has no deadline", client.number),
         }
     }
-    // Whoever got a place was served.
-    assert!(served >= PLACES, "{served}");
+    // Every accepted client was served.
+    assert!(served >= CAPACITY, "{served}");
     assert_nothing_is_left(app).await;
 }
 
@@ -247,33 +252,33 @@ async fn overload_with_deadlines_answers_each_client_in_time(engine: Engine) {
             client.task = Task::Fake("fake:hang");
             client.deadline = Some(DEADLINE);
         }
-        // One of each way has no deadline and patience: it is served when the others have given up.
-        let mut patient: Vec<Client> = clients.drain(..4).collect();
-        for client in &mut patient {
+        // One client per route has no deadline and retries until the others have timed out.
+        let mut retrying: Vec<Client> = clients.drain(..4).collect();
+        for client in &mut retrying {
             client.task = Task::Fake("fake:echo");
             client.deadline = None;
         }
-        let impatient = tokio::spawn(send_all_at_once(clients));
-        for (client, outcome) in send_until_served(patient).await {
-            assert_eq!(outcome, Outcome::RunningProgram(client.expected()));
+        let with_deadline = tokio::spawn(send_all_at_once(clients));
+        for (client, outcome) in send_until_served(retrying).await {
+            assert_eq!(outcome, Outcome::Served(client.expected()));
         }
-        let mut over = 0;
-        for (client, outcome) in impatient.await.unwrap() {
+        let mut timed_out = 0;
+        for (client, outcome) in with_deadline.await.unwrap() {
             match outcome {
-                Outcome::RunningProgram(text) => panic!("client {}: {text}", client.number),
+                Outcome::Served(text) => panic!("client {}: {text}", client.number),
                 Outcome::RetryAfter(_) => {}
-                Outcome::TimedOut => over += 1,
+                Outcome::TimedOut => timed_out += 1,
             }
         }
-        assert!(over >= 2, "those that ran: {over}");
+        assert!(timed_out >= 2, "running turns that timed out: {timed_out}");
         assert_nothing_is_left(app).await;
     })
     .await;
 }
 
-/// Sends each request until it is served, after a tenth of the delay that the server asks for.
+/// Sends each request until it is served. Waits a tenth of the requested delay before each retry.
 async fn send_until_served(clients: Vec<Client>) -> Vec<(Client, Outcome)> {
-    let asking: JoinSet<_> = clients
+    let tasks: JoinSet<_> = clients
         .into_iter()
         .map(|client| async move {
             loop {
@@ -284,7 +289,7 @@ async fn send_until_served(clients: Vec<Client>) -> Vec<(Client, Outcome)> {
             }
         })
         .collect();
-    tokio::time::timeout(crate::support::TIMEOUT, asking.join_all()).await.unwrap()
+    tokio::time::timeout(crate::support::TIMEOUT, tasks.join_all()).await.unwrap()
 }
 
 both_engines!(overload_with_retries_serves_each_client);
@@ -293,7 +298,7 @@ async fn overload_with_retries_serves_each_client(engine: Engine) {
         let outcomes = send_until_served(clients(app).await).await;
         assert_eq!(outcomes.len(), CLIENTS);
         for (client, outcome) in outcomes {
-            assert_eq!(outcome, Outcome::RunningProgram(client.expected()), "client {}", client.number);
+            assert_eq!(outcome, Outcome::Served(client.expected()), "client {}", client.number);
         }
         assert_nothing_is_left(app).await;
     })

@@ -7,7 +7,7 @@
     clippy::disallowed_methods,
     clippy::print_stderr,
     unreachable_pub,
-    reason = "tests may fail loudly, start programs and watch them, and pick what they look at"
+    reason = "tests may panic, print, start programs and match only the relevant variants"
 )]
 
 mod cancel;

@@ -2,7 +2,7 @@
 //! turns of the real CLI. The relay forwards every line of `app-server` until it receives an order; it passes all
 //! other commands to the CLI.
 //!
-//! Environment: `SABOTEUR_CODEX` (the real CLI), `SABOTEUR_FOLDER`. Each app-server makes two files there, named for
+//! Environment: `SABOTEUR_CODEX` (the real CLI), `SABOTEUR_FOLDER`. Each app-server creates two files there, named after
 //! its process id: `PID.orders`, a fifo with one order a line (see [`Order`]), and `PID.turns`, with one byte for
 //! each received turn.
 
@@ -31,7 +31,7 @@ const GARBAGE: &[&[u8]] = &[
     b"null\n",
     b"{}\n",
     b"{\"id\":987654321,\"result\":{}}\n",
-    b"{\"method\":\"item/agentMessage/delta\",\"params\":{\"threadId\":\"nobody\",\"delta\":\"X\"}}\n",
+    b"{\"method\":\"item/agentMessage/delta\",\"params\":{\"threadId\":\"unknown\",\"delta\":\"X\"}}\n",
 ];
 
 /// An order of a test.
@@ -54,8 +54,8 @@ enum Order {
 }
 
 impl Order {
-    fn parse(word: &str) -> io::Result<Self> {
-        Ok(match word {
+    fn parse(text: &str) -> io::Result<Self> {
+        Ok(match text {
             "garbage" => Self::Garbage,
             "nonsense" => Self::Nonsense,
             "long" => Self::Long,
@@ -63,7 +63,7 @@ impl Order {
             "deaf" => Self::Deaf,
             "close-stdin" => Self::CloseStdin,
             "close-stdout" => Self::CloseStdout,
-            other => return Err(io::Error::other(format!("no such order: {other}"))),
+            other => return Err(io::Error::other(format!("unknown order: {other}"))),
         })
     }
 }
@@ -72,7 +72,7 @@ impl Order {
 struct Relay {
     /// The last order that changes the forwarding of lines.
     order: Mutex<Option<Order>>,
-    /// `None` once it was closed. Whole lines are written under the lock.
+    /// `None` after `close-stdout`. Whole lines are written under the lock.
     stdout: Mutex<Option<File>>,
 }
 
@@ -88,15 +88,15 @@ fn main() -> io::Result<ExitCode> {
     let relay = Arc::new(Relay { order: Mutex::default(), stdout: Mutex::new(Some(stdout)) });
 
     let orders = orders(&folder)?;
-    let (taker, turns) = (Arc::clone(&relay), File::create(file_of_process(&folder, "turns"))?);
-    thread::spawn(move || taker.execute_orders(orders));
+    let (executor, turns) = (Arc::clone(&relay), File::create(file_of_process(&folder, "turns"))?);
+    thread::spawn(move || executor.execute_orders(orders));
     let mut child = codex.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
     let (Some(to), Some(from)) = (child.stdin.take(), child.stdout.take()) else {
         return Err(io::Error::other("a pipe is missing"));
     };
-    let listener = Arc::clone(&relay);
+    let forwarder = Arc::clone(&relay);
     // The CLI ends when its stdin closes, and the relay ends with the CLI.
-    thread::spawn(move || listener.forward_to_codex(stdin, to, turns));
+    thread::spawn(move || forwarder.forward_to_codex(stdin, to, turns));
     relay.forward_to_server(from)?;
     let status = child.wait()?;
     Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
@@ -152,10 +152,10 @@ impl Relay {
         }
     }
 
-    /// Executes orders without end.
+    /// Executes orders until an I/O error or an unknown order.
     fn execute_orders(&self, orders: BufReader<File>) -> io::Result<()> {
-        for word in orders.lines() {
-            let order = Order::parse(&word?)?;
+        for line in orders.lines() {
+            let order = Order::parse(&line?)?;
             match order {
                 Order::Garbage => GARBAGE.iter().for_each(|line| self.write(line)),
                 Order::Long => self.write(&[vec![b'x'; 20_000_000], b"\n".to_vec()].concat()),
@@ -171,12 +171,12 @@ impl Relay {
     }
 }
 
-/// The beginning of a turn, in a line of the protocol.
+/// The method of a turn start in a line of the protocol.
 const TURN: &[u8] = br#""turn/start""#;
 
-#[expect(unsafe_code, reason = "closing them is what this program is for; nobody else in it uses them")]
+#[expect(unsafe_code, reason = "the relay must own both pipes to close them, and no other code uses them")]
 fn pipes() -> (File, File) {
-    // SAFETY: both are open at the start, and std's handles are not used.
+    // SAFETY: both descriptors are open at the start, and the handles of std are not used.
     unsafe { (OwnedFd::from_raw_fd(0).into(), OwnedFd::from_raw_fd(1).into()) }
 }
 
@@ -187,8 +187,8 @@ fn orders(folder: &Path) -> io::Result<BufReader<File>> {
     Ok(BufReader::new(OpenOptions::new().read(true).write(true).open(path)?))
 }
 
-fn file_of_process(folder: &Path, what: &str) -> PathBuf {
-    folder.join(format!("{}.{what}", std::process::id()))
+fn file_of_process(folder: &Path, extension: &str) -> PathBuf {
+    folder.join(format!("{}.{extension}", std::process::id()))
 }
 
 fn variable(name: &str) -> io::Result<OsString> {

@@ -1,4 +1,4 @@
-//! The program's commands, as processes of their own.
+//! The commands of the program, run as separate processes.
 
 mod doctor;
 mod settings;

@@ -32,18 +32,18 @@ async fn version_and_help_print_every_setting() {
             let default = format!("(default {}) {name}", setting.default);
             assert!(setting.default.is_empty() || text.contains(&default), "{default} in {arguments:?}");
         }
-        assert!(!text.contains("supervise "), "what is for our own use is not shown");
+        assert!(!text.contains("supervise "), "the internal command `supervise` is hidden");
     }
     let help = program.run(&["--help"]).await.stdout;
-    for word in ["serve", "doctor", "--demo", "CODEX_NO_DOTENV=1", "curl"] {
-        assert!(help.contains(word), "{word}");
+    for text in ["serve", "doctor", "--demo", "CODEX_NO_DOTENV=1", "curl"] {
+        assert!(help.contains(text), "{text}");
     }
 }
 
 #[tokio::test]
 async fn invalid_command_line_exits_with_a_usage_error() {
     let program = Program::new(Codex::Fake, Engine::Exec);
-    for (arguments, word) in [
+    for (arguments, text) in [
         (&["--prot", "1"][..], "--prot"),
         (&["--prot", "1"], "--port"),
         (&["fly"], "fly"),
@@ -52,18 +52,18 @@ async fn invalid_command_line_exits_with_a_usage_error() {
     ] {
         let ended = program.run(arguments).await;
         assert_eq!((ended.code, ended.stdout.as_str()), (Some(64), ""), "{arguments:?}: {ended:?}");
-        assert!(ended.stderr.contains(word), "{arguments:?}: {ended:?}");
+        assert!(ended.stderr.contains(text), "{arguments:?}: {ended:?}");
     }
 }
 
 #[tokio::test]
 async fn invalid_settings_are_all_reported_at_once() {
     let program = Program::new(Codex::Fake, Engine::Exec)
-        .set("CODEX_GATEWAY_HOST", "0.0.0.0")
-        .set("CODEX_SANDBOX", "none")
-        .set("CODEX_MAX_QUEUE", "-1")
-        .set("CODEX_MODEL_ALIASES", "{")
-        .set("CODEX_ENABLE_SEARCH", "perhaps");
+        .env("CODEX_GATEWAY_HOST", "0.0.0.0")
+        .env("CODEX_SANDBOX", "none")
+        .env("CODEX_MAX_QUEUE", "-1")
+        .env("CODEX_MODEL_ALIASES", "{")
+        .env("CODEX_ENABLE_SEARCH", "perhaps");
     for command in ["serve", "doctor"] {
         let ended = program.run(&[command, "--timeout-seconds", "soon"]).await;
         assert_eq!((ended.code, ended.stdout.as_str()), (Some(64), ""), "{ended:?}");
@@ -76,8 +76,8 @@ async fn invalid_settings_are_all_reported_at_once() {
             "CODEX_TIMEOUT_SECONDS",
             "CODEX_GATEWAY_TOKEN",
         ] {
-            let told = lines.iter().filter(|line| line.starts_with(&format!("codex-api: {name}: "))).count();
-            assert_eq!(told, 1, "{name}: {lines:?}");
+            let count = lines.iter().filter(|line| line.starts_with(&format!("codex-api: {name}: "))).count();
+            assert_eq!(count, 1, "{name}: {lines:?}");
         }
         assert_eq!(lines.len(), 6, "{lines:?}");
     }
@@ -86,7 +86,7 @@ async fn invalid_settings_are_all_reported_at_once() {
     assert_eq!(ended.code, Some(64));
     assert!(ended.stderr.contains(".env, line 1"), "{ended:?}");
     for filter in ["a=b=c", "zork"] {
-        let ended = Program::new(Codex::Fake, Engine::Exec).set("CODEX_LOG", filter).run(&[]).await;
+        let ended = Program::new(Codex::Fake, Engine::Exec).env("CODEX_LOG", filter).run(&[]).await;
         assert_eq!(ended.code, Some(64), "{ended:?}");
         assert!(ended.stderr.contains("CODEX_LOG"), "{ended:?}");
     }
@@ -106,7 +106,7 @@ async fn removed_approval_policy_is_refused_with_the_real_cli(engine: Engine) {
 }
 
 async fn removed_policy_is_refused(codex: Codex, engine: Engine) {
-    let ended = Program::new(codex, engine).set("CODEX_APPROVAL_POLICY", "untrusted").run(&["serve"]).await;
+    let ended = Program::new(codex, engine).env("CODEX_APPROVAL_POLICY", "untrusted").run(&["serve"]).await;
     assert_eq!(ended.code, Some(64), "{ended:?}");
     let last = ended.stderr.lines().last().unwrap();
     assert!(last.starts_with("codex-api: ") && last.contains("CODEX_APPROVAL_POLICY=untrusted"), "{last}");
@@ -118,7 +118,7 @@ async fn default_model(program: Program, arguments: &[&str]) -> String {
     let mut server = program.serve(arguments).await;
     let list: Value = reqwest::get(server.url("/v1/models")).await.unwrap().json().await.unwrap();
     server.signal(Signal::TERM);
-    assert_eq!(server.code(TIMEOUT).await, Some(0));
+    assert_eq!(server.exit_code(TIMEOUT).await, Some(0));
     list["data"][0]["id"].as_str().unwrap().to_owned()
 }
 
@@ -128,21 +128,21 @@ async fn settings_of_flags_override_environment_and_file() {
         Program::new(Codex::Fake, Engine::Exec).write_dotenv("# mine\nexport CODEX_MODEL=\"of the file\"\n")
     };
     assert_eq!(default_model(program(), &[]).await, "of the file");
-    assert_eq!(default_model(program().set("CODEX_NO_DOTENV", "1"), &[]).await, "gpt-5-codex");
+    assert_eq!(default_model(program().env("CODEX_NO_DOTENV", "1"), &[]).await, "gpt-5-codex");
     assert_eq!(
-        default_model(program().set("CODEX_MODEL", "of the environment"), &[]).await,
+        default_model(program().env("CODEX_MODEL", "of the environment"), &[]).await,
         "of the environment"
     );
-    let both = program().set("CODEX_MODEL", "of the environment");
+    let both = program().env("CODEX_MODEL", "of the environment");
     assert_eq!(default_model(both, &["serve", "--model", "of the flag"]).await, "of the flag");
-    // An empty value is none.
-    assert_eq!(default_model(program().set("CODEX_MODEL", ""), &["--log", "info"]).await, "of the file");
+    // An empty value counts as unset.
+    assert_eq!(default_model(program().env("CODEX_MODEL", ""), &["--log", "info"]).await, "of the file");
 }
 
 #[tokio::test]
 async fn misspelt_setting_is_logged_with_a_suggestion() {
     let program = Program::new(Codex::Fake, Engine::Exec)
-        .set("CODEX_MAX_CONCURENCY", "9")
+        .env("CODEX_MAX_CONCURENCY", "9")
         .write_dotenv("CODEX_GATEWAY_TOKNE=x\n");
     let mut server = program.serve(&[]).await;
     for (typed, meant) in
@@ -156,7 +156,7 @@ async fn misspelt_setting_is_logged_with_a_suggestion() {
         );
     }
     server.signal(Signal::INT);
-    assert_eq!(server.code(TIMEOUT).await, Some(0));
+    assert_eq!(server.exit_code(TIMEOUT).await, Some(0));
 }
 
 #[tokio::test]
@@ -171,7 +171,7 @@ async fn occupied_port_fails_the_start_with_the_address() {
         last.starts_with(&format!("codex-api: cannot listen on {address}: Address already in use")),
         "{last}"
     );
-    let program = Program::new(Codex::Fake, Engine::Exec).set("CODEX_GRPC_LISTEN", address.to_string());
+    let program = Program::new(Codex::Fake, Engine::Exec).env("CODEX_GRPC_LISTEN", address.to_string());
     let ended = program.run(&[]).await;
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(ended.stderr.contains(&address.to_string()), "{ended:?}");

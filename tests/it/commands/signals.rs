@@ -1,4 +1,4 @@
-//! The end of a server after one signal, two signals or a kill; and the demo from end to end.
+//! The exit of a server after one signal, two signals or SIGKILL, and the demo from end to end.
 
 use std::time::Duration;
 
@@ -18,12 +18,12 @@ use crate::{
     },
 };
 
-/// One pixel.
+/// A PNG file with one pixel, in base64.
 const PNG: &str =
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
 
-/// Long enough for a busy machine, and much shorter than the drain graces of these tests.
-const AT_ONCE: Duration = Duration::from_secs(8);
+/// Time limit of an exit: long enough for a busy machine, and much shorter than the longest drain grace of these tests.
+const EXIT_LIMIT: Duration = Duration::from_secs(8);
 
 /// Spawns a request with an image, so that its turn has a file.
 fn spawn_turn(server: &RunningProgram, model: &str) -> JoinHandle<reqwest::Result<Response>> {
@@ -39,22 +39,25 @@ async fn idle_server_after_a_signal_exits_with_zero(engine: Engine) {
         let mut server = Program::new(Codex::Fake, engine).serve(&["serve"]).await;
         assert_eq!(reqwest::get(server.url("/healthz")).await.unwrap().status(), 200);
         server.signal(signal);
-        assert_eq!(server.code(AT_ONCE).await, Some(0), "{:?}", server.log());
+        assert_eq!(server.exit_code(EXIT_LIMIT).await, Some(0), "{:?}", server.log());
         server.assert_nothing_is_left().await;
     }
 }
 
 both_engines!(running_turns_past_the_drain_grace_are_cancelled);
 async fn running_turns_past_the_drain_grace_are_cancelled(engine: Engine) {
-    let program = Program::new(Codex::Fake, engine).set("CODEX_DRAIN_SECONDS", "0.2");
+    let program = Program::new(Codex::Fake, engine).env("CODEX_DRAIN_SECONDS", "0.2");
     let mut server = program.serve(&[]).await;
     let turns = ["fake:grandchild", "fake:stubborn"].map(|model| spawn_turn(&server, model));
     let (processes, files) = match engine {
         Engine::Exec => (5, 2),
-        // The grandchild.
+        // Only the grandchild is a turn process.
         Engine::AppServer => (1, 0),
     };
-    eventually!("both turns run", server.turns().len() >= processes && server.running().await == 2);
+    eventually!(
+        "both turns run",
+        server.turn_processes().len() >= processes && server.running_turns().await == 2
+    );
     assert_eq!(server.scratch_files().len(), files);
     server.signal(Signal::TERM);
     for turn in turns {
@@ -62,23 +65,23 @@ async fn running_turns_past_the_drain_grace_are_cancelled(engine: Engine) {
         assert_eq!(response.status(), 503);
         assert_eq!(response.json::<Value>().await.unwrap()["error"]["code"], "shutting_down");
     }
-    assert_eq!(server.code(AT_ONCE).await, Some(0), "{:?}", server.log());
-    // Nothing is left when it ends, not only some time after.
+    assert_eq!(server.exit_code(EXIT_LIMIT).await, Some(0), "{:?}", server.log());
+    // Asserted without waiting: nothing may be left when the server exits.
     assert_eq!(server.processes(), Vec::<String>::new());
     assert!(server.scratch_files().is_empty());
 }
 
 both_engines!(second_signal_ends_the_drain_immediately);
 async fn second_signal_ends_the_drain_immediately(engine: Engine) {
-    let program = Program::new(Codex::Fake, engine).set("CODEX_DRAIN_SECONDS", "3600");
+    let program = Program::new(Codex::Fake, engine).env("CODEX_DRAIN_SECONDS", "3600");
     let mut server = program.serve(&[]).await;
     let turn = spawn_turn(&server, "fake:hang");
-    eventually!("the turn runs", server.running().await == 1);
+    eventually!("the turn runs", server.running_turns().await == 1);
     server.signal(Signal::TERM);
-    eventually!("it drains", server.log_line("draining").is_some());
+    eventually!("the server drains", server.log_line("draining").is_some());
     server.signal(Signal::TERM);
     assert_eq!(turn.await.unwrap().unwrap().status(), 503);
-    assert_eq!(server.code(AT_ONCE).await, Some(0), "{:?}", server.log());
+    assert_eq!(server.exit_code(EXIT_LIMIT).await, Some(0), "{:?}", server.log());
     assert_eq!(server.processes(), Vec::<String>::new());
     assert!(server.scratch_files().is_empty());
 }
@@ -88,14 +91,14 @@ async fn killed_server_leaves_no_process_and_no_file(engine: Engine) {
     let mut server = Program::new(Codex::Fake, engine).serve(&[]).await;
     let turn = spawn_turn(&server, "fake:grandchild");
     let (processes, files) = match engine {
-        // The containment, the CLI and its grandchild.
+        // The supervisor, the CLI and the grandchild.
         Engine::Exec => (3, 1),
         Engine::AppServer => (1, 0),
     };
-    eventually!("the turn runs", server.turns().len() >= processes);
+    eventually!("the turn runs", server.turn_processes().len() >= processes);
     assert_eq!(server.scratch_files().len(), files);
     server.signal(Signal::KILL);
-    assert_eq!(server.code(AT_ONCE).await, None);
+    assert_eq!(server.exit_code(EXIT_LIMIT).await, None);
     assert!(turn.await.unwrap().is_err());
     server.assert_nothing_is_left().await;
 }
@@ -104,19 +107,19 @@ async fn killed_server_leaves_no_process_and_no_file(engine: Engine) {
 async fn killed_supervisor_fails_its_turn_and_leaves_no_process() {
     let mut server = Program::new(Codex::Fake, Engine::Exec).serve(&[]).await;
     let turn = spawn_turn(&server, "fake:grandchild");
-    eventually!("the turn runs", server.turns().len() >= 3);
-    let containment = server.turns().into_iter().find(|line| line.contains(" supervise ")).unwrap();
-    let pid = containment.split(':').next().unwrap().parse().unwrap();
+    eventually!("the turn runs", server.turn_processes().len() >= 3);
+    let supervisor = server.turn_processes().into_iter().find(|line| line.contains(" supervise ")).unwrap();
+    let pid = supervisor.split(':').next().unwrap().parse().unwrap();
     kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
-    // Not only when what is left ends by itself, which takes it two minutes.
-    let answer = tokio::time::timeout(TIMEOUT, turn).await.expect("it is told in time");
+    // Without a kill, the grandchild would exit after two minutes.
+    let answer = tokio::time::timeout(TIMEOUT, turn).await.expect("the turn fails in time");
     assert_eq!(answer.unwrap().unwrap().status(), 502);
-    eventually!("the deaf grandchild is dead", server.turns().is_empty());
-    // The server itself goes on.
+    eventually!("the grandchild is killed", server.turn_processes().is_empty());
+    // The server still serves turns.
     let answer = spawn_turn(&server, "fake:echo").await.unwrap().unwrap();
     assert_eq!(answer.status(), 200);
     server.signal(Signal::TERM);
-    assert_eq!(server.code(AT_ONCE).await, Some(0), "{:?}", server.log());
+    assert_eq!(server.exit_code(EXIT_LIMIT).await, Some(0), "{:?}", server.log());
 }
 
 both_engines!(
@@ -125,8 +128,8 @@ both_engines!(
 );
 async fn ten_turns_of_the_real_cli_are_cancelled_by_a_drain(engine: Engine) {
     let program = Program::new(Codex::Real, engine)
-        .set("CODEX_MAX_CONCURRENCY", "10")
-        .set("CODEX_DRAIN_SECONDS", "0.2");
+        .env("CODEX_MAX_CONCURRENCY", "10")
+        .env("CODEX_DRAIN_SECONDS", "0.2");
     let mut server = program.serve(&["serve", "--demo"]).await;
     let prompt = r#"@@{"tokens":100000,"delay_ms":50}@@"#;
     let http = (0..5).map(|_| {
@@ -150,13 +153,16 @@ async fn ten_turns_of_the_real_cli_are_cancelled_by_a_drain(engine: Engine) {
     });
     let grpc: Vec<JoinHandle<Result<(), tonic::Status>>> = grpc.collect();
     let running = match engine {
-        // Each with what contains it.
+        // Ten turns with one supervisor each.
         Engine::Exec => 20,
         Engine::AppServer => 0,
     };
-    eventually!("all run", server.running().await == 10 && server.turns().len() >= running);
+    eventually!(
+        "all turns run",
+        server.running_turns().await == 10 && server.turn_processes().len() >= running
+    );
     server.signal(Signal::TERM);
-    assert_eq!(server.code(AT_ONCE).await, Some(0), "{:?}", server.log());
+    assert_eq!(server.exit_code(EXIT_LIMIT).await, Some(0), "{:?}", server.log());
     server.assert_nothing_is_left().await;
     for answer in http {
         let answer = answer.await.unwrap();
@@ -176,10 +182,10 @@ async fn demo_without_an_account_answers(engine: Engine) {
     let mut server = Program::new(Codex::Real, engine).serve(&["serve", "--demo"]).await;
     let health: Value = reqwest::get(server.url("/healthz")).await.unwrap().json().await.unwrap();
     assert_eq!((&health["ok"], &health["demo"]), (&json!(true), &json!(true)), "{health}");
-    assert!(server.log_line("demo: ").is_some(), "the log says so too: {:?}", server.log());
+    assert!(server.log_line("demo: ").is_some(), "the log has a line about the demo: {:?}", server.log());
 
     let stream = async |text: &str| {
-        // As curl would: without a model.
+        // Like the curl example in the help: without a model.
         let mut request = streamed(body("", text));
         request.as_object_mut().unwrap().remove("model");
         let url = server.url("/v1/chat/completions");
@@ -192,11 +198,11 @@ async fn demo_without_an_account_answers(engine: Engine) {
         }
         answer_of_chunks(&chunks)
     };
-    let canned = stream("Hello, is anybody there?").await;
-    assert!(canned.text.contains("Hello, is anybody there?"), "it quotes: {canned:?}");
+    let canned = stream("Hello, are you there?").await;
+    assert!(canned.text.contains("Hello, are you there?"), "the answer quotes the prompt: {canned:?}");
     assert_eq!(canned.finish_reason, "stop");
-    assert_eq!(stream("@@ {\"text\": \"as I was told\"} @@").await.text, "as I was told");
+    assert_eq!(stream("@@ {\"text\": \"the scripted text\"} @@").await.text, "the scripted text");
     server.signal(Signal::TERM);
-    assert_eq!(server.code(TIMEOUT).await, Some(0));
+    assert_eq!(server.exit_code(TIMEOUT).await, Some(0));
     server.assert_nothing_is_left().await;
 }

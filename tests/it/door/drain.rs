@@ -37,9 +37,9 @@ async fn drain_with_idle_connections_ends_immediately(engine: Engine) {
         while watch.message().await.unwrap().unwrap().status() != ServingStatus::Serving {}
         let mut half = Wire::open(app.address).await;
         half.send("POST /v1/chat/completions HTTP/1.1\r\nhost: local").await;
-        let mut nothing = Wire::open(app.address).await;
-        nothing.send("").await;
-        // A connection that has been of use and is now idle.
+        let mut silent = Wire::open(app.address).await;
+        silent.send("").await;
+        // A connection that has served a request and is idle now.
         let mut idle = Wire::open(app.address).await;
         idle.send("GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
         assert_eq!(idle.response().await.status, 200);
@@ -47,9 +47,9 @@ async fn drain_with_idle_connections_ends_immediately(engine: Engine) {
         let began = Instant::now();
         app.begin_drain();
         assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::NotServing);
-        app.stopped().await;
+        app.wait_until_stopped().await;
         assert!(began.elapsed() < Duration::from_secs(6), "the drain took {:?}", began.elapsed());
-        drop((half, nothing, idle));
+        drop((half, silent, idle));
     })
     .await;
 }
@@ -58,19 +58,19 @@ both_engines!(drain_finishes_running_turns_and_refuses_the_others);
 async fn drain_finishes_running_turns_and_refuses_the_others(engine: Engine) {
     let mut staged = GatedCodex::new(engine);
     with_app(AppConfig::fake(engine).codex_bin(staged.bin()).max_concurrency(2), async |app| {
-        // One turn runs at either door.
+        // One turn runs at each door.
         let mut grpc = app.grpc().await;
         let mut running =
             grpc.stream_chat(chat_request(&staged.gated_model(), "x")).await.unwrap().into_inner();
-        let mut said = String::new();
-        while said.is_empty() {
+        let mut text = String::new();
+        while text.is_empty() {
             if let Some(Event::TextDelta(delta)) = running.message().await.unwrap().unwrap().event {
-                said = delta.text;
+                text = delta.text;
             }
         }
         let mut sse = app.post(&streamed(body(&staged.gated_model(), "x"))).await;
         let first = sse.chunk().await.unwrap().unwrap();
-        // Some wait.
+        // One turn waits at each door.
         let mut waiting = JoinSet::new();
         let (url, waits) = (app.url("/v1/chat/completions"), body("fake:echo", "x"));
         waiting.spawn(async move {
@@ -89,7 +89,7 @@ async fn drain_finishes_running_turns_and_refuses_the_others(engine: Engine) {
             let status = app.status().await;
             (status.running_turns, status.waiting_turns) == (2, 2)
         });
-        // One client of either door is in the middle of a request, on a connection that has served one.
+        // At each door, one client has sent a part of a request on a connection that has served another request.
         let mut kept = Wire::open(app.address).await;
         kept.send("GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
         assert_eq!(kept.response().await.status, 200);
@@ -120,12 +120,12 @@ async fn drain_finishes_running_turns_and_refuses_the_others(engine: Engine) {
 
         staged.open_gate(2);
         let rest = collect_events(running).await.unwrap();
-        assert_eq!(said + &answers(&rest)[0].0, GATED_ANSWER);
+        assert_eq!(text + &answers(&rest)[0].0, GATED_ANSWER);
         let text = String::from_utf8(first.to_vec()).unwrap() + &sse.text().await.unwrap();
         let (chunks, done) = chunks(&text);
         assert!(done, "{text}");
         assert_eq!(answer_of_chunks(&chunks).text, GATED_ANSWER);
-        app.stopped().await;
+        app.wait_until_stopped().await;
     })
     .await;
 }
@@ -136,30 +136,30 @@ async fn turn_past_the_drain_grace_is_cancelled(engine: Engine) {
         let mut running =
             app.grpc().await.stream_chat(chat_request("fake:grandchild", "x")).await.unwrap().into_inner();
         let stream = streamed(body("fake:slow:60000", "x"));
-        let waiting = app.post(&stream);
+        let response = app.post(&stream);
         eventually!("the turns run", app.processes().len() >= 3);
         let ended = async {
             loop {
                 match running.message().await {
-                    Ok(event) => assert!(event.is_some(), "a stream without an end"),
+                    Ok(event) => assert!(event.is_some(), "the stream ended without an error"),
                     Err(status) => break status,
                 }
             }
         };
-        let (status, response, ()) = tokio::join!(ended, waiting, async {
+        let (status, response, ()) = tokio::join!(ended, response, async {
             eventually!("both turns run", app.status().await.running_turns == 2);
             app.begin_drain();
         });
         assert_eq!(code_and_reason(&status), (Code::Unavailable, "SHUTTING_DOWN".into()));
         assert_eq!(response.status(), 503);
-        app.stopped().await;
+        app.wait_until_stopped().await;
     })
     .await;
 }
 
 type Answer = reqwest::Result<reqwest::Response>;
 
-/// Opens a call whose message lacks its last byte, which follows when the first of the pair is dropped.
+/// Opens a call whose message lacks its last byte. Dropping the returned sender sends the byte.
 async fn open_unfinished_call(app: &TestApp) -> (oneshot::Sender<()>, JoinHandle<Answer>) {
     let client = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
     assert_eq!(client.get(app.url("/healthz")).send().await.unwrap().status(), 200);
@@ -168,9 +168,9 @@ async fn open_unfinished_call(app: &TestApp) -> (oneshot::Sender<()>, JoinHandle
     message.insert(0, 0);
     let last = message.pop().unwrap();
     let (call, dropped) = oneshot::channel::<()>();
-    let (begun, has_begun) = oneshot::channel::<()>();
+    let (started, has_started) = oneshot::channel::<()>();
     let rest = async move {
-        drop(begun);
+        drop(started);
         let _dropped = dropped.await;
         Ok::<_, std::io::Error>(vec![last])
     };
@@ -180,8 +180,8 @@ async fn open_unfinished_call(app: &TestApp) -> (oneshot::Sender<()>, JoinHandle
         .header("content-type", "application/grpc")
         .body(reqwest::Body::wrap_stream(body));
     let answer = tokio::spawn(request.send());
-    let _begun = has_begun.await;
-    // What comes later on the same connection is answered, so the call has been seen.
+    let _started = has_started.await;
+    // The response to a later request on the same connection proves that the server has received the call.
     assert_eq!(client.get(app.url("/healthz")).send().await.unwrap().status(), 200);
     (call, answer)
 }

@@ -30,9 +30,9 @@ async fn check(app: &TestApp, service: &str) -> Result<ServingStatus, tonic::Sta
 both_engines!(health_of_a_ready_server_is_serving_at_both_doors);
 async fn health_of_a_ready_server_is_serving_at_both_doors(engine: Engine) {
     with_app(AppConfig::fake(engine), async |app| {
-    eventually!("health is known", check(app, "").await.unwrap() == ServingStatus::Serving);
+    eventually!("the gRPC health is serving", check(app, "").await.unwrap() == ServingStatus::Serving);
     assert_eq!(check(app, "codex.v1.CodexService").await.unwrap(), ServingStatus::Serving);
-    assert_eq!(check(app, "nobody").await.unwrap_err().code(), Code::NotFound);
+    assert_eq!(check(app, "no.such.Service").await.unwrap_err().code(), Code::NotFound);
     let (status, health) = healthz(app).await;
     assert_eq!(status, 200);
     let version = env!("CARGO_PKG_VERSION");
@@ -55,12 +55,12 @@ async fn health_without_a_cli_is_not_serving_until_one_appears(engine: Engine) {
         let reason = health["reason"].as_str().unwrap();
         assert!(reason.contains("CODEX_BIN") && reason.contains(bin.to_str().unwrap()), "{reason}");
         assert_eq!(check(app, "").await.unwrap(), ServingStatus::NotServing);
-        // What cannot run is told as such, and not as the caller's mistake.
+        // A missing CLI is an unavailable engine, not a mistake of the client.
         let (status, error) = app.http_error(&body("fake:echo", "x")).await;
         assert_eq!((status, &error["code"]), (503, &"engine_unavailable".into()), "{error}");
         let refused = app.grpc_error(chat_request("fake:echo", "x")).await;
         assert_eq!(code_and_reason(&refused), (Code::FailedPrecondition, "ENGINE_UNAVAILABLE".into()));
-        // The models are what the operator advertises, with or without an engine.
+        // The configured models are listed with or without an engine.
         let mut client = app.grpc().await;
         assert!(!client.list_models(pb::ListModelsRequest {}).await.unwrap().into_inner().models.is_empty());
 
@@ -73,7 +73,7 @@ async fn health_without_a_cli_is_not_serving_until_one_appears(engine: Engine) {
         assert_eq!(
             app.chat(chat_request("fake:echo", "x")).await,
             engine.echo("x"),
-            "the engine that was asked for"
+            "the configured engine runs"
         );
     })
     .await;

@@ -1,4 +1,4 @@
-//! What holds for the doors of a whole server, whatever is asked for behind them.
+//! The doors of a whole server: protocols, health, drain, cancelled calls.
 
 mod drain;
 mod health;

@@ -1,4 +1,4 @@
-//! Two protocols on one address: each is answered in its own words, and what belongs to neither clearly.
+//! Two protocols on one address: each request gets a response of its own protocol, errors included.
 
 use codex_api::pb;
 use reqwest::{Method, RequestBuilder};
@@ -41,7 +41,7 @@ async fn unknown_route_is_refused_in_the_callers_protocol(engine: Engine) {
             let (status, error) = http_error(client.get(app.url("/"))).await;
             assert_eq!((status, &error["type"]), (404, &json!("invalid_request_error")));
         }
-        // A method of a service that is there, a service that is not, and no service at all.
+        // An unknown method of a known service, an unknown service, and a path without a service.
         for path in ["/codex.v1.CodexService/Nothing", "/codex.v1.Nothing/Chat", "/v1/nothing"] {
             let response = grpc_post(app, path).send().await.unwrap();
             assert_eq!(response.status(), 200, "{path}");
@@ -91,16 +91,17 @@ async fn reflection_lists_the_services_in_both_versions(engine: Engine) {
                     ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
                     server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
                 };
-                let asked = [
+                let requests = [
                     MessageRequest::ListServices(String::new()),
                     MessageRequest::FileContainingSymbol("codex.v1.CodexService".into()),
                 ];
-                let asked = asked.map(|request| ServerReflectionRequest {
+                let requests = requests.map(|request| ServerReflectionRequest {
                     message_request: Some(request),
                     ..Default::default()
                 });
                 let mut client = ServerReflectionClient::new(app.channel().await);
-                let answers = client.server_reflection_info(futures_util::stream::iter(asked)).await.unwrap();
+                let answers =
+                    client.server_reflection_info(futures_util::stream::iter(requests)).await.unwrap();
                 let mut answers = answers.into_inner();
                 let services = answers.message().await.unwrap().unwrap().message_response.unwrap();
                 let MessageResponse::ListServicesResponse(services) = services else {
@@ -130,9 +131,12 @@ async fn separate_grpc_address_serves_grpc_only(engine: Engine) {
             app.complete(&body("fake:echo", "x")).await["choices"][0]["message"]["content"],
             engine.echo("x")
         );
-        // Neither is at the other's address.
-        let there = grpc_post(app, CHAT).send().await.unwrap();
-        assert_eq!((there.status().as_u16(), &there.headers()["grpc-status"]), (200, &"12".parse().unwrap()));
+        // Each address refuses the other protocol.
+        let response = grpc_post(app, CHAT).send().await.unwrap();
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()["grpc-status"]),
+            (200, &"12".parse().unwrap())
+        );
         let path = format!("http://{}/v1/models", app.grpc_address);
         assert_eq!(http_error(reqwest::Client::new().get(path)).await.0, 404);
     })
@@ -143,11 +147,11 @@ both_engines!(request_id_is_returned_at_both_doors);
 async fn request_id_is_returned_at_both_doors(engine: Engine) {
     with_app(AppConfig::fake(engine), async |app| {
         let client = reqwest::Client::new();
-        let ask_http = |id: &'static str| {
+        let send_http = |id: &'static str| {
             let request = client.post(app.url("/v1/chat/completions")).json(&body("fake:echo", "x"));
             if id.is_empty() { request.send() } else { request.header("x-request-id", id).send() }
         };
-        let ask_grpc = async |id: &str| {
+        let send_grpc = async |id: &str| {
             let mut request = Request::new(chat_request("fake:echo", "x"));
             if !id.is_empty() {
                 request.metadata_mut().insert("x-request-id", id.parse().unwrap());
@@ -155,19 +159,19 @@ async fn request_id_is_returned_at_both_doors(engine: Engine) {
             let answer = app.grpc().await.chat(request).await.unwrap();
             answer.metadata().get("x-request-id").unwrap().to_str().unwrap().to_owned()
         };
-        assert_eq!(ask_http("my-id/1").await.unwrap().headers()["x-request-id"], "my-id/1");
-        assert_eq!(ask_grpc("my-id/2").await, "my-id/2");
-        // Made where there is none, and where it is not fit for a log.
-        let mut made = vec![ask_grpc("").await, ask_grpc("two words").await];
+        assert_eq!(send_http("my-id/1").await.unwrap().headers()["x-request-id"], "my-id/1");
+        assert_eq!(send_grpc("my-id/2").await, "my-id/2");
+        // The server generates an id if the request has none or an invalid one.
+        let mut generated = vec![send_grpc("").await, send_grpc("two words").await];
         for given in ["", "two words"] {
-            let answer = ask_http(given).await.unwrap();
-            made.push(answer.headers()["x-request-id"].to_str().unwrap().to_owned());
+            let answer = send_http(given).await.unwrap();
+            generated.push(answer.headers()["x-request-id"].to_str().unwrap().to_owned());
         }
-        assert!(made.iter().all(|id| id.starts_with("req_") && id.len() > 20), "{made:?}");
-        made.sort_unstable();
-        made.dedup();
-        assert_eq!(made.len(), 4, "each its own");
-        // Errors have one too.
+        assert!(generated.iter().all(|id| id.starts_with("req_") && id.len() > 20), "{generated:?}");
+        generated.sort_unstable();
+        generated.dedup();
+        assert_eq!(generated.len(), 4, "the generated ids differ");
+        // Errors have a request id too.
         let lost = client.get(app.url("/nowhere")).header("x-request-id", "lost").send().await.unwrap();
         assert_eq!(lost.headers()["x-request-id"], "lost");
         let mut request = Request::new(pb::ChatRequest::default());
@@ -203,7 +207,7 @@ async fn models_and_aliases_are_equal_at_both_doors(engine: Engine) {
                 let one: Value = one.json().await.unwrap();
                 assert_eq!((&one["id"], &one["object"]), (&json!(name), &json!("model")));
             }
-            // What can be asked for is found, if listed without its suffix.
+            // A model with a profile suffix is found, although only the name without the suffix is listed.
             let profiles: &[&str] = match engine {
                 Engine::Exec => &["agent"],
                 Engine::AppServer => &["agent", "chat"],
@@ -224,7 +228,7 @@ async fn models_and_aliases_are_equal_at_both_doors(engine: Engine) {
             let (status, error) = http_error(reqwest::Client::new().get(app.url("/v1/models/none"))).await;
             assert_eq!((status, &error["code"]), (404, &json!("model_not_found")));
 
-            // The answer has the name that was asked for, the engine the name that was meant.
+            // The answer has the requested name, and the engine gets the target of the alias.
             let answer = app.complete(&body("gpt-4o", "x")).await;
             assert_eq!(
                 (&answer["model"], &answer["choices"][0]["message"]["content"]),

@@ -20,11 +20,11 @@ use crate::{
 
 const CALLS: usize = 1_000;
 
-/// How many of the calls are answered before all are cancelled: some are then over, some run, some wait, and some
-/// have not been seen by the server.
+/// The number of answered calls before all are cancelled. At that time some calls have ended, some run, some wait, and
+/// some have not reached the server.
 const ANSWERED: usize = 100;
 
-/// Three calls run beside the survivor, eight wait, the server refuses the rest.
+/// Configures a server where three calls run beside the survivor, eight wait, and the rest are refused.
 fn config(engine: Engine, staged: &GatedCodex) -> AppConfig {
     AppConfig::fake(engine).max_concurrency(4).max_queue(8).codex_bin(staged.bin())
 }
@@ -68,7 +68,7 @@ async fn cancelled_grpc_calls_leave_other_streams_intact(engine: Engine) {
         let mut calls: FuturesUnordered<_> = (0..CALLS).map(call).collect();
         let mut refused = 0;
         while refused < ANSWERED {
-            // A stream that has begun is dropped by its future, so that others get its place.
+            // The future drops a started stream, so that another call gets its slot.
             if let Err(status) = calls.next().await.unwrap() {
                 assert_eq!(
                     code_and_reason(&status),
@@ -83,7 +83,7 @@ async fn cancelled_grpc_calls_leave_other_streams_intact(engine: Engine) {
         staged.open_gate(1);
         let rest = collect_events(survivor).await.unwrap();
         assert_eq!(answers(&rest)[0].0, "\n\nafter");
-        // The connection is as good as before.
+        // The connection still serves calls.
         let response = client.clone().chat(chat_request("fake:echo", "same connection")).await.unwrap();
         assert_eq!(response.into_inner().choices[0].text, engine.echo("same connection"));
         assert_nothing_is_left(app).await;
@@ -102,9 +102,9 @@ async fn cancelled_http_calls_leave_other_streams_intact(engine: Engine) {
             client.post(app.url("/v1/chat/completions")).json(&body).send()
         };
         let mut survivor = post(&staged.gated_model(), true).await.unwrap();
-        let mut said = String::new();
-        while !said.contains("before") {
-            said.push_str(std::str::from_utf8(&survivor.chunk().await.unwrap().unwrap()).unwrap());
+        let mut received = String::new();
+        while !received.contains("before") {
+            received.push_str(std::str::from_utf8(&survivor.chunk().await.unwrap().unwrap()).unwrap());
         }
 
         let call = |number: usize| post("fake:hang", number.is_multiple_of(2));
@@ -119,10 +119,10 @@ async fn cancelled_http_calls_leave_other_streams_intact(engine: Engine) {
 
         staged.open_gate(1);
         while let Some(chunk) = survivor.chunk().await.unwrap() {
-            said.push_str(std::str::from_utf8(&chunk).unwrap());
+            received.push_str(std::str::from_utf8(&chunk).unwrap());
         }
-        let (chunks, done) = chunks(&said);
-        assert!(done, "{said}");
+        let (chunks, done) = chunks(&received);
+        assert!(done, "{received}");
         assert_eq!(answer_of_chunks(&chunks).text, GATED_ANSWER);
         assert_nothing_is_left(app).await;
     })

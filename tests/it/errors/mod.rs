@@ -1,4 +1,4 @@
-//! Every failure that an engine can meet, over both doors: the status with its reason, the OpenAI error.
+//! Every failure of an engine over both doors: the gRPC status with its reason, and the OpenAI error.
 
 mod broken_responses;
 
@@ -22,9 +22,9 @@ use crate::{
     },
 };
 
-/// What a failure looks like from outside.
+/// A failure and its expected errors at both doors.
 struct Row {
-    /// Scenario of the fake codex, or a prompt for the real one.
+    /// A scenario of the fake codex, or a prompt for the real CLI.
     scenario: &'static str,
     grpc: Code,
     reason: &'static str,
@@ -32,11 +32,11 @@ struct Row {
     kind: &'static str,
     code: &'static str,
     /// Whether the app-server engine delivers text before the failure. `exec` delivers whole messages, so no text.
-    late: bool,
+    after_text: bool,
 }
 
-const fn late(scenario: &'static str, grpc: Grpc, http: Http) -> Row {
-    Row { late: true, ..row(scenario, grpc, http) }
+const fn row_after_text(scenario: &'static str, grpc: Grpc, http: Http) -> Row {
+    Row { after_text: true, ..row(scenario, grpc, http) }
 }
 
 const fn row(
@@ -44,7 +44,7 @@ const fn row(
     (grpc, reason): (Code, &'static str),
     (http, kind, code): (u16, &'static str, &'static str),
 ) -> Row {
-    Row { scenario, grpc, reason, http, kind, code, late: false }
+    Row { scenario, grpc, reason, http, kind, code, after_text: false }
 }
 
 type Grpc = (Code, &'static str);
@@ -102,7 +102,7 @@ const FAKE: &[Row] = &[
     row("fake:failed:sse-invalid-prompt", TURN, TURN_HTTP),
 ];
 
-/// What a process for each turn can meet.
+/// Failures of the exec engine only.
 const FAKE_EXEC: &[Row] = &[
     row("fake:old", ENGINE, ENGINE_HTTP),
     row("fake:config-error", ENGINE, ENGINE_HTTP),
@@ -116,7 +116,7 @@ const FAKE_EXEC: &[Row] = &[
     ),
 ];
 
-/// What a warm worker can: when it dies, its turns are lost.
+/// Failures of the app-server engine only. A worker that exits loses its turns.
 const FAKE_APP_SERVER: &[Row] = &[
     row("fake:crash", LOST, LOST_HTTP),
     row("fake:exit0", LOST, LOST_HTTP),
@@ -125,9 +125,9 @@ const FAKE_APP_SERVER: &[Row] = &[
     row("fake:failed:529", UPSTREAM, UPSTREAM_HTTP),
     row("fake:failed:sse-overloaded", UPSTREAM, UPSTREAM_HTTP),
     row("fake:failed:sse-cyber", BAD, BAD_HTTP),
-    late("fake:die", LOST, LOST_HTTP),
-    late("fake:failed-after-text:500", UPSTREAM, UPSTREAM_HTTP),
-    late("fake:failed-after-text:cut", UPSTREAM, UPSTREAM_HTTP),
+    row_after_text("fake:die", LOST, LOST_HTTP),
+    row_after_text("fake:failed-after-text:500", UPSTREAM, UPSTREAM_HTTP),
+    row_after_text("fake:failed-after-text:cut", UPSTREAM, UPSTREAM_HTTP),
 ];
 
 const REAL: &[Row] = &[
@@ -157,12 +157,12 @@ const REAL: &[Row] = &[
     ),
     row(r#"@@{"status":500}@@"#, UPSTREAM, UPSTREAM_HTTP),
     row(r#"@@{"status":503,"body":"<html>busy</html>"}@@"#, UPSTREAM, UPSTREAM_HTTP),
-    late(r#"@@{"text":"a b c d","cut_after":2}@@"#, UPSTREAM, UPSTREAM_HTTP),
-    late(r#"@@{"text":"a b c d","eof":true}@@"#, UPSTREAM, UPSTREAM_HTTP),
+    row_after_text(r#"@@{"text":"a b c d","cut_after":2}@@"#, UPSTREAM, UPSTREAM_HTTP),
+    row_after_text(r#"@@{"text":"a b c d","eof":true}@@"#, UPSTREAM, UPSTREAM_HTTP),
     row(r#"@@{"failed":{"code":"server_error","message":"oops"}}@@"#, UPSTREAM, UPSTREAM_HTTP),
 ];
 
-/// Asks in all four ways and compares each refusal with its row.
+/// Sends the request over all four routes and compares each error with its row.
 async fn assert_failure(app: &TestApp, row: &Row, model: &str, text: &str) {
     let context = format!("{} {text}", row.scenario);
     let mut grpc = app.grpc().await;
@@ -174,7 +174,7 @@ async fn assert_failure(app: &TestApp, row: &Row, model: &str, text: &str) {
             loop {
                 match stream.message().await {
                     Ok(Some(_)) => {}
-                    Ok(None) => panic!("{context}: the stream ended well"),
+                    Ok(None) => panic!("{context}: the stream ended without an error"),
                     Err(status) => break status,
                 }
             }
@@ -187,18 +187,18 @@ async fn assert_failure(app: &TestApp, row: &Row, model: &str, text: &str) {
     assert_error_body(status, &error, row, &context);
     let mut streaming = body(model, text);
     streaming["stream"] = true.into();
-    if row.late && app.engine == Engine::AppServer {
+    if row.after_text && app.engine == Engine::AppServer {
         let (chunks, done) = app.stream_until_end(&streaming).await;
         assert!(!done, "{context}: {chunks:?}");
-        let (last, said) = chunks.split_last().unwrap();
+        let (last, earlier) = chunks.split_last().unwrap();
         assert_error_body(row.http, &last["error"], row, &context);
         assert!(
-            said.iter().any(|chunk| chunk["choices"][0]["delta"]["content"].is_string()),
-            "{context}: {said:?}"
+            earlier.iter().any(|chunk| chunk["choices"][0]["delta"]["content"].is_string()),
+            "{context}: {earlier:?}"
         );
         return;
     }
-    // Before the first text, a failure is a status also of a streamed request.
+    // A failure before the first text is a status for a streamed request too.
     let (status, error) = app.http_error(&streaming).await;
     assert_error_body(status, &error, row, &context);
 }
@@ -208,7 +208,10 @@ fn assert_status(status: &Status, row: &Row, context: &str) {
     let details = status.get_error_details();
     let info = details.error_info().expect("ErrorInfo");
     assert_eq!((info.reason.as_str(), info.domain.as_str()), (row.reason, "codex-api"), "{context}");
-    assert!(!status.message().contains("127.0.0.1"), "{context}: the URL is the operator's: {status:?}");
+    assert!(
+        !status.message().contains("127.0.0.1"),
+        "{context}: the message contains an internal URL: {status:?}"
+    );
 }
 
 fn assert_error_body(status: u16, error: &Value, row: &Row, context: &str) {
@@ -220,11 +223,11 @@ fn assert_error_body(status: u16, error: &Value, row: &Row, context: &str) {
 both_engines!(failures_of_the_fake_are_mapped_at_both_doors);
 async fn failures_of_the_fake_are_mapped_at_both_doors(engine: Engine) {
     with_app(AppConfig::fake(engine).max_concurrency(4), async |app| {
-        let own = match engine {
+        let engine_rows = match engine {
             Engine::Exec => FAKE_EXEC,
             Engine::AppServer => FAKE_APP_SERVER,
         };
-        for row in FAKE.iter().chain(own) {
+        for row in FAKE.iter().chain(engine_rows) {
             assert_failure(app, row, row.scenario, "hi").await;
         }
     })
@@ -277,16 +280,19 @@ async fn retry_notices_of_the_fake_are_delivered_at_both_doors(engine: Engine) {
         let retries: Vec<_> =
             response.notices.iter().filter(|n| n.message.starts_with("Reconnecting")).collect();
         assert_eq!(retries.len(), 2, "{:?}", response.notices);
-        // The other door says the same, where no SDK minds.
+        // The HTTP door delivers the same notices in members and comments that SDKs ignore.
         let request = body("fake:reconnect:2:ok", "hi");
         let whole = app.complete(&request).await;
         let stream = app.post(&streamed(request)).await.text().await.unwrap();
-        for shown in [whole["codex"]["notices"].as_array().unwrap(), &notices(&stream)] {
-            let told =
+        for notices in [whole["codex"]["notices"].as_array().unwrap(), &notices(&stream)] {
+            let kind_and_message =
                 |notice: &Value| (notice["kind"] == "retry", notice["message"].as_str().unwrap().to_owned());
             let expected =
                 response.notices.iter().map(|n| (n.kind() == notice::Kind::Retry, n.message.clone()));
-            assert_eq!(shown.iter().map(told).collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+            assert_eq!(
+                notices.iter().map(kind_and_message).collect::<Vec<_>>(),
+                expected.collect::<Vec<_>>()
+            );
         }
     })
     .await;
@@ -310,8 +316,8 @@ both_engines!(
 );
 async fn incomplete_response_of_the_real_cli_is_delivered_with_its_finish_reason(engine: Engine) {
     with_app(AppConfig::real(engine), async |app| {
-        for (word, reason) in [("max_output_tokens", "length"), ("content_filter", "content_filter")] {
-            let prompt = format!(r#"@@{{"text":"the beginning","incomplete":"{word}"}}@@"#);
+        for (incomplete, reason) in [("max_output_tokens", "length"), ("content_filter", "content_filter")] {
+            let prompt = format!(r#"@@{{"text":"the beginning","incomplete":"{incomplete}"}}@@"#);
             let answer = app.complete(&body("gpt-5.5", &prompt)).await;
             assert_eq!(answer["choices"][0]["finish_reason"], reason, "{answer}");
             assert_eq!(answer["choices"][0]["message"]["content"], "the beginning");
@@ -323,7 +329,7 @@ async fn incomplete_response_of_the_real_cli_is_delivered_with_its_finish_reason
 both_engines!(failure_after_the_first_text_ends_the_stream_without_done);
 async fn failure_after_the_first_text_ends_the_stream_without_done(engine: Engine) {
     with_app(AppConfig::fake(engine), async |app| {
-        // `fake:slow` speaks at once and then pauses beyond the request's time.
+        // The pause of `fake:slow` between two messages makes the deadline expire after the first text.
         let response = reqwest::Client::new()
             .post(app.url("/v1/chat/completions"))
             .header("x-codex-timeout-seconds", "0.5")
@@ -354,13 +360,13 @@ async fn deadline_of_each_kind_ends_the_turn(engine: Engine) {
         assert_eq!(status.code(), Code::DeadlineExceeded);
         assert!(status.message().contains("the request's own timeout"), "{status:?}");
 
-        // A client that sends the header but would wait for ever.
+        // A client that sends `grpc-timeout` but does not enforce it.
         let mut call = tonic::Request::new(chat_request("fake:slow:150", "hi"));
         call.metadata_mut().insert("grpc-timeout", "400m".parse().unwrap());
         let mut stream = app.grpc().await.stream_chat(call).await.unwrap().into_inner();
         let status = loop {
             match stream.message().await {
-                Ok(event) => assert!(event.is_some(), "the stream ended well"),
+                Ok(event) => assert!(event.is_some(), "the stream ended without an error"),
                 Err(status) => break status,
             }
         };
@@ -396,22 +402,22 @@ both_engines!(
 async fn refused_login_is_logged_with_the_upstream_message(engine: Engine) {
     let mut server = Program::new(Codex::Real, engine).serve(&["serve", "--demo"]).await;
     let http = reqwest::Client::new();
-    for (status, words, told) in [
+    for (status, text, in_answer) in [
         (401, "Missing scopes: api.write", false),
         (403, "Country, region, or territory not supported", true),
     ] {
-        let prompt = format!(r#"@@{{"status":{status},"body":{{"error":{{"message":"{words}"}}}}}}@@"#);
+        let prompt = format!(r#"@@{{"status":{status},"body":{{"error":{{"message":"{text}"}}}}}}@@"#);
         let request = http.post(server.url("/v1/chat/completions")).json(&body("gpt-5.5", &prompt));
         let response = request.send().await.unwrap();
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         let error: Value = response.json().await.unwrap();
         let message = error["error"]["message"].as_str().unwrap();
-        assert!(message.contains("log in") && message.contains(words) == told, "{message}");
-        let logged = || server.log().iter().any(|line| line.contains("refuses") && line.contains(words));
-        eventually!("the log has it", logged());
+        assert!(message.contains("log in") && message.contains(text) == in_answer, "{message}");
+        let logged = || server.log().iter().any(|line| line.contains("refuses") && line.contains(text));
+        eventually!("the log has the upstream message", logged());
     }
     server.signal(Signal::TERM);
-    assert_eq!(server.code(TIMEOUT).await, Some(0));
+    assert_eq!(server.exit_code(TIMEOUT).await, Some(0));
 }
 
 both_engines!(
@@ -423,11 +429,11 @@ async fn rate_limit_carries_the_retry_delay_of_codex(engine: Engine) {
         let failed = r#"@@{"failed":{"code":"rate_limit_exceeded","message":"Please try again in 3.2s."}}@@"#;
         let refused =
             r#"@@{"status":429,"headers":{"retry-after":"7"},"body":{"error":{"message":"slow"}}}@@"#;
-        for (prompt, told) in [(failed, Some("4")), (refused, None)] {
+        for (prompt, expected) in [(failed, Some("4")), (refused, None)] {
             let response = app.post(&body("gpt-5.5", prompt)).await;
             assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
             let delay = response.headers().get("retry-after").map(|delay| delay.to_str().unwrap());
-            assert_eq!(delay, told, "the README says when");
+            assert_eq!(delay, expected, "only `failed` carries a delay, see docs/errors.md");
         }
     })
     .await;

@@ -1,4 +1,4 @@
-//! Tool calls without exactly one result: refused by both engines alike, over both doors, before a turn runs.
+//! Tool calls without exactly one result. Both engines refuse them over both doors before a turn runs.
 
 use serde_json::{Value, json};
 

@@ -1,5 +1,5 @@
-//! Whole conversations through both doors and the real CLI over `app_server`: the model gets every role, word, image,
-//! call and result, for a table of histories and for random ones.
+//! Whole conversations through both doors and the real CLI over the app-server engine: the upstream request has every
+//! role, text, image, call and result. Tested with a table of histories and with random histories.
 
 mod malformed;
 mod random;
@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// The unit tests of the engine use the same table.
+/// A table of histories, which the unit tests of the engine use too.
 const TABLE: &str = include_str!("../../fixtures/histories.json");
 
 #[derive(Debug, Clone, Copy)]
@@ -28,7 +28,7 @@ enum Door {
 
 const DOORS: [Door; 2] = [Door::Grpc, Door::Http];
 
-/// Returns the upstream request of a turn, which the client drops as soon as the upstream has the request.
+/// Starts a turn and returns its upstream request. Drops the turn as soon as the upstream has the request.
 async fn upstream_request_of(app: &TestApp, door: Door, body: &Value) -> UpstreamRequest {
     let before = app.upstream_request_count();
     match door {
@@ -39,10 +39,10 @@ async fn upstream_request_of(app: &TestApp, door: Door, body: &Value) -> Upstrea
         }
         Door::Http => {
             let response = app.post(&streamed(body.clone())).await;
-            // The scripted answer to such a prompt is a text, which is none where a call is demanded.
-            let demanded =
+            // The scripted answer is a text. A turn that requires a call therefore fails.
+            let requires_call =
                 matches!(&body["tool_choice"], Value::Object(_)) || body["tool_choice"] == "required";
-            let expected = if demanded { 502 } else { 200 };
+            let expected = if requires_call { 502 } else { 200 };
             assert_eq!(response.status(), expected, "{:?}", response.text().await);
             eventually!("the upstream has the request", app.upstream_request_count() > before);
             drop(response);
@@ -51,20 +51,25 @@ async fn upstream_request_of(app: &TestApp, door: Door, body: &Value) -> Upstrea
     app.last_upstream_request()
 }
 
-/// Asserts that the upstream request has this conversation and these instructions, and beyond them only those of Codex.
-fn assert_shown(seen: &UpstreamRequest, items: &[Value], instructions: Option<&str>, alone: bool) {
-    let own = seen.assert_ends_with_items(items);
-    let told: Vec<&str> = own.iter().filter(|item| item["role"] == "developer").flat_map(texts).collect();
+/// Asserts that the upstream request has the conversation and the instructions. Without `alone`, Codex may add its own
+/// instructions.
+fn assert_sent(sent: &UpstreamRequest, items: &[Value], instructions: Option<&str>, alone: bool) {
+    let added = sent.assert_ends_with_items(items);
+    let developer: Vec<&str> =
+        added.iter().filter(|item| item["role"] == "developer").flat_map(texts).collect();
     if alone {
-        assert_eq!((told, own.len()), (Vec::from_iter(instructions), usize::from(instructions.is_some())));
-        assert_eq!(seen.body["instructions"].as_str().unwrap_or_default(), "");
+        assert_eq!(
+            (developer, added.len()),
+            (Vec::from_iter(instructions), usize::from(instructions.is_some()))
+        );
+        assert_eq!(sent.body["instructions"].as_str().unwrap_or_default(), "");
     } else if let Some(instructions) = instructions {
-        let times = told.iter().filter(|text| **text == instructions).count();
-        assert_eq!(times, 1, "told once, and alone: {told:#?}");
+        let times = developer.iter().filter(|text| **text == instructions).count();
+        assert_eq!(times, 1, "one text has exactly the instructions: {developer:#?}");
     }
 }
 
-/// Rows of the table with or without tools of the client.
+/// Selects the rows of the table with or without client tools.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Rows {
     WithTools,
@@ -82,13 +87,13 @@ async fn assert_table_reaches_the_model(rows: Rows, profile: &str, model: &str, 
         for row in table {
             for door in DOORS {
                 let mut body = row.clone();
-                for ours in ["name", "items", "instructions"] {
-                    body.as_object_mut().unwrap().remove(ours);
+                for member in ["name", "items", "instructions"] {
+                    body.as_object_mut().unwrap().remove(member);
                 }
                 body["model"] = model.into();
                 eprintln!("{} ({model}, {door:?})", row["name"]);
-                let seen = upstream_request_of(app, door, &body).await;
-                assert_shown(&seen, row["items"].as_array().unwrap(), row["instructions"].as_str(), alone);
+                let sent = upstream_request_of(app, door, &body).await;
+                assert_sent(&sent, row["items"].as_array().unwrap(), row["instructions"].as_str(), alone);
             }
         }
     })
@@ -126,19 +131,19 @@ async fn table_of_histories_with_tools_reaches_the_model() {
 #[tokio::test]
 #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
 async fn agent_without_client_instructions_gets_codex_instructions_only() {
-    // The agent is told where its worker lives.
+    // The instructions of Codex contain the home of the worker, so one worker runs both turns.
     with_app(real_workers().workers(1), async |app| {
-        let told = async |messages: Value| {
+        let developer_texts = async |messages: Value| {
             let body = json!({"model": "gpt-5.5", "messages": messages});
-            let seen = upstream_request_of(app, Door::Http, &body).await;
-            let developer = seen.items.iter().filter(|item| item["role"] == "developer");
+            let sent = upstream_request_of(app, Door::Http, &body).await;
+            let developer = sent.items.iter().filter(|item| item["role"] == "developer");
             developer.flat_map(texts).map(str::to_owned).collect::<Vec<_>>()
         };
         let user = json!({"role": "user", "content": "hi"});
-        let without = told(json!([user])).await;
-        let mut with = told(json!([{"role": "system", "content": "Be kind."}, user])).await;
+        let without = developer_texts(json!([user])).await;
+        let mut with = developer_texts(json!([{"role": "system", "content": "Be kind."}, user])).await;
         with.retain(|text| text != "Be kind.");
-        assert_eq!(with, without, "nothing else changes");
+        assert_eq!(with, without, "the instructions of Codex are the same");
     })
     .await;
 }

@@ -1,4 +1,5 @@
-//! Random histories. What the model must be shown is worked out here anew, from the rules in the documentation.
+//! Random histories. The expected upstream request is computed here from the documented rules, independently of the
+//! server.
 
 use proptest::{
     collection::vec,
@@ -9,7 +10,7 @@ use proptest::{
 };
 use serde_json::{Value, json};
 
-use super::{DOORS, assert_shown, upstream_request_of};
+use super::{DOORS, assert_sent, upstream_request_of};
 use crate::support::{TestApp, with_app};
 use crate::tools::{
     real_workers,
@@ -34,15 +35,15 @@ type Parts = Vec<Option<String>>;
 
 #[derive(Debug, Clone)]
 enum Step {
-    Instructs(&'static str, String),
-    Asks(Parts, Option<String>),
-    Says(String, Option<String>),
-    /// Text beside calls, and of each call: which function, its arguments, its result, where that stands.
+    Instruction(&'static str, String),
+    UserMessage(Parts, Option<String>),
+    AssistantMessage(String, Option<String>),
+    /// A text, and calls with function index, argument, result, and a random number that orders the results.
     Calls(String, Vec<(usize, String, Parts, u32)>),
 }
 
 fn text() -> impl Strategy<Value = String> {
-    // A letter first: Codex's own messages begin with a mark.
+    // The first character is a letter, because messages of Codex begin with `<`.
     "[a-zé世👩][ -?A-~é世👩\n]{0,12}"
 }
 
@@ -55,9 +56,9 @@ fn step() -> impl Strategy<Value = Step> {
     let calls = vec((0..NAMES.len(), text(), parts(), any::<u32>()), 1..4);
     prop_oneof![
         (sample::select(vec!["system", "developer"]), text())
-            .prop_map(|(role, text)| Step::Instructs(role, text)),
-        (parts(), name()).prop_map(|(parts, name)| Step::Asks(parts, name)),
-        (text(), name()).prop_map(|(text, name)| Step::Says(text, name)),
+            .prop_map(|(role, text)| Step::Instruction(role, text)),
+        (parts(), name()).prop_map(|(parts, name)| Step::UserMessage(parts, name)),
+        (text(), name()).prop_map(|(text, name)| Step::AssistantMessage(text, name)),
         (option::of(text()), calls).prop_map(|(text, calls)| Step::Calls(text.unwrap_or_default(), calls)),
     ]
 }
@@ -71,8 +72,8 @@ fn content(parts: &Parts) -> Value {
     parts.iter().map(part).collect()
 }
 
-/// Parts as the model is shown them.
-fn inputs(parts: &Parts) -> Vec<Value> {
+/// Converts parts to content of an upstream request.
+fn input_parts(parts: &Parts) -> Vec<Value> {
     let part = |part: &Option<String>| match part {
         Some(text) => json!({"type": "input_text", "text": text}),
         None => json!({"type": "input_image", "image_url": PNG}),
@@ -89,12 +90,12 @@ fn named(name: Option<&String>, text: &str) -> String {
     name.map_or_else(|| text.to_owned(), |name| format!("{name}: {text}"))
 }
 
-/// The messages of these steps, the instructions that are none of the conversation, and the conversation.
+/// Returns the messages of the steps, the instructions before the conversation, and the expected items.
 fn history(steps: &[Step]) -> (Vec<Value>, Option<String>, Vec<Value>) {
     let (mut messages, mut lead, mut items) = (Vec::new(), Vec::new(), Vec::new());
     for (number, step) in steps.iter().enumerate() {
         match step {
-            Step::Instructs(role, text) => {
+            Step::Instruction(role, text) => {
                 messages.push(json!({"role": role, "content": text}));
                 if items.is_empty() {
                     lead.push(text.clone());
@@ -102,36 +103,37 @@ fn history(steps: &[Step]) -> (Vec<Value>, Option<String>, Vec<Value>) {
                     items.push(message("developer", "input_text", text));
                 }
             }
-            Step::Asks(parts, name) => {
+            Step::UserMessage(parts, name) => {
                 messages.push(json!({"role": "user", "content": content(parts), "name": name}));
-                let mut shown = inputs(parts);
+                let mut content = input_parts(parts);
                 if let Some(name) = name {
                     match parts.iter().position(Option::is_some) {
                         Some(first) => {
-                            shown[first]["text"] = named(Some(name), parts[first].as_ref().unwrap()).into();
+                            content[first]["text"] = named(Some(name), parts[first].as_ref().unwrap()).into();
                         }
-                        None => shown.insert(0, json!({"type": "input_text", "text": format!("{name}:")})),
+                        None => content.insert(0, json!({"type": "input_text", "text": format!("{name}:")})),
                     }
                 }
-                items.push(json!({"type": "message", "role": "user", "content": shown}));
+                items.push(json!({"type": "message", "role": "user", "content": content}));
             }
-            Step::Says(text, name) => {
+            Step::AssistantMessage(text, name) => {
                 messages.push(json!({"role": "assistant", "content": text, "name": name}));
                 items.push(message("assistant", "output_text", &named(name.as_ref(), text)));
             }
             Step::Calls(text, calls) => {
                 let id = |index: usize| format!("call_{number}_{index}");
                 let arguments = |text: &str| json!({"x": text}).to_string();
-                let made = calls.iter().enumerate().map(|(index, (name, text, ..))| {
+                let tool_calls = calls.iter().enumerate().map(|(index, (name, text, ..))| {
                     json!({"id": id(index), "type": "function",
                         "function": {"name": NAMES[*name].0, "arguments": arguments(text)}})
                 });
-                let made: Vec<Value> = made.collect();
-                messages.push(json!({"role": "assistant", "content": text, "tool_calls": made}));
+                let tool_calls: Vec<Value> = tool_calls.collect();
+                messages.push(json!({"role": "assistant", "content": text, "tool_calls": tool_calls}));
                 items.extend((!text.is_empty()).then(|| message("assistant", "output_text", text)));
-                let shown = calls.iter().enumerate();
+                let numbered = calls.iter().enumerate();
                 items.extend(
-                    shown.map(|(index, (name, text, ..))| call(NAMES[*name].1, &arguments(text), &id(index))),
+                    numbered
+                        .map(|(index, (name, text, ..))| call(NAMES[*name].1, &arguments(text), &id(index))),
                 );
                 let mut order: Vec<usize> = (0..calls.len()).collect();
                 order.sort_by_key(|index| calls[*index].3);
@@ -141,24 +143,24 @@ fn history(steps: &[Step]) -> (Vec<Value>, Option<String>, Vec<Value>) {
                         .push(json!({"role": "tool", "tool_call_id": id(index), "content": content(parts)}));
                     items.push(match &parts[..] {
                         [Some(text)] => output(&id(index), text.as_str()),
-                        _ => output(&id(index), inputs(parts)),
+                        _ => output(&id(index), input_parts(parts)),
                     });
                 }
             }
         }
     }
     if items.is_empty() {
-        // A history needs one message: the last instruction.
+        // A request needs at least one item. The last instruction then becomes the conversation.
         items.push(message("developer", "input_text", &lead.pop().unwrap()));
     }
     (messages, (!lead.is_empty()).then(|| lead.join("\n\n")), items)
 }
 
-// Proptest calls blocking closures, which need a runtime with threads of its own.
+// Proptest runs blocking closures, which need a multi-threaded runtime.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
 async fn random_history_reaches_the_model_in_order_and_role() {
-    // Pictures stand wherever text may: sometimes in more than eight places.
+    // A random history may have more images than the default limit of eight.
     let config = || real_workers().env("CODEX_MAX_IMAGES", "100");
     with_app(config(), async |agent| {
         with_app(config().profile("chat"), async |chat| run_cases(agent, chat)).await;
@@ -168,7 +170,7 @@ async fn random_history_reaches_the_model_in_order_and_role() {
 
 fn run_cases(agent: &TestApp, chat: &TestApp) {
     let runtime = tokio::runtime::Handle::current();
-    // Each attempt to make a failure smaller is a turn as well.
+    // Each shrink iteration runs turns, so their number is limited.
     let config =
         Config { cases: CASES, max_shrink_iters: 60, failure_persistence: None, ..Config::default() };
     tokio::task::block_in_place(|| {
@@ -178,7 +180,7 @@ fn run_cases(agent: &TestApp, chat: &TestApp) {
             let app = if alone { chat } else { agent };
             for door in DOORS {
                 let body = json!({"model": "gpt-5.5", "messages": messages});
-                assert_shown(
+                assert_sent(
                     &runtime.block_on(upstream_request_of(app, door, &body)),
                     &items,
                     instructions.as_deref(),

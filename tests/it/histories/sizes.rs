@@ -1,4 +1,4 @@
-//! The size of a request besides its conversation, and conversations longer than the model's window.
+//! The size of an upstream request without its conversation, and conversations longer than the window of the model.
 
 use codex_api::pb::{self, chat_event::Event};
 use serde_json::{Value, json};
@@ -24,7 +24,7 @@ async fn request_bytes(app: &TestApp, model: &str) -> usize {
     app.last_upstream_request().body.to_string().len()
 }
 
-/// A model of the catalog, a model with another request form, a model that the CLI does not know.
+/// A model of the catalog, a model with another request form, and a model unknown to the CLI.
 const MODELS: [&str; 3] = ["gpt-5.5", "gpt-5.6-sol", "gpt-5-codex"];
 
 #[tokio::test]
@@ -51,17 +51,17 @@ async fn agent_request_has_the_documented_size() {
     .await;
 }
 
-/// Longer than the 258,400 tokens that Codex takes for the window, at four bytes each.
+/// Builds a prompt beyond 258,400 tokens of four bytes, which is the window that Codex assumes.
 fn long_request() -> pb::ChatRequest {
-    chat_request("", &format!(r#"{} @@{{"text":"done"}}@@"#, WORDS.repeat(TIMES)))
+    chat_request("", &format!(r#"{} @@{{"text":"done"}}@@"#, TEXT.repeat(TIMES)))
 }
 
-const WORDS: &str = "wörd äöüß ";
+const TEXT: &str = "wörd äöüß ";
 const TIMES: usize = 90_000;
 
-/// Returns the notices of the HTTP door, in a stream and beside a whole answer.
+/// Returns the notices of the HTTP door, from a stream and from a whole answer.
 async fn http_notices(app: &TestApp, model: &str) -> [Vec<String>; 2] {
-    let text = format!(r#"{} @@{{"text":"done"}}@@"#, WORDS.repeat(TIMES));
+    let text = format!(r#"{} @@{{"text":"done"}}@@"#, TEXT.repeat(TIMES));
     let body = body(model, &text);
     let streamed = app.post(&streamed(body.clone())).await.text().await.unwrap();
     let message = |notice: &Value| notice["message"].as_str().unwrap().to_owned();
@@ -86,22 +86,22 @@ async fn grpc_notices(app: &TestApp, model: &str) -> (Vec<String>, String, u64) 
     (notices, answer, app.upstream_request_count() - before)
 }
 
-const ALL_OF_IT: (&str, &str) = ("CODEX_MAX_PROMPT_CHARS", "1000000");
+const RAISED_PROMPT_LIMIT: (&str, &str) = ("CODEX_MAX_PROMPT_CHARS", "1000000");
 
 #[tokio::test]
 #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
 async fn history_beyond_the_window_in_agent_is_compacted_with_a_notice() {
-    with_app(real_workers().env(ALL_OF_IT.0, ALL_OF_IT.1), async |app| {
+    with_app(real_workers().env(RAISED_PROMPT_LIMIT.0, RAISED_PROMPT_LIMIT.1), async |app| {
         for model in ["gpt-5.5", "gpt-5-codex"] {
-            // The first question is for the summary.
-            let (notices, _, asked) = grpc_notices(app, model).await;
+            // The first upstream request asks for the summary.
+            let (notices, _, requests) = grpc_notices(app, model).await;
             let summary = notices.iter().filter(|notice| notice.contains("continues with a summary")).count();
-            assert_eq!((summary, asked), (1, 2), "{model}: {notices:?}");
+            assert_eq!((summary, requests), (1, 2), "{model}: {notices:?}");
             assert!(app.last_upstream_request().body.to_string().len() < 200_000, "{model}");
             assert_eq!(
                 http_notices(app, model).await,
                 [notices.clone(), notices],
-                "{model}: the other door says the same"
+                "{model}: the HTTP door has the same notices"
             );
         }
     })
@@ -111,12 +111,12 @@ async fn history_beyond_the_window_in_agent_is_compacted_with_a_notice() {
 #[tokio::test]
 #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
 async fn history_beyond_the_window_in_chat_is_sent_whole() {
-    with_app(real_workers().env(ALL_OF_IT.0, ALL_OF_IT.1).profile("chat"), async |app| {
+    with_app(real_workers().env(RAISED_PROMPT_LIMIT.0, RAISED_PROMPT_LIMIT.1).profile("chat"), async |app| {
         for model in ["gpt-5.5", "gpt-5-codex"] {
-            let (notices, answer, asked) = grpc_notices(app, model).await;
-            assert_eq!((notices, answer.as_str(), asked), (vec![], "done", 1), "{model}");
+            let (notices, answer, requests) = grpc_notices(app, model).await;
+            assert_eq!((notices, answer.as_str(), requests), (vec![], "done", 1), "{model}");
             assert!(
-                app.last_upstream_request().body.to_string().len() > TIMES * WORDS.len(),
+                app.last_upstream_request().body.to_string().len() > TIMES * TEXT.len(),
                 "{model}: nothing is cut"
             );
             assert_eq!(http_notices(app, model).await, [const { Vec::<String>::new() }; 2]);
@@ -128,8 +128,8 @@ async fn history_beyond_the_window_in_chat_is_sent_whole() {
 #[tokio::test]
 #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
 async fn history_beyond_a_guessed_window_is_refused() {
-    with_app(real_workers().env(ALL_OF_IT.0, ALL_OF_IT.1).profile("chat"), async |app| {
-        // Nobody told us that there is such a model.
+    with_app(real_workers().env(RAISED_PROMPT_LIMIT.0, RAISED_PROMPT_LIMIT.1).profile("chat"), async |app| {
+        // The configuration does not list the model, so its window is a guess.
         let request = pb::ChatRequest { model: "not-configured".into(), ..long_request() };
         let refused = app.grpc().await.chat(request).await.unwrap_err();
         assert_eq!(code_and_reason(&refused), (Code::InvalidArgument, "CONTEXT_LENGTH_EXCEEDED".into()));

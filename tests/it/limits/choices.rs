@@ -34,9 +34,9 @@ impl BothRequests {
         self
     }
 
-    fn max_tokens(mut self, most: u32) -> Self {
-        self.grpc.max_output_tokens = Some(most);
-        self.http["max_tokens"] = most.into();
+    fn max_tokens(mut self, limit: u32) -> Self {
+        self.grpc.max_output_tokens = Some(limit);
+        self.http["max_tokens"] = limit.into();
         self
     }
 
@@ -77,9 +77,9 @@ impl BothRequests {
         let mut sse = vec![Answer::default(); unary.len()];
         let chunks = app.stream(&self.http).await;
         for choice in chunks.iter().flat_map(|chunk| chunk["choices"].as_array().unwrap()) {
-            let said = &mut sse[usize::try_from(choice["index"].as_u64().unwrap()).unwrap()];
-            said.0.push_str(&text(&choice["delta"]["content"]));
-            said.1.push_str(&text(&choice["finish_reason"]));
+            let answer = &mut sse[usize::try_from(choice["index"].as_u64().unwrap()).unwrap()];
+            answer.0.push_str(&text(&choice["delta"]["content"]));
+            answer.1.push_str(&text(&choice["finish_reason"]));
         }
         assert_eq!(unary, sse, "gRPC and SSE");
         unary
@@ -107,14 +107,14 @@ async fn stop_text_ends_the_answer_before_it(engine: Engine) {
             echo("Grüße 🌍!").stop(&["🌍"]).answers(app).await,
             one_answer(&engine.echo("Grüße "), "stop")
         );
-        // Even if nothing is left of it.
+        // A stop text at the beginning leaves an empty answer.
         assert_eq!(echo("xy").stop(&[&engine.echo("x")]).answers(app).await, one_answer("", "stop"));
-        // Across messages, which come one by one; what only begins like it is text.
+        // A stop text may span two messages. A prefix of it is delivered as text.
         let slow = || BothRequests::new("fake:slow:10", "x");
         let first = one_answer("message 0\n\nmessage ", "stop");
         assert_eq!(slow().stop(&["1\n\nmess"]).answers(app).await, first);
-        let all_of_them = (0..5).map(|n| format!("message {n}")).collect::<Vec<_>>().join("\n\n");
-        assert_eq!(slow().stop(&["4\n\nmess"]).answers(app).await, one_answer(&all_of_them, "stop"));
+        let whole = (0..5).map(|n| format!("message {n}")).collect::<Vec<_>>().join("\n\n");
+        assert_eq!(slow().stop(&["4\n\nmess"]).answers(app).await, one_answer(&whole, "stop"));
     })
     .await;
 }
@@ -124,14 +124,14 @@ async fn token_limit_ends_the_answer(engine: Engine) {
     with_app(AppConfig::fake(engine), async |app| {
         let echo = |text| BothRequests::new("fake:echo", text);
         let (cut, reason) = echo("one two three four five six").max_tokens(4).answers(app).await.remove(0);
-        // What `exec` puts before it counts.
+        // With `exec`, the echo begins with `USER: `, which counts.
         let expected = match engine {
             Engine::Exec => "USER: one two",
             Engine::AppServer => "one two three four",
         };
         assert_eq!((cut.as_str(), reason.as_str()), (expected, "length"));
         assert_eq!(echo("one").max_tokens(100).answers(app).await, one_answer(&engine.echo("one"), "stop"));
-        // Whichever comes first.
+        // The limit that is reached first ends the answer.
         let both = echo("one two three four five").stop(&["two"]).max_tokens(50);
         assert_eq!(both.answers(app).await, one_answer(&engine.echo("one "), "stop"));
         let both = echo("one two three four five").stop(&["five"]).max_tokens(3);
@@ -157,7 +157,7 @@ async fn several_choices_run_several_turns(engine: Engine) {
             ]
             .concat()
         );
-        // Usage is that of all turns together.
+        // Usage is the sum of all turns.
         let mut two = body("fake:usage", "x");
         two["n"] = 2.into();
         assert_eq!(app.complete(&two).await["usage"]["prompt_tokens"], 2400);
@@ -167,7 +167,7 @@ async fn several_choices_run_several_turns(engine: Engine) {
 
 both_engines!(choices_above_the_limit_are_refused_with_the_field);
 async fn choices_above_the_limit_are_refused_with_the_field(engine: Engine) {
-    // By the setting, and by the places there are.
+    // Limited by the setting, and by the number of running and waiting turns.
     for settings in
         [&[("CODEX_MAX_CHOICES", "3")][..], &[("CODEX_MAX_CONCURRENCY", "1"), ("CODEX_MAX_QUEUE", "2")]]
     {

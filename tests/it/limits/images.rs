@@ -1,4 +1,4 @@
-//! Pictures: how many, how large, and of what kind.
+//! Limits of images: number, size and file type.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use codex_api::pb;
@@ -24,7 +24,7 @@ fn png(extra: usize) -> Vec<u8> {
     file
 }
 
-fn with_images(model: &str, files: &[Vec<u8>]) -> (pb::ChatRequest, Value) {
+fn requests_with_images(model: &str, files: &[Vec<u8>]) -> (pb::ChatRequest, Value) {
     let mut grpc = chat_request(model, "look");
     let mut http = body(model, "look");
     let mut content = vec![json!({"type": "text", "text": "look"})];
@@ -39,16 +39,16 @@ fn with_images(model: &str, files: &[Vec<u8>]) -> (pb::ChatRequest, Value) {
     (grpc, http)
 }
 
-/// Asserts that both doors refuse the images with the field and a word of the message.
-async fn assert_refused(app: &TestApp, files: &[Vec<u8>], place: &str, param: &str, word: &str) {
-    let (grpc, http) = with_images("fake:report", files);
+/// Asserts that both doors refuse the images with the field and a part of the message.
+async fn assert_refused(app: &TestApp, files: &[Vec<u8>], field: &str, param: &str, text: &str) {
+    let (grpc, http) = requests_with_images("fake:report", files);
     let status = app.grpc_error(grpc).await;
     assert_eq!(code_and_reason(&status), (Code::InvalidArgument, "INVALID_VALUE".into()));
-    assert_eq!(violated_field(&status), place);
-    assert!(status.message().contains(word), "{status:?}");
+    assert_eq!(violated_field(&status), field);
+    assert!(status.message().contains(text), "{status:?}");
     let (code, error) = app.http_error(&http).await;
     assert_eq!((code, &error["param"]), (400, &json!(param)), "{error}");
-    assert!(error["message"].as_str().unwrap().contains(word), "{error}");
+    assert!(error["message"].as_str().unwrap().contains(text), "{error}");
 }
 
 both_engines!(images_within_the_limits_reach_the_cli_and_are_removed);
@@ -56,7 +56,7 @@ async fn images_within_the_limits_reach_the_cli_and_are_removed(engine: Engine) 
     let limits = [("CODEX_MAX_IMAGES", "2"), ("CODEX_MAX_IMAGE_BYTES", "1000")];
     with_app(AppConfig::fake(engine).envs(&limits), async |app| {
         let largest = png(1000 - png(0).len());
-        let (grpc, http) = with_images("fake:report", &[png(0), largest]);
+        let (grpc, http) = requests_with_images("fake:report", &[png(0), largest]);
         for report in [app.chat(grpc).await, answer_of_completion(&app.complete(&http).await).text] {
             let report: Value = serde_json::from_str(&report).unwrap();
             let sizes: Vec<u64> = match engine {
@@ -87,8 +87,8 @@ async fn images_beyond_the_limits_are_refused_with_the_field(engine: Engine) {
         let second = ("messages[0].parts[2].image", "messages[0].content[2].image_url");
         let large = png(1001 - png(0).len());
         assert_refused(app, &[png(0), large], second.0, second.1, "CODEX_MAX_IMAGE_BYTES").await;
-        let text = b"<svg xmlns='http://www.w3.org/2000/svg'/>".to_vec();
-        assert_refused(app, &[png(0), text], second.0, second.1, "PNG").await;
+        let svg = b"<svg xmlns='http://www.w3.org/2000/svg'/>".to_vec();
+        assert_refused(app, &[png(0), svg], second.0, second.1, "PNG").await;
     })
     .await;
 }

@@ -1,4 +1,5 @@
-//! What is too much, too odd or too slow gets a clear answer at both doors, and what is just within the limits works.
+//! Limits of requests and connections: both doors refuse requests beyond a limit with a clear error and accept requests
+//! at the limit.
 
 mod choices;
 mod images;

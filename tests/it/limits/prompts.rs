@@ -1,4 +1,4 @@
-//! Prompts and answers with odd content or great length.
+//! Prompts and answers with unusual content or great length.
 
 use codex_api::pb;
 use prost::Message as _;
@@ -17,7 +17,7 @@ use crate::{
 
 async fn assert_echoed_at_both_doors(app: &TestApp, model: &str, text: &str) {
     let expected = app.echo(text);
-    // Compared without printing: some of these texts are long.
+    // `assert_eq` would print the texts, some of which are long.
     assert!(app.chat(chat_request(model, text)).await == expected, "gRPC");
     assert!(answer_of_completion(&app.complete(&body(model, text)).await).text == expected, "HTTP");
 }
@@ -28,7 +28,7 @@ async fn stream_at_both_doors(app: &TestApp, model: &str, text: &str) -> (String
     (grpc, answer_of_chunks(&app.stream(&body(model, text)).await).text)
 }
 
-/// Characters of one to four bytes.
+/// Returns a text with characters of one to four bytes.
 fn wide_text(chars: usize) -> String {
     "aé世🌍".chars().cycle().take(chars).collect()
 }
@@ -36,20 +36,20 @@ fn wide_text(chars: usize) -> String {
 both_engines!(prompt_limit_counts_characters);
 async fn prompt_limit_counts_characters(engine: Engine) {
     with_app(AppConfig::fake(engine), async |app| {
-        let most = wide_text(200_000);
-        assert!(most.len() > 400_000);
-        assert_echoed_at_both_doors(app, "fake:echo", &most).await;
+        let longest = wide_text(200_000);
+        assert!(longest.len() > 400_000);
+        assert_echoed_at_both_doors(app, "fake:echo", &longest).await;
 
-        let more = wide_text(200_001);
-        let (status, error) = app.http_error(&body("fake:echo", &more)).await;
+        let too_long = wide_text(200_001);
+        let (status, error) = app.http_error(&body("fake:echo", &too_long)).await;
         assert_eq!((status, &error["code"]), (413, &json!("context_length_exceeded")));
         assert_eq!(error["type"], "invalid_request_error");
         let message = error["message"].as_str().unwrap();
         assert!(message.contains("200001") && message.contains("CODEX_MAX_PROMPT_CHARS"), "{message}");
-        let status = app.grpc_error(chat_request("fake:echo", &more)).await;
+        let status = app.grpc_error(chat_request("fake:echo", &too_long)).await;
         assert_eq!(code_and_reason(&status), (Code::InvalidArgument, "PROMPT_TOO_LARGE".into()));
 
-        // It is the conversation that counts, not one message.
+        // The limit counts the whole conversation, not a single message.
         let half = wide_text(100_001);
         let two = json!([{"role": "user", "content": half}, {"role": "user", "content": half}]);
         assert_eq!(app.http_error(&json!({"model": "fake:echo", "messages": two})).await.0, 413);
@@ -66,13 +66,13 @@ async fn longest_prompt_reaches_the_real_cli_whole(engine: Engine) {
         let (status, error) = app.http_error(&body("gpt-5.5", &"x".repeat(10 << 20))).await;
         assert_eq!((status, &error["code"]), (413, &json!("context_length_exceeded")));
         let upstream = app.upstream();
-        assert!(upstream.requests().is_empty(), "the model is not asked");
+        assert!(upstream.requests().is_empty(), "no request reaches the model");
         let directive = r#"@@{"text":"all of it"}@@"#;
-        let most = wide_text(200_000 - directive.chars().count()) + directive;
-        assert_eq!(app.chat(chat_request("gpt-5.5", &most)).await, "all of it");
-        let seen = upstream.requests().last().unwrap().body.to_string();
-        assert!(seen.contains(&most.replace('"', "\\\"")), "the model is shown all of it");
-        let (status, _) = app.http_error(&body("gpt-5.5", &format!("x{most}"))).await;
+        let longest = wide_text(200_000 - directive.chars().count()) + directive;
+        assert_eq!(app.chat(chat_request("gpt-5.5", &longest)).await, "all of it");
+        let sent = upstream.requests().last().unwrap().body.to_string();
+        assert!(sent.contains(&longest.replace('"', "\\\"")), "the upstream request has the whole prompt");
+        let (status, _) = app.http_error(&body("gpt-5.5", &format!("x{longest}"))).await;
         assert_eq!((status, upstream.requests().len()), (413, 1));
     })
     .await;
@@ -81,7 +81,7 @@ async fn longest_prompt_reaches_the_real_cli_whole(engine: Engine) {
 both_engines!(prompt_of_ten_megabytes_is_refused);
 async fn prompt_of_ten_megabytes_is_refused(engine: Engine) {
     let ten = "x".repeat(10 << 20);
-    // Room for the body, but not for the prompt.
+    // The body is within its limit, but the prompt is not.
     with_app(AppConfig::fake(engine), async |app| {
         let (status, error) = app.http_error(&body("fake:echo", &ten)).await;
         assert_eq!((status, &error["code"]), (413, &json!("context_length_exceeded")));
@@ -94,7 +94,7 @@ async fn prompt_of_ten_megabytes_is_refused(engine: Engine) {
         let (status, error) = app.http_error(&body("fake:echo", &ten)).await;
         assert_eq!((status, &error["code"]), (413, &json!("body_too_large")));
         assert!(error["message"].as_str().unwrap().contains("CODEX_MAX_BODY_BYTES"), "{error}");
-        // Of unknown length.
+        // A body of unknown length.
         let chunks = ten.as_bytes().chunks(64 * 1024).map(|chunk| Ok::<_, std::io::Error>(chunk.to_vec()));
         let chunks: Vec<_> = chunks.collect();
         let request = reqwest::Client::new()
@@ -110,8 +110,8 @@ async fn prompt_of_ten_megabytes_is_refused(engine: Engine) {
     .await;
 }
 
-both_engines!(odd_texts_are_echoed_by_the_fake_unchanged);
-async fn odd_texts_are_echoed_by_the_fake_unchanged(engine: Engine) {
+both_engines!(unusual_texts_are_echoed_by_the_fake_unchanged);
+async fn unusual_texts_are_echoed_by_the_fake_unchanged(engine: Engine) {
     let texts = [
         "--help",
         "-",
@@ -129,7 +129,7 @@ async fn odd_texts_are_echoed_by_the_fake_unchanged(engine: Engine) {
         for text in texts {
             assert_echoed_at_both_doors(app, "fake:echo", text).await;
         }
-        // A model is an argument of the CLI, and must not be taken for another.
+        // The model is an argument of the CLI, which must not parse it as an option.
         assert_echoed_at_both_doors(app, "--fake:echo", "x").await;
         assert_echoed_at_both_doors(app, "-c=fake:echo", "x").await;
     })
@@ -138,15 +138,15 @@ async fn odd_texts_are_echoed_by_the_fake_unchanged(engine: Engine) {
 
 both_engines!(
     #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
-    odd_texts_reach_the_model_through_the_real_cli
+    unusual_texts_reach_the_model_through_the_real_cli
 );
-async fn odd_texts_reach_the_model_through_the_real_cli(engine: Engine) {
+async fn unusual_texts_reach_the_model_through_the_real_cli(engine: Engine) {
     with_app(AppConfig::real(engine), async |app| {
         for text in ["--help", "a\0b", "世🌍\u{202e}"] {
             let prompt = format!("{text} @@{{\"echo\":true}}@@");
             let answer = answer_of_completion(&app.complete(&body("gpt-5.5", &prompt)).await).text;
-            let seen: serde_json::Value = serde_json::from_str(&answer).unwrap();
-            assert!(seen["user"].as_str().unwrap().contains(text), "{text:?}: {seen}");
+            let report: serde_json::Value = serde_json::from_str(&answer).unwrap();
+            assert!(report["user"].as_str().unwrap().contains(text), "{text:?}: {report}");
         }
     })
     .await;
@@ -169,7 +169,7 @@ async fn half_a_surrogate_pair_is_refused(engine: Engine) {
         let pair = r#"{"model":"fake:echo","messages":[{"role":"user","content":"\ud83c\udf0d"}]}"#;
         let answer = app.complete(&serde_json::from_str(pair).unwrap()).await;
         assert_eq!(answer_of_completion(&answer).text, engine.echo("🌍"));
-        // Protobuf has no escapes: the same mistake is three bytes that are no UTF-8.
+        // Protobuf has no escapes. The same mistake is three bytes that are not valid UTF-8.
         let mut message = chat_request("fake:echo", "???").encode_to_vec();
         let at = message.windows(3).position(|bytes| bytes == b"???").unwrap();
         message[at..at + 3].copy_from_slice(b"\xed\xa0\xbc");
@@ -202,8 +202,8 @@ async fn answer_of_a_megabyte_from_the_fake_arrives_whole(engine: Engine) {
 #[tokio::test]
 #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
 async fn prompt_and_answer_of_a_megabyte_pass_the_real_cli_whole() {
-    // With `exec` also of a prompt; in a warm worker it would be history, which Codex shortens beyond its model's
-    // window: see `histories::sizes`.
+    // Only `exec` accepts such a prompt. In a warm worker the prompt is history, which Codex compacts beyond the window of
+    // the model (see `histories::sizes`).
     with_app(AppConfig::real(Engine::Exec).max_prompt_chars(1_048_576), async |app| {
         let expected = "é".repeat(1_000_000);
         let prompt = format!("@@{{\"text\":\"{expected}\"}}@@");
@@ -218,7 +218,7 @@ both_engines!(
     answer_of_120000_tokens_passes_the_real_cli_whole
 );
 async fn answer_of_120000_tokens_passes_the_real_cli_whole(engine: Engine) {
-    // Old ones may lose the end of it, and then do not end.
+    // Old releases may lose the end of such an answer. The turn then never completes, so the test limits its time.
     with_app(AppConfig::real(engine).timeout_seconds(60.0), async |app| {
         let count = 120_000;
         let expected = (0..count).map(|n| format!("tok{n}")).collect::<Vec<_>>().join(" ");
@@ -232,21 +232,21 @@ async fn answer_of_120000_tokens_passes_the_real_cli_whole(engine: Engine) {
 
 both_engines!(line_beyond_the_limit_fails_its_turn);
 async fn line_beyond_the_limit_fails_its_turn(engine: Engine) {
-    // The fake of `exec` prints just so many bytes, the other one somewhat more.
+    // `longline:N` prints exactly N bytes with `exec` and slightly more with `app-server`.
     let (limit, fits, exceeds) = match engine {
         Engine::Exec => ("10000", "fake:longline:10000", "fake:longline:10001"),
         Engine::AppServer => ("100000", "fake:longline:99000", "fake:longline:100001"),
     };
-    let (code, told) = ("turn_failed", (Code::Aborted, "TURN_FAILED"));
+    let (code, grpc) = ("turn_failed", (Code::Aborted, "TURN_FAILED"));
     with_app(AppConfig::fake(engine).env("CODEX_SUBPROCESS_STREAM_LIMIT", limit), async |app| {
         assert_eq!(app.chat(chat_request(fits, "x")).await, "the answer after a long line");
         let (status, error) = app.http_error(&body(exceeds, "x")).await;
         assert_eq!((status, &error["code"]), (502, &json!(code)));
         assert!(error["message"].as_str().unwrap().contains("CODEX_SUBPROCESS_STREAM_LIMIT"), "{error}");
         let refused = app.grpc_error(chat_request(exceeds, "x")).await;
-        assert_eq!(code_and_reason(&refused), (told.0, told.1.into()));
+        assert_eq!(code_and_reason(&refused), (grpc.0, grpc.1.into()));
         eventually!("no process is left", app.turn_processes().is_empty());
-        eventually!("its slot is free", app.status().await.running_turns == 0);
+        eventually!("the slot is free", app.status().await.running_turns == 0);
     })
     .await;
 }

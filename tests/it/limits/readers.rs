@@ -20,17 +20,17 @@ both_engines!(stalled_client_is_disconnected_and_its_turn_cancelled);
 async fn stalled_client_is_disconnected_and_its_turn_cancelled(engine: Engine) {
     let staged = GatedCodex::new(engine);
     with_app(AppConfig::fake(engine).write_timeout_seconds(1.0).codex_bin(staged.bin()), async |app| {
-        // One at each door. Neither hangs up: the server has to notice.
-        let mut http = Wire::narrow(app.address).await;
+        // One client at each door. Neither client disconnects, so the server has to detect the stall.
+        let mut http = Wire::open_with_small_window(app.address).await;
         http.post(&streamed(body(staged.flood_model(), "x"))).await;
         assert_eq!(http.response().await.status, 200);
         let mut grpc = app.grpc().await;
         let mut stream =
             grpc.stream_chat(chat_request(staged.flood_model(), "x")).await.unwrap().into_inner();
         stream.message().await.unwrap().unwrap();
-        eventually!("both turns are gone", app.status().await.running_turns == 0);
-        eventually!("their processes are gone", app.turn_processes().is_empty());
-        // The call is reset, its neighbours on the same connection are not.
+        eventually!("both turns have ended", app.status().await.running_turns == 0);
+        eventually!("their processes have exited", app.turn_processes().is_empty());
+        // The stalled call is reset. Other calls on the same connection succeed.
         let response = grpc.chat(chat_request("fake:echo", "same connection")).await.unwrap().into_inner();
         assert_eq!(response.choices[0].text, engine.echo("same connection"));
         let status = loop {
@@ -38,7 +38,7 @@ async fn stalled_client_is_disconnected_and_its_turn_cancelled(engine: Engine) {
                 break status;
             }
         };
-        // A warm worker says more than the server keeps for nobody before the time to write is over.
+        // With a warm worker, the output buffer overflows before the write timeout, so the code may be `Aborted`.
         assert!(matches!(status.code(), tonic::Code::Cancelled | tonic::Code::Aborted), "{status:?}");
         app.stop().await;
         drop(http);
@@ -54,9 +54,9 @@ async fn stalled_client_does_not_delay_the_drain(engine: Engine) {
         let mut stream =
             grpc.stream_chat(chat_request(staged.flood_model(), "x")).await.unwrap().into_inner();
         stream.message().await.unwrap().unwrap();
-        // Much longer than a test may take is the time that it has to read on.
+        // The write timeout has its default, which is longer than a test may take.
         app.begin_drain();
-        app.stopped().await;
+        app.wait_until_stopped().await;
     })
     .await;
 }
@@ -64,19 +64,23 @@ async fn stalled_client_does_not_delay_the_drain(engine: Engine) {
 #[tokio::test]
 async fn client_reading_after_the_deadline_gets_the_timeout_error() {
     with_app(AppConfig::fake(Engine::AppServer).timeout_seconds(5.0), async |app| {
-        let mut wire = Wire::narrow(app.address).await;
+        let mut wire = Wire::open_with_small_window(app.address).await;
         wire.post(&streamed(body("fake:stream:100000:1", "x"))).await;
         assert_eq!(wire.response().await.status, 200);
-        // By then, what was said fills everything between the turn and us.
-        eventually!("the turn is over", app.status().await.running_turns == 0);
-        let mut said = Vec::new();
-        while !said.ends_with(b"0\r\n\r\n") {
-            let read = timeout(TIMEOUT, wire.0.read_buf(&mut said)).await.unwrap().unwrap();
-            assert_ne!(read, 0, "cut after {} bytes", said.len());
+        // At that time, the output has filled every buffer between the turn and this client.
+        eventually!("the turn has ended", app.status().await.running_turns == 0);
+        let mut received = Vec::new();
+        while !received.ends_with(b"0\r\n\r\n") {
+            let read = timeout(TIMEOUT, wire.0.read_buf(&mut received)).await.unwrap().unwrap();
+            assert_ne!(read, 0, "cut after {} bytes", received.len());
         }
-        let said = without_chunk_sizes(&said);
-        assert!(said.ends_with("}\n\n") && !said.contains("[DONE]"), "{}", &said[said.len() - 500..]);
-        let last = said.rsplit("data: ").next().unwrap();
+        let received = decode_chunked(&received);
+        assert!(
+            received.ends_with("}\n\n") && !received.contains("[DONE]"),
+            "{}",
+            &received[received.len() - 500..]
+        );
+        let last = received.rsplit("data: ").next().unwrap();
         let error = serde_json::from_str::<serde_json::Value>(last).unwrap();
         assert_eq!(error["error"]["code"], "timeout", "{error}");
     })
@@ -85,7 +89,7 @@ async fn client_reading_after_the_deadline_gets_the_timeout_error() {
 
 both_engines!(slow_client_of_the_fake_gets_the_whole_answer);
 async fn slow_client_of_the_fake_gets_the_whole_answer(engine: Engine) {
-    // Some six seconds in all: twice what a silent client has.
+    // Reading takes about six seconds, twice the write timeout.
     with_app(AppConfig::fake(engine).write_timeout_seconds(3.0), async |app| {
         let text = read_slowly(app, &body("fake:text:2000000", "x"), Duration::from_millis(30)).await;
         assert!(text == "0123456789".repeat(200_000), "{} characters", text.len());
@@ -99,7 +103,7 @@ both_engines!(
 );
 async fn slow_client_of_the_real_cli_gets_the_whole_answer(engine: Engine) {
     with_app(AppConfig::real(engine).write_timeout_seconds(2.0), async |app| {
-        // Each token is an event of some 250 bytes, if it comes alone.
+        // An event with a single token has about 250 bytes.
         let expected = (0..10_000).map(|n| format!("tok{n}")).collect::<Vec<_>>().join(" ");
         let request = body("gpt-5.5", r#"@@{"tokens":10000}@@"#);
         let text = read_slowly(app, &request, Duration::from_millis(20)).await;
@@ -110,25 +114,25 @@ async fn slow_client_of_the_real_cli_gets_the_whole_answer(engine: Engine) {
 
 /// Reads an answer 10 KiB at a time.
 async fn read_slowly(app: &TestApp, request: &serde_json::Value, pace: Duration) -> String {
-    let mut wire = Wire::narrow(app.address).await;
+    let mut wire = Wire::open_with_small_window(app.address).await;
     wire.post(&streamed(request.clone())).await;
     assert_eq!(wire.response().await.status, 200);
     let mut pace = tokio::time::interval(pace);
-    let mut said = Vec::new();
+    let mut received = Vec::new();
     let mut piece = vec![0; 10 * 1024];
-    while !said.ends_with(b"0\r\n\r\n") {
+    while !received.ends_with(b"0\r\n\r\n") {
         pace.tick().await;
         let read = timeout(TIMEOUT, wire.0.read(&mut piece)).await.unwrap().unwrap();
-        assert_ne!(read, 0, "cut after {} bytes", said.len());
-        said.extend_from_slice(&piece[..read]);
+        assert_ne!(read, 0, "cut after {} bytes", received.len());
+        received.extend_from_slice(&piece[..read]);
     }
-    let (chunks, done) = chunks(&without_chunk_sizes(&said));
+    let (chunks, done) = chunks(&decode_chunked(&received));
     assert!(done);
     chunks.iter().filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str()).collect()
 }
 
-/// The body of a response in HTTP/1.1's chunked encoding.
-fn without_chunk_sizes(mut bytes: &[u8]) -> String {
+/// Decodes a body in the chunked encoding of HTTP/1.1.
+fn decode_chunked(mut bytes: &[u8]) -> String {
     let mut text = Vec::new();
     loop {
         let line = bytes.windows(2).position(|two| two == b"\r\n").unwrap();

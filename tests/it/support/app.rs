@@ -1,4 +1,4 @@
-//! A server in this process, on a port of its own.
+//! A server in the process of the tests, on its own port.
 
 use std::{
     panic::{AssertUnwindSafe, resume_unwind},
@@ -25,11 +25,11 @@ use tonic::transport::Channel;
 use super::{AppConfig, Codex, Engine, TIMEOUT, processes};
 use crate::eventually;
 
-/// How long a failed scenario waits for its server before it kills what is left.
-const TEARDOWN: Duration = Duration::from_secs(5);
+/// Time for the drain after a failed scenario. Afterwards the remaining processes are killed.
+const TEARDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Runs a scenario against a server of its own. Afterwards no turn may run or wait, and after the drain no process
-/// and no file may be left. A scenario that panics prints the server's log, and the server is torn down all the same.
+/// Runs a scenario against its own server. Asserts at the end that no turn runs or waits, and after the drain that no
+/// process and no file is left. If the scenario panics, prints the log, stops the server and resumes the panic.
 pub async fn with_app<T>(config: AppConfig, scenario: impl AsyncFnOnce(&TestApp) -> T) -> T {
     let log = Log::default();
     let _logging = log.capture();
@@ -50,7 +50,7 @@ pub async fn with_app<T>(config: AppConfig, scenario: impl AsyncFnOnce(&TestApp)
     }
 }
 
-/// The log of the servers on this thread. The runtime of a test has no other thread that logs.
+/// The log of the servers on this thread. The runtime of a test logs on no other thread.
 #[derive(Debug, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -124,17 +124,17 @@ impl TestApp {
         Self { address, grpc_address, engine, home, marker, shutdown, draining, running, upstream }
     }
 
-    /// The scripted upstream of the real CLI.
+    /// Returns the scripted upstream of the real CLI.
     pub fn upstream(&self) -> Arc<Upstream> {
         self.upstream.lock().unwrap().clone().expect("the real CLI has a scripted upstream")
     }
 
-    /// Closes the scripted upstream; the next request of the CLI finds a closed port.
+    /// Closes the scripted upstream. The next connection of the CLI is refused.
     pub fn close_upstream(&self) {
         drop(self.upstream.lock().unwrap().take());
     }
 
-    /// What the fake codex echoes of a user's only message.
+    /// Returns the echo of the fake codex for a single user message.
     pub fn echo(&self, text: &str) -> String {
         self.engine.echo(text)
     }
@@ -143,7 +143,7 @@ impl TestApp {
         format!("http://{}{path}", self.address)
     }
 
-    /// A gRPC client on a connection of its own.
+    /// Opens a connection and returns a gRPC client for it.
     pub async fn grpc(&self) -> CodexServiceClient<Channel> {
         CodexServiceClient::new(self.channel().await)
     }
@@ -152,13 +152,13 @@ impl TestApp {
         Channel::from_shared(format!("http://{}", self.grpc_address)).unwrap().connect().await.unwrap()
     }
 
-    /// Command lines of this server's living processes, workers included.
+    /// Returns the command lines of the running processes of this server, including workers.
     pub fn processes(&self) -> Vec<String> {
         processes::with_marker(&self.marker)
     }
 
-    /// Files of turns. The lock folder of the CLI's sandbox is left out: the CLI keeps one for each user of the
-    /// machine.
+    /// Returns the files of turns without the lock folder of the CLI's sandbox. The CLI keeps one lock folder per user of
+    /// the machine.
     pub fn scratch_files(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(self.home.path().join("scratch")).unwrap();
         let paths = entries.map(|entry| entry.unwrap().path());
@@ -177,8 +177,8 @@ impl TestApp {
         self.shutdown.begin_drain();
     }
 
-    /// Waits for the end of a drain that has begun; then no process and no file may be left.
-    pub async fn stopped(&self) {
+    /// Waits for the end of a running drain and asserts that no process and no file is left.
+    pub async fn wait_until_stopped(&self) {
         let running = self.running.lock().unwrap().take();
         if let Some(running) = running {
             tokio::time::timeout(TIMEOUT, running).await.expect("the server drains").unwrap();
@@ -187,16 +187,16 @@ impl TestApp {
         assert_eq!(self.scratch_files(), Vec::<PathBuf>::new(), "files are left");
     }
 
-    /// Drains the server; then no process and no file may be left.
+    /// Drains the server and asserts that no process and no file is left.
     pub async fn stop(&self) {
         self.begin_drain();
-        self.stopped().await;
+        self.wait_until_stopped().await;
     }
 
-    /// Waits until no turn runs or waits, unless a drain has ended them already.
+    /// Waits until no turn runs or waits. A drained server passes.
     async fn assert_slots_are_free(&self) {
         eventually!("every slot is free", {
-            // `/healthz` needs no token. After a drain that the scenario began, the port is closed.
+            // `/healthz` needs no token. If the scenario has drained the server, the port is closed.
             match reqwest::get(self.url("/healthz")).await {
                 Ok(response) => {
                     let health: Value = response.json().await.unwrap();
@@ -207,12 +207,12 @@ impl TestApp {
         });
     }
 
-    /// Ends the server and its processes, whatever state they are in.
+    /// Drains the server within [`TEARDOWN_TIMEOUT`] and kills its remaining processes.
     async fn kill(&self) {
         self.begin_drain();
         let running = self.running.lock().unwrap().take();
         if let Some(mut running) = running
-            && tokio::time::timeout(TEARDOWN, &mut running).await.is_err()
+            && tokio::time::timeout(TEARDOWN_TIMEOUT, &mut running).await.is_err()
         {
             running.abort();
         }
@@ -225,7 +225,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn with_app_after_a_panic_kills_the_processes_of_the_server() {
+    async fn with_app_after_a_panic_kills_the_server_processes() {
         let marker = Mutex::new(String::new());
         let scenario = with_app(AppConfig::fake(Engine::AppServer), async |app| {
             app.marker.clone_into(&mut marker.lock().unwrap());

@@ -1,4 +1,4 @@
-//! The configuration of a test's server.
+//! The configuration of a test server.
 
 use std::{
     collections::BTreeMap,
@@ -11,8 +11,8 @@ use codex_api::config::{Config, Sources};
 
 use super::{Codex, Engine, executable, processes};
 
-/// Settings of a server, by typed setters or by the names of environment variables. The machine's environment adds
-/// nothing but `PATH`.
+/// Settings of a test server, by typed setters or by names of environment variables. Only `PATH` is taken from the
+/// environment of the machine.
 #[derive(Debug, Clone)]
 pub struct AppConfig {
     pub codex: Codex,
@@ -29,12 +29,12 @@ macro_rules! setters {
 }
 
 impl AppConfig {
-    /// A server over the fake codex.
+    /// Configures a server over the fake codex.
     pub fn fake(engine: Engine) -> Self {
         Self::new(Codex::Fake, engine)
     }
 
-    /// A server over the real CLI and the scripted upstream.
+    /// Configures a server over the real CLI and the scripted upstream.
     pub fn real(engine: Engine) -> Self {
         Self::new(Codex::Real, engine)
     }
@@ -58,12 +58,12 @@ impl AppConfig {
         token(&str) = "CODEX_GATEWAY_TOKEN";
     }
 
-    /// Runs another program as the CLI.
+    /// Sets the program that the server runs as the CLI.
     pub fn codex_bin(self, program: impl AsRef<OsStr>) -> Self {
         self.env("CODEX_BIN", program)
     }
 
-    /// Lets the server choose its engine.
+    /// Sets `CODEX_ENGINE=auto`.
     pub fn automatic_engine(self) -> Self {
         self.env("CODEX_ENGINE", "auto")
     }
@@ -83,7 +83,7 @@ impl AppConfig {
         self.env(name, value.to_string())
     }
 
-    /// Loads the configuration of a server that writes below `home`. Its processes inherit the marker.
+    /// Loads the configuration of a server that writes below `home` and whose processes inherit the marker.
     pub fn load(&self, home: &Path, marker: &str) -> Config {
         for folder in ["scratch", "work", "codex-home"] {
             std::fs::create_dir_all(home.join(folder)).unwrap();

@@ -1,13 +1,13 @@
-//! The two engines, and how a test tells their processes and their prompts apart.
+//! The two engines, with the differences of their processes and prompts.
 
 use super::TestApp;
 
 /// The engine that runs the turns of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Engine {
-    /// One process for each turn; the conversation is one text.
+    /// One process per turn. The prompt is the whole conversation as one text.
     Exec,
-    /// Warm workers; the conversation keeps its roles.
+    /// Warm workers. The messages of the conversation keep their roles.
     AppServer,
 }
 
@@ -30,12 +30,12 @@ impl Engine {
 }
 
 impl TestApp {
-    /// Returns the living processes of turns, without workers and their supervisors.
+    /// Returns the running turn processes, without workers and their supervisors.
     pub fn turn_processes(&self) -> Vec<String> {
         without_workers(self.processes())
     }
 
-    /// Returns the process ids of the living workers.
+    /// Returns the process ids of the running workers.
     pub fn workers(&self) -> Vec<u32> {
         workers(&self.processes())
     }

@@ -12,7 +12,7 @@ pub fn code_and_reason(status: &Status) -> (Code, String) {
     (status.code(), details.error_info().map(|info| info.reason.clone()).unwrap_or_default())
 }
 
-/// Returns the field of a failure.
+/// Returns the field of the first violation, or an empty string.
 pub fn violated_field(status: &Status) -> String {
     let details = status.get_error_details();
     details.bad_request().map(|bad| bad.field_violations[0].field.clone()).unwrap_or_default()

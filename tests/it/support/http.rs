@@ -10,7 +10,7 @@ use super::TestApp;
 pub struct Answer {
     pub text: String,
     pub finish_reason: String,
-    /// prompt, cached, completion, reasoning
+    /// Prompt, cached, completion and reasoning tokens.
     pub usage: [u64; 4],
 }
 
@@ -24,13 +24,13 @@ impl TestApp {
         self.post_future(body).await
     }
 
-    /// Returns the request as a future for another task.
+    /// Builds the request and returns its future for another task.
     pub fn post_future(&self, body: &Value) -> impl Future<Output = Response> + Send + use<> {
         let request = reqwest::Client::new().post(self.url("/v1/chat/completions")).json(body).send();
         async { request.await.unwrap() }
     }
 
-    /// Returns a successful whole chat completion.
+    /// Sends a request and returns the whole chat completion. Panics if the status is an error.
     pub async fn complete(&self, body: &Value) -> Value {
         let response = self.post(body).await;
         let status = response.status();
@@ -55,7 +55,7 @@ impl TestApp {
         chunks
     }
 
-    /// Returns all data of a stream, and whether `[DONE]` was the last.
+    /// Returns all chunks of a stream, and whether `[DONE]` was its last data.
     pub async fn stream_until_end(&self, body: &Value) -> (Vec<Value>, bool) {
         let response = self.post(&streamed(body.clone())).await;
         assert_eq!(response.status(), 200);
@@ -64,7 +64,7 @@ impl TestApp {
     }
 }
 
-/// Returns the chunks of an event stream, and whether `[DONE]` was the last.
+/// Returns the chunks of an event stream, and whether `[DONE]` was its last data.
 pub fn chunks(text: &str) -> (Vec<Value>, bool) {
     let mut frames: Vec<&str> = text.split("\n\n").filter_map(|frame| frame.strip_prefix("data: ")).collect();
     let done = frames.pop_if(|last| *last == "[DONE]").is_some();
@@ -77,7 +77,7 @@ pub fn notices(text: &str) -> Vec<Value> {
     comments.map(|notice| serde_json::from_str(notice).unwrap()).collect()
 }
 
-/// Returns the request as one for an event stream with usage.
+/// Returns the request with `stream` and `stream_options.include_usage`.
 pub fn streamed(mut body: Value) -> Value {
     body["stream"] = true.into();
     body["stream_options"] = json!({"include_usage": true});
@@ -94,7 +94,7 @@ pub fn answer_of_completion(completion: &Value) -> Answer {
     }
 }
 
-/// Returns the answer that the chunks of a stream add up to.
+/// Joins the chunks of a stream and returns the answer.
 pub fn answer_of_chunks(chunks: &[Value]) -> Answer {
     let choices = || chunks.iter().filter_map(|chunk| chunk["choices"].get(0));
     let text = choices().filter_map(|choice| choice["delta"]["content"].as_str()).collect();

@@ -1,5 +1,5 @@
-//! The harness: a server in this process or in one of its own, over the fake codex or the real one, clients for both
-//! doors, and the checks of what a scenario may leave behind.
+//! The test harness: servers in the process of the tests or in a separate process, over the fake codex or the real CLI;
+//! clients for both doors; checks that no process, file or slot is left.
 
 pub mod app;
 pub mod config;
@@ -22,10 +22,10 @@ pub use app::{TestApp, with_app};
 pub use config::AppConfig;
 pub use engines::Engine;
 
-/// The time limit of every wait. No operation of a test takes that long unless it hangs.
+/// The time limit of every wait. An operation that exceeds it is considered hanging.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Waits until a condition holds; fails when it does not within [`TIMEOUT`].
+/// Polls a condition until it holds. Panics after [`TIMEOUT`].
 #[macro_export]
 macro_rules! eventually {
     ($what:literal, $condition:expr) => {{
@@ -36,11 +36,11 @@ macro_rules! eventually {
                 pause = (pause * 2).min(std::time::Duration::from_millis(50));
             }
         });
-        assert!(waited.await.is_ok(), "it never became true that {}", $what);
+        assert!(waited.await.is_ok(), "not within the time limit: {}", $what);
     }};
 }
 
-/// Turns a scenario, `async fn NAME(engine: Engine)`, into the tests `NAME::exec` and `NAME::app_server`.
+/// Expands a scenario, `async fn NAME(engine: Engine)`, to the tests `NAME::exec` and `NAME::app_server`.
 #[macro_export]
 macro_rules! both_engines {
     ($(#[$attribute:meta])* $scenario:ident) => {

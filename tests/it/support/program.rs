@@ -21,7 +21,7 @@ use tokio::{
 use super::{Codex, Engine, TIMEOUT, engines, executable, processes};
 use crate::eventually;
 
-/// Builds the command of a program.
+/// A `codex-api` command with its own home folder and environment. Dropping it removes the folder.
 pub struct Program {
     home: TempDir,
     marker: String,
@@ -29,19 +29,19 @@ pub struct Program {
 }
 
 impl Program {
-    /// The environment has the machine's `PATH` only, port 0 and a JSON log.
+    /// Creates a home folder and an environment with the `PATH` of the machine, port 0 and a JSON log.
     pub fn new(codex: Codex, engine: Engine) -> Self {
         let home = tempfile::Builder::new().prefix("codex-api-program-").tempdir().unwrap();
         let marker = format!("{}-{}", std::process::id(), home.path().file_name().unwrap().display());
         for folder in ["scratch", "work", "codex-home"] {
             std::fs::create_dir(home.path().join(folder)).unwrap();
         }
-        let of_home = |folder: &str| home.path().join(folder).display().to_string();
+        let below_home = |folder: &str| home.path().join(folder).display().to_string();
         let env = [
             ("PATH", std::env::var("PATH").unwrap()),
-            ("HOME", of_home("")),
-            ("CODEX_HOME", of_home("codex-home")),
-            ("TMPDIR", of_home("scratch")),
+            ("HOME", below_home("")),
+            ("CODEX_HOME", below_home("codex-home")),
+            ("TMPDIR", below_home("scratch")),
             (processes::MARKER, marker.clone()),
             ("CODEX_GATEWAY_PORT", "0".into()),
             ("CODEX_LOG_FORMAT", "json".into()),
@@ -53,7 +53,8 @@ impl Program {
         Self { home, marker, env }
     }
 
-    pub fn set(mut self, name: &str, value: impl Into<String>) -> Self {
+    /// Sets a variable of the environment.
+    pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
         self.env.insert(name.into(), value.into());
         self
     }
@@ -63,20 +64,20 @@ impl Program {
         self
     }
 
-    /// The working directory.
-    pub fn folder(&self) -> PathBuf {
+    /// Returns the working directory.
+    pub fn work_dir(&self) -> PathBuf {
         self.home.path().join("work")
     }
 
     /// Writes `.env` into the working directory.
     pub fn write_dotenv(self, text: &str) -> Self {
-        std::fs::write(self.folder().join(".env"), text).unwrap();
+        std::fs::write(self.work_dir().join(".env"), text).unwrap();
         self
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_codex-api"));
-        command.args(arguments).env_clear().envs(&self.env).current_dir(self.folder());
+        command.args(arguments).env_clear().envs(&self.env).current_dir(self.work_dir());
         command.stdin(Stdio::null()).kill_on_drop(true);
         command
     }
@@ -84,7 +85,7 @@ impl Program {
     /// Runs the program until it exits.
     pub async fn run(&self, arguments: &[&str]) -> ExitedProgram {
         let output = timeout(TIMEOUT, self.command(arguments).output()).await;
-        ExitedProgram::of(output.expect("it ends").unwrap())
+        ExitedProgram::new(output.expect("the program exits in time").unwrap())
     }
 
     /// Starts the program and waits until it listens.
@@ -92,21 +93,21 @@ impl Program {
         let mut child = self.command(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let kept = Arc::clone(&log);
+        let collected = Arc::clone(&log);
         tokio::spawn(async move {
             while let Ok(Some(line)) = lines.next_line().await {
-                kept.lock().unwrap().push(line);
+                collected.lock().unwrap().push(line);
             }
         });
-        let mut served = RunningProgram { child, program: self, log, address: ([127, 0, 0, 1], 0).into() };
-        eventually!("it listens", {
-            if let Some(status) = served.child.try_wait().unwrap() {
-                panic!("{status}: {:?}", served.log());
+        let mut running = RunningProgram { child, program: self, log, address: ([127, 0, 0, 1], 0).into() };
+        eventually!("the program listens", {
+            if let Some(status) = running.child.try_wait().unwrap() {
+                panic!("{status}: {:?}", running.log());
             }
-            let line = served.log_line("codex-api is listening");
-            line.map(|line| served.address = line["listen"].as_str().unwrap().parse().unwrap()).is_some()
+            let line = running.log_line("codex-api is listening");
+            line.map(|line| running.address = line["listen"].as_str().unwrap().parse().unwrap()).is_some()
         });
-        served
+        running
     }
 }
 
@@ -119,7 +120,7 @@ pub struct ExitedProgram {
 }
 
 impl ExitedProgram {
-    fn of(output: Output) -> Self {
+    fn new(output: Output) -> Self {
         let text = |bytes| String::from_utf8(bytes).unwrap();
         Self { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
     }
@@ -138,22 +139,22 @@ impl RunningProgram {
         format!("http://{}{path}", self.address)
     }
 
-    /// The process id.
+    /// Returns the process id of the server.
     pub fn pid(&self) -> u32 {
         self.child.id().unwrap()
     }
 
-    /// The folder of all files that the server writes.
+    /// Returns the folder of all files that the server writes.
     pub fn home(&self) -> &Path {
         self.program.home.path()
     }
 
-    /// The lines on stderr so far.
+    /// Returns the lines on stderr so far.
     pub fn log(&self) -> Vec<String> {
         self.log.lock().unwrap().clone()
     }
 
-    /// Returns the first line with a text in its message.
+    /// Returns the first log line whose message contains a text.
     pub fn log_line(&self, message: &str) -> Option<Value> {
         let lines = self.log();
         let mut parsed = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -165,21 +166,21 @@ impl RunningProgram {
         kill_process(pid, signal).unwrap();
     }
 
-    /// Command lines of living processes of turns, without workers and their supervisors.
-    pub fn turns(&self) -> Vec<String> {
+    /// Returns the command lines of running turn processes, without workers and their supervisors.
+    pub fn turn_processes(&self) -> Vec<String> {
         engines::without_workers(self.processes())
     }
 
-    /// Command lines of the living children.
+    /// Returns the command lines of the running child processes.
     pub fn processes(&self) -> Vec<String> {
-        let own = self.child.id().map(|pid| format!("{pid}: "));
-        let mut alive = processes::with_marker(&self.program.marker);
-        alive.retain(|process| own.as_ref().is_none_or(|own| !process.starts_with(own)));
-        alive
+        let server = self.child.id().map(|pid| format!("{pid}: "));
+        let mut running = processes::with_marker(&self.program.marker);
+        running.retain(|process| server.as_ref().is_none_or(|server| !process.starts_with(server)));
+        running
     }
 
     /// Returns the number of running turns in the health report.
-    pub async fn running(&self) -> u64 {
+    pub async fn running_turns(&self) -> u64 {
         let health: Value = reqwest::get(self.url("/healthz")).await.unwrap().json().await.unwrap();
         health["running"].as_u64().unwrap()
     }
@@ -188,12 +189,12 @@ impl RunningProgram {
     pub fn scratch_files(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(self.program.home.path().join("scratch")).unwrap();
         let paths = entries.map(|entry| entry.unwrap().path());
-        paths.filter(|path| !is_of_the_sandbox(path)).collect()
+        paths.filter(|path| !is_sandbox_lock(path)).collect()
     }
 
     /// Waits for the exit; returns the exit code, or `None` after a signal.
-    pub async fn code(&mut self, within: Duration) -> Option<i32> {
-        timeout(within, self.child.wait()).await.expect("it ends in time").unwrap().code()
+    pub async fn exit_code(&mut self, within: Duration) -> Option<i32> {
+        timeout(within, self.child.wait()).await.expect("the server exits in time").unwrap().code()
     }
 
     /// Asserts that no process and no file is left.
@@ -203,6 +204,6 @@ impl RunningProgram {
     }
 }
 
-fn is_of_the_sandbox(path: &Path) -> bool {
+fn is_sandbox_lock(path: &Path) -> bool {
     path.to_string_lossy().contains("/codex-bwrap-synthetic-mount-targets-")
 }

@@ -1,5 +1,5 @@
-//! A codex whose turns wait for the test, for events in the middle of a turn. For `exec` a script adds two models to
-//! the fake codex; the fake app-server has both models itself.
+//! A codex whose turns wait for a signal of the test, so that a test can act in the middle of a turn. For `exec` a script
+//! adds two models to the fake codex. The fake app-server has both models built in.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -19,7 +19,7 @@ const GATED: &str = "gated";
 /// The answer of a gated turn.
 pub const GATED_ANSWER: &str = "before\n\nafter";
 
-/// The model of `exec` whose turns write lines of 8 KiB without end.
+/// The model of `exec` whose turns write endless lines of 8 KiB.
 const FLOOD: &str = "flood";
 
 /// A codex and the gate of its turns.
@@ -29,8 +29,8 @@ pub struct GatedCodex {
     gate: Gate,
 }
 
-/// A named pipe that a turn reads to wait. The test opens the pipe for reading too, so that neither side blocks in
-/// `open`.
+/// A named pipe from which a turn reads one line to continue. The test opens the pipe for reading too, so that neither
+/// side blocks in `open`.
 pub struct Gate(File);
 
 impl Gate {
@@ -85,12 +85,12 @@ echo '{{"type":"turn.completed","usage":{{"input_tokens":1,"cached_input_tokens"
         staged
     }
 
-    /// The value for `CODEX_BIN`.
+    /// Returns the value for `CODEX_BIN`.
     pub fn bin(&self) -> String {
         self.folder.path().join("codex").display().to_string()
     }
 
-    /// The model whose turns send `before`, wait for the gate and send `after`.
+    /// Returns the model whose turns send `before`, wait for the gate and send `after`.
     pub fn gated_model(&self) -> String {
         match self.engine {
             Engine::Exec => GATED.to_owned(),
@@ -98,7 +98,7 @@ echo '{{"type":"turn.completed","usage":{{"input_tokens":1,"cached_input_tokens"
         }
     }
 
-    /// The model whose turns write without a pause, and more than the buffers between server and reader hold.
+    /// Returns the model whose turns write without a pause, and more than the buffers between server and client hold.
     pub fn flood_model(&self) -> &'static str {
         match self.engine {
             Engine::Exec => FLOOD,
@@ -106,7 +106,7 @@ echo '{{"type":"turn.completed","usage":{{"input_tokens":1,"cached_input_tokens"
         }
     }
 
-    /// Lets this number of gated turns continue, waiting and future ones.
+    /// Lets this number of waiting or future gated turns continue.
     pub fn open_gate(&mut self, turns: usize) {
         (0..turns).for_each(|_| self.gate.open());
     }

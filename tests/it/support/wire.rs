@@ -1,4 +1,4 @@
-//! An HTTP/1.1 client that sends raw bytes, for requests that no library sends.
+//! An HTTP/1.1 client that sends raw bytes, for requests that HTTP libraries cannot send.
 
 use std::net::SocketAddr;
 
@@ -13,11 +13,11 @@ use super::TIMEOUT;
 /// One connection.
 pub struct Wire(pub BufReader<TcpStream>);
 
-/// The head of a response, and its body if the head has its length.
+/// A response. The body is empty unless the head has `content-length`.
 #[derive(Debug)]
 pub struct Response {
     pub status: u16,
-    /// Lower-case names.
+    /// Names in lower case, with values.
     pub headers: Vec<(String, String)>,
     pub body: String,
 }
@@ -34,7 +34,7 @@ impl Wire {
     }
 
     /// Connects with a small receive window, so that the server notices a stalled reader early.
-    pub async fn narrow(address: SocketAddr) -> Self {
+    pub async fn open_with_small_window(address: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(16 * 1024).unwrap();
         Self(BufReader::new(timeout(TIMEOUT, socket.connect(address)).await.unwrap().unwrap()))
@@ -44,7 +44,7 @@ impl Wire {
         timeout(TIMEOUT, self.0.write_all(bytes.as_ref())).await.unwrap().unwrap();
     }
 
-    /// A whole POST of JSON.
+    /// Sends a complete POST with a JSON body.
     pub async fn post(&mut self, body: &serde_json::Value) {
         let body = body.to_string();
         self.send(format!("{}{body}", head(body.len(), ""))).await;
@@ -73,7 +73,7 @@ impl Wire {
     }
 }
 
-/// The head of a POST to chat completions, with further header lines.
+/// Builds the head of a POST to chat completions with additional header lines.
 pub fn head(length: usize, more: &str) -> String {
     format!(
         "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\

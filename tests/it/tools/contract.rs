@@ -1,11 +1,11 @@
-//! A request in OpenAI's words as one in the contract's, written apart from the server's own translation.
+//! Converts an OpenAI request to a request of the contract, independently of the conversion in the server.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use codex_api::pb::{self, content_part, response_format, tool_choice::Mode};
 use prost_types::{ListValue, Struct, value::Kind};
 use serde_json::{Map, Value};
 
-/// The same request for the gRPC door.
+/// Converts a request body to the request for the gRPC door.
 pub fn contract(body: &Value) -> pb::ChatRequest {
     pb::ChatRequest {
         model: string(&body["model"]),
@@ -27,7 +27,7 @@ fn message(message: &Value) -> pb::Message {
         "user" => pb::Role::User,
         "assistant" => pb::Role::Assistant,
         "tool" => pb::Role::Tool,
-        other => panic!("no role {other}"),
+        other => panic!("unknown role {other}"),
     };
     let parts = match &message["content"] {
         Value::String(text) => vec![content_part::Part::Text(text.clone())],
@@ -74,17 +74,17 @@ fn choice(choice: &Value) -> Option<pb::ToolChoice> {
     let mode = |mode: Mode| Some(pb::ToolChoice { mode: mode.into(), name: String::new() });
     match choice {
         Value::Null => None,
-        Value::String(word) => mode(match word.as_str() {
+        Value::String(text) => mode(match text.as_str() {
             "auto" => Mode::Auto,
             "none" => Mode::None,
             "required" => Mode::Required,
-            other => panic!("no choice {other}"),
+            other => panic!("unknown tool choice {other}"),
         }),
         named => Some(pb::ToolChoice { mode: Mode::Named.into(), name: string(&named["function"]["name"]) }),
     }
 }
 
-/// The deprecated form of a schema.
+/// Converts a schema to the deprecated form.
 pub fn to_struct(object: &Map<String, Value>) -> Struct {
     Struct { fields: object.iter().map(|(name, value)| (name.clone(), to_value(value))).collect() }
 }

@@ -1,4 +1,4 @@
-//! Where calls meet trouble: upstreams that break off, functions that nobody offers, many tools, every model.
+//! Edge cases of calls: broken upstream responses, unknown functions, many tools, every model.
 
 use serde_json::{Value, json};
 
@@ -24,16 +24,16 @@ async fn functions_reach_every_model_and_are_called() {
             .map(|model| model["id"].as_str().unwrap().to_owned())
             .collect();
         assert!(names.len() >= 3, "{names:?}");
-        names.push("a-model-that-nobody-knows".to_owned());
+        names.push("an-unknown-model".to_owned());
         let prompt = script(&json!([{"calls": [{"name": "f", "arguments": {"a": "1"}}]}, {"text": "done"}]));
         for name in names {
             for model in [name.clone(), format!("{name}:chat")] {
                 let body = request(&model, &prompt, &[function("f", "a")]);
                 let first = app.turn(Route::Sse, &body).await;
                 assert_eq!(first.called(), [("f", r#"{"a":"1"}"#)], "{model}");
-                let seen = app.last_upstream_request();
-                assert_eq!(seen.body["model"], name.as_str());
-                assert!(seen.functions().contains(&"f"), "{model}: {:?}", seen.functions());
+                let sent = app.last_upstream_request();
+                assert_eq!(sent.body["model"], name.as_str());
+                assert!(sent.functions().contains(&"f"), "{model}: {:?}", sent.functions());
                 let id = &first.calls[0].id;
                 let second = app
                     .turn(
@@ -60,13 +60,13 @@ async fn broken_response_after_a_call_is_retried() {
         let step = json!({"calls": [{"name": "f", "arguments": {"a": "1"}}], "eof": true});
         let again = json!({"calls": [{"name": "f", "arguments": {"a": "2"}}]});
         let body = request(MODEL, &script(&json!([step, again])), &[function("f", "a")]);
-        for way in ROUTES {
-            let outcome = app.turn(way, &body).await;
-            // The client hears of the second call only; the model, that the first one was not run.
-            assert_eq!(outcome.calls.len(), 1, "{way:?}");
-            let asked = app.upstream().requests();
-            let asked = format!("{:?}", asked.last().unwrap());
-            assert!(asked.contains("Not run: the response broke off"), "{way:?}: {asked}");
+        for route in ROUTES {
+            let outcome = app.turn(route, &body).await;
+            // The client receives only the second call. The model gets an output that the first call was not run.
+            assert_eq!(outcome.calls.len(), 1, "{route:?}");
+            let requests = app.upstream().requests();
+            let last = format!("{:?}", requests.last().unwrap());
+            assert!(last.contains("Not run: the response broke off"), "{route:?}: {last}");
         }
     })
     .await;
@@ -94,14 +94,14 @@ async fn call_in_an_incomplete_response_is_dropped() {
             let step = json!({"text": "Let me", "calls": [{"name": "f", "arguments": {"a": "1"}}],
             "incomplete": "max_output_tokens"});
             let body = request(model, &script(&json!([step, {"text": "never"}])), &[function("f", "a")]);
-            for way in [Route::Stream, Route::Http] {
-                let outcome = app.turn(way, &body).await;
+            for route in [Route::Stream, Route::Http] {
+                let outcome = app.turn(route, &body).await;
                 assert_eq!(
                     (outcome.text.as_str(), outcome.finish_reason.as_str()),
                     ("Let me", "length"),
-                    "{way:?}"
+                    "{route:?}"
                 );
-                assert_eq!(outcome.calls, [], "{way:?}");
+                assert_eq!(outcome.calls, [], "{route:?}");
             }
         }
     })
@@ -113,19 +113,19 @@ async fn call_in_an_incomplete_response_is_dropped() {
 async fn call_of_an_unknown_function_is_not_sent_to_the_client() {
     with_app(real_workers(), async |app| {
         let steps = json!([
-            {"calls": [{"name": "nobody", "arguments": {"a": "1"}}]},
+            {"calls": [{"name": "unknown", "arguments": {"a": "1"}}]},
             {"calls": [{"name": "f", "arguments": {"a": "1"}}]},
             {"text": "done"},
         ]);
         for model in [MODEL, "gpt-5.5:chat"] {
             let body = request(model, &script(&steps), &[function("f", "a")]);
-            for way in ROUTES {
-                let first = app.turn(way, &body).await;
-                assert_eq!(first.called(), [("f", r#"{"a":"1"}"#)], "{way:?}");
-                let told = app.last_upstream_request().items.last().unwrap()["output"].to_string();
-                assert!(told.contains("unsupported call"), "{told}");
+            for route in ROUTES {
+                let first = app.turn(route, &body).await;
+                assert_eq!(first.called(), [("f", r#"{"a":"1"}"#)], "{route:?}");
+                let output = app.last_upstream_request().items.last().unwrap()["output"].to_string();
+                assert!(output.contains("unsupported call"), "{output}");
                 let more = [first.message(), tool_result(&first.calls[0], "r")];
-                assert_eq!(app.turn(way, &followed_by(&body, &more)).await.text, "done", "{way:?}");
+                assert_eq!(app.turn(route, &followed_by(&body, &more)).await.text, "done", "{route:?}");
             }
         }
     })
@@ -150,13 +150,20 @@ async fn many_tools_with_large_schemas_reach_the_model() {
         let prompt = script(&json!([{"calls": [{"name": "tool_127", "arguments": {"a": "1"}}]}]));
         for model in [MODEL, "gpt-5.5:chat"] {
             let body = request(model, &prompt, &tools);
-            for way in ROUTES {
-                assert_eq!(app.turn(way, &body).await.called(), [("tool_127", r#"{"a":"1"}"#)], "{way:?}");
-                let seen = app.last_upstream_request();
-                let offered = seen.functions().into_iter().filter(|name| name.starts_with("tool_")).count();
-                assert_eq!(offered, 128, "{way:?}");
-                let told = seen.function("tool_5")["description"].as_str().unwrap();
-                assert!(told.contains(r#""default":"a""#), "what Codex drops is told in words");
+            for route in ROUTES {
+                assert_eq!(
+                    app.turn(route, &body).await.called(),
+                    [("tool_127", r#"{"a":"1"}"#)],
+                    "{route:?}"
+                );
+                let sent = app.last_upstream_request();
+                let offered = sent.functions().into_iter().filter(|name| name.starts_with("tool_")).count();
+                assert_eq!(offered, 128, "{route:?}");
+                let description = sent.function("tool_5")["description"].as_str().unwrap();
+                assert!(
+                    description.contains(r#""default":"a""#),
+                    "a keyword that Codex drops is in the description"
+                );
             }
         }
     })
@@ -176,11 +183,11 @@ async fn unreadable_call_beside_a_strict_violation_returns_to_the_model() {
         with_app(real_workers().timeout_seconds(20.0), async |app| {
             for model in [MODEL, "gpt-5.5:chat"] {
                 let body = request(model, &script(&steps), std::slice::from_ref(&strict));
-                for way in [Route::Unary, Route::Sse] {
+                for route in [Route::Unary, Route::Sse] {
                     assert_eq!(
-                        app.turn(way, &body).await.called(),
+                        app.turn(route, &body).await.called(),
                         [("f", r#"{"a":"5"}"#)],
-                        "{way:?} {broken}"
+                        "{route:?} {broken}"
                     );
                 }
             }
@@ -189,30 +196,34 @@ async fn unreadable_call_beside_a_strict_violation_returns_to_the_model() {
     }
 }
 
-/// No client could answer two calls of one id, or a call without one.
+/// A client could not return results for two calls with one id, or for a call without an id.
 #[tokio::test]
 #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
 async fn duplicate_and_empty_call_ids_are_replaced() {
     with_app(real_workers(), async |app| {
-        let made = |id: &str, argument: &str| json!({"name": "f", "id": id, "arguments": {"a": argument}});
-        // The ids tell the scripted upstream that the next step is due, also if only one of them is kept.
-        let calls = [made("call_s0_x", "1"), made("call_s0_x", "2"), made("", "3"), made("", "4")];
+        let f_call = |id: &str, argument: &str| json!({"name": "f", "id": id, "arguments": {"a": argument}});
+        // The scripted upstream derives the step from the first id, which is kept.
+        let calls = [f_call("call_s0_x", "1"), f_call("call_s0_x", "2"), f_call("", "3"), f_call("", "4")];
         let prompt = script(&json!([{"calls": calls}, {"text": "done"}]));
         for model in [MODEL, "gpt-5.5:chat"] {
             let body = request(model, &prompt, &[function("f", "a")]);
-            for way in ROUTES {
-                let first = app.turn(way, &body).await;
+            for route in ROUTES {
+                let first = app.turn(route, &body).await;
                 let arguments = ["1", "2", "3", "4"].map(|argument| format!(r#"{{"a":"{argument}"}}"#));
-                assert_eq!(first.called(), arguments.each_ref().map(|text| ("f", text.as_str())), "{way:?}");
+                assert_eq!(
+                    first.called(),
+                    arguments.each_ref().map(|text| ("f", text.as_str())),
+                    "{route:?}"
+                );
                 let ids: Vec<&str> = first.calls.iter().map(|call| call.id.as_str()).collect();
                 assert_eq!(ids[0], "call_s0_x");
-                let mut different = ids.clone();
-                different.sort_unstable();
-                different.dedup();
-                assert!(different.len() == 4 && !different.contains(&""), "{ids:?}");
+                let mut distinct = ids.clone();
+                distinct.sort_unstable();
+                distinct.dedup();
+                assert!(distinct.len() == 4 && !distinct.contains(&""), "{ids:?}");
                 let results = first.calls.iter().map(|call| tool_result(call, call.arguments.as_str()));
                 let more: Vec<Value> = [first.message()].into_iter().chain(results).collect();
-                assert_eq!(app.turn(way, &followed_by(&body, &more)).await.text, "done", "{way:?}");
+                assert_eq!(app.turn(route, &followed_by(&body, &more)).await.text, "done", "{route:?}");
                 let calls = first.calls.iter().map(|made| call("f", &made.arguments, &made.id));
                 let outputs = first.calls.iter().map(|call| output(&call.id, call.arguments.as_str()));
                 app.last_upstream_request().assert_ends_with_items(

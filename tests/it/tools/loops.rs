@@ -1,5 +1,5 @@
-//! Calls and their results at the client, and in the next upstream request, item by item, over all routes and in both
-//! profiles.
+//! Calls and their results, as the client receives them and as the next upstream request has them, over all routes and
+//! in both profiles.
 
 use serde_json::{Value, json};
 
@@ -16,7 +16,7 @@ const COMMAND: &str = r#"{"cmd":"echo from codex","login":false}"#;
 #[tokio::test]
 #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
 async fn call_and_result_lead_to_the_answer() {
-    // Raw: neither the spaces nor the order nor the width of a number may change.
+    // Spaces, key order and digits of the arguments must not change.
     let arguments = r#"{ "zone": 12345678901234567890,  "city" : "Zürich 世界"}"#;
     let steps = json!([
         {"reasoning": "I should look", "text": "Let me look.",
@@ -29,33 +29,36 @@ async fn call_and_result_lead_to_the_answer() {
         with_app(real_workers().profile(profile), async |app| {
             let alone = profile == "chat" || model.ends_with(":chat");
             let body = request(model, &prompt, &[function("get_weather", "city")]);
-            for (place, way) in ROUTES.into_iter().enumerate() {
-                let first = app.turn(way, &body).await;
+            for (index, route) in ROUTES.into_iter().enumerate() {
+                let first = app.turn(route, &body).await;
                 let number = app.upstream_request_count();
-                assert_eq!(first.text, "Let me look.", "{way:?}");
-                assert_eq!(first.called(), [("get_weather", arguments)], "{way:?}");
-                assert_eq!(first.finish_reason, "tool_calls", "{way:?}");
-                assert_eq!(first.usage, [120, 100, 17, 3], "{way:?}");
+                assert_eq!(first.text, "Let me look.", "{route:?}");
+                assert_eq!(first.called(), [("get_weather", arguments)], "{route:?}");
+                assert_eq!(first.finish_reason, "tool_calls", "{route:?}");
+                assert_eq!(first.usage, [120, 100, 17, 3], "{route:?}");
                 assert_eq!(app.last_upstream_request().functions().contains(&"exec_command"), !alone);
 
-                // Whoever brings the result need not come through the same door.
-                let back = ROUTES[(place + 1) % ROUTES.len()];
+                // The result may come over another route.
+                let result_route = ROUTES[(index + 1) % ROUTES.len()];
                 let id = &first.calls[0].id;
                 let second = app
-                    .turn(back, &followed_by(&body, &[first.message(), tool_result(&first.calls[0], "25 C")]))
+                    .turn(
+                        result_route,
+                        &followed_by(&body, &[first.message(), tool_result(&first.calls[0], "25 C")]),
+                    )
                     .await;
-                assert_eq!((second.text.as_str(), second.calls.len()), ("It is warm.", 0), "{way:?}");
+                assert_eq!((second.text.as_str(), second.calls.len()), ("It is warm.", 0), "{route:?}");
                 assert_eq!(second.finish_reason, "stop");
                 assert_eq!(second.usage, [150, 120, 5, 0]);
-                let seen = app.last_upstream_request();
-                let own = seen.assert_ends_with_items(&[
+                let sent = app.last_upstream_request();
+                let added = sent.assert_ends_with_items(&[
                     user(&prompt),
                     reasoning("I should look", number),
                     assistant("Let me look."),
                     call("get_weather", arguments, id),
                     output(id, "25 C"),
                 ]);
-                assert_eq!(own.is_empty(), alone, "the model alone gets nothing else");
+                assert_eq!(added.is_empty(), alone, "the chat profile adds nothing");
             }
         })
         .await;
@@ -78,17 +81,17 @@ async fn parallel_calls_with_results_in_another_order_reach_the_model() {
         for model in [MODEL, "gpt-5.5:chat"] {
             let body =
                 request(model, &prompt, &[function("get_weather", "city"), function("get_time", "zone")]);
-            for way in ROUTES {
-                let first = app.turn(way, &body).await;
+            for route in ROUTES {
+                let first = app.turn(route, &body).await;
                 let number = app.upstream_request_count();
                 let expected = [
                     ("get_weather", r#"{"city":"Rome"}"#),
                     ("get_time", r#"{"zone":"CET"}"#),
                     ("get_weather", r#"{"city":"Oslo"}"#),
                 ];
-                assert_eq!(first.called(), expected, "{way:?}");
+                assert_eq!(first.called(), expected, "{route:?}");
                 assert_eq!((first.text.as_str(), first.finish_reason.as_str()), ("", "tool_calls"));
-                assert_eq!(first.usage, [30, 0, 33, 1], "{way:?}");
+                assert_eq!(first.usage, [30, 0, 33, 1], "{route:?}");
 
                 let [a, b, c] = &first.calls[..] else { panic!("{first:?}") };
                 let results = [
@@ -97,8 +100,8 @@ async fn parallel_calls_with_results_in_another_order_reach_the_model() {
                     tool_result(a, "25 C"),
                     tool_result(b, "12:00"),
                 ];
-                let second = app.turn(way, &followed_by(&body, &results)).await;
-                assert_eq!(second.text, "done", "{way:?}");
+                let second = app.turn(route, &followed_by(&body, &results)).await;
+                assert_eq!(second.text, "done", "{route:?}");
                 app.last_upstream_request().assert_ends_with_items(&[
                     user(&prompt),
                     reasoning("Both", number),
@@ -128,13 +131,13 @@ async fn several_rounds_keep_their_reasoning() {
     with_app(real_workers(), async |app| {
         let mut body = request(MODEL, &prompt, &[function("step", "n")]);
         let mut expected = vec![user(&prompt)];
-        let shown = [
+        let rounds = [
             (Route::Sse, Some("one"), None),
             (Route::Unary, Some("two"), Some("And on.")),
             (Route::Http, None, None),
         ];
-        for (round, (way, thought, text)) in (1..).zip(shown) {
-            let outcome = app.turn(way, &body).await;
+        for (round, (route, thought, text)) in (1..).zip(rounds) {
+            let outcome = app.turn(route, &body).await;
             app.last_upstream_request().assert_ends_with_items(&expected);
             let number = app.upstream_request_count();
             let made = &outcome.calls[0];
@@ -148,7 +151,7 @@ async fn several_rounds_keep_their_reasoning() {
         assert_eq!((last.text.as_str(), last.finish_reason.as_str()), ("there", "stop"));
         app.last_upstream_request().assert_ends_with_items(&expected);
 
-        // The person goes on: the rounds stay what they were.
+        // The user continues the conversation. The items of the earlier rounds do not change.
         let more = [
             json!({"role": "assistant", "content": "there"}),
             json!({"role": "user", "content": "@@{\"text\":\"well\"}@@"}),
@@ -172,25 +175,25 @@ async fn agent_with_client_tools_uses_its_own_tools() {
     let prompt = script(&steps);
     with_app(real_workers().sandbox("danger-full-access"), async |app| {
         let body = request(MODEL, &prompt, &[function("ask_boss", "what")]);
-        for way in ROUTES {
-            let first = app.turn(way, &body).await;
+        for route in ROUTES {
+            let first = app.turn(route, &body).await;
             let number = app.upstream_request_count();
-            assert_eq!(first.called(), [("ask_boss", r#"{"what":"x"}"#)], "{way:?}: its own call is its own");
-            assert_eq!(first.usage, [30, 2, 4, 2], "{way:?}: the sum of both model calls");
-            // What the command printed, as the model was shown it.
+            assert_eq!(first.called(), [("ask_boss", r#"{"what":"x"}"#)], "{route:?}: only the client call");
+            assert_eq!(first.usage, [30, 2, 4, 2], "{route:?}: the sum of both model calls");
+            // The output of the command in the upstream request.
             let printed = app.last_upstream_request().items.last().unwrap()["output"].clone();
             assert!(printed.as_str().unwrap().contains("from codex"), "{printed}");
 
             let made = &first.calls[0];
             let second =
-                app.turn(way, &followed_by(&body, &[first.message(), tool_result(made, "go")])).await;
-            assert_eq!((second.text.as_str(), second.usage), ("ready", [40, 1, 2, 1]), "{way:?}");
-            let own = format!("call_s0_{}_0", number - 1);
+                app.turn(route, &followed_by(&body, &[first.message(), tool_result(made, "go")])).await;
+            assert_eq!((second.text.as_str(), second.usage), ("ready", [40, 1, 2, 1]), "{route:?}");
+            let codex_id = format!("call_s0_{}_0", number - 1);
             app.last_upstream_request().assert_ends_with_items(&[
                 user(&prompt),
                 reasoning("files first", number - 1),
-                call("exec_command", COMMAND, &own),
-                output(&own, printed),
+                call("exec_command", COMMAND, &codex_id),
+                output(&codex_id, printed),
                 reasoning("now ask", number),
                 call("ask_boss", r#"{"what":"x"}"#, &made.id),
                 output(&made.id, "go"),
@@ -222,7 +225,7 @@ async fn streamed_calls_are_openai_deltas() {
         let usage = chunks.last().unwrap();
         assert_eq!((&usage["choices"], usage["usage"]["completion_tokens"].as_u64()), (&json!([]), Some(21)));
 
-        // Nothing but calls: no text is begun.
+        // An answer without text has null content.
         let steps = json!([{"calls": [{"name": "f"}]}]);
         let chunks = app.stream(&request(MODEL, &script(&steps), &[function("f", "a")])).await;
         let first = &chunks[0]["choices"][0]["delta"];

@@ -1,5 +1,5 @@
-//! Calls and results that do not fit, and tools that cannot be: refused at the doors, with the field named, before the
-//! model is asked.
+//! Unmatched calls and results, and invalid tools. Both doors refuse them with the field, before a request reaches the
+//! model.
 
 use serde_json::{Value, json};
 
@@ -10,13 +10,13 @@ fn user() -> Value {
     json!({"role": "user", "content": "go"})
 }
 
-fn made(ids: &[&str]) -> Value {
+fn calls(ids: &[&str]) -> Value {
     let call =
         |id: &&str| json!({"id": id, "type": "function", "function": {"name": "f", "arguments": "{}"}});
     json!({"role": "assistant", "content": null, "tool_calls": ids.iter().map(call).collect::<Vec<_>>()})
 }
 
-fn answered(id: &str) -> Value {
+fn result(id: &str) -> Value {
     json!({"role": "tool", "tool_call_id": id, "content": "r"})
 }
 
@@ -26,16 +26,16 @@ async fn results_without_exactly_one_call_are_refused_with_the_field() {
     with_app(real_workers(), async |app| {
         let cases = [
             // No result.
-            (json!([user(), made(&["a"])]), "messages[1].tool_calls[0]"),
-            (json!([user(), made(&["a", "b"]), answered("a")]), "messages[1].tool_calls[1]"),
-            (json!([user(), made(&["a"]), user(), answered("a")]), "messages[1].tool_calls[0]"),
-            // Two of them.
-            (json!([user(), made(&["a"]), answered("a"), answered("a")]), "messages[3].tool_call_id"),
-            (json!([user(), made(&["a", "a"]), answered("a")]), "messages[1].tool_calls[1].id"),
+            (json!([user(), calls(&["a"])]), "messages[1].tool_calls[0]"),
+            (json!([user(), calls(&["a", "b"]), result("a")]), "messages[1].tool_calls[1]"),
+            (json!([user(), calls(&["a"]), user(), result("a")]), "messages[1].tool_calls[0]"),
+            // Two results.
+            (json!([user(), calls(&["a"]), result("a"), result("a")]), "messages[3].tool_call_id"),
+            (json!([user(), calls(&["a", "a"]), result("a")]), "messages[1].tool_calls[1].id"),
             // No call.
-            (json!([user(), answered("a")]), "messages[1].tool_call_id"),
-            (json!([user(), made(&["a"]), answered("z")]), "messages[2].tool_call_id"),
-            (json!([answered("a"), user()]), "messages[0].tool_call_id"),
+            (json!([user(), result("a")]), "messages[1].tool_call_id"),
+            (json!([user(), calls(&["a"]), result("z")]), "messages[2].tool_call_id"),
+            (json!([result("a"), user()]), "messages[0].tool_call_id"),
         ];
         for (messages, field) in cases {
             for model in [MODEL, "gpt-5.5:chat"] {
@@ -44,7 +44,7 @@ async fn results_without_exactly_one_call_are_refused_with_the_field() {
                 assert_eq!(refusal(app, &body).await, expected, "{messages}");
             }
         }
-        assert_eq!(app.upstream_request_count(), 0, "the model is not asked");
+        assert_eq!(app.upstream_request_count(), 0, "no request reaches the model");
     })
     .await;
 }
@@ -53,21 +53,21 @@ async fn results_without_exactly_one_call_are_refused_with_the_field() {
 #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
 async fn invalid_tool_messages_are_refused_with_the_field() {
     with_app(real_workers(), async |app| {
-        let mut nameless = made(&["a"]);
+        let mut nameless = calls(&["a"]);
         nameless["tool_calls"][0]["function"]["name"] = "".into();
-        let mut asking = user();
-        asking["tool_call_id"] = "a".into();
+        let mut user_with_call_id = user();
+        user_with_call_id["tool_call_id"] = "a".into();
         let cases = [
             (json!([user(), {"role": "tool", "content": "r"}]), "messages[1].tool_call_id"),
-            (json!([user(), made(&[""]), answered("")]), "messages[1].tool_calls[0]"),
-            (json!([user(), nameless, answered("a")]), "messages[1].tool_calls[0]"),
-            (json!([user(), made(&["a"]), answered("a"), asking]), "messages[3].tool_call_id"),
+            (json!([user(), calls(&[""]), result("")]), "messages[1].tool_calls[0]"),
+            (json!([user(), nameless, result("a")]), "messages[1].tool_calls[0]"),
+            (json!([user(), calls(&["a"]), result("a"), user_with_call_id]), "messages[3].tool_call_id"),
         ];
         for (messages, field) in cases {
             let body = json!({"model": MODEL, "messages": messages});
             assert_eq!(refusal(app, &body).await, (400, field.to_owned(), field.to_owned()), "{messages}");
         }
-        assert_eq!(app.upstream_request_count(), 0, "the model is not asked");
+        assert_eq!(app.upstream_request_count(), 0, "no request reaches the model");
     })
     .await;
 }
@@ -76,10 +76,10 @@ async fn invalid_tool_messages_are_refused_with_the_field() {
 #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
 async fn invalid_tools_are_refused_with_the_field() {
     with_app(real_workers(), async |app| {
-        let mut unreadable = function("f", "a");
-        unreadable["function"]["strict"] = true.into();
-        unreadable["function"]["parameters"]["properties"]["a"]["pattern"] = "(".into();
-        // A few lines that stand for 2^40 parts.
+        let mut invalid_pattern = function("f", "a");
+        invalid_pattern["function"]["strict"] = true.into();
+        invalid_pattern["function"]["parameters"]["properties"]["a"]["pattern"] = "(".into();
+        // A small schema that expands to 2^40 parts.
         let mut bomb = function("f", "a");
         bomb["function"]["strict"] = true.into();
         bomb["function"]["parameters"]["$ref"] = "#/$defs/d0".into();
@@ -88,7 +88,7 @@ async fn invalid_tools_are_refused_with_the_field() {
             bomb["function"]["parameters"]["$defs"][format!("d{level}")] = json!({"anyOf": [next, next]});
         }
         bomb["function"]["parameters"]["$defs"]["d40"] = json!({"type": "object"});
-        // 300 patterns that would take 15 s and 2.3 GB.
+        // 300 patterns, whose compilation would take 15 s and 2.3 GB.
         let mut patterns = function("f", "a");
         patterns["function"]["strict"] = true.into();
         for number in 0..300 {
@@ -97,23 +97,27 @@ async fn invalid_tools_are_refused_with_the_field() {
         }
         let mut unknown = request(MODEL, "x", &[function("f", "a")]);
         unknown["tool_choice"] = json!({"type": "function", "function": {"name": "g"}});
-        let mut nothing = request(MODEL, "x", &[]);
-        nothing["tool_choice"] = "required".into();
+        let mut no_tools = request(MODEL, "x", &[]);
+        no_tools["tool_choice"] = "required".into();
         let twice = [function("f", "a"), function("f", "b")];
         let cases = [
-            (request(MODEL, "x", &[unreadable]), "tools[0].function.parameters", "tools[0].parameters_json"),
+            (
+                request(MODEL, "x", &[invalid_pattern]),
+                "tools[0].function.parameters",
+                "tools[0].parameters_json",
+            ),
             (request(MODEL, "x", &[bomb]), "tools[0].function.parameters", "tools[0].parameters_json"),
             (request(MODEL, "x", &[patterns]), "tools[0].function.parameters", "tools[0].parameters_json"),
             (request(MODEL, "x", &twice), "tools[1].function.name", "tools[1].name"),
             (request(MODEL, "x", &[function("a b", "a")]), "tools[0].function.name", "tools[0].name"),
             (request(MODEL, "x", &[function("", "a")]), "tools[0].function.name", "tools[0].name"),
             (unknown, "tool_choice", "tool_choice"),
-            (nothing, "tool_choice", "tool_choice"),
+            (no_tools, "tool_choice", "tool_choice"),
         ];
         for (body, param, field) in cases {
             assert_eq!(refusal(app, &body).await, (400, param.to_owned(), field.to_owned()), "{body}");
         }
-        assert_eq!(app.upstream_request_count(), 0, "the model is not asked");
+        assert_eq!(app.upstream_request_count(), 0, "no request reaches the model");
     })
     .await;
 }

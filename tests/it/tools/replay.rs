@@ -1,4 +1,4 @@
-//! Late results: after a restart, from a conversation of another service, large results, images.
+//! Results of earlier calls: after a restart, from a conversation of another service, large results, images.
 
 use serde_json::{Value, json};
 
@@ -26,25 +26,29 @@ async fn results_after_a_restart_are_accepted_without_reasoning() {
     let prompt = two_calls();
     for (profile, model) in PROFILES {
         let body = request(model, &prompt, &[function("f", "a")]);
-        let goes_on = with_app(real_workers().profile(profile), async |before| {
-            let mut goes_on = Vec::new();
-            for way in ROUTES {
-                let first = before.turn(way, &body).await;
+        let continuations = with_app(real_workers().profile(profile), async |before| {
+            let mut continuations = Vec::new();
+            for route in ROUTES {
+                let first = before.turn(route, &body).await;
                 let results: Vec<Value> = first.calls.iter().map(|call| tool_result(call, "r")).collect();
                 let ids = [first.calls[0].id.clone(), first.calls[1].id.clone()];
-                goes_on.push((way, ids, followed_by(&followed_by(&body, &[first.message()]), &results)));
+                continuations.push((
+                    route,
+                    ids,
+                    followed_by(&followed_by(&body, &[first.message()]), &results),
+                ));
             }
-            goes_on
+            continuations
         })
         .await;
 
         with_app(real_workers().profile(profile), async |after| {
-            for (way, [a, b], body) in goes_on {
-                let outcome = after.turn(way, &body).await;
+            for (route, [a, b], body) in continuations {
+                let outcome = after.turn(route, &body).await;
                 assert_eq!(
                     (outcome.text.as_str(), outcome.finish_reason.as_str()),
                     ("done", "stop"),
-                    "{way:?}"
+                    "{route:?}"
                 );
                 after.last_upstream_request().assert_ends_with_items(&[
                     user(&prompt),
@@ -68,8 +72,8 @@ async fn reasoning_in_another_conversation_is_left_out() {
         let mut body = request(MODEL, &prompt, &[function("f", "a")]);
         let system = json!({"role": "system", "content": "Be kind."});
         body["messages"].as_array_mut().unwrap().insert(0, system);
-        for way in ROUTES {
-            let first = app.turn(way, &body).await;
+        for route in ROUTES {
+            let first = app.turn(route, &body).await;
             let number = app.upstream_request_count();
             let [a, b] = &first.calls[..] else { panic!("{first:?}") };
             let same = followed_by(&body, &[first.message(), tool_result(a, "r"), tool_result(b, "r")]);
@@ -86,11 +90,11 @@ async fn reasoning_in_another_conversation_is_left_out() {
                 output(&b.id, "r"),
             ];
             for body in [another_model, another_profile, another_system] {
-                assert_eq!(app.turn(way, &body).await.text, "done", "{way:?}");
+                assert_eq!(app.turn(route, &body).await.text, "done", "{route:?}");
                 app.last_upstream_request()
                     .assert_ends_with_items(&[&[user(&prompt)], &conversation[..]].concat());
             }
-            assert_eq!(app.turn(way, &same).await.text, "done", "{way:?}");
+            assert_eq!(app.turn(route, &same).await.text, "done", "{route:?}");
             app.last_upstream_request().assert_ends_with_items(
                 &[&[user(&prompt), reasoning("secret", number)], &conversation[..]].concat(),
             );
@@ -105,26 +109,26 @@ async fn history_of_another_service_is_accepted() {
     with_app(real_workers(), async |app| {
     let prompt = script(&json!({"text": "I see."}));
     let long = format!("toolu_{}", "x".repeat(100));
-    let made = |id: &str, name: &str, arguments: &str| json!({"id": id, "type": "function", "function": {"name": name, "arguments": arguments}});
-    let answered = |id: &str, text: &str| json!({"role": "tool", "tool_call_id": id, "content": text});
-    // Its tools are not offered any more; some of its names no upstream of ours takes.
+    let tool_call = |id: &str, name: &str, arguments: &str| json!({"id": id, "type": "function", "function": {"name": name, "arguments": arguments}});
+    let result = |id: &str, text: &str| json!({"role": "tool", "tool_call_id": id, "content": text});
+    // Its tools are no longer offered, and the upstream would refuse some of its names.
     let body = json!({"model": MODEL, "messages": [
         {"role": "user", "content": prompt},
-        {"role": "assistant", "content": null, "tool_calls": [made("0", "other.tool", ""), made(&long, "f", "{\"a\":1}")]},
-        answered(&long, "second"),
-        answered("0", ""),
-        {"role": "assistant", "content": "Once more.", "tool_calls": [made("0", "shell", "{}")]},
-        answered("0", "third"),
+        {"role": "assistant", "content": null, "tool_calls": [tool_call("0", "other.tool", ""), tool_call(&long, "f", "{\"a\":1}")]},
+        result(&long, "second"),
+        result("0", ""),
+        {"role": "assistant", "content": "Once more.", "tool_calls": [tool_call("0", "shell", "{}")]},
+        result("0", "third"),
     ]});
     for model in [MODEL, "gpt-5.5:chat"] {
         let mut body = body.clone();
         body["model"] = model.into();
-        for way in ROUTES {
-            assert_eq!(app.turn(way, &body).await.text, "I see.", "{way:?}");
-            let seen = app.last_upstream_request();
-            let short = seen.items[seen.items.len() - 6]["call_id"].as_str().unwrap();
+        for route in ROUTES {
+            assert_eq!(app.turn(route, &body).await.text, "I see.", "{route:?}");
+            let sent = app.last_upstream_request();
+            let short = sent.items[sent.items.len() - 6]["call_id"].as_str().unwrap();
             assert!(short.len() <= 64 && short.starts_with("call_"), "{short}");
-            seen.assert_ends_with_items(&[
+            sent.assert_ends_with_items(&[
                 user(&prompt),
                 call("client_other_tool", "{}", "0"),
                 call("f", r#"{"a":1}"#, short),
@@ -153,11 +157,11 @@ async fn reasoning_with_edited_calls_is_left_out() {
         let id = first.calls[0].id.as_str();
         let answered = tool_result(&first.calls[0], "r");
 
-        // Written anew by the client's JSON library, and sent twice.
+        // The JSON library of the client has reformatted the arguments. The result is sent twice.
         let mut message = first.message();
         message["tool_calls"][0]["function"]["arguments"] = "{ \"a\" : \"1\" }".into();
-        for way in [Route::Sse, Route::Unary] {
-            app.turn(way, &followed_by(&body, &[message.clone(), answered.clone()])).await;
+        for route in [Route::Sse, Route::Unary] {
+            app.turn(route, &followed_by(&body, &[message.clone(), answered.clone()])).await;
             let kept = call("f", r#"{"a":"1"}"#, id);
             app.last_upstream_request().assert_ends_with_items(&[
                 user(&prompt),
@@ -167,7 +171,7 @@ async fn reasoning_with_edited_calls_is_left_out() {
             ]);
         }
 
-        // What the client changed is the client's.
+        // Changed arguments are sent as the client wrote them, without the reasoning.
         message["tool_calls"][0]["function"]["arguments"] = r#"{"a":"9"}"#.into();
         app.turn(Route::Http, &followed_by(&body, &[message, answered.clone()])).await;
         app.last_upstream_request().assert_ends_with_items(&[
@@ -176,11 +180,11 @@ async fn reasoning_with_edited_calls_is_left_out() {
             output(id, "r"),
         ]);
 
-        // Somebody else's conversation in which a call has the same id and says the same.
+        // A call in another conversation has the same id and arguments.
         let other = script(&json!([{"text": "unused"}, {"text": "other"}]));
-        let theirs = request(MODEL, &other, &[function("f", "a")]);
+        let other_body = request(MODEL, &other, &[function("f", "a")]);
         assert_eq!(
-            app.turn(Route::Http, &followed_by(&theirs, &[first.message(), answered])).await.text,
+            app.turn(Route::Http, &followed_by(&other_body, &[first.message(), answered])).await.text,
             "other"
         );
         app.last_upstream_request().assert_ends_with_items(&[
@@ -199,14 +203,14 @@ async fn results_with_images_reach_the_model() {
     with_app(real_workers(), async |app| {
         for model in [MODEL, "gpt-5.5:chat"] {
             let body = request(model, &prompt, &[function("f", "a")]);
-            for way in ROUTES {
-                let first = app.turn(way, &body).await;
+            for route in ROUTES {
+                let first = app.turn(route, &body).await;
                 let number = app.upstream_request_count();
                 let [a, b] = &first.calls[..] else { panic!("{first:?}") };
                 let picture = json!({"type": "image_url", "image_url": {"url": PNG}});
-                let shown = json!([{"type": "text", "text": "here:"}, picture]);
-                let results = [first.message(), tool_result(a, shown), tool_result(b, json!([picture]))];
-                assert_eq!(app.turn(way, &followed_by(&body, &results)).await.text, "done", "{way:?}");
+                let content = json!([{"type": "text", "text": "here:"}, picture]);
+                let results = [first.message(), tool_result(a, content), tool_result(b, json!([picture]))];
+                assert_eq!(app.turn(route, &followed_by(&body, &results)).await.text, "done", "{route:?}");
                 let picture = json!({"type": "input_image", "image_url": PNG});
                 app.last_upstream_request().assert_ends_with_items(&[
                     user(&prompt),
@@ -232,31 +236,31 @@ async fn large_result_reaches_the_model_whole() {
     for (profile, model) in PROFILES {
         with_app(real_workers().profile(profile).max_prompt_chars(300_000), async |app| {
             let body = request(model, &prompt, &[function("f", "a")]);
-            for way in ROUTES {
-                let first = app.turn(way, &body).await;
+            for route in ROUTES {
+                let first = app.turn(route, &body).await;
                 let [a, b] = &first.calls[..] else { panic!("{first:?}") };
                 let parts = json!([{"type": "text", "text": large}, {"type": "text", "text": "end"}]);
                 let mut body =
                     followed_by(&body, &[first.message(), tool_result(b, parts), tool_result(a, "short")]);
-                // Nor where no tool is offered any more.
+                // The result is not cut without tools either.
                 body.as_object_mut().unwrap().remove("tools");
-                assert_eq!(app.turn(way, &body).await.text, "done", "{way:?}");
-                let seen = app.last_upstream_request();
-                let at = seen.items.len() - 2;
+                assert_eq!(app.turn(route, &body).await.text, "done", "{route:?}");
+                let sent = app.last_upstream_request();
+                let at = sent.items.len() - 2;
                 assert!(
-                    seen.items[at]["output"][0]["text"] == large.as_str(),
-                    "{way:?}: {:.300}",
-                    seen.items[at]
+                    sent.items[at]["output"][0]["text"] == large.as_str(),
+                    "{route:?}: {:.300}",
+                    sent.items[at]
                 );
-                assert_eq!(seen.items[at]["output"][1]["text"], "end");
+                assert_eq!(sent.items[at]["output"][1]["text"], "end");
             }
             let text = app.turn(Route::Http, &body).await;
             let [a, b] = &text.calls[..] else { panic!("{text:?}") };
             let results = [text.message(), tool_result(a, large.as_str()), tool_result(b, large.as_str())];
             app.turn(Route::Stream, &followed_by(&body, &results)).await;
-            let seen = app.last_upstream_request();
+            let sent = app.last_upstream_request();
             let whole = |item: &Value| item["output"] == large.as_str();
-            assert!(seen.items.iter().rev().take(2).all(whole), "a text alone is not cut either");
+            assert!(sent.items.iter().rev().take(2).all(whole), "a text alone is not cut either");
         })
         .await;
     }

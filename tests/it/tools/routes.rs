@@ -1,4 +1,4 @@
-//! The four routes of a request, and the calls in its answer.
+//! The four routes of a request, and the outcome of a turn with calls.
 
 use codex_api::pb::{self, chat_event::Event};
 use serde_json::{Value, json};
@@ -51,17 +51,17 @@ pub struct Outcome {
     pub text: String,
     pub calls: Vec<Call>,
     pub finish_reason: String,
-    /// input, cached, output, reasoning
+    /// Input, cached, output and reasoning tokens.
     pub usage: [u64; 4],
 }
 
 impl Outcome {
-    /// Names and arguments of the calls.
+    /// Returns names and arguments of the calls.
     pub fn called(&self) -> Vec<(&str, &str)> {
         self.calls.iter().map(|call| (call.name.as_str(), call.arguments.as_str())).collect()
     }
 
-    /// Returns the assistant message that a client keeps.
+    /// Returns the assistant message for the history of the client.
     pub fn message(&self) -> Value {
         let calls = self.calls.iter().map(|call| {
             json!({"id": call.id, "type": "function",
@@ -78,9 +78,9 @@ pub fn tool_result(call: &Call, content: impl Into<Value>) -> Value {
 }
 
 impl TestApp {
-    /// Sends a request that succeeds over a route.
-    pub async fn turn(&self, way: Route, body: &Value) -> Outcome {
-        match way {
+    /// Sends a request over a route and returns its outcome. Panics if the request fails.
+    pub async fn turn(&self, route: Route, body: &Value) -> Outcome {
+        match route {
             Route::Unary => {
                 let response = self.grpc().await.chat(contract(body)).await.unwrap().into_inner();
                 outcome_of_response(&response)
@@ -130,15 +130,14 @@ fn outcome_of_completion(completion: &Value) -> Outcome {
     Outcome { text: answer.text, calls, finish_reason: answer.finish_reason, usage: answer.usage }
 }
 
-/// Folds the deltas by their indexes, as a client does.
+/// Joins the deltas by their indexes, like a client.
 fn outcome_of_chunks(chunks: &[Value]) -> Outcome {
     let answer = answer_of_chunks(chunks);
     let begins_with_call =
         chunks.get(1).is_some_and(|chunk| !chunk["choices"][0]["delta"]["tool_calls"].is_null());
-    // What the agent does before says nothing here, but what comes first is then sent before anybody knows of a call.
     let first = &chunks[0]["choices"][0]["delta"];
     assert_eq!(first["role"], "assistant", "{chunks:?}");
-    // What Codex did before the call makes the head come before it is known what follows.
+    // If Codex works before the call, the head is sent before the first delta is known, so the content is not null.
     assert!(begins_with_call || first["content"] == "", "{chunks:?}");
     let deltas: Vec<&Value> = chunks
         .iter()
@@ -169,6 +168,6 @@ fn reason(reason: pb::FinishReason) -> String {
 }
 
 fn usage(usage: Option<pb::Usage>) -> [u64; 4] {
-    let usage = usage.expect("usage is told");
+    let usage = usage.expect("usage is present");
     [usage.input_tokens, usage.cached_input_tokens, usage.output_tokens, usage.reasoning_output_tokens]
 }

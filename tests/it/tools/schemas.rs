@@ -1,4 +1,4 @@
-//! The schema of a tool on its way to the model, in both forms of the contract.
+//! The schema of a tool in the upstream request, in both forms of the contract.
 
 use codex_api::pb;
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::support::{TestApp, with_app};
 
-/// Keys in an order that is not the alphabet's, and integers that no double holds.
+/// Returns a schema with keys in a non-alphabetical order and with integers that a double cannot represent.
 fn schema() -> Value {
     json!({"type": "object",
         "properties": {
@@ -30,12 +30,12 @@ fn tool(schema: &Value) -> Value {
     tool
 }
 
-fn calling() -> String {
+fn call_script() -> String {
     script(&json!([{"calls": [{"name": "f", "arguments": {}}]}]))
 }
 
-/// The schema that the model got.
-fn seen(app: &TestApp) -> Value {
+/// Returns the schema in the last upstream request.
+fn sent_parameters(app: &TestApp) -> Value {
     app.last_upstream_request().function("f")["parameters"].clone()
 }
 
@@ -46,23 +46,23 @@ async fn parameters_json_reaches_the_model_with_order_and_integers() {
         let mut lossy = schema();
         lossy["properties"]["count"]["minimum"] = 9_007_199_254_740_993_u64.into();
         for model in [MODEL, "gpt-5.5:chat"] {
-            for way in ROUTES {
-                app.turn(way, &request(model, &calling(), &[tool(&schema())])).await;
-                let parameters = seen(app);
-                assert_eq!(parameters, schema(), "{way:?}: the integers too");
+            for route in ROUTES {
+                app.turn(route, &request(model, &call_script(), &[tool(&schema())])).await;
+                let parameters = sent_parameters(app);
+                assert_eq!(parameters, schema(), "{route:?}: all values, including the integers");
                 assert_eq!(parameters["required"].to_string(), r#"["zone","count","at"]"#);
-                // Codex 0.169 sorts properties. The engine sends them in their order.
+                // Codex 0.169 sorts the properties, although the engine sends them in their order.
                 let properties: Vec<&String> = parameters["properties"].as_object().unwrap().keys().collect();
                 assert_eq!(
                     properties,
                     ["at", "count", "zone"],
-                    "Codex keeps the order now: see `parameters_json`"
+                    "Codex keeps the order now: update the comment of `parameters_json`"
                 );
                 // A keyword that Codex drops puts the whole schema into the description, in its order.
-                app.turn(way, &request(model, &calling(), &[tool(&lossy)])).await;
+                app.turn(route, &request(model, &call_script(), &[tool(&lossy)])).await;
                 let description = app.last_upstream_request().function("f")["description"].to_string();
                 let text = serde_json::to_string(&lossy.to_string()).unwrap();
-                assert!(description.contains(text.trim_matches('"')), "{way:?}: {description}");
+                assert!(description.contains(text.trim_matches('"')), "{route:?}: {description}");
             }
         }
     })
@@ -73,7 +73,7 @@ async fn parameters_json_reaches_the_model_with_order_and_integers() {
 #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
 async fn parameters_struct_reaches_the_model() {
     with_app(real_workers(), async |app| {
-        let mut request = contract(&request(MODEL, &calling(), &[tool(&schema())]));
+        let mut request = contract(&request(MODEL, &call_script(), &[tool(&schema())]));
         #[expect(deprecated, reason = "clients of the first contract")]
         let deprecated = pb::Tool {
             parameters: schema().as_object().map(to_struct),
@@ -83,9 +83,9 @@ async fn parameters_struct_reaches_the_model() {
         request.tools = vec![deprecated];
         let response = app.grpc().await.chat(request).await.unwrap().into_inner();
         assert_eq!(response.choices[0].tool_calls.len(), 1);
-        let seen = seen(app);
-        assert_eq!(seen["properties"]["zone"], schema()["properties"]["zone"]);
-        assert_eq!(seen["required"], schema()["required"]);
+        let sent = sent_parameters(app);
+        assert_eq!(sent["properties"]["zone"], schema()["properties"]["zone"]);
+        assert_eq!(sent["required"], schema()["required"]);
     })
     .await;
 }

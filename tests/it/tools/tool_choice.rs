@@ -1,4 +1,4 @@
-//! Features without a parameter in Codex: tool choice, strict schemas, function names that Codex uses itself.
+//! Features without a parameter in Codex: tool choice, strict schemas, and function names that Codex reserves.
 
 use codex_api::pb::{self, chat_event::Event};
 use serde_json::{Value, json};
@@ -39,14 +39,14 @@ async fn parallel_tool_calls_off_keeps_one_call_in_answer_and_history() {
                 "parallel_tool_calls",
                 false.into(),
             );
-            for way in ROUTES {
-                let first = app.turn(way, &body).await;
-                assert_eq!(first.called(), [("f", r#"{"a":"1"}"#)], "{way:?}");
-                assert!(app.last_upstream_request().instructions().contains("one at a time"), "{way:?}");
+            for route in ROUTES {
+                let first = app.turn(route, &body).await;
+                assert_eq!(first.called(), [("f", r#"{"a":"1"}"#)], "{route:?}");
+                assert!(app.last_upstream_request().instructions().contains("one at a time"), "{route:?}");
                 let number = app.upstream_request_count();
                 let id = &first.calls[0].id;
                 let second = app
-                    .turn(way, &followed_by(&body, &[first.message(), tool_result(&first.calls[0], "r")]))
+                    .turn(route, &followed_by(&body, &[first.message(), tool_result(&first.calls[0], "r")]))
                     .await;
                 assert_eq!(second.text, "done");
                 let expected = [
@@ -70,34 +70,34 @@ async fn tool_choice_none_offers_no_function() {
         for model in [MODEL, "gpt-5.5:chat"] {
             let body =
                 with_parameter(request(model, &prompt, &[function("f", "a")]), "tool_choice", "none".into());
-            for way in ROUTES {
-                let outcome = app.turn(way, &body).await;
-                assert_eq!((outcome.text.as_str(), outcome.calls.len()), ("no tools", 0), "{way:?}");
-                assert!(!app.last_upstream_request().functions().contains(&"f"), "{way:?}");
+            for route in ROUTES {
+                let outcome = app.turn(route, &body).await;
+                assert_eq!((outcome.text.as_str(), outcome.calls.len()), ("no tools", 0), "{route:?}");
+                assert!(!app.last_upstream_request().functions().contains(&"f"), "{route:?}");
             }
         }
     })
     .await;
 }
 
-/// Asserts that an answer without the demanded call fails over all routes with a status, before any text.
-async fn assert_missing_call_fails(app: &TestApp, body: &Value, why: &str) {
+/// Asserts that an answer without the required call fails over all routes with a status, before any text.
+async fn assert_missing_call_fails(app: &TestApp, body: &Value, message: &str) {
     let answers = [
         json!({"text": "I will not."}),
         json!({"reasoning": "Should I?", "text": "I will not.", "delay_ms": 10}),
         json!({"messages": [{"text": "No.", "phase": "commentary"}, {"text": "I will not."}]}),
     ];
     for answer in answers {
-        let message = json!([{"role": "user", "content": script(&answer)}]);
-        let body = with_parameter(body.clone(), "messages", message);
+        let messages = json!([{"role": "user", "content": script(&answer)}]);
+        let body = with_parameter(body.clone(), "messages", messages);
         let (status, error) = app.http_error(&body).await;
         assert_eq!((status, &error["code"]), (502, &json!("turn_failed")), "{error}");
-        assert_eq!(error["message"], why);
+        assert_eq!(error["message"], message);
         assert_eq!(app.http_error(&streamed(body.clone())).await, (status, error), "{answer}");
         let refused = app.grpc_error(contract(&body)).await;
         assert_eq!(
             (code_and_reason(&refused), refused.message()),
-            ((Code::Aborted, "TURN_FAILED".to_owned()), why),
+            ((Code::Aborted, "TURN_FAILED".to_owned()), message),
             "{answer}"
         );
         let stream = app.grpc().await.stream_chat(contract(&body)).await;
@@ -105,7 +105,7 @@ async fn assert_missing_call_fails(app: &TestApp, body: &Value, why: &str) {
             Ok(stream) => stream.into_inner().message().await.map(drop),
             Err(status) => Err(status),
         };
-        assert_eq!(first.unwrap_err().message(), why, "nothing comes before it: {answer}");
+        assert_eq!(first.unwrap_err().message(), message, "no event precedes the error: {answer}");
     }
 }
 
@@ -118,9 +118,9 @@ async fn tool_choice_required_without_a_call_fails() {
                 script(&json!([{"calls": [{"name": "f", "arguments": {"a": "1"}}]}, {"text": "done"}]));
             let tools = [function("f", "a"), function("g", "b")];
             let body = with_parameter(request(model, &prompt, &tools), "tool_choice", "required".into());
-            for way in ROUTES {
-                let outcome = app.turn(way, &body).await;
-                assert_eq!(outcome.called(), [("f", r#"{"a":"1"}"#)], "{way:?}");
+            for route in ROUTES {
+                let outcome = app.turn(route, &body).await;
+                assert_eq!(outcome.called(), [("f", r#"{"a":"1"}"#)], "{route:?}");
                 assert!(
                     app.last_upstream_request()
                         .instructions()
@@ -147,32 +147,32 @@ async fn tool_choice_required_with_text_delivers_text_and_call() {
     for model in [MODEL, "gpt-5.5:chat"] {
         let body = request(model, &script(&steps), &[function("f", "a")]);
         let body = with_parameter(body, "tool_choice", "required".into());
-        for way in ROUTES {
-            let outcome = app.turn(way, &body).await;
+        for route in ROUTES {
+            let outcome = app.turn(route, &body).await;
             assert_eq!(
                 (outcome.text.as_str(), outcome.called()),
                 ("Let me look.", vec![("f", r#"{"a":"1"}"#)]),
-                "{way:?}"
+                "{route:?}"
             );
         }
         let stream = app.grpc().await.stream_chat(contract(&body)).await.unwrap();
         let events: Vec<Event> =
             collect_events(stream.into_inner()).await.unwrap().into_iter().filter_map(|event| event.event).collect();
         let text = pb::TextDelta { text: "Let me look.".into() };
-        let said = events.iter().position(|event| *event == Event::TextDelta(text.clone())).unwrap();
-        assert!(matches!(events[said + 1], Event::ToolCall(_)), "in one piece, right before it: {events:?}");
-        assert!(matches!(events[0], Event::Started(_)) && said > 1, "thoughts come before: {events:?}");
+        let text_at = events.iter().position(|event| *event == Event::TextDelta(text.clone())).unwrap();
+        assert!(matches!(events[text_at + 1], Event::ToolCall(_)), "the text is one delta directly before the call: {events:?}");
+        assert!(matches!(events[0], Event::Started(_)) && text_at > 1, "reasoning precedes the text: {events:?}");
     }
-    // What the client's own limit cuts is an answer, call or not.
+    // An answer that a limit of the client ends is valid without a call.
     let prompt = script(&json!({"text": "one two three four"}));
     let body = with_parameter(request(MODEL, &prompt, &[function("f", "a")]), "tool_choice", "required".into());
     let body = with_parameter(body, "stop", "three".into());
     let cut = app.complete(&body).await;
     assert_eq!(cut["choices"][0]["message"]["content"], "one two ", "{cut}");
     let chunks = app.stream(&body).await;
-    let said: String =
+    let text: String =
         chunks.iter().filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str()).collect();
-    assert_eq!(said, "one two ");
+    assert_eq!(text, "one two ");
     }).await;
 }
 
@@ -185,16 +185,16 @@ async fn tool_choice_with_a_name_offers_that_function_only() {
             let prompt = script(&json!([{"calls": [{"name": "g", "arguments": {"b": "1"}}]}]));
             let tools = [function("f", "a"), function("g", "b")];
             let body = with_parameter(request(model, &prompt, &tools), "tool_choice", named.clone());
-            for way in ROUTES {
-                let outcome = app.turn(way, &body).await;
-                assert_eq!(outcome.called(), [("g", r#"{"b":"1"}"#)], "{way:?}");
-                let seen = app.last_upstream_request();
+            for route in ROUTES {
+                let outcome = app.turn(route, &body).await;
+                assert_eq!(outcome.called(), [("g", r#"{"b":"1"}"#)], "{route:?}");
+                let sent = app.last_upstream_request();
                 assert!(
-                    seen.functions().contains(&"g") && !seen.functions().contains(&"f"),
+                    sent.functions().contains(&"g") && !sent.functions().contains(&"f"),
                     "{:?}",
-                    seen.functions()
+                    sent.functions()
                 );
-                assert!(seen.instructions().contains("must call the application's function `g`"));
+                assert!(sent.instructions().contains("must call the application's function `g`"));
             }
             assert_missing_call_fails(
                 app,
@@ -207,7 +207,7 @@ async fn tool_choice_with_a_name_offers_that_function_only() {
     .await;
 }
 
-fn strict() -> Value {
+fn strict_tool() -> Value {
     let mut tool = function("book", "day");
     tool["function"]["strict"] = true.into();
     tool["function"]["parameters"]["properties"]["day"]["pattern"] = "^[A-Z]".into();
@@ -229,40 +229,40 @@ async fn strict_arguments_against_the_schema_return_to_the_model() {
     let prompt = script(&steps);
     for (profile, model) in PROFILES {
         with_app(real_workers().profile(profile), async |app| {
-            let body = request(model, &prompt, &[strict()]);
-            for way in ROUTES {
-                let first = app.turn(way, &body).await;
-                assert_eq!(first.called(), [("book", right)], "{way:?}: only what is right");
-                assert_eq!(first.usage, [20, 8, 6, 2], "{way:?}: both model calls");
+            let body = request(model, &prompt, &[strict_tool()]);
+            for route in ROUTES {
+                let first = app.turn(route, &body).await;
+                assert_eq!(first.called(), [("book", right)], "{route:?}: only the valid call");
+                assert_eq!(first.usage, [20, 8, 6, 2], "{route:?}: both model calls");
                 let number = app.upstream_request_count();
-                let seen = app.last_upstream_request();
-                // A keyword that Codex does not pass on is told in words.
-                let told = seen.function("book")["description"].as_str().unwrap();
-                assert!(told.contains(r#""pattern":"^[A-Z]""#), "{told}");
+                let sent = app.last_upstream_request();
+                // A keyword that Codex drops is in the description.
+                let description = sent.function("book")["description"].as_str().unwrap();
+                assert!(description.contains(r#""pattern":"^[A-Z]""#), "{description}");
                 let ids = [0, 1].map(|index| format!("call_s0_{}_{index}", number - 1));
-                let complaint =
-                    seen.items.iter().find(|item| item["type"] == "function_call_output").unwrap()["output"]
+                let error_output =
+                    sent.items.iter().find(|item| item["type"] == "function_call_output").unwrap()["output"]
                         .clone();
-                let complained = complaint.to_string();
-                assert!(complained.contains("do not match its schema at /day"), "{complained}");
-                let answer = |item: &Value| item["output"].to_string().contains("Repeat this call");
-                assert!(seen.items.iter().any(answer), "{}", json!(seen.items));
-                let repeat = seen.items.last().unwrap()["output"].clone();
+                let error_text = error_output.to_string();
+                assert!(error_text.contains("do not match its schema at /day"), "{error_text}");
+                let asks_to_repeat = |item: &Value| item["output"].to_string().contains("Repeat this call");
+                assert!(sent.items.iter().any(asks_to_repeat), "{}", json!(sent.items));
+                let repeat = sent.items.last().unwrap()["output"].clone();
                 let corrected = [
                     user(&prompt),
                     reasoning("first", number - 1),
                     call("book", wrong, &ids[0]),
                     call("book", right, &ids[1]),
-                    output(&ids[0], complaint),
+                    output(&ids[0], error_output),
                     output(&ids[1], repeat),
                 ];
-                seen.assert_ends_with_items(&corrected);
+                sent.assert_ends_with_items(&corrected);
 
                 let id = &first.calls[0].id;
                 let second = app
-                    .turn(way, &followed_by(&body, &[first.message(), tool_result(&first.calls[0], "ok")]))
+                    .turn(route, &followed_by(&body, &[first.message(), tool_result(&first.calls[0], "ok")]))
                     .await;
-                assert_eq!(second.text, "booked", "{way:?}");
+                assert_eq!(second.text, "booked", "{route:?}");
                 let answered = [reasoning("again", number), call("book", right, id), output(id, "ok")];
                 app.last_upstream_request().assert_ends_with_items(&[&corrected[..], &answered].concat());
             }
@@ -277,7 +277,7 @@ async fn strict_arguments_always_against_the_schema_fail_the_turn() {
     with_app(real_workers(), async |app| {
         let wrong = json!({"calls": [{"name": "book", "arguments": {"day": 1}}]});
         let prompt = script(&json!([wrong, wrong, wrong, wrong, {"text": "never"}]));
-        let body = request(MODEL, &prompt, &[strict()]);
+        let body = request(MODEL, &prompt, &[strict_tool()]);
         let (status, error) = app.http_error(&body).await;
         assert_eq!((status, &error["code"]), (502, &json!("turn_failed")));
         assert!(error["message"].as_str().unwrap().contains("keeps breaking the schema"), "{error}");
@@ -285,20 +285,20 @@ async fn strict_arguments_always_against_the_schema_fail_the_turn() {
         assert_eq!(grpc.message(), error["message"].as_str().unwrap());
 
         let loose = request(MODEL, &prompt, &[function("book", "day")]);
-        for way in ROUTES {
-            assert_eq!(app.turn(way, &loose).await.called(), [("book", r#"{"day":1}"#)], "{way:?}");
+        for route in ROUTES {
+            assert_eq!(app.turn(route, &loose).await.called(), [("book", r#"{"day":1}"#)], "{route:?}");
         }
     })
     .await;
 }
 
-/// A schema whose validation takes 2^13 steps for each item, and one that is recursive, whose validation would double
-/// with each level of the arguments if results were not remembered.
+/// Tests a schema whose validation takes 2^13 steps per item, and a recursive schema. The cost of the recursive one would
+/// double with each level of the arguments without cached results.
 #[tokio::test]
 #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
 async fn strict_arguments_beyond_the_budget_fail_the_turn() {
     with_app(real_workers(), async |app| {
-        let mut tree = strict();
+        let mut tree = strict_tool();
         tree["function"]["parameters"] =
             json!({"type": "object", "properties": {"a": {"anyOf": [{"$ref": "#"}, {"$ref": "#"}]}}});
         let nested = |depth: usize| (0..depth).fold(json!({}), |value, _| json!({"a": value}));
@@ -306,13 +306,13 @@ async fn strict_arguments_beyond_the_budget_fail_the_turn() {
         for depth in [3, 60] {
             let body =
                 request(MODEL, &script(&json!([book(nested(depth)), {"text": "never"}])), &[tree.clone()]);
-            for way in ROUTES {
+            for route in ROUTES {
                 let expected = nested(depth).to_string();
-                assert_eq!(app.turn(way, &body).await.called(), [("book", expected.as_str())], "{way:?}");
+                assert_eq!(app.turn(route, &body).await.called(), [("book", expected.as_str())], "{route:?}");
             }
         }
 
-        let mut expensive = strict();
+        let mut expensive = strict_tool();
         let mut defs = json!({"d13": {"type": "object"}});
         for level in 0..13 {
             let next = json!({"$ref": format!("#/$defs/d{}", level + 1)});
@@ -323,7 +323,7 @@ async fn strict_arguments_beyond_the_budget_fail_the_turn() {
         let items = |count: usize| json!({"a": vec!["x"; count]});
         let body = request(MODEL, &script(&json!([book(items(3)), {"text": "never"}])), &[expensive.clone()]);
         assert_eq!(app.turn(Route::Http, &body).await.called(), [("book", items(3).to_string().as_str())]);
-        // The model could not do better, so it gets no second chance.
+        // The model cannot correct such a call, so the turn fails without another attempt.
         let before = app.upstream_request_count();
         let body = request(MODEL, &script(&json!([book(items(2_000)), {"text": "never"}])), &[expensive]);
         let (status, error) = app.http_error(&body).await;
@@ -346,8 +346,8 @@ async fn arguments_without_json_return_to_the_model() {
         ]);
         for model in [MODEL, "gpt-5.5:chat"] {
             let body = request(model, &script(&steps), &[function("f", "a")]);
-            for way in ROUTES {
-                assert_eq!(app.turn(way, &body).await.called(), [("f", r#"{"a":"1"}"#)], "{way:?}");
+            for route in ROUTES {
+                assert_eq!(app.turn(route, &body).await.called(), [("f", r#"{"a":"1"}"#)], "{route:?}");
             }
         }
     })
@@ -366,17 +366,27 @@ async fn client_function_named_as_a_codex_tool_is_called() {
         with_app(real_workers().profile(profile), async |app| {
             let body =
                 request(model, &prompt, &[function("exec_command", "cmd"), function("mcp__a__b", "x")]);
-            for way in ROUTES {
-                let first = app.turn(way, &body).await;
-                assert_eq!(first.called(), [("exec_command", r#"{"cmd":"ls"}"#)], "{way:?}: its own name");
-                let seen = app.last_upstream_request();
-                let told = seen.function("client_exec_command")["description"].as_str().unwrap();
-                assert_eq!(told, "Does exec_command.\n\nThis is the application's function `exec_command`.");
-                assert!(seen.functions().contains(&"client_mcp__a__b"));
+            for route in ROUTES {
+                let first = app.turn(route, &body).await;
+                assert_eq!(
+                    first.called(),
+                    [("exec_command", r#"{"cmd":"ls"}"#)],
+                    "{route:?}: the name of the client"
+                );
+                let sent = app.last_upstream_request();
+                let description = sent.function("client_exec_command")["description"].as_str().unwrap();
+                assert_eq!(
+                    description,
+                    "Does exec_command.\n\nThis is the application's function `exec_command`."
+                );
+                assert!(sent.functions().contains(&"client_mcp__a__b"));
                 let number = app.upstream_request_count();
                 let id = &first.calls[0].id;
-                app.turn(way, &followed_by(&body, &[first.message(), tool_result(&first.calls[0], "a.txt")]))
-                    .await;
+                app.turn(
+                    route,
+                    &followed_by(&body, &[first.message(), tool_result(&first.calls[0], "a.txt")]),
+                )
+                .await;
                 let expected = [
                     user(&prompt),
                     reasoning("run", number),
@@ -414,7 +424,7 @@ async fn several_choices_have_separate_calls() {
             app.grpc().await.chat(pb::ChatRequest { n: Some(2), ..contract(&body) }).await.unwrap();
         assert!(response.get_ref().choices.iter().all(|choice| choice.tool_calls.len() == 1));
 
-        // The client goes on with the second answer.
+        // The client continues with the second choice.
         let message = completion["choices"][1]["message"].clone();
         let answered = json!({"role": "tool", "tool_call_id": ids[1], "content": "r"});
         let body = followed_by(&request(MODEL, &prompt, &[function("f", "a")]), &[message, answered]);

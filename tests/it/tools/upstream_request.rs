@@ -1,57 +1,58 @@
-//! What reached the model: the request at the scripted upstream, without what says nothing.
+//! A request at the scripted upstream, without the members that the tests ignore.
 
 use serde_json::{Value, json};
 
 use crate::support::TestApp;
 
-/// One request as the model got it.
+/// One request as the upstream received it.
 #[derive(Debug)]
 pub struct UpstreamRequest {
     pub body: Value,
-    /// The input, without ids, status and the like.
+    /// The input items without ids, status and metadata.
     pub items: Vec<Value>,
 }
 
 impl TestApp {
-    /// The last request that reached the model.
+    /// Returns the last request of the upstream.
     pub fn last_upstream_request(&self) -> UpstreamRequest {
         let requests = self.upstream().requests();
-        let body = (*requests.last().expect("the model was asked").body).clone();
-        let items = body["input"].as_array().unwrap().iter().map(plain).collect();
+        let body = (*requests.last().expect("the upstream has a request").body).clone();
+        let items = body["input"].as_array().unwrap().iter().map(without_metadata).collect();
         UpstreamRequest { body, items }
     }
 
-    /// The number of the last request that reached the model.
+    /// Returns the number of the last request of the upstream, or 0.
     pub fn upstream_request_count(&self) -> u64 {
         self.upstream().requests().last().map_or(0, |request| request.number)
     }
 }
 
 impl UpstreamRequest {
-    /// Asserts that the conversation is exactly this, and that all before it is Codex's own.
+    /// Asserts that the conversation has exactly these items and that Codex added all items before it. Returns the added
+    /// items.
     pub fn assert_ends_with_items(&self, expected: &[Value]) -> &[Value] {
-        let own = self.items.len().saturating_sub(expected.len());
-        let (own, conversation) = self.items.split_at(own);
-        assert_eq!(json!(conversation), json!(expected), "before it: {}", json!(own));
-        for item in own {
+        let added = self.items.len().saturating_sub(expected.len());
+        let (added, conversation) = self.items.split_at(added);
+        assert_eq!(json!(conversation), json!(expected), "items before the conversation: {}", json!(added));
+        for item in added {
             let codex = item["role"] == "user" && texts(item).all(|text| text.starts_with('<'));
             assert!(codex || item["role"] == "developer" || item["type"] == "additional_tools", "{item}");
         }
-        own
+        added
     }
 
-    /// Names of the functions that the model was offered.
+    /// Returns the names of the offered functions.
     pub fn functions(&self) -> Vec<&str> {
         self.tools().into_iter().filter_map(|tool| tool["name"].as_str()).collect()
     }
 
-    /// A function that the model was offered.
+    /// Returns an offered function.
     pub fn function(&self, name: &str) -> &Value {
         let found = self.tools().into_iter().find(|tool| tool["name"] == name);
-        found.unwrap_or_else(|| panic!("the model is not offered {name}"))
+        found.unwrap_or_else(|| panic!("the request does not offer {name}"))
     }
 
-    /// Functions wherever they stand: some models get them as an item of the input, in a namespace.
+    /// Returns all functions. Some models get them in a namespace of an input item instead of in `tools`.
     fn tools(&self) -> Vec<&Value> {
         let mut lists: Vec<&Value> = vec![&self.body["tools"]];
         lists.extend(self.items.iter().map(|item| &item["tools"]));
@@ -65,7 +66,7 @@ impl UpstreamRequest {
         found
     }
 
-    /// All texts of the developer role.
+    /// Returns all texts of the developer role.
     pub fn instructions(&self) -> String {
         let developer = self.items.iter().filter(|item| item["role"] == "developer");
         developer
@@ -75,17 +76,17 @@ impl UpstreamRequest {
     }
 }
 
-/// The texts of an item.
+/// Returns the texts of an item.
 pub fn texts(item: &Value) -> impl Iterator<Item = &str> {
     item["content"].as_array().into_iter().flatten().filter_map(|part| part["text"].as_str())
 }
 
-/// Without what Codex adds to every item, and what the pictures' detail is.
-fn plain(item: &Value) -> Value {
+/// Removes the members that Codex adds to every item, and the detail of images.
+fn without_metadata(item: &Value) -> Value {
     let mut item = item.clone();
     let fields = item.as_object_mut().unwrap();
-    for noise in ["id", "status", "internal_chat_message_metadata_passthrough"] {
-        fields.remove(noise);
+    for member in ["id", "status", "internal_chat_message_metadata_passthrough"] {
+        fields.remove(member);
     }
     fields.retain(|_, value| !value.is_null());
     for list in ["content", "output"] {
@@ -114,7 +115,7 @@ pub fn output(id: &str, output: impl Into<Value>) -> Value {
     json!({"type": "function_call_output", "call_id": id, "output": output.into()})
 }
 
-/// What the scripted model thinks; the request whose answer it was in makes its encrypted form.
+/// Builds the reasoning item of the scripted model. The number of the request determines the encrypted content.
 pub fn reasoning(summary: &str, request: u64) -> Value {
     json!({"type": "reasoning", "summary": [{"type": "summary_text", "text": summary}],
         "encrypted_content": format!("demo-encrypted-{request}")})

@@ -1,4 +1,4 @@
-//! An HTTP/2 client that sends just the frames it is told to, for what a well-behaved one would not do.
+//! An HTTP/2 client that sends single frames, for sequences that HTTP libraries do not send.
 
 use std::net::SocketAddr;
 
@@ -7,7 +7,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::toy::soon;
+use super::toy::in_time;
 
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
@@ -29,23 +29,23 @@ pub struct Connection(TcpStream);
 
 impl Connection {
     pub async fn open(addr: SocketAddr) -> Self {
-        let mut connection = Self(soon(TcpStream::connect(addr)).await.unwrap());
+        let mut connection = Self(in_time(TcpStream::connect(addr)).await.unwrap());
         connection.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
         connection.send(&frame(SETTINGS, 0, 0, &[])).await;
         connection
     }
 
     pub async fn send(&mut self, bytes: &[u8]) {
-        soon(self.0.write_all(bytes)).await.unwrap();
+        in_time(self.0.write_all(bytes)).await.unwrap();
     }
 
-    /// The next frame of one of these kinds.
+    /// Reads to the next frame of one of these kinds.
     pub async fn next(&mut self, kinds: &[u8]) -> Frame {
         loop {
             let mut head = [0; 9];
-            soon(self.0.read_exact(&mut head)).await.unwrap();
+            in_time(self.0.read_exact(&mut head)).await.unwrap();
             let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
-            soon(self.0.read_exact(&mut payload)).await.unwrap();
+            in_time(self.0.read_exact(&mut payload)).await.unwrap();
             let kind = head[3];
             let is_last = [DATA, HEADERS].contains(&kind) && head[4] & END_STREAM != 0;
             let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
@@ -56,17 +56,17 @@ impl Connection {
     }
 }
 
-/// A GET without a body.
+/// Builds a GET without a body.
 pub fn get(stream: u32, path: &str) -> Vec<u8> {
     head(0x82, END_STREAM, stream, path)
 }
 
-/// A POST whose body has yet to come.
+/// Builds the head of a POST with a body.
 pub fn post(stream: u32, path: &str) -> Vec<u8> {
     head(0x83, 0, stream, path)
 }
 
-/// A part of a body.
+/// Builds a part of a body.
 pub fn data(stream: u32, bytes: &[u8]) -> Vec<u8> {
     frame(DATA, 0, stream, bytes)
 }
@@ -81,7 +81,7 @@ fn head(method: u8, flags: u8, stream: u32, path: &str) -> Vec<u8> {
     frame(HEADERS, flags | END_HEADERS, stream, &block)
 }
 
-/// "I no longer want this answer."
+/// Builds a `RST_STREAM` with the code `CANCEL`.
 pub fn cancel(stream: u32) -> Vec<u8> {
     frame(RST_STREAM, 0, stream, &8u32.to_be_bytes())
 }

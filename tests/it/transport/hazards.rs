@@ -1,4 +1,4 @@
-//! What clients do to a server, on purpose or not.
+//! Harmful clients: resets, unfinished requests, stalled readers, too many connections.
 
 use std::time::Duration;
 
@@ -11,19 +11,19 @@ use tokio::{
 
 use super::{
     frames::{self, Connection, DATA, GOAWAY, HEADERS, RST_STREAM},
-    toy::{Seen, Server, chat, soon},
+    toy::{HandlerEvent, Server, chat, in_time},
 };
 
 const SHORT: Duration = Duration::from_millis(300);
 
-/// Opens and cancels `calls` calls with one write each hundred, so that many are cancelled before they are accepted.
-/// A stream that was open before must not notice.
-async fn storm(path: &str, calls: u32) {
+/// Opens and cancels `calls` calls, a hundred per write, so that many are cancelled before the server accepts them.
+/// Asserts that a stream on the same connection is not affected.
+async fn assert_cancelled_calls_leave_a_stream_intact(path: &str, calls: u32) {
     let mut server = Server::start(|_| {});
     let feed = server.feed();
     let mut connection = Connection::open(server.addr).await;
     connection.send(&frames::get(1, "/events")).await;
-    assert_eq!(server.seen().await, Seen::Opened);
+    assert_eq!(server.next_handler_event().await, HandlerEvent::Opened);
     assert_eq!(connection.next(&[HEADERS, GOAWAY]).await.kind, HEADERS);
 
     let ids: Vec<u32> = (1..=calls).map(|n| 2 * n + 1).collect();
@@ -43,25 +43,25 @@ async fn storm(path: &str, calls: u32) {
     drop(feed);
     let last = connection.next(&[DATA, GOAWAY]).await;
     assert!(last.kind == DATA && last.is_last, "{last:?}");
-    // And every handler that was started is gone.
+    // Every started handler has been dropped.
     server.drain.cancel();
-    server.ended().await;
-    let seen = server.seen_already();
-    let count = |what| seen.iter().filter(|seen| **seen == what).count();
-    assert_eq!(count(Seen::Opened) + 1, count(Seen::Dropped));
+    server.wait_until_stopped().await;
+    let events = server.handler_events_so_far();
+    let count = |kind| events.iter().filter(|event| **event == kind).count();
+    assert_eq!(count(HandlerEvent::Opened) + 1, count(HandlerEvent::Dropped));
 }
 
 #[tokio::test]
 async fn cancelled_calls_leave_other_streams_intact() {
-    storm("/hang", 1_000).await;
+    assert_cancelled_calls_leave_a_stream_intact("/hang", 1_000).await;
 }
 
 #[tokio::test]
 async fn unread_answers_leave_other_streams_intact() {
-    storm("/hello", 3_000).await;
+    assert_cancelled_calls_leave_a_stream_intact("/hello", 3_000).await;
 }
 
-/// A call that was answered before its body was read (a wrong token, say) may still send the body.
+/// A client may still send the body of a call that was answered before its body was read, for example with a 401.
 #[tokio::test]
 async fn bodies_after_the_answer_leave_other_streams_intact() {
     let server = Server::start(|_| {});
@@ -91,8 +91,8 @@ async fn expired_deadlines_leave_other_calls_intact() {
     let mut server = Server::start(|_| {});
     let feed = server.feed();
     let client = server.client().await;
-    let mut long = soon(client.clone().stream_chat(chat(""))).await.unwrap().into_inner();
-    assert_eq!(server.seen().await, Seen::Opened);
+    let mut long = in_time(client.clone().stream_chat(chat(""))).await.unwrap().into_inner();
+    assert_eq!(server.next_handler_event().await, HandlerEvent::Opened);
     let mut calls = JoinSet::new();
     for _ in 0..1_000 {
         let mut client = client.clone();
@@ -100,101 +100,104 @@ async fn expired_deadlines_leave_other_calls_intact() {
             async move { timeout(Duration::from_millis(1), client.chat(chat("hang"))).await.is_err() },
         );
     }
-    assert!(soon(calls.join_all()).await.into_iter().all(|timed_out| timed_out));
+    assert!(in_time(calls.join_all()).await.into_iter().all(|timed_out| timed_out));
     feed.send("still here").await.unwrap();
-    assert_eq!(soon(long.message()).await.unwrap().unwrap().id, "still here");
+    assert_eq!(in_time(long.message()).await.unwrap().unwrap().id, "still here");
     drop(feed);
-    assert!(soon(long.message()).await.unwrap().is_none());
+    assert!(in_time(long.message()).await.unwrap().is_none());
 }
 
 #[tokio::test]
 async fn unfinished_head_is_disconnected() {
-    let server = Server::start(|doors| doors.header_timeout = SHORT);
+    let server = Server::start(|config| config.header_timeout = SHORT);
     for text in ["", "PRI * HTTP/2", "G", "GET /hello HTTP/1.1\r\nhost: x\r\nhalf"] {
-        let mut stream = soon(TcpStream::connect(server.addr)).await.unwrap();
-        soon(stream.write_all(text.as_bytes())).await.unwrap();
+        let mut stream = in_time(TcpStream::connect(server.addr)).await.unwrap();
+        in_time(stream.write_all(text.as_bytes())).await.unwrap();
         let mut rest = Vec::new();
-        // Closed, with or without a reset.
-        let _ = soon(stream.read_to_end(&mut rest)).await;
+        // The server may close the connection with a reset.
+        let _ = in_time(stream.read_to_end(&mut rest)).await;
         assert!(rest.is_empty(), "{text:?}: {}", String::from_utf8_lossy(&rest));
     }
 }
 
 #[tokio::test]
 async fn idle_connection_is_closed_and_a_busy_one_stays_open() {
-    let mut server = Server::start(|doors| doors.header_timeout = SHORT);
+    let mut server = Server::start(|config| config.header_timeout = SHORT);
     let feed = server.feed();
-    let mut busy = soon(reqwest::get(server.url("/events"))).await.unwrap();
-    let mut idle = soon(TcpStream::connect(server.addr)).await.unwrap();
-    soon(idle.write_all(b"GET /hello HTTP/1.1\r\nhost: x\r\n\r\n")).await.unwrap();
+    let mut busy = in_time(reqwest::get(server.url("/events"))).await.unwrap();
+    let mut idle = in_time(TcpStream::connect(server.addr)).await.unwrap();
+    in_time(idle.write_all(b"GET /hello HTTP/1.1\r\nhost: x\r\n\r\n")).await.unwrap();
     let mut answer = String::new();
-    soon(idle.read_to_string(&mut answer)).await.unwrap();
+    in_time(idle.read_to_string(&mut answer)).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nhello"), "{answer}");
-    // By now the limit is over for both.
+    // At this time both connections have exceeded the limit.
     feed.send("busy").await.unwrap();
-    assert_eq!(soon(busy.chunk()).await.unwrap().unwrap(), "data: busy\n\n");
-    assert_eq!(server.seen().await, Seen::Opened);
+    assert_eq!(in_time(busy.chunk()).await.unwrap().unwrap(), "data: busy\n\n");
+    assert_eq!(server.next_handler_event().await, HandlerEvent::Opened);
 }
 
 #[tokio::test]
 async fn events_are_sent_without_buffering() {
     let server = Server::start(|_| {});
     let feed = server.feed();
-    let mut response = soon(reqwest::get(server.url("/events"))).await.unwrap();
+    let mut response = in_time(reqwest::get(server.url("/events"))).await.unwrap();
     assert_eq!(response.version(), http::Version::HTTP_11);
     for text in ["one", "two", "three"] {
         feed.send(text).await.unwrap();
-        assert_eq!(soon(response.chunk()).await.unwrap().unwrap(), format!("data: {text}\n\n"));
+        assert_eq!(in_time(response.chunk()).await.unwrap().unwrap(), format!("data: {text}\n\n"));
     }
 }
 
 #[tokio::test]
-async fn hang_up_drops_the_handler() {
+async fn disconnect_drops_the_handler() {
     let mut server = Server::start(|_| {});
     let _feeds = [server.feed(), server.feed()];
     let mut client = server.client().await;
 
-    let events = soon(reqwest::get(server.url("/events"))).await.unwrap();
-    assert_eq!(server.seen().await, Seen::Opened);
+    let events = in_time(reqwest::get(server.url("/events"))).await.unwrap();
+    assert_eq!(server.next_handler_event().await, HandlerEvent::Opened);
     drop(events);
-    assert_eq!(server.seen().await, Seen::Dropped);
+    assert_eq!(server.next_handler_event().await, HandlerEvent::Dropped);
 
-    let stream = soon(client.stream_chat(chat(""))).await.unwrap();
-    assert_eq!(server.seen().await, Seen::Opened);
+    let stream = in_time(client.stream_chat(chat(""))).await.unwrap();
+    assert_eq!(server.next_handler_event().await, HandlerEvent::Opened);
     drop(stream);
-    assert_eq!(server.seen().await, Seen::Dropped);
+    assert_eq!(server.next_handler_event().await, HandlerEvent::Dropped);
 
     let mut unary = JoinSet::new();
     let url = server.url("/hang");
     unary.spawn(async move { drop(reqwest::get(url).await) });
-    assert_eq!(server.seen().await, Seen::Opened);
+    assert_eq!(server.next_handler_event().await, HandlerEvent::Opened);
     unary.shutdown().await;
-    assert_eq!(server.seen().await, Seen::Dropped);
+    assert_eq!(server.next_handler_event().await, HandlerEvent::Dropped);
 
     unary.spawn(async move { drop(client.chat(chat("hang")).await) });
-    assert_eq!(server.seen().await, Seen::Opened);
+    assert_eq!(server.next_handler_event().await, HandlerEvent::Opened);
     unary.shutdown().await;
-    assert_eq!(server.seen().await, Seen::Dropped);
+    assert_eq!(server.next_handler_event().await, HandlerEvent::Dropped);
 }
 
 #[tokio::test]
 async fn stalled_reader_is_disconnected() {
-    let mut server = Server::start(|doors| doors.write_timeout = SHORT);
-    let mut stream = soon(TcpStream::connect(server.addr)).await.unwrap();
-    soon(stream.write_all(b"GET /flood HTTP/1.1\r\nhost: x\r\n\r\n")).await.unwrap();
-    assert_eq!(server.seen().await, Seen::Opened);
-    assert_eq!(server.seen().await, Seen::Dropped);
+    let mut server = Server::start(|config| config.write_timeout = SHORT);
+    let mut stream = in_time(TcpStream::connect(server.addr)).await.unwrap();
+    in_time(stream.write_all(b"GET /flood HTTP/1.1\r\nhost: x\r\n\r\n")).await.unwrap();
+    assert_eq!(server.next_handler_event().await, HandlerEvent::Opened);
+    assert_eq!(server.next_handler_event().await, HandlerEvent::Dropped);
 }
 
-/// It reads the socket, so that nothing stands still there, but never opens the window of the stream.
+/// The client reads the socket, so the connection does not stall, but never opens the window of the stream.
 #[tokio::test]
 async fn call_with_a_closed_window_is_reset_alone() {
-    let mut server = Server::start(|doors| doors.write_timeout = SHORT);
+    let mut server = Server::start(|config| config.write_timeout = SHORT);
     let mut connection = Connection::open(server.addr).await;
     connection.send(&frames::get(1, "/flood")).await;
     let reset = connection.next(&[RST_STREAM, GOAWAY]).await;
     assert_eq!((reset.kind, reset.stream), (RST_STREAM, 1));
-    assert_eq!([server.seen().await, server.seen().await], [Seen::Opened, Seen::Dropped]);
+    assert_eq!(
+        [server.next_handler_event().await, server.next_handler_event().await],
+        [HandlerEvent::Opened, HandlerEvent::Dropped]
+    );
     connection.send(&frames::get(3, "/hello")).await;
     let answer = connection.next(&[HEADERS, GOAWAY]).await;
     assert_eq!((answer.kind, answer.stream), (HEADERS, 3));
@@ -202,17 +205,21 @@ async fn call_with_a_closed_window_is_reset_alone() {
 
 #[tokio::test]
 async fn connections_beyond_the_limit_wait() {
-    let mut server = Server::start(|doors| doors.max_connections = 1);
+    let mut server = Server::start(|config| config.max_connections = 1);
     let feeds = [server.feed(), server.feed()];
-    let mut first = soon(reqwest::get(server.url("/events"))).await.unwrap();
-    let mut second = soon(TcpStream::connect(server.addr)).await.unwrap();
-    soon(second.write_all(b"GET /events HTTP/1.1\r\nhost: x\r\n\r\n")).await.unwrap();
-    // A round trip for the server to serve the second one in, if it did.
+    let mut first = in_time(reqwest::get(server.url("/events"))).await.unwrap();
+    let mut second = in_time(TcpStream::connect(server.addr)).await.unwrap();
+    in_time(second.write_all(b"GET /events HTTP/1.1\r\nhost: x\r\n\r\n")).await.unwrap();
+    // A round trip, in which the server could serve the second connection.
     feeds[1].send("one").await.unwrap();
-    soon(first.chunk()).await.unwrap();
+    in_time(first.chunk()).await.unwrap();
     drop(first);
-    let seen = [server.seen().await, server.seen().await, server.seen().await];
-    assert_eq!(seen, [Seen::Opened, Seen::Dropped, Seen::Opened]);
+    let events = [
+        server.next_handler_event().await,
+        server.next_handler_event().await,
+        server.next_handler_event().await,
+    ];
+    assert_eq!(events, [HandlerEvent::Opened, HandlerEvent::Dropped, HandlerEvent::Opened]);
 }
 
 #[tokio::test]
@@ -220,8 +227,8 @@ async fn head_beyond_the_limit_is_refused_and_the_peer_is_known() {
     let server = Server::start(|_| {});
     let client = reqwest::Client::new();
     let send = |size: usize| client.get(server.url("/peer")).header("x-large", "x".repeat(size)).send();
-    let fine = soon(send(32 * 1024)).await.unwrap();
-    let peer: std::net::SocketAddr = soon(fine.text()).await.unwrap().parse().unwrap();
+    let fine = in_time(send(32 * 1024)).await.unwrap();
+    let peer: std::net::SocketAddr = in_time(fine.text()).await.unwrap().parse().unwrap();
     assert!(peer.ip().is_loopback() && peer != server.addr);
-    assert_eq!(soon(send(100 * 1024)).await.unwrap().status(), 431);
+    assert_eq!(in_time(send(100 * 1024)).await.unwrap().status(), 431);
 }

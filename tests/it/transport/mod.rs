@@ -1,4 +1,4 @@
-//! The listener and its layers, with a toy behind them.
+//! The listener and its layers, in front of a small test service.
 
 mod drain;
 mod frames;

@@ -1,4 +1,5 @@
-//! A small server behind the real listener and layers, whose streams the test feeds and watches.
+//! A small service behind the real listener and layers. The test feeds its streams and receives the events of its
+//! handlers.
 
 use std::{
     io,
@@ -26,44 +27,45 @@ use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
 
-/// Longest wait for anything that must happen.
+/// The time limit of every wait.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Waits for what must happen.
-pub async fn soon<T>(what: impl Future<Output = T>) -> T {
-    timeout(TIMEOUT, what).await.expect("did not happen in time")
+/// Waits for a future; panics after [`TIMEOUT`].
+pub async fn in_time<T>(work: impl Future<Output = T>) -> T {
+    timeout(TIMEOUT, work).await.expect("the work completes in time")
 }
 
-/// What a handler goes through.
+/// The life cycle of a handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Seen {
+pub enum HandlerEvent {
     Opened,
     Dropped,
 }
 
-/// Says `Opened` when it is made and `Dropped` when it is dropped.
-struct Guard(mpsc::Sender<Seen>);
+/// Sends `Dropped` when the handler is dropped.
+struct Guard(mpsc::Sender<HandlerEvent>);
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        let _ = self.0.try_send(Seen::Dropped);
+        let _ = self.0.try_send(HandlerEvent::Dropped);
     }
 }
 
 #[derive(Clone)]
 struct Toy {
-    seen: mpsc::Sender<Seen>,
+    events: mpsc::Sender<HandlerEvent>,
     feed: Arc<Mutex<Vec<mpsc::Receiver<&'static str>>>>,
 }
 
 impl Toy {
+    /// Sends `Opened` and returns the guard that sends `Dropped`.
     fn guard(&self) -> Guard {
-        self.seen.try_send(Seen::Opened).unwrap();
-        Guard(self.seen.clone())
+        self.events.try_send(HandlerEvent::Opened).unwrap();
+        Guard(self.events.clone())
     }
 
-    /// What the test feeds, then what `after` says.
-    fn fed(&self) -> impl Stream<Item = &'static str> + Send + use<> {
+    /// Returns a stream of the texts that the test feeds. The text `panic` panics.
+    fn fed_texts(&self) -> impl Stream<Item = &'static str> + Send + use<> {
         let guard = self.guard();
         let feed = self.feed.lock().unwrap().pop().expect("one feed for each stream");
         stream::unfold((feed, guard), |(mut feed, guard)| async {
@@ -86,7 +88,7 @@ impl Toy {
             .route("/panic", get(|| async { panic!("now") as Response }))
             .route("/hang", any(|| async move { hang.hang().await }))
             .route("/flood", get(|| async move { endless(flood.guard()) }))
-            .route("/events", get(|| async move { event_stream(events.fed()) }));
+            .route("/events", get(|| async move { event_stream(events.fed_texts()) }));
         let grpc = tonic::service::Routes::new(server::CodexServiceServer::new(self));
         http.merge(grpc.prepare().into_axum_router())
             .fallback(|| async { http::StatusCode::NOT_FOUND })
@@ -118,7 +120,7 @@ fn endless(guard: Guard) -> Body {
 impl server::CodexService for Toy {
     type StreamChatStream = Pin<Box<dyn Stream<Item = Result<pb::ChatEvent, Status>> + Send>>;
 
-    /// Answers with the request's id.
+    /// Returns the request id in the response.
     async fn chat(
         &self,
         request: Request<pb::ChatRequest>,
@@ -136,7 +138,7 @@ impl server::CodexService for Toy {
         &self,
         _: Request<pb::ChatRequest>,
     ) -> Result<tonic::Response<Self::StreamChatStream>, Status> {
-        let events = self.fed().map(|id| Ok(pb::ChatEvent { id: id.to_owned(), ..Default::default() }));
+        let events = self.fed_texts().map(|id| Ok(pb::ChatEvent { id: id.to_owned(), ..Default::default() }));
         Ok(tonic::Response::new(events.boxed()))
     }
 
@@ -157,71 +159,72 @@ impl server::CodexService for Toy {
 
 pub type Client = pb::codex_service_client::CodexServiceClient<tonic::transport::Channel>;
 
-/// A running server. Dropping it ends it.
+/// A running server. Dropping it stops the server.
 pub struct Server {
     pub addr: SocketAddr,
     pub drain: CancellationToken,
     pub kill: CancellationToken,
     serving: JoinSet<()>,
-    seen: mpsc::Receiver<Seen>,
+    events: mpsc::Receiver<HandlerEvent>,
     feed: Arc<Mutex<Vec<mpsc::Receiver<&'static str>>>>,
 }
 
 impl Server {
     pub fn start(change: impl FnOnce(&mut ServerConfig)) -> Self {
-        let mut doors = Config::load(Sources::default()).unwrap().server;
-        change(&mut doors);
-        let (sender, seen) = mpsc::channel(10_000);
-        let toy = Toy { seen: sender, feed: Arc::default() };
+        let mut config = Config::load(Sources::default()).unwrap().server;
+        change(&mut config);
+        let (sender, events) = mpsc::channel(10_000);
+        let toy = Toy { events: sender, feed: Arc::default() };
         let feed = Arc::clone(&toy.feed);
         let (drain, kill) = (CancellationToken::new(), CancellationToken::new());
         let listener = transport::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let addr = listener.local_addr().unwrap();
         let mut serving = JoinSet::new();
         let tokens = (drain.clone(), kill.clone());
-        serving
-            .spawn(async move { transport::serve(listener, toy.router(), &doors, tokens.0, tokens.1).await });
-        Self { addr, drain, kill, serving, seen, feed }
+        serving.spawn(
+            async move { transport::serve(listener, toy.router(), &config, tokens.0, tokens.1).await },
+        );
+        Self { addr, drain, kill, serving, events, feed }
     }
 
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.addr)
     }
 
-    /// What the next stream will say. It ends when this is dropped.
+    /// Returns the sender for the texts of the next stream. Dropping it ends the stream.
     pub fn feed(&self) -> mpsc::Sender<&'static str> {
         let (sender, receiver) = mpsc::channel(10);
         self.feed.lock().unwrap().push(receiver);
         sender
     }
 
-    /// What the handlers went through next.
-    pub async fn seen(&mut self) -> Seen {
-        soon(self.seen.recv()).await.unwrap()
+    /// Waits for the next event of a handler.
+    pub async fn next_handler_event(&mut self) -> HandlerEvent {
+        in_time(self.events.recv()).await.unwrap()
     }
 
-    /// What they have gone through up to now.
-    pub fn seen_already(&mut self) -> Vec<Seen> {
-        std::iter::from_fn(|| self.seen.try_recv().ok()).collect()
+    /// Returns the events of handlers so far, without waiting.
+    pub fn handler_events_so_far(&mut self) -> Vec<HandlerEvent> {
+        std::iter::from_fn(|| self.events.try_recv().ok()).collect()
     }
 
     pub async fn client(&self) -> Client {
         let endpoint = tonic::transport::Endpoint::new(self.url("")).unwrap();
-        Client::new(soon(endpoint.connect()).await.unwrap())
+        Client::new(in_time(endpoint.connect()).await.unwrap())
     }
 
-    /// Waits until the server has ended by itself.
-    pub async fn ended(&mut self) {
-        soon(self.serving.join_next()).await.unwrap().unwrap();
+    /// Waits until the server has stopped by itself.
+    pub async fn wait_until_stopped(&mut self) {
+        in_time(self.serving.join_next()).await.unwrap().unwrap();
     }
 }
 
-/// A chat request that makes the toy do what the name says.
+/// Builds a chat request. The model `panic` or `hang` selects the behaviour of the handler.
 pub fn chat(model: &str) -> pb::ChatRequest {
     pb::ChatRequest { model: model.to_owned(), ..Default::default() }
 }
 
-/// The request's id, as a handler or a client finds it.
+/// Returns the request id in the metadata.
 pub fn request_id(metadata: &tonic::metadata::MetadataMap) -> String {
     metadata.get("x-request-id").unwrap().to_str().unwrap().to_owned()
 }

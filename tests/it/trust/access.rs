@@ -1,4 +1,4 @@
-//! Tokens, hosts, origins, content types: who is let in.
+//! Access control: tokens, hosts, origins, content types.
 
 use codex_api::{
     config::{Config, Sources},
@@ -28,7 +28,7 @@ async fn status_and_code(response: Response) -> (u16, String) {
     (status, body["error"]["code"].as_str().unwrap_or_default().to_owned())
 }
 
-/// A gRPC call with one more header; an authority is given as `:authority`.
+/// Sends a gRPC call with an additional header. The name `:authority` sets the authority.
 async fn grpc_call(app: &TestApp, name: &'static str, value: &str) -> Result<(), Status> {
     let mut endpoint = Endpoint::from_shared(format!("http://{}", app.grpc_address)).unwrap();
     let mut request = Request::new(chat_request("fake:echo", "x"));
@@ -77,7 +77,7 @@ async fn request_without_the_token_is_refused_except_health(engine: Engine) {
         let models = grpc.list_models(pb::ListModelsRequest {}).await.unwrap_err();
         assert_eq!(models.code(), Code::Unauthenticated);
         assert_eq!(grpc.get_status(pb::GetStatusRequest {}).await.unwrap_err().code(), Code::Unauthenticated);
-        // Health tells no secret, and whoever asks it has no token.
+        // Health contains no secret, and health checkers have no token.
         assert_eq!(reqwest::get(app.url("/healthz")).await.unwrap().status(), 200);
         HealthClient::new(app.channel().await).check(HealthCheckRequest::default()).await.unwrap();
     })
@@ -118,14 +118,14 @@ async fn host_without_a_token_must_be_loopback(engine: Engine) {
             assert_eq!(chat(app).header("host", host).send().await.unwrap().status(), 200, "{host}");
             grpc_call(app, ":authority", host).await.unwrap();
         }
-        // A browser that was led here by another name sends that name in `Host`; none at all is as bad.
+        // With DNS rebinding, a browser sends the foreign name in `Host`. A missing `Host` is refused too.
         let mut wire = Wire::open(app.address).await;
         wire.send("GET /v1/models HTTP/1.0\r\n\r\n").await;
         assert_eq!(wire.response().await.status, 403);
     })
     .await;
 
-    // Whoever knows the token may come by any name.
+    // With a valid token, any host name is accepted.
     with_app(AppConfig::fake(engine).token(TOKEN), async |app| {
         let request = chat(app).header("host", "evil.test").bearer_auth(TOKEN);
         assert_eq!(request.send().await.unwrap().status(), 200);
@@ -147,8 +147,8 @@ async fn foreign_origin_is_refused(engine: Engine) {
                     "{origin}"
                 );
             }
-            let own = format!("http://{}", app.address);
-            let response = chat(app).bearer_auth(TOKEN).header("origin", own).send().await.unwrap();
+            let server_origin = format!("http://{}", app.address);
+            let response = chat(app).bearer_auth(TOKEN).header("origin", server_origin).send().await.unwrap();
             assert_eq!(response.status(), 200);
         })
         .await;
@@ -215,7 +215,7 @@ async fn cors_allows_the_configured_origins_only(engine: Engine) {
         async |app| {
             for page in [PAGE, "https://b.test"] {
                 let response = preflight(app, page).await;
-                assert_eq!(response.status(), 200, "without the token, which a browser does not send here");
+                assert_eq!(response.status(), 200, "a preflight has no token");
                 assert_eq!(response.headers()["access-control-allow-origin"], page);
                 let allowed = response.headers()["access-control-allow-headers"].to_str().unwrap();
                 assert!(
@@ -227,7 +227,7 @@ async fn cors_allows_the_configured_origins_only(engine: Engine) {
                 assert_eq!(response.headers()["access-control-allow-origin"], page);
                 let exposed = response.headers()["access-control-expose-headers"].to_str().unwrap();
                 assert!(exposed.contains("x-request-id") && exposed.contains("retry-after"), "{exposed}");
-                // A page can read why it was refused.
+                // A page can read the error of a refused request.
                 let response = chat(app).header("origin", page).send().await.unwrap();
                 assert_eq!(
                     (response.status(), &response.headers()["access-control-allow-origin"]),
@@ -258,7 +258,7 @@ fn public_address_without_a_token_is_refused() {
     ] {
         let error = load(&[(name, value)]).unwrap_err().to_string();
         assert!(error.contains("CODEX_GATEWAY_TOKEN"), "{value}: {error}");
-        // An empty token is none.
+        // An empty token counts as unset.
         load(&[(name, value), ("CODEX_GATEWAY_TOKEN", "")]).unwrap_err();
         load(&[(name, value), ("CODEX_GATEWAY_TOKEN", TOKEN)]).unwrap();
     }

@@ -1,4 +1,4 @@
-//! Without an environment no command runs, for every version of Codex and every engine that `auto` selects.
+//! Without an environment, no command runs, for every version of Codex and every engine that `auto` selects.
 //! `scripts/compat.sh` runs these tests with old versions too.
 
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use crate::support::{
     with_app,
 };
 
-/// Every tool that any version of Codex offers to its model. Each call would create a file of its name in the
+/// Returns a call of every command or patch tool of any Codex version. Each call would create a file of its name in the
 /// workspace.
 fn codex_tool_calls() -> Vec<(&'static str, Value)> {
     let touch = |name: &str| format!("touch {name}");
@@ -26,7 +26,7 @@ fn codex_tool_calls() -> Vec<(&'static str, Value)> {
     ]
 }
 
-/// Returns the files that a model creates by calling all of these tools, and whether the server refused the turns.
+/// Calls all of these tools. Returns the created files, and whether the server refused the turns.
 async fn run_codex_tools(config: AppConfig, model: &str) -> (Vec<String>, bool) {
     with_app(config.sandbox("danger-full-access"), async |app| {
         let mut refused = Vec::new();
@@ -42,7 +42,7 @@ async fn run_codex_tools(config: AppConfig, model: &str) -> (Vec<String>, bool) 
             }
             refused.push(answer.is_err());
         }
-        assert!(refused.iter().all(|one| *one == refused[0]), "all or none: {refused:?}");
+        assert!(refused.iter().all(|one| *one == refused[0]), "all or no turns are refused: {refused:?}");
         let files: PathBuf = app.home.path().join("work");
         let files = std::fs::read_dir(files).unwrap().map(|file| file.unwrap().file_name());
         let files = files.map(|name| name.into_string().unwrap()).collect();
@@ -59,7 +59,7 @@ async fn chat_model_calling_codex_tools_runs_nothing() {
         let (files, refused) = run_codex_tools(auto().profile(profile), model).await;
         assert_eq!(files, Vec::<String>::new(), "{profile} {model}, refused: {refused}");
     }
-    // The control: an agent does run commands.
+    // The control case: an agent runs commands.
     let (files, refused) = run_codex_tools(auto(), "gpt-5.5").await;
     assert!(!files.is_empty() && !refused, "an agent acts: {files:?}");
 }
@@ -68,19 +68,19 @@ async fn chat_model_calling_codex_tools_runs_nothing() {
 #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
 async fn engine_rejected_by_auto_cannot_be_forced() {
     let program = || Program::new(Codex::Real, Engine::AppServer);
-    let auto = program().set("CODEX_ENGINE", "auto").serve(&["serve", "--demo"]).await;
+    let auto = program().env("CODEX_ENGINE", "auto").serve(&["serve", "--demo"]).await;
     let health: Value = reqwest::get(auto.url("/healthz")).await.unwrap().json().await.unwrap();
     // For scripts/compat.sh.
     eprintln!("auto takes {}", health["engine"]);
     if health["engine"] == "exec" {
-        let ended = program().set("CODEX_ENGINE", "app-server").run(&["serve", "--demo"]).await;
+        let ended = program().env("CODEX_ENGINE", "app-server").run(&["serve", "--demo"]).await;
         assert!(
             ended.code != Some(0) && ended.stderr.contains("CODEX_ENGINE=app-server cannot be used"),
             "{ended:?}"
         );
     } else {
         assert_eq!(health["engine"], "app-server");
-        let named = program().set("CODEX_ENGINE", "app-server").serve(&["serve", "--demo"]).await;
+        let named = program().env("CODEX_ENGINE", "app-server").serve(&["serve", "--demo"]).await;
         let health: Value = reqwest::get(named.url("/healthz")).await.unwrap().json().await.unwrap();
         assert_eq!(health["ok"], true, "{health}");
         stop_program(named).await;
@@ -90,6 +90,6 @@ async fn engine_rejected_by_auto_cannot_be_forced() {
 
 async fn stop_program(mut server: RunningProgram) {
     server.signal(Signal::TERM);
-    assert_eq!(server.code(TIMEOUT).await, Some(0));
+    assert_eq!(server.exit_code(TIMEOUT).await, Some(0));
     server.assert_nothing_is_left().await;
 }

@@ -44,9 +44,9 @@ async fn writing_turn_has_a_private_temporary_folder(engine: Engine) {
          echo x > {} || echo not theirs; echo x > /tmp/codex-api-test-$$ || echo not in /tmp",
             shared.display()
         );
-        let said = command_output(app, &command).await;
+        let output = command_output(app, &command).await;
         for expected in ["in the workspace", "in my own folder", "not theirs", "not in /tmp"] {
-            assert!(said.contains(expected), "{expected}: {said}");
+            assert!(output.contains(expected), "{expected}: {output}");
         }
         assert_eq!(std::fs::read_to_string(&shared).unwrap(), "theirs");
         std::fs::remove_file(shared).unwrap();
@@ -66,29 +66,29 @@ async fn temporary_folder_is_private_and_removed_with_its_turn(engine: Engine) {
         let whose = app.home.path().join("work/whose");
         let others = async {
             eventually!(
-                "it has a folder",
+                "the command has a folder",
                 std::fs::read_to_string(&whose).is_ok_and(|path| path.ends_with('\n'))
             );
             let folder = PathBuf::from(std::fs::read_to_string(&whose).unwrap().trim());
-            assert!(folder.starts_with(app.home.path().join("scratch")), "on the disk: {folder:?}");
+            assert!(folder.starts_with(app.home.path().join("scratch")), "the folder is on disk: {folder:?}");
             assert!(folder.join("mine").is_file());
             let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
             assert!(
                 [&*folder, folder.parent().unwrap()].map(mode).contains(&0o700),
-                "for nobody else: {folder:?}"
+                "the folder is private: {folder:?}"
             );
-            let said =
+            let output =
                 command_output(app, "echo x > $(cat whose)/theirs || echo not theirs; echo at $TMPDIR").await;
-            assert!(said.contains("not theirs"), "{said}");
-            let other = said.split("at ").nth(1).unwrap().trim();
+            assert!(output.contains("not theirs"), "{output}");
+            let other = output.split("at ").nth(1).unwrap().trim();
             assert_ne!(Path::new(other), folder);
-            eventually!("it goes with its turn", !Path::new(other).exists());
-            assert!(folder.join("mine").is_file(), "the neighbour's stays");
+            eventually!("the folder is removed with its turn", !Path::new(other).exists());
+            assert!(folder.join("mine").is_file(), "the folder of the other turn stays");
             gate.open();
             folder
         };
         let (_, folder) = tokio::join!(one, others);
-        eventually!("so does this one", !folder.exists());
+        eventually!("the first folder is removed too", !folder.exists());
     })
     .await;
 }
@@ -97,10 +97,10 @@ async fn temporary_folder_is_private_and_removed_with_its_turn(engine: Engine) {
 #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
 async fn command_without_a_sandbox_has_a_private_temporary_folder() {
     with_app(AppConfig::real(Engine::AppServer).sandbox("danger-full-access"), async |app| {
-        let said = command_output(app, "echo x > $(mktemp) && echo at $TMPDIR").await;
-        let folder = Path::new(said.split("at ").nth(1).unwrap().trim());
-        assert!(folder.starts_with(app.home.path().join("scratch")), "{said}");
-        eventually!("it goes with its turn", !folder.exists());
+        let output = command_output(app, "echo x > $(mktemp) && echo at $TMPDIR").await;
+        let folder = Path::new(output.split("at ").nth(1).unwrap().trim());
+        assert!(folder.starts_with(app.home.path().join("scratch")), "{output}");
+        eventually!("the folder is removed with its turn", !folder.exists());
     })
     .await;
 }

@@ -1,4 +1,4 @@
-//! Secrets of the server: the CLI and the commands of the agent get only their own, and none is left on the disk.
+//! Secrets of the server: the CLI gets only its own keys, commands of the agent get none, and no secret is left on disk.
 
 use std::{
     collections::BTreeSet,
@@ -40,10 +40,10 @@ fn with_token(mut request: Request<codex_api::pb::ChatRequest>) -> Request<codex
     request
 }
 
-/// Returns the files below a folder that contain a text. Does not follow links, some of which the CLI makes to itself.
+/// Returns the files below a folder that contain a text. Does not follow links, because the CLI creates links to itself.
 fn files_containing(folder: &Path, text: &str) -> Vec<String> {
     let mut found = Vec::new();
-    // What goes away meanwhile holds nothing.
+    // Files that disappear in the meantime are ignored.
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let Ok(kind) = entry.file_type() else { continue };
         let path = entry.path();
@@ -65,7 +65,7 @@ fn writable_folders(app: &TestApp) -> BTreeSet<PathBuf> {
     let mut found = BTreeSet::from([app.home.path().to_owned()]);
     for line in app.processes() {
         let pid = line.split(':').next().unwrap().parse().unwrap();
-        // A command of the turn may be over by now.
+        // A command of the turn may have exited.
         let Ok(env) = read_environment(pid) else { continue };
         let named = ["CODEX_HOME", "CODEX_SQLITE_HOME", "TMPDIR"].iter().filter_map(|name| env.get(*name));
         found.extend(named.map(|path| PathBuf::from(path.as_str().unwrap())));
@@ -76,9 +76,9 @@ fn writable_folders(app: &TestApp) -> BTreeSet<PathBuf> {
 }
 
 /// Asserts that no secret is in any of these folders.
-fn assert_no_secret_in(places: &BTreeSet<PathBuf>) {
-    for place in places {
-        assert_eq!(files_containing(place, HUSH), Vec::<String>::new());
+fn assert_no_secret_in(folders: &BTreeSet<PathBuf>) {
+    for folder in folders {
+        assert_eq!(files_containing(folder, HUSH), Vec::<String>::new());
     }
 }
 
@@ -94,23 +94,23 @@ async fn assert_command_output_has_no_secret(engine: Engine, sandbox: &str, comm
         let turn = async {
             collect_events(app.grpc().await.stream_chat(request).await.unwrap().into_inner()).await.unwrap()
         };
-        // What lies about on the disk and in memory while it runs …
-        let looked = async {
+        // No file on disk or in memory has a secret while the command runs.
+        let inspection = async {
             eventually!("the command runs", !processes::with_argument(&pipe).is_empty());
-            let places = writable_folders(app);
+            let folders = writable_folders(app);
             if engine == Engine::AppServer {
                 let home = environment(app.workers()[0])["CODEX_HOME"].as_str().unwrap().to_owned();
                 assert!(
-                    places.contains(Path::new(&home)) && files_containing(Path::new(&home), "").len() > 3,
-                    "{places:?}"
+                    folders.contains(Path::new(&home)) && files_containing(Path::new(&home), "").len() > 3,
+                    "{folders:?}"
                 );
                 assert_eq!(fs::metadata(home).unwrap().permissions().mode() & 0o777, 0o700);
             }
-            assert_no_secret_in(&places);
+            assert_no_secret_in(&folders);
             gate.open();
-            places
+            folders
         };
-        let (events, places) = tokio::join!(turn, looked);
+        let (events, folders) = tokio::join!(turn, inspection);
         let printed: Vec<String> = events
             .iter()
             .filter_map(|event| match event.event.as_ref()? {
@@ -124,12 +124,12 @@ async fn assert_command_output_has_no_secret(engine: Engine, sandbox: &str, comm
             })
             .collect();
         assert_eq!(printed.len(), 1, "one command ran: {events:?}");
-        assert!(printed[0].contains("PATH="), "it shows its environment: {}", printed[0]);
+        assert!(printed[0].contains("PATH="), "the command prints its environment: {}", printed[0]);
         assert!(!printed[0].contains(HUSH), "{}", printed[0]);
-        // … and after it, and what the model was told.
-        assert_no_secret_in(&places);
+        // After the turn, no file and no upstream request has a secret.
+        assert_no_secret_in(&folders);
         let files = fs::read_dir(app.home.path().join("codex-home")).unwrap().count();
-        assert!(files > 0, "the CLI keeps its state where it was looked for");
+        assert!(files > 0, "the inspected folder has the state of the CLI");
         let upstream = app.upstream();
         assert!(!format!("{:?}", upstream.requests()).contains(HUSH));
     })
@@ -141,7 +141,7 @@ both_engines!(
     sandboxed_command_reads_no_secret
 );
 async fn sandboxed_command_reads_no_secret(engine: Engine) {
-    // Nor do the processes around it tell, those that the sandbox lets it see.
+    // The command also tries to read the environments of the processes that are visible in the sandbox.
     let environments = r"cat /proc/[0-9]*/environ | tr '\0' '\n'";
     assert_command_output_has_no_secret(engine, "read-only", &format!("env; {environments}")).await;
 }
@@ -151,7 +151,7 @@ both_engines!(
     command_without_a_sandbox_gets_no_secret
 );
 async fn command_without_a_sandbox_gets_no_secret(engine: Engine) {
-    // Its own environment, that is: such a command may read whatever this user may, the server's memory included.
+    // Only its own environment is tested. Such a command may read everything that the user may, including server memory.
     assert_command_output_has_no_secret(engine, "danger-full-access", "env").await;
 }
 
@@ -167,16 +167,16 @@ async fn cli_environment_has_its_own_keys_only(engine: Engine) {
             Engine::Exec => report["env"].as_object().unwrap().clone(),
             Engine::AppServer => environment(app.workers()[0]),
         };
-        let seen = |name: &str| {
+        let has_secret = |name: &str| {
             SECRETS.iter().any(|(n, value)| *n == name && env.get(name) == Some(&Value::from(*value)))
         };
-        // The login and the provider's key are the CLI's.
+        // The CLI needs the login and the key of the provider.
         for name in ["CODEX_ACCESS_TOKEN", "OPENAI_API_KEY", "MOCK_SECRET"] {
-            assert!(seen(name), "{name} is missing: {env:?}");
+            assert!(has_secret(name), "{name} is missing: {env:?}");
         }
         match engine {
-            Engine::Exec => assert!(seen("CODEX_API_KEY"), "{env:?}"),
-            // It takes no key from its environment; it gets a login of its own instead, which nobody else can read.
+            Engine::Exec => assert!(has_secret("CODEX_API_KEY"), "{env:?}"),
+            // The app-server ignores `CODEX_API_KEY`. The server writes a private login file for the worker instead.
             Engine::AppServer => {
                 assert!(!env.contains_key("CODEX_API_KEY"), "{env:?}");
                 let login = Path::new(env["CODEX_HOME"].as_str().unwrap()).join("auth.json");

@@ -1,4 +1,4 @@
-//! No work outlives its turn: sub-agents and goals are not offered to the model, and their calls do nothing.
+//! Sub-agents and goals could outlive their turn. They are not offered to the model, and their calls do nothing.
 
 use serde_json::{Value, json};
 
@@ -7,12 +7,12 @@ use crate::{
     support::{AppConfig, Engine, http::body, with_app},
 };
 
-/// Models that get sub-agents by a feature alone or by two versions of a catalog entry.
-const MODELS: [&str; 4] = ["gpt-5.5", "gpt-5.6-luna", "gpt-6-luna", "a-model-that-nobody-knows"];
+/// Models whose sub-agents come from a feature only, or from one of two versions of a catalog entry.
+const MODELS: [&str; 4] = ["gpt-5.5", "gpt-5.6-luna", "gpt-6-luna", "an-unknown-model"];
 
-/// Calls of sub-agents and goals, in the namespaces of the CLI.
+/// Returns calls of sub-agents and goals in the namespaces of the CLI.
 fn sub_agent_calls() -> [Value; 3] {
-    let task = r#"@@ {"text": "I go on", "hang_after_ms": 60000} @@"#;
+    let task = r#"@@ {"text": "still running", "hang_after_ms": 60000} @@"#;
     [
         json!({"name": "spawn_agent", "namespace": "multi_agent_v1", "arguments": {"message": task}}),
         json!({"name": "spawn_agent", "namespace": "collaboration",
@@ -34,22 +34,22 @@ async fn sub_agents_and_goals_are_not_offered_and_do_not_run(engine: Engine) {
                 let steps = json!([{"calls": [call]}, {"text": "done"}]);
                 let answer = app.complete(&body(model, &format!("@@ {steps} @@"))).await;
                 assert_eq!(answer["choices"][0]["message"]["content"], "done", "{model} {call}");
-                crate::eventually!("nobody asks the model any more", upstream.open_responses() == 0);
-                // Over exec, what the model's own entry in the catalog says wins over the switch.
+                crate::eventually!("no response of the upstream is open", upstream.open_responses() == 0);
+                // With exec, the catalog entry of the model overrides the feature switch.
                 if engine == Engine::Exec && model.ends_with("-luna") {
                     continue;
                 }
                 let requests = upstream.requests();
-                let asked: Vec<_> = requests.iter().filter(|request| request.number > before).collect();
-                assert_eq!(asked.len(), 2, "{model} {call}: a sub-agent would ask as well");
-                let result = asked[1].body["input"].as_array().unwrap().last().unwrap();
+                let sent: Vec<_> = requests.iter().filter(|request| request.number > before).collect();
+                assert_eq!(sent.len(), 2, "{model} {call}: a sub-agent would send more requests");
+                let result = sent[1].body["input"].as_array().unwrap().last().unwrap();
                 let output = result["output"].as_str().unwrap_or_default();
                 assert!(output.starts_with("unsupported call"), "{model} {call}: {result}");
-                let told = asked[0].body.to_string();
-                for word in ["spawn_agent", "multi_agent", "create_goal"] {
-                    // The call itself is in the user's message.
-                    let own = steps.to_string().matches(word).count();
-                    assert_eq!(told.matches(word).count(), own, "{model} is told of {word}: {told}");
+                let first = sent[0].body.to_string();
+                for text in ["spawn_agent", "multi_agent", "create_goal"] {
+                    // The prompt itself contains the call.
+                    let in_prompt = steps.to_string().matches(text).count();
+                    assert_eq!(first.matches(text).count(), in_prompt, "{model} is offered {text}: {first}");
                 }
             }
         }

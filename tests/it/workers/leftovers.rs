@@ -1,4 +1,4 @@
-//! Turns and servers leave nothing behind, however they end.
+//! Abandoned turns, drained servers and killed servers leave no process, no file and no memory behind.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -20,7 +20,7 @@ use crate::{
 
 /// Starts a turn and abandons it over one of three routes after a delay.
 async fn abandon_turn(app: &TestApp, number: usize, (model, text): (&str, &str)) {
-    let while_ = Duration::from_millis((number as u64).wrapping_mul(0x9E37_79B9) % 150);
+    let delay = Duration::from_millis((number as u64).wrapping_mul(0x9E37_79B9) % 150);
     let mut request = body(model, text);
     request["stream"] = number.is_multiple_of(4).into();
     let call = async {
@@ -31,12 +31,12 @@ async fn abandon_turn(app: &TestApp, number: usize, (model, text): (&str, &str))
             stream.into_inner().for_each(|_| async {}).await;
         }
     };
-    drop(tokio::time::timeout(while_, call).await);
+    drop(tokio::time::timeout(delay, call).await);
 }
 
-async fn abandon_turns(app: &TestApp, turns: usize, what: (&str, &str)) {
+async fn abandon_turns(app: &TestApp, turns: usize, turn: (&str, &str)) {
     for batch in 0..turns / 20 {
-        join_all((0..20).map(|number| abandon_turn(app, batch * 20 + number, what))).await;
+        join_all((0..20).map(|number| abandon_turn(app, batch * 20 + number, turn))).await;
     }
     eventually!("every slot is free", app.status().await.running_turns == 0);
 }
@@ -47,32 +47,32 @@ async fn abandoned_turns_of_the_real_cli_free_upstream_and_memory() {
     with_app(one_worker(Codex::Real), async |app| {
         let worker = workers(app);
         let upstream = app.upstream();
-        // Hanging up ends the request upstream.
+        // A disconnect ends the upstream request.
         let one = open_stream(app, 0, endless_turn(Codex::Real)).await;
         assert_eq!(upstream.open_responses(), 1);
         drop(one);
-        eventually!("the upstream is left alone", upstream.open_responses() == 0);
+        eventually!("no response of the upstream is open", upstream.open_responses() == 0);
 
         let pid = worker[0].as_raw_nonzero().get().unsigned_abs();
-        // Memory is not given back at once, but two hundred threads that stay would show every time.
-        let mut held = vec![resident_kb(pid)];
+        // Memory is not freed immediately. Two hundred leaked threads would show in every round.
+        let mut rounds = vec![resident_kb(pid)];
         loop {
             abandon_turns(app, 200, endless_turn(Codex::Real)).await;
-            eventually!("the upstream is left alone", upstream.open_responses() == 0);
-            let (before, now) = (held[held.len() - 1], resident_kb(pid));
-            held.push(now);
+            eventually!("no response of the upstream is open", upstream.open_responses() == 0);
+            let (before, now) = (rounds[rounds.len() - 1], resident_kb(pid));
+            rounds.push(now);
             if now <= before + before / 10 {
                 break;
             }
-            assert!(held.len() < 8, "it grows and grows: {held:?} kB");
+            assert!(rounds.len() < 8, "memory grows in every round: {rounds:?} kB");
         }
-        assert_eq!(workers(app), worker, "the worker obeyed");
+        assert_eq!(workers(app), worker, "the worker was not replaced");
         assert_twenty_turns_succeed(app, Codex::Real).await;
     })
     .await;
 }
 
-/// Returns the number of threads of the fake.
+/// Returns the number of loaded threads of the fake app-server.
 async fn threads(app: &TestApp) -> u64 {
     let report: serde_json::Value =
         serde_json::from_str(&app.chat(chat_request("fake:report", "hi")).await).unwrap();
@@ -85,9 +85,9 @@ async fn abandoned_turns_of_the_fake_leave_no_thread() {
         let worker = workers(app);
         abandon_turns(app, 100, ("fake:hang-after-text", "hi")).await;
         abandon_turns(app, 100, ("fake:stream:1000:1", "hi")).await;
-        eventually!("only the thread that asks is left", threads(app).await == 1);
+        eventually!("only the thread of this request is loaded", threads(app).await == 1);
         assert_twenty_turns_succeed(app, Codex::Fake).await;
-        assert_eq!(workers(app), worker, "the worker obeyed");
+        assert_eq!(workers(app), worker, "the worker was not replaced");
     })
     .await;
 }
@@ -97,8 +97,8 @@ async fn drain_finishes_short_turns_and_cancels_long_ones() {
     with_app(one_worker(Codex::Fake).drain_seconds(2.0), async |app| {
         let homes: Vec<PathBuf> = workers(app).into_iter().map(worker_home).collect();
         let mut grpc = app.grpc().await;
-        let mut soon = grpc.stream_chat(chat_request("fake:stream:50:10", "hi")).await.unwrap().into_inner();
-        soon.next().await.unwrap().unwrap();
+        let mut short = grpc.stream_chat(chat_request("fake:stream:50:10", "hi")).await.unwrap().into_inner();
+        short.next().await.unwrap().unwrap();
         let hanging = open_stream(app, 0, ("fake:stream:100000:20", "hi")).await;
         let muted = {
             let mut grpc = app.grpc().await;
@@ -106,12 +106,12 @@ async fn drain_finishes_short_turns_and_cancels_long_ones() {
         };
         eventually!("all three run", app.status().await.running_turns == 3);
         app.begin_drain();
-        while let Some(event) = soon.next().await {
-            event.expect("a turn that ends in time ends well");
+        while let Some(event) = short.next().await {
+            event.expect("a turn within the drain grace succeeds");
         }
         assert_eq!(hanging.error_reason().await, "SHUTTING_DOWN");
         assert_eq!(muted.await.unwrap().unwrap_err().code(), tonic::Code::Unavailable);
-        app.stopped().await;
+        app.wait_until_stopped().await;
         assert!(homes.iter().all(|home| !home.exists()), "{homes:?}");
     })
     .await;
@@ -119,21 +119,21 @@ async fn drain_finishes_short_turns_and_cancels_long_ones() {
 
 /// Starts the program with two workers; returns the private folders of both.
 async fn serve_with_two_workers(codex: Codex) -> (RunningProgram, Vec<PathBuf>) {
-    let program = Program::new(codex, Engine::AppServer).set("CODEX_WORKERS", "2");
-    let program = program.set("CODEX_SANDBOX", "workspace-write");
+    let program = Program::new(codex, Engine::AppServer).env("CODEX_WORKERS", "2");
+    let program = program.env("CODEX_SANDBOX", "workspace-write");
     let server = program.serve(&["serve"]).await;
     let workers = || -> Vec<Pid> {
         let lines = server.processes();
         let lines = lines.iter().filter(|line| line.contains(" app-server") && !line.contains(" supervise "));
         lines.filter_map(|line| Pid::from_raw(line.split_once(':')?.0.parse().ok()?)).collect()
     };
-    eventually!("both workers are there", workers().len() == 2);
+    eventually!("both workers run", workers().len() == 2);
     let mut folders: Vec<PathBuf> = workers().into_iter().map(worker_home).collect();
     let lines = server.processes();
     let catalog = lines.iter().find_map(|line| line.split("model_catalog_json=").nth(1)).unwrap();
     let catalog = PathBuf::from(catalog.split_whitespace().next().unwrap().trim_matches('"'));
     folders.push(catalog.parent().unwrap().to_owned());
-    // Those for what commands write.
+    // The folders for the files of commands.
     let scratch = server.scratch_files();
     assert!(scratch.len() >= 2, "{scratch:?}");
     folders.extend(scratch);
@@ -155,7 +155,7 @@ async fn stopped_server_with_the_real_cli_leaves_no_private_folder() {
 async fn stopped_server_leaves_no_private_folder(codex: Codex) {
     let (mut server, folders) = serve_with_two_workers(codex).await;
     server.signal(Signal::TERM);
-    assert_eq!(server.code(TIMEOUT).await, Some(0), "{:?}", server.log());
+    assert_eq!(server.exit_code(TIMEOUT).await, Some(0), "{:?}", server.log());
     assert!(folders.iter().all(|folder| !folder.exists()), "{folders:?}");
     server.assert_nothing_is_left().await;
 }
@@ -174,9 +174,9 @@ async fn killed_server_with_the_real_cli_leaves_no_private_folder() {
 async fn killed_server_leaves_no_private_folder(codex: Codex) {
     let (mut server, folders) = serve_with_two_workers(codex).await;
     server.signal(Signal::KILL);
-    assert_eq!(server.code(TIMEOUT).await, None);
+    assert_eq!(server.exit_code(TIMEOUT).await, None);
     for folder in folders {
-        eventually!("it is gone", !folder.exists());
+        eventually!("the folder is removed", !folder.exists());
     }
     server.assert_nothing_is_left().await;
 }

@@ -20,23 +20,23 @@ use crate::{
 /// The time limit of the next turns after a loss.
 pub const RECOVERY_LIMIT: Duration = Duration::from_secs(2);
 
-async fn assert_all_lost(begun: Vec<OpenStream>) {
-    for reason in join_all(begun.into_iter().map(OpenStream::error_reason)).await {
+async fn assert_all_lost(streams: Vec<OpenStream>) {
+    for reason in join_all(streams.into_iter().map(OpenStream::error_reason)).await {
         assert_eq!(reason, "WORKER_LOST");
     }
 }
 
-async fn assert_lost_worker_is_replaced(codex: Codex, signal: Signal, noticed: Duration) {
-    let mut tries = 0;
+async fn assert_lost_worker_is_replaced(codex: Codex, signal: Signal, detection_limit: Duration) {
+    let mut attempts = 0;
     loop {
-        tries += 1;
+        attempts += 1;
         let in_time = with_app(one_worker(codex), async |app| {
             let before = workers(app);
-            let begun = open_twenty_streams(app, codex).await;
+            let streams = open_twenty_streams(app, codex).await;
             signal_workers(app, signal);
-            within(noticed, "twenty errors", assert_all_lost(begun)).await;
+            within(detection_limit, "twenty errors", assert_all_lost(streams)).await;
             let in_time = twenty_turns_succeed_in_time(app, codex).await;
-            eventually!("the lost worker is gone", workers(app).iter().all(|pid| !before.contains(pid)));
+            eventually!("the lost worker has exited", workers(app).iter().all(|pid| !before.contains(pid)));
             assert_eq!(workers(app).len(), 1);
             in_time
         })
@@ -44,7 +44,7 @@ async fn assert_lost_worker_is_replaced(codex: Codex, signal: Signal, noticed: D
         if in_time {
             return;
         }
-        assert!(tries < 3, "never within {RECOVERY_LIMIT:?}");
+        assert!(attempts < 3, "three times not within {RECOVERY_LIMIT:?}");
     }
 }
 
@@ -70,32 +70,34 @@ async fn stopped_worker_of_the_real_cli_fails_its_streams_and_is_replaced() {
     assert_lost_worker_is_replaced(Codex::Real, Signal::STOP, Duration::from_secs(5)).await;
 }
 
-/// Asserts that a turn loses its worker: the twenty streams beside it fail, and the next twenty turns succeed.
-async fn assert_turn_loses_the_worker(settings: &[(&str, &str)], culprit: &str, noticed: Duration) {
+/// Asserts that a turn makes the pool replace its worker. Twenty streams on the worker fail, and the next twenty turns
+/// succeed.
+async fn assert_turn_loses_the_worker(settings: &[(&str, &str)], model: &str, detection_limit: Duration) {
     with_app(one_worker(Codex::Fake).envs(settings), async |app| {
         let before = workers(app);
-        let begun = open_twenty_streams(app, Codex::Fake).await;
+        let streams = open_twenty_streams(app, Codex::Fake).await;
         let mut grpc = app.grpc().await;
-        let own = async {
-            let status = grpc.chat(chat_request(culprit, "hi")).await.unwrap_err();
+        let failing_turn = async {
+            let status = grpc.chat(chat_request(model, "hi")).await.unwrap_err();
             assert_eq!(code_and_reason(&status).1, "WORKER_LOST", "{status}");
             status
         };
         let ((), status) =
-            within(noticed, culprit, async { tokio::join!(assert_all_lost(begun), own) }).await;
+            within(detection_limit, model, async { tokio::join!(assert_all_lost(streams), failing_turn) })
+                .await;
         assert!(status.message().contains("try again"), "{status}");
-        let silent = status.message().contains("was lost: it did not answer; ");
-        assert!(silent || culprit != "fake:stop", "{status}");
+        let is_unresponsive = status.message().contains("was lost: it did not answer; ");
+        assert!(is_unresponsive || model != "fake:stop", "{status}");
         within(RECOVERY_LIMIT, "the next twenty turns", assert_twenty_turns_succeed(app, Codex::Fake)).await;
-        eventually!("the lost worker is gone", workers(app).iter().all(|pid| !before.contains(pid)));
+        eventually!("the lost worker has exited", workers(app).iter().all(|pid| !before.contains(pid)));
     })
     .await;
 }
 
 #[tokio::test]
 async fn exiting_worker_fails_its_turns_and_is_replaced() {
-    for culprit in ["fake:die", "fake:crash", "fake:exit0"] {
-        assert_turn_loses_the_worker(&[], culprit, Duration::from_secs(5)).await;
+    for model in ["fake:die", "fake:crash", "fake:exit0"] {
+        assert_turn_loses_the_worker(&[], model, Duration::from_secs(5)).await;
     }
 }
 
@@ -113,23 +115,23 @@ async fn worker_writing_20_mb_without_a_thread_is_replaced() {
 async fn line_beyond_the_limit_fails_its_own_turn_only() {
     with_app(one_worker(Codex::Fake), async |app| {
         let before = workers(app);
-        let begun = open_twenty_streams(app, Codex::Fake).await;
+        let streams = open_twenty_streams(app, Codex::Fake).await;
         let (status, error) = app.http_error(&body("fake:longline:12000000", "hi")).await;
         assert_eq!((status, error["code"].as_str()), (502, Some("turn_failed")), "{error}");
         assert!(error["message"].as_str().unwrap().contains("CODEX_SUBPROCESS_STREAM_LIMIT"), "{error}");
         let status = app.grpc_error(chat_request("fake:longline:12000000", "hi")).await;
         assert_eq!(code_and_reason(&status).1, "TURN_FAILED", "{status}");
-        assert_all_continue(begun).await;
+        assert_all_continue(streams).await;
         assert_twenty_turns_succeed(app, Codex::Fake).await;
         assert_eq!(workers(app), before, "the worker is the same");
-        eventually!("all is quiet", app.status().await.running_turns == 0);
+        eventually!("no turn runs", app.status().await.running_turns == 0);
     })
     .await;
 }
 
 /// Asserts that each stream delivers more text.
-async fn assert_all_continue(begun: Vec<OpenStream>) {
-    for mut stream in begun {
+async fn assert_all_continue(streams: Vec<OpenStream>) {
+    for mut stream in streams {
         within(TIMEOUT, "more text", stream.read_more_text()).await;
     }
 }
@@ -143,13 +145,13 @@ fn png_of_size(bytes: usize) -> Vec<u8> {
     file
 }
 
-/// Images of the largest permitted size, which Codex sends back whole.
+/// Asserts that images of the maximum size, which Codex echoes in one line, do not affect other turns.
 async fn large_images_leave_other_turns_intact(codex: Codex) {
-    // Together well beyond the limit of a line; the fake, which is not optimized, would take long for more.
+    // Three images exceed the line limit together. The fake codex is not optimized, so its images are smaller.
     let file = png_of_size(if codex == Codex::Real { 4_000_000 } else { 2_200_000 });
     with_app(one_worker(codex), async |app| {
         let before = workers(app);
-        let begun = open_twenty_streams(app, codex).await;
+        let streams = open_twenty_streams(app, codex).await;
         let (model, text) = short_turn(codex);
         let mut grpc = chat_request(model, text);
         let url = format!("data:image/png;base64,{}", BASE64.encode(&file));
@@ -163,7 +165,7 @@ async fn large_images_leave_other_turns_intact(codex: Codex) {
         http["messages"][0]["content"] = content.into();
         assert_eq!(app.chat(grpc).await, "01234");
         assert_eq!(app.complete(&http).await["choices"][0]["message"]["content"], "01234");
-        // Those that a tool has shown are said back too.
+        // Codex echoes images in tool results too.
         let call = json!({"id": "c", "type": "function", "function": {"name": "look", "arguments": "{}"}});
         http["messages"] = json!([
             {"role": "user", "content": text},
@@ -171,13 +173,13 @@ async fn large_images_leave_other_turns_intact(codex: Codex) {
             {"role": "tool", "tool_call_id": "c", "content": http["messages"][0]["content"]},
         ]);
         if codex == Codex::Fake {
-            // It would answer with what the tool said.
+            // The fake codex would echo the tool result, so a user message follows.
             http["messages"].as_array_mut().unwrap().push(json!({"role": "user", "content": text}));
         }
         assert_eq!(app.complete(&http).await["choices"][0]["message"]["content"], "01234");
-        assert_all_continue(begun).await;
+        assert_all_continue(streams).await;
         assert_eq!(workers(app), before, "the worker is the same");
-        eventually!("all is quiet", app.status().await.running_turns == 0);
+        eventually!("no turn runs", app.status().await.running_turns == 0);
     })
     .await;
 }
@@ -200,14 +202,14 @@ async fn worker_with_closed_stdin_is_replaced() {
 
 #[tokio::test]
 async fn worker_without_a_reply_to_a_call_is_replaced() {
-    // All at once, each on a server of its own: each waits for the time limit of one call.
-    let each = ["fake:mute-start", "fake:mute-inject", "fake:mute-turn"];
-    join_all(each.map(async |culprit| {
+    // The servers run concurrently, because each waits for the time limit of one RPC call.
+    let models = ["fake:mute-start", "fake:mute-inject", "fake:mute-turn"];
+    join_all(models.map(async |model| {
         with_app(one_worker(Codex::Fake), async |app| {
-            let neighbour = open_stream(app, 0, ("fake:stream:100000:20", "hi")).await;
-            let (code, error) = within(TIMEOUT, culprit, app.http_error(&body(culprit, "hi"))).await;
+            let other_stream = open_stream(app, 0, ("fake:stream:100000:20", "hi")).await;
+            let (code, error) = within(TIMEOUT, model, app.http_error(&body(model, "hi"))).await;
             assert_eq!((code, error["code"].as_str()), (502, Some("worker_lost")), "{error}");
-            assert_eq!(neighbour.error_reason().await, "WORKER_LOST");
+            assert_eq!(other_stream.error_reason().await, "WORKER_LOST");
             within(RECOVERY_LIMIT, "the next turns", assert_twenty_turns_succeed(app, Codex::Fake)).await;
         })
         .await;
@@ -221,13 +223,13 @@ async fn worker_ignoring_an_interrupt_is_replaced() {
         let before = workers(app);
         let mut grpc = app.grpc().await;
         let call = tokio::spawn(async move { grpc.chat(chat_request("fake:deaf", "hi")).await });
-        eventually!("it runs", app.status().await.running_turns == 1);
-        let neighbour = open_stream(app, 0, ("fake:stream:100000:20", "hi")).await;
+        eventually!("the turn runs", app.status().await.running_turns == 1);
+        let other_stream = open_stream(app, 0, ("fake:stream:100000:20", "hi")).await;
         call.abort();
-        assert_eq!(neighbour.error_reason().await, "WORKER_LOST");
-        eventually!("its slot is free", app.status().await.running_turns == 0);
+        assert_eq!(other_stream.error_reason().await, "WORKER_LOST");
+        eventually!("the slot is free", app.status().await.running_turns == 0);
         within(RECOVERY_LIMIT, "the next turns", assert_twenty_turns_succeed(app, Codex::Fake)).await;
-        eventually!("the deaf worker is gone", workers(app).iter().all(|pid| !before.contains(pid)));
+        eventually!("the old worker has exited", workers(app).iter().all(|pid| !before.contains(pid)));
     })
     .await;
 }
@@ -236,17 +238,14 @@ async fn worker_ignoring_an_interrupt_is_replaced() {
 async fn garbage_between_lines_leaves_the_turns_intact() {
     with_app(one_worker(Codex::Fake), async |app| {
         let before = workers(app);
-        let begun = open_twenty_streams(app, Codex::Fake).await;
+        let streams = open_twenty_streams(app, Codex::Fake).await;
         assert_eq!(app.chat(chat_request("fake:garbage", "hi")).await, "the answer among garbage");
         assert_eq!(app.chat(chat_request("fake:badutf8", "hi")).await, "the answer after bad bytes");
-        assert_eq!(
-            app.chat(chat_request("fake:stderr:1000000", "hi")).await,
-            "the answer beside much chatter"
-        );
+        assert_eq!(app.chat(chat_request("fake:stderr:1000000", "hi")).await, "the answer with much stderr");
         assert_twenty_turns_succeed(app, Codex::Fake).await;
         assert_eq!(workers(app), before, "the worker is the same");
-        drop(begun);
-        eventually!("all is quiet", app.status().await.running_turns == 0);
+        drop(streams);
+        eventually!("no turn runs", app.status().await.running_turns == 0);
     })
     .await;
 }
@@ -255,7 +254,7 @@ async fn garbage_between_lines_leaves_the_turns_intact() {
 async fn busy_worker_is_not_replaced() {
     with_app(one_worker(Codex::Fake).max_concurrency(64), async |app| {
         let before = workers(app);
-        // Megabytes as fast as they are read, and calls enough that the sign of life has to wait for none of them.
+        // Megabytes at full speed, and many calls. The ping must not wait for these calls.
         let floods = join_all((0..12).map(async |_| {
             let answer = app.complete(&body("fake:flood:3000000", "hi")).await;
             assert_eq!(answer["choices"][0]["message"]["content"].as_str().map(str::len), Some(3_000_000));
@@ -271,7 +270,7 @@ async fn stopped_idle_worker_is_replaced() {
     with_app(one_worker(Codex::Fake).workers(1), async |app| {
         let stopped = workers(app);
         signal_workers(app, Signal::STOP);
-        eventually!("it is replaced", workers(app).iter().any(|worker| !stopped.contains(worker)));
+        eventually!("the worker is replaced", workers(app).iter().any(|worker| !stopped.contains(worker)));
         within(Duration::from_secs(5), "twenty turns", assert_twenty_turns_succeed(app, Codex::Fake)).await;
     })
     .await;
@@ -280,12 +279,12 @@ async fn stopped_idle_worker_is_replaced() {
 #[tokio::test]
 async fn stopped_worker_beside_another_leaves_turns_running() {
     with_app(one_worker(Codex::Fake).workers(2), async |app| {
-        eventually!("both are there", workers(app).len() == 2);
+        eventually!("both workers run", workers(app).len() == 2);
         let stopped = workers(app)[0];
         rustix::process::kill_process(stopped, Signal::STOP).unwrap();
-        // Turns that reach the stopped one before it is found out are started again on the other one.
+        // Turns on the stopped worker are restarted on the other worker.
         within(Duration::from_secs(5), "twenty turns", assert_twenty_turns_succeed(app, Codex::Fake)).await;
-        eventually!("it is replaced", !workers(app).contains(&stopped) && workers(app).len() == 2);
+        eventually!("the worker is replaced", !workers(app).contains(&stopped) && workers(app).len() == 2);
     })
     .await;
 }

@@ -1,4 +1,4 @@
-//! Warm workers that exit, hang, age or are replaced: a client loses at most the running turn and gets a clear error.
+//! Warm workers that exit, hang, age or are replaced. A client loses at most its running turn and gets a clear error.
 
 mod leftovers;
 mod lost;
@@ -26,10 +26,10 @@ use crate::support::{
     http::{body, chunks},
 };
 
-/// Open streams when a worker is lost.
+/// The number of open streams when a worker is lost.
 const STREAMS: usize = 20;
 
-/// A server with one warm worker.
+/// Configures a server with one warm worker.
 fn one_worker(codex: Codex) -> AppConfig {
     AppConfig::new(codex, Engine::AppServer).workers(1)
 }
@@ -44,7 +44,7 @@ fn workers(app: &TestApp) -> Vec<Pid> {
 /// Sends a signal to every worker.
 fn signal_workers(app: &TestApp, signal: Signal) {
     let pids = workers(app);
-    assert!(!pids.is_empty(), "there is a worker");
+    assert!(!pids.is_empty(), "a worker runs");
     for pid in pids {
         kill_process(pid, signal).unwrap();
     }
@@ -58,14 +58,14 @@ fn worker_home(pid: Pid) -> PathBuf {
     String::from_utf8(home.to_vec()).unwrap().into()
 }
 
-/// Resident memory of a process, in kB.
+/// Returns the resident memory of a process, in kB.
 fn resident_kb(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches("kB").trim().parse().unwrap()
 }
 
-/// Returns model and prompt of a turn without an end.
+/// Returns model and prompt of an endless turn.
 fn endless_turn(codex: Codex) -> (&'static str, &'static str) {
     match codex {
         Codex::Fake => ("fake:stream:100000:20", "hi"),
@@ -80,7 +80,7 @@ fn short_turn(codex: Codex) -> (&'static str, &'static str) {
     }
 }
 
-/// A stream whose first text was read.
+/// A stream whose first text has been read.
 enum OpenStream {
     Sse(String, futures_util::stream::BoxStream<'static, reqwest::Result<axum::body::Bytes>>),
     Grpc(Box<tonic::Streaming<pb::ChatEvent>>),
@@ -88,10 +88,12 @@ enum OpenStream {
 
 /// Opens a stream, at the HTTP door for even numbers, and waits for its first text.
 async fn open_stream(app: &TestApp, number: usize, (model, text): (&str, &str)) -> OpenStream {
-    timeout(TIMEOUT, open_untimed(app, number, model, text)).await.expect("it begins in time")
+    timeout(TIMEOUT, open_without_limit(app, number, model, text))
+        .await
+        .expect("the first text arrives in time")
 }
 
-async fn open_untimed(app: &TestApp, number: usize, model: &str, text: &str) -> OpenStream {
+async fn open_without_limit(app: &TestApp, number: usize, model: &str, text: &str) -> OpenStream {
     if number.is_multiple_of(2) {
         let mut request = body(model, text);
         request["stream"] = true.into();
@@ -100,14 +102,14 @@ async fn open_untimed(app: &TestApp, number: usize, model: &str, text: &str) -> 
         let mut stream = response.bytes_stream().boxed();
         let mut read = String::new();
         while !read.contains(r#""content":""#) {
-            let bytes = stream.next().await.expect("text comes first").unwrap();
+            let bytes = stream.next().await.expect("text precedes the end").unwrap();
             read.push_str(std::str::from_utf8(&bytes).unwrap());
         }
         OpenStream::Sse(read, stream)
     } else {
         let mut stream = app.grpc().await.stream_chat(chat_request(model, text)).await.unwrap().into_inner();
         loop {
-            let event = stream.message().await.unwrap().expect("text comes first");
+            let event = stream.message().await.unwrap().expect("text precedes the end");
             if matches!(event.event, Some(pb::chat_event::Event::TextDelta(_))) {
                 return OpenStream::Grpc(Box::new(stream));
             }
@@ -116,26 +118,26 @@ async fn open_untimed(app: &TestApp, number: usize, model: &str, text: &str) -> 
 }
 
 impl OpenStream {
-    /// Reads to the error at the end; returns its stable reason.
+    /// Reads to the final error and returns its stable reason.
     async fn error_reason(self) -> String {
         self.failure().await.0
     }
 
-    /// Waits for more text.
+    /// Reads the next event, which must not be an error.
     async fn read_more_text(&mut self) {
         match self {
             Self::Sse(_, stream) => {
-                let bytes = stream.next().await.expect("it goes on").unwrap();
+                let bytes = stream.next().await.expect("the stream continues").unwrap();
                 let text = String::from_utf8_lossy(&bytes);
                 assert!(text.contains(r#""content":""#) && !text.contains(r#""error""#), "{text}");
             }
-            Self::Grpc(stream) => drop(stream.message().await.unwrap().expect("it goes on")),
+            Self::Grpc(stream) => drop(stream.message().await.unwrap().expect("the stream continues")),
         }
     }
 
-    /// Reads to the error at the end; returns its stable reason and its message.
+    /// Reads to the final error and returns its stable reason and message.
     async fn failure(self) -> (String, String) {
-        timeout(TIMEOUT, self.read_failure()).await.expect("it ends in time")
+        timeout(TIMEOUT, self.read_failure()).await.expect("the stream ends in time")
     }
 
     async fn read_failure(self) -> (String, String) {
@@ -153,22 +155,22 @@ impl OpenStream {
             Self::Grpc(mut stream) => loop {
                 match stream.message().await {
                     Ok(Some(_)) => {}
-                    Ok(None) => panic!("it ended well"),
+                    Ok(None) => panic!("the stream ended without an error"),
                     Err(status) => return (code_and_reason(&status).1, status.message().to_owned()),
                 }
             },
         }
     }
 
-    /// Waits for more text.
+    /// Reads to the next text; panics after [`TIMEOUT`].
     async fn read_more_text_in_time(&mut self) {
-        timeout(TIMEOUT, self.read_until_text()).await.expect("it goes on in time");
+        timeout(TIMEOUT, self.read_until_text()).await.expect("more text arrives in time");
     }
 
     async fn read_until_text(&mut self) {
         match self {
             Self::Sse(read, stream) => loop {
-                let bytes = stream.next().await.expect("it has not ended").unwrap();
+                let bytes = stream.next().await.expect("the stream has not ended").unwrap();
                 let more = std::str::from_utf8(&bytes).unwrap();
                 assert!(!more.contains("error"), "{more}");
                 read.push_str(more);
@@ -177,7 +179,7 @@ impl OpenStream {
                 }
             },
             Self::Grpc(stream) => loop {
-                let event = stream.message().await.unwrap().expect("it has not ended");
+                let event = stream.message().await.unwrap().expect("the stream has not ended");
                 if matches!(event.event, Some(pb::chat_event::Event::TextDelta(_))) {
                     return;
                 }
@@ -186,7 +188,7 @@ impl OpenStream {
     }
 }
 
-/// Opens twenty streams on both doors.
+/// Opens twenty streams, half of them at each door.
 async fn open_twenty_streams(app: &TestApp, codex: Codex) -> Vec<OpenStream> {
     join_all((0..STREAMS).map(|number| open_stream(app, number, endless_turn(codex)))).await
 }
@@ -205,13 +207,13 @@ async fn assert_twenty_turns_succeed(app: &TestApp, codex: Codex) {
     .await;
 }
 
-/// Fails unless the work ends within the limit.
-async fn within<T>(limit: Duration, what: &str, work: impl Future<Output = T>) -> T {
-    timeout(limit, work).await.unwrap_or_else(|_| panic!("not within {limit:?}: {what}"))
+/// Waits for a future; panics with `name` after the limit.
+async fn within<T>(limit: Duration, name: &str, work: impl Future<Output = T>) -> T {
+    timeout(limit, work).await.unwrap_or_else(|_| panic!("not within {limit:?}: {name}"))
 }
 
-/// Runs the next twenty turns after a loss; returns whether they ended within the limit. A busy machine may exceed the
-/// limit, so a caller tries twice more.
+/// Runs the next twenty turns after a loss. Returns whether they ended within the limit. A busy machine may exceed the
+/// limit, so the caller makes up to three attempts.
 async fn twenty_turns_succeed_in_time(app: &TestApp, codex: Codex) -> bool {
     let began = Instant::now();
     timeout(TIMEOUT, assert_twenty_turns_succeed(app, codex)).await.expect("the next twenty turns");

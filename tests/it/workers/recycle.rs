@@ -14,7 +14,7 @@ use crate::{
 async fn assert_recycling_loses_no_turn(codex: Codex, clients: usize, at_least: usize) {
     with_app(one_worker(codex).workers(2).env("CODEX_WORKER_MAX_TURNS", "5"), async |app| {
         let (model, text) = short_turn(codex);
-        // One that outlives its worker's time.
+        // A turn that is longer than the life time of its worker.
         let long = match codex {
             Codex::Fake => ("fake:stream:150:20", "hi"),
             Codex::Real => ("gpt-5.5", r#"@@{"tokens":150,"delay_ms":20}@@"#),
@@ -24,20 +24,20 @@ async fn assert_recycling_loses_no_turn(codex: Codex, clients: usize, at_least: 
             let answer = grpc.chat(chat_request(long.0, long.1)).await.unwrap().into_inner();
             assert!(!answer.choices[0].text.is_empty());
         };
-        let (app_, seen) = (app, std::sync::Mutex::new(BTreeSet::new()));
+        let (app_, observed) = (app, std::sync::Mutex::new(BTreeSet::new()));
         let many = join_all((0..clients).map(async |_| {
             loop {
                 let answer = app_.complete(&body(model, text)).await;
                 assert_eq!(answer["choices"][0]["message"]["content"], "01234", "{answer}");
-                let mut seen = seen.lock().unwrap();
-                seen.extend(workers(app_).iter().map(|pid| pid.as_raw_nonzero()));
-                if seen.len() >= at_least {
+                let mut observed = observed.lock().unwrap();
+                observed.extend(workers(app_).iter().map(|pid| pid.as_raw_nonzero()));
+                if observed.len() >= at_least {
                     break;
                 }
             }
         }));
-        within(TIMEOUT, "workers come and go", async { tokio::join!(long, many) }).await;
-        eventually!("the retired ones are gone", workers(app).len() == 2);
+        within(TIMEOUT, "turns during the replacements", async { tokio::join!(long, many) }).await;
+        eventually!("the retired workers have exited", workers(app).len() == 2);
     })
     .await;
 }
@@ -60,12 +60,12 @@ async fn worker_past_its_age_limit_finishes_its_turns_and_removes_its_home() {
         let home = worker_home(old);
         assert!(home.is_dir());
         let running = open_stream(app, 1, ("fake:stream:100000:20", "hi")).await;
-        eventually!("a new one is there", workers(app).len() >= 2);
+        eventually!("a new worker runs", workers(app).len() >= 2);
         assert_twenty_turns_succeed(app, Codex::Fake).await;
-        assert!(workers(app).contains(&old), "it has a turn to finish");
+        assert!(workers(app).contains(&old), "the old worker finishes its turn");
         drop(running);
-        eventually!("the old one is gone", !workers(app).contains(&old));
-        eventually!("its home is gone", !home.exists());
+        eventually!("the old worker has exited", !workers(app).contains(&old));
+        eventually!("its home is removed", !home.exists());
     })
     .await;
 }
@@ -75,7 +75,7 @@ async fn worker_past_its_memory_limit_is_replaced() {
     with_app(one_worker(Codex::Fake).env("CODEX_WORKER_MAX_MEMORY_MB", "100"), async |app| {
         let old = workers(app);
         app.chat(chat_request("fake:memory:150", "hi")).await;
-        eventually!("it is replaced", workers(app).iter().all(|pid| !old.contains(pid)));
+        eventually!("the worker is replaced", workers(app).iter().all(|pid| !old.contains(pid)));
         within(Duration::from_secs(2), "the next turns", assert_twenty_turns_succeed(app, Codex::Fake)).await;
     })
     .await;

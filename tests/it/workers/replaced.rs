@@ -1,5 +1,5 @@
-//! A CLI that is installed, removed or replaced while the server runs: the server selects the engine as at a start,
-//! and no turn is lost.
+//! A CLI that is installed, removed or replaced while the server runs. The server selects the engine again, and no turn
+//! is lost.
 
 use std::os::unix::fs::symlink;
 
@@ -17,9 +17,9 @@ use crate::{
 };
 use rustix::process::Signal;
 
-const OLD: &str = "export FAKE_CODEX_VERSION=0.110.0";
+const OLD_VERSION: &str = "export FAKE_CODEX_VERSION=0.110.0";
 
-/// A server that selects its engine.
+/// Configures a server that selects its engine.
 fn automatic(codex: Codex) -> AppConfig {
     AppConfig::new(codex, Engine::AppServer).automatic_engine().workers(1)
 }
@@ -34,7 +34,7 @@ async fn runs(app: &TestApp, engine: &str) -> bool {
     running_engine(app).await.as_deref() == Some(engine)
 }
 
-/// Builds a request with a function.
+/// Builds a request with a client function.
 fn with_tool(model: &str, text: &str) -> Value {
     let mut body = body(model, text);
     body["tools"] =
@@ -48,22 +48,22 @@ async fn cli_installed_later_is_used_by_the_best_engine() {
     let folder = tempfile::tempdir().unwrap();
     let bin = folder.path().join("codex");
     with_app(automatic(Codex::Real).codex_bin(bin.to_str().unwrap()), async |app| {
-        let (status, told) = health(app).await;
-        assert_eq!((status, told["engine"].as_str()), (503, Some("auto")), "{told}");
-        assert!(told["reason"].as_str().unwrap().contains(bin.to_str().unwrap()), "{told}");
-        // Whether it will have tools is not known: that is no mistake of the caller.
+        let (status, report) = health(app).await;
+        assert_eq!((status, report["engine"].as_str()), (503, Some("auto")), "{report}");
+        assert!(report["reason"].as_str().unwrap().contains(bin.to_str().unwrap()), "{report}");
+        // Without an engine, support for tools is unknown. The error is not a mistake of the client.
         let script = r#"@@[{"calls":[{"name":"f","arguments":{}}]},{"text":"done"}]@@"#;
         let (status, error) = app.http_error(&with_tool("gpt-5.5", script)).await;
         assert_eq!((status, &error["code"]), (503, &json!("engine_unavailable")), "{error}");
 
         symlink(executable(Codex::Real), &bin).unwrap();
         eventually!("the best engine runs", runs(app, "app-server").await);
-        assert_eq!(app.status().await.max_running_turns, 32, "as many turns as suit it");
+        assert_eq!(app.status().await.max_running_turns, 32, "the default limit of the app-server engine");
         let answer = app.complete(&with_tool("gpt-5.5", script)).await;
         assert_eq!(answer["choices"][0]["finish_reason"], "tool_calls", "{answer}");
         let models =
             app.grpc().await.list_models(pb::ListModelsRequest {}).await.unwrap().into_inner().models;
-        assert!(models.len() > 3, "what it knows is listed: {models:?}");
+        assert!(models.len() > 3, "the models of the CLI are listed: {models:?}");
     })
     .await;
 }
@@ -71,21 +71,21 @@ async fn cli_installed_later_is_used_by_the_best_engine() {
 #[tokio::test]
 async fn cli_upgrade_and_downgrade_select_the_engine_again() {
     let codex = ReplaceableCodex::new();
-    codex.put(OLD);
+    codex.install(OLD_VERSION);
     with_app(automatic(Codex::Fake).codex_bin(codex.bin()), async |app| {
         assert_eq!(running_engine(app).await.as_deref(), Some("exec"));
         assert_eq!(app.status().await.max_running_turns, 2);
         assert_eq!(app.http_error(&with_tool("fake:tools", "x")).await.0, 400);
 
-        codex.put("");
+        codex.install("");
         eventually!("the better engine runs", runs(app, "app-server").await);
         assert_eq!(app.status().await.max_running_turns, 32);
         assert_twenty_turns_succeed(app, Codex::Fake).await;
         let answer = app.complete(&with_tool("fake:tools", "x")).await;
         assert_eq!(answer["choices"][0]["finish_reason"], "tool_calls", "{answer}");
 
-        // Workers that are there go on, but no new one is of a program that runs commands where none may run.
-        codex.put(OLD);
+        // Running workers continue. A new worker would be of a CLI that runs commands without an environment, so none starts.
+        codex.install(OLD_VERSION);
         assert_twenty_turns_succeed(app, Codex::Fake).await;
         assert_eq!(running_engine(app).await.as_deref(), Some("app-server"));
         assert_eq!(app.status().await.codex_version, "0.169.0");
@@ -94,9 +94,9 @@ async fn cli_upgrade_and_downgrade_select_the_engine_again() {
         let status = app.status().await;
         assert_eq!((status.codex_version.as_str(), status.max_running_turns), ("0.110.0", 2));
         assert_eq!(app.chat(chat_request("fake:text:5", "x")).await, "01234");
-        eventually!("no worker of it is there", workers(app).is_empty());
+        eventually!("no worker runs", workers(app).is_empty());
 
-        codex.put("");
+        codex.install("");
         eventually!("the better engine runs again", runs(app, "app-server").await);
         assert_twenty_turns_succeed(app, Codex::Fake).await;
     })
@@ -106,29 +106,32 @@ async fn cli_upgrade_and_downgrade_select_the_engine_again() {
 #[tokio::test]
 async fn chat_profile_without_its_engine_is_unavailable_until_the_upgrade() {
     let codex = ReplaceableCodex::new();
-    codex.put(OLD);
+    codex.install(OLD_VERSION);
     with_app(automatic(Codex::Fake).codex_bin(codex.bin()).profile("chat"), async |app| {
-        let cannot = async || {
-            let (status, told) = health(app).await;
+        let assert_unavailable = async || {
+            let (status, report) = health(app).await;
             let (code, error) = app.http_error(&body("fake:text:5", "x")).await;
             assert_eq!((code, &error["code"]), (503, &json!("engine_unavailable")), "{error}");
-            for text in [told["reason"].as_str().unwrap(), error["message"].as_str().unwrap()] {
+            for text in [report["reason"].as_str().unwrap(), error["message"].as_str().unwrap()] {
                 assert!(text.contains("0.110.0") && !text.contains(":chat"), "{text}");
             }
-            assert_eq!(status, 503, "{told}");
-            told["reason"].as_str().unwrap().to_owned()
+            assert_eq!(status, 503, "{report}");
+            report["reason"].as_str().unwrap().to_owned()
         };
-        assert!(cannot().await.starts_with("CODEX_PROFILE=chat needs the app-server engine"));
+        assert!(assert_unavailable().await.starts_with("CODEX_PROFILE=chat needs the app-server engine"));
 
-        codex.put("");
-        eventually!("its engine runs", runs(app, "app-server").await);
+        codex.install("");
+        eventually!("the app-server engine runs", runs(app, "app-server").await);
         assert_twenty_turns_succeed(app, Codex::Fake).await;
 
-        codex.put(OLD);
+        codex.install(OLD_VERSION);
         signal_workers(app, Signal::KILL);
-        eventually!("it cannot run", running_engine(app).await.is_none());
-        eventually!("it is known why", health(app).await.1["reason"].to_string().contains("0.110.0"));
-        cannot().await;
+        eventually!("the engine is unavailable", running_engine(app).await.is_none());
+        eventually!(
+            "health has the version in its reason",
+            health(app).await.1["reason"].to_string().contains("0.110.0")
+        );
+        assert_unavailable().await;
     })
     .await;
 }
@@ -137,25 +140,25 @@ async fn chat_profile_without_its_engine_is_unavailable_until_the_upgrade() {
 async fn cli_update_replaces_workers_without_losing_turns() {
     let codex = ReplaceableCodex::new();
     with_app(automatic(Codex::Fake).codex_bin(codex.bin()).workers(2), async |app| {
-        eventually!("both are there", workers(app).len() == 2);
+        eventually!("both workers run", workers(app).len() == 2);
         let (old, catalog) = (workers(app), catalog_of(app));
         let running = open_stream(app, 1, ("fake:stream:100000:20", "hi")).await;
 
-        // As npm does it: for a moment there is none.
+        // During an update by npm, the CLI is missing for a moment.
         codex.remove();
         assert_twenty_turns_succeed(app, Codex::Fake).await;
         assert_eq!(health(app).await.0, 200);
-        codex.put("export FAKE_CODEX_VERSION=0.170.0");
-        eventually!("it is another one", app.status().await.codex_version == "0.170.0");
-        eventually!("both are new", {
+        codex.install("export FAKE_CODEX_VERSION=0.170.0");
+        eventually!("the new version runs", app.status().await.codex_version == "0.170.0");
+        eventually!("both workers are new", {
             assert_twenty_turns_succeed(app, Codex::Fake).await;
             workers(app).iter().filter(|pid| !old.contains(pid)).count() == 2
         });
-        eventually!("one of the old ones is left, which has a turn to finish", workers(app).len() == 3);
+        eventually!("one old worker is left, which finishes its turn", workers(app).len() == 3);
         drop(running);
-        eventually!("the old ones are gone", workers(app).iter().all(|pid| !old.contains(pid)));
-        assert_ne!(catalog_of(app), catalog, "the catalog is that of the new one");
-        assert!(!catalog.exists(), "the old one's is gone with it");
+        eventually!("the old workers have exited", workers(app).iter().all(|pid| !old.contains(pid)));
+        assert_ne!(catalog_of(app), catalog, "the new CLI has its own catalog");
+        assert!(!catalog.exists(), "the old catalog is removed");
     })
     .await;
 }
@@ -165,13 +168,13 @@ async fn exec_turn_after_a_cli_change_uses_the_new_cli() {
     let codex = ReplaceableCodex::new();
     with_app(AppConfig::fake(Engine::Exec).codex_bin(codex.bin()), async |app| {
         assert_eq!(app.status().await.codex_version, "0.169.0");
-        codex.put("export FAKE_CODEX_VERSION=0.140.0");
+        codex.install("export FAKE_CODEX_VERSION=0.140.0");
         assert_eq!(app.status().await.codex_version, "0.140.0");
         codex.remove();
         let status = app.status().await;
         assert!(!status.ready && status.reason.contains("CODEX_BIN"), "{status:?}");
-        codex.put("");
-        eventually!("it is there again", app.status().await.ready);
+        codex.install("");
+        eventually!("the CLI is available again", app.status().await.ready);
         assert_eq!(app.chat(chat_request("fake:text:5", "x")).await, "01234");
     })
     .await;

@@ -1,4 +1,4 @@
-//! Requests and refusals of a worker get a reply, and its output stays within bounds.
+//! Requests of a worker get a reply, its refusals are retried, and its buffered output is bounded.
 
 use futures_util::StreamExt;
 use serde_json::Value;
@@ -17,7 +17,7 @@ async fn worker_requests_are_all_answered() {
         let answers = answers.as_object().unwrap();
         assert_eq!(answers["item/commandExecution/requestApproval"]["decision"], "decline");
         let refused = answers.iter().filter(|(_, answer)| answer["error"]["code"] == -32601).count();
-        assert_eq!(refused, answers.len() - 1, "the others are refused, none is left open: {answers:?}");
+        assert_eq!(refused, answers.len() - 1, "all other requests are refused: {answers:?}");
     })
     .await;
 }
@@ -26,7 +26,7 @@ async fn worker_requests_are_all_answered() {
 async fn overloaded_worker_is_retried_with_a_limit() {
     with_app(one_worker(Codex::Fake), async |app| {
         assert_eq!(app.chat(chat_request("fake:overloaded:3", "at last")).await, "at last");
-        // Not for ever.
+        // The retries are limited.
         let status = app.grpc().await.chat(chat_request("fake:overloaded:100", "hi")).await.unwrap_err();
         assert_eq!(code_and_reason(&status), (tonic::Code::ResourceExhausted, "OVERLOADED".into()));
         let (code, error) = app.http_error(&body("fake:overloaded:100", "hi")).await;
@@ -53,7 +53,7 @@ async fn overload_of_one_choice_is_not_retryable_after_another_ran() {
 
 /// Opens a stream and reads the head of its response only.
 async fn open_unread_stream(app: &TestApp, model: &str) -> Wire {
-    let mut wire = Wire::narrow(app.address).await;
+    let mut wire = Wire::open_with_small_window(app.address).await;
     let mut request = body(model, "hi");
     request["stream"] = true.into();
     wire.post(&request).await;
@@ -66,20 +66,20 @@ async fn unread_flood_is_bounded_and_other_turns_continue() {
     with_app(one_worker(Codex::Fake), async |app| {
         let worker = workers(app);
         let before = resident_kb(std::process::id());
-        // More than what is kept for one reader, twice.
-        let lazy = [
+        // Two floods, each larger than the buffer of one client.
+        let unread = [
             open_unread_stream(app, "fake:flood:60000000").await,
             open_unread_stream(app, "fake:flood:60000000").await,
         ];
-        let mut neighbour =
+        let mut other_turn =
             app.grpc().await.stream_chat(chat_request("fake:stream:200:5", "hi")).await.unwrap().into_inner();
-        while neighbour.next().await.is_some_and(|event| event.is_ok()) {}
-        eventually!("both floods are over", app.status().await.running_turns == 0);
+        while other_turn.next().await.is_some_and(|event| event.is_ok()) {}
+        eventually!("both floods have ended", app.status().await.running_turns == 0);
         let grown = resident_kb(std::process::id()).saturating_sub(before);
         assert!(grown < 200 << 10, "{grown} kB more");
-        drop(lazy);
+        drop(unread);
         assert_eq!(app.chat(chat_request("fake:text:5", "hi")).await, "01234");
-        assert_eq!(workers(app), worker, "no neighbour lost its worker");
+        assert_eq!(workers(app), worker, "the worker was not replaced");
     })
     .await;
 }

@@ -27,13 +27,13 @@ pub(super) struct ReplaceableCodex(TempDir, Codex);
 
 impl ReplaceableCodex {
     pub(super) fn new() -> Self {
-        Self::of(Codex::Fake)
+        Self::wrapping(Codex::Fake)
     }
 
-    /// Wraps the fake or the real codex.
-    fn of(codex: Codex) -> Self {
+    /// Creates a script that runs the fake or the real codex.
+    fn wrapping(codex: Codex) -> Self {
         let new = Self(tempfile::tempdir().unwrap(), codex);
-        new.put("");
+        new.install("");
         new
     }
 
@@ -45,8 +45,8 @@ impl ReplaceableCodex {
         self.0.path().join("codex").display().to_string()
     }
 
-    /// Puts shell commands before the codex; each start of an app-server adds a line to `starts`.
-    pub(super) fn put(&self, before: &str) {
+    /// Installs a codex that first runs these shell commands. Each start of an app-server adds a line to `starts`.
+    pub(super) fn install(&self, before: &str) {
         let codex = executable(self.1);
         let (starts, new) = (self.0.path().join("starts"), self.0.path().join("new"));
         let text = format!(
@@ -64,12 +64,12 @@ impl ReplaceableCodex {
     }
 }
 
-/// A drain interrupts turns before it ends their workers, so that Codex ends their commands.
+/// A drain interrupts turns before it stops their workers, so that Codex stops their commands.
 #[tokio::test]
 async fn turns_cancelled_by_a_drain_are_interrupted() {
     let codex = ReplaceableCodex::new();
-    let log = codex.0.path().join("asked");
-    codex.put(&format!(
+    let log = codex.0.path().join("requests");
+    codex.install(&format!(
         r#"case "$*" in *app-server*) tee -a '{}' | '{}' "$@"; exit ;; esac"#,
         log.display(),
         executable(Codex::Fake).display()
@@ -79,14 +79,14 @@ async fn turns_cancelled_by_a_drain_are_interrupted() {
             open_stream(app, 0, endless_turn(Codex::Fake)).await,
             open_stream(app, 1, endless_turn(Codex::Fake)).await,
         ];
-        let asked = || fs::read_to_string(&log).unwrap().matches("turn/interrupt").count();
-        let before = asked();
+        let interrupts = || fs::read_to_string(&log).unwrap().matches("turn/interrupt").count();
+        let before = interrupts();
         app.begin_drain();
         for turn in turns {
             assert_eq!(turn.error_reason().await, "SHUTTING_DOWN");
         }
-        app.stopped().await;
-        assert!(asked() >= before + 2, "{}", asked());
+        app.wait_until_stopped().await;
+        assert!(interrupts() >= before + 2, "{}", interrupts());
     })
     .await;
 }
@@ -102,21 +102,24 @@ async fn worker_failing_to_start_is_reported_and_retried() {
         with_app(one_worker(Codex::Fake).codex_bin(codex.bin()), async |app| {
             assert_twenty_turns_succeed(app, Codex::Fake).await;
             assert_eq!(health(app).await.0, 200);
-            codex.put(&format!("export FAKE_CODEX_APP_SERVER={mode}"));
+            codex.install(&format!("export FAKE_CODEX_APP_SERVER={mode}"));
             let (before, began) = (codex.starts(), Instant::now());
             signal_workers(app, Signal::KILL);
-            eventually!("health tells", is_unhealthy(app).await);
+            eventually!("health reports the failure", is_unhealthy(app).await);
             if mode == "dies" {
-                eventually!("it says why", health(app).await.1.to_string().contains("asked to die"));
+                eventually!(
+                    "health reports the cause",
+                    health(app).await.1.to_string().contains("ends the process")
+                );
                 let (code, error) = app.http_error(&body("fake:text:5", "hi")).await;
                 assert_eq!((code, error["code"].as_str()), (503, Some("engine_unavailable")), "{error}");
-                assert!(error["message"].as_str().unwrap().contains("asked to die"), "{error}");
-                // After 250 ms, 500 ms, 1 s, …: not in a storm.
-                eventually!("it is tried again", codex.starts() - before >= 4);
+                assert!(error["message"].as_str().unwrap().contains("ends the process"), "{error}");
+                // The delays between the attempts are 250 ms, 500 ms, 1 s, …
+                eventually!("the start is retried", codex.starts() - before >= 4);
                 assert!(began.elapsed().as_millis() >= 1750, "{:?}", began.elapsed());
             }
-            codex.put("");
-            eventually!("it recovers", health(app).await.0 == 200);
+            codex.install("");
+            eventually!("health recovers", health(app).await.0 == 200);
             assert_twenty_turns_succeed(app, Codex::Fake).await;
         })
         .await;
@@ -130,17 +133,20 @@ async fn worker_failing_its_handshake_is_killed() {
         one_worker(Codex::Fake).codex_bin(codex.bin()).env("CODEX_SUBPROCESS_STREAM_LIMIT", "100000"),
         async |app| {
             let before = codex.starts();
-            // A line that is too long, and then nothing, whatever it is told.
-            codex.put(
+            // One line beyond the limit, and then no reply.
+            codex.install(
                 r#"case "$*" in
-        *app-server*) echo 'not a word more' >&2; head -c 120000 /dev/zero | tr '\0' x; exec sleep 120 ;;
+        *app-server*) echo 'no further output' >&2; head -c 120000 /dev/zero | tr '\0' x; exec sleep 120 ;;
         esac"#,
             );
             signal_workers(app, Signal::KILL);
-            eventually!("it says why", health(app).await.1.to_string().contains("not a word more"));
-            eventually!("it is tried again", codex.starts() - before >= 2);
-            codex.put("");
-            eventually!("it recovers", health(app).await.0 == 200);
+            eventually!(
+                "health reports the cause",
+                health(app).await.1.to_string().contains("no further output")
+            );
+            eventually!("the start is retried", codex.starts() - before >= 2);
+            codex.install("");
+            eventually!("health recovers", health(app).await.0 == 200);
             assert_twenty_turns_succeed(app, Codex::Fake).await;
         },
     )
@@ -151,16 +157,16 @@ async fn worker_failing_its_handshake_is_killed() {
 async fn start_failure_reports_the_error_without_the_backtrace() {
     let codex = ReplaceableCodex::new();
     with_app(one_worker(Codex::Fake).codex_bin(codex.bin()), async |app| {
-        let says = r"Error: the disk is full\n\nStack backtrace:\n   0: <unknown>\n   8: <unknown>\n";
-        codex.put(&format!("case \"$*\" in *app-server*) printf '{says}' >&2; exit 1;; esac"));
+        let stderr = r"Error: the disk is full\n\nStack backtrace:\n   0: <unknown>\n   8: <unknown>\n";
+        codex.install(&format!("case \"$*\" in *app-server*) printf '{stderr}' >&2; exit 1;; esac"));
         signal_workers(app, Signal::KILL);
-        eventually!("it says why", {
+        eventually!("health reports the cause", {
             let reason = health(app).await.1["reason"].to_string();
             assert!(!reason.contains("unknown"), "{reason}");
             reason.contains("Error: the disk is full\"")
         });
-        codex.put("");
-        eventually!("it recovers", health(app).await.0 == 200);
+        codex.install("");
+        eventually!("health recovers", health(app).await.0 == 200);
     })
     .await;
 }
@@ -169,9 +175,12 @@ async fn start_failure_reports_the_error_without_the_backtrace() {
 async fn unwritable_home_is_reported_by_health() {
     for config in [AppConfig::fake(Engine::AppServer).automatic_engine(), AppConfig::fake(Engine::Exec)] {
         with_app(config.env("CODEX_HOME", "/proc"), async |app| {
-            let (status, told) = health(app).await;
-            assert_eq!(status, 503, "{told}");
-            assert!(told["reason"].as_str().unwrap().contains("cannot write in its home /proc"), "{told}");
+            let (status, report) = health(app).await;
+            assert_eq!(status, 503, "{report}");
+            assert!(
+                report["reason"].as_str().unwrap().contains("cannot write in its home /proc"),
+                "{report}"
+            );
         })
         .await;
     }
@@ -186,7 +195,7 @@ async fn repeatedly_exiting_worker_is_replaced_with_back_off() {
             let (code, _) = app.http_error(&body("fake:crash", "hi")).await;
             assert_eq!(code, 502);
         }
-        // 250 ms, 500 ms, 1 s lie between four deaths.
+        // The delays between four exits are 250 ms, 500 ms and 1 s.
         assert!(began.elapsed().as_millis() >= 1750, "{:?}", began.elapsed());
         assert!(codex.starts() - before <= 4);
         assert_twenty_turns_succeed(app, Codex::Fake).await;
@@ -201,19 +210,19 @@ async fn changed_cli_is_probed_and_gets_its_own_catalog() {
         assert_eq!(app.status().await.codex_version, "0.169.0");
         let first = catalog_of(app);
 
-        codex.put("export FAKE_CODEX_VERSION=0.170.0");
+        codex.install("export FAKE_CODEX_VERSION=0.170.0");
         signal_workers(app, Signal::KILL);
-        eventually!("it is another one", app.status().await.codex_version == "0.170.0");
+        eventually!("the new version runs", app.status().await.codex_version == "0.170.0");
         assert_twenty_turns_succeed(app, Codex::Fake).await;
-        assert_ne!(catalog_of(app), first, "the catalog is that of the new one");
+        assert_ne!(catalog_of(app), first, "the new CLI has its own catalog");
 
-        // This one would run commands where none may run.
-        codex.put("export FAKE_CODEX_VERSION=0.110.0");
+        // This version runs commands without an environment, so it is refused.
+        codex.install("export FAKE_CODEX_VERSION=0.110.0");
         signal_workers(app, Signal::KILL);
-        eventually!("it is refused", is_unhealthy(app).await);
+        eventually!("the old version is refused", is_unhealthy(app).await);
         let (code, _) = app.http_error(&body("fake:text:5", "hi")).await;
         assert_eq!(code, 503);
-        eventually!("none of it is left running", workers(app).is_empty());
+        eventually!("no worker runs", workers(app).is_empty());
     })
     .await;
 }
@@ -221,29 +230,29 @@ async fn changed_cli_is_probed_and_gets_its_own_catalog() {
 #[tokio::test]
 #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
 async fn worker_of_the_old_cli_keeps_its_catalog_after_a_change() {
-    let codex = ReplaceableCodex::of(Codex::Real);
+    let codex = ReplaceableCodex::wrapping(Codex::Real);
     with_app(one_worker(Codex::Real).codex_bin(codex.bin()).workers(2).sandbox("workspace-write"), async |app| {
-    // Each has a folder where its turns have theirs.
+    // Each worker has a folder that contains the folders of its turns.
     let step =
-        json!([{"calls": [{"name": "exec_command", "arguments": {"cmd": "dirname $TMPDIR >> seen"}}]}]);
+        json!([{"calls": [{"name": "exec_command", "arguments": {"cmd": "dirname $TMPDIR >> folders"}}]}]);
     let prompt = format!("@@{step}@@");
-    eventually!("both run turns", {
+    eventually!("both workers run turns", {
         join_all((0..2).map(|_| app.chat(chat_request("gpt-5.5", &prompt)))).await;
-        let seen = fs::read_to_string(app.home.path().join("work/seen")).unwrap();
-        seen.lines().collect::<BTreeSet<_>>().len() == 2
+        let folders = fs::read_to_string(app.home.path().join("work/folders")).unwrap();
+        folders.lines().collect::<BTreeSet<_>>().len() == 2
     });
     let before = codex.starts();
-    // A catalog of another form, and an app-server that does not start.
-    codex.put(
+    // A catalog with an unknown format, and an app-server that does not start.
+    codex.install(
         r#"case "$*" in
-        "debug models") echo '{"models": [{"slug": "gpt-9", "of_another": "form"}]}'; exit ;;
+        "debug models") echo '{"models": [{"slug": "gpt-9", "unknown": "format"}]}'; exit ;;
         *app-server*) echo 'not yet' >&2; exit 1 ;;
         esac"#,
     );
     kill_process(workers(app)[0], Signal::KILL).unwrap();
-    eventually!("the new one is tried", codex.starts() > before);
-    eventually!("one is left", workers(app).len() == 1);
-    // Its catalogs are read at every thread, and those of the new one are nothing for it.
+    eventually!("the new CLI is started", codex.starts() > before);
+    eventually!("one worker is left", workers(app).len() == 1);
+    // The worker reads its catalogs at every `thread/start` and could not parse those of the new CLI.
     for model in ["gpt-5.5", "gpt-5.5:chat"] {
         assert_eq!(app.chat(chat_request(model, r#"@@{"text":"01234"}@@"#)).await, "01234");
     }
@@ -261,11 +270,11 @@ async fn model_list_follows_the_installed_cli() {
     with_app(one_worker(Codex::Fake).codex_bin(codex.bin()), async |app| {
         let first = listed_models(app).await;
         assert!(first.contains("gpt-6-sol") && !first.contains("gpt-9.9"), "{first}");
-        codex.put(&format!(
+        codex.install(&format!(
             r#"case "$*" in "debug models") '{}' "$@" | sed 's/gpt-6-sol/gpt-9.9/g'; exit ;; esac"#,
             executable(Codex::Fake).display()
         ));
-        eventually!("the new one is asked", listed_models(app).await.contains("gpt-9.9"));
+        eventually!("the new model list is served", listed_models(app).await.contains("gpt-9.9"));
     })
     .await;
 }
@@ -275,21 +284,21 @@ async fn model_list_with_a_mute_worker_is_answered_in_time() {
     let codex = ReplaceableCodex::new();
     with_app(one_worker(Codex::Fake).codex_bin(codex.bin()), async |app| {
         let before = codex.starts();
-        codex.put("export FAKE_CODEX_APP_SERVER=mute");
+        codex.install("export FAKE_CODEX_APP_SERVER=mute");
         signal_workers(app, Signal::KILL);
-        eventually!("the next one is started, and says nothing", codex.starts() > before);
+        eventually!("the mute worker is started", codex.starts() > before);
         let many = join_all((0..5).map(|_| listed_models(app)));
-        within(Duration::from_secs(9), "everybody is answered", many).await;
+        within(Duration::from_secs(9), "all five requests are answered", many).await;
     })
     .await;
 }
 
-/// The supervisor of a worker may live a little longer than the catalog.
+/// Returns whether a command line is that of a worker. Its supervisor may outlive the catalog, so it is excluded.
 fn is_worker(line: &str) -> bool {
     line.contains("model_catalog_json") && !line.contains(" supervise ")
 }
 
-/// The catalog that the worker was started with.
+/// Returns the catalog file of a running worker.
 pub(super) fn catalog_of(app: &TestApp) -> std::path::PathBuf {
     let line = app.processes().into_iter().find(|line| is_worker(line)).unwrap();
     let rest = line.split("model_catalog_json=").nth(1).unwrap();
