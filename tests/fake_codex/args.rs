@@ -2,7 +2,7 @@
 
 use crate::{FAKE_ONLY, app_server::version::Release};
 
-/// What the command line asks for.
+/// A parsed command line.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Command {
     /// `--version`, of the program or of `exec`.
@@ -17,11 +17,11 @@ pub(crate) enum Command {
     DebugModels,
     /// `exec --json`.
     Exec(Exec),
-    /// `app-server`, with its `-c` and the model of `-m`.
+    /// `app-server`, with its `-c` overrides and the model of `-m`.
     AppServer { overrides: Vec<String>, model: Option<String> },
 }
 
-/// `exec` and its options, those before the word `exec` included.
+/// `exec` and its options, including those before the word `exec`.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Exec {
     /// `-m`, or `-c model=`.
@@ -43,7 +43,7 @@ pub(crate) struct Exec {
 /// A refused command line.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Usage {
-    /// The exit code: 2 for wrong options, 1 for wrong values that are looked at later.
+    /// The exit code: 2 for invalid options, 1 for values that the real CLI validates later.
     pub(crate) code: u8,
     /// The text on stderr.
     pub(crate) text: String,
@@ -56,15 +56,15 @@ pub(crate) const HELP: &str = "Codex CLI (fake)\n\nUsage: codex [OPTIONS] [PROMP
 const ROOT_USAGE: &str = "codex [OPTIONS] [PROMPT]\n       codex [OPTIONS] <COMMAND> [ARGS]";
 const EXEC_USAGE: &str = "codex exec [OPTIONS] [PROMPT]\n       codex exec [OPTIONS] <COMMAND> [ARGS]";
 
-/// What an option takes.
+/// The values of an option.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Takes {
     Nothing,
-    /// One value, with its name for messages and its permitted words, if limited.
+    /// One value, with its name for messages and its permitted values, if limited.
     One(&'static str, &'static [&'static str]),
-    /// The same, and the option may come again.
+    /// One value per occurrence of the option, which may be repeated.
     Again(&'static str),
-    /// As many values as follow.
+    /// All following values.
     Many(&'static str),
 }
 use Takes::{Again, Many, Nothing, One};
@@ -153,7 +153,7 @@ pub(crate) fn parse(argv: &[String]) -> Result<Command, Usage> {
             let options: Vec<String> = rest[1..].iter().filter(|a| *a != "--bundled").cloned().collect();
             plain(&options, "codex debug models [OPTIONS]", Command::DebugModels)
         }
-        // Anything else would be the prompt of the interactive program, or is a command that is not played.
+        // Other arguments are a prompt of the interactive program or an unsupported command.
         _ => Err(no_terminal()),
     }
 }
@@ -178,14 +178,17 @@ fn exec(root: &Level, argv: &[String]) -> Result<Command, Usage> {
         return Ok(Command::Help);
     }
     if let Some(word @ ("resume" | "fork" | "review" | "help")) = level.positional.as_deref() {
-        return Err(Usage { code: FAKE_ONLY, text: format!("fake codex: `exec {word}` is not played\n") });
+        return Err(Usage { code: FAKE_ONLY, text: format!("fake codex: `exec {word}` is not supported\n") });
     }
     let both = || root.found.iter().chain(&level.found);
     for (option, value) in both() {
-        check_late(option, value)?;
+        check_values(option, value)?;
     }
     if !level.has("--json") {
-        return Err(Usage { code: FAKE_ONLY, text: "fake codex: only `exec --json` is played\n".to_owned() });
+        return Err(Usage {
+            code: FAKE_ONLY,
+            text: "fake codex: only `exec --json` is supported\n".to_owned(),
+        });
     }
     let last = |name: &str| both().rfind(|(o, _)| *o == name).map(|(_, v)| v.clone());
     let configured =
@@ -209,18 +212,18 @@ fn app_server(root: &Level, argv: &[String]) -> Result<Command, Usage> {
         return Ok(Command::Help);
     }
     if let Some(word) = level.positional.as_deref() {
-        return Err(level.wrong(&format!("unrecognized subcommand '{word}'")));
+        return Err(level.error(&format!("unrecognized subcommand '{word}'")));
     }
     let both = || root.found.iter().chain(&level.found);
     for (option, value) in both() {
-        check_late(option, value)?;
+        check_values(option, value)?;
     }
-    let of = |name: &str| both().filter(|(o, _)| *o == name).map(|(_, v)| v.clone()).collect::<Vec<_>>();
-    Ok(Command::AppServer { overrides: of("--config"), model: of("--model").pop() })
+    let values = |name: &str| both().filter(|(o, _)| *o == name).map(|(_, v)| v.clone()).collect::<Vec<_>>();
+    Ok(Command::AppServer { overrides: values("--config"), model: values("--model").pop() })
 }
 
-/// What the real one looks at after its command line is read: exit code 1.
-fn check_late(option: &str, value: &str) -> Result<(), Usage> {
+/// Validates values that the real CLI checks after parsing the command line. Errors have exit code 1.
+fn check_values(option: &str, value: &str) -> Result<(), Usage> {
     let refuse = |text: String| Err(Usage { code: 1, text });
     match option {
         "--config" if !value.contains('=') => {
@@ -241,7 +244,7 @@ fn check_late(option: &str, value: &str) -> Result<(), Usage> {
     }
 }
 
-/// One level of the command line: the program's, or a command's.
+/// One level of the command line: the options of the program or of a command.
 struct Level {
     known: Vec<(&'static str, &'static str, Takes)>,
     usage: &'static str,
@@ -258,8 +261,8 @@ impl Level {
         self.found.iter().any(|(o, _)| *o == option)
     }
 
-    /// Reads options and at most one positional; with `stop`, ends before the first positional and returns
-    /// what is left.
+    /// Reads options and at most one positional argument. With `stop`, ends before the first positional argument and
+    /// returns the rest.
     fn read<'a>(&mut self, argv: &'a [String], stop: bool) -> Result<&'a [String], Usage> {
         let mut at = 0;
         let mut only_positionals = false;
@@ -272,7 +275,7 @@ impl Level {
                     return Ok(&argv[at..]);
                 }
                 if self.positional.is_some() {
-                    return Err(self.wrong(&format!("unexpected argument '{arg}' found")));
+                    return Err(self.error(&format!("unexpected argument '{arg}' found")));
                 }
                 self.positional = Some(arg.clone());
                 at += 1;
@@ -283,7 +286,7 @@ impl Level {
         Ok(&[])
     }
 
-    /// Reads one option at `at` and returns where the next argument is.
+    /// Reads one option at `at` and returns the index of the next argument.
     fn option(&mut self, argv: &[String], at: usize) -> Result<usize, Usage> {
         let arg = argv[at].as_str();
         let (name, mut attached) = match arg.split_once('=') {
@@ -297,11 +300,11 @@ impl Level {
         };
         let Some(&(long, _, takes)) = self.known.iter().find(|(l, s, _)| *l == name || *s == name) else {
             let tip = format!("  tip: to pass '{name}' as a value, use '-- {name}'");
-            return Err(self.wrong(&format!("unexpected argument '{name}' found\n\n{tip}")));
+            return Err(self.error(&format!("unexpected argument '{name}' found\n\n{tip}")));
         };
         if let (Nothing, Some(value)) = (takes, attached) {
             let what = format!("unexpected value '{value}' for '{long}' found; no more were expected");
-            return Err(self.wrong(&what));
+            return Err(self.error(&what));
         }
         let mut next = at + 1;
         let mut values = Vec::new();
@@ -309,7 +312,7 @@ impl Level {
             Nothing => values.push(String::new()),
             One(..) | Again(_) | Many(_) => {
                 while let Some(value) =
-                    attached.take().map(str::to_owned).or_else(|| follows(argv, &mut next, &values, takes))
+                    attached.take().map(str::to_owned).or_else(|| next_value(argv, &mut next, &values, takes))
                 {
                     let parts = value.split(',').map(str::to_owned);
                     if matches!(takes, Many(_)) {
@@ -335,32 +338,34 @@ impl Level {
                 text: format!("error: {what}\n\nFor more information, try '--help'.\n"),
             });
         }
-        if let One(_, words) = takes
-            && !words.is_empty()
-            && !words.contains(&values[0].as_str())
+        if let One(_, permitted) = takes
+            && !permitted.is_empty()
+            && !permitted.contains(&values[0].as_str())
         {
-            let words = words.join(", ");
-            let what = format!("invalid value '{}' for '{shown}'\n  [possible values: {words}]", values[0]);
+            let permitted = permitted.join(", ");
+            let what =
+                format!("invalid value '{}' for '{shown}'\n  [possible values: {permitted}]", values[0]);
             return Err(Usage {
                 code: 2,
                 text: format!("error: {what}\n\nFor more information, try '--help'.\n"),
             });
         }
         if matches!(takes, Nothing | One(..)) && self.has(long) {
-            return Err(self.wrong(&format!("the argument '{shown}' cannot be used multiple times")));
+            return Err(self.error(&format!("the argument '{shown}' cannot be used multiple times")));
         }
         self.found.extend(values.into_iter().map(|v| (long, v)));
         Ok(next)
     }
 
-    fn wrong(&self, what: &str) -> Usage {
-        let text = format!("error: {what}\n\nUsage: {}\n\nFor more information, try '--help'.\n", self.usage);
+    fn error(&self, message: &str) -> Usage {
+        let text =
+            format!("error: {message}\n\nUsage: {}\n\nFor more information, try '--help'.\n", self.usage);
         Usage { code: 2, text }
     }
 }
 
-/// The next argument, if the option still takes one. Images take all that follows, a lone `-` too.
-fn follows(argv: &[String], next: &mut usize, have: &[String], takes: Takes) -> Option<String> {
+/// Returns the next argument if the option accepts another value. `--image` accepts all following values, even `-`.
+fn next_value(argv: &[String], next: &mut usize, have: &[String], takes: Takes) -> Option<String> {
     let value = argv.get(*next)?;
     let option = value.starts_with('-') && value != "-";
     if option || (!have.is_empty() && !matches!(takes, Many(_))) {

@@ -1,20 +1,20 @@
 use super::{Command, Exec, Usage, parse};
 
-fn of(line: &[&str]) -> Result<Command, Usage> {
+fn parse_line(line: &[&str]) -> Result<Command, Usage> {
     parse(&line.iter().map(|a| (*a).to_owned()).collect::<Vec<_>>())
 }
 
 fn exec(line: &[&str]) -> Exec {
     let mut all = vec!["exec", "--json"];
     all.extend(line);
-    match of(&all) {
+    match parse_line(&all) {
         Ok(Command::Exec(exec)) => exec,
         other => panic!("{line:?}: {other:?}"),
     }
 }
 
-fn refused(line: &[&str], code: u8, text: &str) {
-    let usage = of(line).expect_err("a refusal");
+fn assert_refused(line: &[&str], code: u8, text: &str) {
+    let usage = parse_line(line).expect_err("a refusal");
     assert_eq!(usage.code, code, "{line:?}: {}", usage.text);
     assert!(usage.text.contains(text), "{line:?}: {}", usage.text);
 }
@@ -35,7 +35,8 @@ fn options_are_parsed_in_each_spelling() {
 
 #[test]
 fn options_after_exec_override_those_before() {
-    let Ok(Command::Exec(got)) = of(&["-a", "never", "-m", "a", "exec", "--json", "-m", "b", "-"]) else {
+    let Ok(Command::Exec(got)) = parse_line(&["-a", "never", "-m", "a", "exec", "--json", "-m", "b", "-"])
+    else {
         panic!("refused")
     };
     assert_eq!((got.model.as_deref(), got.prompt.as_deref()), (Some("b"), Some("-")));
@@ -62,32 +63,36 @@ fn assignment_within_a_value_is_kept() {
 
 #[test]
 fn arguments_refused_by_the_real_cli_are_refused() {
-    refused(&["-a", "untrusted", "exec"], 2, "[possible values: on-request, never]");
-    refused(&["exec", "-a", "never"], 2, "unexpected argument '-a' found");
-    refused(&["exec", "-s", "read-only", "-s", "read-only"], 2, "cannot be used multiple times");
-    refused(&["exec", "-s", "full"], 2, "invalid value 'full' for '--sandbox <SANDBOX_MODE>'");
-    refused(&["exec", "--json", "--json"], 2, "'--json' cannot be used multiple times");
-    refused(&["exec", "--full-auto"], 2, "tip: to pass '--full-auto' as a value, use '-- --full-auto'");
-    refused(&["exec", "a", "b"], 2, "unexpected argument 'b' found");
-    refused(&["exec", "-m"], 2, "a value is required for '--model <MODEL>' but none was supplied");
-    refused(&["exec", "--json", "-c", "x"], 1, "missing '='");
-    refused(&["exec", "--json", "--disable", "nope"], 1, "Unknown feature flag: nope");
-    refused(&["exec", "--json", "-C", "/nonexistent"], 1, "No such file or directory");
-    refused(&["fork"], 1, "stdin is not a terminal");
-    refused(&["app-server", "-m", "x"], 2, "unexpected argument '-m' found");
-    refused(&["app-server", "bogus"], 2, "unrecognized subcommand 'bogus'");
-    refused(&["app-server", "--disable", "nope"], 1, "Unknown feature flag: nope");
+    assert_refused(&["-a", "untrusted", "exec"], 2, "[possible values: on-request, never]");
+    assert_refused(&["exec", "-a", "never"], 2, "unexpected argument '-a' found");
+    assert_refused(&["exec", "-s", "read-only", "-s", "read-only"], 2, "cannot be used multiple times");
+    assert_refused(&["exec", "-s", "full"], 2, "invalid value 'full' for '--sandbox <SANDBOX_MODE>'");
+    assert_refused(&["exec", "--json", "--json"], 2, "'--json' cannot be used multiple times");
+    assert_refused(
+        &["exec", "--full-auto"],
+        2,
+        "tip: to pass '--full-auto' as a value, use '-- --full-auto'",
+    );
+    assert_refused(&["exec", "a", "b"], 2, "unexpected argument 'b' found");
+    assert_refused(&["exec", "-m"], 2, "a value is required for '--model <MODEL>' but none was supplied");
+    assert_refused(&["exec", "--json", "-c", "x"], 1, "missing '='");
+    assert_refused(&["exec", "--json", "--disable", "nope"], 1, "Unknown feature flag: nope");
+    assert_refused(&["exec", "--json", "-C", "/nonexistent"], 1, "No such file or directory");
+    assert_refused(&["fork"], 1, "stdin is not a terminal");
+    assert_refused(&["app-server", "-m", "x"], 2, "unexpected argument '-m' found");
+    assert_refused(&["app-server", "bogus"], 2, "unrecognized subcommand 'bogus'");
+    assert_refused(&["app-server", "--disable", "nope"], 1, "Unknown feature flag: nope");
 }
 
 #[test]
 fn small_commands_are_parsed() {
-    assert_eq!(of(&["--version"]), Ok(Command::Version { name: "codex-cli" }));
-    assert_eq!(of(&["exec", "--version"]), Ok(Command::Version { name: "codex-cli-exec" }));
-    assert_eq!(of(&["login", "status"]), Ok(Command::LoginStatus));
-    assert_eq!(of(&["features", "list", "--disable", "plugins"]), Ok(Command::FeaturesList));
+    assert_eq!(parse_line(&["--version"]), Ok(Command::Version { name: "codex-cli" }));
+    assert_eq!(parse_line(&["exec", "--version"]), Ok(Command::Version { name: "codex-cli-exec" }));
+    assert_eq!(parse_line(&["login", "status"]), Ok(Command::LoginStatus));
+    assert_eq!(parse_line(&["features", "list", "--disable", "plugins"]), Ok(Command::FeaturesList));
     assert_eq!(
-        of(&["-m", "x", "app-server", "--disable", "apps", "-c", "a=1", "--stdio"]),
+        parse_line(&["-m", "x", "app-server", "--disable", "apps", "-c", "a=1", "--stdio"]),
         Ok(Command::AppServer { overrides: vec!["a=1".to_owned()], model: Some("x".to_owned()) })
     );
-    assert_eq!(of(&["debug", "models", "--bundled"]), Ok(Command::DebugModels));
+    assert_eq!(parse_line(&["debug", "models", "--bundled"]), Ok(Command::DebugModels));
 }

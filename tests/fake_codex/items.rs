@@ -1,6 +1,6 @@
-//! One of every kind of line, as recorded from the real CLI, and three that it may print one day.
+//! One line of every kind, as recorded from the real CLI, and three lines of unknown kinds.
 
-/// Everything between `turn.started` and `turn.completed`. The last `agent_message` is the answer.
+/// All lines between `turn.started` and `turn.completed`. The last `agent_message` is the answer.
 pub(crate) const EVERY: &[&str] = &[
     r#"{"type":"item.completed","item":{"id":"item_0","type":"error","message":"Model metadata for `fake:items` not found. Defaulting to fallback metadata; this can degrade performance and cause issues."}}"#,
     r#"{"type":"item.completed","item":{"id":"item_1","type":"reasoning","text":"pondering deeply "}}"#,
@@ -27,7 +27,7 @@ pub(crate) const EVERY: &[&str] = &[
     r#"{"type":"item.completed","item":{"id":"item_6","type":"todo_list","items":[{"text":"look","completed":true},{"text":"answer","completed":false}]}}"#,
 ];
 
-/// Lines that no good program prints.
+/// Lines outside of the protocol.
 pub(crate) const GARBAGE: &[&str] = &[
     "warning: this is not JSON",
     "",

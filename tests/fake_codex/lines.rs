@@ -1,4 +1,4 @@
-//! The lines that `codex exec --json` prints, with the members in the order of the real ones.
+//! The lines of `codex exec --json`, with the members in the order of the real CLI.
 
 use serde_json::Value;
 
@@ -12,52 +12,52 @@ pub(crate) struct Usage {
     pub(crate) reasoning: u64,
 }
 
-/// What every scenario reports but `fake:usage`.
-pub(crate) const SOME_USAGE: Usage =
+/// The usage of every scenario except `fake:usage`.
+pub(crate) const DEFAULT_USAGE: Usage =
     Usage { input: 100, cached: 40, cache_write: 0, output: 5, reasoning: 0 };
 
-/// Text as a JSON string.
+/// Returns a text as a JSON string.
 pub(crate) fn quoted(text: &str) -> String {
     Value::from(text).to_string()
 }
 
-/// The first line.
+/// Returns the first line.
 pub(crate) fn thread_started() -> String {
     format!(r#"{{"type":"thread.started","thread_id":"{}"}}"#, uuid::Uuid::now_v7())
 }
 
-/// The second line.
+/// Returns the second line.
 pub(crate) fn turn_started() -> String {
     r#"{"type":"turn.started"}"#.to_owned()
 }
 
-/// An item line. `phase` is `started`, `updated` or `completed`; `members` is the inside of the item after its
+/// Returns an item line. `phase` is `started`, `updated` or `completed`. `members` are the members of the item after its
 /// id, beginning with `"type":`.
 pub(crate) fn item(phase: &str, number: usize, members: &str) -> String {
     format!(r#"{{"type":"item.{phase}","item":{{"id":"item_{number}",{members}}}}}"#)
 }
 
-/// A message of the agent.
+/// Returns the line of an agent message.
 pub(crate) fn message(number: usize, text: &str) -> String {
     item("completed", number, &format!(r#""type":"agent_message","text":{}"#, quoted(text)))
 }
 
-/// A warning that takes an item's place.
+/// Returns the line of a warning item.
 pub(crate) fn warning(number: usize, text: &str) -> String {
     item("completed", number, &format!(r#""type":"error","message":{}"#, quoted(text)))
 }
 
-/// A retry, or the announcement of the failure that follows.
+/// Returns the line of a retry, or of the error before a failed turn.
 pub(crate) fn error(text: &str) -> String {
     format!(r#"{{"type":"error","message":{}}}"#, quoted(text))
 }
 
-/// The bad end.
+/// Returns the last line of a failed turn.
 pub(crate) fn failed(text: &str) -> String {
     format!(r#"{{"type":"turn.failed","error":{{"message":{}}}}}"#, quoted(text))
 }
 
-/// The good end.
+/// Returns the last line of a successful turn.
 pub(crate) fn completed(usage: Usage) -> String {
     let Usage { input, cached, cache_write, output, reasoning } = usage;
     format!(

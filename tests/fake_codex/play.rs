@@ -13,13 +13,13 @@ use crate::{
     env,
     failures::Failure,
     items,
-    lines::{self, SOME_USAGE, Usage},
-    prompt, report, say,
+    lines::{self, DEFAULT_USAGE, Usage},
+    print_error, prompt, report,
     scenario::{self, Scenario},
     watch::{self, Signals},
 };
 
-/// What `fake:usage` reports, no two counts alike.
+/// The usage of `fake:usage`, with five different counts.
 const DISTINCT_USAGE: Usage = Usage { input: 1200, cached: 1000, cache_write: 30, output: 50, reasoning: 20 };
 
 const OLD: &str = "error: unexpected argument '--ephemeral' found\n\n  tip: to pass '--ephemeral' as a value, use \
@@ -31,31 +31,31 @@ const CONFIG_ERROR: &str =
 const NO_MODEL: &str = "Error: thread/start: thread/start failed: No models are available. Set `model` explicitly or \
      check your model catalog configuration. (code -32600)\n";
 
-pub(crate) const CRASH: &str = "\nthread 'main' (1) panicked at codex-rs/exec/src/lib.rs:1:1:\nthe fake was asked to crash\n\
+pub(crate) const CRASH: &str = "\nthread 'main' (1) panicked at codex-rs/exec/src/lib.rs:1:1:\nthe scenario panics\n\
      note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace\n";
 
-/// Runs `codex exec --json` and returns its exit code. Fails when the reader of stdout has gone.
-pub(crate) fn play(exec: &Exec) -> io::Result<u8> {
+/// Runs `codex exec --json` and returns its exit code. Fails if stdout is closed.
+pub(crate) fn run(exec: &Exec) -> io::Result<u8> {
     let scenario = match env("FAKE_CODEX_SCENARIO") {
-        Some(name) => scenario::named(&name),
-        None => scenario::of_model(exec.model.as_deref().unwrap_or("")),
+        Some(name) => scenario::parse_name(&name),
+        None => scenario::parse_model(exec.model.as_deref().unwrap_or("")),
     };
     let scenario = match scenario {
         Ok(scenario) => scenario,
-        Err(text) => return say(FAKE_ONLY, &format!("{text}\n")),
+        Err(text) => return print_error(FAKE_ONLY, &format!("{text}\n")),
     };
     let deaf = scenario == Scenario::Stubborn;
-    watch::start(if deaf { Signals::Ignored } else { Signals::Heeded })?;
-    watch::note_pid(std::process::id())?;
+    watch::start(if deaf { Signals::Ignored } else { Signals::Exec })?;
+    watch::record_pid(std::process::id())?;
     if scenario == Scenario::Old {
-        return say(2, OLD);
+        return print_error(2, OLD);
     }
     if scenario == Scenario::ConfigError {
-        return say(1, CONFIG_ERROR);
+        return print_error(1, CONFIG_ERROR);
     }
     match Invocation::read(exec, &scenario) {
-        Err(text) => say(1, &text),
-        Ok(given) => perform(scenario, &given),
+        Err(text) => print_error(1, &text),
+        Ok(invocation) => run_scenario(scenario, &invocation),
     }
 }
 
@@ -73,7 +73,7 @@ impl<'a> Invocation<'a> {
         let cwd = exec.cd.as_deref().map_or(here.clone(), |dir| here.join(Path::new(dir)));
         let unread = *scenario == Scenario::NoRead;
         let prompt = if unread { String::new() } else { prompt::read(exec)? };
-        prompt::trusted(exec, &cwd)?;
+        prompt::check_trusted(exec, &cwd)?;
         if exec.model.as_deref() == Some("") {
             return Err(NO_MODEL.to_owned());
         }
@@ -82,15 +82,15 @@ impl<'a> Invocation<'a> {
     }
 }
 
-fn perform(scenario: Scenario, given: &Invocation<'_>) -> io::Result<u8> {
-    let exec = given.exec;
+fn run_scenario(scenario: Scenario, invocation: &Invocation<'_>) -> io::Result<u8> {
+    let exec = invocation.exec;
     if scenario == Scenario::Silent {
-        watch::forever();
+        watch::park_forever();
     }
     line(&lines::thread_started())?;
-    let chars = given.prompt.chars().count();
+    let chars = invocation.prompt.chars().count();
     if scenario == Scenario::PromptTooLarge || chars > prompt::MAX_CHARS {
-        return say(1, &prompt::too_large(chars.max(prompt::MAX_CHARS + 1)));
+        return print_error(1, &prompt::too_large(chars.max(prompt::MAX_CHARS + 1)));
     }
     if matches!(scenario, Scenario::Grandchild | Scenario::Orphan) {
         watch::start_grandchild()?;
@@ -103,9 +103,9 @@ fn perform(scenario: Scenario, given: &Invocation<'_>) -> io::Result<u8> {
     }
     line(&lines::turn_started())?;
     match scenario {
-        Scenario::Echo | Scenario::PromptTooLarge => answer(exec, 0, &given.prompt),
+        Scenario::Echo | Scenario::PromptTooLarge => answer(exec, 0, &invocation.prompt),
         Scenario::Report => {
-            let text = report::report(exec, &given.cwd, &given.prompt, given.schema.as_ref());
+            let text = report::report(exec, &invocation.cwd, &invocation.prompt, invocation.schema.as_ref());
             answer(exec, 0, &text)
         }
         Scenario::Text(chars) => answer(exec, 0, &digits(chars)),
@@ -116,7 +116,7 @@ fn perform(scenario: Scenario, given: &Invocation<'_>) -> io::Result<u8> {
         }
         Scenario::Items => {
             items::EVERY.iter().try_for_each(|text| line(text))?;
-            end(exec, "the end", SOME_USAGE)
+            end(exec, "the end", DEFAULT_USAGE)
         }
         Scenario::Reasoning => {
             line(&lines::item(
@@ -126,16 +126,18 @@ fn perform(scenario: Scenario, given: &Invocation<'_>) -> io::Result<u8> {
             ))?;
             line(&lines::item("completed", 1, r#""type":"reasoning","text":"still pondering""#))?;
             line(&lines::message(2, "final answer"))?;
-            end(exec, "final answer", Usage { reasoning: 7, ..SOME_USAGE })
+            end(exec, "final answer", Usage { reasoning: 7, ..DEFAULT_USAGE })
         }
         Scenario::Usage => {
             line(&lines::message(0, "counted"))?;
             end(exec, "counted", DISTINCT_USAGE)
         }
-        Scenario::UnknownModel => answer(exec, 1, &given.prompt),
-        Scenario::Hang | Scenario::Silent | Scenario::Stubborn | Scenario::Grandchild => watch::forever(),
-        Scenario::Orphan => answer(exec, 0, "I leave somebody behind."),
-        Scenario::Crash | Scenario::Old | Scenario::ConfigError => say(101, CRASH),
+        Scenario::UnknownModel => answer(exec, 1, &invocation.prompt),
+        Scenario::Hang | Scenario::Silent | Scenario::Stubborn | Scenario::Grandchild => {
+            watch::park_forever()
+        }
+        Scenario::Orphan => answer(exec, 0, "The grandchild stays."),
+        Scenario::Crash | Scenario::Old | Scenario::ConfigError => print_error(101, CRASH),
         Scenario::Exit0 => Ok(0),
         Scenario::Garbage => {
             items::GARBAGE.iter().try_for_each(|text| line(text))?;
@@ -151,25 +153,25 @@ fn perform(scenario: Scenario, given: &Invocation<'_>) -> io::Result<u8> {
             answer(exec, 1, "the answer after a long line")
         }
         Scenario::Stderr(bytes) => {
-            chatter(bytes);
-            answer(exec, 0, "the answer beside much chatter")
+            write_log(bytes);
+            answer(exec, 0, "the answer with much stderr")
         }
         Scenario::Slow(millis) => {
             for number in 0..5 {
                 thread::sleep(Duration::from_millis(millis));
                 line(&lines::message(number, &format!("message {number}")))?;
             }
-            end(exec, "message 4", SOME_USAGE)
+            end(exec, "message 4", DEFAULT_USAGE)
         }
         Scenario::AfterEnd => {
-            answer(exec, 0, "the answer of one who stays")?;
-            watch::forever()
+            answer(exec, 0, "the answer before staying")?;
+            watch::park_forever()
         }
         Scenario::Failed(failure) => fail(failure),
         Scenario::Reconnect(times, then) => {
             let why = then.map_or(
                 "unexpected status 503 Service Unavailable: busy, url: http://127.0.0.1:9/v1/responses",
-                |f| f.message,
+                |failure| failure.message,
             );
             for time in 1..=times {
                 line(&lines::error(&format!("Reconnecting... {time}/5 ({why})")))?;
@@ -194,10 +196,10 @@ fn perform(scenario: Scenario, given: &Invocation<'_>) -> io::Result<u8> {
     }
 }
 
-/// The last message and the good end.
+/// Prints the last message and the end of a successful turn.
 fn answer(exec: &Exec, number: usize, text: &str) -> io::Result<u8> {
     line(&lines::message(number, text))?;
-    end(exec, text, SOME_USAGE)
+    end(exec, text, DEFAULT_USAGE)
 }
 
 fn end(exec: &Exec, text: &str, usage: Usage) -> io::Result<u8> {
@@ -210,7 +212,7 @@ fn end(exec: &Exec, text: &str, usage: Usage) -> io::Result<u8> {
     Ok(0)
 }
 
-/// The bad end, announced as the real one announces it.
+/// Prints the end of a failed turn, with the preceding `error` line of the real CLI.
 fn fail(failure: Failure) -> io::Result<u8> {
     if let Some(partial) = failure.partial {
         line(&lines::message(0, partial))?;
@@ -230,12 +232,12 @@ fn raw(bytes: &[u8]) -> io::Result<()> {
     out.flush()
 }
 
-/// Text in which a lost piece shows.
+/// Returns repeated digits, so that a test detects a missing piece.
 pub(crate) fn digits(chars: usize) -> String {
     "0123456789".chars().cycle().take(chars).collect()
 }
 
-/// One line of exactly so many bytes, or the shortest there is.
+/// Returns a line of this many bytes, or the shortest possible line.
 fn long_line(bytes: usize) -> String {
     let with = |output: &str| {
         lines::item(
@@ -249,10 +251,11 @@ fn long_line(bytes: usize) -> String {
     with(&digits(bytes.saturating_sub(with("").len())))
 }
 
-/// So many bytes of log on stderr.
-pub(crate) fn chatter(bytes: usize) {
+/// Writes this many bytes of log to stderr.
+pub(crate) fn write_log(bytes: usize) {
     let mut left = bytes;
-    let text = b"2026-01-01T00:00:00.000000Z ERROR codex_core::tools::router: error=the fake chatters away\n";
+    let text =
+        b"2026-01-01T00:00:00.000000Z ERROR codex_core::tools::router: error=the fake writes log lines\n";
     let mut err = io::stderr().lock();
     while left > 0 {
         let piece = left.min(text.len());

@@ -1,4 +1,4 @@
-//! Where the prompt comes from, and what is wrong with it before any turn begins.
+//! Reads and validates the input of `exec` before a turn starts.
 
 use std::{
     io::{self, IsTerminal, Read, Write},
@@ -7,15 +7,14 @@ use std::{
 
 use crate::args::Exec;
 
-/// The most characters of one turn.
+/// The maximum number of characters of one turn.
 pub(crate) const MAX_CHARS: usize = 1_048_576;
 
-/// Reads the prompt: the argument, or stdin till its end, or both. The error is the text for stderr; the exit code is
-/// 1.
+/// Reads the prompt from the argument, from stdin, or from both. The error is the text for stderr; its exit code is 1.
 pub(crate) fn read(exec: &Exec) -> Result<String, String> {
     let Some(argument) = exec.prompt.as_deref().filter(|p| *p != "-") else {
         if exec.prompt.is_none() {
-            note("Reading prompt from stdin...\n");
+            print_stderr("Reading prompt from stdin...\n");
         }
         let prompt = stdin()?;
         let blank = prompt.trim().is_empty();
@@ -24,7 +23,7 @@ pub(crate) fn read(exec: &Exec) -> Result<String, String> {
     if io::stdin().is_terminal() {
         return Ok(argument.to_owned());
     }
-    note("Reading additional input from stdin...\n");
+    print_stderr("Reading additional input from stdin...\n");
     let more = stdin()?;
     if more.trim().is_empty() {
         return Ok(argument.to_owned());
@@ -33,7 +32,7 @@ pub(crate) fn read(exec: &Exec) -> Result<String, String> {
     Ok(format!("{argument}\n\n<stdin>\n{more}{end}</stdin>"))
 }
 
-/// The schema file's text, if one is named.
+/// Reads the schema file, if the command line names one.
 pub(crate) fn schema(exec: &Exec) -> Result<Option<serde_json::Value>, String> {
     let Some(path) = exec.output_schema.as_deref() else { return Ok(None) };
     let text = std::fs::read_to_string(path)
@@ -43,8 +42,8 @@ pub(crate) fn schema(exec: &Exec) -> Result<Option<serde_json::Value>, String> {
     Ok(Some(value))
 }
 
-/// Refuses a folder without git around it, unless that is fine.
-pub(crate) fn trusted(exec: &Exec, cwd: &Path) -> Result<(), String> {
+/// Refuses a folder outside of a git repository unless `--skip-git-repo-check` is set.
+pub(crate) fn check_trusted(exec: &Exec, cwd: &Path) -> Result<(), String> {
     if exec.skip_git_repo_check || cwd.ancestors().any(|dir| dir.join(".git").exists()) {
         return Ok(());
     }
@@ -74,6 +73,6 @@ fn stdin() -> Result<String, String> {
 }
 
 /// Prints a line to stderr. Ignores a closed stderr.
-fn note(text: &str) {
+fn print_stderr(text: &str) {
     let _ = io::stderr().write_all(text.as_bytes());
 }

@@ -1,4 +1,4 @@
-//! What the fake was given, for tests that look at the command line and the environment.
+//! The report of the fake about its command line and environment, for tests of both.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::args::Exec;
 
-/// Compact JSON about this process.
+/// Returns compact JSON about this process.
 pub(crate) fn report(exec: &Exec, cwd: &Path, prompt: &str, schema: Option<&Value>) -> String {
     let argv: Vec<String> = std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
     let env: Map<String, Value> = std::env::vars_os()

@@ -35,24 +35,25 @@ pub(crate) enum Scenario {
     NoRead,
 }
 
-/// What marks a scenario in a model's name, whatever stands before it.
+/// The mark before a scenario in the name of a model. Text before the mark is ignored.
 const MARK: &str = "fake:";
 
-/// Parses a model's name. A name without the mark echoes. An unknown scenario is an error, so that a typing error in a
-/// test does not pass for an echo.
-pub(crate) fn of_model(model: &str) -> Result<Scenario, String> {
+/// Parses the name of a model. A name without the mark is an echo. An unknown scenario is an error, so that a typing
+/// error in a test does not become an echo.
+pub(crate) fn parse_model(model: &str) -> Result<Scenario, String> {
     match model.find(MARK) {
-        Some(at) => named(&model[at + MARK.len()..]),
+        Some(at) => parse_name(&model[at + MARK.len()..]),
         None => Ok(Scenario::Echo),
     }
 }
 
-/// The scenario of a name after the mark.
-pub(crate) fn named(name: &str) -> Result<Scenario, String> {
+/// Parses a scenario without the name of a model.
+pub(crate) fn parse_name(name: &str) -> Result<Scenario, String> {
     let name = name.strip_prefix(MARK).unwrap_or(name);
     let (head, rest) = name.split_once(':').unwrap_or((name, ""));
     let number = || rest.parse::<usize>().map_err(|e| format!("fake codex: `{name}`: {e}"));
-    let failure = |kind: &str| failures::named(kind).ok_or(format!("fake codex: no failure `{kind}`"));
+    let failure =
+        |kind: &str| failures::from_kind(kind).ok_or(format!("fake codex: unknown failure `{kind}`"));
     Ok(match head {
         "text" => Scenario::Text(number()?),
         "longline" => Scenario::LongLine(number()?),
@@ -64,7 +65,7 @@ pub(crate) fn named(name: &str) -> Result<Scenario, String> {
             let times = times.parse().map_err(|e| format!("fake codex: `{name}`: {e}"))?;
             Scenario::Reconnect(times, if kind == "ok" { None } else { Some(failure(kind)?) })
         }
-        _ if !rest.is_empty() => return Err(format!("fake codex: `{head}` takes nothing after it")),
+        _ if !rest.is_empty() => return Err(format!("fake codex: `{head}` has no parameter")),
         "echo" => Scenario::Echo,
         "report" => Scenario::Report,
         "commentary" => Scenario::Commentary,
@@ -88,21 +89,21 @@ pub(crate) fn named(name: &str) -> Result<Scenario, String> {
         "config-error" => Scenario::ConfigError,
         "prompt-too-large" => Scenario::PromptTooLarge,
         "noread" => Scenario::NoRead,
-        _ => return Err(format!("fake codex: no scenario `{head}`")),
+        _ => return Err(format!("fake codex: unknown scenario `{head}`")),
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Scenario, named, of_model};
+    use super::{Scenario, parse_model, parse_name};
 
     #[test]
     fn scenario_name_with_any_prefix_is_parsed() {
-        assert_eq!(of_model("fake:hang"), Ok(Scenario::Hang));
-        assert_eq!(of_model("openai/fake:text:12"), Ok(Scenario::Text(12)));
-        assert_eq!(named("hang"), Ok(Scenario::Hang));
-        assert_eq!(named("fake:hang"), Ok(Scenario::Hang));
-        assert_eq!(of_model("gpt-5.5"), Ok(Scenario::Echo));
+        assert_eq!(parse_model("fake:hang"), Ok(Scenario::Hang));
+        assert_eq!(parse_model("openai/fake:text:12"), Ok(Scenario::Text(12)));
+        assert_eq!(parse_name("hang"), Ok(Scenario::Hang));
+        assert_eq!(parse_name("fake:hang"), Ok(Scenario::Hang));
+        assert_eq!(parse_model("gpt-5.5"), Ok(Scenario::Echo));
     }
 
     #[test]
@@ -110,22 +111,22 @@ mod tests {
         for name in
             ["fake:hnag", "fake:text", "fake:text:many", "fake:failed:418", "fake:hang:1", "fake:reconnect:x"]
         {
-            assert!(of_model(name).is_err(), "{name}");
+            assert!(parse_model(name).is_err(), "{name}");
         }
     }
 
     #[test]
-    fn failures_of_the_field_guide_are_all_known() {
+    fn recorded_failures_are_all_parsed() {
         let kinds = "400 400-model 400-context-json 401 403 404 404-model 413 422 429 429-quota 429-usage-limit \
                      500 502 503 503-capacity sse-rate-limit sse-context sse-server-error cut incomplete-length \
                      incomplete-filter idle connection missing-env-key";
         for kind in kinds.split_whitespace() {
-            assert!(matches!(named(&format!("failed:{kind}")), Ok(Scenario::Failed(_))), "{kind}");
+            assert!(matches!(parse_name(&format!("failed:{kind}")), Ok(Scenario::Failed(_))), "{kind}");
             assert!(
-                matches!(named(&format!("reconnect:2:{kind}")), Ok(Scenario::Reconnect(2, Some(_)))),
+                matches!(parse_name(&format!("reconnect:2:{kind}")), Ok(Scenario::Reconnect(2, Some(_)))),
                 "{kind}"
             );
         }
-        assert_eq!(named("reconnect:3:ok"), Ok(Scenario::Reconnect(3, None)));
+        assert_eq!(parse_name("reconnect:3:ok"), Ok(Scenario::Reconnect(3, None)));
     }
 }

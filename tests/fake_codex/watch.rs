@@ -15,42 +15,41 @@ use tokio::signal::unix::{SignalKind, signal};
 /// The time limit of a scenario and a grandchild, so that a failed test leaves nothing behind.
 pub(crate) const LIFETIME: Duration = Duration::from_secs(120);
 
-/// The argument that makes this program its own grandchild.
+/// The argument that runs this program as the grandchild.
 pub(crate) const GRANDCHILD: &str = "__fake-codex-grandchild";
 
-/// What SIGINT, SIGTERM and SIGHUP do.
+/// The handling of SIGINT, SIGTERM and SIGHUP.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Signals {
-    /// As with the real one: SIGINT ends it with code 1, the others kill.
-    Heeded,
-    /// As with the app-server: SIGTERM ends it with code 0, the others kill.
-    Served,
-    /// Nothing.
+    /// Like the real `exec`: SIGINT exits with code 1, the others kill the process.
+    Exec,
+    /// Like the real `app-server`: SIGTERM exits with code 0, the others kill the process.
+    AppServer,
+    /// All three signals are ignored.
     Ignored,
 }
 
-/// Starts the thread that receives signals and ends the process when its time is over. Signals are in force
-/// when this returns.
+/// Starts the thread that handles signals and exits after [`LIFETIME`]. The handlers are installed on return.
 pub(crate) fn start(signals: Signals) -> io::Result<()> {
     start_for(signals, LIFETIME)
 }
 
-/// The same with another bound.
+/// Like [`start`], with another time limit.
 pub(crate) fn start_for(signals: Signals, lifetime: Duration) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (ready, is_ready) = mpsc::sync_channel(1);
     thread::spawn(move || {
         let code = runtime.block_on(async { tokio::time::timeout(lifetime, receive(signals, &ready)).await });
-        leave(if code.is_err() { 124 } else { i32::from(signals != Signals::Served) });
+        exit(if code.is_err() { 124 } else { i32::from(signals != Signals::AppServer) });
     });
     is_ready.recv().unwrap_or_else(|e| Err(io::Error::other(e)))
 }
 
-/// Ends when a signal does, and reports when signals are in force.
+/// Sends to `ready` when the handlers are installed. Completes at a signal that exits.
 async fn receive(signals: Signals, ready: &mpsc::SyncSender<io::Result<()>>) {
     let installed = match signals {
-        Signals::Heeded => signal(SignalKind::interrupt()).map(|s| vec![s]),
-        Signals::Served => signal(SignalKind::terminate()).map(|s| vec![s]),
+        Signals::Exec => signal(SignalKind::interrupt()).map(|s| vec![s]),
+        Signals::AppServer => signal(SignalKind::terminate()).map(|s| vec![s]),
         Signals::Ignored => [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()]
             .map(signal)
             .into_iter()
@@ -61,8 +60,8 @@ async fn receive(signals: Signals, ready: &mpsc::SyncSender<io::Result<()>>) {
         Ok(mut received) => {
             drop(ready.send(Ok(())));
             match (signals, received.first_mut()) {
-                (Signals::Heeded | Signals::Served, Some(ending)) => drop(ending.recv().await),
-                (Signals::Heeded | Signals::Served, None) | (Signals::Ignored, _) => {
+                (Signals::Exec | Signals::AppServer, Some(ending)) => drop(ending.recv().await),
+                (Signals::Exec | Signals::AppServer, None) | (Signals::Ignored, _) => {
                     std::future::pending::<()>().await;
                 }
             }
@@ -70,21 +69,21 @@ async fn receive(signals: Signals, ready: &mpsc::SyncSender<io::Result<()>>) {
     }
 }
 
-/// Parks until the watching thread ends the process.
-pub(crate) fn forever() -> ! {
+/// Parks this thread until the signal thread exits the process.
+pub(crate) fn park_forever() -> ! {
     loop {
         thread::park();
     }
 }
 
-/// Appends a process id to the file of the test.
-pub(crate) fn note_pid(pid: u32) -> io::Result<()> {
+/// Appends a process id to `FAKE_CODEX_PID_FILE`.
+pub(crate) fn record_pid(pid: u32) -> io::Result<()> {
     let Some(path) = std::env::var_os("FAKE_CODEX_PID_FILE") else { return Ok(()) };
     OpenOptions::new().create(true).append(true).open(path)?.write_all(format!("{pid}\n").as_bytes())
 }
 
-/// Takes a byte out of a pipe; returns whether there was one.
-pub(crate) fn passes(pipe: &str) -> io::Result<bool> {
+/// Reads one byte from a pipe without blocking. Returns whether a byte was available.
+pub(crate) fn try_read_byte(pipe: &str) -> io::Result<bool> {
     let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
     let mut pipe = OpenOptions::new().read(true).custom_flags(nonblocking).open(pipe)?;
     match pipe.read(&mut [0]) {
@@ -94,31 +93,31 @@ pub(crate) fn passes(pipe: &str) -> io::Result<bool> {
     }
 }
 
-/// Starts the grandchild. On return it has its own session, ignores signals, and its id is recorded.
+/// Starts the grandchild and records its id. On return the grandchild has its own session and ignores signals.
 pub(crate) fn start_grandchild() -> io::Result<()> {
     let (reader, writer) = io::pipe()?;
     let mut command = Command::new(std::env::current_exe()?);
     command.arg(GRANDCHILD).stdin(Stdio::from(writer)).stdout(Stdio::inherit()).stderr(Stdio::inherit());
     let child = command.spawn()?;
-    // The command holds the writer: without it gone, a grandchild that dies at once would never be noticed.
+    // The command holds the writer of the pipe. Dropping it lets the read below end if the grandchild exits early.
     drop(command);
     let mut line = String::new();
     if BufReader::new(reader).read_line(&mut line)? == 0 {
-        return Err(io::Error::other("the grandchild died before it was ready"));
+        return Err(io::Error::other("the grandchild exited before it was ready"));
     }
-    note_pid(child.id())
+    record_pid(child.id())
 }
 
-/// Runs the grandchild: own session and group, signals ignored, stdout and stderr held open.
+/// Runs the grandchild with its own session. It ignores signals and holds stdout and stderr open.
 pub(crate) fn grandchild() -> ExitCode {
     let ready = || -> io::Result<()> {
         rustix::process::setsid()?;
         start(Signals::Ignored)?;
-        // Its stdin is the writing end of the pipe that the parent waits at.
+        // The stdin of the grandchild is the writing end of the pipe that the parent reads.
         OpenOptions::new().write(true).open("/proc/self/fd/0")?.write_all(b"ready\n")
     };
     match ready() {
-        Ok(()) => forever(),
+        Ok(()) => park_forever(),
         Err(e) => {
             let _ = writeln!(io::stderr(), "fake codex: grandchild: {e}");
             ExitCode::FAILURE
@@ -126,7 +125,7 @@ pub(crate) fn grandchild() -> ExitCode {
     }
 }
 
-#[expect(clippy::exit, clippy::disallowed_methods, reason = "a signal ends the fake wherever it is")]
-fn leave(code: i32) -> ! {
+#[expect(clippy::exit, clippy::disallowed_methods, reason = "a signal exits the fake in any state")]
+fn exit(code: i32) -> ! {
     std::process::exit(code)
 }

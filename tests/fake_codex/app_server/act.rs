@@ -1,4 +1,4 @@
-//! What a turn does, one small act after the other.
+//! The acts of a turn.
 
 use std::time::Duration;
 
@@ -6,85 +6,85 @@ use serde_json::Value;
 
 use super::{failures::Failure, wire::Usage};
 
-/// What follows when the client has answered.
-pub(crate) type Then = Box<dyn FnOnce(Vec<Answer>) -> Vec<Act>>;
+/// Returns the acts after the responses of the client.
+pub(crate) type Continuation = Box<dyn FnOnce(Vec<Answer>) -> Vec<Act>>;
 
 /// One act of a turn.
 pub(crate) enum Act {
-    /// Nothing for so long.
+    /// Pauses for this time.
     Pause(Duration),
-    /// A message of the agent begins; with its phase.
+    /// Starts an agent message with this phase.
     Open(Option<&'static str>),
-    /// A piece of it.
+    /// Sends a delta of the message.
     Delta(String),
-    /// So many pieces, one each so often, each with the time it was sent at.
+    /// Sends deltas at an interval, each with its time of sending.
     Stream { left: usize, every: Duration },
-    /// So many bytes of pieces, as fast as they are read.
+    /// Sends this many bytes of deltas at full speed.
     Flood { left: usize },
-    /// The message ends.
+    /// Completes the message.
     Close,
-    /// A thought: pieces of its summary, and the raw text if the model shows it.
-    Think { summary: Vec<String>, raw: Option<&'static str> },
-    /// An item begins.
+    /// Sends reasoning: deltas of its summary, and optional raw text.
+    Reasoning { summary: Vec<String>, raw: Option<&'static str> },
+    /// Sends `item/started`.
     Started(Value),
-    /// An item ends, or an update takes its place.
+    /// Sends `item/completed`.
     Completed(Value),
-    /// A notification; thread and turn are added.
+    /// Sends a notification with the ids of thread and turn.
     Notify(&'static str, Value),
-    /// What the upstream sent, for those who asked for raw events; without its `internal_chat_message…`.
+    /// Sends a raw item of the upstream, without `internal_chat_message…`, if the client requested raw events.
     Raw(Value),
-    /// A response of the model is complete.
+    /// Completes a response of the model.
     Response(Usage),
-    /// A response of the model ends before it is complete: it costs, but nobody says which one did.
+    /// Ends an incomplete response of the model. Its usage counts, but no `rawResponse/completed` is sent.
     Unfinished(Usage),
-    /// Its usage is told, after its tools are done.
-    Settle,
-    /// The model calls a tool of the client. The arguments are as it wrote them.
+    /// Sends the usage of the response, after its tools have finished.
+    ReportUsage,
+    /// Calls a client tool with the raw arguments of the model.
     Call { tool: String, arguments: String },
-    /// Another request to the client.
-    Ask(&'static str, Value),
-    /// Waits till every request is answered.
-    Await(Then),
-    /// An `error` notification of this error after which it is tried again.
+    /// Sends another request to the client.
+    Request(&'static str, Value),
+    /// Waits until every request has a response.
+    Await(Continuation),
+    /// Sends an `error` notification with `willRetry`.
     Retry(Value),
-    /// Bytes as they are.
+    /// Writes raw bytes to stdout.
     Bytes(Vec<u8>),
-    /// So many bytes of log on stderr.
+    /// Writes this many bytes of log to stderr.
     Stderr(usize),
-    /// Takes so many bytes of memory and never gives them back.
+    /// Allocates this many bytes and never frees them.
     Leak(usize),
     /// Starts the grandchild that ignores signals.
     Grandchild,
-    /// Waits for a byte in this pipe.
+    /// Waits for a byte from this pipe.
     Gate(String),
-    /// Stops reading requests, for ever.
+    /// Closes stdin.
     CloseStdin,
-    /// Stops itself as SIGSTOP does.
+    /// Stops the process with SIGSTOP.
     Stop,
-    /// The process ends.
-    Exit { code: u8, words: &'static str },
-    /// Nothing more, till it is interrupted.
+    /// Exits the process.
+    Exit { code: u8, stderr: &'static str },
+    /// Waits for an interrupt.
     Hang,
-    /// The good end.
+    /// Completes the turn.
     Finish,
-    /// The bad end.
+    /// Fails the turn.
     Fail(Failure),
 }
 
-/// What the client answered.
+/// A response of the client.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Answer {
     /// The method of the request.
     pub(crate) method: &'static str,
-    /// The text that goes to the model.
+    /// The text for the model.
     pub(crate) text: String,
-    /// Whether the tool worked.
+    /// Whether the tool succeeded.
     pub(crate) success: bool,
-    /// Result or error, as it came.
+    /// The raw result or error.
     pub(crate) answer: Value,
 }
 
-/// A whole message in pieces.
+/// Returns the acts of a whole message in deltas.
 pub(crate) fn message(pieces: Vec<String>, phase: Option<&'static str>) -> Vec<Act> {
     let mut acts = vec![Act::Open(phase)];
     acts.extend(pieces.into_iter().map(Act::Delta));
@@ -92,14 +92,14 @@ pub(crate) fn message(pieces: Vec<String>, phase: Option<&'static str>) -> Vec<A
     acts
 }
 
-/// The text in words, each with the space behind it.
-pub(crate) fn words(text: &str) -> Vec<String> {
+/// Splits a text into words with their trailing spaces.
+pub(crate) fn split_words(text: &str) -> Vec<String> {
     text.split_inclusive(' ').map(str::to_owned).collect()
 }
 
-/// The last message, the usage and the good end.
+/// Returns the acts of the last message, the usage and the end of the turn.
 pub(crate) fn answer(text: &str, usage: Usage) -> Vec<Act> {
-    let mut acts = message(words(text), None);
-    acts.extend([Act::Response(usage), Act::Settle, Act::Finish]);
+    let mut acts = message(split_words(text), None);
+    acts.extend([Act::Response(usage), Act::ReportUsage, Act::Finish]);
     acts
 }

@@ -1,10 +1,10 @@
-//! The models: `model/list` from the catalog that is in force.
+//! The model catalog and `model/list`.
 
 use serde_json::{Value, json};
 
 use super::check::Refusal;
 
-/// The catalog of the command line, else the built-in one. The error is the text for stderr.
+/// Loads the catalog of the command line or the built-in one. The error is the text for stderr.
 pub(crate) fn load(configured: Option<&str>) -> Result<Vec<Value>, String> {
     let Some(path) = configured else {
         return parse(crate::MODELS).map_err(|e| format!("Error: {e}\n"));
@@ -31,7 +31,7 @@ fn parse(text: &str) -> Result<Vec<Value>, String> {
     Ok(models.clone())
 }
 
-/// The answer to `model/list`.
+/// Returns the result of `model/list`.
 pub(crate) fn list(catalog: &[Value], params: &Value) -> Result<Value, Refusal> {
     let hidden = params["includeHidden"] == json!(true);
     let mut models: Vec<&Value> = catalog.iter().filter(|m| hidden || m["visibility"] == "list").collect();
@@ -45,14 +45,19 @@ pub(crate) fn list(catalog: &[Value], params: &Value) -> Result<Value, Refusal> 
             .ok_or_else(|| Refusal::invalid(format!("invalid cursor: {cursor}")))?,
     };
     let limit = params["limit"].as_u64().and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
-    let page: Vec<Value> =
-        models.iter().enumerate().skip(from).take(limit).map(|(at, model)| told(model, at == 0)).collect();
+    let page: Vec<Value> = models
+        .iter()
+        .enumerate()
+        .skip(from)
+        .take(limit)
+        .map(|(at, model)| model_entry(model, at == 0))
+        .collect();
     let next = from + page.len();
     let cursor = if next < models.len() { json!(next.to_string()) } else { Value::Null };
     Ok(json!({"data": page, "nextCursor": cursor}))
 }
 
-fn told(model: &Value, is_default: bool) -> Value {
+fn model_entry(model: &Value, is_default: bool) -> Value {
     let levels = model["supported_reasoning_levels"].as_array().into_iter().flatten();
     let efforts: Vec<Value> = levels
         .map(|level| json!({"reasoningEffort": level["effort"], "description": level["description"]}))
@@ -86,7 +91,10 @@ mod tests {
         assert_eq!(first["data"][0]["supportedReasoningEfforts"][0]["reasoningEffort"], "low");
         let second = list(&catalog, &json!({"limit": 1, "cursor": "1"})).expect("a list");
         assert_eq!((&second["data"][0]["model"], &second["nextCursor"]), (&json!("gpt-5.5"), &json!(null)));
-        assert_eq!(list(&catalog, &json!({"cursor": "zz"})).expect_err("no").message, "invalid cursor: zz");
+        assert_eq!(
+            list(&catalog, &json!({"cursor": "zz"})).expect_err("a refusal").message,
+            "invalid cursor: zz"
+        );
     }
 
     #[test]

@@ -4,9 +4,9 @@ use std::collections::HashSet;
 
 use serde_json::{Value, json};
 
-use super::{history::shown, version::Release};
+use super::{history::serde_name, version::Release};
 
-/// A refusal: code, message, data.
+/// A JSON-RPC error.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Refusal {
     pub(crate) code: i64,
@@ -15,23 +15,23 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    /// The refusal of nearly everything.
+    /// Returns the error of an invalid request, code -32600.
     pub(crate) fn invalid(message: impl Into<String>) -> Self {
         Self { code: -32600, message: message.into(), data: None }
     }
 
-    /// Too much is queued.
+    /// Returns the error of an overloaded server, code -32001.
     pub(crate) fn overloaded() -> Self {
         Self { code: -32001, message: "Server overloaded; retry later.".to_owned(), data: None }
     }
 }
 
-/// The most characters of one turn's input.
+/// The maximum number of characters of the input of one turn.
 const MAX_INPUT_CHARS: usize = crate::prompt::MAX_CHARS;
 
 /// Refuses a method that this release does not have.
 pub(crate) fn method(name: &str, release: Release) -> Result<(), Refusal> {
-    if release.knows(name) {
+    if release.has_method(name) {
         return Ok(());
     }
     let known: Vec<String> = release.methods().iter().map(|method| format!("`{method}`")).collect();
@@ -46,7 +46,7 @@ pub(crate) fn required(params: Option<&Value>, names: &[&str]) -> Result<(), Ref
     names.iter().try_for_each(|name| params.get(name).map(drop).ok_or_else(|| missing(name)))
 }
 
-/// Refuses what is no thread id.
+/// Refuses an invalid thread id.
 pub(crate) fn thread_id(id: &Value) -> Result<&str, Refusal> {
     let id = id.as_str().unwrap_or_default();
     match uuid::Uuid::parse_str(id) {
@@ -55,36 +55,36 @@ pub(crate) fn thread_id(id: &Value) -> Result<&str, Refusal> {
     }
 }
 
-/// Refuses a `thread/start`.
+/// Refuses an invalid `thread/start`.
 pub(crate) fn thread_start(params: &Value, experimental: bool, release: Release) -> Result<(), Refusal> {
-    const WORDS: [(&str, &[&str]); 2] = [
+    const ENUMS: [(&str, &[&str]); 2] = [
         ("sandbox", &["read-only", "workspace-write", "danger-full-access"]),
         ("approvalPolicy", &["untrusted", "on-request", "granular", "never"]),
     ];
     const TEXTS: [&str; 5] = ["model", "modelProvider", "cwd", "baseInstructions", "developerInstructions"];
     let wrong = |what: String| Err(Refusal::invalid(format!("Invalid request: {what}")));
     let given = |name: &str| params.get(name).filter(|value| !value.is_null());
-    for (name, words) in WORDS {
-        if let Some(Value::String(word)) = given(name)
-            && !words.contains(&word.as_str())
+    for (name, values) in ENUMS {
+        if let Some(Value::String(text)) = given(name)
+            && !values.contains(&text.as_str())
         {
-            let words: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
-            return wrong(format!("unknown variant `{word}`, expected one of {}", words.join(", ")));
+            let values: Vec<String> = values.iter().map(|value| format!("`{value}`")).collect();
+            return wrong(format!("unknown variant `{text}`, expected one of {}", values.join(", ")));
         }
     }
     if let Some(value) = TEXTS.iter().filter_map(|name| given(name)).find(|value| !value.is_string()) {
-        return wrong(format!("invalid type: {}, expected a string", shown(value)));
+        return wrong(format!("invalid type: {}, expected a string", serde_name(value)));
     }
     if let Some(value) =
         ["ephemeral", "experimentalRawEvents"].iter().filter_map(|name| given(name)).find(|v| !v.is_boolean())
     {
-        return wrong(format!("invalid type: {}, expected a boolean", shown(value)));
+        return wrong(format!("invalid type: {}, expected a boolean", serde_name(value)));
     }
-    // 0.110 does not know it, and takes anything.
+    // 0.110 has no such parameter and ignores it.
     if release >= Release::V140
         && let Some(value) = given("environments").filter(|value| !value.is_array())
     {
-        return wrong(format!("invalid type: {}, expected a sequence", shown(value)));
+        return wrong(format!("invalid type: {}, expected a sequence", serde_name(value)));
     }
     for name in ["environments", "dynamicTools", "experimentalRawEvents"] {
         if !experimental && given(name).is_some() {
@@ -97,11 +97,11 @@ pub(crate) fn thread_start(params: &Value, experimental: bool, release: Release)
     }
 }
 
-/// Refuses tools by their shape, then by their names. 0.110 takes any name.
+/// Refuses tools with an invalid shape or name. 0.110 accepts any name.
 fn tools(offered: &[Value], release: Release) -> Result<(), Refusal> {
     for tool in offered {
         let Value::Object(members) = tool else {
-            let what = shown(tool);
+            let what = serde_name(tool);
             let what =
                 format!("Invalid request: invalid type: {what}, expected struct LegacyDynamicToolSpec");
             return Err(Refusal::invalid(what));
@@ -132,7 +132,7 @@ fn tools(offered: &[Value], release: Release) -> Result<(), Refusal> {
         }
         Err(Refusal::invalid(format!(
             "dynamic tool input schema is not supported for {name}: invalid type: {}, expected struct JsonSchema",
-            shown(schema)
+            serde_name(schema)
         )))
     })
 }
@@ -155,7 +155,7 @@ fn tool_name(name: &str) -> Result<(), Refusal> {
     Err(Refusal::invalid(format!("dynamic tool name {why}")))
 }
 
-/// Refuses the input of a turn that is too long.
+/// Refuses turn input beyond the limit.
 pub(crate) fn input(input: &Value) -> Result<(), Refusal> {
     let texts = input.as_array().into_iter().flatten().filter_map(|part| part["text"].as_str());
     let chars: usize = texts.map(|text| text.chars().count()).sum();
@@ -241,9 +241,9 @@ mod tests {
         );
         assert_eq!(why(required(None, &[])), "Invalid request: missing field `params`");
         assert_eq!(why(required(Some(&json!({})), &["input"])), "Invalid request: missing field `input`");
-        // The rest is in the words of the library that reads it.
-        let words = why(thread_id(&json!("nope")).map(drop));
-        assert!(words.starts_with("invalid thread id: ") && words.contains("found `n`"), "{words}");
+        // The rest of the text comes from the UUID library.
+        let text = why(thread_id(&json!("nope")).map(drop));
+        assert!(text.starts_with("invalid thread id: ") && text.contains("found `n`"), "{text}");
         assert!(
             why(method("no/such", Release::V169))
                 .contains("unknown variant `no/such`, expected one of `init")

@@ -1,14 +1,14 @@
-//! The typed errors of failed turns: the texts of `exec`, the codes of the app-server.
+//! The typed errors of failed turns, with the texts of `exec` and the codes of the app-server.
 
 use serde_json::{Value, json};
 
 use super::version::Release;
 use crate::failures;
 
-/// A turn's bad end.
+/// The error of a failed turn.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Failure {
-    /// Text that was complete before the end.
+    /// The text before the failure.
     pub(crate) partial: Option<&'static str>,
     /// The message.
     pub(crate) message: &'static str,
@@ -16,15 +16,15 @@ pub(crate) struct Failure {
     pub(crate) info: Value,
 }
 
-/// The failure of this kind; `None` where there is no such kind.
-pub(crate) fn named(kind: &str) -> Option<Failure> {
+/// Returns the failure of a kind.
+pub(crate) fn from_kind(kind: &str) -> Option<Failure> {
     let (partial, message) = match kind {
         "529" => {
             (None, "unexpected status 529 <unknown status code>: x, url: http://127.0.0.1:9/v1/responses")
         }
         "sse-cyber" => (None, "This request was flagged for possible cybersecurity risk."),
         "sse-overloaded" => (None, "Selected model is at capacity. Please try a different model."),
-        _ => failures::named(kind).map(|failure| (failure.partial, failure.message))?,
+        _ => failures::from_kind(kind).map(|failure| (failure.partial, failure.message))?,
     };
     let status = |key: &str, status: Value| json!({key: {"httpStatusCode": status}});
     let info = match kind {
@@ -41,21 +41,21 @@ pub(crate) fn named(kind: &str) -> Option<Failure> {
         "500" => json!("internalServerError"),
         "503-capacity" | "sse-overloaded" => json!("serverOverloaded"),
         "sse-cyber" => json!("cyberPolicy"),
-        // 400, broken streams, unfinished answers, a key that is not there.
+        // 400, broken streams, incomplete answers, a missing key.
         _ => json!("other"),
     };
     Some(Failure { partial, message, info })
 }
 
 impl Failure {
-    /// The `error` of the notification and of the turn. Old releases call a refused key `other`.
+    /// Returns the `error` of the notification and of the turn. Old releases report a refused key as `other`.
     pub(crate) fn error(&self, release: Release) -> Value {
         let old = release < Release::V169 && self.info.get("httpConnectionFailed").is_some();
         let info = if old { json!("other") } else { self.info.clone() };
         error(self.message, &info, None, release)
     }
 
-    /// The `error` of a retry because of this failure.
+    /// Returns the `error` of a retry after this failure.
     pub(crate) fn retry(&self, attempt: &str, release: Release) -> Value {
         let status =
             self.info.get("httpConnectionFailed").map_or(Value::Null, |i| i["httpStatusCode"].clone());
@@ -63,7 +63,7 @@ impl Failure {
     }
 }
 
-/// The `error` of a retry; `attempt` is what follows `Reconnecting... `.
+/// Returns the `error` of a retry. `attempt` is the text after `Reconnecting... `.
 pub(crate) fn retry(attempt: &str, status: Value, why: &str, release: Release) -> Value {
     let info = json!({"responseStreamDisconnected": {"httpStatusCode": status}});
     error(&format!("Reconnecting... {attempt}"), &info, Some(why), release)
@@ -81,10 +81,10 @@ fn error(message: &str, info: &Value, details: Option<&str>, release: Release) -
 mod tests {
     use serde_json::json;
 
-    use super::{Release, named};
+    use super::{Release, from_kind};
 
     #[test]
-    fn failures_of_the_field_guide_are_all_typed() {
+    fn recorded_failures_are_all_typed() {
         for (kind, info) in [
             ("400", json!("other")),
             ("400-context", json!("contextWindowExceeded")),
@@ -118,14 +118,14 @@ mod tests {
             ("missing-env-key", json!("other")),
             ("connection", json!({"httpConnectionFailed": {"httpStatusCode": null}})),
         ] {
-            let failure = named(kind).expect(kind);
+            let failure = from_kind(kind).expect(kind);
             assert_eq!(failure.error(Release::V169)["codexErrorInfo"], info, "{kind}");
         }
-        assert!(named("418").is_none());
+        assert!(from_kind("418").is_none());
     }
 
     #[test]
     fn refused_key_in_old_releases_is_untyped() {
-        assert_eq!(named("401").expect("a kind").error(Release::V140)["codexErrorInfo"], json!("other"));
+        assert_eq!(from_kind("401").expect("a kind").error(Release::V140)["codexErrorInfo"], json!("other"));
     }
 }

@@ -1,4 +1,4 @@
-//! The items of a thread: which of them are refused, and what of them the model sees.
+//! The items of a thread: their validation, and the items that reach the model.
 
 use serde_json::{Value, json};
 
@@ -18,7 +18,10 @@ pub(crate) fn check(items: &[Value]) -> Result<(), String> {
 
 fn check_one(item: &Value) -> Result<(), String> {
     let Value::Object(members) = item else {
-        return Err(format!("invalid type: {}, expected internally tagged enum ResponseItem", shown(item)));
+        return Err(format!(
+            "invalid type: {}, expected internally tagged enum ResponseItem",
+            serde_name(item)
+        ));
     };
     let need = |names: &[&str]| match names.iter().find(|name| !members.contains_key(**name)) {
         Some(name) => Err(format!("missing field `{name}`")),
@@ -29,7 +32,7 @@ fn check_one(item: &Value) -> Result<(), String> {
         "message" => {
             need(&["role", "content"])?;
             let Value::Array(parts) = &item["content"] else {
-                return Err(format!("invalid type: {}, expected a sequence", shown(&item["content"])));
+                return Err(format!("invalid type: {}, expected a sequence", serde_name(&item["content"])));
             };
             parts.iter().try_for_each(check_part)
         }
@@ -58,8 +61,8 @@ fn holds_remote_image(item: &Value) -> bool {
     })
 }
 
-/// A value as serde names it in its errors.
-pub(crate) fn shown(value: &Value) -> String {
+/// Returns the name of a value in the errors of serde.
+pub(crate) fn serde_name(value: &Value) -> String {
     match value {
         Value::Null => "null".to_owned(),
         Value::Bool(b) => format!("boolean `{b}`"),
@@ -71,9 +74,10 @@ pub(crate) fn shown(value: &Value) -> String {
     }
 }
 
-/// What the model sees of these items: some are dropped in silence, and a call without an output gets one.
-pub(crate) fn seen(items: &[Value]) -> Vec<Value> {
-    let known = |item: &&Value| match item["type"].as_str().unwrap_or_default() {
+/// Returns the items that the real CLI would send to the model. Unsupported items are dropped, and a call without an
+/// output gets one.
+pub(crate) fn sent_to_model(items: &[Value]) -> Vec<Value> {
+    let is_supported = |item: &&Value| match item["type"].as_str().unwrap_or_default() {
         "message" => item["role"] != "system",
         "function_call_output" => items.iter().any(|i| i["type"] == "function_call" && same_call(i, item)),
         "custom_tool_call_output" => {
@@ -82,32 +86,32 @@ pub(crate) fn seen(items: &[Value]) -> Vec<Value> {
         "reasoning" | "function_call" | "custom_tool_call" | "web_search_call" => true,
         _ => false,
     };
-    let mut seen = Vec::new();
-    for item in items.iter().filter(known) {
-        seen.push(item.clone());
+    let mut sent = Vec::new();
+    for item in items.iter().filter(is_supported) {
+        sent.push(item.clone());
         let output = match item["type"].as_str() {
             Some("function_call") => "function_call_output",
             Some("custom_tool_call") => "custom_tool_call_output",
             _ => continue,
         };
         if !items.iter().any(|i| i["type"] == output && same_call(i, item)) {
-            seen.push(json!({"type": output, "call_id": item["call_id"], "output": "aborted"}));
+            sent.push(json!({"type": output, "call_id": item["call_id"], "output": "aborted"}));
         }
     }
-    seen
+    sent
 }
 
 fn same_call(one: &Value, other: &Value) -> bool {
     one["call_id"] == other["call_id"]
 }
 
-/// The text of the last message of the user.
+/// Returns the text of the last user message.
 pub(crate) fn last_user_text(items: &[Value]) -> String {
     let last = items.iter().rev().find(|item| item["type"] == "message" && item["role"] == "user");
     last.map(|item| text_of(&item["content"])).unwrap_or_default()
 }
 
-/// The outputs that the history ends with: what the model is about to answer to. Empty if it ends otherwise.
+/// Returns the tool outputs at the end of the history.
 pub(crate) fn last_outputs(items: &[Value]) -> Vec<String> {
     let mut outputs: Vec<String> = items
         .iter()
@@ -119,7 +123,7 @@ pub(crate) fn last_outputs(items: &[Value]) -> Vec<String> {
     outputs
 }
 
-/// Text that is a string, or parts with text in them.
+/// Returns the text of content, which is a string or a list of parts.
 pub(crate) fn text_of(content: &Value) -> String {
     match content {
         Value::String(text) => text.clone(),
@@ -132,7 +136,7 @@ pub(crate) fn text_of(content: &Value) -> String {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::{check, last_outputs, last_user_text, seen};
+    use super::{check, last_outputs, last_user_text, sent_to_model};
 
     fn user(text: &str) -> Value {
         json!({"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]})
@@ -179,11 +183,11 @@ mod tests {
         let items = [
             json!({"type": "message", "role": "system", "content": []}),
             json!({"type": "whatever"}),
-            json!({"type": "function_call_output", "call_id": "nobody's", "output": "x"}),
+            json!({"type": "function_call_output", "call_id": "unknown", "output": "x"}),
             call.clone(),
         ];
         let aborted = json!({"type": "function_call_output", "call_id": "c", "output": "aborted"});
-        assert_eq!(seen(&items), [call, aborted]);
+        assert_eq!(sent_to_model(&items), [call, aborted]);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The lines of the client, read on a thread of their own. It can be told to stop and close stdin, which a blocking
-//! read could not.
+//! Reads the lines of the client on a separate thread. The read is asynchronous, so that the thread can close stdin on
+//! request.
 
 use std::{
     io,
@@ -10,19 +10,19 @@ use std::{
 
 use tokio::{io::AsyncReadExt, net::unix::pipe, sync::Notify};
 
-/// Lines that wait to be read.
+/// Capacity of the channel of line batches.
 const QUEUE: usize = 1024;
 
-/// What was read.
+/// Input of the client.
 #[derive(Debug)]
 pub(crate) enum Input {
     /// Whole lines.
     Lines(Vec<u8>),
-    /// The client has closed the pipe.
+    /// The end of stdin.
     End,
 }
 
-/// Starts to read. Notifying the second part closes stdin.
+/// Starts the reading thread. Notifying the second value closes stdin.
 pub(crate) fn start() -> io::Result<(mpsc::Receiver<Input>, Arc<Notify>)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     let (sender, receiver) = mpsc::sync_channel(QUEUE);
@@ -30,12 +30,12 @@ pub(crate) fn start() -> io::Result<(mpsc::Receiver<Input>, Arc<Notify>)> {
     let closed = Arc::clone(&close);
     let stdin = stdin();
     thread::spawn(move || {
-        let asked = runtime.block_on(read(stdin, &sender, &closed));
-        if !asked {
+        let close_requested = runtime.block_on(read(stdin, &sender, &closed));
+        if !close_requested {
             let _ = sender.send(Input::End);
         }
-        // Asked to close, the channel stays: nobody has ended anything.
-        if asked {
+        // After a request to close, the channel stays open, so that the process continues.
+        if close_requested {
             loop {
                 thread::park();
             }
@@ -44,15 +44,15 @@ pub(crate) fn start() -> io::Result<(mpsc::Receiver<Input>, Arc<Notify>)> {
     Ok((receiver, close))
 }
 
-#[expect(unsafe_code, reason = "nobody else in this process reads or closes stdin")]
+#[expect(unsafe_code, reason = "no other code in this process reads or closes stdin")]
 fn stdin() -> OwnedFd {
-    // SAFETY: descriptor 0 is open at the start, and std's handle is not used in this mode.
+    // SAFETY: descriptor 0 is open at the start, and the handle of std is not used in this mode.
     unsafe { OwnedFd::from_raw_fd(0) }
 }
 
 /// Reads until the end; returns true after a request to close.
 async fn read(stdin: OwnedFd, lines: &mpsc::SyncSender<Input>, close: &Notify) -> bool {
-    // This end of the pipe is ours alone: nobody else notices that it does not block.
+    // No other process has this end of the pipe, so the non-blocking mode affects only this thread.
     let _ = rustix::io::ioctl_fionbio(&stdin, true);
     let Ok(mut pipe) = pipe::Receiver::from_owned_fd_unchecked(stdin) else { return false };
     let mut rest = Vec::new();
@@ -67,7 +67,7 @@ async fn read(stdin: OwnedFd, lines: &mpsc::SyncSender<Input>, close: &Notify) -
             Ok(0) | Err(_) => return false,
             Ok(n) => rest.extend_from_slice(&chunk[..n]),
         }
-        // What was there before has no end of a line; looked at again and again, a large line would take seconds.
+        // The earlier bytes contain no line end. Searching them again would take seconds for a large line.
         if let Some(at) = rest[before..].iter().rposition(|b| *b == b'\n').map(|at| before + at) {
             let tail = rest.split_off(at + 1);
             if lines.send(Input::Lines(std::mem::replace(&mut rest, tail))).is_err() {

@@ -1,17 +1,17 @@
-//! One of every kind of item and notification, in the shapes of the real one, and some that it may send one day.
-//! The same story as `items.rs` of `exec` tells.
+//! One item and notification of every kind, with the members of the real app-server, and some unknown kinds. The sequence
+//! is that of `items.rs` of `exec`.
 
 use serde_json::{Value, json};
 
-use super::act::{Act, message, words};
+use super::act::{Act, message, split_words};
 
-/// Everything of `fake:items` before the last message.
+/// Returns the acts of `fake:items` before the last message.
 pub(crate) fn every(cwd: &str) -> Vec<Act> {
     let mut acts = vec![
         Act::Notify("warning", json!({"message": UNKNOWN_MODEL})),
-        Act::Think { summary: vec!["pondering ".to_owned(), "deeply ".to_owned()], raw: None },
+        Act::Reasoning { summary: vec!["pondering ".to_owned(), "deeply ".to_owned()], raw: None },
     ];
-    acts.extend(message(words("I will look."), Some("commentary")));
+    acts.extend(message(split_words("I will look."), Some("commentary")));
     acts.extend(command("cmd_1", cwd, "echo fine", "fine\n", 0));
     acts.extend(command("cmd_2", cwd, "echo hi; echo err >&2; exit 3", "err\nhi\n", 3));
     acts.extend(both(|status| {
@@ -47,11 +47,11 @@ pub(crate) fn every(cwd: &str) -> Vec<Act> {
     acts
 }
 
-/// What the real one warns of.
+/// The warning of the real CLI about an unknown model.
 pub(crate) const UNKNOWN_MODEL: &str = "Model metadata for `x` not found. Defaulting to fallback metadata; this can \
     degrade performance and cause issues.";
 
-/// A command of the agent, from its beginning to its end.
+/// Returns the acts of a complete command of the agent.
 pub(crate) fn command(id: &str, cwd: &str, line: &str, output: &str, code: i32) -> Vec<Act> {
     let status = if code == 0 { "completed" } else { "failed" };
     vec![
@@ -61,7 +61,7 @@ pub(crate) fn command(id: &str, cwd: &str, line: &str, output: &str, code: i32) 
     ]
 }
 
-/// A `commandExecution` item; with output and exit code when it has ended.
+/// Builds a `commandExecution` item, with output and exit code if it has ended.
 pub(crate) fn command_item(id: &str, cwd: &str, line: &str, status: &str, end: Option<(&str, i32)>) -> Value {
     json!({
         "type": "commandExecution", "id": id, "pluginId": null, "scriptPath": null,

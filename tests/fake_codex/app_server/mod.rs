@@ -1,5 +1,5 @@
-//! `codex app-server`: many threads and turns in one process, on one event loop with a heap of what is due. A turn
-//! is a list of acts; nothing here asks a model or runs a command.
+//! `codex app-server`: many threads and turns in one process, on one event loop with a heap of timers. A turn is a list of
+//! acts. No command is run, and a model is called only in `upstream`.
 
 mod act;
 mod catalog;
@@ -37,66 +37,68 @@ use tokio::sync::Notify;
 use crate::{
     env,
     items::GARBAGE,
-    say,
+    print_error,
     watch::{self, Signals},
 };
 use input::Input;
 use server::{Server, Setup};
-use turn::{Fate, Next};
+use turn::{Next, ProcessAction};
 use version::Release;
 
-/// Longer than any load test, shorter than for ever.
+/// The time limit of the process, longer than any load test.
 const LIFETIME: Duration = Duration::from_secs(3600);
 
-/// As much as is written at once.
-const WRITE_AT: usize = 64 << 10;
+/// The number of buffered bytes that causes a write.
+const FLUSH_BYTES: usize = 64 << 10;
 
-/// How the whole process behaves; from `FAKE_CODEX_APP_SERVER`.
+/// The behaviour of the whole process, from `FAKE_CODEX_APP_SERVER`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
-    /// Like the real one.
+    /// Behaves like the real app-server.
     Good,
-    /// Never answers.
+    /// Sends no response.
     Mute,
-    /// Answers every line with what is no answer.
+    /// Sends garbage instead of responses.
     Garbage,
-    /// Deaf to signals and to the end of its input.
+    /// Ignores signals and the end of stdin.
     Stubborn,
 }
 
-/// Plays `codex app-server` with these `-c` overrides and this `-m`.
+/// Runs `codex app-server` with these `-c` overrides and this `-m`.
 pub(crate) fn serve(overrides: &[String], model: Option<String>) -> io::Result<u8> {
     let mode = match env("FAKE_CODEX_APP_SERVER").as_deref() {
-        // Careless ones are so in what they do, not in how they talk.
+        // `careless` changes only whether commands run; see `upstream`.
         None | Some("" | "careless") => Mode::Good,
         Some("mute") => Mode::Mute,
-        Some("dies") => return say(1, "Error: the fake was asked to die\n"),
+        Some("dies") => return print_error(1, "Error: the mode `dies` ends the process\n"),
         Some("garbage") => Mode::Garbage,
         Some("stubborn") => Mode::Stubborn,
-        Some(other) => return say(crate::FAKE_ONLY, &format!("fake codex: no mode `{other}`\n")),
+        Some(other) => {
+            return print_error(crate::FAKE_ONLY, &format!("fake codex: unknown mode `{other}`\n"));
+        }
     };
     if let Err(text) = codex_home() {
-        return say(1, &text);
+        return print_error(1, &text);
     }
-    let of = |key: &str| {
+    let override_of = |key: &str| {
         let value =
             overrides.iter().rev().find_map(|o| o.split_once('=').filter(|(name, _)| name.trim() == key));
         value.map(|(_, value)| value.trim().trim_matches(['"', '\'']).to_owned())
     };
-    let catalog = match catalog::load(of("model_catalog_json").as_deref()) {
+    let catalog = match catalog::load(override_of("model_catalog_json").as_deref()) {
         Ok(catalog) => catalog,
-        Err(text) => return say(1, &text),
+        Err(text) => return print_error(1, &text),
     };
-    let unload = of("thread_unload_delay_secs").as_deref() == Some("0");
-    let setup = Setup { catalog, model: model.or_else(|| of("model")), unload };
+    let unload = override_of("thread_unload_delay_secs").as_deref() == Some("0");
+    let setup = Setup { catalog, model: model.or_else(|| override_of("model")), unload };
     let (inputs, close) = input::start()?;
-    watch::start_for(if mode == Mode::Stubborn { Signals::Ignored } else { Signals::Served }, LIFETIME)?;
-    watch::note_pid(std::process::id())?;
+    watch::start_for(if mode == Mode::Stubborn { Signals::Ignored } else { Signals::AppServer }, LIFETIME)?;
+    watch::record_pid(std::process::id())?;
     let server = Server::new(Release::from_version(&crate::version()), setup);
-    Loop { mode, server, due: BinaryHeap::new(), close, sequence: 0 }.run(&inputs)
+    EventLoop { mode, server, due: BinaryHeap::new(), close, sequence: 0 }.run(&inputs)
 }
 
-/// The folder of `codex`, which must exist if it is named.
+/// Returns `CODEX_HOME`, which must exist if it is set, or its default.
 pub(crate) fn codex_home() -> Result<String, String> {
     match env("CODEX_HOME") {
         Some(home) if std::path::Path::new(&home).is_dir() => Ok(home),
@@ -105,25 +107,26 @@ pub(crate) fn codex_home() -> Result<String, String> {
     }
 }
 
-/// What is due so soon is done now: many streams share their writes, and one alone is hardly early.
-const TOGETHER: Duration = Duration::from_micros(100);
+/// Timers within this window run together, so that many streams share one write. A single delta is early by at most this
+/// time.
+const BATCH_WINDOW: Duration = Duration::from_micros(100);
 
-struct Loop {
+struct EventLoop {
     mode: Mode,
     server: Server,
-    /// When which turn goes on. The middle number keeps the order of what is due at once.
+    /// Time, sequence number and turn of each timer. The sequence number orders timers with the same time.
     due: BinaryHeap<Reverse<(Instant, u64, u64)>>,
     close: Arc<Notify>,
     sequence: u64,
 }
 
-impl Loop {
+impl EventLoop {
     fn run(mut self, inputs: &Receiver<Input>) -> io::Result<u8> {
         loop {
-            let now = Instant::now() + TOGETHER;
+            let now = Instant::now() + BATCH_WINDOW;
             while let Some(Reverse((_, _, turn))) = self.due.peek().copied().filter(|due| due.0.0 <= now) {
                 self.due.pop();
-                if let Some(code) = self.go_on(turn)? {
+                if let Some(code) = self.run_turn(turn)? {
                     return Ok(code);
                 }
             }
@@ -134,7 +137,7 @@ impl Loop {
             };
             let ended = match input {
                 Ok(Input::Lines(lines)) => {
-                    if let Some(code) = self.take(&lines)? {
+                    if let Some(code) = self.on_lines(&lines)? {
                         return Ok(code);
                     }
                     false
@@ -143,28 +146,28 @@ impl Loop {
                 Ok(Input::End) | Err(RecvTimeoutError::Disconnected) => true,
             };
             if ended && self.mode == Mode::Stubborn {
-                watch::forever();
+                watch::park_forever();
             }
             if ended {
-                // As the real one: at once, whatever is under way.
+                // Like the real app-server, which exits without waiting for running turns.
                 return Ok(0);
             }
         }
     }
 
-    fn take(&mut self, lines: &[u8]) -> io::Result<Option<u8>> {
+    fn on_lines(&mut self, lines: &[u8]) -> io::Result<Option<u8>> {
         match self.mode {
             Mode::Mute => return Ok(None),
             Mode::Garbage => {
                 let garbage = GARBAGE.iter().flat_map(|line| format!("{line}\n").into_bytes());
-                self.server.world.out.bytes.extend(garbage);
+                self.server.context.out.bytes.extend(garbage);
                 return Ok(None);
             }
             Mode::Good | Mode::Stubborn => {}
         }
         for line in lines.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
-            for turn in self.server.take(line) {
-                if let Some(code) = self.go_on(turn)? {
+            for turn in self.server.on_line(line) {
+                if let Some(code) = self.run_turn(turn)? {
                     return Ok(Some(code));
                 }
             }
@@ -172,14 +175,14 @@ impl Loop {
         Ok(None)
     }
 
-    /// A turn goes on; the exit code if the process ends with it.
-    fn go_on(&mut self, number: u64) -> io::Result<Option<u8>> {
+    /// Runs a turn until it waits. Returns an exit code if the turn ends the process.
+    fn run_turn(&mut self, number: u64) -> io::Result<Option<u8>> {
         loop {
-            let Server { world, threads, .. } = &mut self.server;
-            // It may have been interrupted in the meantime.
+            let Server { context, threads, .. } = &mut self.server;
+            // The turn may have been interrupted in the meantime.
             let Some(turn) = threads.turn(number) else { return Ok(None) };
-            let next = turn.run(world);
-            if world.out.bytes.len() >= WRITE_AT {
+            let next = turn.run(context);
+            if context.out.bytes.len() >= FLUSH_BYTES {
                 self.flush()?;
             }
             match next {
@@ -191,18 +194,18 @@ impl Loop {
                     return Ok(None);
                 }
                 Next::Done => {
-                    let Server { world, threads, .. } = &mut self.server;
-                    threads.end(world, number);
+                    let Server { context, threads, .. } = &mut self.server;
+                    threads.end_turn(context, number);
                     return Ok(None);
                 }
                 Next::Process(fate) => {
                     self.flush()?;
                     match fate {
-                        Fate::Exit { code, words } => return say(code, words).map(Some),
-                        Fate::CloseStdin => self.close.notify_one(),
-                        Fate::Stop => {
-                            let me = rustix::process::getpid();
-                            rustix::process::kill_process(me, rustix::process::Signal::STOP)?;
+                        ProcessAction::Exit { code, stderr } => return print_error(code, stderr).map(Some),
+                        ProcessAction::CloseStdin => self.close.notify_one(),
+                        ProcessAction::Stop => {
+                            let own_pid = rustix::process::getpid();
+                            rustix::process::kill_process(own_pid, rustix::process::Signal::STOP)?;
                         }
                     }
                 }
@@ -211,7 +214,7 @@ impl Loop {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let bytes = &mut self.server.world.out.bytes;
+        let bytes = &mut self.server.context.out.bytes;
         if !bytes.is_empty() {
             let mut out = io::stdout().lock();
             out.write_all(bytes)?;

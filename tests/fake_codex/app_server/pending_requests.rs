@@ -1,4 +1,4 @@
-//! Requests of a turn to its client, and their answers.
+//! Requests of a turn to its client, and their responses.
 
 use serde_json::{Value, json};
 
@@ -17,7 +17,7 @@ struct Request {
     answer: Option<Answer>,
 }
 
-/// The end of all requests: for the turn, and the outputs for the model, in the order of the calls.
+/// The responses for the turn and the outputs for the model, in the order of the calls.
 #[derive(Debug)]
 pub(crate) struct Answers {
     pub(crate) answers: Vec<Answer>,
@@ -32,8 +32,8 @@ pub(crate) struct Cancelled {
 }
 
 impl PendingRequests {
-    /// Notes a call of a tool and returns its item.
-    pub(crate) fn call(
+    /// Adds a tool call and returns its item.
+    pub(crate) fn add_call(
         &mut self,
         id: u64,
         call: &str,
@@ -50,22 +50,22 @@ impl PendingRequests {
         item
     }
 
-    /// Notes another request.
-    pub(crate) fn ask(&mut self, id: u64, method: &'static str) {
+    /// Adds another request.
+    pub(crate) fn add_request(&mut self, id: u64, method: &'static str) {
         self.0.push(Request { id, method, item: None, answer: None });
     }
 
-    /// Whether one is not answered.
-    pub(crate) fn open(&self) -> bool {
+    /// Returns whether a request has no response yet.
+    pub(crate) fn has_open(&self) -> bool {
         self.0.iter().any(|request| request.answer.is_none())
     }
 
-    /// Takes an answer: `None` without a request, else the finished item, or the method if the request has no item.
-    pub(crate) fn answered(&mut self, id: u64, line: &Value) -> Option<Result<Value, &'static str>> {
+    /// Handles a response. Returns `None` without a request, the finished item of a call, or the method of another request.
+    pub(crate) fn on_response(&mut self, id: u64, line: &Value) -> Option<Result<Value, &'static str>> {
         let request = self.0.iter_mut().find(|request| request.id == id && request.answer.is_none())?;
-        let (text, success) = understood(line);
+        let (text, success) = parse_output(line);
         let answer = line.get("error").map_or_else(|| line["result"].clone(), |e| json!({"error": e}));
-        let told = match &mut request.item {
+        let outcome = match &mut request.item {
             Some(item) => {
                 let given = line["result"]["contentItems"].clone();
                 let content =
@@ -78,10 +78,10 @@ impl PendingRequests {
             None => Err(request.method),
         };
         request.answer = Some(Answer { method: request.method, text, success, answer });
-        Some(told)
+        Some(outcome)
     }
 
-    /// All of them, when none is open.
+    /// Removes and returns all responses and outputs.
     pub(crate) fn take(&mut self) -> Answers {
         let requests = std::mem::take(&mut self.0);
         let outputs = requests.iter().filter_map(|request| {
@@ -92,7 +92,7 @@ impl PendingRequests {
         Answers { answers: requests.into_iter().filter_map(|request| request.answer).collect(), outputs }
     }
 
-    /// Ends what is open. The real one ends the items last first.
+    /// Cancels the open requests. Like the real app-server, the items end in reverse order.
     pub(crate) fn cancel(&mut self) -> Cancelled {
         let open: Vec<Value> = std::mem::take(&mut self.0)
             .into_iter()
@@ -115,8 +115,8 @@ fn output(item: &Value, text: &str) -> Value {
     json!({"type": "function_call_output", "id": id, "call_id": item["id"], "output": text})
 }
 
-/// What the model gets to read, and whether it is a success.
-fn understood(line: &Value) -> (String, bool) {
+/// Returns the text for the model, and whether the tool succeeded.
+fn parse_output(line: &Value) -> (String, bool) {
     if line.get("error").is_some() {
         return ("dynamic tool request failed".to_owned(), false);
     }
@@ -135,40 +135,46 @@ mod tests {
     use super::{PendingRequests, Release};
 
     fn two_calls() -> PendingRequests {
-        let mut asked = PendingRequests::default();
-        asked.call(7, "call_a", "f", &json!({}), Release::V169);
-        asked.call(8, "call_b", "g", &json!({}), Release::V169);
-        asked
+        let mut pending = PendingRequests::default();
+        pending.add_call(7, "call_a", "f", &json!({}), Release::V169);
+        pending.add_call(8, "call_b", "g", &json!({}), Release::V169);
+        pending
     }
 
     #[test]
     fn outputs_follow_the_order_of_the_calls() {
-        let mut asked = two_calls();
+        let mut pending = two_calls();
         let answer =
             json!({"result": {"contentItems": [{"type": "inputText", "text": "b"}], "success": true}});
-        let item = asked.answered(8, &answer).expect("asked").expect("an item");
+        let item = pending.on_response(8, &answer).expect("a pending request").expect("an item");
         assert_eq!((&item["status"], &item["success"]), (&json!("completed"), &json!(true)));
-        assert!(asked.answered(8, &answer).is_none() && asked.open());
-        let item = asked.answered(7, &json!({"error": {"code": 1}})).expect("asked").expect("an item");
+        assert!(pending.on_response(8, &answer).is_none() && pending.has_open());
+        let item = pending
+            .on_response(7, &json!({"error": {"code": 1}}))
+            .expect("a pending request")
+            .expect("an item");
         assert_eq!(item["contentItems"][0]["text"], "dynamic tool request failed");
-        let outputs: Vec<_> = asked.take().outputs.iter().map(|o| o["output"].clone()).collect();
+        let outputs: Vec<_> = pending.take().outputs.iter().map(|o| o["output"].clone()).collect();
         assert_eq!(outputs, ["dynamic tool request failed", "b"]);
     }
 
     #[test]
     fn open_requests_fail_on_cancel() {
-        let mut asked = two_calls();
-        let cancelled = asked.cancel();
+        let mut pending = two_calls();
+        let cancelled = pending.cancel();
         let ids: Vec<_> = cancelled.items.iter().map(|i| i["id"].clone()).collect();
         assert_eq!(ids, ["call_b", "call_a"]);
         assert_eq!(cancelled.outputs[0]["call_id"], "call_a");
-        assert!(!asked.open());
+        assert!(!pending.has_open());
     }
 
     #[test]
     fn malformed_answer_fails_the_call() {
-        let mut asked = two_calls();
-        let item = asked.answered(7, &json!({"result": {"x": 1}})).expect("asked").expect("an item");
+        let mut pending = two_calls();
+        let item = pending
+            .on_response(7, &json!({"result": {"x": 1}}))
+            .expect("a pending request")
+            .expect("an item");
         assert_eq!(item["contentItems"][0]["text"], "dynamic tool response was invalid");
     }
 }

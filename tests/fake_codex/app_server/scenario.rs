@@ -13,7 +13,7 @@ pub(crate) enum Scenario {
     Stream(usize, Duration),
     Flood(usize),
     Slow(Duration),
-    /// With the pipe that it waits at.
+    /// The path of the pipe.
     Gated(String),
     Commentary,
     Items,
@@ -57,7 +57,7 @@ pub(crate) enum Scenario {
     Memory(usize),
 }
 
-/// How tools are called.
+/// The style of the tool calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Style {
     /// All at once.
@@ -66,30 +66,31 @@ pub(crate) enum Style {
     AfterText,
     /// 50 ms apart.
     Slow,
-    /// After a command of the agent's own.
+    /// After a command of the agent.
     AfterOwn,
-    /// With arguments that the schema does not allow, at first.
+    /// At first with arguments that violate the schema.
     Bad,
 }
 
-/// What marks a scenario in a model's name, whatever stands before it.
+/// The mark before a scenario in the name of a model. Text before the mark is ignored.
 const MARK: &str = "fake:";
 
-/// Parses a model's name. A name without the mark echoes; an unknown scenario is an error.
-pub(crate) fn of_model(model: &str) -> Result<Scenario, String> {
-    model.find(MARK).map_or(Ok(Scenario::Echo), |at| named(&model[at + MARK.len()..]))
+/// Parses the name of a model. A name without the mark is an echo. An unknown scenario is an error.
+pub(crate) fn parse_model(model: &str) -> Result<Scenario, String> {
+    model.find(MARK).map_or(Ok(Scenario::Echo), |at| parse_name(&model[at + MARK.len()..]))
 }
 
-/// The scenario of a name after the mark.
-pub(crate) fn named(name: &str) -> Result<Scenario, String> {
+/// Parses a scenario without the name of a model.
+pub(crate) fn parse_name(name: &str) -> Result<Scenario, String> {
     let name = name.strip_prefix(MARK).unwrap_or(name);
     let (head, rest) = name.split_once(':').unwrap_or((name, ""));
     let parsed = |text: &str| text.parse::<usize>().map_err(|e| format!("fake codex: `{name}`: {e}"));
     let number = || parsed(rest);
-    let number_or = |otherwise: usize| if rest.is_empty() { Ok(otherwise) } else { parsed(rest) };
+    let number_or = |default: usize| if rest.is_empty() { Ok(default) } else { parsed(rest) };
     let millis =
         |text: &str| parsed(text).map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or(u64::MAX)));
-    let failure = |kind: &str| failures::named(kind).ok_or(format!("fake codex: no failure `{kind}`"));
+    let failure =
+        |kind: &str| failures::from_kind(kind).ok_or(format!("fake codex: unknown failure `{kind}`"));
     let tools = |style| Ok(Scenario::Tools { calls: number_or(1)?, style });
     Ok(match head {
         "text" => Scenario::Text(number()?),
@@ -117,7 +118,7 @@ pub(crate) fn named(name: &str) -> Result<Scenario, String> {
             let (times, kind) = rest.split_once(':').unwrap_or((rest, "ok"));
             Scenario::Reconnect(parsed(times)?, if kind == "ok" { None } else { Some(failure(kind)?) })
         }
-        _ if !rest.is_empty() => return Err(format!("fake codex: `{head}` takes nothing after it")),
+        _ if !rest.is_empty() => return Err(format!("fake codex: `{head}` has no parameter")),
         "echo" | "after-end" => Scenario::Echo,
         "report" => Scenario::Report,
         "commentary" => Scenario::Commentary,
@@ -144,7 +145,7 @@ pub(crate) fn named(name: &str) -> Result<Scenario, String> {
         "mute-inject" => Scenario::MuteInject,
         "mute-turn" | "silent" => Scenario::MuteTurn,
         "approval" => Scenario::Approval,
-        _ => return Err(format!("fake codex: no scenario `{head}` for the app-server")),
+        _ => return Err(format!("fake codex: unknown scenario `{head}` of the app-server")),
     })
 }
 
@@ -152,7 +153,7 @@ pub(crate) fn named(name: &str) -> Result<Scenario, String> {
 mod tests {
     use std::time::Duration;
 
-    use super::{Scenario, Style, of_model};
+    use super::{Scenario, Style, parse_model};
 
     #[test]
     fn scenario_names_are_parsed_with_numbers() {
@@ -165,10 +166,10 @@ mod tests {
             ("fake:tools-slow", Scenario::Tools { calls: 3, style: Style::Slow }),
             ("fake:reconnect:2:ok", Scenario::Reconnect(2, None)),
         ] {
-            assert_eq!(of_model(name), Ok(scenario), "{name}");
+            assert_eq!(parse_model(name), Ok(scenario), "{name}");
         }
         assert!(matches!(
-            of_model("fake:failed-after-text:401"),
+            parse_model("fake:failed-after-text:401"),
             Ok(Scenario::Failed { after_text: true, .. })
         ));
     }
@@ -178,7 +179,7 @@ mod tests {
         for name in
             ["fake:hnag", "fake:text", "fake:stream:1", "fake:failed:418", "fake:hang:1", "fake:tools:x"]
         {
-            assert!(of_model(name).is_err(), "{name}");
+            assert!(parse_model(name).is_err(), "{name}");
         }
     }
 }

@@ -15,7 +15,7 @@ fn turn_input(items: &[Value]) -> TurnInput {
 }
 
 fn text(name: &str, items: &[Value]) -> String {
-    let scenario = scenario::of_model(name).expect(name);
+    let scenario = scenario::parse_model(name).expect(name);
     let acts = acts(&scenario, &turn_input(items));
     acts.into_iter().filter_map(|act| if let Act::Delta(text) = act { Some(text) } else { None }).collect()
 }
@@ -35,7 +35,7 @@ fn text_has_the_requested_length() {
 
 #[test]
 fn usage_adds_up_to_that_of_exec() {
-    let scenario = scenario::of_model("fake:usage").expect("a scenario");
+    let scenario = scenario::parse_model("fake:usage").expect("a scenario");
     let sum =
         acts(&scenario, &turn_input(&[])).into_iter().fold(super::Usage::default(), |sum, act| match act {
             Act::Response(usage) => sum.plus(usage),
@@ -81,7 +81,7 @@ fn turn_ends_unless_its_scenario_hangs() {
         "close-stdin",
         "grandchild",
     ] {
-        let scenario = scenario::named(name).expect(name);
+        let scenario = scenario::parse_name(name).expect(name);
         let last = acts(&scenario, &turn_input(&[])).pop();
         let ends = matches!(last, Some(Act::Finish | Act::Fail(_)));
         assert_eq!(ends, !endless.contains(&name), "{name}");

@@ -1,4 +1,4 @@
-//! The built example, spoken to over its pipes: what only a process can show.
+//! Tests of the built example over its pipes, for behaviour of a whole process.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -11,10 +11,10 @@ use std::{
 
 use serde_json::{Value, json};
 
-/// Longer than any of this takes.
+/// The time limit of every wait.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// A process, killed when it is dropped.
+/// A fake app-server process. Dropping it kills the process.
 struct Fake {
     child: Child,
     stdin: Option<ChildStdin>,
@@ -51,21 +51,21 @@ impl Fake {
     }
 
     fn send(&mut self, line: &Value) {
-        self.try_send(line).expect("somebody who reads");
+        self.try_send(line).expect("an open stdin");
     }
 
     fn try_send(&mut self, line: &Value) -> std::io::Result<()> {
         self.stdin.as_mut().expect("a pipe").write_all(format!("{line}\n").as_bytes())
     }
 
-    fn begin(&mut self, model: &str) {
+    fn start_turn(&mut self, model: &str) {
         let thread = self.thread(model);
         self.turn(&thread);
     }
 
     fn thread(&mut self, model: &str) -> Value {
         self.send(&json!({"id": 2, "method": "thread/start", "params": {"model": model, "ephemeral": true}}));
-        let started = self.until(|line| line["id"] == 2);
+        let started = self.read_until(|line| line["id"] == 2);
         started["result"]["thread"]["id"].clone()
     }
 
@@ -73,8 +73,8 @@ impl Fake {
         self.send(&json!({"id": 3, "method": "turn/start", "params": {"threadId": thread, "input": []}}));
     }
 
-    /// The next line that is this.
-    fn until(&self, mut wanted: impl FnMut(&Value) -> bool) -> Value {
+    /// Reads to the next message that satisfies the condition.
+    fn read_until(&self, mut wanted: impl FnMut(&Value) -> bool) -> Value {
         loop {
             let line = self.lines.recv_timeout(LIMIT).expect("a line");
             if let Ok(line) = serde_json::from_str(&line)
@@ -86,12 +86,12 @@ impl Fake {
     }
 
     fn status(&mut self) -> ExitStatus {
-        let late = Instant::now() + LIMIT;
+        let deadline = Instant::now() + LIMIT;
         loop {
             if let Some(status) = self.child.try_wait().expect("a child") {
                 return status;
             }
-            assert!(Instant::now() < late, "it does not end");
+            assert!(Instant::now() < deadline, "the process does not exit");
             thread::yield_now();
         }
     }
@@ -104,7 +104,7 @@ impl Drop for Fake {
     }
 }
 
-fn is(method: &'static str) -> impl Fn(&Value) -> bool {
+fn has_method(method: &'static str) -> impl Fn(&Value) -> bool {
     move |line| line["method"] == method
 }
 
@@ -112,31 +112,31 @@ fn is(method: &'static str) -> impl Fn(&Value) -> bool {
 fn streams_run_concurrently_in_one_process() {
     let mut fake = Fake::ready(&["-c", "thread_unload_delay_secs=0"]);
     let threads: Vec<Value> = (0..50).map(|_| fake.thread("fake:stream:5:50")).collect();
-    // All asked for before anything is read: no end is passed over.
+    // All turns start before the test reads, so that no end is skipped.
     for thread in &threads {
         fake.turn(thread);
     }
-    let mut speaking = std::collections::BTreeSet::new();
+    let mut streaming = std::collections::BTreeSet::new();
     let mut at_the_first_end = None;
     for _ in 0..50 {
-        let end = fake.until(|line| {
+        let end = fake.read_until(|line| {
             if line["method"] == "item/agentMessage/delta" {
-                speaking.insert(line["params"]["threadId"].to_string());
+                streaming.insert(line["params"]["threadId"].to_string());
             }
             line["method"] == "turn/completed"
         });
-        at_the_first_end.get_or_insert(speaking.len());
+        at_the_first_end.get_or_insert(streaming.len());
         let text = end["params"]["turn"]["items"][0]["text"].as_str();
         assert_eq!(text.map(|text| text.matches("t=").count()), Some(5));
     }
-    assert!(at_the_first_end > Some(1), "one after the other");
+    assert!(at_the_first_end > Some(1), "the streams run one after the other");
 }
 
 #[test]
 fn closed_stdin_ends_the_process() {
     let mut fake = Fake::ready(&[]);
-    fake.begin("fake:hang");
-    fake.until(is("turn/started"));
+    fake.start_turn("fake:hang");
+    fake.read_until(has_method("turn/started"));
     fake.stdin = None;
     assert_eq!(fake.status().code(), Some(0));
 }
@@ -144,20 +144,20 @@ fn closed_stdin_ends_the_process() {
 #[test]
 fn die_scenario_exits_during_a_turn() {
     let mut fake = Fake::ready(&[]);
-    fake.begin("fake:die");
-    fake.until(is("item/agentMessage/delta"));
+    fake.start_turn("fake:die");
+    fake.read_until(has_method("item/agentMessage/delta"));
     assert_eq!(fake.status().code(), Some(1));
 }
 
 #[test]
 fn stop_scenario_stops_the_process() {
     let mut fake = Fake::ready(&[]);
-    fake.begin("fake:stop");
-    fake.until(is("item/agentMessage/delta"));
+    fake.start_turn("fake:stop");
+    fake.read_until(has_method("item/agentMessage/delta"));
     let stat = format!("/proc/{}/stat", fake.child.id());
-    let late = Instant::now() + LIMIT;
+    let deadline = Instant::now() + LIMIT;
     while !std::fs::read_to_string(&stat).expect("a process").contains(") T ") {
-        assert!(Instant::now() < late, "it runs on");
+        assert!(Instant::now() < deadline, "the process is not stopped");
         thread::yield_now();
     }
 }
@@ -165,11 +165,11 @@ fn stop_scenario_stops_the_process() {
 #[test]
 fn close_stdin_scenario_keeps_the_process_alive() {
     let mut fake = Fake::ready(&[]);
-    fake.begin("fake:close-stdin");
-    fake.until(is("item/agentMessage/delta"));
-    let late = Instant::now() + LIMIT;
+    fake.start_turn("fake:close-stdin");
+    fake.read_until(has_method("item/agentMessage/delta"));
+    let deadline = Instant::now() + LIMIT;
     while fake.try_send(&json!({})).is_ok() {
-        assert!(Instant::now() < late, "it still reads");
+        assert!(Instant::now() < deadline, "stdin is still open");
         thread::yield_now();
     }
     assert!(fake.child.try_wait().expect("a child").is_none());
@@ -178,24 +178,24 @@ fn close_stdin_scenario_keeps_the_process_alive() {
 #[test]
 fn flood_and_long_line_arrive_whole() {
     let mut fake = Fake::ready(&[]);
-    fake.begin("fake:flood:3000000");
-    let end = fake.until(is("turn/completed"));
+    fake.start_turn("fake:flood:3000000");
+    let end = fake.read_until(has_method("turn/completed"));
     assert_eq!(end["params"]["turn"]["items"][0]["text"].as_str().map(str::len), Some(3_000_000));
-    fake.begin("fake:longline:5000000");
-    let line = fake.until(is("item/completed"));
+    fake.start_turn("fake:longline:5000000");
+    let line = fake.read_until(has_method("item/completed"));
     assert_eq!(line["params"]["item"]["aggregatedOutput"].as_str().map(str::len), Some(5_000_000));
 }
 
 #[test]
 fn start_fails_in_each_mode() {
-    let mut dies = Fake::start(&[], &[("FAKE_CODEX_APP_SERVER", "dies")]);
-    assert_eq!(dies.status().code(), Some(1));
-    let mut bad = Fake::start(&["--disable", "nope"], &[]);
-    assert_eq!(bad.status().code(), Some(1));
-    let mut homeless = Fake::start(&[], &[("CODEX_HOME", "/nowhere")]);
-    assert_eq!(homeless.status().code(), Some(1));
-    let mut blind = Fake::start(&["-c", r#"model_catalog_json="/nowhere/x.json""#], &[]);
-    assert_eq!(blind.status().code(), Some(1));
+    let mut exiting = Fake::start(&[], &[("FAKE_CODEX_APP_SERVER", "dies")]);
+    assert_eq!(exiting.status().code(), Some(1));
+    let mut invalid = Fake::start(&["--disable", "nope"], &[]);
+    assert_eq!(invalid.status().code(), Some(1));
+    let mut without_home = Fake::start(&[], &[("CODEX_HOME", "/nowhere")]);
+    assert_eq!(without_home.status().code(), Some(1));
+    let mut without_catalog = Fake::start(&["-c", r#"model_catalog_json="/nowhere/x.json""#], &[]);
+    assert_eq!(without_catalog.status().code(), Some(1));
 
     let mut garbage = Fake::start(&[], &[("FAKE_CODEX_APP_SERVER", "garbage")]);
     garbage.send(&json!({"id": 1, "method": "initialize"}));

@@ -1,4 +1,4 @@
-//! The methods of the app-server. Knows no pipe and no clock: lines come in, lines and turns to run come out.
+//! The methods of the app-server, without I/O and clock: input lines return output lines and turns to run.
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ use super::{
     scenario::{self, Scenario},
     script::{self, TurnInput},
     threads::{self, Thread, Threads},
-    turn::{Turn, World},
+    turn::{Context, Turn},
     upstream,
     version::Release,
     wire::Out,
@@ -18,7 +18,7 @@ use super::{
 
 /// One app-server.
 pub(crate) struct Server {
-    pub(crate) world: World,
+    pub(crate) context: Context,
     pub(crate) threads: Threads,
     catalog: Vec<Value>,
     /// The model of the command line.
@@ -27,77 +27,83 @@ pub(crate) struct Server {
     experimental: bool,
 }
 
-/// What is set up before any line comes.
+/// The configuration of a server.
 #[derive(Debug, Default)]
 pub(crate) struct Setup {
     pub(crate) catalog: Vec<Value>,
     pub(crate) model: Option<String>,
-    /// Whether threads go when nobody listens to them.
+    /// Whether threads without a subscriber are unloaded.
     pub(crate) unload: bool,
 }
 
-/// What an answer waits for.
-enum Answer {
-    /// It is written.
+/// The response to a request.
+enum Reply {
+    /// A result.
     Now(Value),
-    /// It is written, and this notification behind it.
+    /// A result followed by a notification.
     AndThen(Value, &'static str, Value),
-    /// It is empty, and what was injected is said back behind it: these items, as those of this thread and turn.
+    /// An empty result followed by the injected items as raw items of this thread and turn.
     AndEcho { thread: String, turn: String, items: Vec<Value> },
-    /// Nobody gets one.
+    /// No response.
     Never,
 }
 
-type Answered = Result<Answer, Refusal>;
+type CallResult = Result<Reply, Refusal>;
 
 impl Server {
-    /// Before its first line.
+    /// Creates a server before its first line.
     pub(crate) fn new(release: Release, setup: Setup) -> Self {
-        let world = World { out: Out::new(release), release, next_request: 0, leaked: Vec::new() };
+        let context = Context { out: Out::new(release), release, next_request: 0, leaked: Vec::new() };
         let threads = Threads::new(setup.unload);
         let Setup { catalog, model, unload: _ } = setup;
-        Self { world, threads, catalog, model, initialized: false, experimental: false }
+        Self { context, threads, catalog, model, initialized: false, experimental: false }
     }
 
-    /// Takes a line and returns the numbers of the turns that can go on because of it.
-    pub(crate) fn take(&mut self, line: &[u8]) -> Vec<u64> {
-        // What is no JSON, or no message, is passed over.
+    /// Handles a line and returns the numbers of the turns that can continue.
+    pub(crate) fn on_line(&mut self, line: &[u8]) -> Vec<u64> {
+        // Lines that are not messages are ignored.
         let Ok(message) = serde_json::from_slice::<Value>(line) else { return Vec::new() };
         let Some(id) = message.get("id").filter(|id| !id.is_null()) else { return Vec::new() };
-        let Some(method) = message["method"].as_str() else { return self.answered(id, &message) };
-        let mut begun = Vec::new();
-        match self.call(method, id, message.get("params"), &mut begun) {
-            Ok(Answer::Now(result)) => self.world.out.answer(id, Ok(result)),
-            Ok(Answer::AndThen(result, method, params)) => {
-                self.world.out.answer(id, Ok(result));
-                self.world.out.notify(method, &params);
+        let Some(method) = message["method"].as_str() else { return self.on_response(id, &message) };
+        let mut started_turns = Vec::new();
+        match self.call(method, id, message.get("params"), &mut started_turns) {
+            Ok(Reply::Now(result)) => self.context.out.answer(id, Ok(result)),
+            Ok(Reply::AndThen(result, method, params)) => {
+                self.context.out.answer(id, Ok(result));
+                self.context.out.notify(method, &params);
             }
-            Ok(Answer::AndEcho { thread, turn, items }) => {
-                self.world.out.answer(id, Ok(json!({})));
+            Ok(Reply::AndEcho { thread, turn, items }) => {
+                self.context.out.answer(id, Ok(json!({})));
                 for item in &items {
-                    self.world.out.raw_item(&thread, &turn, item);
+                    self.context.out.raw_item(&thread, &turn, item);
                 }
             }
-            Ok(Answer::Never) => {}
-            Err(refusal) => self.world.out.answer(id, Err(refusal)),
+            Ok(Reply::Never) => {}
+            Err(refusal) => self.context.out.answer(id, Err(refusal)),
         }
-        self.after(method, message.get("params"), &begun);
-        begun
+        self.notify_after(method, message.get("params"), &started_turns);
+        started_turns
     }
 
-    /// The client answers a request of a turn.
-    fn answered(&mut self, id: &Value, message: &Value) -> Vec<u64> {
+    /// Handles a response to a request of a turn.
+    fn on_response(&mut self, id: &Value, message: &Value) -> Vec<u64> {
         let Some(id) = id.as_u64() else { return Vec::new() };
-        let world = &mut self.world;
+        let context = &mut self.context;
         let mut turns = self.threads.turns();
         turns
-            .find_map(|(number, turn)| turn.answered(world, id, message).then_some(number))
+            .find_map(|(number, turn)| turn.on_response(context, id, message).then_some(number))
             .into_iter()
             .collect()
     }
 
-    fn call(&mut self, method: &str, id: &Value, params: Option<&Value>, begun: &mut Vec<u64>) -> Answered {
-        check::method(method, self.world.release)?;
+    fn call(
+        &mut self,
+        method: &str,
+        id: &Value,
+        params: Option<&Value>,
+        started_turns: &mut Vec<u64>,
+    ) -> CallResult {
+        check::method(method, self.context.release)?;
         check::required(params, &[])?;
         let params = params.unwrap_or(&Value::Null);
         if method == "initialize" {
@@ -108,8 +114,8 @@ impl Server {
         }
         let answer = match method {
             "thread/start" => return self.thread_start(params),
-            "thread/inject_items" => return self.inject(params),
-            "turn/start" => return self.turn_start(params, begun),
+            "thread/inject_items" => return self.inject_items(params),
+            "turn/start" => return self.turn_start(params, started_turns),
             "turn/interrupt" => return self.interrupt(id, params),
             "thread/unsubscribe" => {
                 let thread = check::thread_id(&params["threadId"])?;
@@ -117,27 +123,27 @@ impl Server {
             }
             "thread/loaded/list" => json!({"data": self.threads.ids(), "nextCursor": null}),
             "model/list" => catalog::list(&self.catalog, params)?,
-            "account/read" => account(self.world.release),
-            _ => return Err(Refusal::invalid(format!("fake codex: `{method}` is not played"))),
+            "account/read" => account(self.context.release),
+            _ => return Err(Refusal::invalid(format!("fake codex: `{method}` is not supported"))),
         };
-        Ok(Answer::Now(answer))
+        Ok(Reply::Now(answer))
     }
 
-    /// Notifications after an answer.
-    fn after(&mut self, method: &str, params: Option<&Value>, begun: &[u64]) {
-        for number in begun {
+    /// Sends the notifications after a response.
+    fn notify_after(&mut self, method: &str, params: Option<&Value>, started_turns: &[u64]) {
+        for number in started_turns {
             if let Some(turn) = self.threads.turn(*number) {
-                turn.begin(&mut self.world);
+                turn.notify_started(&mut self.context);
             }
         }
         if method == "thread/unsubscribe"
             && let Some(thread) = params.and_then(|params| params["threadId"].as_str())
         {
-            self.threads.unload(&mut self.world, thread);
+            self.threads.unload(&mut self.context, thread);
         }
     }
 
-    fn initialize(&mut self, params: &Value) -> Answered {
+    fn initialize(&mut self, params: &Value) -> CallResult {
         check::required(Some(params), &["clientInfo"])?;
         check::required(params.get("clientInfo"), &["name", "version"])
             .map_err(|refusal| Refusal::invalid(refusal.message))?;
@@ -146,40 +152,40 @@ impl Server {
         }
         let capabilities = &params["capabilities"];
         self.experimental = capabilities["experimentalApi"] == json!(true);
-        self.world.out.opt_out(&capabilities["optOutNotificationMethods"]);
+        self.context.out.opt_out(&capabilities["optOutNotificationMethods"]);
         let text = |name: &str| params["clientInfo"][name].as_str().unwrap_or_default().to_owned();
         let (name, version, codex) = (text("name"), text("version"), crate::version());
         let agent = format!("{name}/{codex} (Fake 1.0.0; x86_64) unknown ({name}; {version})");
         let mut answer = json!({"userAgent": agent});
-        if self.world.release >= Release::V140 {
+        if self.context.release >= Release::V140 {
             let home = super::codex_home().unwrap_or_default();
             answer["codexHome"] = json!(home);
             answer["platformFamily"] = json!("unix");
             answer["platformOs"] = json!("linux");
         }
-        Ok(Answer::Now(answer))
+        Ok(Reply::Now(answer))
     }
 
-    fn thread_start(&mut self, params: &Value) -> Answered {
-        check::thread_start(params, self.experimental, self.world.release)?;
+    fn thread_start(&mut self, params: &Value) -> CallResult {
+        check::thread_start(params, self.experimental, self.context.release)?;
         let model = params["model"].as_str().or(self.model.as_deref()).unwrap_or("gpt-5.5").to_owned();
-        let scenario = scenario_of(&model)?;
+        let scenario = parse_scenario(&model)?;
         if scenario == Scenario::MuteStart {
-            return Ok(Answer::Never);
+            return Ok(Reply::Never);
         }
         let id = uuid::Uuid::now_v7().to_string();
-        let answer = threads::told(&id, params, &model, self.world.release);
+        let answer = threads::start_response(&id, params, &model, self.context.release);
         self.threads.add(&id, Thread::new(scenario, params.clone()));
         let started = json!({"thread": answer["thread"]});
-        Ok(Answer::AndThen(answer, "thread/started", started))
+        Ok(Reply::AndThen(answer, "thread/started", started))
     }
 
-    fn inject(&mut self, params: &Value) -> Answered {
+    fn inject_items(&mut self, params: &Value) -> CallResult {
         check::required(Some(params), &["threadId", "items"])?;
         let id = check::thread_id(&params["threadId"])?;
         let thread = self.threads.get(id)?;
         let Value::Array(items) = &params["items"] else {
-            let what = history::shown(&params["items"]);
+            let what = history::serde_name(&params["items"]);
             return Err(Refusal::invalid(format!(
                 "Invalid request: invalid type: {what}, expected a sequence"
             )));
@@ -189,23 +195,23 @@ impl Server {
         let turn = format!("auto-compact-{}", thread.injections);
         thread.injections += 1;
         if thread.scenario == Scenario::MuteInject {
-            return Ok(Answer::Never);
+            return Ok(Reply::Never);
         }
         if thread.raw() {
-            return Ok(Answer::AndEcho { thread: id.to_owned(), turn, items: items.clone() });
+            return Ok(Reply::AndEcho { thread: id.to_owned(), turn, items: items.clone() });
         }
-        Ok(Answer::Now(json!({})))
+        Ok(Reply::Now(json!({})))
     }
 
-    fn turn_start(&mut self, params: &Value, begun: &mut Vec<u64>) -> Answered {
+    fn turn_start(&mut self, params: &Value, started_turns: &mut Vec<u64>) -> CallResult {
         check::required(Some(params), &["threadId", "input"])?;
         let id = check::thread_id(&params["threadId"])?;
-        let release = self.world.release;
+        let release = self.context.release;
         let loaded = self.threads.ids().len();
         let thread = self.threads.get(id)?;
         check::input(&params["input"])?;
         if let Some(model) = params["model"].as_str() {
-            thread.scenario = scenario_of(model)?;
+            thread.scenario = parse_scenario(model)?;
         }
         if let Scenario::Overloaded(times) = thread.scenario
             && thread.refused < times
@@ -214,7 +220,7 @@ impl Server {
             return Err(Refusal::overloaded());
         }
         thread.items.extend(input_items(&params["input"]));
-        let given = TurnInput {
+        let turn_input = TurnInput {
             release,
             items: thread.items.clone(),
             thread_start: thread.params.clone(),
@@ -224,32 +230,33 @@ impl Server {
         };
         let (mute, raw) = (thread.scenario == Scenario::MuteTurn, thread.raw());
         // 0.110 never ends a turn without input.
-        let stuck = release == Release::V110 && params["input"].as_array().is_some_and(Vec::is_empty);
+        let never_ends = release == Release::V110 && params["input"].as_array().is_some_and(Vec::is_empty);
         if let Some((_, running)) = self.threads.turn_of(id) {
-            // The real one would have the running turn read this.
-            return Ok(Answer::Now(json!({"turn": running.told("inProgress", &Value::Null, release)})));
+            // The real app-server would pass this input to the running turn.
+            return Ok(Reply::Now(json!({"turn": running.to_json("inProgress", &Value::Null, release)})));
         }
         let thread = self.threads.get(id)?;
-        let acts = if stuck { Vec::new() } else { user_message(&params["input"], acts(thread, &given)) };
+        let acts =
+            if never_ends { Vec::new() } else { user_message(&params["input"], acts(thread, &turn_input)) };
         let turn = Turn::new(id, acts, raw);
-        let mut told = turn.told("inProgress", &Value::Null, release);
+        let mut object = turn.to_json("inProgress", &Value::Null, release);
         for name in ["startedAt", "completedAt", "durationMs"] {
-            if told.get(name).is_some() {
-                told[name] = Value::Null;
+            if object.get(name).is_some() {
+                object[name] = Value::Null;
             }
         }
-        let number = self.threads.begin(id, turn);
-        if !stuck && !mute {
-            begun.push(number);
+        let number = self.threads.start_turn(id, turn);
+        if !never_ends && !mute {
+            started_turns.push(number);
         }
-        Ok(if mute { Answer::Never } else { Answer::Now(json!({"turn": told})) })
+        Ok(if mute { Reply::Never } else { Reply::Now(json!({"turn": object})) })
     }
 
-    fn interrupt(&mut self, id: &Value, params: &Value) -> Answered {
+    fn interrupt(&mut self, id: &Value, params: &Value) -> CallResult {
         check::required(Some(params), &["threadId", "turnId"])?;
         let thread = check::thread_id(&params["threadId"])?;
         let deaf = matches!(self.threads.get(thread)?.scenario, Scenario::Deaf { .. });
-        let release = self.world.release;
+        let release = self.context.release;
         let Some((number, turn)) = self.threads.turn_of(thread) else {
             return Err(Refusal::invalid("no active turn to interrupt"));
         };
@@ -257,31 +264,31 @@ impl Server {
             let (wanted, running) = (params["turnId"].as_str().unwrap_or_default(), turn.id());
             return Err(Refusal::invalid(format!("expected active turn id {wanted} but found {running}")));
         }
-        if deaf || release <= Release::V110 && turn.is_stuck() {
-            return Ok(Answer::Never);
+        if deaf || release <= Release::V110 && turn.never_ends() {
+            return Ok(Reply::Never);
         }
-        turn.interrupt(&mut self.world, |world| world.out.answer(id, Ok(json!({}))));
-        self.threads.end(&mut self.world, number);
-        Ok(Answer::Never)
+        turn.interrupt(&mut self.context, |context| context.out.answer(id, Ok(json!({}))));
+        self.threads.end_turn(&mut self.context, number);
+        Ok(Reply::Never)
     }
 }
 
-/// What the turn plays, which is up to the upstream where the thread brings one along and no scenario.
-fn acts(thread: &Thread, given: &TurnInput) -> Vec<Act> {
-    let upstream = upstream::named(&thread.params).filter(|_| thread.scenario == Scenario::Echo);
+/// Returns the acts of a turn. Without a scenario, a thread with a configured upstream uses that upstream.
+fn acts(thread: &Thread, turn_input: &TurnInput) -> Vec<Act> {
+    let upstream = upstream::base_url(&thread.params).filter(|_| thread.scenario == Scenario::Echo);
     match upstream {
         Some(base_url) => {
             let model = thread.params["model"].as_str().unwrap_or("gpt-5.5");
-            upstream::acts(&base_url, model, given)
+            upstream::acts(&base_url, model, turn_input)
         }
-        None => script::acts(&thread.scenario, given),
+        None => script::acts(&thread.scenario, turn_input),
     }
 }
 
-fn scenario_of(model: &str) -> Result<Scenario, Refusal> {
+fn parse_scenario(model: &str) -> Result<Scenario, Refusal> {
     let scenario = match crate::env("FAKE_CODEX_SCENARIO") {
-        Some(name) => scenario::named(&name),
-        None => scenario::of_model(model),
+        Some(name) => scenario::parse_name(&name),
+        None => scenario::parse_model(model),
     };
     scenario.map_err(Refusal::invalid)
 }
@@ -302,7 +309,7 @@ fn account(release: Release) -> Value {
     answer
 }
 
-/// The input of a turn as an item of its thread.
+/// Converts the input of a turn to an item of its thread.
 fn input_items(input: &Value) -> Option<Value> {
     let parts: Vec<Value> = input
         .as_array()?
@@ -316,7 +323,7 @@ fn input_items(input: &Value) -> Option<Value> {
     (!parts.is_empty()).then(|| json!({"type": "message", "role": "user", "content": parts}))
 }
 
-/// The input of a turn is told as an item of it.
+/// Prepends the user message item for the input of a turn.
 fn user_message(input: &Value, acts: Vec<Act>) -> Vec<Act> {
     if input.as_array().is_none_or(Vec::is_empty) {
         return acts;

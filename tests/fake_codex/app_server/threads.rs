@@ -7,28 +7,28 @@ use serde_json::{Value, json};
 use super::{
     check::Refusal,
     scenario::Scenario,
-    turn::{Turn, World},
+    turn::{Context, Turn},
     version::Release,
     wire::unix_ms,
 };
 
-/// A thread.
+/// One loaded thread.
 pub(crate) struct Thread {
     pub(crate) scenario: Scenario,
-    /// The parameters of its `thread/start`.
+    /// The parameters of `thread/start`.
     pub(crate) params: Value,
-    /// Its items, as they were injected.
+    /// The injected items.
     pub(crate) items: Vec<Value>,
-    /// How many turns were refused.
+    /// The number of refused turns.
     pub(crate) refused: usize,
-    /// How often items were injected.
+    /// The number of injections.
     pub(crate) injections: usize,
-    /// The number of the turn that runs.
+    /// The number of the running turn.
     pub(crate) turn: Option<u64>,
     subscribed: bool,
 }
 
-/// All of them.
+/// All loaded threads and running turns.
 #[derive(Default)]
 pub(crate) struct Threads {
     by_id: BTreeMap<String, Thread>,
@@ -39,109 +39,109 @@ pub(crate) struct Threads {
 }
 
 impl Thread {
-    /// A new one.
+    /// Creates a thread with a subscriber and without items.
     pub(crate) fn new(scenario: Scenario, params: Value) -> Self {
         let (items, refused, injections) = (Vec::new(), 0, 0);
         Self { scenario, params, items, refused, injections, turn: None, subscribed: true }
     }
 
-    /// Whether the client wants raw events.
+    /// Returns whether the client requested raw events.
     pub(crate) fn raw(&self) -> bool {
         self.params["experimentalRawEvents"] == json!(true)
     }
 }
 
 impl Threads {
-    /// None yet.
+    /// Creates an empty set of threads.
     pub(crate) fn new(unload: bool) -> Self {
         Self { unload, ..Self::default() }
     }
 
-    /// The ids of those that are loaded.
+    /// Returns the ids of the loaded threads.
     pub(crate) fn ids(&self) -> Vec<&String> {
         self.by_id.keys().collect()
     }
 
-    /// Adds one.
+    /// Adds a thread.
     pub(crate) fn add(&mut self, id: &str, thread: Thread) {
         self.by_id.insert(id.to_owned(), thread);
     }
 
-    /// The thread of this id.
+    /// Returns the thread of an id.
     pub(crate) fn get(&mut self, id: &str) -> Result<&mut Thread, Refusal> {
         self.by_id.get_mut(id).ok_or_else(|| Refusal::invalid(format!("thread not found: {id}")))
     }
 
-    /// The turn of this number.
+    /// Returns the turn of a number.
     pub(crate) fn turn(&mut self, number: u64) -> Option<&mut Turn> {
         self.turns.get_mut(&number)
     }
 
-    /// The turn that runs in this thread.
+    /// Returns number and turn of the running turn of a thread.
     pub(crate) fn turn_of(&mut self, id: &str) -> Option<(u64, &mut Turn)> {
         let number = self.by_id.get(id)?.turn?;
         Some((number, self.turns.get_mut(&number)?))
     }
 
-    /// Every turn, with its number.
+    /// Returns every running turn with its number.
     pub(crate) fn turns(&mut self) -> impl Iterator<Item = (u64, &mut Turn)> {
         self.turns.iter_mut().map(|(number, turn)| (*number, turn))
     }
 
-    /// Begins a turn.
-    pub(crate) fn begin(&mut self, id: &str, mut turn: Turn) -> u64 {
+    /// Adds a turn to a thread and returns its number.
+    pub(crate) fn start_turn(&mut self, id: &str, mut turn: Turn) -> u64 {
         self.last_turn += 1;
         if let Some(thread) = self.by_id.get_mut(id) {
             thread.turn = Some(self.last_turn);
-            turn.muted = !thread.subscribed;
+            turn.is_muted = !thread.subscribed;
         }
         self.turns.insert(self.last_turn, turn);
         self.last_turn
     }
 
-    /// A turn is over.
-    pub(crate) fn end(&mut self, world: &mut World, number: u64) {
+    /// Removes an ended turn, and its thread if that has no subscriber.
+    pub(crate) fn end_turn(&mut self, context: &mut Context, number: u64) {
         self.turns.remove(&number);
         let ended = self.by_id.iter_mut().find(|(_, thread)| thread.turn == Some(number));
         let Some((id, thread)) = ended else { return };
         thread.turn = None;
         let id = id.clone();
-        let abandoned = !thread.subscribed;
-        if abandoned {
+        let unsubscribed = !thread.subscribed;
+        if unsubscribed {
             let status = json!({"threadId": id, "status": {"type": "idle"}});
-            world.out.notify("thread/status/changed", &status);
-            self.unload(world, &id);
+            context.out.notify("thread/status/changed", &status);
+            self.unload(context, &id);
         }
     }
 
-    /// Nobody listens any more: it goes now, or when its turn is over. Returns the status of the answer.
+    /// Removes the subscriber of a thread and mutes its running turn. Returns the status for the response.
     pub(crate) fn unsubscribe(&mut self, id: &str) -> &'static str {
         let Some(thread) = self.by_id.get_mut(id) else { return "notLoaded" };
         if !std::mem::replace(&mut thread.subscribed, false) {
             return "notSubscribed";
         }
         if let Some(turn) = thread.turn.and_then(|number| self.turns.get_mut(&number)) {
-            turn.muted = true;
+            turn.is_muted = true;
         }
         "unsubscribed"
     }
 
     /// Unloads an idle thread without a subscriber.
-    pub(crate) fn unload(&mut self, world: &mut World, id: &str) {
+    pub(crate) fn unload(&mut self, context: &mut Context, id: &str) {
         let idle = self.by_id.get(id).is_some_and(|thread| thread.turn.is_none() && !thread.subscribed);
         if idle && self.unload {
             self.by_id.remove(id);
             let status = json!({"threadId": id, "status": {"type": "notLoaded"}});
-            world.out.notify("thread/status/changed", &status);
-            world.out.notify("thread/closed", &json!({"threadId": id}));
+            context.out.notify("thread/status/changed", &status);
+            context.out.notify("thread/closed", &json!({"threadId": id}));
         }
     }
 }
 
-/// The answer to `thread/start`.
-pub(crate) fn told(id: &str, params: &Value, model: &str, release: Release) -> Value {
+/// Returns the result of `thread/start`.
+pub(crate) fn start_response(id: &str, params: &Value, model: &str, release: Release) -> Value {
     let (now, cwd) = (unix_ms() / 1000, cwd(params));
-    // 0.77 keeps every thread, whatever it is asked for.
+    // 0.77 ignores `ephemeral` and keeps every thread.
     let ephemeral = params["ephemeral"] == json!(true) && release >= Release::V110;
     let path = if ephemeral { Value::Null } else { json!(format!("/nowhere/sessions/rollout-{id}.jsonl")) };
     let mut thread = json!({
@@ -197,7 +197,7 @@ pub(crate) fn told(id: &str, params: &Value, model: &str, release: Release) -> V
     answer
 }
 
-/// The working folder of a thread: not checked, only joined.
+/// Returns the absolute working folder of a thread, which need not exist.
 pub(crate) fn cwd(params: &Value) -> String {
     let here = std::env::current_dir().unwrap_or_default();
     here.join(params["cwd"].as_str().unwrap_or_default()).to_string_lossy().into_owned()

@@ -1,33 +1,33 @@
-//! Calls of the client's tools, their arguments, and the text about their outputs.
+//! Calls of client tools, their arguments, and the answer about their outputs.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::{
-    act::{self, Act, Answer, message, words},
+    act::{self, Act, Answer, message, split_words},
     items,
     scenario::Style,
     wire::Usage,
 };
 
-/// What the response that calls costs, and the one that answers.
+/// The usage of a response with calls, and of a response with the answer.
 const CALLING: Usage = Usage { input: 100, cached: 40, cache_write: 0, output: 20, reasoning: 7 };
 const ANSWERING: Usage = Usage::new(130, 90, 5);
 
-/// The turn that calls `calls` of the `offered` tools, and goes on when the client has answered.
-pub(crate) fn calling(offered: &[Value], calls: usize, style: Style, cwd: &str) -> Vec<Act> {
+/// Returns the acts of a turn that makes `calls` calls of the `offered` tools and waits for their results.
+pub(crate) fn call_acts(offered: &[Value], calls: usize, style: Style, cwd: &str) -> Vec<Act> {
     if offered.is_empty() {
         return act::answer("No tool is offered.", Usage::new(100, 40, 5));
     }
     let mut acts = Vec::new();
     if style == Style::AfterOwn {
         acts.extend(items::command("cmd_own", cwd, "ls", "README.md\n", 0));
-        acts.extend([Act::Response(Usage::new(90, 30, 10)), Act::Settle]);
+        acts.extend([Act::Response(Usage::new(90, 30, 10)), Act::ReportUsage]);
     }
-    acts.push(Act::Think { summary: vec!["Which ".to_owned(), "tool?".to_owned()], raw: None });
+    acts.push(Act::Reasoning { summary: vec!["Which ".to_owned(), "tool?".to_owned()], raw: None });
     if style == Style::AfterText {
-        acts.extend(message(words("Let me look."), None));
+        acts.extend(message(split_words("Let me look."), None));
     }
     let bad = style == Style::Bad;
     for (number, tool) in offered.iter().cycle().take(calls).enumerate() {
@@ -40,27 +40,27 @@ pub(crate) fn calling(offered: &[Value], calls: usize, style: Style, cwd: &str) 
     }
     acts.push(Act::Response(CALLING));
     let again: Vec<Value> = if bad { offered.iter().take(calls).cloned().collect() } else { Vec::new() };
-    acts.push(Act::Await(Box::new(move |answers| after(&answers, &again))));
+    acts.push(Act::Await(Box::new(move |answers| acts_after(&answers, &again))));
     acts
 }
 
-/// Returns the text of the model about these outputs.
-pub(crate) fn answering(outputs: &[String]) -> Vec<Act> {
+/// Returns the acts of an answer about these outputs.
+pub(crate) fn answer_acts(outputs: &[String]) -> Vec<Act> {
     act::answer(&format!("The tools say: {}", outputs.join(" | ")), ANSWERING)
 }
 
-fn after(answers: &[Answer], again: &[Value]) -> Vec<Act> {
-    let mut acts = vec![Act::Settle];
+fn acts_after(answers: &[Answer], again: &[Value]) -> Vec<Act> {
+    let mut acts = vec![Act::ReportUsage];
     if again.is_empty() || answers.iter().all(|answer| answer.success) {
         let outputs: Vec<String> = answers.iter().map(|answer| answer.text.clone()).collect();
-        acts.extend(answering(&outputs));
+        acts.extend(answer_acts(&outputs));
         return acts;
     }
     acts.extend(
         again.iter().enumerate().map(|(number, tool)| call(tool, &sample(&tool["inputSchema"], number))),
     );
     acts.push(Act::Response(CALLING));
-    acts.push(Act::Await(Box::new(|answers| after(&answers, &[]))));
+    acts.push(Act::Await(Box::new(|answers| acts_after(&answers, &[]))));
     acts
 }
 
@@ -68,17 +68,17 @@ fn call(tool: &Value, arguments: &Value) -> Act {
     Act::Call { tool: tool["name"].as_str().unwrap_or_default().to_owned(), arguments: spaced(arguments) }
 }
 
-/// A value that this schema allows; `number` makes the texts and numbers of parallel calls differ.
+/// Returns a value that matches the schema. `number` makes the values of parallel calls differ.
 fn sample(schema: &Value, number: usize) -> Value {
-    let of = |schema: &Value| sample(schema, number);
-    if let Some(word) = schema["enum"].as_array().filter(|words| !words.is_empty()) {
-        return word[number % word.len()].clone();
+    let nested = |schema: &Value| sample(schema, number);
+    if let Some(values) = schema["enum"].as_array().filter(|values| !values.is_empty()) {
+        return values[number % values.len()].clone();
     }
     if let Some(value) = schema.get("const") {
         return value.clone();
     }
     if let Some(one) = ["anyOf", "oneOf", "allOf"].iter().find_map(|of| schema[*of].get(0)) {
-        return of(one);
+        return nested(one);
     }
     let kind = schema["type"].as_str().or_else(|| schema["type"].get(0)?.as_str());
     match kind {
@@ -86,11 +86,11 @@ fn sample(schema: &Value, number: usize) -> Value {
         Some("integer") => schema.get("minimum").cloned().unwrap_or(json!(number + 1)),
         Some("number") => schema.get("minimum").cloned().unwrap_or(json!(1.5)),
         Some("boolean") => json!(true),
-        Some("array") => json!([of(&schema["items"])]),
+        Some("array") => json!([nested(&schema["items"])]),
         Some("null") => Value::Null,
         _ => {
             let members = schema["properties"].as_object().into_iter().flatten();
-            Value::Object(members.map(|(name, schema)| (name.clone(), of(schema))).collect())
+            Value::Object(members.map(|(name, schema)| (name.clone(), nested(schema))).collect())
         }
     }
 }
@@ -114,7 +114,7 @@ fn spaced(value: &Value) -> String {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::{Act, Style, calling, sample, spaced};
+    use super::{Act, Style, call_acts, sample, spaced};
 
     #[test]
     fn samples_match_the_schema() {
@@ -139,7 +139,7 @@ mod tests {
     #[test]
     fn calls_rotate_over_the_offered_tools() {
         let offered = [json!({"name": "f", "inputSchema": {}}), json!({"name": "g", "inputSchema": {}})];
-        let called: Vec<String> = calling(&offered, 3, Style::Plain, "/")
+        let called: Vec<String> = call_acts(&offered, 3, Style::Plain, "/")
             .into_iter()
             .filter_map(|act| if let Act::Call { tool, .. } = act { Some(tool) } else { None })
             .collect();

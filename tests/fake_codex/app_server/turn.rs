@@ -1,5 +1,5 @@
-//! One turn under way: performs its acts one by one and says when to go on. Knows no other turn, and no thread but
-//! by its id.
+//! One running turn. It performs its acts in order and returns when to continue. It has no access to threads or other
+//! turns.
 
 mod speech;
 
@@ -12,7 +12,7 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{
-    act::{Act, Then},
+    act::{Act, Continuation},
     failures::Failure,
     pending_requests::PendingRequests,
     version::Release,
@@ -21,51 +21,51 @@ use super::{
 use crate::watch;
 use speech::Message;
 
-/// What a turn writes to, and takes ids from.
+/// The state that all turns share.
 #[derive(Debug)]
-pub(crate) struct World {
-    /// The lines.
+pub(crate) struct Context {
+    /// The buffered output.
     pub(crate) out: Out,
-    /// What is played.
+    /// The emulated release.
     pub(crate) release: Release,
     /// The id of the next request to the client.
     pub(crate) next_request: u64,
-    /// Memory that is never given back.
+    /// Memory that is never freed.
     pub(crate) leaked: Vec<Vec<u8>>,
 }
 
-impl World {
-    /// The id of a request to the client.
+impl Context {
+    /// Returns the id of the next request to the client.
     fn take_id(&mut self) -> u64 {
         self.next_request += 1;
         self.next_request - 1
     }
 }
 
-/// How a turn goes on after an act.
+/// The continuation of a turn after an act.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Next {
-    /// At once.
+    /// Continues immediately.
     Now,
-    /// Then.
+    /// Continues at this time.
     At(Instant),
-    /// When the client has answered, or interrupts.
+    /// Waits for a response or an interrupt of the client.
     Wait,
-    /// Not any more.
+    /// Has ended.
     Done,
-    /// The process does this.
-    Process(Fate),
+    /// Performs an action of the whole process.
+    Process(ProcessAction),
 }
 
-/// What happens to the process.
+/// An action of the whole process.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
-    Exit { code: u8, words: &'static str },
+pub(crate) enum ProcessAction {
+    Exit { code: u8, stderr: &'static str },
     Stop,
     CloseStdin,
 }
 
-/// A turn.
+/// A turn and its remaining acts.
 pub(crate) struct Turn {
     thread: String,
     id: String,
@@ -76,17 +76,17 @@ pub(crate) struct Turn {
     last_message: Option<Value>,
     total: Usage,
     last: Usage,
-    settled: bool,
-    asked: PendingRequests,
+    usage_reported: bool,
+    pending: PendingRequests,
     next_piece: Option<Instant>,
-    /// Whether the client wants raw events.
+    /// Set if the client requested raw events.
     raw: bool,
-    /// Whether the client still listens to this thread.
-    pub(crate) muted: bool,
+    /// Set if the client has unsubscribed from the thread. The turn then sends nothing.
+    pub(crate) is_muted: bool,
 }
 
 impl Turn {
-    /// A turn that has not begun.
+    /// Creates a turn that has not started.
     pub(crate) fn new(thread: &str, acts: Vec<Act>, raw: bool) -> Self {
         Self {
             thread: thread.to_owned(),
@@ -98,156 +98,159 @@ impl Turn {
             last_message: None,
             total: Usage::default(),
             last: Usage::default(),
-            settled: true,
-            asked: PendingRequests::default(),
+            usage_reported: true,
+            pending: PendingRequests::default(),
             next_piece: None,
             raw,
-            muted: false,
+            is_muted: false,
         }
     }
 
-    /// Its id.
+    /// Returns the id.
     pub(crate) fn id(&self) -> &str {
         &self.id
     }
 
-    /// Whether it has nothing to do and never ends.
-    pub(crate) fn is_stuck(&self) -> bool {
+    /// Returns `true` if the turn has no acts and therefore never ends.
+    pub(crate) fn never_ends(&self) -> bool {
         self.acts.is_empty()
     }
 
-    /// Returns the turn object of answers and notifications.
-    pub(crate) fn told(&self, status: &str, error: &Value, release: Release) -> Value {
+    /// Returns the turn object of responses and notifications.
+    pub(crate) fn to_json(&self, status: &str, error: &Value, release: Release) -> Value {
         let ended = status != "inProgress";
-        let mut told = json!({"id": self.id, "items": [], "status": status, "error": error});
+        let mut turn = json!({"id": self.id, "items": [], "status": status, "error": error});
         if release >= Release::V140 {
             let now = unix_ms() / 1000;
-            told["itemsView"] = json!("notLoaded");
-            told["startedAt"] = json!(self.began_s);
-            told["completedAt"] = if ended { json!(now) } else { Value::Null };
-            told["durationMs"] = if ended { json!(self.millis()) } else { Value::Null };
+            turn["itemsView"] = json!("notLoaded");
+            turn["startedAt"] = json!(self.began_s);
+            turn["completedAt"] = if ended { json!(now) } else { Value::Null };
+            turn["durationMs"] = if ended { json!(self.millis()) } else { Value::Null };
         }
         if release >= Release::V169 {
-            told["rootTurnId"] = json!(self.id);
+            turn["rootTurnId"] = json!(self.id);
             if let Some(message) = self.last_message.as_ref().filter(|_| status == "completed") {
-                told["items"] = json!([message]);
-                told["itemsView"] = json!("summary");
+                turn["items"] = json!([message]);
+                turn["itemsView"] = json!("summary");
             }
         }
-        told
+        turn
     }
 
-    /// The words at its beginning.
-    pub(crate) fn begin(&self, world: &mut World) {
-        self.status(world, &json!({"type": "active", "activeFlags": []}));
-        let turn = self.told("inProgress", &Value::Null, world.release);
-        self.tell_of_thread(world, "turn/started", json!({"turn": turn}));
+    /// Sends the notifications of a started turn.
+    pub(crate) fn notify_started(&self, context: &mut Context) {
+        self.status(context, &json!({"type": "active", "activeFlags": []}));
+        let turn = self.to_json("inProgress", &Value::Null, context.release);
+        self.notify_thread(context, "turn/started", json!({"turn": turn}));
     }
 
-    /// Performs acts till one of them takes time.
-    pub(crate) fn run(&mut self, world: &mut World) -> Next {
+    /// Performs acts until one of them waits.
+    pub(crate) fn run(&mut self, context: &mut Context) -> Next {
         loop {
-            match self.step(world) {
+            match self.step(context) {
                 Next::Now => {}
                 next => return next,
             }
         }
     }
 
-    fn step(&mut self, world: &mut World) -> Next {
+    fn step(&mut self, context: &mut Context) -> Next {
         let Some(act) = self.acts.pop_front() else { return Next::Wait };
         match act {
             Act::Pause(time) => return Next::At(Instant::now() + time),
-            Act::Open(phase) => self.open(world, phase),
-            Act::Delta(text) => self.delta(world, &text),
-            Act::Stream { left, every } => return self.stream(world, left, every),
-            Act::Flood { left } => return self.flood(world, left),
-            Act::Close => self.close(world),
-            Act::Think { summary, raw } => self.think(world, &summary, raw),
-            Act::Started(item) => self.started(world, item),
-            Act::Completed(item) => self.completed(world, item, unix_ms()),
-            Act::Notify(method, params) => self.tell(world, method, params),
-            Act::Raw(item) => self.raw_item(world, item),
-            Act::Response(usage) => self.response(world, usage),
+            Act::Open(phase) => self.open(context, phase),
+            Act::Delta(text) => self.delta(context, &text),
+            Act::Stream { left, every } => return self.stream(context, left, every),
+            Act::Flood { left } => return self.flood(context, left),
+            Act::Close => self.close(context),
+            Act::Reasoning { summary, raw } => self.reasoning(context, &summary, raw),
+            Act::Started(item) => self.started(context, item),
+            Act::Completed(item) => self.completed(context, item, unix_ms()),
+            Act::Notify(method, params) => self.notify(context, method, params),
+            Act::Raw(item) => self.raw_item(context, item),
+            Act::Response(usage) => self.response(context, usage),
             Act::Unfinished(usage) => self.unfinished(usage),
-            Act::Settle => self.settle(world),
-            Act::Call { tool, arguments } => self.call(world, &tool, &arguments),
-            Act::Ask(method, params) => self.ask(world, method, params),
-            Act::Await(then) => return self.wait(world, then),
+            Act::ReportUsage => self.report_usage(context),
+            Act::Call { tool, arguments } => self.call(context, &tool, &arguments),
+            Act::Request(method, params) => self.request(context, method, params),
+            Act::Await(then) => return self.wait(context, then),
             Act::Retry(error) => {
-                // What was being said is never ended; the next attempt says it again.
+                // The unfinished message never completes. The next attempt sends it again.
                 self.message = None;
-                self.tell(world, "error", json!({"error": error, "willRetry": true}));
+                self.notify(context, "error", json!({"error": error, "willRetry": true}));
             }
-            Act::Bytes(bytes) => world.out.bytes.extend_from_slice(&bytes),
-            Act::Stderr(bytes) => crate::play::chatter(bytes),
-            Act::Leak(bytes) => world.leaked.push(vec![1; bytes]),
+            Act::Bytes(bytes) => context.out.bytes.extend_from_slice(&bytes),
+            Act::Stderr(bytes) => crate::play::write_log(bytes),
+            Act::Leak(bytes) => context.leaked.push(vec![1; bytes]),
             Act::Grandchild => drop::<io::Result<()>>(watch::start_grandchild()),
             Act::Gate(pipe) => return self.wait_at(pipe),
-            Act::CloseStdin => return Next::Process(Fate::CloseStdin),
-            Act::Stop => return Next::Process(Fate::Stop),
-            Act::Exit { code, words } => return Next::Process(Fate::Exit { code, words }),
+            Act::CloseStdin => return Next::Process(ProcessAction::CloseStdin),
+            Act::Stop => return Next::Process(ProcessAction::Stop),
+            Act::Exit { code, stderr } => return Next::Process(ProcessAction::Exit { code, stderr }),
             Act::Hang => {
                 self.acts.push_front(Act::Hang);
                 return Next::Wait;
             }
-            Act::Finish => return self.finish(world),
-            Act::Fail(failure) => return self.fail(world, &failure),
+            Act::Finish => return self.finish(context),
+            Act::Fail(failure) => return self.fail(context, &failure),
         }
         Next::Now
     }
 
     fn wait_at(&mut self, pipe: String) -> Next {
-        match watch::passes(&pipe) {
+        match watch::try_read_byte(&pipe) {
             Ok(true) => Next::Now,
             Ok(false) => {
                 self.acts.push_front(Act::Gate(pipe));
                 Next::At(Instant::now() + Duration::from_millis(5))
             }
-            Err(_) => Next::Process(Fate::Exit { code: crate::FAKE_ONLY, words: "fake codex: no gate\n" }),
+            Err(_) => Next::Process(ProcessAction::Exit {
+                code: crate::FAKE_ONLY,
+                stderr: "fake codex: the pipe of the gate cannot be read\n",
+            }),
         }
     }
 
-    fn call(&mut self, world: &mut World, tool: &str, arguments: &str) {
+    fn call(&mut self, context: &mut Context, tool: &str, arguments: &str) {
         let call = new_id("call");
         self.raw_item(
-            world,
+            context,
             json!({"type": "function_call", "status": "completed", "id": new_id("fc"), "name": tool,
                    "arguments": arguments, "call_id": call}),
         );
-        // What is no JSON never gets here with the real one either.
+        // Arguments are always JSON here. The real CLI does not forward other arguments either.
         let arguments: Value = serde_json::from_str(arguments).unwrap_or_default();
-        let id = world.take_id();
-        let item = self.asked.call(id, &call, tool, &arguments, world.release);
-        self.started(world, item);
+        let id = context.take_id();
+        let item = self.pending.add_call(id, &call, tool, &arguments, context.release);
+        self.started(context, item);
         let mut params = json!({"threadId": self.thread, "turnId": self.id, "callId": call, "tool": tool,
                                 "arguments": arguments});
-        if world.release >= Release::V140 {
+        if context.release >= Release::V140 {
             params["namespace"] = Value::Null;
         }
-        if !self.muted {
-            world.out.request(id, "item/tool/call", &params);
+        if !self.is_muted {
+            context.out.request(id, "item/tool/call", &params);
         }
     }
 
-    fn ask(&mut self, world: &mut World, method: &'static str, mut params: Value) {
+    fn request(&mut self, context: &mut Context, method: &'static str, mut params: Value) {
         params["threadId"] = json!(self.thread);
         params["turnId"] = json!(self.id);
-        let id = world.take_id();
-        self.asked.ask(id, method);
-        if !self.muted {
-            world.out.request(id, method, &params);
+        let id = context.take_id();
+        self.pending.add_request(id, method);
+        if !self.is_muted {
+            context.out.request(id, method, &params);
         }
     }
 
-    fn wait(&mut self, world: &mut World, then: Then) -> Next {
-        if self.asked.open() {
+    fn wait(&mut self, context: &mut Context, then: Continuation) -> Next {
+        if self.pending.has_open() {
             self.acts.push_front(Act::Await(then));
             return Next::Wait;
         }
-        let answers = self.asked.take();
+        let answers = self.pending.take();
         for output in answers.outputs {
-            self.raw_item(world, output);
+            self.raw_item(context, output);
         }
         for act in then(answers.answers).into_iter().rev() {
             self.acts.push_front(act);
@@ -255,104 +258,104 @@ impl Turn {
         Next::Now
     }
 
-    /// The client answers a request; whether it was one of this turn.
-    pub(crate) fn answered(&mut self, world: &mut World, id: u64, answer: &Value) -> bool {
-        let Some(told) = self.asked.answered(id, answer) else { return false };
-        match told {
-            Ok(item) => self.completed(world, item, unix_ms()),
-            Err(_) => self.tell(world, "serverRequest/resolved", json!({"requestId": id})),
+    /// Handles a response of the client. Returns `false` if the request belongs to another turn.
+    pub(crate) fn on_response(&mut self, context: &mut Context, id: u64, answer: &Value) -> bool {
+        let Some(turn) = self.pending.on_response(id, answer) else { return false };
+        match turn {
+            Ok(item) => self.completed(context, item, unix_ms()),
+            Err(_) => self.notify(context, "serverRequest/resolved", json!({"requestId": id})),
         }
         true
     }
 
-    /// The client wants no more of it. What the answer to the interrupt comes between is written by `answer`.
-    pub(crate) fn interrupt(&mut self, world: &mut World, answer: impl FnOnce(&mut World)) {
-        let cancelled = self.asked.cancel();
+    /// Ends the turn after an interrupt. `answer` writes the response to the interrupt between the notifications.
+    pub(crate) fn interrupt(&mut self, context: &mut Context, answer: impl FnOnce(&mut Context)) {
+        let cancelled = self.pending.cancel();
         if cancelled.items.is_empty() {
-            self.settled = true;
+            self.usage_reported = true;
         }
         for item in cancelled.items {
-            self.completed(world, item, unix_ms());
+            self.completed(context, item, unix_ms());
         }
         for output in cancelled.outputs {
-            self.raw_item(world, output);
+            self.raw_item(context, output);
         }
-        self.settle(world);
+        self.report_usage(context);
         let text = "<turn_aborted>\nThe user interrupted the previous turn on purpose.\n</turn_aborted>";
         let parts = json!([{"type": "input_text", "text": text}]);
         self.raw_item(
-            world,
+            context,
             json!({"type": "message", "id": new_id("msg"), "role": "user", "content": parts}),
         );
-        answer(world);
-        self.status(world, &json!({"type": "idle"}));
-        let turn = self.told("interrupted", &Value::Null, world.release);
-        self.tell_of_thread(world, "turn/completed", json!({"turn": turn}));
+        answer(context);
+        self.status(context, &json!({"type": "idle"}));
+        let turn = self.to_json("interrupted", &Value::Null, context.release);
+        self.notify_thread(context, "turn/completed", json!({"turn": turn}));
     }
 
-    fn finish(&mut self, world: &mut World) -> Next {
-        self.status(world, &json!({"type": "idle"}));
-        let turn = self.told("completed", &Value::Null, world.release);
-        self.tell_of_thread(world, "turn/completed", json!({"turn": turn}));
+    fn finish(&mut self, context: &mut Context) -> Next {
+        self.status(context, &json!({"type": "idle"}));
+        let turn = self.to_json("completed", &Value::Null, context.release);
+        self.notify_thread(context, "turn/completed", json!({"turn": turn}));
         Next::Done
     }
 
-    fn fail(&mut self, world: &mut World, failure: &Failure) -> Next {
-        let error = failure.error(world.release);
-        self.status(world, &json!({"type": "systemError"}));
-        self.tell(world, "error", json!({"error": error, "willRetry": false}));
-        let turn = self.told("failed", &error, world.release);
-        self.tell_of_thread(world, "turn/completed", json!({"turn": turn}));
+    fn fail(&mut self, context: &mut Context, failure: &Failure) -> Next {
+        let error = failure.error(context.release);
+        self.status(context, &json!({"type": "systemError"}));
+        self.notify(context, "error", json!({"error": error, "willRetry": false}));
+        let turn = self.to_json("failed", &error, context.release);
+        self.notify_thread(context, "turn/completed", json!({"turn": turn}));
         Next::Done
     }
 
-    /// An item begins.
-    fn started(&self, world: &mut World, mut item: Value) {
+    /// Sends `item/started`.
+    fn started(&self, context: &mut Context, mut item: Value) {
         let now = unix_ms();
-        if world.release >= Release::V169 {
+        if context.release >= Release::V169 {
             (item["startedAtMs"], item["completedAtMs"]) = (json!(now), Value::Null);
         }
         let mut params = json!({"item": item});
-        if world.release >= Release::V140 {
+        if context.release >= Release::V140 {
             params["startedAtMs"] = json!(now);
         }
-        self.tell(world, "item/started", params);
+        self.notify(context, "item/started", params);
     }
 
-    /// An item ends that began then.
-    fn completed(&self, world: &mut World, mut item: Value, began_ms: u64) {
+    /// Sends `item/completed` for an item that started at `began_ms`.
+    fn completed(&self, context: &mut Context, mut item: Value, began_ms: u64) {
         let now = unix_ms();
-        if world.release >= Release::V169 {
+        if context.release >= Release::V169 {
             (item["startedAtMs"], item["completedAtMs"]) = (json!(began_ms), json!(now));
         }
         let mut params = json!({"item": item});
-        if world.release >= Release::V140 {
+        if context.release >= Release::V140 {
             params["completedAtMs"] = json!(now);
         }
-        self.tell(world, "item/completed", params);
+        self.notify(context, "item/completed", params);
     }
 
-    fn raw_item(&self, world: &mut World, item: Value) {
-        if self.raw && !self.muted {
-            world.out.raw_item(&self.thread, &self.id, &item);
+    fn raw_item(&self, context: &mut Context, item: Value) {
+        if self.raw && !self.is_muted {
+            context.out.raw_item(&self.thread, &self.id, &item);
         }
     }
 
-    fn status(&self, world: &mut World, status: &Value) {
-        self.tell_of_thread(world, "thread/status/changed", json!({"status": status}));
+    fn status(&self, context: &mut Context, status: &Value) {
+        self.notify_thread(context, "thread/status/changed", json!({"status": status}));
     }
 
-    /// A notification about this turn.
-    fn tell(&self, world: &mut World, method: &str, mut params: Value) {
+    /// Sends a notification with the id of this turn.
+    fn notify(&self, context: &mut Context, method: &str, mut params: Value) {
         params["turnId"] = json!(self.id);
-        self.tell_of_thread(world, method, params);
+        self.notify_thread(context, method, params);
     }
 
-    /// A notification about this thread.
-    fn tell_of_thread(&self, world: &mut World, method: &str, mut params: Value) {
-        if !self.muted {
+    /// Sends a notification with the id of the thread.
+    fn notify_thread(&self, context: &mut Context, method: &str, mut params: Value) {
+        if !self.is_muted {
             params["threadId"] = json!(self.thread);
-            world.out.notify(method, &params);
+            context.out.notify(method, &params);
         }
     }
 

@@ -1,5 +1,5 @@
-//! The one thing that the fake asks: the upstream that a thread's configuration names, so that a server finds out what
-//! would be asked in its name. Without such a provider, or with a scenario, nobody is asked.
+//! Requests to the upstream in the configuration of a thread, so that the capability probe of the server can inspect them.
+//! Without such a provider, or with a scenario, no request is sent.
 
 use std::{
     io::{self, Read, Write},
@@ -16,23 +16,23 @@ use super::{
     wire::Usage,
 };
 
-/// Nobody here waits longer; all else stands still meanwhile.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// The time limit of reads and writes. The requests block the whole process.
+const IO_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The base URL of the provider that the thread names and brings along.
-pub(crate) fn named(thread_start: &Value) -> Option<String> {
+/// Returns the base URL of the provider that the thread selects and configures.
+pub(crate) fn base_url(thread_start: &Value) -> Option<String> {
     let provider = thread_start["modelProvider"].as_str()?;
     let url = &thread_start["config"][format!("model_providers.{provider}.base_url")];
     url.as_str().filter(|_| crate::env("FAKE_CODEX_SCENARIO").is_none()).map(str::to_owned)
 }
 
-/// Most responses of one turn.
-const ROUNDS: usize = 4;
+/// The maximum number of responses of one turn.
+const MAX_RESPONSES: usize = 4;
 
-/// The acts of a turn that asks there. Calls of commands are answered, and it asks again.
-pub(crate) fn acts(base_url: &str, model: &str, given: &TurnInput) -> Vec<Act> {
-    let mut request = request(model, given);
-    for _ in 0..ROUNDS {
+/// Runs a turn against the upstream and returns its acts. After calls, sends another request with their outputs.
+pub(crate) fn acts(base_url: &str, model: &str, turn_input: &TurnInput) -> Vec<Act> {
+    let mut request = request(model, turn_input);
+    for _ in 0..MAX_RESPONSES {
         let items = match post(base_url, &request) {
             Ok((200, body)) => items(&body),
             Ok((401, _)) => return failed("401"),
@@ -46,7 +46,7 @@ pub(crate) fn acts(base_url: &str, model: &str, given: &TurnInput) -> Vec<Act> {
             return answer(&text, Usage::new(1, 0, 1));
         }
         let outputs = calls.iter().map(|call| {
-            let output = output(call, can_act(given));
+            let output = output(call, commands_run(turn_input));
             json!({"type": "function_call_output", "call_id": call["call_id"], "output": output})
         });
         let outputs: Vec<Value> = outputs.collect();
@@ -57,22 +57,23 @@ pub(crate) fn acts(base_url: &str, model: &str, given: &TurnInput) -> Vec<Act> {
     failed("eof")
 }
 
-/// Whether commands run: where there is an environment, or nobody minds whether there is, and the tool is not switched
-/// off for the thread or the process.
-fn can_act(given: &TurnInput) -> bool {
+/// Returns whether commands run: the shell tool is enabled for thread and process, and the thread has an environment or the
+/// mode is `careless`.
+fn commands_run(turn_input: &TurnInput) -> bool {
     let careless = crate::env("FAKE_CODEX_APP_SERVER").as_deref() == Some("careless");
-    let of_process = || !std::env::args().any(|argument| argument == "features.shell_tool=false");
-    let switched_on =
-        given.thread_start["config"]["features.shell_tool"].as_bool().unwrap_or_else(of_process);
-    switched_on && (careless || given.thread_start["environments"] != json!([]))
+    let enabled_for_process = || !std::env::args().any(|argument| argument == "features.shell_tool=false");
+    let enabled = turn_input.thread_start["config"]["features.shell_tool"]
+        .as_bool()
+        .unwrap_or_else(enabled_for_process);
+    enabled && (careless || turn_input.thread_start["environments"] != json!([]))
 }
 
-/// What a call comes to. The only command that is known prints a sum.
-fn output(call: &Value, can_act: bool) -> String {
+/// Returns the output of a call. The only supported command prints a sum.
+fn output(call: &Value, commands_run: bool) -> String {
     let arguments: Value =
         call["arguments"].as_str().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     let name = call["name"].as_str().unwrap_or_default();
-    let command = arguments["cmd"].as_str().filter(|_| can_act && name == "exec_command");
+    let command = arguments["cmd"].as_str().filter(|_| commands_run && name == "exec_command");
     let printed = command.and_then(|command| {
         let (before, sum) = command.strip_prefix("echo ")?.strip_suffix("))")?.split_once("$((")?;
         let (a, b) = sum.split_once('+')?;
@@ -82,20 +83,20 @@ fn output(call: &Value, can_act: bool) -> String {
 }
 
 fn failed(kind: &str) -> Vec<Act> {
-    failures::named(kind).map(Act::Fail).into_iter().collect()
+    failures::from_kind(kind).map(Act::Fail).into_iter().collect()
 }
 
-/// What the model would be sent: the client's tools, and Codex's own where there is an environment to act in.
-fn request(model: &str, given: &TurnInput) -> Value {
-    let offered = given.thread_start["dynamicTools"].as_array().into_iter().flatten();
+/// Builds the upstream request with the client tools, and with `exec_command` if commands run.
+fn request(model: &str, turn_input: &TurnInput) -> Value {
+    let offered = turn_input.thread_start["dynamicTools"].as_array().into_iter().flatten();
     let mut tools: Vec<Value> = offered
         .map(|tool| json!({"type": "function", "name": tool["name"], "parameters": tool["inputSchema"]}))
         .collect();
-    if can_act(given) {
+    if commands_run(turn_input) {
         tools.push(json!({"type": "function", "name": "exec_command"}));
     }
-    let mut request = json!({"model": model, "input": given.items, "tools": tools, "stream": true});
-    if let Some(schema) = given.turn_start.get("outputSchema").filter(|schema| schema.is_object()) {
+    let mut request = json!({"model": model, "input": turn_input.items, "tools": tools, "stream": true});
+    if let Some(schema) = turn_input.turn_start.get("outputSchema").filter(|schema| schema.is_object()) {
         request["text"] = json!({"format": {"type": "json_schema", "strict": true, "schema": schema}});
     }
     request
@@ -105,8 +106,8 @@ fn post(base_url: &str, request: &Value) -> io::Result<(u16, String)> {
     let rest = base_url.strip_prefix("http://").ok_or(io::ErrorKind::Unsupported)?;
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
     let mut stream = TcpStream::connect(host)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(IO_TIMEOUT))?;
+    stream.set_write_timeout(Some(IO_TIMEOUT))?;
     let body = request.to_string();
     let length = body.len();
     let head = format!(
@@ -121,7 +122,7 @@ fn post(base_url: &str, request: &Value) -> io::Result<(u16, String)> {
     Ok((status.ok_or(io::ErrorKind::InvalidData)?, body.to_owned()))
 }
 
-/// The items of a streamed answer that is complete.
+/// Returns the items of a streamed answer, or `None` if the answer is incomplete.
 fn items(body: &str) -> Option<Vec<Value>> {
     let events: Vec<Value> =
         body.lines().filter_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok()).collect();
@@ -134,18 +135,18 @@ fn items(body: &str) -> Option<Vec<Value>> {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::{items, named, output};
+    use super::{base_url, items, output};
 
     #[test]
-    fn upstream_is_asked_only_with_a_configured_provider() {
+    fn upstream_without_a_configured_provider_is_not_used() {
         let thread = |provider: Value| json!({"modelProvider": provider, "config": {"model_providers.gate.base_url": "http://127.0.0.1:1/a"}});
-        assert_eq!(named(&thread(json!("gate"))).as_deref(), Some("http://127.0.0.1:1/a"));
-        assert_eq!(named(&thread(json!("other"))), None);
-        assert_eq!(named(&thread(Value::Null)), None);
+        assert_eq!(base_url(&thread(json!("gate"))).as_deref(), Some("http://127.0.0.1:1/a"));
+        assert_eq!(base_url(&thread(json!("other"))), None);
+        assert_eq!(base_url(&thread(Value::Null)), None);
     }
 
     #[test]
-    fn answer_without_its_end_is_a_failure() {
+    fn items_of_an_incomplete_answer_are_none() {
         let item = json!({"type": "response.output_item.done", "item": {"content": [{"text": "hi"}]}});
         let end = json!({"type": "response.completed"});
         let whole = items(&format!("event: x\ndata: {item}\n\ndata: {end}\n\n"));

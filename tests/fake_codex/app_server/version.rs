@@ -1,13 +1,13 @@
-//! What the app-servers of several releases can and cannot do, as recorded.
+//! The recorded differences between releases of the app-server.
 
-/// A release, as far as it is played.
+/// An emulated release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Release {
-    /// 0.77 and its neighbours: no ephemeral threads, nothing is ever let go.
+    /// 0.77 and similar releases: no ephemeral threads, no unloading.
     V77,
-    /// 0.110: no `thread/inject_items`, deaf to an empty `turn/start`, checks no tool names.
+    /// 0.110: no `thread/inject_items`, an empty `turn/start` never ends, tool names are not validated.
     V110,
-    /// 0.140: no `rawResponse/completed`, no `environments` in answers, no typed 401.
+    /// 0.140: no `rawResponse/completed`, no `environments` in responses, no typed 401.
     V140,
     /// 0.169.
     V169,
@@ -18,7 +18,7 @@ const METHODS_140: &str = include_str!("methods_0.140.txt");
 const METHODS_169: &str = include_str!("methods_0.169.txt");
 
 impl Release {
-    /// The release that this version belongs to. What cannot be read is the newest.
+    /// Returns the emulated release of a version. An unreadable version is the newest release.
     pub(crate) fn from_version(version: &str) -> Self {
         let mut numbers = version.split(['.', '-']).map(|n| n.parse::<u32>().ok());
         match (numbers.next().flatten(), numbers.next().flatten()) {
@@ -29,7 +29,7 @@ impl Release {
         }
     }
 
-    /// The methods it knows, in its own order.
+    /// Returns the methods of the release, in its order.
     pub(crate) fn methods(self) -> Vec<&'static str> {
         let all = match self {
             Self::V77 | Self::V110 => METHODS_110,
@@ -39,12 +39,12 @@ impl Release {
         all.lines().filter(|method| self >= Self::V110 || *method != "thread/unsubscribe").collect()
     }
 
-    /// Whether this method exists.
-    pub(crate) fn knows(self, method: &str) -> bool {
+    /// Returns whether the release has a method.
+    pub(crate) fn has_method(self, method: &str) -> bool {
         self.methods().contains(&method)
     }
 
-    /// What `features list` prints.
+    /// Returns the output of `features list`.
     pub(crate) fn features(self) -> &'static str {
         match self {
             Self::V77 | Self::V110 => include_str!("../features_0.110.txt"),
@@ -53,7 +53,7 @@ impl Release {
         }
     }
 
-    /// Whether there is `debug models`.
+    /// Returns whether the release has `debug models`.
     pub(crate) fn has_catalog(self) -> bool {
         self >= Self::V140
     }
@@ -82,7 +82,12 @@ mod tests {
     fn methods_depend_on_the_release() {
         let count = |r: Release| r.methods().len();
         assert_eq!([count(Release::V110), count(Release::V140), count(Release::V169)], [57, 120, 187]);
-        assert!(!Release::V110.knows("thread/inject_items") && Release::V140.knows("thread/inject_items"));
-        assert!(!Release::V77.knows("thread/unsubscribe") && Release::V110.knows("thread/unsubscribe"));
+        assert!(
+            !Release::V110.has_method("thread/inject_items")
+                && Release::V140.has_method("thread/inject_items")
+        );
+        assert!(
+            !Release::V77.has_method("thread/unsubscribe") && Release::V110.has_method("thread/unsubscribe")
+        );
     }
 }

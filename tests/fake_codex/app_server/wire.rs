@@ -1,4 +1,4 @@
-//! The lines of the protocol, collected till they are written together. No `jsonrpc` member, as with the real one.
+//! The lines of the protocol, buffered for shared writes. Like the real app-server, without a `jsonrpc` member.
 
 use std::{
     collections::HashSet,
@@ -10,12 +10,12 @@ use serde_json::{Value, json};
 
 use super::{check::Refusal, version::Release};
 
-/// Lines on their way out.
+/// The output buffer.
 #[derive(Debug)]
 pub(crate) struct Out {
-    /// The bytes to be written.
+    /// The bytes of complete lines.
     pub(crate) bytes: Vec<u8>,
-    /// Notifications that the client does not want.
+    /// The methods that the client has opted out of.
     unwanted: HashSet<String>,
     release: Release,
 }
@@ -31,34 +31,35 @@ pub(crate) struct Usage {
 }
 
 impl Out {
-    /// Nothing to be written yet.
+    /// Creates an empty buffer.
     pub(crate) fn new(release: Release) -> Self {
         Self { bytes: Vec::new(), unwanted: HashSet::new(), release }
     }
 
-    /// The client does not want these.
+    /// Suppresses notifications with these methods.
     pub(crate) fn opt_out(&mut self, methods: &Value) {
         self.unwanted
             .extend(methods.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned));
     }
 
-    /// Whether the client wants this.
-    pub(crate) fn wanted(&self, method: &str) -> bool {
+    /// Returns whether the client receives notifications with a method.
+    pub(crate) fn is_wanted(&self, method: &str) -> bool {
         !self.unwanted.contains(method)
     }
 
-    /// A notification.
+    /// Writes a notification.
     pub(crate) fn notify(&mut self, method: &str, params: &Value) {
-        if self.wanted(method) {
+        if self.is_wanted(method) {
             self.text(&format!(r#"{{"method":"{method}","params":{params}"#));
             self.end_notification();
         }
     }
 
-    /// An item of the model's history, its members in the real order: of a large one, the head says what it is.
+    /// Writes a raw item with its members in the order of the real app-server, so that the head of a large line identifies
+    /// the item.
     pub(crate) fn raw_item(&mut self, thread: &str, turn: &str, item: &Value) {
         const METHOD: &str = "rawResponseItem/completed";
-        if !self.wanted(METHOD) {
+        if !self.is_wanted(METHOD) {
             return;
         }
         let first = ["type", "id", "call_id", "role", "name"];
@@ -75,7 +76,7 @@ impl Out {
         self.end_notification();
     }
 
-    /// A delta, cheaply: `head` is the line up to the text, which needs no escapes.
+    /// Writes a delta without building JSON. `head` is the line before the text; the text is already escaped.
     pub(crate) fn delta(&mut self, head: &[u8], text: &str) {
         self.bytes.extend_from_slice(head);
         self.text(text);
@@ -83,12 +84,12 @@ impl Out {
         self.end_notification();
     }
 
-    /// A request to the client.
+    /// Writes a request to the client.
     pub(crate) fn request(&mut self, id: u64, method: &str, params: &Value) {
         self.text(&format!("{{\"method\":\"{method}\",\"id\":{id},\"params\":{params}}}\n"));
     }
 
-    /// The answer to a request of the client.
+    /// Writes the response to a request of the client.
     pub(crate) fn answer(&mut self, id: &Value, answer: Result<Value, Refusal>) {
         let line = match answer {
             Ok(result) => json!({"id": id, "result": result}),
@@ -117,12 +118,12 @@ impl Out {
 }
 
 impl Usage {
-    /// The counts of input, cached input and output.
+    /// Creates usage with the counts of input, cached input and output.
     pub(crate) const fn new(input: u64, cached: u64, output: u64) -> Self {
         Self { input, cached, cache_write: 0, output, reasoning: 0 }
     }
 
-    /// Both together.
+    /// Returns the sum of two usages.
     pub(crate) fn plus(self, other: Self) -> Self {
         Self {
             input: self.input + other.input,
@@ -133,19 +134,19 @@ impl Usage {
         }
     }
 
-    /// As notifications tell it.
-    pub(crate) fn told(self, release: Release) -> Value {
-        let mut told = json!({
+    /// Returns the token usage of notifications.
+    pub(crate) fn token_usage(self, release: Release) -> Value {
+        let mut usage = json!({
             "totalTokens": self.input + self.output, "inputTokens": self.input, "cachedInputTokens": self.cached,
             "outputTokens": self.output, "reasoningOutputTokens": self.reasoning,
         });
         if release >= Release::V169 {
-            told["cacheWriteInputTokens"] = json!(self.cache_write);
+            usage["cacheWriteInputTokens"] = json!(self.cache_write);
         }
-        told
+        usage
     }
 
-    /// As the upstream tells it.
+    /// Returns the usage in the format of the upstream.
     pub(crate) fn metadata(self) -> Value {
         json!({"amount": null, "metadata": {
             "input_tokens": self.input, "input_tokens_details": {"cached_tokens": self.cached},
@@ -155,17 +156,17 @@ impl Usage {
     }
 }
 
-/// Microseconds since 1970.
+/// Returns the microseconds since 1970.
 pub(crate) fn unix_us() -> u128 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros())
 }
 
-/// Milliseconds since 1970.
+/// Returns the milliseconds since 1970.
 pub(crate) fn unix_ms() -> u64 {
     u64::try_from(unix_us() / 1000).unwrap_or(u64::MAX)
 }
 
-/// An id of its own, after the manner of the upstream.
+/// Returns a new id in the format of the upstream.
 pub(crate) fn new_id(prefix: &str) -> String {
     format!("{prefix}_{}", uuid::Uuid::now_v7().simple())
 }
@@ -201,8 +202,8 @@ mod tests {
     #[test]
     fn usage_has_the_form_of_the_release() {
         let usage = Usage::new(10, 4, 2).plus(Usage { cache_write: 1, reasoning: 1, ..Usage::default() });
-        assert_eq!(usage.told(Release::V169)["cacheWriteInputTokens"], 1);
-        assert_eq!(usage.told(Release::V169)["totalTokens"], 12);
-        assert!(usage.told(Release::V140).get("cacheWriteInputTokens").is_none());
+        assert_eq!(usage.token_usage(Release::V169)["cacheWriteInputTokens"], 1);
+        assert_eq!(usage.token_usage(Release::V169)["totalTokens"], 12);
+        assert!(usage.token_usage(Release::V140).get("cacheWriteInputTokens").is_none());
     }
 }

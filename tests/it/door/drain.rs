@@ -93,8 +93,8 @@ async fn drain_finishes_running_turns_and_refuses_the_others(engine: Engine) {
         let mut kept = Wire::open(app.address).await;
         kept.send("GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
         assert_eq!(kept.response().await.status, 200);
-        let late = body("fake:echo", "late").to_string();
-        kept.send(head(late.len(), "expect: 100-continue\r\n")).await;
+        let late_body = body("fake:echo", "late").to_string();
+        kept.send(head(late_body.len(), "expect: 100-continue\r\n")).await;
         assert_eq!(kept.response().await.status, 100);
 
         let (call, called) = open_unfinished_call(app).await;
@@ -105,7 +105,7 @@ async fn drain_finishes_running_turns_and_refuses_the_others(engine: Engine) {
         let unavailable = u16::try_from(Code::Unavailable as i32).unwrap();
         let shutting_down = |status| (status, "1".to_owned(), "shutting_down".to_owned());
         assert_eq!(refused, [shutting_down(unavailable), shutting_down(503)]);
-        kept.send(late).await;
+        kept.send(late_body).await;
         let answer = kept.response().await;
         assert_eq!((answer.status, answer.header("retry-after")), (503, "1"), "{answer:?}");
         assert!(answer.body.contains("shutting_down"), "{answer:?}");

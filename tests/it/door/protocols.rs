@@ -163,8 +163,8 @@ async fn request_id_is_returned_at_both_doors(engine: Engine) {
         assert_eq!(send_grpc("my-id/2").await, "my-id/2");
         // The server generates an id if the request has none or an invalid one.
         let mut generated = vec![send_grpc("").await, send_grpc("two words").await];
-        for given in ["", "two words"] {
-            let answer = send_http(given).await.unwrap();
+        for invalid in ["", "two words"] {
+            let answer = send_http(invalid).await.unwrap();
             generated.push(answer.headers()["x-request-id"].to_str().unwrap().to_owned());
         }
         assert!(generated.iter().all(|id| id.starts_with("req_") && id.len() > 20), "{generated:?}");

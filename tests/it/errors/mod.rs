@@ -254,7 +254,7 @@ both_engines!(
 async fn unreachable_upstream_fails_the_turn(engine: Engine) {
     with_app(AppConfig::real(engine).upstream_retries(1), async |app| {
         app.close_upstream();
-        assert_failure(app, &row("dead", UPSTREAM, UPSTREAM_HTTP), "gpt-5.5", "hello").await;
+        assert_failure(app, &row("unreachable upstream", UPSTREAM, UPSTREAM_HTTP), "gpt-5.5", "hello").await;
     })
     .await;
 }

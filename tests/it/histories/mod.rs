@@ -51,13 +51,13 @@ async fn upstream_request_of(app: &TestApp, door: Door, body: &Value) -> Upstrea
     app.last_upstream_request()
 }
 
-/// Asserts that the upstream request has the conversation and the instructions. Without `alone`, Codex may add its own
-/// instructions.
-fn assert_sent(sent: &UpstreamRequest, items: &[Value], instructions: Option<&str>, alone: bool) {
+/// Asserts that the upstream request has the conversation and the instructions. In the agent profile, Codex may add its
+/// own instructions.
+fn assert_sent(sent: &UpstreamRequest, items: &[Value], instructions: Option<&str>, is_chat: bool) {
     let added = sent.assert_ends_with_items(items);
     let developer: Vec<&str> =
         added.iter().filter(|item| item["role"] == "developer").flat_map(texts).collect();
-    if alone {
+    if is_chat {
         assert_eq!(
             (developer, added.len()),
             (Vec::from_iter(instructions), usize::from(instructions.is_some()))
@@ -77,7 +77,7 @@ enum Rows {
 }
 
 /// Sends rows of the table through both doors to one model of a server.
-async fn assert_table_reaches_the_model(rows: Rows, profile: &str, model: &str, alone: bool) {
+async fn assert_table_reaches_the_model(rows: Rows, profile: &str, model: &str, is_chat: bool) {
     let table: Vec<Value> = serde_json::from_str(TABLE).unwrap();
     assert!(table.len() >= 30);
     let wanted = |row: &&Value| row.get("tools").is_some() == (rows == Rows::WithTools);
@@ -93,7 +93,7 @@ async fn assert_table_reaches_the_model(rows: Rows, profile: &str, model: &str, 
                 body["model"] = model.into();
                 eprintln!("{} ({model}, {door:?})", row["name"]);
                 let sent = upstream_request_of(app, door, &body).await;
-                assert_sent(&sent, row["items"].as_array().unwrap(), row["instructions"].as_str(), alone);
+                assert_sent(&sent, row["items"].as_array().unwrap(), row["instructions"].as_str(), is_chat);
             }
         }
     })
@@ -121,10 +121,10 @@ async fn table_of_histories_with_the_chat_suffix_reaches_the_model() {
 #[tokio::test]
 #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
 async fn table_of_histories_with_tools_reaches_the_model() {
-    for (profile, model, alone) in
+    for (profile, model, is_chat) in
         [("agent", "gpt-5.5", false), ("chat", "gpt-5.5", true), ("agent", "gpt-5.5:chat", true)]
     {
-        assert_table_reaches_the_model(Rows::WithTools, profile, model, alone).await;
+        assert_table_reaches_the_model(Rows::WithTools, profile, model, is_chat).await;
     }
 }
 

@@ -176,15 +176,15 @@ fn run_cases(agent: &TestApp, chat: &TestApp) {
     tokio::task::block_in_place(|| {
         TestRunner::new(config).run(&vec(step(), 1..10), |steps| {
             let (messages, instructions, items) = history(&steps);
-            let alone = steps.len() % 2 == 0;
-            let app = if alone { chat } else { agent };
+            let is_chat = steps.len() % 2 == 0;
+            let app = if is_chat { chat } else { agent };
             for door in DOORS {
                 let body = json!({"model": "gpt-5.5", "messages": messages});
                 assert_sent(
                     &runtime.block_on(upstream_request_of(app, door, &body)),
                     &items,
                     instructions.as_deref(),
-                    alone,
+                    is_chat,
                 );
             }
             Ok(())

@@ -27,7 +27,7 @@ async fn call_and_result_lead_to_the_answer() {
     let prompt = script(&steps);
     for (profile, model) in PROFILES {
         with_app(real_workers().profile(profile), async |app| {
-            let alone = profile == "chat" || model.ends_with(":chat");
+            let is_chat = profile == "chat" || model.ends_with(":chat");
             let body = request(model, &prompt, &[function("get_weather", "city")]);
             for (index, route) in ROUTES.into_iter().enumerate() {
                 let first = app.turn(route, &body).await;
@@ -36,7 +36,7 @@ async fn call_and_result_lead_to_the_answer() {
                 assert_eq!(first.called(), [("get_weather", arguments)], "{route:?}");
                 assert_eq!(first.finish_reason, "tool_calls", "{route:?}");
                 assert_eq!(first.usage, [120, 100, 17, 3], "{route:?}");
-                assert_eq!(app.last_upstream_request().functions().contains(&"exec_command"), !alone);
+                assert_eq!(app.last_upstream_request().functions().contains(&"exec_command"), !is_chat);
 
                 // The result may come over another route.
                 let result_route = ROUTES[(index + 1) % ROUTES.len()];
@@ -58,7 +58,7 @@ async fn call_and_result_lead_to_the_answer() {
                     call("get_weather", arguments, id),
                     output(id, "25 C"),
                 ]);
-                assert_eq!(added.is_empty(), alone, "the chat profile adds nothing");
+                assert_eq!(added.is_empty(), is_chat, "the chat profile adds nothing");
             }
         })
         .await;

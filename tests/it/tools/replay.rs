@@ -260,7 +260,10 @@ async fn large_result_reaches_the_model_whole() {
             app.turn(Route::Stream, &followed_by(&body, &results)).await;
             let sent = app.last_upstream_request();
             let whole = |item: &Value| item["output"] == large.as_str();
-            assert!(sent.items.iter().rev().take(2).all(whole), "a text alone is not cut either");
+            assert!(
+                sent.items.iter().rev().take(2).all(whole),
+                "a result that is a plain text is not cut either"
+            );
         })
         .await;
     }

@@ -1,4 +1,4 @@
-//! Who may come in, from where, and what nobody gets to see.
+//! Access control, secrets, sandboxes and environments.
 
 mod access;
 mod environment;

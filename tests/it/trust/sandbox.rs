@@ -36,7 +36,7 @@ both_engines!(
 );
 async fn writing_turn_has_a_private_temporary_folder(engine: Engine) {
     with_app(AppConfig::real(engine).sandbox("workspace-write"), async |app| {
-        // Where all turns have their files.
+        // A file in the folder that contains the files of all turns.
         let shared = app.home.path().join("scratch").join("foreign");
         std::fs::write(&shared, "theirs").unwrap();
         let command = format!(
@@ -61,15 +61,15 @@ both_engines!(
 async fn temporary_folder_is_private_and_removed_with_its_turn(engine: Engine) {
     with_app(AppConfig::real(engine).sandbox("workspace-write").workers(1), async |app| {
         let mut gate = Gate::in_folder(&app.home.path().join("work"));
-        // One that waits, and another beside it.
-        let one = command_output(app, "touch $TMPDIR/mine && echo $TMPDIR > whose; read -r _ < gate");
-        let whose = app.home.path().join("work/whose");
+        // The first turn waits while the second turn runs.
+        let one = command_output(app, "touch $TMPDIR/mine && echo $TMPDIR > folder_path; read -r _ < gate");
+        let folder_path = app.home.path().join("work/folder_path");
         let others = async {
             eventually!(
                 "the command has a folder",
-                std::fs::read_to_string(&whose).is_ok_and(|path| path.ends_with('\n'))
+                std::fs::read_to_string(&folder_path).is_ok_and(|path| path.ends_with('\n'))
             );
-            let folder = PathBuf::from(std::fs::read_to_string(&whose).unwrap().trim());
+            let folder = PathBuf::from(std::fs::read_to_string(&folder_path).unwrap().trim());
             assert!(folder.starts_with(app.home.path().join("scratch")), "the folder is on disk: {folder:?}");
             assert!(folder.join("mine").is_file());
             let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
@@ -78,7 +78,8 @@ async fn temporary_folder_is_private_and_removed_with_its_turn(engine: Engine) {
                 "the folder is private: {folder:?}"
             );
             let output =
-                command_output(app, "echo x > $(cat whose)/theirs || echo not theirs; echo at $TMPDIR").await;
+                command_output(app, "echo x > $(cat folder_path)/theirs || echo not theirs; echo at $TMPDIR")
+                    .await;
             assert!(output.contains("not theirs"), "{output}");
             let other = output.split("at ").nth(1).unwrap().trim();
             assert_ne!(Path::new(other), folder);

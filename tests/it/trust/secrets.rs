@@ -82,7 +82,7 @@ fn assert_no_secret_in(folders: &BTreeSet<PathBuf>) {
     }
 }
 
-/// Runs a turn whose command prints what it can read under a sandbox.
+/// Runs a turn whose command prints its environment under a sandbox, and asserts that no secret is printed or stored.
 async fn assert_command_output_has_no_secret(engine: Engine, sandbox: &str, command: &str) {
     with_app(AppConfig::real(engine).envs(SECRETS).sandbox(sandbox), async |app| {
         let mut gate = Gate::in_folder(&app.home.path().join("work"));

@@ -36,9 +36,9 @@ fn one_worker(codex: Codex) -> AppConfig {
 
 /// Returns the worker processes.
 fn workers(app: &TestApp) -> Vec<Pid> {
-    let alive = app.processes();
-    let alive = alive.iter().filter(|line| line.contains(" app-server") && !line.contains(" supervise "));
-    alive.filter_map(|line| Pid::from_raw(line.split_once(':')?.0.parse().ok()?)).collect()
+    let lines = app.processes();
+    let lines = lines.iter().filter(|line| line.contains(" app-server") && !line.contains(" supervise "));
+    lines.filter_map(|line| Pid::from_raw(line.split_once(':')?.0.parse().ok()?)).collect()
 }
 
 /// Sends a signal to every worker.
