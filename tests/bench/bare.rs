@@ -1,5 +1,5 @@
-//! The limit for comparison: a client that drives the same app-server processes, with the same flags, environment and
-//! kind of home, and does only what a turn needs. It replays the messages that the gateway sends to its worker
+//! The lower bound for comparison: a client of the same app-server processes, with the same flags, environment and kind of
+//! home, that does only the necessary work of a turn. It replays the messages that the gateway sends to its worker
 //! (`recording`) byte for byte.
 
 use std::{
@@ -68,24 +68,24 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Routes {
     answers: HashMap<u64, oneshot::Sender<Result<Answer, String>>>,
-    threads: HashMap<String, mpsc::Sender<News>>,
+    threads: HashMap<String, mpsc::Sender<TurnUpdate>>,
 }
 
 /// The relevant fields of a response.
 #[derive(Debug, Default, Deserialize)]
 struct Answer {
-    thread: Option<Named>,
+    thread: Option<ThreadId>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Named {
+struct ThreadId {
     id: String,
 }
 
 #[derive(Debug)]
-enum News {
+enum TurnUpdate {
     Text(String, u64),
-    Over(String),
+    Completed(String),
 }
 
 /// The relevant fields of a line. Other fields are not parsed.
@@ -143,33 +143,33 @@ impl Bare {
     }
 
     /// Runs one turn like the gateway, on the worker with the fewest turns.
-    pub(crate) async fn turn(&self, ask: &Prompt, tally: &mut Tally) -> BenchResult<()> {
+    pub(crate) async fn turn(&self, prompt: &Prompt, tally: &mut Tally) -> BenchResult<()> {
         let worker =
             self.workers.iter().min_by_key(|worker| worker.running.load(Relaxed)).ok_or("no worker")?;
         worker.running.fetch_add(1, Relaxed);
-        let outcome = timeout(LIMIT, self.turn_on(&worker.inner, ask, tally)).await;
+        let outcome = timeout(LIMIT, self.run_turn(&worker.inner, prompt, tally)).await;
         worker.running.fetch_sub(1, Relaxed);
         outcome.map_err(|_| "a bare turn took too long")?
     }
 
-    async fn turn_on(&self, inner: &Inner, ask: &Prompt, tally: &mut Tally) -> BenchResult<()> {
-        let mut watch = TurnTimer::start();
-        let (sender, mut news) = mpsc::channel(1024);
-        let started = inner.call_for("thread/start", self.recording.thread(ask), Some(sender)).await?;
+    async fn run_turn(&self, inner: &Inner, prompt: &Prompt, tally: &mut Tally) -> BenchResult<()> {
+        let mut timer = TurnTimer::start();
+        let (sender, mut updates) = mpsc::channel(1024);
+        let started = inner.call_for("thread/start", self.recording.thread(prompt), Some(sender)).await?;
         let thread = started.thread.ok_or("no thread")?.id;
-        inner.call("thread/inject_items", self.recording.items(&thread, ask)).await?;
+        inner.call("thread/inject_items", self.recording.items(&thread, prompt)).await?;
         inner.call("turn/start", self.recording.turn(&thread)).await?;
         let status = loop {
-            match news.recv().await.ok_or("the worker is gone")? {
-                News::Text(text, now) => watch.text(text.as_bytes(), now, tally),
-                News::Over(status) => break status,
+            match updates.recv().await.ok_or("the worker has exited")? {
+                TurnUpdate::Text(text, now) => timer.text(text.as_bytes(), now, tally),
+                TurnUpdate::Completed(status) => break status,
             }
         };
         inner.routes().threads.remove(&thread);
         if status != "completed" {
             return Err(format!("the bare turn is {status}").into());
         }
-        watch.end(tally);
+        timer.end(tally);
         // Part of a turn's work, but its response is not awaited.
         inner.send("thread/unsubscribe", &json!({"threadId": thread})).await?;
         Ok(())
@@ -179,7 +179,8 @@ impl Bare {
 impl Worker {
     async fn start(recording: &Recording, home: PathBuf, folder: &Path, log: &Path) -> BenchResult<Self> {
         let env = recording.env_with_home(&home);
-        let mut program = Program::converse(&recording.program, &recording.arguments, &env, folder, log)?;
+        let mut program =
+            Program::start_with_pipes(&recording.program, &recording.arguments, &env, folder, log)?;
         let stdin = program.child.stdin.take().ok_or("no stdin")?;
         let stdout = program.child.stdout.take().ok_or("no stdout")?;
         let (lines, outbox) = mpsc::channel(1024);
@@ -187,7 +188,7 @@ impl Worker {
         let mut tasks = JoinSet::new();
         tasks.spawn(write(stdin, outbox));
         tasks.spawn(read(stdout, Arc::clone(&inner)));
-        timeout(LIMIT, inner.call("initialize", recording.hello.clone())).await??;
+        timeout(LIMIT, inner.call("initialize", recording.initialize.clone())).await??;
         inner.lines.send(b"{\"method\":\"initialized\"}\n".to_vec()).await?;
         Ok(Self { program, inner, running: AtomicUsize::new(0), home, _tasks: tasks })
     }
@@ -206,15 +207,15 @@ impl Inner {
         &self,
         method: &str,
         params: Value,
-        news: Option<mpsc::Sender<News>>,
+        updates: Option<mpsc::Sender<TurnUpdate>>,
     ) -> BenchResult<Answer> {
         let (sender, answer) = oneshot::channel();
         let id = self.next_id.fetch_add(1, Relaxed);
         self.routes().answers.insert(id, sender);
         self.write(id, method, &params).await?;
         let answer = answer.await?.map_err(|error| format!("{method}: {error}"))?;
-        if let (Some(news), Some(thread)) = (news, &answer.thread) {
-            self.routes().threads.insert(thread.id.clone(), news);
+        if let (Some(updates), Some(thread)) = (updates, &answer.thread) {
+            self.routes().threads.insert(thread.id.clone(), updates);
         }
         Ok(answer)
     }
@@ -230,7 +231,7 @@ impl Inner {
         Ok(self.lines.send(line).await?)
     }
 
-    fn take(&self, line: &[u8]) {
+    fn on_line(&self, line: &[u8]) {
         let Ok(line) = serde_json::from_slice::<Line<'_>>(line) else { return };
         if let (Some(id), None) = (line.id, line.method) {
             let answer = match line.error {
@@ -243,15 +244,15 @@ impl Inner {
             return;
         }
         let Some(params) = line.params else { return };
-        let news = match (line.method, params.delta, params.turn) {
-            (Some("item/agentMessage/delta"), Some(delta), _) => News::Text(delta, now_us()),
-            (Some("turn/completed"), _, Some(turn)) => News::Over(turn.status),
+        let updates = match (line.method, params.delta, params.turn) {
+            (Some("item/agentMessage/delta"), Some(delta), _) => TurnUpdate::Text(delta, now_us()),
+            (Some("turn/completed"), _, Some(turn)) => TurnUpdate::Completed(turn.status),
             _ => return,
         };
         let thread = params.thread.and_then(|thread| self.routes().threads.get(thread).cloned());
         if let Some(thread) = thread {
             // A full queue means that this client is the bottleneck. The turn then fails at its time limit.
-            drop(thread.try_send(news));
+            drop(thread.try_send(updates));
         }
     }
 }
@@ -268,7 +269,7 @@ async fn read(stdout: ChildStdout, inner: Arc<Inner>) {
     let mut stdout = BufReader::with_capacity(64 << 10, stdout);
     let mut line = Vec::new();
     while let Ok(1..) = stdout.read_until(b'\n', &mut line).await {
-        inner.take(&line);
+        inner.on_line(&line);
         line.clear();
     }
 }

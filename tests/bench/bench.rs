@@ -1,5 +1,5 @@
-//! Measures the gateway: `scripts/bench.sh` builds and runs this program, `docs/benchmarks.md` is its output. It starts
-//! all servers, clients and upstreams on 127.0.0.1 and ends them. It knows only the contract of the crate.
+//! Measures the gateway. `scripts/bench.sh` builds and runs this program, and `docs/benchmarks.md` is its output. The program
+//! starts and stops all servers, clients and upstreams on 127.0.0.1. It uses only the contract of the crate.
 
 mod bare;
 mod cancel;
@@ -87,7 +87,7 @@ fn main() -> ExitCode {
 
 async fn measure(options: &Options) -> BenchResult<()> {
     let folder = tempfile::Builder::new().prefix("codex-api-bench-").tempdir()?;
-    let machine = Machine::look(options, folder.path()).await?;
+    let machine = Machine::read(options, folder.path()).await?;
     let mut results = Results {
         machine,
         supervisor_ms: f64::NAN,
@@ -122,53 +122,53 @@ async fn measure(options: &Options) -> BenchResult<()> {
 async fn all(options: &Options, folder: &TempDir, results: &mut Results) -> BenchResult<()> {
     let folder = folder.path();
     let mut upstream = Upstream::start(folder).await?;
-    let containment = start::containment(&options.gateway, folder).await?;
-    results.supervisor_ms = containment * 1000.0;
+    let supervisor_seconds = start::supervisor_seconds(&options.gateway, folder).await?;
+    results.supervisor_ms = supervisor_seconds * 1000.0;
     let stage = Stage { options, folder, base_url: upstream.base_url() };
-    if options.wants("start") {
+    if options.is_selected("start") {
         results.starts = start::measure(&[stage.real("app-server"), stage.real("exec")], options).await?;
     }
-    if options.wants("turns") || options.wants("cancel") {
-        let field = turns::Field {
+    if options.is_selected("turns") || options.is_selected("cancel") {
+        let servers = turns::Servers {
             app_server: Gateway::start(&stage.real("app-server")).await?,
             exec: Gateway::start(&stage.real("exec")).await?,
             bare: stage.bare(&stage.real("app-server")).await?,
-            containment,
+            supervisor_seconds,
             upstream,
         };
-        if options.wants("turns") {
-            results.turns = turns::measure(&field, options).await?;
+        if options.is_selected("turns") {
+            results.turns = turns::measure(&servers, options).await?;
         }
-        if options.wants("cancel") {
-            results.cancels = cancel::measure(&field, options).await?;
+        if options.is_selected("cancel") {
+            results.cancels = cancel::measure(&servers, options).await?;
         }
-        field.app_server.end().await?;
-        field.exec.end().await?;
-        end(field.bare).await?;
-        upstream = field.upstream;
+        servers.app_server.end().await?;
+        servers.exec.end().await?;
+        end(servers.bare).await?;
+        upstream = servers.upstream;
     }
-    if options.wants("deltas") || options.wants("flood") {
-        let field = deltas::Field {
+    if options.is_selected("deltas") || options.is_selected("flood") {
+        let servers = deltas::Servers {
             gateway: Gateway::start(&stage.fake()).await?,
             bare: stage.bare(&stage.fake()).await?,
         };
-        if options.wants("deltas") {
-            results.deltas = deltas::measure(&field, options).await?;
+        if options.is_selected("deltas") {
+            results.deltas = deltas::measure(&servers, options).await?;
         }
-        if options.wants("flood") {
-            results.floods = flood::ours(&field.gateway, options).await?;
+        if options.is_selected("flood") {
+            results.floods = flood::ours(&servers.gateway, options).await?;
         }
-        field.gateway.end().await?;
-        end(field.bare).await?;
+        servers.gateway.end().await?;
+        end(servers.bare).await?;
     }
-    if let Some(litellm) = options.litellm.as_ref().filter(|_| options.wants("flood")) {
+    if let Some(litellm) = options.litellm.as_ref().filter(|_| options.is_selected("flood")) {
         match flood::litellm(litellm, &upstream, folder, options).await {
             Ok(flood) => results.floods.push(flood),
             // LiteLLM may fail; the other measurements are kept.
             Err(error) => options.log_progress(&format!("LiteLLM could not be measured: {error}")),
         }
     }
-    if options.wants("idle") {
+    if options.is_selected("idle") {
         results.idles = idle::measure(&stage.fake(), options).await?;
     }
     upstream.program.end().await
@@ -229,12 +229,12 @@ impl Stage<'_> {
         recorded.codex = recording::script(&folder, &setup.codex)?;
         recorded.name = format!("{}-recorded", setup.name);
         let gateway = Gateway::start(&recorded).await?;
-        let mut ask = Prompt::upstream(1, Duration::ZERO);
+        let mut prompt = Prompt::upstream(1, Duration::ZERO);
         if setup.base_url.is_none() {
-            ask.model = Prompt::fake("stream:1:1").model;
+            prompt.model = Prompt::fake("stream:1:1").model;
         }
-        load::closed(&Door::Sse(gateway.address), 1, 1, &ask, Duration::from_secs(30)).await?;
-        let recording = Recording::read(&folder, &setup.codex, &ask)?;
+        load::closed_loop(&Door::Sse(gateway.address), 1, 1, &prompt, Duration::from_secs(30)).await?;
+        let recording = Recording::read(&folder, &setup.codex, &prompt)?;
         let workers = recording::workers(&folder)?;
         Ok(Arc::new(Bare::start(gateway, recording, workers, self.folder).await?))
     }

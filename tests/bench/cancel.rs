@@ -9,7 +9,7 @@ use crate::{
     options::Options,
     stats::{Spread, now_us},
     tally::{Prompt, Tally},
-    turns::Field,
+    turns::Servers,
 };
 
 /// One way to cancel.
@@ -22,8 +22,8 @@ pub(crate) struct Cancel {
     pub(crate) slot_free: Spread,
 }
 
-pub(crate) async fn measure(field: &Field, options: &Options) -> BenchResult<Vec<Cancel>> {
-    let (app_server, exec) = (&field.app_server, &field.exec);
+pub(crate) async fn measure(servers: &Servers, options: &Options) -> BenchResult<Vec<Cancel>> {
+    let (app_server, exec) = (&servers.app_server, &servers.exec);
     let mut cancels = Vec::new();
     for (what, gateway, door, times) in [
         ("app-server, HTTP disconnect", app_server, Door::Sse(app_server.address), options.pick(10, 40)),
@@ -33,46 +33,50 @@ pub(crate) async fn measure(field: &Field, options: &Options) -> BenchResult<Vec
         options.log_progress(&format!("cancelling: {what}"));
         let (mut call_over, mut slot_free) = (Vec::new(), Vec::new());
         for _ in 0..times {
-            let (over, free) = once(field, gateway, &door).await?;
+            let (over, free) = once(servers, gateway, &door).await?;
             call_over.push(over);
             slot_free.push(free);
         }
-        cancels.push(Cancel { what, call_over: Spread::of(call_over), slot_free: Spread::of(slot_free) });
+        cancels.push(Cancel {
+            what,
+            call_over: Spread::from_micros(call_over),
+            slot_free: Spread::from_micros(slot_free),
+        });
     }
     Ok(cancels)
 }
 
-async fn once(field: &Field, gateway: &Gateway, door: &Door) -> BenchResult<(u64, u64)> {
+async fn once(servers: &Servers, gateway: &Gateway, door: &Door) -> BenchResult<(u64, u64)> {
     // exec sends nothing before the answer is complete, so the turn is cancelled while the model streams.
-    let ask = Prompt::upstream(200, Duration::from_millis(50));
+    let prompt = Prompt::upstream(200, Duration::from_millis(50));
     let mut clients = door.clients(1).await?;
     let mut client = clients.pop().ok_or("no client")?;
-    let turn = async move { client.begin(&ask, &mut Tally::default()).await };
+    let turn = async move { client.start_stream(&prompt, &mut Tally::default()).await };
     let mut turn = Box::pin(turn);
     let limit = Duration::from_secs(20);
     let mut held = None;
     // Streaming, or at least a model call in flight.
     tokio::select! {
         started = &mut turn => held = Some(started?),
-        open = until(limit, async || Ok((field.upstream.state().await?.open > 0).then_some(()))) => open?,
+        open = poll_until(limit, async || Ok((servers.upstream.state().await?.open > 0).then_some(()))) => open?,
     }
     tokio::time::sleep(Duration::from_millis(100)).await;
     let started = now_us();
     drop(held);
     drop(turn);
-    let freed = until(limit, async || Ok((gateway.running().await? == 0).then(now_us))).await?;
-    let over = until(limit, async || {
-        let state = field.upstream.state().await?;
+    let freed = poll_until(limit, async || Ok((gateway.running().await? == 0).then(now_us))).await?;
+    let over = poll_until(limit, async || {
+        let state = servers.upstream.state().await?;
         Ok((state.open == 0 && state.disconnected_at >= started).then_some(state.disconnected_at))
     });
     Ok((over.await? - started, freed - started))
 }
 
 /// Polls until the function returns a value.
-async fn until<T>(limit: Duration, ask: impl AsyncFn() -> BenchResult<Option<T>>) -> BenchResult<T> {
+async fn poll_until<T>(limit: Duration, poll: impl AsyncFn() -> BenchResult<Option<T>>) -> BenchResult<T> {
     let answer = async {
         loop {
-            if let Some(answer) = ask().await? {
+            if let Some(answer) = poll().await? {
                 return Ok(answer);
             }
             tokio::time::sleep(Duration::from_micros(300)).await;

@@ -7,7 +7,7 @@ use crate::{
     BenchResult,
     bare::Bare,
     gateway::Gateway,
-    load::{Door, together},
+    load::{Door, staggered},
     options::Options,
     process::Cost,
     stats::{Spread, float, median, micros, now_us},
@@ -65,12 +65,12 @@ impl Row {
 
 /// The servers under test.
 #[derive(Debug)]
-pub(crate) struct Field {
+pub(crate) struct Servers {
     pub(crate) gateway: Gateway,
     pub(crate) bare: Arc<Bare>,
 }
 
-pub(crate) async fn measure(field: &Field, options: &Options) -> BenchResult<Vec<Row>> {
+pub(crate) async fn measure(servers: &Servers, options: &Options) -> BenchResult<Vec<Row>> {
     let mut rows = Vec::new();
     for &streams in options.pick(&[1, 64, 256][..], &[1, 64, 256, 1000]) {
         rows.extend(Path::ALL.map(|path| Row { path, streams, rounds: Vec::new() }));
@@ -83,27 +83,27 @@ pub(crate) async fn measure(field: &Field, options: &Options) -> BenchResult<Vec
                 "deltas, round {round} of {rounds}: {}, {streams} streams",
                 path.label()
             ));
-            row.rounds.push(sample(field, path, streams, options).await?);
+            row.rounds.push(sample(servers, path, streams, options).await?);
         }
     }
     Ok(rows)
 }
 
-async fn sample(field: &Field, path: Path, streams: usize, options: &Options) -> BenchResult<Sample> {
+async fn sample(servers: &Servers, path: Path, streams: usize, options: &Options) -> BenchResult<Sample> {
     let door = match path {
-        Path::Bare => Door::Bare(Arc::clone(&field.bare)),
-        Path::Sse => Door::Sse(field.gateway.address),
-        Path::Grpc => Door::Grpc(field.gateway.address),
+        Path::Bare => Door::Bare(Arc::clone(&servers.bare)),
+        Path::Sse => Door::Sse(servers.gateway.address),
+        Path::Grpc => Door::Grpc(servers.gateway.address),
     };
     let cost = || match path {
-        Path::Bare => Cost::of_clis(field.bare.pids()),
-        Path::Sse | Path::Grpc => field.gateway.cost(),
+        Path::Bare => Cost::read_clis(servers.bare.pids()),
+        Path::Sse | Path::Grpc => servers.gateway.cost(),
     };
     let spread = PAUSE.max(Duration::from_micros(2500) * u32::try_from(streams)?);
     let (calm, length) = (Duration::from_millis(500), Duration::from_secs(options.pick(2, 5)));
     // The first stream must outlast the window.
     let deltas = (spread + calm * 2 + length).as_millis().div_ceil(PAUSE.as_millis());
-    let ask = Prompt::fake(&format!("stream:{deltas}:{}", PAUSE.as_millis()));
+    let prompt = Prompt::fake(&format!("stream:{deltas}:{}", PAUSE.as_millis()));
 
     let started = now_us();
     let window = async {
@@ -113,7 +113,7 @@ async fn sample(field: &Field, path: Path, streams: usize, options: &Options) ->
         (from..now_us(), cost().since(before))
     };
     let limit = spread * 2 + length * 3 + Duration::from_secs(20);
-    let (run, (window, spent)) = tokio::join!(together(&door, streams, &ask, spread, limit), window);
+    let (run, (window, spent)) = tokio::join!(staggered(&door, streams, &prompt, spread, limit), window);
     let tally = run?.tally;
     if window.start < started + micros(spread) {
         return Err("the clock went backwards".into());

@@ -14,7 +14,7 @@ use crate::{
     BenchResult,
     gateway::{Gateway, free_address, tail},
     http,
-    load::{Door, closed, together},
+    load::{Door, closed_loop, staggered},
     options::Options,
     process::{Cost, Memory, Program},
     stats::{Spread, float},
@@ -25,7 +25,7 @@ use crate::{
 /// Results of one proxy.
 #[derive(Debug)]
 pub(crate) struct Flood {
-    pub(crate) who: String,
+    pub(crate) proxy_name: String,
     /// Unlimited: deltas per second, and per second of its processor time.
     pub(crate) per_second: f64,
     pub(crate) per_cpu_second: f64,
@@ -54,10 +54,10 @@ const LIMIT: Duration = Duration::from_secs(120);
 pub(crate) async fn ours(gateway: &Gateway, options: &Options) -> BenchResult<Vec<Flood>> {
     let mut floods = Vec::new();
     let deltas = options.pick(4_000, 20_000);
-    for (who, door) in
+    for (proxy_name, door) in
         [("ours, SSE", Door::Sse(gateway.address)), ("ours, gRPC", Door::Grpc(gateway.address))]
     {
-        options.log_progress(&format!("flood: {who}"));
+        options.log_progress(&format!("flood: {proxy_name}"));
         let cost = || gateway.cost().gateway;
         let (flood, paced) = both(
             &door,
@@ -67,7 +67,7 @@ pub(crate) async fn ours(gateway: &Gateway, options: &Options) -> BenchResult<Ve
             options,
         )
         .await?;
-        floods.push(flood.named(who, &paced, gateway.memory()));
+        floods.push(flood.named(proxy_name, &paced, gateway.memory()));
     }
     Ok(floods)
 }
@@ -80,13 +80,13 @@ pub(crate) async fn litellm(
 ) -> BenchResult<Flood> {
     options.log_progress("flood: LiteLLM");
     let mut proxy = LiteLlm::start(program, upstream, folder).await?;
-    let ask =
+    let prompt =
         |count: usize, pause: Duration| Prompt { model: "fake".to_owned(), ..Prompt::upstream(count, pause) };
     let pid = proxy.program.pid;
-    let cost = || Cost::of_clis([pid]).cli;
+    let cost = || Cost::read_clis([pid]).cli;
     let door = Door::Sse(proxy.address);
-    let (flood, paced) = both(&door, &cost, &ask, options.pick(100, 400), options).await?;
-    let flood = flood.named(LITELLM, &paced, Memory::of(pid));
+    let (flood, paced) = both(&door, &cost, &prompt, options.pick(100, 400), options).await?;
+    let flood = flood.named(LITELLM, &paced, Memory::read(pid));
     proxy.program.end().await?;
     Ok(flood)
 }
@@ -94,18 +94,18 @@ pub(crate) async fn litellm(
 async fn both(
     door: &Door,
     cost: &dyn Fn() -> f64,
-    ask: &dyn Fn(usize, Duration) -> Prompt,
+    prompt: &dyn Fn(usize, Duration) -> Prompt,
     deltas: usize,
     options: &Options,
 ) -> BenchResult<(Sample, Sample)> {
     // Excludes the cost of the first request.
-    closed(door, STREAMS, STREAMS * 2, &ask(50, Duration::ZERO), LIMIT).await?;
+    closed_loop(door, STREAMS, STREAMS * 2, &prompt(50, Duration::ZERO), LIMIT).await?;
     let before = cost();
-    let run = closed(door, STREAMS, STREAMS, &ask(deltas, Duration::ZERO), LIMIT).await?;
+    let run = closed_loop(door, STREAMS, STREAMS, &prompt(deltas, Duration::ZERO), LIMIT).await?;
     let flood = Sample { seconds: run.wall.as_secs_f64(), cpu: cost() - before, tally: run.tally };
     let (pause, count) = (Duration::from_millis(50), options.pick(40, 120));
     let before = cost();
-    let run = together(door, PACED_STREAMS, &ask(count, pause), pause, LIMIT).await?;
+    let run = staggered(door, PACED_STREAMS, &prompt(count, pause), pause, LIMIT).await?;
     let paced = Sample { seconds: run.wall.as_secs_f64(), cpu: cost() - before, tally: run.tally };
     Ok((flood, paced))
 }
@@ -121,9 +121,9 @@ impl Sample {
         float(self.tally.lags.len()) / self.cpu
     }
 
-    fn named(self, who: &str, paced: &Self, memory: Memory) -> Flood {
+    fn named(self, proxy_name: &str, paced: &Self, memory: Memory) -> Flood {
         Flood {
-            who: who.to_owned(),
+            proxy_name: proxy_name.to_owned(),
             per_second: float(self.tally.lags.len()) / self.seconds,
             per_cpu_second: self.per_cpu_second(),
             deltas_per_frame: self.tally.deltas_per_frame(),

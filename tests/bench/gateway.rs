@@ -71,7 +71,7 @@ impl Gateway {
                 return if health["engine"] == engine {
                     Ok(())
                 } else {
-                    Err(format!("asked for {engine}, runs {}", health["engine"]).into())
+                    Err(format!("{engine} is configured, but {} runs", health["engine"]).into())
                 };
             }
             tokio::time::sleep(Duration::from_millis(4)).await;
@@ -82,15 +82,15 @@ impl Gateway {
     pub(crate) async fn running(&self) -> BenchResult<u64> {
         let answer = http::get(self.address, "/healthz").await?;
         let health: serde_json::Value = serde_json::from_str(&answer.body)?;
-        health["running"].as_u64().ok_or_else(|| "no count of turns".into())
+        health["running"].as_u64().ok_or_else(|| "`/healthz` has no count of turns".into())
     }
 
     pub(crate) fn cost(&self) -> Cost {
-        Cost::of_tree(self.program.pid)
+        Cost::read_tree(self.program.pid)
     }
 
     pub(crate) fn memory(&self) -> Memory {
-        Memory::of(self.program.pid)
+        Memory::read(self.program.pid)
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -138,7 +138,7 @@ pub(crate) fn free_address() -> BenchResult<SocketAddr> {
 /// Returns the end of a log, for an error message.
 pub(crate) fn tail(log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
-    let asked = |line: &&str| !line.contains("path=\"/healthz\"");
-    let lines: Vec<&str> = text.lines().rev().filter(asked).take(5).collect();
+    let is_relevant = |line: &&str| !line.contains("path=\"/healthz\"");
+    let lines: Vec<&str> = text.lines().rev().filter(is_relevant).take(5).collect();
     lines.into_iter().rev().collect::<Vec<_>>().join(" | ")
 }

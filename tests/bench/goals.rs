@@ -6,7 +6,7 @@ use crate::{
     flood,
     plot::number,
     stats::median,
-    turns::{self, Pace, Who},
+    turns::{self, Contender, Pace},
 };
 
 /// One goal.
@@ -41,7 +41,8 @@ pub(crate) fn all(results: &Results) -> Vec<Goal> {
 
 fn first_token(results: &Results, goals: &mut Vec<Goal>) {
     let turns = &results.turns;
-    let ratio = |pace| turns.ratio((Who::Http, pace, 1), (Who::Bare, pace, 1), |sample| sample.first.p50);
+    let ratio =
+        |pace| turns.ratio((Contender::Http, pace, 1), (Contender::Bare, pace, 1), |sample| sample.first.p50);
     let worst = worst([ratio(Pace::Instant), ratio(Pace::Slow)]);
     goals.push(Goal {
         number: 1,
@@ -50,8 +51,8 @@ fn first_token(results: &Results, goals: &mut Vec<Goal>) {
         measured: format!("{} ×", number(worst)),
         reached: at_most(worst, 1.15),
     });
-    let sooner =
-        turns.ratio((Who::Exec, Pace::Slow, 1), (Who::Http, Pace::Slow, 1), |sample| sample.first.p50);
+    let sooner = turns
+        .ratio((Contender::Exec, Pace::Slow, 1), (Contender::Http, Pace::Slow, 1), |sample| sample.first.p50);
     goals.push(Goal {
         number: 1,
         what: "first token of exec relative to app-server, HTTP, one client, slow upstream (p50)",
@@ -78,9 +79,13 @@ fn throughput(results: &Results, goals: &mut Vec<Goal>) {
 }
 
 fn against_best(results: &Results, clients: usize) -> f64 {
-    let Some(ours) = results.turns.row(Who::Http, Pace::Instant, clients) else { return f64::NAN };
-    let bare: Vec<&turns::Row> =
-        results.turns.0.iter().filter(|row| (row.who, row.pace) == (Who::Bare, Pace::Instant)).collect();
+    let Some(ours) = results.turns.row(Contender::Http, Pace::Instant, clients) else { return f64::NAN };
+    let bare: Vec<&turns::Row> = results
+        .turns
+        .0
+        .iter()
+        .filter(|row| (row.contender, row.pace) == (Contender::Bare, Pace::Instant))
+        .collect();
     let ratios = ours.rounds.iter().enumerate().map(|(round, sample)| {
         let rates = bare.iter().filter_map(|row| Some(row.rounds.get(round)?.per_second));
         sample.per_second / worst(rates)
@@ -117,7 +122,7 @@ fn deltas(results: &Results, goals: &mut Vec<Goal>) {
         let measured = format!("{} KiB", number(held));
         goals.push(Goal { number: 3, what, wanted, measured, reached: at_most(held, limit) });
     }
-    let joined = results.floods.iter().find(|flood| flood.who == "ours, SSE");
+    let joined = results.floods.iter().find(|flood| flood.proxy_name == "ours, SSE");
     let joined = joined.map_or(f64::NAN, |flood| flood.deltas_per_frame);
     goals.push(Goal {
         number: 3,
@@ -143,7 +148,7 @@ fn costs(results: &Results, goals: &mut Vec<Goal>) {
         ),
         (Pace::Slow, "the same with the slow upstream (each token by itself), worst row"),
     ] {
-        let rows = results.turns.0.iter().filter(|row| (row.who, row.pace) == (Who::Http, pace));
+        let rows = results.turns.0.iter().filter(|row| (row.contender, row.pace) == (Contender::Http, pace));
         let share = worst(rows.map(|row| row.median(|sample| sample.gateway_ms / sample.cli_ms)));
         goals.push(Goal {
             number: 4,
@@ -162,8 +167,8 @@ fn costs(results: &Results, goals: &mut Vec<Goal>) {
         measured: format!("{} MiB", number(idle)),
         reached: at_most(idle, 20.0),
     });
-    let rate = |who: &str| {
-        let flood = results.floods.iter().find(|flood| flood.who == who);
+    let rate = |name: &str| {
+        let flood = results.floods.iter().find(|flood| flood.proxy_name == name);
         flood.map_or(f64::NAN, |flood| flood.per_cpu_second)
     };
     let ratio = rate("ours, SSE") / rate(flood::LITELLM);

@@ -22,49 +22,53 @@ pub(crate) struct Client(pub(crate) Channel);
 
 impl Client {
     /// Runs one turn to its end.
-    pub(crate) async fn turn(&mut self, ask: &Prompt, tally: &mut Tally) -> BenchResult<()> {
-        let mut answer = self.ask(ask).await?;
+    pub(crate) async fn turn(&mut self, prompt: &Prompt, tally: &mut Tally) -> BenchResult<()> {
+        let mut answer = self.send(prompt).await?;
         while answer.read(tally).await? {}
-        answer.watch.end(tally);
+        answer.timer.end(tally);
         Ok(())
     }
 
     /// Runs one turn to its first token. Dropping the stream resets it.
-    pub(crate) async fn begin(&mut self, ask: &Prompt, tally: &mut Tally) -> BenchResult<Begun> {
-        let mut answer = self.ask(ask).await?;
-        while !answer.watch.has_text() {
+    pub(crate) async fn start_stream(
+        &mut self,
+        prompt: &Prompt,
+        tally: &mut Tally,
+    ) -> BenchResult<StartedStream> {
+        let mut answer = self.send(prompt).await?;
+        while !answer.timer.has_text() {
             if !answer.read(tally).await? {
-                return Err("the answer was over before it began".into());
+                return Err("the answer ended before its first token".into());
             }
         }
         Ok(answer)
     }
 
-    async fn ask(&mut self, ask: &Prompt) -> BenchResult<Begun> {
-        let watch = TurnTimer::start();
-        let part = pb::ContentPart { part: Some(pb::content_part::Part::Text(ask.text.clone())) };
+    async fn send(&mut self, prompt: &Prompt) -> BenchResult<StartedStream> {
+        let timer = TurnTimer::start();
+        let part = pb::ContentPart { part: Some(pb::content_part::Part::Text(prompt.text.clone())) };
         let message = pb::Message { role: pb::Role::User.into(), parts: vec![part], ..Default::default() };
         let request =
-            pb::ChatRequest { model: ask.model.clone(), messages: vec![message], ..Default::default() };
+            pb::ChatRequest { model: prompt.model.clone(), messages: vec![message], ..Default::default() };
         let events = CodexServiceClient::new(self.0.clone()).stream_chat(request).await?.into_inner();
-        Ok(Begun { events, watch })
+        Ok(StartedStream { events, timer })
     }
 }
 
 /// A streaming answer.
 #[derive(Debug)]
-pub(crate) struct Begun {
+pub(crate) struct StartedStream {
     events: Streaming<pb::ChatEvent>,
-    watch: TurnTimer,
+    timer: TurnTimer,
 }
 
-impl Begun {
+impl StartedStream {
     /// Reads one event. Returns `false` at the end.
     async fn read(&mut self, tally: &mut Tally) -> BenchResult<bool> {
         let Some(event) = self.events.message().await? else { return Ok(false) };
         if let Some(Event::TextDelta(delta)) = event.event {
             tally.frames += 1;
-            self.watch.text(delta.text.as_bytes(), now_us(), tally);
+            self.timer.text(delta.text.as_bytes(), now_us(), tally);
         }
         Ok(true)
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::{
     BenchResult,
     gateway::{Gateway, Setup},
-    load::{Door, closed, hold},
+    load::{Door, closed_loop, hold},
     options::Options,
     stats::float,
     tally::Prompt,
@@ -32,11 +32,11 @@ pub(crate) async fn measure(setup: &Setup, options: &Options) -> BenchResult<Vec
         let gateway = Gateway::start(&setup).await?;
         let entrance = if door == "SSE" { Door::Sse(gateway.address) } else { Door::Grpc(gateway.address) };
         // One-time allocations do not count for the streams.
-        closed(&entrance, 4, 20, &Prompt::fake("stream:2:1"), Duration::from_secs(30)).await?;
+        closed_loop(&entrance, 4, 20, &Prompt::fake("stream:2:1"), Duration::from_secs(30)).await?;
         tokio::time::sleep(Duration::from_millis(300)).await;
         let before = gateway.memory();
-        let ask = Prompt::fake("stream:2:90000");
-        let held = hold(&entrance, streams, &ask, 50, Duration::from_secs(60)).await?;
+        let prompt = Prompt::fake("stream:2:90000");
+        let held = hold(&entrance, streams, &prompt, 50, Duration::from_secs(60)).await?;
         tokio::time::sleep(Duration::from_secs(1)).await;
         let after = gateway.memory();
         idles.push(Idle {

@@ -40,19 +40,19 @@ pub(crate) enum Client {
 }
 
 impl Client {
-    pub(crate) async fn turn(&mut self, ask: &Prompt, tally: &mut Tally) -> BenchResult<()> {
+    pub(crate) async fn turn(&mut self, prompt: &Prompt, tally: &mut Tally) -> BenchResult<()> {
         match self {
-            Self::Sse(client) => client.turn(ask, tally).await,
-            Self::Grpc(client) => client.turn(ask, tally).await,
-            Self::Bare(bare) => bare.turn(ask, tally).await,
+            Self::Sse(client) => client.turn(prompt, tally).await,
+            Self::Grpc(client) => client.turn(prompt, tally).await,
+            Self::Bare(bare) => bare.turn(prompt, tally).await,
         }
     }
 
     /// Runs a turn to its first token. The returned value holds the stream.
-    pub(crate) async fn begin(&mut self, ask: &Prompt, tally: &mut Tally) -> BenchResult<Held> {
+    pub(crate) async fn start_stream(&mut self, prompt: &Prompt, tally: &mut Tally) -> BenchResult<Held> {
         match self {
-            Self::Sse(client) => Ok(Held::Sse(client.begin(ask, tally).await?)),
-            Self::Grpc(client) => Ok(Held::Grpc(client.begin(ask, tally).await?)),
+            Self::Sse(client) => Ok(Held::Sse(client.start_stream(prompt, tally).await?)),
+            Self::Grpc(client) => Ok(Held::Grpc(client.start_stream(prompt, tally).await?)),
             Self::Bare(_) => Err("the bare client cannot hold a stream".into()),
         }
     }
@@ -62,8 +62,8 @@ impl Client {
 #[derive(Debug)]
 #[expect(dead_code, reason = "held, not read")]
 pub(crate) enum Held {
-    Sse(sse::Begun),
-    Grpc(grpc::Begun),
+    Sse(sse::StartedStream),
+    Grpc(grpc::StartedStream),
 }
 
 impl Door {
@@ -96,11 +96,11 @@ pub(crate) struct Run {
 }
 
 /// Runs `turns` turns with `clients` clients.
-pub(crate) async fn closed(
+pub(crate) async fn closed_loop(
     door: &Door,
     clients: usize,
     turns: usize,
-    ask: &Prompt,
+    prompt: &Prompt,
     limit: Duration,
 ) -> BenchResult<Run> {
     let left = Arc::new(AtomicUsize::new(turns));
@@ -108,11 +108,11 @@ pub(crate) async fn closed(
     let started = Instant::now();
     let mut tasks = JoinSet::new();
     for mut client in clients {
-        let (left, ask) = (Arc::clone(&left), ask.clone());
+        let (left, prompt) = (Arc::clone(&left), prompt.clone());
         tasks.spawn(async move {
             let mut tally = Tally::default();
             while left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok() {
-                if let Err(error) = client.turn(&ask, &mut tally).await {
+                if let Err(error) = client.turn(&prompt, &mut tally).await {
                     tally.failures.push(error.to_string());
                     // A server that refuses everything must not get a request flood.
                     if tally.failures.len() > 3 {
@@ -128,10 +128,10 @@ pub(crate) async fn closed(
 }
 
 /// Runs `count` streams at once, one turn each, with their starts spread evenly over `spread`.
-pub(crate) async fn together(
+pub(crate) async fn staggered(
     door: &Door,
     count: usize,
-    ask: &Prompt,
+    prompt: &Prompt,
     spread: Duration,
     limit: Duration,
 ) -> BenchResult<Run> {
@@ -139,12 +139,12 @@ pub(crate) async fn together(
     let started = Instant::now();
     let mut tasks = JoinSet::new();
     for (mut client, number) in clients.into_iter().zip(0u32..) {
-        let ask = ask.clone();
+        let prompt = prompt.clone();
         let wait = spread * number / u32::try_from(count)?;
         tasks.spawn(async move {
             tokio::time::sleep(wait).await;
             let mut tally = Tally::default();
-            if let Err(error) = client.turn(&ask, &mut tally).await {
+            if let Err(error) = client.turn(&prompt, &mut tally).await {
                 tally.failures.push(error.to_string());
             }
             tally
@@ -158,7 +158,7 @@ pub(crate) async fn together(
 pub(crate) async fn hold(
     door: &Door,
     count: usize,
-    ask: &Prompt,
+    prompt: &Prompt,
     at_once: usize,
     limit: Duration,
 ) -> BenchResult<Vec<Held>> {
@@ -168,9 +168,12 @@ pub(crate) async fn hold(
         while !clients.is_empty() {
             let mut opening = JoinSet::new();
             for mut client in clients.drain(..clients.len().min(at_once)) {
-                let ask = ask.clone();
+                let prompt = prompt.clone();
                 opening.spawn(async move {
-                    client.begin(&ask, &mut Tally::default()).await.map_err(|error| error.to_string())
+                    client
+                        .start_stream(&prompt, &mut Tally::default())
+                        .await
+                        .map_err(|error| error.to_string())
                 });
             }
             while let Some(opened) = opening.join_next().await {

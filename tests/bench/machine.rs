@@ -29,7 +29,7 @@ struct CpuTime {
 }
 
 impl Machine {
-    pub(crate) async fn look(options: &Options, folder: &Path) -> BenchResult<Self> {
+    pub(crate) async fn read(options: &Options, folder: &Path) -> BenchResult<Self> {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let value = |text: &str, name: &str| {
             let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();

@@ -13,14 +13,14 @@ use crate::BenchResult;
 pub(crate) const HELP: &str = "\
 usage: bench --gateway PATH --codex PATH --fake PATH [--litellm PATH] [--quick] [--only PART,…] [--set NAME=VALUE]… --out FOLDER
 
-  --gateway  a codex-api
-  --codex    a native codex
+  --gateway  the codex-api program
+  --codex    the native codex program
   --fake     the fake codex (tests/fake_codex)
-  --litellm  a litellm program to compare with
-  --quick    one short round of everything, below two minutes
-  --only     start, turns, cancel, deltas, idle, flood
-  --set      a setting of the servers over app-server, for experiments: NAME=VALUE; may be repeated
-  --out      where benchmarks.md and its plots go
+  --litellm  the litellm program, for the comparison
+  --quick    one short round of everything, less than two minutes
+  --only     the parts to measure: start, turns, cancel, deltas, idle, flood
+  --set      a setting of the servers with the app-server engine, NAME=VALUE; may be repeated
+  --out      the folder for benchmarks.md and its plots
 ";
 
 /// All options.
@@ -83,10 +83,11 @@ impl Options {
     }
 
     /// Returns whether a part is to be measured.
-    pub(crate) fn wants(&self, part: &str) -> bool {
+    pub(crate) fn is_selected(&self, part: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|wanted| wanted == part)
     }
 
+    /// Returns the value for a quick or a full run.
     pub(crate) fn pick<T>(&self, quick: T, full: T) -> T {
         if self.quick { quick } else { full }
     }

@@ -8,7 +8,7 @@ use crate::{
     goals,
     options::Options,
     plot::{Bar, Frame, Series, bars, lines, number},
-    turns::{Pace, Row, Sample, Who},
+    turns::{Contender, Pace, Row, Sample},
 };
 
 /// Writes `benchmarks.md` and the plots.
@@ -101,11 +101,11 @@ fn turns(page: &mut String, results: &Results, options: &Options) -> BenchResult
 fn turn_line(page: &mut String, results: &Results, row: &Row) -> BenchResult<()> {
     let value = |of: fn(&Sample) -> f64| number(row.median(of));
     let against = |of: fn(&Sample) -> f64| {
-        let bare = (Who::Bare, row.pace, row.clients);
-        format!("{} ×", number(results.turns.ratio((row.who, row.pace, row.clients), bare, of)))
+        let bare = (Contender::Bare, row.pace, row.clients);
+        format!("{} ×", number(results.turns.ratio((row.contender, row.pace, row.clients), bare, of)))
     };
     let mib = |kib: f64| if kib > 0.0 { number(kib / 1024.0) } else { "–".to_owned() };
-    let lag = if row.who == Who::Exec {
+    let lag = if row.contender == Contender::Exec {
         "–".to_owned()
     } else {
         format!("{}, {}", value(|sample| sample.lag.p50), value(|sample| sample.lag.p99))
@@ -114,7 +114,7 @@ fn turn_line(page: &mut String, results: &Results, row: &Row) -> BenchResult<()>
         page,
         "| {} | {} | {}, {} | {} | {} | {} | {}, {}, {} | {}, {} | {lag} | {} |",
         row.clients,
-        row.who.label(),
+        row.contender.label(),
         value(|sample| sample.first.p50),
         value(|sample| sample.first.p95),
         against(|sample| sample.first.p50),
@@ -134,13 +134,13 @@ fn over_clients(results: &Results, pace: Pace, value: fn(&Sample) -> f64) -> (Ve
     let mut clients: Vec<usize> = results.turns.0.iter().map(|row| row.clients).collect();
     clients.sort_unstable();
     clients.dedup();
-    let series = Who::ALL.iter().enumerate().map(|(colour, &who)| Series {
-        name: who.label().to_owned(),
+    let series = Contender::ALL.iter().enumerate().map(|(colour, &contender)| Series {
+        name: contender.label().to_owned(),
         colour,
         dashed: false,
         values: clients
             .iter()
-            .map(|&count| results.turns.row(who, pace, count).map_or(f64::NAN, |row| row.median(value)))
+            .map(|&count| results.turns.row(contender, pace, count).map_or(f64::NAN, |row| row.median(value)))
             .collect(),
     });
     (clients.iter().map(ToString::to_string).collect(), series.collect())
@@ -159,12 +159,12 @@ fn rate_plot(results: &Results) -> String {
 }
 
 fn cpu_plot(results: &Results) -> String {
-    let bar = |&who: &Who| {
-        let row = results.turns.row(who, Pace::Instant, 16)?;
+    let bar = |&contender: &Contender| {
+        let row = results.turns.row(contender, Pace::Instant, 16)?;
         let parts = vec![row.median(|sample| sample.gateway_ms), row.median(|sample| sample.cli_ms)];
-        Some(Bar { name: who.label().to_owned(), parts })
+        Some(Bar { name: contender.label().to_owned(), parts })
     };
-    let found: Vec<Bar> = Who::ALL.iter().filter_map(bar).collect();
+    let found: Vec<Bar> = Contender::ALL.iter().filter_map(bar).collect();
     let places = vec!["gateway".to_owned(), "CLI".to_owned()];
     let title = format!("Processor time of a turn, 16 clients; answers of {}", Pace::Instant.label());
     bars(&Frame { title: &title, x: "", y: "ms", places }, &found)
@@ -237,7 +237,7 @@ fn flood_table(page: &mut String, results: &Results) -> BenchResult<()> {
         flood::STREAMS,
         flood::PACED_STREAMS
     )?;
-    let other = results.floods.iter().find(|flood| flood.who == flood::LITELLM);
+    let other = results.floods.iter().find(|flood| flood.proxy_name == flood::LITELLM);
     let against = |value: f64, of: fn(&Flood) -> f64| {
         other.map_or("–".to_owned(), |other| format!("{} ×", number(value / of(other))))
     };
@@ -245,7 +245,7 @@ fn flood_table(page: &mut String, results: &Results) -> BenchResult<()> {
         writeln!(
             page,
             "| {} | {} | {} | {} | {} | {} | {} | {}, {} | {} |",
-            flood.who,
+            flood.proxy_name,
             number(flood.per_second),
             number(flood.per_cpu_second),
             against(flood.per_cpu_second, |other| other.per_cpu_second),

@@ -35,7 +35,7 @@ impl Program {
     }
 
     /// Starts a program with pipes for stdin and stdout.
-    pub(crate) fn converse(
+    pub(crate) fn start_with_pipes(
         program: &Path,
         arguments: &[OsString],
         env: &BTreeMap<OsString, OsString>,
@@ -67,7 +67,7 @@ impl Program {
     pub(crate) async fn end(&mut self) -> BenchResult<()> {
         drop(self.child.stdin.take());
         if let Some(pid) = Pid::from_raw(self.pid.cast_signed()) {
-            let _gone_already = kill_process(pid, Signal::TERM);
+            let _already_exited = kill_process(pid, Signal::TERM);
         }
         if tokio::time::timeout(Duration::from_secs(20), self.child.wait()).await.is_err() {
             self.child.kill().await?;
@@ -92,38 +92,38 @@ impl Cost {
     }
 
     /// Returns the time of a gateway and all its descendants.
-    pub(crate) fn of_tree(gateway: u32) -> Self {
+    pub(crate) fn read_tree(gateway: u32) -> Self {
         let executable = |pid: u32| fs::read_link(format!("/proc/{pid}/exe")).ok();
         let ours = executable(gateway);
         let mut cost = Self::default();
         for pid in tree(gateway) {
-            let Some(stat) = Stat::of(pid) else { continue };
-            // A reaped child contributes its own children's time. Nearly all of it is the CLI's.
+            let Some(stat) = Stat::read(pid) else { continue };
+            // The time of reaped children includes their own children. Nearly all of it is time of the CLI.
             if executable(pid) == ours {
                 cost.gateway += stat.own;
-                cost.cli += stat.buried;
+                cost.cli += stat.reaped_children;
             } else {
-                cost.cli += stat.own + stat.buried;
+                cost.cli += stat.own + stat.reaped_children;
             }
         }
         cost
     }
 
     /// Returns the time of programs that are all CLI.
-    pub(crate) fn of_clis(roots: impl IntoIterator<Item = u32>) -> Self {
-        let stats = roots.into_iter().flat_map(tree).filter_map(Stat::of);
-        Self { gateway: 0.0, cli: stats.map(|stat| stat.own + stat.buried).sum() }
+    pub(crate) fn read_clis(roots: impl IntoIterator<Item = u32>) -> Self {
+        let stats = roots.into_iter().flat_map(tree).filter_map(Stat::read);
+        Self { gateway: 0.0, cli: stats.map(|stat| stat.own + stat.reaped_children).sum() }
     }
 }
 
 /// Returns the processor time of our own exited children, in seconds.
 pub(crate) fn reaped_children_time() -> f64 {
-    Stat::of(std::process::id()).map_or(f64::NAN, |stat| stat.buried)
+    Stat::read(std::process::id()).map_or(f64::NAN, |stat| stat.reaped_children)
 }
 
 /// Returns the processor time of one process, in seconds.
 pub(crate) fn process_time(pid: u32) -> f64 {
-    Stat::of(pid).map_or(f64::NAN, |stat| stat.own)
+    Stat::read(pid).map_or(f64::NAN, |stat| stat.own)
 }
 
 /// Ticks in `/proc`, independent of the kernel's own clock.
@@ -132,11 +132,11 @@ pub(crate) const TICKS_PER_SECOND: f64 = 100.0;
 struct Stat {
     parent: u32,
     own: f64,
-    buried: f64,
+    reaped_children: f64,
 }
 
 impl Stat {
-    fn of(pid: u32) -> Option<Self> {
+    fn read(pid: u32) -> Option<Self> {
         let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // The name in parentheses may contain any character.
         let fields: Vec<&str> = text.rsplit_once(')')?.1.split_ascii_whitespace().collect();
@@ -144,7 +144,7 @@ impl Stat {
         let seconds = |at: usize| Some(float(ticks(at)? + ticks(at + 1)?) / TICKS_PER_SECOND);
         // A tick is 10 ms, too coarse for a gateway's share of a turn.
         let own = clock(pid).or_else(|| seconds(11))?;
-        Some(Self { parent: fields.get(1)?.parse().ok()?, own, buried: seconds(13)? })
+        Some(Self { parent: fields.get(1)?.parse().ok()?, own, reaped_children: seconds(13)? })
     }
 }
 
@@ -164,7 +164,7 @@ pub(crate) fn tree(root: u32) -> Vec<u32> {
     let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     for pid in entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
-        if let Some(stat) = Stat::of(pid) {
+        if let Some(stat) = Stat::read(pid) {
             children.entry(stat.parent).or_default().push(pid);
         }
     }
@@ -187,7 +187,7 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    pub(crate) fn of(pid: u32) -> Self {
+    pub(crate) fn read(pid: u32) -> Self {
         let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         let value = |name: &str| {
             let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
@@ -197,10 +197,10 @@ impl Memory {
     }
 
     /// Returns the memory of all processes below a gateway other than its own program.
-    pub(crate) fn of_clis_below(gateway: u32) -> Self {
+    pub(crate) fn read_clis_below(gateway: u32) -> Self {
         let executable = |pid: u32| fs::read_link(format!("/proc/{pid}/exe")).ok();
         let ours = executable(gateway);
-        let clis = tree(gateway).into_iter().filter(|&pid| executable(pid) != ours).map(Self::of);
+        let clis = tree(gateway).into_iter().filter(|&pid| executable(pid) != ours).map(Self::read);
         clis.fold(Self::default(), |sum, one| Self {
             resident: sum.resident + one.resident,
             anonymous: sum.anonymous + one.anonymous,

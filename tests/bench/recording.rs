@@ -1,5 +1,5 @@
-//! Records what the gateway sends to an app-server and how it starts one. A script takes the place of the codex for one
-//! turn, so that the bare client uses the same messages, flags and environment.
+//! Records the messages of the gateway to an app-server and its command line. A script replaces the codex for one turn, so
+//! that the bare client uses the same messages, flags and environment.
 
 use std::{
     collections::BTreeMap,
@@ -26,7 +26,7 @@ pub(crate) struct Recording {
     pub(crate) private_home: PathBuf,
     original_home: PathBuf,
     /// Parameters of `initialize`.
-    pub(crate) hello: Value,
+    pub(crate) initialize: Value,
     thread: Value,
     items: Value,
     turn: Value,
@@ -51,25 +51,25 @@ pub(crate) fn script(folder: &Path, codex: &Path) -> BenchResult<PathBuf> {
 }
 
 impl Recording {
-    /// Reads the recording of the worker that got the request `ask`. Its server must still run.
-    pub(crate) fn read(folder: &Path, codex: &Path, ask: &Prompt) -> BenchResult<Self> {
+    /// Reads the recording of the worker that received `prompt`. The server must still run.
+    pub(crate) fn read(folder: &Path, codex: &Path, prompt: &Prompt) -> BenchResult<Self> {
         for entry in fs::read_dir(folder)?.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             let Some(number) = name.strip_prefix("lines.") else { continue };
             let lines = fs::read_to_string(entry.path())?;
-            let prompt = serde_json::to_string(&ask.text)?;
-            if lines.contains(prompt.trim_matches('"')) {
-                return Self::of(folder, number, codex, &lines, ask);
+            let quoted = serde_json::to_string(&prompt.text)?;
+            if lines.contains(quoted.trim_matches('"')) {
+                return Self::parse(folder, number, codex, &lines, prompt);
             }
         }
         Err("the gateway's messages to its worker were not recorded".into())
     }
 
-    fn of(folder: &Path, number: &str, codex: &Path, lines: &str, ask: &Prompt) -> BenchResult<Self> {
+    fn parse(folder: &Path, number: &str, codex: &Path, lines: &str, prompt: &Prompt) -> BenchResult<Self> {
         let messages = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         let messages: Vec<Value> = messages.collect();
         let injection =
-            |line: &Value| line["method"] == "thread/inject_items" && line.to_string().contains(&ask.text);
+            |line: &Value| line["method"] == "thread/inject_items" && line.to_string().contains(&prompt.text);
         let at = messages.iter().position(injection).ok_or("no thread/inject_items")?;
         let params = |method: &str, mut among: Box<dyn Iterator<Item = &Value> + '_>| {
             let found = among.find(|line| line["method"] == method);
@@ -77,7 +77,7 @@ impl Recording {
         };
         let arguments = fs::read(folder.join(format!("arguments.{number}")))?;
         let env = split(&fs::read(folder.join(format!("env.{number}")))?);
-        let env: BTreeMap<OsString, OsString> = env.iter().filter_map(|pair| pair_of(pair)).collect();
+        let env: BTreeMap<OsString, OsString> = env.iter().filter_map(|pair| env_pair(pair)).collect();
         let original_home = env.get(OsStr::new("CODEX_HOME")).map(PathBuf::from).ok_or("no CODEX_HOME")?;
         // Next to the original, so that it is on the same file system.
         let private_home = original_home.with_file_name(format!("bench-home-{}", std::process::id()));
@@ -88,11 +88,11 @@ impl Recording {
             env,
             private_home,
             original_home,
-            hello: params("initialize", Box::new(messages.iter()))?,
+            initialize: params("initialize", Box::new(messages.iter()))?,
             thread: params("thread/start", Box::new(messages[..at].iter().rev()))?,
             items: messages[at]["params"].clone(),
             turn: params("turn/start", Box::new(messages[at..].iter()))?,
-            prompt: ask.text.clone(),
+            prompt: prompt.text.clone(),
         })
     }
 
@@ -106,15 +106,15 @@ impl Recording {
         self.env.iter().map(|(name, value)| (name.clone(), moved(value))).collect()
     }
 
-    pub(crate) fn thread(&self, ask: &Prompt) -> Value {
+    pub(crate) fn thread(&self, prompt: &Prompt) -> Value {
         let mut thread = self.thread.clone();
-        thread["model"] = ask.model.as_str().into();
+        thread["model"] = prompt.model.as_str().into();
         thread
     }
 
-    pub(crate) fn items(&self, thread: &str, ask: &Prompt) -> Value {
+    pub(crate) fn items(&self, thread: &str, prompt: &Prompt) -> Value {
         let mut items = self.items.clone();
-        replace(&mut items, &self.prompt, &ask.text);
+        replace(&mut items, &self.prompt, &prompt.text);
         items["threadId"] = thread.into();
         items
     }
@@ -147,7 +147,7 @@ fn split(bytes: &[u8]) -> Vec<OsString> {
     parts.map(|part| OsStr::from_bytes(part).to_owned()).collect()
 }
 
-fn pair_of(pair: &OsStr) -> Option<(OsString, OsString)> {
+fn env_pair(pair: &OsStr) -> Option<(OsString, OsString)> {
     let at = pair.as_bytes().iter().position(|&byte| byte == b'=')?;
     let (name, value) = pair.as_bytes().split_at(at);
     // Variables that the script's shell added.

@@ -1,5 +1,5 @@
-//! A client of the HTTP door: one connection, one streamed chat completion after the other. It parses only what it
-//! needs, so that its own time stays small.
+//! A client of the HTTP door: one connection, one streamed chat completion after the other. The client parses only
+//! the necessary parts, so that its own time stays small.
 
 use std::net::SocketAddr;
 
@@ -28,30 +28,34 @@ impl Client {
     }
 
     /// Runs one turn to its end. The time to connect counts.
-    pub(crate) async fn turn(&mut self, ask: &Prompt, tally: &mut Tally) -> BenchResult<()> {
-        let mut answer = self.ask(ask, tally).await?;
+    pub(crate) async fn turn(&mut self, prompt: &Prompt, tally: &mut Tally) -> BenchResult<()> {
+        let mut answer = self.send(prompt, tally).await?;
         while !answer.reader.is_over() {
             answer.read(tally).await?;
         }
-        answer.watch.end(tally);
+        answer.timer.end(tally);
         self.stream = Some(answer.stream);
         Ok(())
     }
 
     /// Runs one turn to its first token. Dropping the answer closes the connection.
-    pub(crate) async fn begin(&mut self, ask: &Prompt, tally: &mut Tally) -> BenchResult<Begun> {
-        let mut answer = self.ask(ask, tally).await?;
-        while !answer.watch.has_text() {
+    pub(crate) async fn start_stream(
+        &mut self,
+        prompt: &Prompt,
+        tally: &mut Tally,
+    ) -> BenchResult<StartedStream> {
+        let mut answer = self.send(prompt, tally).await?;
+        while !answer.timer.has_text() {
             if answer.reader.is_over() {
-                return Err("the answer was over before it began".into());
+                return Err("the answer ended before its first token".into());
             }
             answer.read(tally).await?;
         }
         Ok(answer)
     }
 
-    async fn ask(&mut self, ask: &Prompt, _tally: &mut Tally) -> BenchResult<Begun> {
-        let watch = TurnTimer::start();
+    async fn send(&mut self, prompt: &Prompt, _tally: &mut Tally) -> BenchResult<StartedStream> {
+        let timer = TurnTimer::start();
         let mut stream = match self.stream.take() {
             Some(stream) => stream,
             None => {
@@ -60,8 +64,7 @@ impl Client {
                 stream
             }
         };
-        let body =
-            json!({"model": ask.model, "stream": true, "messages": [{"role": "user", "content": ask.text}]});
+        let body = json!({"model": prompt.model, "stream": true, "messages": [{"role": "user", "content": prompt.text}]});
         let body = body.to_string();
         let request = format!(
             "POST /v1/chat/completions HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\n\
@@ -70,20 +73,20 @@ impl Client {
             body.len(),
         );
         stream.write_all(request.as_bytes()).await?;
-        Ok(Begun { stream, watch, reader: Reader::default(), buffer: Vec::with_capacity(4 << 10) })
+        Ok(StartedStream { stream, timer, reader: Reader::default(), buffer: Vec::with_capacity(4 << 10) })
     }
 }
 
 /// A streaming answer.
 #[derive(Debug)]
-pub(crate) struct Begun {
+pub(crate) struct StartedStream {
     stream: TcpStream,
-    watch: TurnTimer,
+    timer: TurnTimer,
     reader: Reader,
     buffer: Vec<u8>,
 }
 
-impl Begun {
+impl StartedStream {
     async fn read(&mut self, tally: &mut Tally) -> BenchResult<()> {
         if self.stream.read_buf(&mut self.buffer).await? == 0 {
             let rest = String::from_utf8_lossy(&self.buffer);
@@ -92,7 +95,7 @@ impl Begun {
         let now = now_us();
         let Some(end) = self.buffer.iter().rposition(|&byte| byte == b'\n') else { return Ok(()) };
         for line in self.buffer[..end].split(|&byte| byte == b'\n') {
-            self.reader.line(line.strip_suffix(b"\r").unwrap_or(line), now, &mut self.watch, tally)?;
+            self.reader.line(line.strip_suffix(b"\r").unwrap_or(line), now, &mut self.timer, tally)?;
         }
         self.buffer.drain(..=end);
         Ok(())
@@ -124,19 +127,19 @@ impl Reader {
         self.stage == Stage::Over
     }
 
-    fn line(&mut self, line: &[u8], now: u64, watch: &mut TurnTimer, tally: &mut Tally) -> BenchResult<()> {
+    fn line(&mut self, line: &[u8], now: u64, timer: &mut TurnTimer, tally: &mut Tally) -> BenchResult<()> {
         match self.stage {
             Stage::Status if line.starts_with(b"HTTP/1.1 200") => self.stage = Stage::Head,
             Stage::Status => return Err(String::from_utf8_lossy(line).into()),
             Stage::Head if line.is_empty() => self.stage = Stage::Body,
             Stage::Head | Stage::Over => {}
             Stage::LastChunk => self.stage = Stage::Over,
-            Stage::Body => self.body(line, now, watch, tally)?,
+            Stage::Body => self.body(line, now, timer, tally)?,
         }
         Ok(())
     }
 
-    fn body(&mut self, line: &[u8], now: u64, watch: &mut TurnTimer, tally: &mut Tally) -> BenchResult<()> {
+    fn body(&mut self, line: &[u8], now: u64, timer: &mut TurnTimer, tally: &mut Tally) -> BenchResult<()> {
         if let Some(data) = line.strip_prefix(b"data: ") {
             if data == b"[DONE]" {
                 self.done = true;
@@ -147,7 +150,7 @@ impl Reader {
                     self.chunk_has_text = true;
                     tally.frames += 1;
                 }
-                watch.text(text, now, tally);
+                timer.text(text, now, tally);
             }
         } else if line == b"0" && self.done {
             self.stage = Stage::LastChunk;
@@ -172,24 +175,24 @@ mod tests {
     use crate::tally::{Tally, TurnTimer};
 
     #[test]
-    fn an_answer_is_read_to_its_last_chunk() {
+    fn reader_of_a_chunked_answer_is_over_after_the_last_chunk() {
         let answer = "HTTP/1.1 200 OK\r\nx: 0\r\n\r\n1f\r\ndata: {\"delta\":{\"content\":\"\"}}\n\n\r\n50\r\n\
             data: {\"delta\":{\"content\":\"t=1767225600000000;\"}}\n\ndata: {\"delta\":{\"content\":\"b\"}}\n\n\r\n\
             e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n";
-        let (mut reader, mut watch, mut tally) = (Reader::default(), TurnTimer::start(), Tally::default());
+        let (mut reader, mut timer, mut tally) = (Reader::default(), TurnTimer::start(), Tally::default());
         for line in answer.trim_end_matches('\n').split('\n') {
             assert!(!reader.is_over());
             let line = line.strip_suffix('\r').unwrap_or(line);
-            assert!(reader.line(line.as_bytes(), 1_767_225_600_000_250, &mut watch, &mut tally).is_ok());
+            assert!(reader.line(line.as_bytes(), 1_767_225_600_000_250, &mut timer, &mut tally).is_ok());
         }
-        assert!(reader.is_over() && watch.has_text());
+        assert!(reader.is_over() && timer.has_text());
         assert_eq!((tally.frames, tally.lags), (1, vec![(1_767_225_600_000_000, 250)]));
     }
 
     #[test]
-    fn an_error_fails_the_turn() {
-        let (mut reader, mut watch, mut tally) = (Reader::default(), TurnTimer::start(), Tally::default());
-        assert!(reader.line(b"HTTP/1.1 429 Too Many Requests", 0, &mut watch, &mut tally).is_err());
+    fn reader_of_an_error_status_fails() {
+        let (mut reader, mut timer, mut tally) = (Reader::default(), TurnTimer::start(), Tally::default());
+        assert!(reader.line(b"HTTP/1.1 429 Too Many Requests", 0, &mut timer, &mut tally).is_err());
         assert_eq!(content(br#"{"content":null}"#), None);
         assert_eq!(content(br#"{"content": "a"}"#), Some(&br#"a"}"#[..]));
     }

@@ -33,7 +33,7 @@ pub(crate) async fn measure(setups: &[Setup], options: &Options) -> BenchResult<
             // Lets the start finish its remaining work.
             tokio::time::sleep(Duration::from_millis(500)).await;
             let below = crate::process::tree(gateway.pid()).len() - 1;
-            last = Some((gateway.memory(), Memory::of_clis_below(gateway.pid()), below));
+            last = Some((gateway.memory(), Memory::read_clis_below(gateway.pid()), below));
             gateway.end().await?;
         }
         let (gateway, cli, processes) = last.ok_or("no start")?;
@@ -43,7 +43,7 @@ pub(crate) async fn measure(setups: &[Setup], options: &Options) -> BenchResult<
 }
 
 /// Returns the processor seconds of a supervisor around an empty program, including that program.
-pub(crate) async fn containment(gateway: &Path, folder: &Path) -> BenchResult<f64> {
+pub(crate) async fn supervisor_seconds(gateway: &Path, folder: &Path) -> BenchResult<f64> {
     const TIMES: usize = 40;
     let arguments: Vec<OsString> =
         ["supervise", &format!("--parent={}", std::process::id()), "--grace-ms=1000", "--", "/bin/true"]
@@ -51,7 +51,7 @@ pub(crate) async fn containment(gateway: &Path, folder: &Path) -> BenchResult<f6
             .to_vec();
     let before = reaped_children_time();
     for _ in 0..TIMES {
-        let log = folder.join("contain.log");
+        let log = folder.join("supervisor.log");
         let mut program = Program::start(gateway, &arguments, &Default::default(), folder, &log)?;
         tokio::time::timeout(Duration::from_secs(10), program.child.wait()).await??;
     }

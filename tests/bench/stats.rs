@@ -24,7 +24,7 @@ pub(crate) struct Spread {
 
 impl Spread {
     /// Computes the percentiles of times in microseconds.
-    pub(crate) fn of(mut times: Vec<u64>) -> Self {
+    pub(crate) fn from_micros(mut times: Vec<u64>) -> Self {
         times.sort_unstable();
         let at = |share: f64| percentile(&times, share) / 1000.0;
         Self { count: times.len(), p50: at(0.5), p95: at(0.95), p99: at(0.99) }
@@ -61,11 +61,11 @@ mod tests {
     use super::{Spread, median};
 
     #[test]
-    fn the_middle_is_found() {
+    fn median_and_percentiles_of_unsorted_values_are_exact() {
         assert!((median([3.0, 1.0, 2.0]) - 2.0).abs() < f64::EPSILON);
         assert!((median([4.0, 1.0, f64::NAN]) - 2.5).abs() < f64::EPSILON);
         assert!(median([]).is_nan());
-        let spread = Spread::of((1..=1000).rev().collect());
+        let spread = Spread::from_micros((1..=1000).rev().collect());
         assert_eq!((spread.count, spread.p50, spread.p99), (1000, 0.501, 0.990));
     }
 }

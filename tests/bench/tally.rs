@@ -58,12 +58,14 @@ impl Tally {
     }
 
     pub(crate) fn first_token(&self) -> Spread {
-        Spread::of(self.first.clone())
+        Spread::from_micros(self.first.clone())
     }
 
     /// Latency of the deltas that were sent within a window.
     pub(crate) fn lag_within(&self, window: std::ops::Range<u64>) -> Spread {
-        Spread::of(self.lags.iter().filter(|(sent, _)| window.contains(sent)).map(|&(_, lag)| lag).collect())
+        Spread::from_micros(
+            self.lags.iter().filter(|(sent, _)| window.contains(sent)).map(|&(_, lag)| lag).collect(),
+        )
     }
 
     pub(crate) fn lag(&self) -> Spread {
@@ -120,7 +122,7 @@ mod tests {
     use super::stamps;
 
     #[test]
-    fn stamps_are_found_between_other_text() {
+    fn stamps_between_other_text_are_returned() {
         let text = b"x=1; t=1767225600000001;t=1767225600000002;=t=12;";
         assert_eq!(stamps(text).collect::<Vec<_>>(), [1_767_225_600_000_001, 1_767_225_600_000_002]);
     }

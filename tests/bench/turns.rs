@@ -7,7 +7,7 @@ use crate::{
     BenchResult,
     bare::Bare,
     gateway::Gateway,
-    load::{Door, Run, closed},
+    load::{Door, Run, closed_loop},
     options::Options,
     process::{Cost, Memory, process_time},
     stats::{Spread, float, median},
@@ -25,7 +25,7 @@ pub(crate) enum Pace {
 impl Pace {
     pub(crate) const ALL: [Self; 2] = [Self::Instant, Self::Slow];
 
-    pub(crate) fn ask(self) -> Prompt {
+    pub(crate) fn prompt(self) -> Prompt {
         match self {
             Self::Instant => Prompt::upstream(20, Duration::ZERO),
             Self::Slow => Prompt::upstream(SLOW_TOKENS, SLOW_PAUSE),
@@ -44,16 +44,16 @@ impl Pace {
 pub(crate) const SLOW_TOKENS: usize = 40;
 const SLOW_PAUSE: Duration = Duration::from_millis(50);
 
-/// The server or client that runs the turns.
+/// The server or client that runs the turns of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Who {
+pub(crate) enum Contender {
     Bare,
     Http,
     Grpc,
     Exec,
 }
 
-impl Who {
+impl Contender {
     pub(crate) const ALL: [Self; 4] = [Self::Bare, Self::Http, Self::Grpc, Self::Exec];
 
     pub(crate) fn label(self) -> &'static str {
@@ -84,7 +84,7 @@ pub(crate) struct Sample {
 /// One row of the table with its rounds.
 #[derive(Debug)]
 pub(crate) struct Row {
-    pub(crate) who: Who,
+    pub(crate) contender: Contender,
     pub(crate) pace: Pace,
     pub(crate) clients: usize,
     pub(crate) rounds: Vec<Sample>,
@@ -103,15 +103,15 @@ impl Row {
 pub(crate) struct Turns(pub(crate) Vec<Row>);
 
 impl Turns {
-    pub(crate) fn row(&self, who: Who, pace: Pace, clients: usize) -> Option<&Row> {
-        self.0.iter().find(|row| (row.who, row.pace, row.clients) == (who, pace, clients))
+    pub(crate) fn row(&self, contender: Contender, pace: Pace, clients: usize) -> Option<&Row> {
+        self.0.iter().find(|row| (row.contender, row.pace, row.clients) == (contender, pace, clients))
     }
 
     /// Returns the median over the rounds of the ratio of two values of the same round.
     pub(crate) fn ratio(
         &self,
-        over: (Who, Pace, usize),
-        under: (Who, Pace, usize),
+        over: (Contender, Pace, usize),
+        under: (Contender, Pace, usize),
         value: impl Fn(&Sample) -> f64,
     ) -> f64 {
         let (Some(over), Some(under)) =
@@ -125,24 +125,24 @@ impl Turns {
 
 /// The servers under comparison.
 #[derive(Debug)]
-pub(crate) struct Field {
+pub(crate) struct Servers {
     pub(crate) upstream: Upstream,
     pub(crate) app_server: Gateway,
     pub(crate) exec: Gateway,
     pub(crate) bare: Arc<Bare>,
     /// Processor seconds for supervising one process.
-    pub(crate) containment: f64,
+    pub(crate) supervisor_seconds: f64,
 }
 
 const CLIENTS: [usize; 4] = [1, 4, 16, 64];
 
-pub(crate) async fn measure(field: &Field, options: &Options) -> BenchResult<Turns> {
+pub(crate) async fn measure(servers: &Servers, options: &Options) -> BenchResult<Turns> {
     let mut turns = Turns::default();
     for pace in Pace::ALL {
         for &clients in options.pick(&[1, 16, 64][..], &CLIENTS) {
-            for who in Who::ALL {
+            for contender in Contender::ALL {
                 let memory = Default::default();
-                turns.0.push(Row { who, pace, clients, rounds: Vec::new(), memory });
+                turns.0.push(Row { contender, pace, clients, rounds: Vec::new(), memory });
             }
         }
     }
@@ -150,30 +150,30 @@ pub(crate) async fn measure(field: &Field, options: &Options) -> BenchResult<Tur
     for round in 0..rounds {
         // Every second round runs in reverse order, so that no server is always the first.
         let count = turns.0.len();
-        for group in (0..count).step_by(Who::ALL.len()) {
-            for at in 0..Who::ALL.len() {
-                let at = if round % 2 == 0 { at } else { Who::ALL.len() - 1 - at };
+        for group in (0..count).step_by(Contender::ALL.len()) {
+            for at in 0..Contender::ALL.len() {
+                let at = if round % 2 == 0 { at } else { Contender::ALL.len() - 1 - at };
                 let row = &mut turns.0[group + at];
                 // Slow servers run once; the ratios pair this with the first round.
                 let too_long = options.quick && row.pace == Pace::Slow && row.clients > 16;
-                if row.who == Who::Exec && (round > 0 || too_long) {
+                if row.contender == Contender::Exec && (round > 0 || too_long) {
                     continue;
                 }
                 options.log_progress(&format!(
                     "turns, round {} of {rounds}: {}, {}, {} clients",
                     round + 1,
-                    row.who.label(),
+                    row.contender.label(),
                     row.pace.label(),
                     row.clients
                 ));
-                let sample = sample(field, row.who, row.pace, row.clients, options).await?;
+                let sample = sample(servers, row.contender, row.pace, row.clients, options).await?;
                 row.rounds.push(sample);
-                let gateway = match row.who {
-                    Who::Bare => continue,
-                    Who::Http | Who::Grpc => &field.app_server,
-                    Who::Exec => &field.exec,
+                let gateway = match row.contender {
+                    Contender::Bare => continue,
+                    Contender::Http | Contender::Grpc => &servers.app_server,
+                    Contender::Exec => &servers.exec,
                 };
-                row.memory = (gateway.memory(), Memory::of_clis_below(gateway.pid()));
+                row.memory = (gateway.memory(), Memory::read_clis_below(gateway.pid()));
             }
         }
     }
@@ -181,46 +181,46 @@ pub(crate) async fn measure(field: &Field, options: &Options) -> BenchResult<Tur
 }
 
 /// Returns the number of turns of a measurement.
-fn count(who: Who, pace: Pace, clients: usize, options: &Options) -> usize {
-    let full = match (who, pace) {
-        (Who::Exec, Pace::Instant) => clients.max(6),
-        (Who::Exec, Pace::Slow) => clients.max(2),
-        (Who::Bare | Who::Http | Who::Grpc, Pace::Instant) => (clients * 8).clamp(60, 320),
-        (Who::Bare | Who::Http | Who::Grpc, Pace::Slow) => (clients * 2).max(5),
+fn count(contender: Contender, pace: Pace, clients: usize, options: &Options) -> usize {
+    let full = match (contender, pace) {
+        (Contender::Exec, Pace::Instant) => clients.max(6),
+        (Contender::Exec, Pace::Slow) => clients.max(2),
+        (Contender::Bare | Contender::Http | Contender::Grpc, Pace::Instant) => (clients * 8).clamp(60, 320),
+        (Contender::Bare | Contender::Http | Contender::Grpc, Pace::Slow) => (clients * 2).max(5),
     };
     options.pick(full.div_ceil(3).max(clients).min(full), full)
 }
 
 async fn sample(
-    field: &Field,
-    who: Who,
+    servers: &Servers,
+    contender: Contender,
     pace: Pace,
     clients: usize,
     options: &Options,
 ) -> BenchResult<Sample> {
-    let (door, cost): (Door, Box<dyn Fn() -> Cost + '_>) = match who {
-        Who::Bare => {
-            let bare = Arc::clone(&field.bare);
-            (Door::Bare(bare), Box::new(|| Cost::of_clis(field.bare.pids())))
+    let (door, cost): (Door, Box<dyn Fn() -> Cost + '_>) = match contender {
+        Contender::Bare => {
+            let bare = Arc::clone(&servers.bare);
+            (Door::Bare(bare), Box::new(|| Cost::read_clis(servers.bare.pids())))
         }
-        Who::Http => (Door::Sse(field.app_server.address), Box::new(|| field.app_server.cost())),
-        Who::Grpc => (Door::Grpc(field.app_server.address), Box::new(|| field.app_server.cost())),
-        Who::Exec => (Door::Sse(field.exec.address), Box::new(|| field.exec.cost())),
+        Contender::Http => (Door::Sse(servers.app_server.address), Box::new(|| servers.app_server.cost())),
+        Contender::Grpc => (Door::Grpc(servers.app_server.address), Box::new(|| servers.app_server.cost())),
+        Contender::Exec => (Door::Sse(servers.exec.address), Box::new(|| servers.exec.cost())),
     };
-    let load = || process_time(std::process::id()) + process_time(field.upstream.program.pid);
-    let ask = pace.ask();
-    let turns = count(who, pace, clients, options);
+    let load = || process_time(std::process::id()) + process_time(servers.upstream.program.pid);
+    let prompt = pace.prompt();
+    let turns = count(contender, pace, clients, options);
     let (before, load_before) = (cost(), load());
-    let Run { wall, tally } = closed(&door, clients, turns, &ask, Duration::from_secs(120)).await?;
-    if who == Who::Exec {
-        settle(&field.exec).await?;
+    let Run { wall, tally } = closed_loop(&door, clients, turns, &prompt, Duration::from_secs(120)).await?;
+    if contender == Contender::Exec {
+        settle(&servers.exec).await?;
     }
     let (mut spent, load_spent) = (cost().since(before), load() - load_before);
     let done = float(tally.turns());
-    if who == Who::Exec {
+    if contender == Contender::Exec {
         // The supervisors were reaped together with their children.
-        spent.gateway += field.containment * done;
-        spent.cli -= field.containment * done;
+        spent.gateway += servers.supervisor_seconds * done;
+        spent.cli -= servers.supervisor_seconds * done;
     }
     Ok(Sample {
         first: tally.first_token(),

@@ -42,7 +42,8 @@ impl Upstream {
     pub(crate) async fn start(folder: &Path) -> BenchResult<Self> {
         let me = std::env::current_exe()?;
         let log = folder.join("upstream.log");
-        let mut program = Program::converse(&me, &["upstream".into()], &BTreeMap::new(), folder, &log)?;
+        let mut program =
+            Program::start_with_pipes(&me, &["upstream".into()], &BTreeMap::new(), folder, &log)?;
         let stdout = program.child.stdout.take().ok_or("no stdout")?;
         let mut line = String::new();
         tokio::time::timeout(Duration::from_secs(10), BufReader::new(stdout).read_line(&mut line)).await??;
@@ -86,7 +87,7 @@ pub(crate) async fn serve() -> BenchResult<()> {
                 let (stream, _) = accepted?;
                 let counters = Arc::clone(&counters);
                 // Errors of a connection affect only that connection.
-                connections.spawn(async move { drop(converse(stream, &counters).await) });
+                connections.spawn(async move { drop(handle_connection(stream, &counters).await) });
             }
             Some(_) = connections.join_next() => {}
             read = stdin.read(&mut nothing) => if read? == 0 { return Ok(()) },
@@ -94,7 +95,7 @@ pub(crate) async fn serve() -> BenchResult<()> {
     }
 }
 
-async fn converse(mut stream: TcpStream, counters: &Counters) -> BenchResult<()> {
+async fn handle_connection(mut stream: TcpStream, counters: &Counters) -> BenchResult<()> {
     stream.set_nodelay(true)?;
     let mut buffer = Vec::with_capacity(64 << 10);
     while let Some((head, length)) = http::read_message(&mut stream, &mut buffer).await? {
@@ -102,7 +103,7 @@ async fn converse(mut stream: TcpStream, counters: &Counters) -> BenchResult<()>
         let line = String::from_utf8_lossy(&buffer[..head]);
         let line = line.lines().next().unwrap_or_default();
         if line.starts_with("POST ") {
-            let (tokens, pause) = wish(body).unwrap_or((1, Duration::ZERO));
+            let (tokens, pause) = requested_answer(body).unwrap_or((1, Duration::ZERO));
             let number = counters.number.fetch_add(1, Relaxed);
             let format: &dyn ResponseFormat =
                 if line.contains("/responses") { &Responses } else { &Completions };
@@ -131,7 +132,7 @@ async fn converse(mut stream: TcpStream, counters: &Counters) -> BenchResult<()>
 }
 
 /// Reads the answer that the last prompt of a request asks for.
-fn wish(body: &[u8]) -> Option<(usize, Duration)> {
+fn requested_answer(body: &[u8]) -> Option<(usize, Duration)> {
     let at = body.windows(ANSWER.len()).rposition(|window| window == ANSWER.as_bytes())?;
     let rest = &body[at + ANSWER.len()..];
     let end = rest.iter().position(|&byte| byte == b'.')?;

@@ -18,10 +18,8 @@ impl TestClient {
     fn ready(release: Release) -> Self {
         let mut client = Self::new(release);
         let info = json!({"name": "test", "version": "0"});
-        client.response(
-            "initialize",
-            &json!({"clientInfo": info, "capabilities": {"experimentalApi": true}}),
-        );
+        client
+            .response("initialize", &json!({"clientInfo": info, "capabilities": {"experimentalApi": true}}));
         client
     }
 
