@@ -131,7 +131,7 @@ async fn handle_connection(mut stream: TcpStream, counters: &Counters) -> BenchR
     Ok(())
 }
 
-/// Reads the answer that the last prompt of a request asks for.
+/// Parses length and pace of the requested answer in the last prompt of a request.
 fn requested_answer(body: &[u8]) -> Option<(usize, Duration)> {
     let at = body.windows(ANSWER.len()).rposition(|window| window == ANSWER.as_bytes())?;
     let rest = &body[at + ANSWER.len()..];

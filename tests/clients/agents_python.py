@@ -1,7 +1,8 @@
 """openai-agents as a client of the HTTP door: agents with functions, over `OpenAIChatCompletionsModel`.
 
 BASE_URL=http://127.0.0.1:PORT/v1, API_KEY; MODEL if not gpt-5.5. The server runs on the scripted upstream, with an
-engine that has client tools. BASE_URL_RESTARTED is the same server after a restart: one that remembers nothing.
+engine that has client tools. BASE_URL_RESTARTED is a second server with an empty cache,
+like the first one after a restart.
 """
 
 import asyncio
@@ -33,17 +34,17 @@ OSLO = {"name": "get_weather", "arguments": {"city": "Oslo"}}
 TIME = {"name": "get_time", "arguments": {"zone": "CET", "seconds": True}}
 DONE = {"text": "It is warm.", "usage": checks.USAGE}
 CALLED = []
-# The client of the running agent, and the address of its server after the next call.
+# The clients of the agents, and the server address that the last client uses after its next call.
 CLIENTS = []
 MOVES = []
 
 
 @function_tool
 def get_weather(city: str) -> str:
-    """Tells the weather.
+    """Returns the weather.
 
     Args:
-        city: Where.
+        city: The place.
     """
     CALLED.append(("get_weather", city))
     if MOVES:
@@ -53,7 +54,7 @@ def get_weather(city: str) -> str:
 
 @function_tool
 async def get_time(zone: str, seconds: bool = False) -> str:
-    """Tells the time."""
+    """Returns the time."""
     CALLED.append(("get_time", zone, seconds))
     return "12:00:00" if seconds else "12:00"
 
@@ -133,18 +134,18 @@ def streamed():
 
 
 @check
-def what_the_model_saw():
+def upstream_input_has_calls_and_results():
     for stream in (False, True):
         step = calling(ROME, TIME, reasoning="hm", text="Wait.")
         result, _, _ = run(step, {"echo": True}, streamed=stream)
-        seen = json.loads(result.final_output)
+        sent = json.loads(result.final_output)
         wanted = ["user", "reasoning", "assistant", *["function_call"] * 2, *["function_call_output"] * 2]
-        same(seen["items"][-7:], wanted, f"items, streamed: {stream}")
-        same([name for name in seen["tools"] if name.startswith("get_") and name != "get_goal"], ["get_weather", "get_time"])
+        same(sent["items"][-7:], wanted, f"items, streamed: {stream}")
+        same([name for name in sent["tools"] if name.startswith("get_") and name != "get_goal"], ["get_weather", "get_time"])
 
 
 @check
-def a_function_that_must_be_called():
+def required_function_is_called():
     result, _, called = run(calling(TIME), DONE, model_settings=ModelSettings(tool_choice="get_time"))
     same((result.final_output, called), ("It is warm.", [("get_time", "CET", True)]))
     settings = ModelSettings(tool_choice="required", parallel_tool_calls=False)
@@ -153,14 +154,14 @@ def a_function_that_must_be_called():
 
 
 @check
-def arguments_that_break_the_schema():
+def invalid_arguments_are_corrected():
     wrong = {"name": "get_weather", "arguments": {"town": "Rome"}}
     result, _, called = run(calling(wrong), calling(ROME), DONE)
     same((result.final_output, called), ("It is warm.", [("get_weather", "Rome")]))
 
 
 @check
-def a_typed_answer_behind_calls():
+def typed_answer_after_calls():
     class Report(BaseModel):
         city: str
         warm: bool
@@ -172,9 +173,9 @@ def a_typed_answer_behind_calls():
 
 
 @check
-def one_agent_hands_over_to_another():
+def handoff_to_another_agent():
     def expert(model):
-        return Agent(name="Expert", instructions="You know clocks.", model=model, tools=[get_time])
+        return Agent(name="Expert", instructions="Answer questions about time.", model=model, tools=[get_time])
 
     handing = {"name": "transfer_to_expert", "arguments": {}}
     for stream in (False, True):
@@ -193,10 +194,10 @@ def results_after_a_restart():
         step = calling(ROME, TIME, reasoning="forgotten", text="Wait.")
         result, _, called = run(step, {"echo": True}, streamed=stream)
         same((MOVES, sorted(called)), ([], [("get_time", "CET", True), ("get_weather", "Rome")]))
-        seen = json.loads(result.final_output)
+        sent = json.loads(result.final_output)
         wanted = ["user", "assistant", *["function_call"] * 2, *["function_call_output"] * 2]
-        same(seen["items"][-6:], wanted, f"items, streamed: {stream}")
-        assert "reasoning" not in seen["items"], seen["items"]
+        same(sent["items"][-6:], wanted, f"items, streamed: {stream}")
+        assert "reasoning" not in sent["items"], sent["items"]
 
 
 checks.main()

@@ -1,4 +1,4 @@
-"""Named checks, run in order: `ok NAME`, `FAIL NAME: reason`, a closing line, exit code 1 on any failure."""
+"""Runs named checks in order. Prints `ok NAME` or `FAIL NAME: reason`, and a summary; exits with 1 after any failure."""
 
 import json
 import os
@@ -14,13 +14,13 @@ CHECKS = []
 
 
 def check(function):
-    """Registers a function as a check of its own name."""
+    """Registers a function as a check with the name of the function."""
     CHECKS.append(function)
     return function
 
 
 class Skip(Exception):
-    """Skips the check; the message names what is missing."""
+    """Skips the check. The message names the missing requirement."""
 
 
 def same(got, wanted, what="value"):
@@ -29,7 +29,7 @@ def same(got, wanted, what="value"):
 
 
 def raises(kind, call, *args, **kwargs):
-    """Calls a function and returns its error of that kind; otherwise fails."""
+    """Calls a function and returns its error of this kind. Fails without such an error."""
     try:
         result = call(*args, **kwargs)
     except kind as error:
@@ -40,7 +40,7 @@ def raises(kind, call, *args, **kwargs):
 
 
 def directive(*steps):
-    """A directive of the scripted upstream (docs/scripted-upstream.md)."""
+    """Builds a directive of the scripted upstream (docs/scripted-upstream.md)."""
     return "@@" + json.dumps(list(steps)) + "@@"
 
 
@@ -77,7 +77,7 @@ HUGE = "x" * 1_100_000
 
 
 def png(size=8):
-    """A red square."""
+    """Builds the PNG file of a red square."""
 
     def chunk(kind, data):
         body = kind + data
@@ -89,7 +89,7 @@ def png(size=8):
 
 
 def until(what, condition, seconds=20):
-    """Polls until the condition holds; fails after the time limit."""
+    """Polls until the condition holds. Fails after the time limit."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"not within {seconds} s: {what}"
@@ -97,7 +97,7 @@ def until(what, condition, seconds=20):
 
 
 def env(name, default=None):
-    """An environment variable; exits if it is not set."""
+    """Returns an environment variable. Exits if the variable is not set."""
     value = os.environ.get(name) or default
     if value is None:
         sys.exit(f"{name} is not set")
@@ -105,7 +105,7 @@ def env(name, default=None):
 
 
 def health(base_url):
-    """The JSON of /healthz."""
+    """Returns the JSON of /healthz."""
     root = base_url.rstrip("/").removesuffix("/v1")
     with urllib.request.urlopen(root + "/healthz", timeout=10) as response:
         return json.load(response)
@@ -113,12 +113,12 @@ def health(base_url):
 
 def main(seconds=300):
     """Runs the checks whose names contain an argument of the command line, or all."""
-    signal.alarm(seconds)  # Whatever hangs, the caller gets its answer.
-    words = sys.argv[1:]
+    signal.alarm(seconds)  # Ends the process if a check hangs.
+    filters = sys.argv[1:]
     passed = failed = 0
     for function in CHECKS:
         name = function.__name__
-        if words and not any(word in name for word in words):
+        if filters and not any(text in name for text in filters):
             continue
         try:
             function()

@@ -1,7 +1,7 @@
-"""grpcio as a client of the gRPC door, with stubs made from our proto.
+"""grpcio as a client of the gRPC door, with stubs generated from `proto/`.
 
-GRPC_ADDR=127.0.0.1:PORT, API_KEY; MODEL if not gpt-5.5; STUBS_DIR for the generated code, a temporary folder if not
-given. The server runs on the scripted upstream.
+GRPC_ADDR=127.0.0.1:PORT, API_KEY; MODEL if not gpt-5.5; STUBS_DIR is the folder for the generated code, by default a
+temporary one. The server runs on the scripted upstream.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ ADDRESS = checks.env("GRPC_ADDR")
 API_KEY = checks.env("API_KEY", "unused")
 MODEL = checks.env("MODEL", "gpt-5.5")
 SERVICE = "codex.v1.CodexService"
-SECONDS = 60  # Every call is bounded.
+SECONDS = 60  # The time limit of a call.
 
 
 def stubs():
@@ -38,7 +38,7 @@ def stubs():
     options = [f"-I{proto}", f"-I{well_known}", f"--python_out={out}", f"--grpc_python_out={out}"]
     code = protoc.main(["protoc", *options, str(proto / "codex/v1/codex.proto")])
     if code != 0:
-        sys.exit(f"protoc ended with {code}")
+        sys.exit(f"protoc exited with {code}")
     sys.path.insert(0, out)
     from codex.v1 import codex_pb2, codex_pb2_grpc
 
@@ -53,8 +53,8 @@ HELLO = {"text": "hello world", "usage": checks.USAGE}
 
 
 def request(*steps, text="", parts=(), **more):
-    said = [*parts, pb.ContentPart(text=text + directive(*steps))]
-    return pb.ChatRequest(model=MODEL, messages=[pb.Message(role=pb.ROLE_USER, parts=said)], **more)
+    all_parts = [*parts, pb.ContentPart(text=text + directive(*steps))]
+    return pb.ChatRequest(model=MODEL, messages=[pb.Message(role=pb.ROLE_USER, parts=all_parts)], **more)
 
 
 def chat(*steps, **more):
@@ -77,7 +77,7 @@ def status():
     return STUB.GetStatus(pb.GetStatusRequest(), timeout=10, metadata=BEARER)
 
 
-def idle():
+def wait_until_idle():
     until("no turn runs any more", lambda: status().running_turns == 0)
 
 
@@ -90,12 +90,12 @@ def same_usage(usage, times=1):
 def fails(code, call):
     """Calls a function and returns its error with that code; otherwise fails."""
     error = checks.raises(grpc.RpcError, call)
-    same((error.code(), bool(error.details())), (code, True), f"code of {error.details()!r}, and whether it says why")
+    same((error.code(), bool(error.details())), (code, True), f"code of {error.details()!r}, and whether the message is present")
     return error
 
 
 def details(error):
-    """The details of an error, by the names of their types."""
+    """Returns the details of an error by the names of their types."""
     whole = rpc_status.from_call(error)
     assert whole is not None, "no google.rpc.Status"
     found = {}
@@ -160,7 +160,7 @@ def much_text():
 def image():
     picture = pb.ContentPart(image=pb.Image(data=checks.png(), detail="low"))
     got = chat({"echo": True}, parts=[picture])
-    same(json.loads(got.choices[0].text)["images"], 1, "images that the upstream saw")
+    same(json.loads(got.choices[0].text)["images"], 1, "images in the upstream request")
 
 
 @check
@@ -177,11 +177,11 @@ def json_schema():
 
 
 @check
-def effort_and_characters_of_every_width():
+def effort_and_wide_characters():
     got = chat({"echo": True}, text="Grüße, 漢字 and 🦀 ", reasoning_effort="low")
-    seen = json.loads(got.choices[0].text)
-    same(seen["effort"], "low", "effort")
-    assert "Grüße, 漢字 and 🦀" in seen["user"], seen
+    sent = json.loads(got.choices[0].text)
+    same(sent["effort"], "low", "effort")
+    assert "Grüße, 漢字 and 🦀" in sent["user"], sent
 
 
 @check
@@ -201,9 +201,9 @@ def choices_stop_and_length():
 @check
 def models():
     got = STUB.ListModels(pb.ListModelsRequest(), timeout=SECONDS, metadata=BEARER).models
-    same([m.is_default for m in got], [True] + [False] * (len(got) - 1), "the default comes first, and once")
+    same([m.is_default for m in got], [True] + [False] * (len(got) - 1), "the first model is the only default")
     same(all(m.id and m.target for m in got), True, "each has an id and a target")
-    same([m.id for m in got[1:]], sorted(m.id for m in got[1:]), "the others by name")
+    same([m.id for m in got[1:]], sorted(m.id for m in got[1:]), "the others are sorted by name")
 
 
 @check
@@ -226,13 +226,13 @@ def health():
     )
     same(error.code(), grpc.StatusCode.NOT_FOUND, "code for an unknown service")
     watch = stub.Watch(health_pb2.HealthCheckRequest(service=SERVICE), timeout=10, metadata=BEARER)
-    same(next(watch).status, serving, "first word of Watch")
+    same(next(watch).status, serving, "first response of Watch")
     watch.cancel()
 
 
 @check
 def reflection():
-    asked = [
+    requests = [
         reflection_pb2.ServerReflectionRequest(list_services=""),
         reflection_pb2.ServerReflectionRequest(file_containing_symbol=SERVICE),
     ]
@@ -242,7 +242,7 @@ def reflection():
             request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
             response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
         )
-        listed, described = list(call(iter(asked), timeout=10, metadata=BEARER))
+        listed, described = list(call(iter(requests), timeout=10, metadata=BEARER))
         names = {service.name for service in listed.list_services_response.service}
         assert {SERVICE, "grpc.health.v1.Health"} <= names, (version, names)
         assert described.file_descriptor_response.file_descriptor_proto, version
@@ -270,7 +270,7 @@ def error_invalid_argument():
     no_role = pb.Message(parts=[pb.ContentPart(text="x")])
     same(field(pb.ChatRequest(messages=[no_role])), "messages[0].role", "field")
     same(field(request(HELLO, stop=["a", "b", "c", "d", "e"])), "stop", "field")
-    picture = pb.ContentPart(image=pb.Image(data=b"this is no picture"))
+    picture = pb.ContentPart(image=pb.Image(data=b"this is not an image"))
     assert field(request(HELLO, parts=[picture])).startswith("messages[0].parts[0].image"), "field of the image"
 
 
@@ -307,11 +307,11 @@ def errors_of_the_upstream():
 def error_in_the_middle_of_a_stream():
     got = []
 
-    def listen():
+    def consume():
         for event in STUB.StreamChat(request(checks.BREAKS_OFF), timeout=SECONDS, metadata=BEARER):
             got.append(event)
 
-    error = checks.raises(grpc.RpcError, listen)
+    error = checks.raises(grpc.RpcError, consume)
     assert "flagged" in error.details(), error.details()
     assert text_of(got).startswith("part one"), kinds(got)
     assert "completed" not in kinds(got), kinds(got)
@@ -328,10 +328,10 @@ def error_unimplemented():
 def deadline_of_the_call():
     endless = request(checks.ENDLESS)
     fails(grpc.StatusCode.DEADLINE_EXCEEDED, lambda: STUB.Chat(endless, timeout=1.5, metadata=BEARER))
-    idle()
+    wait_until_idle()
     call = lambda: list(STUB.StreamChat(endless, timeout=1.5, metadata=BEARER))
     fails(grpc.StatusCode.DEADLINE_EXCEEDED, call)
-    idle()
+    wait_until_idle()
 
 
 @check
@@ -342,7 +342,7 @@ def deadline_in_the_request():
     refused(grpc.StatusCode.DEADLINE_EXCEEDED, "TIMEOUT", call)
     call = lambda: list(STUB.StreamChat(endless, timeout=SECONDS, metadata=BEARER))
     refused(grpc.StatusCode.DEADLINE_EXCEEDED, "TIMEOUT", call)
-    idle()
+    wait_until_idle()
 
 
 @check
@@ -350,17 +350,17 @@ def cancel():
     got = []
     call = STUB.StreamChat(request(checks.ENDLESS), timeout=SECONDS, metadata=BEARER)
 
-    def listen():
+    def consume():
         for event in call:
             got.append(event)
             if text_of(got) == "the beginning":
-                assert status().running_turns >= 1, "the turn does not show"
+                assert status().running_turns >= 1, "the turn is not counted as running"
                 call.cancel()
 
-    error = checks.raises(grpc.RpcError, listen)
+    error = checks.raises(grpc.RpcError, consume)
     same(error.code(), grpc.StatusCode.CANCELLED, "code")
-    same(text_of(got), "the beginning", "what was heard")
-    idle()
+    same(text_of(got), "the beginning", "received text")
+    wait_until_idle()
     same(chat(HELLO).choices[0].text, "hello world", "the next turn")
 
 
@@ -378,7 +378,7 @@ def cancel_of_an_asyncio_call():
             return await call.code()
 
     same(asyncio.run(cancelled()), grpc.StatusCode.CANCELLED, "code")
-    idle()
+    wait_until_idle()
 
 
 @check

@@ -44,13 +44,13 @@ const directive = (...steps) => `@@${JSON.stringify(steps)}@@`;
 const user = (...steps) => [{ role: "user", content: directive(...steps) }];
 const create = (step, more = {}, options = {}) =>
   client.chat.completions.create({ model: MODEL, messages: user(step), ...more }, options);
-const said = (completion) => completion.choices[0].message.content;
+const contentOf = (completion) => completion.choices[0].message.content;
 const all = async (chunks) => {
   const list = [];
   for await (const chunk of await chunks) list.push(chunk);
   return list;
 };
-const heard = (chunks) => chunks.map((c) => c.choices[0]?.delta.content ?? "").join("");
+const textOf = (chunks) => chunks.map((c) => c.choices[0]?.delta.content ?? "").join("");
 
 async function raises(kind, call) {
   let result;
@@ -63,16 +63,16 @@ async function raises(kind, call) {
   assert.fail(`wanted ${kind.name}, got ${JSON.stringify(result)?.slice(0, 200)}`);
 }
 
-async function running() {
+async function runningTurns() {
   const response = await fetch(`${BASE_URL.replace(/\/v1\/?$/, "")}/healthz`);
   const { running } = await response.json();
-  assert.equal(typeof running, "number", "/healthz does not tell `running`");
+  assert.equal(typeof running, "number", "/healthz has no `running`");
   return running;
 }
 
-async function idle() {
+async function waitUntilIdle() {
   const end = Date.now() + 20_000;
-  while ((await running()) !== 0) {
+  while ((await runningTurns()) !== 0) {
     assert.ok(Date.now() < end, "not within 20 s: no turn runs any more");
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
@@ -117,7 +117,7 @@ const Entry = z.object({ name: z.string(), day: z.number().int(), tags: z.array(
 const checks = {
   async chat() {
     const got = await create(HELLO);
-    assert.equal(said(got), "hello world");
+    assert.equal(contentOf(got), "hello world");
     assert.deepEqual([got.object, got.model, got.choices.length], ["chat.completion", MODEL, 1]);
     assert.match(got.id, /^chatcmpl-/);
     assert.ok(got.system_fingerprint, "no system_fingerprint");
@@ -127,7 +127,7 @@ const checks = {
     sameUsage(got.usage);
   },
 
-  async conversation_with_every_width_of_character() {
+  async conversation_with_wide_characters() {
     const text = "Grüße, 漢字 and 🦀";
     const got = await client.chat.completions.create({
       model: MODEL,
@@ -138,36 +138,36 @@ const checks = {
         { role: "user", content: [{ type: "text", text }, { type: "text", text: directive({ echo: true }) }] },
       ],
     });
-    assert.ok(JSON.parse(said(got)).user.includes(text), said(got));
+    assert.ok(JSON.parse(contentOf(got)).user.includes(text), contentOf(got));
   },
 
   async stream() {
     const chunks = await all(create(HELLO, { stream: true }));
-    assert.equal(heard(chunks), "hello world");
+    assert.equal(textOf(chunks), "hello world");
     assert.deepEqual([...new Set(chunks.map((c) => c.object))], ["chat.completion.chunk"]);
     assert.equal(new Set(chunks.map((c) => c.id)).size, 1, "different ids");
     assert.equal(chunks[0].choices[0].delta.role, "assistant");
     const reasons = chunks.map((c) => c.choices[0].finish_reason);
     assert.equal(reasons.at(-1), "stop");
     assert.deepEqual(reasons.filter(Boolean), ["stop"]);
-    assert.deepEqual(chunks.filter((c) => c.usage), [], "usage nobody asked for");
+    assert.deepEqual(chunks.filter((c) => c.usage), [], "usage that was not requested");
   },
 
-  async notices_break_nothing() {
+  async notices_are_compatible_with_the_sdk() {
     // Codex warns about an unknown model.
-    const model = "a-model-that-nobody-knows";
+    const model = "an-unknown-model";
     const got = await create(HELLO, { model });
-    assert.equal(said(got), "hello world");
+    assert.equal(contentOf(got), "hello world");
     assert.ok(got.codex.notices.some((n) => n.kind === "warning" && n.message.includes(model)), JSON.stringify(got));
     const chunks = await all(create(HELLO, { model, stream: true }));
-    assert.equal(heard(chunks), "hello world");
+    assert.equal(textOf(chunks), "hello world");
     const raw = await create(HELLO, { model, stream: true }).asResponse();
     assert.match(await raw.text(), /^: notice \{"kind":"warning"/m);
   },
 
   async stream_with_usage() {
     const chunks = await all(create(HELLO, { stream: true, stream_options: { include_usage: true } }));
-    assert.equal(heard(chunks), "hello world");
+    assert.equal(textOf(chunks), "hello world");
     assert.deepEqual(chunks.at(-1).choices, []);
     sameUsage(chunks.at(-1).usage);
     assert.deepEqual(chunks.slice(0, -1).filter((c) => c.usage), [], "usage in other chunks");
@@ -178,13 +178,13 @@ const checks = {
     let text = "";
     runner.on("content", (delta) => (text += delta));
     const final = await runner.finalChatCompletion();
-    assert.deepEqual([text, said(final), final.choices[0].finish_reason], ["hello world", "hello world", "stop"]);
+    assert.deepEqual([text, contentOf(final), final.choices[0].finish_reason], ["hello world", "hello world", "stop"]);
   },
 
-  async stream_is_the_same_as_unary() {
+  async stream_is_equal_to_unary() {
     const step = { messages: [{ text: "first part" }, { text: "second part" }] };
-    assert.equal(said(await create(step)), "first part\n\nsecond part");
-    assert.equal(heard(await all(create(step, { stream: true }))), "first part\n\nsecond part");
+    assert.equal(contentOf(await create(step)), "first part\n\nsecond part");
+    assert.equal(textOf(await all(create(step, { stream: true }))), "first part\n\nsecond part");
   },
 
   async vision() {
@@ -194,7 +194,7 @@ const checks = {
       { type: "image_url", image_url: { url, detail: "low" } },
     ];
     const got = await client.chat.completions.create({ model: MODEL, messages: [{ role: "user", content }] });
-    assert.equal(JSON.parse(said(got)).images, 1);
+    assert.equal(JSON.parse(contentOf(got)).images, 1);
   },
 
   async vision_refuses_remote_images() {
@@ -208,22 +208,22 @@ const checks = {
 
   async parse() {
     const response_format = zodResponseFormat(Entry, "entry");
-    const ask = (step) => client.chat.completions.parse({ model: MODEL, messages: user(step), response_format });
-    Entry.parse((await ask({ schema_answer: true })).choices[0].message.parsed);
-    const given = { name: "a", day: 2, tags: ["b"] };
-    const got = await ask({ text: JSON.stringify(given) });
-    assert.deepEqual(got.choices[0].message.parsed, given);
-    const seen = await create({ echo: true }, { response_format });
-    assert.equal(JSON.parse(said(seen)).format.schema.properties.day.type, "integer");
+    const parse = (step) => client.chat.completions.parse({ model: MODEL, messages: user(step), response_format });
+    Entry.parse((await parse({ schema_answer: true })).choices[0].message.parsed);
+    const entry = { name: "a", day: 2, tags: ["b"] };
+    const got = await parse({ text: JSON.stringify(entry) });
+    assert.deepEqual(got.choices[0].message.parsed, entry);
+    const echo = await create({ echo: true }, { response_format });
+    assert.equal(JSON.parse(contentOf(echo)).format.schema.properties.day.type, "integer");
   },
 
   async json_object() {
     const got = await create({ text: '{"a": 1}' }, { response_format: { type: "json_object" } });
-    assert.deepEqual(JSON.parse(said(got)), { a: 1 });
+    assert.deepEqual(JSON.parse(contentOf(got)), { a: 1 });
   },
 
   async reasoning_effort_reaches_the_upstream() {
-    assert.equal(JSON.parse(said(await create({ echo: true }, { reasoning_effort: "low" }))).effort, "low");
+    assert.equal(JSON.parse(contentOf(await create({ echo: true }, { reasoning_effort: "low" }))).effort, "low");
   },
 
   async several_choices() {
@@ -275,8 +275,8 @@ const checks = {
 
   async authentication_error() {
     if (API_KEY === "unused") throw new Skip("the server has no token");
-    const stranger = new OpenAI({ ...OPTIONS, apiKey: `${API_KEY}x` });
-    const caught = await raises(OpenAI.AuthenticationError, () => stranger.models.list());
+    const unauthorized = new OpenAI({ ...OPTIONS, apiKey: `${API_KEY}x` });
+    const caught = await raises(OpenAI.AuthenticationError, () => unauthorized.models.list());
     assert.equal(caught.code, "invalid_api_key");
   },
 
@@ -319,7 +319,7 @@ const checks = {
     const caught = await raises(OpenAI.APIError, async () => {
       for await (const chunk of await create(BREAKS_OFF, { stream: true })) chunks.push(chunk);
     });
-    assert.match(heard(chunks), /^part one/);
+    assert.match(textOf(chunks), /^part one/);
     assert.deepEqual(chunks.filter((c) => c.choices[0]?.finish_reason), []);
     assert.match(caught.message, /flagged/);
   },
@@ -330,32 +330,32 @@ const checks = {
     for await (const chunk of stream) {
       text += chunk.choices[0]?.delta.content ?? "";
       if (text === "the beginning") {
-        assert.ok((await running()) >= 1, "the turn does not show");
+        assert.ok((await runningTurns()) >= 1, "the turn is not counted as running");
         stream.controller.abort();
       }
     }
     assert.equal(text, "the beginning");
-    await idle();
-    assert.equal(said(await create(HELLO)), "hello world", "the next turn");
+    await waitUntilIdle();
+    assert.equal(contentOf(await create(HELLO)), "hello world", "the next turn");
   },
 
   async cancel_by_a_signal() {
     const abort = new AbortController();
     const call = create(ENDLESS, {}, { signal: abort.signal });
     const end = Date.now() + 20_000;
-    while ((await running()) === 0) assert.ok(Date.now() < end, "the turn never began");
+    while ((await runningTurns()) === 0) assert.ok(Date.now() < end, "the turn does not start");
     abort.abort();
     await raises(OpenAI.APIUserAbortError, () => call);
-    await idle();
+    await waitUntilIdle();
   },
 };
 
-const words = process.argv.slice(2);
-const chosen = Object.entries(checks).filter(([name]) => !words.length || words.some((word) => name.includes(word)));
+const filters = process.argv.slice(2);
+const chosen = Object.entries(checks).filter(([name]) => !filters.length || filters.some((filter) => name.includes(filter)));
 if (!chosen.length) throw new Error("no check ran");
 // Limits the whole run, so that a hanging check ends it.
 setTimeout(() => {
-  console.log("FAIL: 300 s are over");
+  console.log("FAIL: not finished within 300 s");
   process.exit(1);
 }, 300_000).unref();
 let passed = 0;

@@ -31,20 +31,20 @@ def create(*steps, **more):
     return CLIENT.chat.completions.create(model=MODEL, messages=user(*steps), **more)
 
 
-def said(completion):
+def content_of(completion):
     return completion.choices[0].message.content
 
 
-def heard(chunks):
+def text_of(chunks):
     return "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
 
 
-def running():
+def running_turns():
     return checks.health(BASE_URL)["running"]
 
 
-def idle():
-    until("no turn runs any more", lambda: running() == 0)
+def wait_until_idle():
+    until("no turn runs any more", lambda: running_turns() == 0)
 
 
 def same_usage(usage, times=1):
@@ -59,7 +59,7 @@ def same_usage(usage, times=1):
 @check
 def chat():
     got = create(HELLO)
-    same(said(got), "hello world", "content")
+    same(content_of(got), "hello world", "content")
     same((got.object, got.model, len(got.choices)), ("chat.completion", MODEL, 1))
     assert got.id.startswith("chatcmpl-"), got.id
     assert abs(got.created - time.time()) < 300, got.created
@@ -71,20 +71,20 @@ def chat():
 
 
 @check
-def notices_break_nothing():
+def notices_are_compatible_with_the_sdk():
     # Codex warns about an unknown model.
-    options = {"model": "a-model-that-nobody-knows", "messages": user(HELLO)}
+    options = {"model": "an-unknown-model", "messages": user(HELLO)}
     got = CLIENT.chat.completions.create(**options)
-    same(said(got), "hello world", "content")
+    same(content_of(got), "hello world", "content")
     kinds = [notice["kind"] for notice in got.model_extra["codex"]["notices"]]
     assert "warning" in kinds, got
-    same(heard(CLIENT.chat.completions.create(**options, stream=True)), "hello world", "a stream")
+    same(text_of(CLIENT.chat.completions.create(**options, stream=True)), "hello world", "streamed content")
     raw = CLIENT.chat.completions.with_raw_response.create(**options, stream=True)
     assert ': notice {"kind":"warning"' in raw.http_response.read().decode(), "the stream has the notice"
 
 
 @check
-def chat_members_are_written_out():
+def chat_has_null_members():
     raw = CLIENT.chat.completions.with_raw_response.create(model=MODEL, messages=user(HELLO))
     choice = json.loads(raw.text if isinstance(raw.text, str) else raw.text())["choices"][0]
     assert "logprobs" in choice and choice["logprobs"] is None, choice
@@ -92,7 +92,7 @@ def chat_members_are_written_out():
 
 
 @check
-def conversation_with_every_width_of_character():
+def conversation_with_wide_characters():
     text = "Grüße, 漢字 and 🦀 — "
     got = CLIENT.chat.completions.create(
         model=MODEL,
@@ -104,21 +104,21 @@ def conversation_with_every_width_of_character():
             {"role": "user", "content": [{"type": "text", "text": text}, {"type": "text", "text": directive({"echo": True})}]},
         ],
     )
-    assert text.strip() in json.loads(said(got))["user"], said(got)
+    assert text.strip() in json.loads(content_of(got))["user"], content_of(got)
 
 
 @check
-def chat_of_several_messages_is_the_same_streamed():
+def chat_of_several_messages_is_equal_when_streamed():
     step = {"messages": [{"text": "first part"}, {"text": "second part"}], "usage": checks.USAGE}
-    whole = said(create(step))
+    whole = content_of(create(step))
     same(whole, "first part\n\nsecond part", "unary")
-    same(heard(create(step, stream=True)), whole, "streamed")
+    same(text_of(create(step, stream=True)), whole, "streamed")
 
 
 @check
 def stream():
     chunks = list(create(HELLO, stream=True))
-    same(heard(chunks), "hello world", "text")
+    same(text_of(chunks), "hello world", "text")
     same({c.object for c in chunks}, {"chat.completion.chunk"}, "object")
     same({c.model for c in chunks}, {MODEL}, "model")
     same(len({(c.id, c.created) for c in chunks}), 1, "different ids or times")
@@ -127,13 +127,13 @@ def stream():
     same([c.choices[0].delta.role for c in chunks[1:] if c.choices[0].delta.role], [], "further roles")
     reasons = [c.choices[0].finish_reason for c in chunks]
     same((reasons[-1], [r for r in reasons if r]), ("stop", ["stop"]), "finish_reason")
-    same([c.usage for c in chunks if c.usage], [], "usage nobody asked for")
+    same([c.usage for c in chunks if c.usage], [], "usage that was not requested")
 
 
 @check
 def stream_with_usage():
     chunks = list(create(HELLO, stream=True, stream_options={"include_usage": True}))
-    same(heard(chunks), "hello world", "text")
+    same(text_of(chunks), "hello world", "text")
     same(chunks[-1].choices, [], "choices of the usage chunk")
     same_usage(chunks[-1].usage)
     same([c.usage for c in chunks[:-1] if c.usage], [], "usage in other chunks")
@@ -146,12 +146,12 @@ def stream_helper():
         kinds = [event.type for event in events]
         final = events.get_final_completion()
     assert "content.delta" in kinds and "content.done" in kinds, kinds
-    same(said(final), "hello world", "final content")
+    same(content_of(final), "hello world", "final content")
 
 
 @check
 def stream_of_much_text():
-    text = heard(create({"tokens": 20_000}, stream=True))
+    text = text_of(create({"tokens": 20_000}, stream=True))
     same(text == " ".join(f"tok{i}" for i in range(20_000)), True, "20,000 words in order")
 
 
@@ -163,7 +163,7 @@ def vision():
         {"type": "image_url", "image_url": {"url": url, "detail": "low"}},
     ]
     got = CLIENT.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": parts}])
-    same(json.loads(said(got))["images"], 1, "images that the upstream saw")
+    same(json.loads(content_of(got))["images"], 1, "images in the upstream request")
 
 
 def bad_image(url):
@@ -179,8 +179,8 @@ def vision_refuses_remote_images():
 
 
 @check
-def vision_looks_at_the_content():
-    error = bad_image("data:image/png;base64," + base64.b64encode(b"this is no picture").decode())
+def vision_refuses_invalid_image_data():
+    error = bad_image("data:image/png;base64," + base64.b64encode(b"this is not an image").decode())
     assert "image_url" in (error.param or ""), error.param
 
 
@@ -205,25 +205,25 @@ def parse_sends_the_schema():
     same(got.choices[0].message.parsed, Entry(name="a", day=2, tags=["b"]), "the last message alone")
     schema = Entry.model_json_schema() | {"additionalProperties": False}
     form = {"type": "json_schema", "json_schema": {"name": "entry", "strict": True, "schema": schema}}
-    seen = json.loads(said(create({"echo": True}, response_format=form)))
-    same(seen["format"]["schema"]["properties"]["day"]["type"], "integer", "the schema that the upstream saw")
+    sent = json.loads(content_of(create({"echo": True}, response_format=form)))
+    same(sent["format"]["schema"]["properties"]["day"]["type"], "integer", "the schema in the upstream request")
 
 
 @check
 def json_object():
     got = create({"text": '{"a": 1}'}, response_format={"type": "json_object"})
-    same(json.loads(said(got)), {"a": 1}, "content")
+    same(json.loads(content_of(got)), {"a": 1}, "content")
 
 
 @check
 def reasoning_effort_reaches_the_upstream():
     for effort in ("low", "high"):
-        same(json.loads(said(create({"echo": True}, reasoning_effort=effort)))["effort"], effort, "effort")
+        same(json.loads(content_of(create({"echo": True}, reasoning_effort=effort)))["effort"], effort, "effort")
 
 
 @check
-def reasoning_is_no_content():
-    same(said(create({"reasoning": "thinking hard", "text": "done"})), "done", "content")
+def reasoning_is_not_in_the_content():
+    same(content_of(create({"reasoning": "thinking hard", "text": "done"})), "done", "content")
 
 
 @check
@@ -249,17 +249,17 @@ def several_choices_streamed():
 def stop():
     for texts in ("STOP", ["never", "STOP"]):
         got = create({"text": "one two STOP three"}, stop=texts)
-        same((said(got), got.choices[0].finish_reason), ("one two ", "stop"))
-    same(heard(create({"text": "one two STOP three"}, stop="STOP", stream=True)), "one two ", "streamed")
+        same((content_of(got), got.choices[0].finish_reason), ("one two ", "stop"))
+    same(text_of(create({"text": "one two STOP three"}, stop="STOP", stream=True)), "one two ", "streamed")
 
 
 @check
 def max_tokens():
     for name in ("max_tokens", "max_completion_tokens"):
         got = create({"text": "one two three four five six"}, **{name: 3})
-        same((said(got), got.choices[0].finish_reason), ("one two three", "length"), name)
+        same((content_of(got), got.choices[0].finish_reason), ("one two three", "length"), name)
     whole = create({"text": "one two three"}, max_completion_tokens=50)
-    same((said(whole), whole.choices[0].finish_reason), ("one two three", "stop"), "enough")
+    same((content_of(whole), whole.choices[0].finish_reason), ("one two three", "stop"), "limit not reached")
 
 
 @check
@@ -272,7 +272,7 @@ def headers():
     same(ignored, {"temperature", "seed"}, "x-codex-ignored-params")
     same(raw.headers.get("content-type", "").split(";")[0], "application/json", "content-type")
     plain = CLIENT.chat.completions.with_raw_response.create(model=MODEL, messages=user(HELLO))
-    assert plain.headers.get("x-request-id"), "no x-request-id of its own"
+    assert plain.headers.get("x-request-id"), "no generated x-request-id"
     assert "x-codex-ignored-params" not in plain.headers, plain.headers
 
 
@@ -284,19 +284,19 @@ def headers_of_a_stream():
         assert response.headers.get("x-request-id"), "no x-request-id"
         lines = [line for line in response.iter_lines() if line and not line.startswith(":")]
     same(lines[-1], "data: [DONE]", "last line")
-    same([line for line in lines if not line.startswith("data: ")], [], "lines of another kind")
+    same([line for line in lines if not line.startswith("data: ")], [], "lines that are not data")
 
 
 @check
 def unknown_members_are_tolerated():
-    same(said(create(HELLO, extra_body={"no_such_member": {"a": 1}}, user="ann")), "hello world", "content")
+    same(content_of(create(HELLO, extra_body={"no_such_member": {"a": 1}}, user="ann")), "hello world", "content")
 
 
 @check
 def models():
     ids = [model.id for model in CLIENT.models.list()]
     assert ids, "no models"
-    same(len(ids), len(set(ids)), "ids come twice")
+    same(len(ids), len(set(ids)), "duplicate ids")
     for name in ids:
         model = CLIENT.models.retrieve(name)
         same((model.id, model.object), (name, "model"))
@@ -380,12 +380,12 @@ def errors_end_a_stream():
 def errors_in_the_middle_of_a_stream():
     chunks = []
 
-    def listen():
+    def consume():
         for chunk in create(checks.BREAKS_OFF, stream=True):
             chunks.append(chunk)
 
-    error = raises(openai.APIError, listen)
-    assert heard(chunks).startswith("part one"), heard(chunks)
+    error = raises(openai.APIError, consume)
+    assert text_of(chunks).startswith("part one"), text_of(chunks)
     same([c.choices[0].finish_reason for c in chunks if c.choices and c.choices[0].finish_reason], [], "finish_reason")
     assert "flagged" in str(error), error
 
@@ -396,47 +396,47 @@ def cancel_of_a_stream():
     for chunk in chunks:
         if chunk.choices and chunk.choices[0].delta.content:
             break
-    assert running() >= 1, "the turn does not show"
+    assert running_turns() >= 1, "the turn is not counted as running"
     chunks.close()
-    idle()
-    same(said(create(HELLO)), "hello world", "the next turn")
+    wait_until_idle()
+    same(content_of(create(HELLO)), "hello world", "the next turn")
 
 
 @check
 def cancel_of_an_async_stream():
     async def cancelled():
         async with AsyncOpenAI(**OPTIONS) as client:
-            begun = asyncio.get_running_loop().create_future()
+            started = asyncio.get_running_loop().create_future()
 
-            async def listen():
+            async def consume():
                 chunks = await client.chat.completions.create(model=MODEL, messages=user(checks.ENDLESS), stream=True)
                 async for chunk in chunks:
-                    if chunk.choices and chunk.choices[0].delta.content and not begun.done():
-                        begun.set_result(None)
+                    if chunk.choices and chunk.choices[0].delta.content and not started.done():
+                        started.set_result(None)
 
-            task = asyncio.create_task(listen())
-            await asyncio.wait({task, begun}, timeout=30, return_when=asyncio.FIRST_COMPLETED)
+            task = asyncio.create_task(consume())
+            await asyncio.wait({task, started}, timeout=30, return_when=asyncio.FIRST_COMPLETED)
             task.cancel()
             try:
                 await task
             except asyncio.CancelledError:
-                return begun.done()
+                return started.done()
             return False
 
     same(asyncio.run(cancelled()), True, "cancelled after the first text")
-    idle()
+    wait_until_idle()
 
 
 @check
 def many_at_once():
-    async def all_of_them():
+    async def gather_all():
         async with AsyncOpenAI(**OPTIONS) as client:
             calls = [
                 client.chat.completions.create(model=MODEL, messages=user({"text": f"answer {i}"})) for i in range(6)
             ]
-            return [said(got) for got in await asyncio.gather(*calls)]
+            return [content_of(got) for got in await asyncio.gather(*calls)]
 
-    same(asyncio.run(all_of_them()), [f"answer {i}" for i in range(6)], "answers")
+    same(asyncio.run(gather_all()), [f"answer {i}" for i in range(6)], "answers")
 
 
 if __name__ == "__main__":

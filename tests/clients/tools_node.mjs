@@ -1,4 +1,4 @@
-// Tool loops of the official openai-node: `runTools`, which calls the functions and asks again by itself.
+// Tool loops of the official openai-node with `runTools`, which calls the functions and sends the next request.
 //
 // BASE_URL=http://127.0.0.1:PORT/v1, API_KEY; MODEL if not gpt-5.5. The server runs on the scripted upstream, with an
 // engine that has client tools. BASE_URL_RESTARTED is a second server, like the first one after a restart.
@@ -37,7 +37,7 @@ function functions() {
       type: "function",
       function: {
         name: "getWeather",
-        description: "Tells the weather.",
+        description: "Returns the weather.",
         parse: JSON.parse,
         parameters: { type: "object", properties: { city: { type: "string" } }, required: ["city"] },
         function: async ({ city }) => {
@@ -48,7 +48,7 @@ function functions() {
     },
     zodFunction({
       name: "getTime",
-      description: "Tells the time.",
+      description: "Returns the time.",
       parameters: z.object({ zone: z.string() }),
       function: ({ zone }) => {
         called.push(`time ${zone}`);
@@ -132,15 +132,15 @@ const checks = {
     assert.deepEqual([usage.prompt_tokens, usage.completion_tokens], [30, 6]);
   },
 
-  async what_the_model_saw() {
+  async upstream_input_has_calls_and_results() {
     for (const more of [{}, { stream: true }]) {
       const step = { reasoning: "hm", text: "Wait.", ...calling(ROME, TIME) };
       const { runner } = runTools([step, { echo: true }], more);
-      const seen = JSON.parse(await runner.finalContent());
+      const sent = JSON.parse(await runner.finalContent());
       const calls = Array(2).fill("function_call");
       const outputs = Array(2).fill("function_call_output");
-      assert.deepEqual(seen.items.slice(-7), ["user", "reasoning", "assistant", ...calls, ...outputs]);
-      assert.deepEqual(seen.tools.filter((name) => /^get[A-Z]/.test(name)), ["getWeather", "getTime"]);
+      assert.deepEqual(sent.items.slice(-7), ["user", "reasoning", "assistant", ...calls, ...outputs]);
+      assert.deepEqual(sent.tools.filter((name) => /^get[A-Z]/.test(name)), ["getWeather", "getTime"]);
     }
   },
 
@@ -189,28 +189,28 @@ const checks = {
     const restarted = new OpenAI({ ...OPTIONS, baseURL: process.env.BASE_URL_RESTARTED });
     const step = { reasoning: "forgotten", text: "Let me look.", ...calling(ROME, TIME) };
     const params = { model: MODEL, messages: user(step, { echo: true }), tools: OFFERED };
-    for (const ask of [
+    for (const complete of [
       (api, body) => api.chat.completions.create(body),
       (api, body) => api.chat.completions.stream(body).finalChatCompletion(),
     ]) {
-      const first = await ask(client, params);
+      const first = await complete(client, params);
       const messages = [...params.messages, ...results(first.choices[0].message)];
-      const last = await ask(restarted, { ...params, messages });
-      const seen = JSON.parse(last.choices[0].message.content);
+      const last = await complete(restarted, { ...params, messages });
+      const sent = JSON.parse(last.choices[0].message.content);
       const calls = Array(2).fill("function_call");
       const outputs = Array(2).fill("function_call_output");
-      assert.deepEqual(seen.items.slice(-6), ["user", "assistant", ...calls, ...outputs]);
-      assert.ok(!seen.items.includes("reasoning"));
+      assert.deepEqual(sent.items.slice(-6), ["user", "assistant", ...calls, ...outputs]);
+      assert.ok(!sent.items.includes("reasoning"));
     }
   },
 };
 
-const words = process.argv.slice(2);
-const chosen = Object.entries(checks).filter(([name]) => !words.length || words.some((word) => name.includes(word)));
+const filters = process.argv.slice(2);
+const chosen = Object.entries(checks).filter(([name]) => !filters.length || filters.some((filter) => name.includes(filter)));
 if (!chosen.length) throw new Error("no check ran");
 // Limits the whole run, so that a hanging check ends it.
 setTimeout(() => {
-  console.log("FAIL: 300 s are over");
+  console.log("FAIL: not finished within 300 s");
   process.exit(1);
 }, 300_000).unref();
 let passed = 0;

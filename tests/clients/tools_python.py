@@ -1,7 +1,8 @@
 """Tool loops of the official openai-python.
 
 BASE_URL=http://127.0.0.1:PORT/v1, API_KEY; MODEL if not gpt-5.5. The server runs on the scripted upstream, with an
-engine that has client tools. BASE_URL_RESTARTED is the same server after a restart: one that remembers nothing.
+engine that has client tools. BASE_URL_RESTARTED is a second server with an empty cache,
+like the first one after a restart.
 """
 
 import asyncio
@@ -22,14 +23,14 @@ CLIENT = OpenAI(**OPTIONS)
 
 
 class GetWeather(BaseModel):
-    """Tells the weather."""
+    """Returns the weather."""
 
     city: str
     days: int
 
 
 class GetTime(BaseModel):
-    """Tells the time."""
+    """Returns the time."""
 
     zone: str
 
@@ -50,7 +51,7 @@ def calling(*calls, **more):
 
 
 def run(call):
-    """The client's own functions."""
+    """Runs a client function and returns its result."""
     arguments = json.loads(call.function.arguments)
     if call.function.name == "GetWeather":
         weather = GetWeather(**arguments)
@@ -59,8 +60,8 @@ def run(call):
     return f"{GetTime(**arguments).zone}: noon"
 
 
-def answered(message):
-    """The assistant's message as the SDK returns it, and the results of its calls."""
+def with_results(message):
+    """Returns the assistant message and the results of its calls."""
     results = [{"role": "tool", "tool_call_id": call.id, "content": run(call)} for call in message.tool_calls]
     return [message, *results]
 
@@ -73,8 +74,8 @@ def loop(messages, client=CLIENT, rounds=10, **more):
         answers.append(got)
         if got.choices[0].finish_reason != "tool_calls":
             return answers
-        messages = [*messages, *answered(got.choices[0].message)]
-    raise AssertionError("the model calls for ever")
+        messages = [*messages, *with_results(got.choices[0].message)]
+    raise AssertionError("the model makes calls in every round")
 
 
 def called(message):
@@ -134,17 +135,17 @@ def several_rounds():
 
 
 @check
-def what_the_model_saw():
+def upstream_input_has_calls_and_results():
     # The second answer echoes the items that reached the model, in order.
     _, last = loop(user(calling(ROME, TIME, text="Wait.", reasoning="hm"), {"echo": True}))
-    seen = json.loads(last.choices[0].message.content)
+    sent = json.loads(last.choices[0].message.content)
     wanted_items = ["user", "reasoning", "assistant", *["function_call"] * 2, *["function_call_output"] * 2]
-    same(seen["items"][-7:], wanted_items, "items")
-    same([name for name in seen["tools"] if name.startswith("Get")], ["GetWeather", "GetTime"], "tools")
+    same(sent["items"][-7:], wanted_items, "items")
+    same([name for name in sent["tools"] if name.startswith("Get")], ["GetWeather", "GetTime"], "tools")
 
 
 @check
-def choices_of_tools():
+def tool_choice_selects_the_call():
     named = {"type": "function", "function": {"name": "GetTime"}}
     for choice, calls in [("auto", [ROME]), ("required", [ROME]), (named, [TIME])]:
         got = CLIENT.chat.completions.create(
@@ -156,7 +157,7 @@ def choices_of_tools():
 
 
 @check
-def required_without_a_call():
+def required_without_a_call_fails():
     error = raises(
         openai.InternalServerError,
         CLIENT.chat.completions.create,
@@ -170,7 +171,7 @@ def required_without_a_call():
 
 
 @check
-def strict_arguments_come_corrected():
+def strict_arguments_are_corrected():
     wrong = {"name": "GetWeather", "arguments": {"city": "Rome", "days": "two"}}
     completion = CLIENT.chat.completions.parse(
         model=MODEL, messages=user(calling(wrong), calling(ROME)), tools=TOOLS
@@ -206,22 +207,22 @@ def streamed_deltas_by_index():
 def stream_helper():
     messages = user(calling(ROME, TIME, text="Let me look."), {"echo": True})
     with CLIENT.chat.completions.stream(model=MODEL, messages=messages, tools=TOOLS) as events:
-        events_seen = list(events)
+        all_events = list(events)
         final = events.get_final_completion()
-    done = [event for event in events_seen if event.type == "tool_calls.function.arguments.done"]
+    done = [event for event in all_events if event.type == "tool_calls.function.arguments.done"]
     same([(event.name, event.index) for event in done], [("GetWeather", 0), ("GetTime", 1)])
     same([event.parsed_arguments for event in done], [GetWeather(city="Rome", days=2), GetTime(zone="CET")])
-    deltas = [e for e in events_seen if e.type == "tool_calls.function.arguments.delta"]
+    deltas = [e for e in all_events if e.type == "tool_calls.function.arguments.delta"]
     same("".join(e.arguments_delta for e in deltas if e.index == 1), done[1].arguments)
     choice = final.choices[0]
     same((choice.finish_reason, choice.message.content), ("tool_calls", "Let me look."))
     same(called(choice.message), wanted(ROME, TIME))
 
-    more = [*messages, *answered(choice.message)]
+    more = [*messages, *with_results(choice.message)]
     with CLIENT.chat.completions.stream(model=MODEL, messages=more, tools=TOOLS) as events:
         final = events.get_final_completion()
-    seen = json.loads(final.choices[0].message.content)
-    same(seen["items"][-6:], ["user", "assistant", *["function_call"] * 2, *["function_call_output"] * 2])
+    sent = json.loads(final.choices[0].message.content)
+    same(sent["items"][-6:], ["user", "assistant", *["function_call"] * 2, *["function_call_output"] * 2])
 
 
 @check
@@ -237,35 +238,35 @@ def results_after_a_restart():
                 first = events.get_final_completion()
         else:
             first = CLIENT.chat.completions.create(model=MODEL, messages=messages, tools=TOOLS)
-        last = loop([*messages, *answered(first.choices[0].message)], client)[-1]
-        seen = json.loads(last.choices[0].message.content)
+        last = loop([*messages, *with_results(first.choices[0].message)], client)[-1]
+        sent = json.loads(last.choices[0].message.content)
         wanted_items = ["user", "assistant", *["function_call"] * 2, *["function_call_output"] * 2]
-        same(seen["items"][-6:], wanted_items, "items")
-        assert "reasoning" not in seen["items"], seen["items"]
+        same(sent["items"][-6:], wanted_items, "items")
+        assert "reasoning" not in sent["items"], sent["items"]
 
 
 @check
-def loops_side_by_side():
+def concurrent_loops():
     async def one(client, number):
         messages = user(calling({"name": "GetTime", "arguments": {"zone": f"Z{number}"}}), {"text": f"done {number}"})
         first = await client.chat.completions.create(model=MODEL, messages=messages, tools=TOOLS)
         message = first.choices[0].message
         same(called(message), [("GetTime", {"zone": f"Z{number}"})])
-        last = await client.chat.completions.create(model=MODEL, messages=[*messages, *answered(message)], tools=TOOLS)
+        last = await client.chat.completions.create(model=MODEL, messages=[*messages, *with_results(message)], tools=TOOLS)
         return last.choices[0].message.content
 
-    async def all_of_them():
+    async def gather_all():
         async with AsyncOpenAI(**OPTIONS) as client:
             return await asyncio.gather(*(one(client, number) for number in range(12)))
 
-    same(asyncio.run(all_of_them()), [f"done {number}" for number in range(12)])
+    same(asyncio.run(gather_all()), [f"done {number}" for number in range(12)])
 
 
 @check
-def results_that_do_not_fit():
+def results_without_a_call_are_refused():
     messages = user(calling(ROME, TIME), DONE)
     first = CLIENT.chat.completions.create(model=MODEL, messages=messages, tools=TOOLS)
-    message, one, other = answered(first.choices[0].message)
+    message, one, other = with_results(first.choices[0].message)
     create = CLIENT.chat.completions.create
     for history, param in [
         ([message, one], "messages[1].tool_calls[1]"),
