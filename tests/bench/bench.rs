@@ -108,10 +108,10 @@ async fn measure(options: &Options) -> BenchResult<()> {
     page::write(&results, options)?;
     for goal in goals::all(&results) {
         options.log_progress(&format!(
-            "{}: {} (wanted: {}): {}",
+            "{}: {} (target: {}): {}",
             goal.verdict(),
-            goal.what,
-            goal.wanted,
+            goal.label,
+            goal.target,
             goal.measured
         ));
     }

@@ -15,7 +15,7 @@ use crate::{
 /// One way to cancel.
 #[derive(Debug)]
 pub(crate) struct Cancel {
-    pub(crate) what: &'static str,
+    pub(crate) label: &'static str,
     /// Time until the upstream saw the CLI disconnect.
     pub(crate) call_over: Spread,
     /// Time until nothing of the turn was left.
@@ -25,12 +25,12 @@ pub(crate) struct Cancel {
 pub(crate) async fn measure(servers: &Servers, options: &Options) -> BenchResult<Vec<Cancel>> {
     let (app_server, exec) = (&servers.app_server, &servers.exec);
     let mut cancels = Vec::new();
-    for (what, gateway, door, times) in [
+    for (label, gateway, door, times) in [
         ("app-server, HTTP disconnect", app_server, Door::Sse(app_server.address), options.pick(10, 40)),
         ("app-server, gRPC reset", app_server, Door::Grpc(app_server.address), options.pick(10, 40)),
         ("exec, HTTP disconnect", exec, Door::Sse(exec.address), options.pick(2, 10)),
     ] {
-        options.log_progress(&format!("cancelling: {what}"));
+        options.log_progress(&format!("cancelling: {label}"));
         let (mut call_over, mut slot_free) = (Vec::new(), Vec::new());
         for _ in 0..times {
             let (over, free) = once(servers, gateway, &door).await?;
@@ -38,7 +38,7 @@ pub(crate) async fn measure(servers: &Servers, options: &Options) -> BenchResult
             slot_free.push(free);
         }
         cancels.push(Cancel {
-            what,
+            label,
             call_over: Spread::from_micros(call_over),
             slot_free: Spread::from_micros(slot_free),
         });

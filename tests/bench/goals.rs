@@ -13,8 +13,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Goal {
     pub(crate) number: u8,
-    pub(crate) what: &'static str,
-    pub(crate) wanted: &'static str,
+    pub(crate) label: &'static str,
+    pub(crate) target: &'static str,
     pub(crate) measured: String,
     /// `None` if it was not measured.
     pub(crate) reached: Option<bool>,
@@ -46,8 +46,8 @@ fn first_token(results: &Results, goals: &mut Vec<Goal>) {
     let worst = worst([ratio(Pace::Instant), ratio(Pace::Slow)]);
     goals.push(Goal {
         number: 1,
-        what: "first token over HTTP, one client, relative to the bare client (p50, the worse of both upstreams)",
-        wanted: "at most 1.15 ×",
+        label: "first token over HTTP, one client, relative to the bare client (p50, the worse of both upstreams)",
+        target: "at most 1.15 ×",
         measured: format!("{} ×", number(worst)),
         reached: at_most(worst, 1.15),
     });
@@ -55,23 +55,23 @@ fn first_token(results: &Results, goals: &mut Vec<Goal>) {
         .ratio((Contender::Exec, Pace::Slow, 1), (Contender::Http, Pace::Slow, 1), |sample| sample.first.p50);
     goals.push(Goal {
         number: 1,
-        what: "first token of exec relative to app-server, HTTP, one client, slow upstream (p50)",
-        wanted: "at least 25 ×",
+        label: "first token of exec relative to app-server, HTTP, one client, slow upstream (p50)",
+        target: "at least 25 ×",
         measured: format!("{} ×", number(sooner)),
         reached: at_least(sooner, 25.0),
     });
 }
 
 fn throughput(results: &Results, goals: &mut Vec<Goal>) {
-    for (clients, what) in [
+    for (clients, label) in [
         (16, "turns/s over HTTP with 16 clients, relative to the bare client's best of the same round"),
         (64, "turns/s over HTTP with 64 clients, relative to the bare client's best of the same round"),
     ] {
         let ratio = against_best(results, clients);
         goals.push(Goal {
             number: 2,
-            what,
-            wanted: "at least 0.9 ×",
+            label,
+            target: "at least 0.9 ×",
             measured: format!("{} ×", number(ratio)),
             reached: at_least(ratio, 0.9),
         });
@@ -94,7 +94,7 @@ fn against_best(results: &Results, clients: usize) -> f64 {
 }
 
 fn deltas(results: &Results, goals: &mut Vec<Goal>) {
-    for (path, what) in [
+    for (path, label) in [
         (
             Path::Sse,
             "latency added to a delta, 256 streams of 20 deltas/s, SSE (minus the bare client's): p50, p99",
@@ -108,26 +108,26 @@ fn deltas(results: &Results, goals: &mut Vec<Goal>) {
             (added(results, path, |sample| sample.lag.p50), added(results, path, |sample| sample.lag.p99));
         goals.push(Goal {
             number: 3,
-            what,
-            wanted: "under 0.2 ms, 2 ms",
+            label,
+            target: "under 0.2 ms, 2 ms",
             measured: format!("{}, {} ms", number(p50), number(p99)),
             reached: at_most(p50, 0.2).zip(at_most(p99, 2.0)).map(|(p50, p99)| p50 && p99),
         });
     }
-    for (door, limit, what, wanted) in [
+    for (door, limit, label, target) in [
         ("SSE", 32.0, "memory of an idle SSE stream", "at most 32 KiB"),
         ("gRPC", 12.0, "memory of an idle gRPC stream", "at most 12 KiB"),
     ] {
         let held = results.idles.iter().find(|idle| idle.door == door).map_or(f64::NAN, |idle| idle.resident);
         let measured = format!("{} KiB", number(held));
-        goals.push(Goal { number: 3, what, wanted, measured, reached: at_most(held, limit) });
+        goals.push(Goal { number: 3, label, target, measured, reached: at_most(held, limit) });
     }
     let joined = results.floods.iter().find(|flood| flood.proxy_name == "ours, SSE");
     let joined = joined.map_or(f64::NAN, |flood| flood.deltas_per_frame);
     goals.push(Goal {
         number: 3,
-        what: "batching: deltas per frame of an unlimited SSE stream",
-        wanted: "more than 1",
+        label: "batching: deltas per frame of an unlimited SSE stream",
+        target: "more than 1",
         measured: number(joined),
         reached: at_least(joined, 1.5),
     });
@@ -141,7 +141,7 @@ fn added(results: &Results, path: Path, value: fn(&Sample) -> f64) -> f64 {
 }
 
 fn costs(results: &Results, goals: &mut Vec<Goal>) {
-    for (pace, what) in [
+    for (pace, label) in [
         (
             Pace::Instant,
             "processor time of the gateway per turn over HTTP, relative to the CLI's: instant upstream, worst row",
@@ -152,8 +152,8 @@ fn costs(results: &Results, goals: &mut Vec<Goal>) {
         let share = worst(rows.map(|row| row.median(|sample| sample.gateway_ms / sample.cli_ms)));
         goals.push(Goal {
             number: 4,
-            what,
-            wanted: "at most 0.1 ×",
+            label,
+            target: "at most 0.1 ×",
             measured: format!("{} ×", number(share)),
             reached: at_most(share, 0.1),
         });
@@ -162,8 +162,8 @@ fn costs(results: &Results, goals: &mut Vec<Goal>) {
     let idle = idle.map_or(f64::NAN, |start| start.gateway.resident / 1024.0);
     goals.push(Goal {
         number: 4,
-        what: "memory of the idle gateway (RSS)",
-        wanted: "at most 20 MiB",
+        label: "memory of the idle gateway (RSS)",
+        target: "at most 20 MiB",
         measured: format!("{} MiB", number(idle)),
         reached: at_most(idle, 20.0),
     });
@@ -174,8 +174,8 @@ fn costs(results: &Results, goals: &mut Vec<Goal>) {
     let ratio = rate("ours, SSE") / rate(flood::LITELLM);
     goals.push(Goal {
         number: 4,
-        what: "deltas per second of processor time, unlimited SSE streams, relative to LiteLLM's proxy",
-        wanted: "at least 50 ×",
+        label: "deltas per second of processor time, unlimited SSE streams, relative to LiteLLM's proxy",
+        target: "at least 50 ×",
         measured: format!("{} ×", number(ratio)),
         reached: at_least(ratio, 50.0),
     });

@@ -58,7 +58,7 @@ fn goals_table(page: &mut String, results: &Results) -> BenchResult<()> {
         writeln!(
             page,
             "| {} | {} | {} | {} | {verdict} |",
-            goal.number, goal.what, goal.wanted, goal.measured
+            goal.number, goal.label, goal.target, goal.measured
         )?;
     }
     writeln!(page)?;
@@ -311,7 +311,7 @@ fn small_tables(page: &mut String, results: &Results) -> BenchResult<()> {
             writeln!(
                 page,
                 "| {} | {}, {} | {}, {} | {} |",
-                cancel.what,
+                cancel.label,
                 number(over.p50),
                 number(over.p99),
                 number(free.p50),

@@ -57,7 +57,7 @@ impl Program {
         command.args(arguments).env_clear().envs(env).current_dir(folder).kill_on_drop(true);
         let stderr = fs::OpenOptions::new().append(true).create(true).open(log)?;
         command.stdin(stdin).stdout(stdout).stderr(stderr);
-        #[expect(clippy::disallowed_methods, reason = "the crate's own launcher is part of what is measured")]
+        #[expect(clippy::disallowed_methods, reason = "the launcher of the crate is part of the measurement")]
         let child = command.spawn().map_err(|error| format!("{}: {error}", program.display()))?;
         let pid = child.id().ok_or("a child without a process id")?;
         Ok(Self { child, pid })

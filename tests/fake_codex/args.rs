@@ -303,8 +303,8 @@ impl Level {
             return Err(self.error(&format!("unexpected argument '{name}' found\n\n{tip}")));
         };
         if let (Nothing, Some(value)) = (takes, attached) {
-            let what = format!("unexpected value '{value}' for '{long}' found; no more were expected");
-            return Err(self.error(&what));
+            let message = format!("unexpected value '{value}' for '{long}' found; no more were expected");
+            return Err(self.error(&message));
         }
         let mut next = at + 1;
         let mut values = Vec::new();
@@ -332,10 +332,10 @@ impl Level {
             Many(value) => format!("{long} <{value}>..."),
         };
         if values.is_empty() {
-            let what = format!("a value is required for '{shown}' but none was supplied");
+            let message = format!("a value is required for '{shown}' but none was supplied");
             return Err(Usage {
                 code: 2,
-                text: format!("error: {what}\n\nFor more information, try '--help'.\n"),
+                text: format!("error: {message}\n\nFor more information, try '--help'.\n"),
             });
         }
         if let One(_, permitted) = takes
@@ -343,11 +343,11 @@ impl Level {
             && !permitted.contains(&values[0].as_str())
         {
             let permitted = permitted.join(", ");
-            let what =
+            let message =
                 format!("invalid value '{}' for '{shown}'\n  [possible values: {permitted}]", values[0]);
             return Err(Usage {
                 code: 2,
-                text: format!("error: {what}\n\nFor more information, try '--help'.\n"),
+                text: format!("error: {message}\n\nFor more information, try '--help'.\n"),
             });
         }
         if matches!(takes, Nothing | One(..)) && self.has(long) {

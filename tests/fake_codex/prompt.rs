@@ -61,7 +61,7 @@ pub(crate) fn too_large(chars: usize) -> String {
 
 fn stdin() -> Result<String, String> {
     let mut bytes = Vec::new();
-    let fail = |what: String| format!("Failed to read prompt from stdin: {what}\n");
+    let fail = |cause: String| format!("Failed to read prompt from stdin: {cause}\n");
     io::stdin().lock().read_to_end(&mut bytes).map_err(|e| fail(e.to_string()))?;
     String::from_utf8(bytes).map_err(|e| {
         fail(format!(

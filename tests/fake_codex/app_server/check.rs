@@ -62,7 +62,7 @@ pub(crate) fn thread_start(params: &Value, experimental: bool, release: Release)
         ("approvalPolicy", &["untrusted", "on-request", "granular", "never"]),
     ];
     const TEXTS: [&str; 5] = ["model", "modelProvider", "cwd", "baseInstructions", "developerInstructions"];
-    let wrong = |what: String| Err(Refusal::invalid(format!("Invalid request: {what}")));
+    let wrong = |detail: String| Err(Refusal::invalid(format!("Invalid request: {detail}")));
     let given = |name: &str| params.get(name).filter(|value| !value.is_null());
     for (name, values) in ENUMS {
         if let Some(Value::String(text)) = given(name)
@@ -101,10 +101,10 @@ pub(crate) fn thread_start(params: &Value, experimental: bool, release: Release)
 fn tools(offered: &[Value], release: Release) -> Result<(), Refusal> {
     for tool in offered {
         let Value::Object(members) = tool else {
-            let what = serde_name(tool);
-            let what =
-                format!("Invalid request: invalid type: {what}, expected struct LegacyDynamicToolSpec");
-            return Err(Refusal::invalid(what));
+            let kind = serde_name(tool);
+            let message =
+                format!("Invalid request: invalid type: {kind}, expected struct LegacyDynamicToolSpec");
+            return Err(Refusal::invalid(message));
         };
         let namespace = tool["type"] == "namespace";
         let needed: &[&str] =

@@ -185,9 +185,9 @@ impl Server {
         let id = check::thread_id(&params["threadId"])?;
         let thread = self.threads.get(id)?;
         let Value::Array(items) = &params["items"] else {
-            let what = history::serde_name(&params["items"]);
+            let kind = history::serde_name(&params["items"]);
             return Err(Refusal::invalid(format!(
-                "Invalid request: invalid type: {what}, expected a sequence"
+                "Invalid request: invalid type: {kind}, expected a sequence"
             )));
         };
         history::check(items).map_err(Refusal::invalid)?;

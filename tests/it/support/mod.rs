@@ -28,7 +28,7 @@ pub const TIMEOUT: Duration = Duration::from_secs(30);
 /// Polls a condition until it holds. Panics after [`TIMEOUT`].
 #[macro_export]
 macro_rules! eventually {
-    ($what:literal, $condition:expr) => {{
+    ($description:literal, $condition:expr) => {{
         let waited = tokio::time::timeout($crate::support::TIMEOUT, async {
             let mut pause = std::time::Duration::from_millis(1);
             while !$condition {
@@ -36,7 +36,7 @@ macro_rules! eventually {
                 pause = (pause * 2).min(std::time::Duration::from_millis(50));
             }
         });
-        assert!(waited.await.is_ok(), "not within the time limit: {}", $what);
+        assert!(waited.await.is_ok(), "not within the time limit: {}", $description);
     }};
 }
 

@@ -224,7 +224,7 @@ async fn duplicate_and_empty_call_ids_are_replaced() {
                 let results = first.calls.iter().map(|call| tool_result(call, call.arguments.as_str()));
                 let more: Vec<Value> = [first.message()].into_iter().chain(results).collect();
                 assert_eq!(app.turn(route, &followed_by(&body, &more)).await.text, "done", "{route:?}");
-                let calls = first.calls.iter().map(|made| call("f", &made.arguments, &made.id));
+                let calls = first.calls.iter().map(|received| call("f", &received.arguments, &received.id));
                 let outputs = first.calls.iter().map(|call| output(&call.id, call.arguments.as_str()));
                 app.last_upstream_request().assert_ends_with_items(
                     &[user(&prompt)].into_iter().chain(calls).chain(outputs).collect::<Vec<_>>(),

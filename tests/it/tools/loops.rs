@@ -140,12 +140,13 @@ async fn several_rounds_keep_their_reasoning() {
             let outcome = app.turn(route, &body).await;
             app.last_upstream_request().assert_ends_with_items(&expected);
             let number = app.upstream_request_count();
-            let made = &outcome.calls[0];
+            let client_call = &outcome.calls[0];
             expected.extend(thought.map(|thought| reasoning(thought, number)));
             expected.extend(text.map(assistant));
-            expected.push(call("step", &format!(r#"{{"n":"{round}"}}"#), &made.id));
-            expected.push(output(&made.id, format!("result {round}")));
-            body = followed_by(&body, &[outcome.message(), tool_result(made, format!("result {round}"))]);
+            expected.push(call("step", &format!(r#"{{"n":"{round}"}}"#), &client_call.id));
+            expected.push(output(&client_call.id, format!("result {round}")));
+            body =
+                followed_by(&body, &[outcome.message(), tool_result(client_call, format!("result {round}"))]);
         }
         let last = app.turn(Route::Stream, &body).await;
         assert_eq!((last.text.as_str(), last.finish_reason.as_str()), ("there", "stop"));
@@ -184,9 +185,10 @@ async fn agent_with_client_tools_uses_its_own_tools() {
             let printed = app.last_upstream_request().items.last().unwrap()["output"].clone();
             assert!(printed.as_str().unwrap().contains("from codex"), "{printed}");
 
-            let made = &first.calls[0];
-            let second =
-                app.turn(route, &followed_by(&body, &[first.message(), tool_result(made, "go")])).await;
+            let client_call = &first.calls[0];
+            let second = app
+                .turn(route, &followed_by(&body, &[first.message(), tool_result(client_call, "go")]))
+                .await;
             assert_eq!((second.text.as_str(), second.usage), ("ready", [40, 1, 2, 1]), "{route:?}");
             let codex_id = format!("call_s0_{}_0", number - 1);
             app.last_upstream_request().assert_ends_with_items(&[
@@ -195,8 +197,8 @@ async fn agent_with_client_tools_uses_its_own_tools() {
                 call("exec_command", COMMAND, &codex_id),
                 output(&codex_id, printed),
                 reasoning("now ask", number),
-                call("ask_boss", r#"{"what":"x"}"#, &made.id),
-                output(&made.id, "go"),
+                call("ask_boss", r#"{"what":"x"}"#, &client_call.id),
+                output(&client_call.id, "go"),
             ]);
         }
     })

@@ -74,8 +74,8 @@ impl<'a> Sabotaged<'a> {
         self.workers.map(|pid| fs::metadata(self.file(pid, "turns")).unwrap().len())
     }
 
-    fn file(&self, pid: u32, what: &str) -> PathBuf {
-        self.folder.path().join(format!("{pid}.{what}"))
+    fn file(&self, pid: u32, extension: &str) -> PathBuf {
+        self.folder.path().join(format!("{pid}.{extension}"))
     }
 
     /// Sends an order to the saboteur of the first worker.
