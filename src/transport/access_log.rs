@@ -35,17 +35,17 @@ const MAX_ID_BYTES: usize = 128;
 pub async fn log(mut request: Request, next: Next) -> Response {
     let id = keep_or_create_id(request.headers());
     request.headers_mut().insert(REQUEST_ID, id.clone());
-    // At the highest level, so that no filter removes the id from a line that it lets pass.
+    // The span has the highest level, so that a filter that passes a line also passes the id.
     let span = tracing::error_span!("request", request.id = id.to_str().unwrap_or_default());
     // Dropping the entry writes its line, inside of the span, also if the caller disconnects before the head.
     let entry = AccessLogEntry::new(&request);
-    let answer = async move {
+    let handled = async move {
         let mut entry = entry;
         let response = next.run(request).await;
         entry.head(&response);
         (response, entry)
     };
-    let (mut response, entry) = answer.instrument(span.clone()).await;
+    let (mut response, entry) = handled.instrument(span.clone()).await;
     response.headers_mut().insert(REQUEST_ID, id);
     response.map(|body| Body::new(LogEnd::hook(body, entry, span)))
 }

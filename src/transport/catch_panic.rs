@@ -1,5 +1,5 @@
-//! Turns a panic in a handler, or in the middle of its response body, into an error in the caller's protocol. The cause is
-//! written to the log only.
+//! Turns a panic in a handler, or in the middle of its response body, into an error in the caller's protocol. Only the
+//! log has the cause.
 
 use std::{
     any::Any,
@@ -23,7 +23,8 @@ use tonic::Status;
 use super::hooked_body::{FrameHook, HookedBody, NextFrame};
 use crate::{context::is_grpc, error::Error};
 
-/// How the HTTP door renders an error. The composition root passes its functions, because this room does not know the door.
+/// Functions that render an error for the HTTP door. The composition root passes them, because this module must not
+/// import the door.
 #[derive(Debug, Clone, Copy)]
 pub struct ErrorRenderer {
     /// Renders a whole response.
@@ -34,8 +35,8 @@ pub struct ErrorRenderer {
 
 /// Middleware for `axum::middleware::from_fn_with_state` that catches panics of everything inside of it.
 ///
-/// Before the head, the caller gets an INTERNAL status, or a 500 with OpenAI's error object. After it, a gRPC stream ends with
-/// an INTERNAL status, an event stream with an error event and without `[DONE]`, and any other body is cut.
+/// Before the head, the caller gets an INTERNAL status, or a 500 with OpenAI's error object. After the head, a gRPC stream
+/// ends with an INTERNAL status, an event stream ends with an error event and without `[DONE]`, and any other body fails.
 pub async fn catch(State(renderer): State<ErrorRenderer>, request: Request, next: Next) -> Response {
     let grpc = is_grpc(request.headers());
     match AssertUnwindSafe(next.run(request)).catch_unwind().await {
@@ -72,14 +73,14 @@ fn status(panic: &(dyn Any + Send)) -> Status {
     Error::internal(format_args!("panic: {message}")).into()
 }
 
-/// How an error can be sent at the end of a body.
+/// The form of an error at the end of a body.
 #[derive(Debug, Clone, Copy)]
 enum Protocol {
-    /// In trailers.
+    /// Trailers.
     Grpc,
-    /// In a last event.
+    /// A last event.
     Events(fn(&Status) -> Bytes),
-    /// Not at all.
+    /// None: the body fails.
     Other,
 }
 

@@ -1,4 +1,4 @@
-//! Serves one connection from its accept to its end.
+//! Serves an accepted connection until it is closed.
 
 use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
@@ -24,7 +24,7 @@ use tower::ServiceExt;
 use super::{
     protocol_sniff,
     protocol_sniff::Protocol,
-    stalled_response::{TimedBody, unless_stuck},
+    stalled_response::{timed_body, with_stall_timeout},
     write_timeout::{ConnectionActivity, WriteTimeout},
 };
 use crate::config::ServerConfig;
@@ -32,14 +32,14 @@ use crate::config::ServerConfig;
 /// Maximum number of open requests per HTTP/2 connection.
 const MAX_STREAMS: u32 = 1024;
 
-/// Maximum number of streams that a client resets before the server accepts them. Above it, the connection is closed
-/// as an attack, with the calls of all clients behind a proxy. h2's default of 20 is less than one burst of
-/// deadlines.
+/// Maximum number of streams that a client resets before the server accepts them. Above the limit, the connection is
+/// closed as an attack, with the calls of all clients behind a proxy. h2's default is 20, less than one burst of
+/// expired deadlines.
 const MAX_RESETS: usize = 4096;
 
-/// Maximum number of frames, over the life of a connection, for streams that the server has closed or that violate
-/// the protocol of one stream. Above it the connection is closed. A proxy's connection lives for weeks, and each call
-/// that is refused before its body was read may cost one.
+/// Maximum number of stream errors per connection: frames for streams that the server has closed, or that violate the
+/// protocol of one stream. Above the limit, the connection is closed. A proxy's connection stays open for weeks, and
+/// each call that is refused before its body was read may cost one error.
 const MAX_STREAM_ERRORS: usize = 65_536;
 
 /// Maximum size of a request head, and of the response buffer per HTTP/1.1 connection or HTTP/2 stream.
@@ -54,7 +54,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Idle time after which a draining connection without a response is closed, so that half a request head does not delay
 /// the drain.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+const DRAIN_IDLE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// State that all connections of one listener share.
 #[derive(Debug)]
@@ -71,7 +71,7 @@ pub(crate) struct ConnectionServer {
 impl ConnectionServer {
     pub(crate) fn new(
         app: Router,
-        doors: &ServerConfig,
+        config: &ServerConfig,
         tracker: TaskTracker,
         drain: CancellationToken,
         kill: CancellationToken,
@@ -79,27 +79,27 @@ impl ConnectionServer {
         let streams = Streams { tracker, kill: kill.clone() };
         Self {
             app,
-            http1: http1(doors.header_timeout),
+            http1: http1(config.header_timeout),
             http2: http2(streams),
-            header_timeout: doors.header_timeout,
-            write_timeout: doors.write_timeout,
+            header_timeout: config.header_timeout,
+            write_timeout: config.write_timeout,
             drain,
             kill,
         }
     }
 
-    /// Serves one connection to its end.
+    /// Serves one connection. Completes when the connection is closed.
     pub(crate) async fn run(&self, stream: TcpStream, peer: SocketAddr) {
-        if let Err(error) = self.tune(&stream) {
-            tracing::debug!(%error, %peer, "socket options");
+        if let Err(error) = self.set_socket_options(&stream) {
+            tracing::debug!(%error, %peer, "cannot set socket options");
         }
-        let served = unless_stuck(Box::pin(self.serve(stream, peer)));
+        let served = with_stall_timeout(Box::pin(self.serve(stream, peer)));
         if let Some(Some(Err(error))) = self.kill.run_until_cancelled(served).await {
-            tracing::debug!(error = &*error, %peer, "connection ended");
+            tracing::debug!(error = &*error, %peer, "connection failed");
         }
     }
 
-    fn tune(&self, stream: &TcpStream) -> std::io::Result<()> {
+    fn set_socket_options(&self, stream: &TcpStream) -> std::io::Result<()> {
         stream.set_nodelay(true)?;
         let socket = SockRef::from(stream);
         // Only the kernel can detect a peer whose machine is gone.
@@ -112,37 +112,40 @@ impl ConnectionServer {
         stream: TcpStream,
         peer: SocketAddr,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let traffic = Arc::new(ConnectionActivity::default());
+        let activity = Arc::new(ConnectionActivity::default());
         let (protocol, io) = tokio::select! {
-            looked = protocol_sniff::look(stream, self.header_timeout) => looked?,
-            () = self.drain_and_last_words() => return Ok(()),
+            detected = protocol_sniff::detect_protocol(stream, self.header_timeout) => detected?,
+            () = self.drain_idle_timeout() => return Ok(()),
         };
-        let io = TokioIo::new(WriteTimeout::new(io, self.write_timeout, Arc::clone(&traffic)));
+        let io = TokioIo::new(WriteTimeout::new(io, self.write_timeout, Arc::clone(&activity)));
         let service = service_fn(|mut request: hyper::Request<Incoming>| {
-            let in_flight = traffic.request();
+            let in_flight = activity.begin_request();
             request.extensions_mut().insert(ConnectInfo(peer));
             let answer = self.app.clone().oneshot(request.map(Body::new));
             let limit = self.write_timeout;
             async move {
                 let Ok(response) = answer.await;
-                Ok::<_, Infallible>(response.map(|body| TimedBody::new(body, limit, in_flight)))
+                Ok::<_, Infallible>(response.map(|body| timed_body(body, limit, in_flight)))
             }
         });
         // Boxed, so that an HTTP/1.1 connection does not have the size of the other future.
         match protocol {
             Protocol::Http1 => {
-                Ok(Box::pin(self.see_to_its_end(self.http1.serve_connection(io, service), &traffic)).await?)
+                Ok(Box::pin(self.serve_until_drained(self.http1.serve_connection(io, service), &activity))
+                    .await?)
             }
             Protocol::Http2 => {
-                Ok(Box::pin(self.see_to_its_end(self.http2.serve_connection(io, service), &traffic)).await?)
+                Ok(Box::pin(self.serve_until_drained(self.http2.serve_connection(io, service), &activity))
+                    .await?)
             }
         }
     }
 
-    async fn see_to_its_end<C: GracefulConnection>(
+    /// Serves a connection. In a drain, closes it once it is idle.
+    async fn serve_until_drained<C: GracefulConnection>(
         &self,
         connection: C,
-        traffic: &ConnectionActivity,
+        activity: &ConnectionActivity,
     ) -> Result<(), C::Error> {
         let mut connection = pin!(connection);
         tokio::select! {
@@ -150,18 +153,19 @@ impl ConnectionServer {
             () = self.drain.cancelled() => connection.as_mut().graceful_shutdown(),
         }
         loop {
-            let before = traffic.moves();
-            match timeout(LAST_WORDS, connection.as_mut()).await {
+            let before = activity.io_count();
+            match timeout(DRAIN_IDLE_TIMEOUT, connection.as_mut()).await {
                 Ok(ended) => return ended,
-                Err(_) if traffic.is_idle() && traffic.moves() == before => return Ok(()),
+                Err(_) if activity.is_idle() && activity.io_count() == before => return Ok(()),
                 Err(_) => {}
             }
         }
     }
 
-    async fn drain_and_last_words(&self) {
+    /// Completes one idle timeout after the begin of the drain.
+    async fn drain_idle_timeout(&self) {
         self.drain.cancelled().await;
-        sleep(LAST_WORDS).await;
+        sleep(DRAIN_IDLE_TIMEOUT).await;
     }
 }
 
@@ -197,7 +201,7 @@ struct Streams {
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
     fn execute(&self, call: F) {
-        let call = unless_stuck(Box::pin(call));
+        let call = with_stall_timeout(Box::pin(call));
         self.tracker.spawn(self.kill.clone().run_until_cancelled_owned(call));
     }
 }

@@ -1,5 +1,5 @@
 //! The accept loop of both doors: HTTP/1.1 and HTTP/2 without TLS on one listener, with limits of time and number,
-//! and a drain. The router decides what a request may do.
+//! and a drain. The router handles the requests.
 
 pub mod access_log;
 pub mod catch_panic;
@@ -26,8 +26,8 @@ use super::config::ServerConfig;
 /// Length of the listen queue.
 const BACKLOG: i32 = 4096;
 
-/// Size of the kernel's send buffer. By default it grows to several megabytes, and a client that stopped reading is
-/// detected only when it is full.
+/// Size of the kernel's send buffer. By default the buffer grows to several megabytes, and a client that stopped
+/// reading is detected only when the buffer is full.
 const SEND_BUFFER_BYTES: usize = 256 * 1024;
 
 /// Pause after a failed accept (no file descriptors, no memory), so that the loop does not retry millions of
@@ -40,7 +40,7 @@ pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     // A restarted server gets its address at once, although old connections linger in the kernel.
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
-    // Accepted sockets inherit it.
+    // Accepted sockets inherit the size.
     socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;
@@ -52,20 +52,20 @@ pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
 pub async fn serve(
     listener: TcpListener,
     app: Router,
-    doors: &ServerConfig,
+    config: &ServerConfig,
     drain: CancellationToken,
     kill: CancellationToken,
 ) {
     let tracker = TaskTracker::new();
     let connections =
-        Arc::new(ConnectionServer::new(app, doors, tracker.clone(), drain.clone(), kill.clone()));
-    let seats = Arc::new(Semaphore::new(doors.max_connections));
+        Arc::new(ConnectionServer::new(app, config, tracker.clone(), drain.clone(), kill.clone()));
+    let permits = Arc::new(Semaphore::new(config.max_connections));
     let accepting = async {
-        while let Some((seat, stream, peer)) = next(&listener, &seats).await {
+        while let Some((permit, stream, peer)) = accept(&listener, &permits).await {
             let connections = Arc::clone(&connections);
             tracker.spawn(async move {
                 connections.run(stream, peer).await;
-                drop(seat);
+                drop(permit);
             });
         }
     };
@@ -81,28 +81,28 @@ pub async fn serve(
     tracker.wait().await;
 }
 
-/// Returns the next connection when a permit is free. Other connections wait in the kernel.
-async fn next(
+/// Accepts the next connection when a permit is free. Other connections wait in the kernel.
+async fn accept(
     listener: &TcpListener,
-    seats: &Arc<Semaphore>,
+    permits: &Arc<Semaphore>,
 ) -> Option<(OwnedSemaphorePermit, TcpStream, SocketAddr)> {
-    let seat = Arc::clone(seats).acquire_owned().await.ok()?;
+    let permit = Arc::clone(permits).acquire_owned().await.ok()?;
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => return Some((seat, stream, peer)),
-            Err(error) if is_peers(&error) => {
-                tracing::debug!(%error, "a connection was gone before it was accepted");
+            Ok((stream, peer)) => return Some((permit, stream, peer)),
+            Err(error) if is_peer_error(&error) => {
+                tracing::debug!(%error, "connection closed before it was accepted");
             }
             Err(error) => {
-                tracing::warn!(%error, "cannot accept connections; trying again");
+                tracing::warn!(%error, "cannot accept connections; retrying");
                 sleep(ACCEPT_PAUSE).await;
             }
         }
     }
 }
 
-/// Returns `true` if an accept failed because of the one connection.
-fn is_peers(error: &io::Error) -> bool {
+/// Returns `true` if an accept failed because of its connection, so that other connections can be accepted.
+fn is_peer_error(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     [ConnectionAborted, ConnectionRefused, ConnectionReset].contains(&error.kind())
 }

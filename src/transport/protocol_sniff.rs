@@ -12,7 +12,7 @@ use tokio::{
     time::timeout,
 };
 
-/// Preface of an HTTP/2 client. Other bytes are HTTP/1.1.
+/// Preface of an HTTP/2 client. Other first bytes mean HTTP/1.1.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Protocol of a connection.
@@ -22,23 +22,25 @@ pub(crate) enum Protocol {
     Http2,
 }
 
-/// A connection with its first bytes, which are read again.
+/// A connection whose first bytes were read for the detection. Returns them again before further bytes.
 #[derive(Debug)]
 pub(crate) struct PrefixedIo<T> {
     bytes: [u8; PREFACE.len()],
-    /// Length of the first bytes, and how many of them were read.
+    /// Number of bytes in `bytes`.
     length: usize,
-    read: usize,
+    /// Number of `bytes` that were returned again.
+    returned: usize,
     io: T,
 }
 
-/// Detects the protocol. Fails with `TimedOut` if the peer sends too few bytes in time. The end of the input counts as
-pub(crate) async fn look<T: AsyncRead + Unpin>(
+/// Detects the protocol. Fails with `TimedOut` if the peer sends too few bytes within `limit`. The end of the input
+/// counts as HTTP/1.1.
+pub(crate) async fn detect_protocol<T: AsyncRead + Unpin>(
     io: T,
     limit: Duration,
 ) -> io::Result<(Protocol, PrefixedIo<T>)> {
-    let mut first = PrefixedIo { bytes: [0; PREFACE.len()], length: 0, read: 0, io };
-    let told = timeout(limit, async {
+    let mut first = PrefixedIo { bytes: [0; PREFACE.len()], length: 0, returned: 0, io };
+    let detection = timeout(limit, async {
         loop {
             let read = first.io.read(&mut first.bytes[first.length..]).await?;
             first.length += read;
@@ -50,21 +52,21 @@ pub(crate) async fn look<T: AsyncRead + Unpin>(
             }
         }
     });
-    let too_late = |_| io::Error::new(io::ErrorKind::TimedOut, "no request in time");
-    let protocol = told.await.map_err(too_late)??;
+    let timed_out = |_| io::Error::new(io::ErrorKind::TimedOut, "no request in time");
+    let protocol = detection.await.map_err(timed_out)??;
     Ok((protocol, first))
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for PrefixedIo<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.read == this.length {
+        if this.returned == this.length {
             return Pin::new(&mut this.io).poll_read(cx, buf);
         }
-        let left = &this.bytes[this.read..this.length];
+        let left = &this.bytes[this.returned..this.length];
         let taken = left.len().min(buf.remaining());
         buf.put_slice(&left[..taken]);
-        this.read += taken;
+        this.returned += taken;
         if buf.remaining() > 0 {
             // Passes on all bytes that are available, because a second read would double hyper's buffer. An end or
             // error is returned again by the next read.
@@ -108,10 +110,10 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(30);
 
-    /// Sends these pieces, then nothing or the end. Returns the protocol and the bytes that can be read.
-    async fn look_at(pieces: &[&[u8]], end: bool) -> (Result<Protocol, io::ErrorKind>, Vec<u8>) {
+    /// Sends `pieces`, then nothing or the end. Returns the protocol and the bytes that can be read.
+    async fn detect(pieces: &[&[u8]], end: bool) -> (Result<Protocol, io::ErrorKind>, Vec<u8>) {
         let (mut client, server) = duplex(1024);
-        let looked = async { look(server, LIMIT).await };
+        let detection = async { detect_protocol(server, LIMIT).await };
         let sent = async {
             for piece in pieces {
                 client.write_all(piece).await.unwrap();
@@ -119,9 +121,9 @@ mod tests {
             }
             (!end).then_some(client)
         };
-        let (looked, client) = tokio::join!(looked, sent);
-        let (protocol, mut first) = match looked {
-            Ok(looked) => looked,
+        let (detected, client) = tokio::join!(detection, sent);
+        let (protocol, mut first) = match detected {
+            Ok(detected) => detected,
             Err(error) => return (Err(error.kind()), Vec::new()),
         };
         drop(client);
@@ -131,14 +133,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn silence_and_a_partial_preface_are_cut() {
+    async fn detect_protocol_without_enough_bytes_times_out() {
         for text in [&b""[..], b"P", &PREFACE[..23]] {
-            assert_eq!(look_at(&[text], false).await, (Err(io::ErrorKind::TimedOut), Vec::new()));
+            assert_eq!(detect(&[text], false).await, (Err(io::ErrorKind::TimedOut), Vec::new()));
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_first_bytes_tell_the_protocol_and_are_read_again() {
+    async fn detect_protocol_first_bytes_are_returned_again() {
         use Protocol::{Http1, Http2};
         let cases: [(&[&[u8]], Protocol); 6] = [
             (&[PREFACE], Http2),
@@ -149,17 +151,17 @@ mod tests {
             (&[b"PRI * HTTP/1.1"], Http1),
         ];
         for (pieces, protocol) in cases {
-            assert_eq!(look_at(pieces, false).await, (Ok(protocol), pieces.concat()));
+            assert_eq!(detect(pieces, false).await, (Ok(protocol), pieces.concat()));
         }
-        assert_eq!(look_at(&[b"P"], true).await, (Ok(Http1), b"P".to_vec()), "the end tells it as well");
+        assert_eq!(detect(&[b"P"], true).await, (Ok(Http1), b"P".to_vec()), "the end means HTTP/1.1");
     }
 
     #[tokio::test]
-    async fn one_read_gets_all_that_is_there() {
+    async fn prefixed_io_one_read_returns_all_available_bytes() {
         let (mut client, server) = duplex(1024);
         let text = b"GET / HTTP/1.1\r\nhost: somewhere\r\n\r\n";
         client.write_all(text).await.unwrap();
-        let (_, mut first) = look(server, LIMIT).await.unwrap();
+        let (_, mut first) = detect_protocol(server, LIMIT).await.unwrap();
         let mut buffer = [0; 100];
         assert_eq!(first.read(&mut buffer).await.unwrap(), text.len());
     }

@@ -22,36 +22,38 @@ use tokio::{
 pub(crate) struct WriteTimeout<T> {
     io: T,
     limit: Duration,
-    waiting: Option<Pin<Box<Sleep>>>,
-    traffic: Arc<ConnectionActivity>,
+    /// Runs while a write is pending.
+    timer: Option<Pin<Box<Sleep>>>,
+    activity: Arc<ConnectionActivity>,
 }
 
-/// Activity of one connection.
+/// Activity of one connection, shared by its socket and its requests.
 #[derive(Debug, Default)]
 pub(crate) struct ConnectionActivity {
     requests: AtomicUsize,
-    moves: AtomicUsize,
-    write_waits: AtomicBool,
+    io_count: AtomicUsize,
+    write_pending: AtomicBool,
 }
 
-/// A request in progress.
+/// Counts as a request in progress until it is dropped.
 #[derive(Debug)]
 pub(crate) struct InFlight(Arc<ConnectionActivity>);
 
 impl ConnectionActivity {
-    pub(crate) fn request(self: &Arc<Self>) -> InFlight {
+    /// Counts a request until the returned guard is dropped.
+    pub(crate) fn begin_request(self: &Arc<Self>) -> InFlight {
         self.requests.fetch_add(1, Relaxed);
         InFlight(Arc::clone(self))
     }
 
-    /// Returns the number of reads and writes.
-    pub(crate) fn moves(&self) -> usize {
-        self.moves.load(Relaxed)
+    /// Returns the number of completed reads and writes.
+    pub(crate) fn io_count(&self) -> usize {
+        self.io_count.load(Relaxed)
     }
 
     /// Returns `true` if no request is in progress and no byte waits to be sent.
     pub(crate) fn is_idle(&self) -> bool {
-        self.requests.load(Relaxed) == 0 && !self.write_waits.load(Relaxed)
+        self.requests.load(Relaxed) == 0 && !self.write_pending.load(Relaxed)
     }
 }
 
@@ -62,30 +64,31 @@ impl Drop for InFlight {
 }
 
 impl<T> WriteTimeout<T> {
-    pub(crate) fn new(io: T, limit: Duration, traffic: Arc<ConnectionActivity>) -> Self {
-        Self { io, limit, waiting: None, traffic }
+    /// Limits the writes of `io`, and counts its reads and writes in `activity`.
+    pub(crate) fn new(io: T, limit: Duration, activity: Arc<ConnectionActivity>) -> Self {
+        Self { io, limit, timer: None, activity }
     }
 
     /// Counts reads and writes. A flush does not count, because it succeeds without data.
     fn count<R>(&self, result: &Poll<io::Result<R>>) {
         if result.is_ready() {
-            self.traffic.moves.fetch_add(1, Relaxed);
+            self.activity.io_count.fetch_add(1, Relaxed);
         }
     }
 
-    /// Passes a result through and limits the time without one.
-    fn watch<R>(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
+    /// Returns the result of a write, or an error if writes are pending for the limit.
+    fn limit_pending<R>(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
         if result.is_ready() {
-            if self.waiting.take().is_some() {
-                self.traffic.write_waits.store(false, Relaxed);
+            if self.timer.take().is_some() {
+                self.activity.write_pending.store(false, Relaxed);
             }
             return result;
         }
         let limit = self.limit;
-        let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(limit)));
-        self.traffic.write_waits.store(true, Relaxed);
-        ready!(waiting.as_mut().poll(cx));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer takes no bytes")))
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(limit)));
+        self.activity.write_pending.store(true, Relaxed);
+        ready!(timer.as_mut().poll(cx));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer reads nothing")))
     }
 }
 
@@ -93,7 +96,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.io).poll_write(cx, buf);
         self.count(&result);
-        self.watch(cx, result)
+        self.limit_pending(cx, result)
     }
 
     fn poll_write_vectored(
@@ -103,7 +106,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<T> {
     ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
         self.count(&result);
-        self.watch(cx, result)
+        self.limit_pending(cx, result)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -112,12 +115,12 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<T> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let result = Pin::new(&mut self.io).poll_flush(cx);
-        self.watch(cx, result)
+        self.limit_pending(cx, result)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let result = Pin::new(&mut self.io).poll_shutdown(cx);
-        self.watch(cx, result)
+        self.limit_pending(cx, result)
     }
 }
 
@@ -145,43 +148,43 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(60);
 
     #[tokio::test(start_paused = true)]
-    async fn a_peer_that_takes_nothing_is_cut_after_the_limit() {
+    async fn write_timeout_peer_without_reads_fails_the_write() {
         let (_client, server) = duplex(4);
-        let traffic = Arc::new(ConnectionActivity::default());
-        let mut server = WriteTimeout::new(server, LIMIT, Arc::clone(&traffic));
+        let activity = Arc::new(ConnectionActivity::default());
+        let mut server = WriteTimeout::new(server, LIMIT, Arc::clone(&activity));
         let start = Instant::now();
         server.write_all(b"1234").await.unwrap();
-        assert!(traffic.is_idle());
+        assert!(activity.is_idle());
         let error = timeout(LIMIT * 2, server.write_all(b"5")).await.unwrap().unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert!(start.elapsed() >= LIMIT);
-        assert!(!traffic.is_idle());
+        assert!(!activity.is_idle());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_slow_peer_is_not_cut() {
+    async fn write_timeout_slow_peer_is_served() {
         let (mut client, server) = duplex(4);
         let mut server = WriteTimeout::new(server, LIMIT, Arc::default());
         let sent = server.write_all(b"1234567890ab");
-        let taken = async {
-            let mut got = [0; 4];
+        let received = async {
+            let mut bytes = [0; 4];
             for _ in 0..3 {
                 sleep(LIMIT - Duration::from_secs(1)).await;
-                client.read_exact(&mut got).await.unwrap();
+                client.read_exact(&mut bytes).await.unwrap();
             }
-            got
+            bytes
         };
-        let (sent, got) = timeout(LIMIT * 4, async { tokio::join!(sent, taken) }).await.unwrap();
+        let (sent, bytes) = timeout(LIMIT * 4, async { tokio::join!(sent, received) }).await.unwrap();
         sent.unwrap();
-        assert_eq!(&got, b"90ab");
+        assert_eq!(&bytes, b"90ab");
     }
 
     #[test]
-    fn a_request_counts_until_it_is_dropped() {
-        let traffic = Arc::new(ConnectionActivity::default());
-        let request = traffic.request();
-        assert!(!traffic.is_idle());
+    fn connection_activity_until_a_request_is_dropped_is_not_idle() {
+        let activity = Arc::new(ConnectionActivity::default());
+        let request = activity.begin_request();
+        assert!(!activity.is_idle());
         drop(request);
-        assert!(traffic.is_idle());
+        assert!(activity.is_idle());
     }
 }

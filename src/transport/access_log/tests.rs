@@ -101,7 +101,7 @@ async fn answer(method: Method, path: &str) -> Response {
 }
 
 #[tokio::test]
-async fn one_line_when_the_body_has_ended() {
+async fn log_ended_body_writes_one_line() {
     let (lines, _guard) = Lines::start();
     let mut response = answer(Method::GET, "/sized/secret").await;
     assert!(lines.get().is_empty());
@@ -118,7 +118,7 @@ async fn one_line_when_the_body_has_ended() {
 }
 
 #[tokio::test]
-async fn an_empty_body_and_one_that_is_not_sent_end_with_the_head() {
+async fn log_empty_or_unsent_body_ends_with_the_head() {
     for (method, path, status) in [(Method::POST, "/bad", 400), (Method::HEAD, "/sized/x", 200)] {
         let (lines, _guard) = Lines::start();
         let response = answer(method, path).await;
@@ -131,7 +131,7 @@ async fn an_empty_body_and_one_that_is_not_sent_end_with_the_head() {
 }
 
 #[tokio::test]
-async fn hanging_up_is_told_before_and_after_the_head() {
+async fn log_disconnect_before_or_after_the_head_is_aborted() {
     let (lines, _guard) = Lines::start();
     assert!(answer(Method::GET, "/never").now_or_never().is_none());
     let (_, id, fields) = lines.one();
@@ -147,7 +147,7 @@ async fn hanging_up_is_told_before_and_after_the_head() {
 }
 
 #[tokio::test]
-async fn a_grpc_status_is_read_from_trailers_and_from_the_head() {
+async fn log_grpc_status_in_trailers_or_head_is_read() {
     let (lines, _guard) = Lines::start();
     answer(Method::POST, "/a.Service/Method").await.into_body().collect().await.unwrap();
     let (level, _, fields) = lines.one();
@@ -155,21 +155,21 @@ async fn a_grpc_status_is_read_from_trailers_and_from_the_head() {
     assert_eq!((&fields["path"], &fields["outcome"]), (&"/a.Service/Method".into(), &"ended".into()));
 
     let (lines, _guard) = Lines::start();
-    answer(Method::POST, "/b.Service/whatever-a-caller-likes").await;
+    answer(Method::POST, "/b.Service/chosen-by-the-caller").await;
     let (level, _, fields) = lines.one();
     assert_eq!((&*level, &fields["grpc_status"]), ("INFO", &12.into()));
     assert_eq!(fields["path"], "/b.Service/{*rest}");
 }
 
 #[tokio::test]
-async fn an_unknown_path_is_not_told() {
+async fn log_unknown_path_is_unmatched() {
     let (lines, _guard) = Lines::start();
-    answer(Method::GET, "/whatever-a-caller-likes").await;
+    answer(Method::GET, "/chosen-by-the-caller").await;
     assert_eq!(lines.one().2["path"], "unmatched");
 }
 
 #[tokio::test]
-async fn the_id_is_kept_if_it_is_fine_and_made_if_not() {
+async fn log_invalid_request_id_is_replaced() {
     let longest = "x".repeat(128);
     let too_long = "x".repeat(129);
     let kept =
@@ -180,10 +180,10 @@ async fn the_id_is_kept_if_it_is_fine_and_made_if_not() {
         request.headers_mut().insert(REQUEST_ID, value.clone());
         let response = app().oneshot(request).await.unwrap();
         let out = response.headers()[REQUEST_ID].clone();
-        let seen = response.into_body().collect().await.unwrap().to_bytes();
-        assert_eq!(out.as_bytes(), &seen, "the handler and the caller see the same");
+        let handled = response.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(out.as_bytes(), &handled, "handler and caller get the same id");
         assert_eq!(out == value, keep, "{id:?}");
-        let made = out.to_str().unwrap_or_default().strip_prefix("req_").map(str::len);
-        assert!(keep || made == Some(32), "{out:?}");
+        let created = out.to_str().unwrap_or_default().strip_prefix("req_").map(str::len);
+        assert!(keep || created == Some(32), "{out:?}");
     }
 }
