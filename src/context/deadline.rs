@@ -1,4 +1,4 @@
-//! The time limit of a request: the smallest of the server's, the call's and the request's own.
+//! The time limit of a request: the smallest of three limits, of the server, of the call and of the request.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ pub struct Deadline {
 }
 
 impl Deadline {
-    /// Returns the earliest of three limits that begin at `received_at`: the server's, the call's `grpc-timeout`, the
+    /// Returns the earliest of three limits that begin at `received_at`: the server's, the call's `grpc-timeout` and the
     /// request's own. Fails if `grpc-timeout` is malformed.
     pub fn new(
         received_at: Instant,

@@ -1,22 +1,22 @@
-//! What a request carries from its door to the core.
+//! The context of a request, which its door passes to the core.
 
 pub mod deadline;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use tokio::time::Instant;
 
-/// Header of the request's id. The access log sets it before a door reads it.
-const REQUEST_ID: &str = "x-request-id";
+/// Header with the id of a request, in both directions. The access log sets it before a door reads it.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Facts about a request that its door knows before it reads the body. Each door makes it once, in its authentication
+/// Facts about a request before its body is read. Each door creates one context per request, in its authentication
 /// middleware, and passes it to the core in the extensions of the `tonic::Request`.
 #[derive(Debug, Clone)]
 pub struct RequestContext {
     /// How the caller was authenticated.
     pub caller: Caller,
-    /// Names the request in logs. Absent where no access log is in front of the door.
+    /// The id in logs. Absent where no access log is in front of the door.
     pub request_id: Option<String>,
-    /// When the door had read the head. The time limit of the request begins here.
+    /// Time of the request's head. The time limit of the request begins here.
     pub received_at: Instant,
 }
 
@@ -27,7 +27,7 @@ pub enum Caller {
     TokenHolder,
     /// The server has no token, so every request that reaches it is accepted.
     Anonymous,
-    /// The request came through no door: a call inside of this process.
+    /// The request is a call inside of this process and came through no door.
     InProcess,
 }
 
@@ -68,9 +68,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn request_context_request_id_is_kept_only_if_it_is_text() {
+    fn request_context_with_an_unprintable_id_has_none() {
         let id = |value: HeaderValue| {
-            let headers = HeaderMap::from_iter([(http::HeaderName::from_static(REQUEST_ID), value)]);
+            let headers = HeaderMap::from_iter([(REQUEST_ID, value)]);
             RequestContext::new(Caller::Anonymous, &headers).request_id
         };
         assert_eq!(id(HeaderValue::from_static("r-1")).as_deref(), Some("r-1"));

@@ -14,16 +14,14 @@ use axum::{
     response::Response,
 };
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body::Frame;
 use tonic::Code;
 use tracing::{Instrument, Span};
 use uuid::Uuid;
 
 use super::hooked_body::{FrameHook, HookedBody, NextFrame};
-
-/// Header with the id of the request, in both directions.
-pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+use crate::context::REQUEST_ID;
 
 /// Maximum length of an id from a caller.
 const MAX_ID_BYTES: usize = 128;
