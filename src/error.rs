@@ -1,5 +1,5 @@
-//! The errors of a request, by the reaction of the caller, and their conversion to a `tonic::Status`. Independent of
-//! HTTP: `http::error` reads the status.
+//! The errors of a request, one variant per reaction of the caller, and their conversion to a `tonic::Status`. HTTP is
+//! not involved here; `http::error` translates the status.
 
 use std::time::Duration;
 

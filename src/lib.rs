@@ -2,25 +2,25 @@
 //!
 //! # The parts, in reading order
 //! - [`pb`]: the contract, generated from `proto/codex/v1/codex.proto`.
-//! - [`service`]: the core; implements the contract: validation, admission, deadline, cancellation, accounts.
-//! - [`engine`]: how a turn is executed; `app_server` has warm workers, [`engine::exec`] runs one process for each.
-//! - [`grpc`] and [`http`]: the doors. [`auth`] tells both who may come in.
-//! - [`transport`], [`shutdown`], [`context`]: what holds the doors.
-//! - [`config`], [`cli`], [`server`], [`doctor`], [`telemetry`]: putting it together.
+//! - [`service`]: the core; implements the contract: validation, admission, deadline, cancellation, turn log.
+//! - [`engine`]: executes turns; `app_server` has warm workers, [`engine::exec`] runs one process per turn.
+//! - [`grpc`] and [`http`]: the doors. [`auth`] authenticates the callers of both.
+//! - [`transport`], [`shutdown`], [`context`]: connections, access log, panics, shutdown, deadlines.
+//! - [`config`], [`cli`], [`server`], [`doctor`], [`telemetry`]: configuration, commands and composition.
 //! - [`demo`]: a scripted upstream for the real CLI, to try the service and to test it.
-//! - [`error`]: what can go wrong, and the only way from there to a status.
+//! - [`error`]: the errors of a request, and their only conversion to a status.
 //!
-//! # The way of a streaming HTTP request
+//! # Path of a streaming HTTP request
 //! `http::chat` JSON → [`pb::ChatRequest`] → the generated trait → `service::validate` → `service::admission` →
-//! [`engine::Engine::run`] → `service::event_stream` (deadline, account, exactly one end) → [`pb::ChatEvent`] →
-//! `http::chat::chunks` (pure) → a frame of the response. A gRPC request enters at the second station and leaves at
-//! the last but two. A unary one is the fold of the same stream.
+//! [`engine::Engine::run`] → `service::event_stream` (deadline, turn log, exactly one end) →
+//! [`pb::ChatEvent`] → `http::chat::chunks` (pure) → a frame of the response. A gRPC request enters as a
+//! [`pb::ChatRequest`] and leaves as [`pb::ChatEvent`]s. A unary request collects the same stream.
 //!
-//! # What is never the case
-//! - The doors do not know that engines exist; engines do not know that doors exist.
-//! - No request needs what an earlier one left. (The warm engine remembers thoughts behind a tool call, bounded.)
-//! - A turn's slot is not free before its last process is gone; dropping a stream is the only way to cancel.
-//! - No child is started but by `engine::process`; nothing but [`config`] reads the environment.
+//! # Invariants
+//! - The doors do not import the engines, and the engines do not import the doors.
+//! - No request depends on an earlier one. The warm engine caches the reasoning behind tool calls, within bounds.
+//! - A turn holds its slot until its last process has exited. Dropping a stream is the only way to cancel.
+//! - Only `engine::process` spawns children, and only [`config`] reads the environment.
 //! - An error is a status, never an event and never text of the assistant.
 
 pub mod auth;

@@ -21,7 +21,7 @@ fn main() -> ExitCode {
         Ok(Command::Doctor { json, turn, flags }) => with_config(flags, |config| {
             run(config.server.threads, doctor::run(config, doctor::Request { json, turn }))
         }),
-        // Before any thread starts: the parent-death signal is tied to the calling thread.
+        // Runs before any other thread starts, because the parent-death signal is tied to the calling thread.
         Ok(Command::Supervise(args)) => supervisor::run(&args),
         Err(error) => {
             let usage = error.use_stderr();

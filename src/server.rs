@@ -69,7 +69,7 @@ pub struct Options {
     pub supervisor: Option<PathBuf>,
 }
 
-/// Why a server cannot start.
+/// The error of a server that cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A listener cannot be opened.
@@ -81,10 +81,10 @@ pub enum StartError {
         cause: io::Error,
     },
     /// A required resource cannot be created.
-    #[error("{what}: {cause}")]
+    #[error("{resource}: {cause}")]
     Prepare {
         /// The resource.
-        what: &'static str,
+        resource: &'static str,
         /// The cause.
         cause: io::Error,
     },
@@ -97,13 +97,13 @@ pub enum StartError {
 }
 
 impl Server {
-    /// Opens the listeners and probes the CLI. A missing CLI is no error: health reports it until a CLI is installed.
+    /// Opens the listeners and probes the CLI. Succeeds without a CLI; health reports that until a CLI is installed.
     pub async fn start(mut config: Config, options: Options) -> Result<Self, StartError> {
         if options.demo && !cfg!(feature = "demo") {
             return Err(StartError::NoDemo);
         }
         let demo = if options.demo { Some(Demo::start(&mut config).await?) } else { None };
-        let prepare = |what| move |cause| StartError::Prepare { what, cause };
+        let prepare = |resource| move |cause| StartError::Prepare { resource, cause };
         environment::prepare(&config.codex).map_err(prepare("CODEX_CLI_HOME"))?;
         let shared = bind(config.server.listen)?;
         let grpc_only = config.server.grpc_listen.map(bind).transpose()?;
@@ -187,16 +187,16 @@ impl Server {
 
 impl Demo {
     async fn start(config: &mut Config) -> Result<Self, StartError> {
-        let prepare = |what| move |cause| StartError::Prepare { what, cause };
+        let prepare = |resource| move |cause| StartError::Prepare { resource, cause };
         let upstream = Upstream::start().await.map_err(prepare("scripted upstream"))?;
         let home = tempfile::Builder::new()
             .prefix("codex-api-demo-")
             .permissions(Permissions::from_mode(0o700))
             .tempdir_in(&config.codex.scratch);
-        let home = home.map_err(prepare("folder for the demo"))?;
+        let home = home.map_err(prepare("home folder of the demo"))?;
         config.codex.scripted_upstream =
             Some(ScriptedUpstream { base_url: upstream.base_url(), codex_home: home.path().to_owned() });
-        tracing::warn!("demo: the Codex CLI runs against a scripted upstream; no model answers");
+        tracing::warn!("demo: a scripted upstream replaces the model");
         Ok(Self { _upstream: upstream, _home: home })
     }
 }

@@ -1,4 +1,4 @@
-//! The phases of a server's life and the signals that end it. The holders of a handle act on the phases.
+//! The phases of the server, and the signals that advance them.
 
 use std::{io, sync::Arc};
 
@@ -78,10 +78,10 @@ impl Shutdown {
     pub async fn handle_signals(&self, mut signals: Signals) {
         // Awaited outside of the macros, which skip their arguments if the line is filtered out.
         let signal = signals.next().await;
-        tracing::info!(signal, "draining; a second signal stops at once");
+        tracing::info!(signal, "draining; a second signal interrupts turns");
         self.begin_drain();
         let signal = signals.next().await;
-        tracing::warn!(signal, "stopping at once");
+        tracing::warn!(signal, "interrupting turns");
         self.kill();
     }
 
@@ -142,13 +142,13 @@ mod tests {
     const SOON: Duration = Duration::from_secs(10);
 
     #[tokio::test]
-    async fn phases_go_forward_only() {
+    async fn shutdown_begin_drain_after_stop_keeps_the_phase() {
         let shutdown = Shutdown::default();
-        let mut seen = shutdown.subscribe();
+        let mut phase = shutdown.subscribe();
         assert_eq!(shutdown.phase(), Phase::Serving);
         shutdown.begin_drain();
         timeout(SOON, shutdown.draining()).await.unwrap();
-        assert_eq!(*seen.borrow_and_update(), Phase::Draining);
+        assert_eq!(*phase.borrow_and_update(), Phase::Draining);
         shutdown.stop();
         shutdown.begin_drain();
         assert_eq!(shutdown.phase(), Phase::Stopped);
@@ -159,17 +159,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_first_signal_drains_and_the_second_kills() {
+    async fn handle_signals_first_drains_and_second_kills() {
         let shutdown = Shutdown::default();
         let signals = Signals::register().unwrap();
-        let told = async {
+        let sent = async {
             kill_process(getpid(), Signal::TERM).unwrap();
             shutdown.draining().await;
             assert!(!shutdown.kill_token().is_cancelled());
             kill_process(getpid(), Signal::INT).unwrap();
             shutdown.kill_token().cancelled().await;
         };
-        timeout(SOON, async { tokio::join!(shutdown.handle_signals(signals), told) }).await.unwrap();
+        timeout(SOON, async { tokio::join!(shutdown.handle_signals(signals), sent) }).await.unwrap();
         assert_eq!(shutdown.phase(), Phase::Draining);
     }
 }
