@@ -56,7 +56,7 @@ where
 /// Returns the whole command line, for its help and its tests.
 pub fn command() -> clap::Command {
     let demo = Arg::new("demo").long("demo").action(ArgAction::SetTrue).help(
-        "Answer from a scripted upstream inside this process: the real Codex CLI, no account, no model",
+        "Run the real Codex CLI with a scripted upstream in this process, without an account or a model",
     );
     let switch = |name: &'static str, help: &'static str| {
         Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
@@ -65,22 +65,22 @@ pub fn command() -> clap::Command {
         .version(env!("CARGO_PKG_VERSION"))
         .about("Serves the OpenAI Codex CLI over gRPC and the OpenAI HTTP API")
         .after_help(
-            "Each setting is also read from the environment and from `.env` in the current directory, under the \
-             name in brackets; flags win over the environment, the environment over `.env` \
-             (CODEX_NO_DOTENV=1 switches `.env` off).\n\n\
-             Try it without an account:\n  codex-api serve --demo\n  \
+            "Each setting can also be set in the environment and in `.env` in the current directory, under the name \
+             in brackets. Flags take precedence over the environment, and the environment over `.env`. \
+             CODEX_NO_DOTENV=1 disables `.env`.\n\n\
+             To try the server without an account:\n  codex-api serve --demo\n  \
              curl -N localhost:8000/v1/chat/completions -H 'content-type: application/json' \\\n    \
              -d '{\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"Hello!\"}]}'",
         )
         .arg(demo.clone())
         .subcommand(
-            with_settings(clap::Command::new("serve")).about("Serve until SIGTERM or Ctrl-C (this is the default)").arg(demo),
+            with_settings(clap::Command::new("serve")).about("Serve until SIGTERM or Ctrl-C (the default command)").arg(demo),
         )
         .subcommand(
             with_settings(clap::Command::new("doctor"))
-                .about("Check everything that serving needs, and say what to do about what is wrong")
-                .arg(switch("json", "Print the findings as JSON"))
-                .arg(switch("turn", "Run a real turn too: this asks the model and costs tokens")),
+                .about("Check everything that a turn needs, and print a remedy for each problem")
+                .arg(switch("json", "Print the result as JSON"))
+                .arg(switch("turn", "Also run a turn, which calls the model and costs tokens")),
         )
         .subcommand(supervise_command())
 }
@@ -105,11 +105,11 @@ fn flag(setting: &Setting) -> Arg {
 }
 
 fn flags(matches: &[&ArgMatches]) -> BTreeMap<String, String> {
-    let given = |setting: &&Setting| {
+    let from_flag = |setting: &&Setting| {
         let value = matches.iter().rev().find_map(|m| m.get_one::<String>(setting.env))?;
         Some((setting.env.to_owned(), value.clone()))
     };
-    SETTINGS.iter().filter_map(|setting| given(&setting)).collect()
+    SETTINGS.iter().filter_map(|setting| from_flag(&setting)).collect()
 }
 
 fn supervise_command() -> clap::Command {
@@ -137,33 +137,34 @@ fn supervisor_args(matches: &ArgMatches) -> SupervisorArgs {
 mod tests {
     use super::*;
 
-    fn order(line: &str) -> Command {
+    fn parse_line(line: &str) -> Command {
         parse(line.split_whitespace().map(OsString::from)).unwrap()
     }
 
     #[test]
-    fn the_command_line_is_consistent() {
+    fn command_definition_is_consistent() {
         command().debug_assert();
     }
 
     #[test]
-    fn serving_is_the_default_and_flags_may_stand_before_or_after() {
-        let Command::Serve { demo: true, flags } = order("codex-api --port 9 serve --demo --enable-search")
+    fn parse_flags_before_or_after_the_command_are_accepted() {
+        let Command::Serve { demo: true, flags } =
+            parse_line("codex-api --port 9 serve --demo --enable-search")
         else {
             panic!("serve");
         };
         assert_eq!(flags["CODEX_GATEWAY_PORT"], "9");
         assert_eq!(flags["CODEX_ENABLE_SEARCH"], "1");
-        let Command::Serve { demo: false, flags } = order("codex-api --enable-search=0") else {
+        let Command::Serve { demo: false, flags } = parse_line("codex-api --enable-search=0") else {
             panic!("serve")
         };
         assert_eq!(flags["CODEX_ENABLE_SEARCH"], "0");
     }
 
     #[test]
-    fn what_is_contained_comes_after_two_dashes() {
+    fn parse_supervise_takes_the_command_after_two_dashes() {
         let Command::Supervise(args) =
-            order("codex-api supervise --parent=7 --grace-ms=5 -- codex --json -x")
+            parse_line("codex-api supervise --parent=7 --grace-ms=5 -- codex --json -x")
         else {
             panic!("supervise");
         };

@@ -37,7 +37,7 @@ pub struct Request {
 pub async fn run(config: Config, request: Request) -> ExitCode {
     let checks = examine(&config, request.turn).await;
     let text = if request.json { as_json(&checks) } else { as_text(&checks, io::stdout().is_terminal()) };
-    // The exit code has the result as well.
+    // The exit code reports the result too, so a failed write is ignored.
     drop(io::stdout().write_all(text.as_bytes()));
     let failed = checks.iter().any(|check| check.severity == Severity::Bad);
     ExitCode::from(u8::from(failed))
@@ -57,7 +57,7 @@ async fn examine(config: &Config, turn: bool) -> Vec<Check> {
         checks.push(Check::bad(
             "CODEX_CLI_HOME",
             error.to_string(),
-            "make the folder writable or name another",
+            "make the folder writable or set another folder",
         ));
     }
     let launcher = Launcher::new(platform::own_executable(), config.codex.cancel_grace);
