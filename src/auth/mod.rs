@@ -1,5 +1,5 @@
-//! Authenticates callers by token, and guards `Host` and `Origin`, so that web pages cannot drive a server on the
-//! reader's own machine. Each door renders a refusal in its own protocol.
+//! Authenticates callers by token, and checks `Host` and `Origin`, so that web pages cannot call a server on the
+//! user's own machine. Each door renders a refusal in its own protocol.
 
 use std::net::IpAddr;
 
@@ -35,7 +35,7 @@ impl Authenticator {
     /// Checks one request. `uri` has the authority of HTTP/2 and of absolute request targets.
     pub fn check(&self, headers: &HeaderMap, uri: &Uri) -> Result<Caller, Error> {
         let hosts = Host::from_request(headers, uri);
-        // A token suffices: a page that reached the server by DNS rebinding does not know it.
+        // With a token, hosts need no check: a page that reaches the server by DNS rebinding cannot send the token.
         if self.token.is_none() {
             self.check_hosts(&hosts)?;
         }
@@ -85,7 +85,7 @@ impl Authenticator {
         if self.origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin)) {
             return true;
         }
-        // The page comes from this server, or from a proxy in front of it with the same name.
+        // A page of this server, or of a proxy in front of the server with the same name, may call.
         let (site, default_port) = match origin.split_once("://") {
             Some((scheme, site)) if scheme.eq_ignore_ascii_case("http") => (site, 80),
             Some((scheme, site)) if scheme.eq_ignore_ascii_case("https") => (site, 443),
@@ -137,11 +137,11 @@ struct Host {
 }
 
 impl Host {
-    /// Returns every host that a request names, `None` for a host that cannot be parsed and is never allowed.
+    /// Returns every host in a request. `None` stands for a host that cannot be parsed and is never allowed.
     fn from_request(headers: &HeaderMap, uri: &Uri) -> Vec<Option<Self>> {
-        let named = headers.get_all(header::HOST).iter();
-        let named = named.map(|value| value.to_str().ok().and_then(Self::parse));
-        named.chain(uri.authority().map(|authority| Self::parse(authority.as_str()))).collect()
+        let hosts = headers.get_all(header::HOST).iter();
+        let hosts = hosts.map(|value| value.to_str().ok().and_then(Self::parse));
+        hosts.chain(uri.authority().map(|authority| Self::parse(authority.as_str()))).collect()
     }
 
     fn parse(text: &str) -> Option<Self> {

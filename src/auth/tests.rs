@@ -1,35 +1,35 @@
 use super::*;
 
-/// Returns a configuration with only these settings.
-fn doors(change: impl FnOnce(&mut ServerConfig)) -> ServerConfig {
-    let mut doors = crate::config::Config::load(crate::config::Sources {
+/// Returns an authenticator of the default configuration with `change`.
+fn authenticator(change: impl FnOnce(&mut ServerConfig)) -> Authenticator {
+    let mut config = crate::config::Config::load(crate::config::Sources {
         current_dir: "/here".into(),
         ..crate::config::Sources::default()
     })
     .unwrap()
     .server;
-    change(&mut doors);
-    doors
+    change(&mut config);
+    Authenticator::new(&config)
 }
 
-fn check(gate: &Authenticator, headers: &[(&str, &str)]) -> Result<Caller, Error> {
+fn check(authenticator: &Authenticator, headers: &[(&str, &str)]) -> Result<Caller, Error> {
     let mut map = HeaderMap::new();
     for (name, value) in headers {
         map.append(name.parse::<http::HeaderName>().unwrap(), value.parse().unwrap());
     }
-    gate.check(&map, &Uri::from_static("/v1/models"))
+    authenticator.check(&map, &Uri::from_static("/v1/models"))
 }
 
-fn reason(gate: &Authenticator, headers: &[(&str, &str)]) -> &'static str {
-    match check(gate, headers) {
+fn reason(authenticator: &Authenticator, headers: &[(&str, &str)]) -> &'static str {
+    match check(authenticator, headers) {
         Ok(caller) => caller.as_str(),
         Err(error) => error.reason(),
     }
 }
 
 #[test]
-fn a_token_is_taken_from_either_header_and_nothing_else_is() {
-    let gate = Authenticator::new(&doors(|d| d.token = Some(Secret::new("swordfish"))));
+fn check_token_in_either_header_is_accepted() {
+    let authenticator = authenticator(|config| config.token = Some(Secret::new("swordfish")));
     for (headers, expected) in [
         (&[("authorization", "Bearer swordfish")][..], "token"),
         (&[("authorization", "bearer  swordfish ")], "token"),
@@ -45,24 +45,24 @@ fn a_token_is_taken_from_either_header_and_nothing_else_is() {
         (&[("host", "elsewhere.test"), ("x-api-key", "swordfish")], "token"),
         (&[("origin", "https://evil.test"), ("x-api-key", "swordfish")], "ORIGIN_REFUSED"),
     ] {
-        assert_eq!(reason(&gate, headers), expected, "{headers:?}");
+        assert_eq!(reason(&authenticator, headers), expected, "{headers:?}");
     }
 }
 
 #[test]
-fn a_refusal_says_how_to_send_a_token_and_does_not_repeat_it() {
-    let gate = Authenticator::new(&doors(|d| d.token = Some(Secret::new("swordfish"))));
-    let missing = check(&gate, &[]).unwrap_err().to_string();
+fn check_wrong_token_is_not_repeated_in_the_error() {
+    let authenticator = authenticator(|config| config.token = Some(Secret::new("swordfish")));
+    let missing = check(&authenticator, &[]).unwrap_err().to_string();
     assert!(missing.starts_with("the token is missing; send"), "{missing}");
-    let wrong = check(&gate, &[("x-api-key", "guess")]).unwrap_err().to_string();
+    let wrong = check(&authenticator, &[("x-api-key", "guess")]).unwrap_err().to_string();
     assert!(wrong.contains("Authorization: Bearer") && !wrong.contains("guess"), "{wrong}");
 }
 
 #[test]
-fn without_a_token_only_known_hosts_are_answered() {
-    let gate = Authenticator::new(&doors(|d| {
-        d.allowed_hosts = vec!["Box.test".into(), "pinned.test:8000".into(), "[fd00::1]".into()];
-    }));
+fn check_without_a_token_refuses_unknown_hosts() {
+    let authenticator = authenticator(|config| {
+        config.allowed_hosts = vec!["Box.test".into(), "pinned.test:8000".into(), "[fd00::1]".into()];
+    });
     for host in [
         "localhost",
         "LOCALHOST:8000",
@@ -77,7 +77,7 @@ fn without_a_token_only_known_hosts_are_answered() {
         "pinned.test:8000",
         "[fd00::1]:80",
     ] {
-        assert_eq!(reason(&gate, &[("host", host)]), "anonymous", "{host}");
+        assert_eq!(reason(&authenticator, &[("host", host)]), "anonymous", "{host}");
     }
     for host in [
         "evil.test",
@@ -94,21 +94,21 @@ fn without_a_token_only_known_hosts_are_answered() {
         "pinned.test:8001",
         "",
     ] {
-        assert_eq!(reason(&gate, &[("host", host)]), "HOST_REFUSED", "{host}");
+        assert_eq!(reason(&authenticator, &[("host", host)]), "HOST_REFUSED", "{host}");
     }
-    assert_eq!(reason(&gate, &[]), "HOST_REFUSED");
-    assert_eq!(reason(&gate, &[("host", "localhost"), ("host", "evil.test")]), "HOST_REFUSED");
+    assert_eq!(reason(&authenticator, &[]), "HOST_REFUSED");
+    assert_eq!(reason(&authenticator, &[("host", "localhost"), ("host", "evil.test")]), "HOST_REFUSED");
 }
 
 #[test]
-fn the_authority_of_http2_is_a_host_too() {
-    let gate = Authenticator::new(&doors(|_| {}));
+fn check_http2_authority_counts_as_a_host() {
+    let authenticator = authenticator(|_| {});
     let check = |uri: &'static str, host: Option<&'static str>| {
         let mut headers = HeaderMap::new();
         if let Some(host) = host {
             headers.insert(header::HOST, host.parse().unwrap());
         }
-        gate.check(&headers, &Uri::from_static(uri)).is_ok()
+        authenticator.check(&headers, &Uri::from_static(uri)).is_ok()
     };
     assert!(check("http://127.0.0.1:8000/v1/models", None));
     assert!(!check("http://evil.test/v1/models", None));
@@ -117,8 +117,8 @@ fn the_authority_of_http2_is_a_host_too() {
 }
 
 #[test]
-fn an_origin_is_listed_or_the_server_itself() {
-    let gate = Authenticator::new(&doors(|d| d.cors_origins = vec!["https://app.test/".into()]));
+fn check_origin_must_be_listed_or_the_server() {
+    let listed = authenticator(|config| config.cors_origins = vec!["https://app.test/".into()]);
     for (host, origin, expected) in [
         ("localhost:8000", "https://app.test", "anonymous"),
         ("localhost:8000", "HTTPS://APP.TEST", "anonymous"),
@@ -132,12 +132,12 @@ fn an_origin_is_listed_or_the_server_itself() {
         ("localhost:8000", "null", "ORIGIN_REFUSED"),
         ("localhost:8000", "file://", "ORIGIN_REFUSED"),
         ("localhost:8000", "", "ORIGIN_REFUSED"),
-        // The host is checked first: under DNS rebinding host and origin are the attacker's.
+        // The host is checked first, because under DNS rebinding host and origin belong to the attacker.
         ("evil.test:8000", "http://evil.test:8000", "HOST_REFUSED"),
     ] {
-        assert_eq!(reason(&gate, &[("host", host), ("origin", origin)]), expected, "{origin} at {host}");
+        assert_eq!(reason(&listed, &[("host", host), ("origin", origin)]), expected, "{origin} at {host}");
     }
-    let open = Authenticator::new(&doors(|d| d.cors_origins = vec!["*".into()]));
+    let open = authenticator(|config| config.cors_origins = vec!["*".into()]);
     assert_eq!(reason(&open, &[("host", "localhost"), ("origin", "https://any.test")]), "anonymous");
     assert_eq!(reason(&open, &[("host", "evil.test"), ("origin", "https://any.test")]), "HOST_REFUSED");
 }

@@ -7,13 +7,13 @@ use prost::Message;
 use tonic::codec::{BufferSettings, Codec};
 use tonic_prost::ProstCodec;
 
-/// Initial buffer, enough for a delta. Larger messages make it grow.
+/// Initial size of the buffer, enough for a delta. The buffer grows for larger messages.
 const BUFFER_BYTES: usize = 256;
 
-/// Encoded bytes after which tonic sends a chunk; its default.
-const PIECE_BYTES: usize = 32 * 1024;
+/// Encoded bytes after which tonic sends a chunk. The same as tonic's default.
+const CHUNK_BYTES: usize = 32 * 1024;
 
-/// The codec of all methods of the contract. `build.rs` names it.
+/// The codec of all methods of the contract, selected by `build.rs`.
 #[derive(Debug)]
 pub struct SmallCodec<T, U>(PhantomData<(T, U)>);
 
@@ -34,10 +34,10 @@ where
     type Decoder = <ProstCodec<T, U> as Codec>::Decoder;
 
     fn encoder(&mut self) -> Self::Encoder {
-        ProstCodec::<T, U>::raw_encoder(BufferSettings::new(BUFFER_BYTES, PIECE_BYTES))
+        ProstCodec::<T, U>::raw_encoder(BufferSettings::new(BUFFER_BYTES, CHUNK_BYTES))
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        ProstCodec::<T, U>::raw_decoder(BufferSettings::new(BUFFER_BYTES, PIECE_BYTES))
+        ProstCodec::<T, U>::raw_decoder(BufferSettings::new(BUFFER_BYTES, CHUNK_BYTES))
     }
 }

@@ -131,19 +131,20 @@ fn rewrite_codec_error(response: Response) -> Response {
     Status::from(Error::invalid("", format!("{}{hint}", status.message()))).into_http()
 }
 
-/// Returns a plain HTTP response to a request that is no gRPC call. tonic would answer in trailers, which such a
-/// client cannot read.
+/// Returns a plain HTTP response to a request that is no gRPC call. tonic would send trailers, which such a client
+/// cannot read.
 fn refuse_non_call(request: &Request) -> Option<Response> {
     if request.method() != Method::POST {
         return Some(([(header::ALLOW, "POST")], StatusCode::METHOD_NOT_ALLOWED).into_response());
     }
     if !is_call(request) {
         return Some(
-            (StatusCode::UNSUPPORTED_MEDIA_TYPE, "this path takes application/grpc\n").into_response(),
+            (StatusCode::UNSUPPORTED_MEDIA_TYPE, "this path requires `content-type: application/grpc`\n")
+                .into_response(),
         );
     }
     if request.version() != Version::HTTP_2 {
-        return Some((StatusCode::HTTP_VERSION_NOT_SUPPORTED, "gRPC needs HTTP/2\n").into_response());
+        return Some((StatusCode::HTTP_VERSION_NOT_SUPPORTED, "gRPC requires HTTP/2\n").into_response());
     }
     None
 }
