@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 /// Parses a `.env` file. The error names the line.
 pub(super) fn parse(text: &str) -> Result<BTreeMap<String, String>, String> {
-    let mut found = BTreeMap::new();
+    let mut variables = BTreeMap::new();
     for (index, line) in text.lines().enumerate() {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
@@ -20,9 +20,9 @@ pub(super) fn parse(text: &str) -> Result<BTreeMap<String, String>, String> {
             return Err(format!("line {}: {name:?} is not a variable name", index + 1));
         }
         let value = unquote(value.trim()).map_err(|e| format!("line {}: {e}", index + 1))?;
-        found.insert(name.to_owned(), value);
+        variables.insert(name.to_owned(), value);
     }
-    Ok(found)
+    Ok(variables)
 }
 
 fn unquote(value: &str) -> Result<String, &'static str> {
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn parse_with_an_error_names_the_line() {
+    fn parse_malformed_line_is_reported_by_number() {
         assert_eq!(parse("A=1\noops").unwrap_err(), "line 2: expected NAME=value");
         assert_eq!(parse("A='x").unwrap_err(), "line 1: a quote is not closed");
         assert!(parse("A=\"x\" y").unwrap_err().contains("after a closed quote"));

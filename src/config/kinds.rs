@@ -1,5 +1,5 @@
-//! The kinds of settings: how the text of a setting becomes a value. A reader that meets an error records it and
-//! returns a harmless value, so that all errors are reported at once.
+//! The kinds of settings, which parse the text of a setting. On an error, [`Kind::read`] records the error and returns a
+//! harmless value, so that all errors are reported at once.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -23,11 +23,11 @@ pub(super) trait Kind {
 #[derive(Debug)]
 pub(super) struct Text;
 
-/// A text, or `None` if it is empty.
+/// A text, trimmed, or `None` if empty.
 #[derive(Debug)]
 pub(super) struct OptionalText;
 
-/// One of some words.
+/// One of several words.
 #[derive(Debug)]
 pub(super) struct OneOf(pub(super) &'static [&'static str]);
 
@@ -45,7 +45,7 @@ pub(super) struct Size {
     pub(super) max: u64,
 }
 
-/// A [`Size`], or `None` if it is empty.
+/// A [`Size`], or `None` if the text is empty.
 #[derive(Debug)]
 pub(super) struct OptionalSize {
     pub(super) min: u64,
@@ -67,7 +67,7 @@ pub(super) struct Switch;
 #[derive(Debug)]
 pub(super) struct List;
 
-/// A path, relative to the current directory or `~`, or `None` if it is empty.
+/// A path, relative to the current directory or `~`, or `None` if the text is empty.
 #[derive(Debug)]
 pub(super) struct OptionalPath;
 

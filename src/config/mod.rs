@@ -48,7 +48,7 @@ pub struct ServerConfig {
     pub header_timeout: Duration,
     /// Maximum pause within a request body.
     pub body_timeout: Duration,
-    /// Maximum time without a read of the client.
+    /// Maximum time in which the client reads nothing.
     pub write_timeout: Duration,
     /// Maximum size of a request body.
     pub max_body_bytes: usize,
@@ -63,15 +63,15 @@ pub struct ServerConfig {
 /// Models and defaults of reasoning.
 #[derive(Debug, Clone)]
 pub struct Models {
-    /// Model of requests that name none.
+    /// Model of requests without one.
     pub default: String,
     /// Real name by requested name.
     pub aliases: BTreeMap<String, String>,
     /// Listed models besides the aliases and their targets.
     pub advertised: Vec<String>,
-    /// Reasoning effort of requests that name none.
+    /// Reasoning effort of requests without one.
     pub reasoning_effort: String,
-    /// Reasoning summary of requests that name none, one of [`SUMMARIES`].
+    /// Reasoning summary of requests without one, one of [`SUMMARIES`].
     pub reasoning_summary: String,
 }
 
@@ -280,7 +280,7 @@ impl Sources {
         let env: BTreeMap<_, _> = std::env::vars_os().collect();
         let disabled = env.get(&OsString::from(settings::NO_DOTENV));
         let disabled = disabled.is_some_and(|v| kinds::parse_switch(&v.to_string_lossy()) == Some(true));
-        let fail = |what: String| ConfigError(vec![what]);
+        let fail = |message: String| ConfigError(vec![message]);
         let current_dir = std::env::current_dir().map_err(|e| fail(format!("current directory: {e}")))?;
         let dotenv = match std::fs::read_to_string(current_dir.join(".env")) {
             _ if disabled => None,

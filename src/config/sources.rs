@@ -55,7 +55,7 @@ impl RawSettings {
         Self { merged, child, current_dir, errors, warnings }
     }
 
-    /// Reads a setting. Records an error if the text does not fit its kind.
+    /// Returns the value of a setting. Records an error if the text cannot be parsed.
     pub(super) fn get<K: Kind>(&mut self, key: &Key<K>) -> K::Value {
         key.kind.read(key.setting.env, self)
     }
