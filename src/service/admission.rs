@@ -1,4 +1,4 @@
-//! Limits concurrent turns: a bounded number runs, a bounded number waits, and any other is refused at once.
+//! Limits concurrent turns. A bounded number runs, a bounded number waits, and further turns are refused at once.
 //! The engine holds the permit of a turn until the turn's processes are gone, so the permit travels with the turn.
 
 use std::{
@@ -51,7 +51,7 @@ pub(super) struct Load {
 }
 
 impl Admission {
-    /// Admits `max_running` turns, and `max_waiting` that wait.
+    /// Admits `max_running` running turns and `max_waiting` waiting turns.
     pub(super) fn new(max_running: usize, max_waiting: usize) -> Self {
         Self {
             entries: ResizableSemaphore::new(max_running + max_waiting),
@@ -214,7 +214,7 @@ impl Drop for ResizablePermit {
     }
 }
 
-/// Decrements a debt. Returns whether one was left.
+/// Decrements a debt. Returns `false` if no debt was left.
 fn consume_debt(debt: &AtomicUsize) -> bool {
     debt.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |debt| debt.checked_sub(1)).is_ok()
 }
@@ -318,8 +318,8 @@ mod tests {
         }
     }
 
-    /// One thread runs all tasks in an order that the seed decides. Turns end, are given up and are refused while the
-    /// limit changes; at the end every permit is back.
+    /// One thread runs all tasks in an order that depends on the seed. Turns end, are cancelled and are refused while the
+    /// limit changes. At the end every permit is released.
     #[tokio::test]
     async fn admission_resize_under_many_tasks_loses_no_permit() {
         for seed in 1..=50 {

@@ -41,7 +41,7 @@ pub(super) enum ChoiceState {
 }
 
 impl ChoiceBuilder {
-    /// Builds the answer of `turn`.
+    /// Creates a builder for the answer of `turn`.
     pub(super) fn new(turn: &Turn, filter: TextFilter) -> Self {
         let buffer_json = match turn.format {
             Format::Text => false,
@@ -116,7 +116,7 @@ impl ChoiceBuilder {
         let usage = match event {
             TurnEvent::Notice(_) => return ChoiceState::Truncated,
             TurnEvent::Finished { usage, .. } => usage.as_deref().copied(),
-            // The agent continues with work that no client sees, so its usage is not awaited.
+            // The agent continues with output that no client receives, so its usage is not awaited.
             TurnEvent::MessageStarted
             | TurnEvent::Text(_)
             | TurnEvent::Reasoning(_)
@@ -159,7 +159,7 @@ impl ChoiceBuilder {
             None => filtered.text,
             Some(buffer) => {
                 buffer.push_str(&filtered.text);
-                // Truncated by the client's own limits, the text is the answer even without a call.
+                // The client's own limits truncated the text, which is the answer even without a call.
                 if state == ChoiceState::Open {
                     return state;
                 }
@@ -190,7 +190,7 @@ mod tests {
         ChoiceBuilder::new(&turn, filter(stop))
     }
 
-    /// A builder for a turn that demands a call.
+    /// Returns a builder for a turn that demands a call.
     fn demanding(stop: &[&str]) -> ChoiceBuilder {
         ChoiceBuilder::new(&Turn { tool_choice: ToolChoice::Required, ..Turn::default() }, filter(stop))
     }
@@ -238,8 +238,8 @@ mod tests {
 
     #[test]
     fn text_answer_of_several_messages_has_paragraphs() {
-        let said = ["", "look", "", "done", ""].map(|text| message(text).to_vec()).concat();
-        let events = [said, vec![end()]].concat();
+        let messages = ["", "look", "", "done", ""].map(|text| message(text).to_vec()).concat();
+        let events = [messages, vec![end()]].concat();
         let (text, others, state) = run(builder(&Format::Text, &[]), events);
         assert_eq!(text, "look\n\ndone");
         assert_eq!(others, [finished(FinishReason::Stop)]);

@@ -1,4 +1,4 @@
-//! One answer of a request under way: its turn, from the wait for a slot to the end, and the builder of its events.
+//! One answer of a running request: its turn, from the wait for a slot to the end, and the builder of its events.
 
 use std::{
     future::Future,
@@ -18,7 +18,7 @@ use crate::{
     pb::{self, chat_event::Event},
 };
 
-/// Maximum time between two events of a turn whose answer is truncated, before its usage is given up.
+/// Maximum time between two events of a turn whose answer is truncated. After it the usage is not awaited any more.
 pub(super) const USAGE_GRACE: Duration = Duration::from_millis(250);
 
 /// A turn and the builder of its answer. Dropping it cancels the turn.
@@ -50,12 +50,12 @@ pub(super) enum Progress {
 }
 
 impl ChoiceStream {
-    /// A choice whose turn runs.
+    /// Returns a choice whose turn runs.
     pub(super) fn running(events: Events, builder: ChoiceBuilder, has_siblings: bool) -> Self {
         Self { turn: TurnState::Running(events), builder, has_siblings }
     }
 
-    /// A choice whose turn starts when it is first polled. Other choices of the request run already.
+    /// Returns a choice whose turn starts with the first poll. Other choices of the request run already.
     pub(super) fn queued(
         start: impl Future<Output = Result<Events, Error>> + Send + 'static,
         deadline: Deadline,
@@ -140,7 +140,7 @@ impl ChoiceStream {
         };
     }
 
-    /// The engine may report late that it has no capacity. With other choices running, a retry would repeat their work.
+    /// Maps a late lack of capacity to a failure. With other choices running, a retry would repeat their work.
     fn map_multi_choice_error(&self, error: Error) -> Error {
         if let Error::Overloaded { message, .. } = &error
             && self.has_siblings

@@ -1,4 +1,4 @@
-//! A request under way: the events of its turns in one numbered stream of the contract's events, with one deadline,
+//! A running request: the events of its turns in one numbered stream of the contract's events, with one deadline,
 //! exactly one end, and one log line. Dropping the stream cancels the turns.
 
 use std::{
@@ -31,12 +31,12 @@ use crate::{
     pb::{self, chat_event::Event},
 };
 
-/// Maximum delay of `started` until the model produces output, so that an early failure fails the call and not the
-/// stream. After it the stream begins, because proxies limit the wait for a response's head.
+/// Maximum time for which `started` waits for the first output, so that an early failure fails the call and not the
+/// stream. The stream begins after this time, because proxies limit the wait for a response's head.
 const HEAD_DELAY: Duration = Duration::from_secs(10);
 
-/// The same where a tool call is demanded: the turn fails without a call, and a model may reason for long before it.
-/// Common proxies wait for one minute.
+/// The same where a tool call is demanded. The turn fails without a call, and a model may reason for long before the
+/// call. Common proxies wait for one minute.
 const DEMANDED_CALL_HEAD_DELAY: Duration = Duration::from_secs(30);
 
 /// A request whose first turn runs.
@@ -51,12 +51,11 @@ pub(super) struct StartedRequest {
     pub(super) drain_token: TaskTrackerToken,
 }
 
-/// The events of a request. Yields one error at most, as the last item. Not cancelled by anything but its drop, its
-/// deadline and a drain.
+/// The events of a request. Yields one error at most, as the last item. Only a drop, the deadline and a drain cancel it.
 pub struct EventStream {
     /// Emptied with the last item, so that a slow reader does not keep turns alive.
     choices: Vec<ChoiceStream>,
-    /// The choice that is polled first. Rotates, so that a fast choice does not starve the others.
+    /// Index of the choice that is polled first. Rotates, so that a fast choice does not starve the others.
     next_choice: usize,
     state: StreamState,
     deadline: Deadline,
@@ -66,12 +65,12 @@ pub struct EventStream {
     _drain_token: TaskTrackerToken,
 }
 
-/// The events that the caller has not received yet, and how far the stream is.
+/// The events that were not yielded yet, and the phase of the stream.
 #[derive(Debug)]
 struct StreamState {
     log: TurnLog,
     phase: Phase,
-    /// Numbered events. In [`Phase::HeadDelayed`] none of them leaves.
+    /// Numbered events. None is yielded in [`Phase::HeadDelayed`].
     queue: VecDeque<pb::ChatEvent>,
     next_sequence_number: u64,
     awaits_call: bool,
@@ -81,7 +80,7 @@ struct StreamState {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// A failure still fails the call: the queue is kept back.
+    /// A failure still fails the call. Events stay in the queue.
     HeadDelayed,
     Streaming,
     /// The last item was yielded.
@@ -89,7 +88,7 @@ enum Phase {
 }
 
 impl StartedRequest {
-    /// Returns the stream for the caller. Its size matters: one exists for each request under way.
+    /// Returns the stream for the caller. Its size matters, because each running request has one.
     pub(super) fn into_stream(self) -> EventStream {
         let Self { log, deadline, started, choices, interrupt, drain_token } = self;
         let awaits_call = choices.iter().any(ChoiceStream::awaits_call);
@@ -149,12 +148,12 @@ impl Stream for EventStream {
 }
 
 impl EventStream {
-    /// Makes one step: shutdown takes precedence over ready events, and ready events over the timer.
+    /// Polls once. Shutdown takes precedence over ready events, and ready events over the timer.
     fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         if self.interrupted.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(Error::Draining));
         }
-        // Events that are always ready must not keep the thread from other streams.
+        // Events that are always ready must not starve other streams of the thread.
         let budget = ready!(coop::poll_proceed(cx));
         if let Poll::Ready(step) = self.poll_choices(cx) {
             budget.made_progress();
@@ -202,7 +201,7 @@ impl EventStream {
         Ok(())
     }
 
-    /// Lets the queue leave. The timer fires at the deadline from now on.
+    /// Begins to yield the queue. The timer fires at the deadline from now on.
     fn release_head(&mut self) {
         self.state.phase = Phase::Streaming;
         if self.timer.deadline() != self.deadline.at() {
@@ -218,7 +217,7 @@ impl EventStream {
         self.state.number(0, Event::Completed(pb::Completed { usage }))
     }
 
-    /// Ends the stream and returns its last item, a status. Events that have not left are dropped.
+    /// Ends the stream and returns its last item, a status. Drops the queued events.
     fn fail(&mut self, error: Error) -> Status {
         self.state.log.fail(&error);
         self.end();
@@ -233,7 +232,7 @@ impl EventStream {
 }
 
 impl StreamState {
-    /// Queues an event of a choice. An event that no failure of the call may follow releases the head.
+    /// Queues an event of a choice. Begins the stream, unless a failure after the event may still fail the call.
     fn emit(&mut self, choice: usize, event: Event) {
         if !is_early(&event, self.awaits_call) {
             self.phase = Phase::Streaming;

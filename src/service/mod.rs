@@ -47,7 +47,7 @@ pub struct Service {
     max_running: Option<usize>,
     strip_answer_tags: bool,
     demo: bool,
-    /// Counts the requests under way.
+    /// Counts the running requests, for the drain.
     requests: TaskTracker,
     /// Cancelled when the grace of the drain is over.
     interrupt: CancellationToken,
@@ -88,7 +88,7 @@ impl Service {
         }
     }
 
-    /// Refuses new requests from now on, and those that wait for a slot.
+    /// Refuses new requests from now on, and requests that wait for a slot.
     pub fn begin_drain(&self) {
         self.draining.cancel();
         self.admission.close();
@@ -99,7 +99,7 @@ impl Service {
     pub async fn drain(&self, grace: Duration) {
         self.begin_drain();
         if tokio::time::timeout(grace, self.requests.wait()).await.is_err() {
-            tracing::warn!(turns = self.requests.len(), "the drain grace is over; interrupting turns");
+            tracing::warn!(turns = self.requests.len(), "drain grace expired; interrupting turns");
         }
         self.interrupt.cancel();
         self.engine.drain().await;

@@ -118,17 +118,17 @@ impl Matcher {
     }
 }
 
-/// Counts visible tokens. A token has at least one byte, so short answers are never tokenized.
+/// Counts visible tokens. Short answers are never tokenized, because each token has at least one byte.
 #[derive(Debug)]
 struct TokenLimit {
     left: usize,
-    /// Text not counted yet: it is short enough for certain, or the next delta may change its last token.
+    /// Text not counted yet, because it certainly fits or because the next delta may change its last token.
     uncounted: String,
     /// Bytes of `uncounted` that were emitted.
     sent: usize,
 }
 
-/// Length in bytes from which text without a space is counted.
+/// Maximum length of uncounted text without a space.
 const MAX_UNCOUNTED_BYTES: usize = 4096;
 
 static TOKENIZER: LazyLock<&'static bpe_openai::Tokenizer> = LazyLock::new(bpe_openai::o200k_base);
@@ -179,7 +179,7 @@ impl TokenLimit {
         self.uncounted.get(from..end).unwrap_or_default().to_owned()
     }
 
-    /// Counts text that cannot become part of another token: no token continues with a space.
+    /// Counts text whose tokens are final. Tokens never continue with a space.
     fn count_settled(&mut self, all: usize) {
         let is_border = |at: &usize| !self.uncounted[..*at].ends_with(char::is_whitespace);
         let border = self.uncounted.rmatch_indices(' ').map(|(at, _)| at).find(is_border).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The log line of one request's turns, written once, whatever the outcome.
+//! The log line of one request, written exactly once for every outcome.
 
 use std::time::Instant;
 
@@ -16,7 +16,7 @@ pub(super) struct TurnLog {
     choices: u32,
     context: RequestContext,
     began_at: Instant,
-    /// The line belongs to the request's span, although any task may drop this value.
+    /// The span of the request, because any task may drop this value.
     span: Span,
     slot_at: Option<Instant>,
     first_text_at: Option<Instant>,
@@ -101,7 +101,7 @@ impl Drop for TurnLog {
             first_text_ms = self.first_text_at.map(|at| self.elapsed_ms(at)),
             duration_ms = self.elapsed_ms(Instant::now()),
             metadata = metadata.map(tracing::field::debug),
-            "turn over"
+            "turn ended"
         );
     }
 }

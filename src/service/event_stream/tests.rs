@@ -1,4 +1,4 @@
-//! Clocks are paused and move on only to the next timer.
+//! Tests with a paused clock, which advances only to the next timer.
 
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
@@ -144,7 +144,7 @@ async fn event_stream_of_two_choices_keeps_arrival_order_and_adds_usage() {
     assert_eq!((rest.len(), completed.usage.unwrap().output_tokens), (3, 5));
 }
 
-/// A choice whose answer ends at the stop text `X`.
+/// Returns a request with one choice, whose answer ends at the stop text `X`.
 fn truncating(events: mpsc::Receiver<Result<TurnEvent, Error>>) -> StartedRequest {
     let builder = ChoiceBuilder::new(&Turn::default(), TextFilter::new(false, &["X".into()], None));
     let events = tokio_stream::wrappers::ReceiverStream::new(events);

@@ -27,7 +27,7 @@ pub(super) struct RequestPolicy {
 /// A request that passed validation.
 #[derive(Debug)]
 pub(super) struct ValidatedRequest {
-    /// The turn that makes each of `n` answers.
+    /// The turn of each of `n` answers.
     pub(super) turn: Turn,
     /// The client's name of the model, which the answer repeats.
     pub(super) requested_model: String,
@@ -84,7 +84,9 @@ impl RequestPolicy {
             return Ok((requested, self.profile));
         };
         if profile == Profile::Agent && self.profile == Profile::Chat {
-            return Err(policy_widened("model: this server runs no agent (CODEX_PROFILE)".to_owned()));
+            return Err(policy_widened(
+                "model: this server allows only the profile chat (CODEX_PROFILE)".to_owned(),
+            ));
         }
         Ok((if name.is_empty() { &self.models.default } else { name }, profile))
     }

@@ -1,4 +1,4 @@
-//! Validates the tools of a request and the form of its answer, as far as that costs nothing: names, sizes, and that a
+//! Validates the tools of a request and the form of its answer, as far as that is cheap: names, sizes, and whether a
 //! schema is JSON text of an object. Engines compile schemas after admission.
 
 use std::{collections::HashSet, sync::Arc};
@@ -13,13 +13,13 @@ use crate::{
     pb,
 };
 
-/// Maximum size of one schema. A model's window does not hold a larger one.
+/// Maximum size of one schema. A larger schema exceeds the context of any model.
 const MAX_SCHEMA_BYTES: usize = 1 << 20;
 
 /// Maximum size of the schemas of all tools of a request.
 const MAX_TOOL_SCHEMAS_BYTES: usize = 4 << 20;
 
-/// Validates the tools; there are none where the choice is `none`.
+/// Validates the tools. Returns no tools if the choice is `none`.
 pub(super) fn tools(tools: Vec<pb::Tool>, choice: Option<&pb::ToolChoice>) -> Result<Arc<[Tool]>, Error> {
     let mut names = HashSet::new();
     for (index, tool) in tools.iter().enumerate() {
@@ -64,9 +64,9 @@ fn validate_tool(index: usize, tool: pb::Tool, total_bytes: &mut usize) -> Resul
         }
         None => (Parameters::None, 0),
     };
-    let invalid = |what: String| {
+    let invalid = |problem: String| {
         let field = format!("tools[{index}].{}", parameters.field_name());
-        Error::invalid(&field, format!("{field} of `{name}`: {what}"))
+        Error::invalid(&field, format!("{field} of `{name}`: {problem}"))
     };
     if bytes > MAX_SCHEMA_BYTES {
         return Err(invalid(format!("{bytes} bytes are more than {MAX_SCHEMA_BYTES}")));
@@ -105,7 +105,7 @@ pub(super) fn tool_choice(tools: &[pb::Tool], choice: Option<&pb::ToolChoice>) -
     }
 }
 
-/// Validates the form of the answer. A schema is parsed here and nowhere else.
+/// Validates the form of the answer. Only this function parses its schema.
 pub(super) fn format(requested: Option<pb::ResponseFormat>) -> Result<Format, Error> {
     use pb::response_format::Format as Requested;
     let schema = match requested.and_then(|requested| requested.format) {

@@ -27,7 +27,7 @@ fn request() -> pb::ChatRequest {
     pb::ChatRequest { messages: vec![message(pb::Role::User, "hi")], ..Default::default() }
 }
 
-/// The field that a changed request is refused for.
+/// Returns the field of the error of a changed request, or the reason of another error.
 fn refused(change: impl FnOnce(&mut pb::ChatRequest)) -> String {
     let mut request = request();
     change(&mut request);
@@ -171,7 +171,7 @@ fn tool(name: &str, parameters_json: &str) -> pb::Tool {
     pb::Tool { name: name.into(), parameters_json: parameters_json.into(), ..pb::Tool::default() }
 }
 
-/// The tools of a valid request with these.
+/// Returns the parameters of the tools of a valid request.
 fn tools(tools: Vec<pb::Tool>) -> Vec<Parameters> {
     let turn = policy(&[]).validate(pb::ChatRequest { tools, ..request() }, CAPACITY).unwrap().turn;
     turn.tools.iter().map(|tool| tool.parameters.clone()).collect()

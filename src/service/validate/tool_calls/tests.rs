@@ -4,7 +4,7 @@ use serde_json::Value;
 use super::*;
 use crate::{engine::Part, pb};
 
-/// The table that the integration tests send through the doors as well.
+/// Histories that the integration tests also send through the doors.
 const HISTORIES: &str = include_str!("../../../../tests/fixtures/histories.json");
 
 fn message(role: Role, text: &str) -> Message {
@@ -66,7 +66,7 @@ fn check_table_of_histories_is_accepted() {
     }
 }
 
-/// The role and the ids of an OpenAI message.
+/// Returns a message with the role and the ids of an OpenAI message.
 fn skeleton(message: &Value) -> Message {
     let ids = message["tool_calls"].as_array().into_iter().flatten();
     match message["role"].as_str().unwrap() {
@@ -76,7 +76,8 @@ fn skeleton(message: &Value) -> Message {
     }
 }
 
-/// Numbers of calls of assistant messages, 0 for a user message; and the keys by which the results are ordered.
+/// Generates messages: an assistant message with one call per key, whose results are ordered by the keys, or a user
+/// message without keys.
 fn steps() -> impl Strategy<Value = Vec<Vec<u32>>> {
     vec(vec(any::<u32>(), 0..4), 0..5)
 }
