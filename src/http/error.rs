@@ -1,4 +1,4 @@
-//! OpenAI's error object, and the only translation from a `tonic::Status` to it. It reads only the status.
+//! OpenAI's error object, and the only translation of a `tonic::Status` into this object.
 
 use std::time::Duration;
 
@@ -34,12 +34,12 @@ struct Row {
     param: Option<&'static str>,
 }
 
-/// What an SDK with automatic retries should do.
+/// Instruction for SDKs with automatic retries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Retry {
-    /// Its default for the status code.
-    AsUsual,
-    /// Nothing: a retry would run an agent twice or cannot help.
+    /// Follow the SDK's default for the status code.
+    Default,
+    /// Do not retry, because a retry would run an agent twice or cannot help.
     Never,
 }
 
@@ -50,7 +50,7 @@ const SERVER: &str = "server_error";
 
 impl Row {
     const fn new(http: StatusCode, kind: &'static str, code: &'static str) -> Self {
-        Self { http, kind, code, retry: Retry::AsUsual, param: None }
+        Self { http, kind, code, retry: Retry::Default, param: None }
     }
 
     const fn never_retried(mut self) -> Self {
@@ -64,7 +64,7 @@ impl Row {
     }
 }
 
-/// The table, by the stable reason of `google.rpc.ErrorInfo`.
+/// Returns the row of a stable reason of `google.rpc.ErrorInfo`.
 fn row_of_reason(reason: &str) -> Option<Row> {
     use StatusCode as S;
     Some(match reason {
@@ -94,7 +94,7 @@ fn row_of_reason(reason: &str) -> Option<Row> {
         "SHUTTING_DOWN" => Row::new(S::SERVICE_UNAVAILABLE, SERVER, "shutting_down"),
         "TIMEOUT" => Row::new(S::GATEWAY_TIMEOUT, SERVER, "timeout").never_retried(),
         "TURN_FAILED" => Row::new(S::BAD_GATEWAY, SERVER, "turn_failed").never_retried(),
-        // The agent may have acted before, so the caller decides.
+        // The agent may already have acted, so the caller decides about a retry.
         "WORKER_LOST" => Row::new(S::BAD_GATEWAY, SERVER, "worker_lost").never_retried(),
         "UPSTREAM_UNAVAILABLE" => Row::new(S::BAD_GATEWAY, SERVER, "upstream_unavailable").never_retried(),
         "INTERNAL" => Row::new(S::INTERNAL_SERVER_ERROR, SERVER, "internal_error").never_retried(),
@@ -131,8 +131,8 @@ impl ApiError {
     /// Translates a status. `names` are the client's names of the contract's fields.
     pub(super) fn from_status(status: &Status, names: &FieldNames) -> Self {
         let details = status.get_error_details();
-        let known = details.error_info().and_then(|info| row_of_reason(&info.reason));
-        let row = known.unwrap_or_else(|| row_of_code(status.code()));
+        let by_reason = details.error_info().and_then(|info| row_of_reason(&info.reason));
+        let row = by_reason.unwrap_or_else(|| row_of_code(status.code()));
         let violation = details.bad_request().and_then(|bad| bad.field_violations.first());
         let field = violation.map(|v| v.field.as_str()).filter(|field| !field.is_empty());
         let param = field.map(|field| names.param(field));
@@ -240,8 +240,8 @@ struct ErrorObject<'a> {
     code: &'static str,
 }
 
-/// Header that the official SDKs read before their own rule.
-const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+/// Header with which a response overrides the official SDKs' own rule for retries.
+pub(super) const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
@@ -250,13 +250,13 @@ impl IntoResponse for ApiError {
         if self.row.http == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        let waiting_helps =
+        let is_temporary =
             matches!(self.row.http, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
-        if let Some(delay) = self.retry_after.filter(|_| waiting_helps) {
+        if let Some(delay) = self.retry_after.filter(|_| is_temporary) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(delay)));
         }
         match self.row.retry {
-            Retry::AsUsual => {}
+            Retry::Default => {}
             Retry::Never => {
                 headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
             }
@@ -265,7 +265,7 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// Rounds up, because a retry that comes a moment early is refused again.
+/// Rounds up to whole seconds, because the server refuses a retry that comes too early.
 fn whole_seconds(delay: Duration) -> u64 {
     delay.as_secs() + u64::from(delay.subsec_nanos() > 0)
 }

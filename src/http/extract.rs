@@ -27,7 +27,7 @@ const LARGE_BODY: usize = 256 * 1024;
 pub(super) struct BodyLimits {
     /// Maximum size in bytes.
     pub(super) max_bytes: usize,
-    /// Maximum pause.
+    /// Maximum pause between two frames.
     pub(super) pause: Duration,
 }
 
@@ -39,9 +39,9 @@ pub(super) async fn json<T: DeserializeOwned + Send + 'static>(
 ) -> Result<T, ApiError> {
     check_content_type(&parts.headers)?;
     check_content_encoding(&parts.headers)?;
-    // A client with `expect: 100-continue` gets its response at once. Other clients still send and would not read it.
-    let asks_first = parts.headers.contains_key(header::EXPECT);
-    let bytes = read(body, limits, asks_first).await?;
+    // A client with `expect: 100-continue` reads the response before it sends the body. Other clients send it first.
+    let expects_continue = parts.headers.contains_key(header::EXPECT);
+    let bytes = read(body, limits, expects_continue).await?;
     if bytes.len() < LARGE_BODY {
         return parse(&bytes);
     }
@@ -67,10 +67,10 @@ fn check_content_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
     if headers.get_all(header::CONTENT_ENCODING).iter().all(plain) {
         return Ok(());
     }
-    Err(ApiError::unsupported_media_type("packed bodies are not taken: leave `content-encoding` out"))
+    Err(ApiError::unsupported_media_type("compressed bodies are not supported; omit `content-encoding`"))
 }
 
-async fn read(mut body: Body, limits: BodyLimits, asks_first: bool) -> Result<Bytes, ApiError> {
+async fn read(mut body: Body, limits: BodyLimits, expects_continue: bool) -> Result<Bytes, ApiError> {
     let max = limits.max_bytes;
     let declared = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     // The announced length is trusted only up to this size.
@@ -86,12 +86,10 @@ async fn read(mut body: Body, limits: BodyLimits, asks_first: bool) -> Result<By
         }
     }
     drop(bytes);
-    if !asks_first {
+    if !expects_continue {
         skip(body, limits).await;
     }
-    Err(ApiError::body_too_large(format!(
-        "the body is larger than the {max} bytes that this server reads (CODEX_MAX_BODY_BYTES)"
-    )))
+    Err(ApiError::body_too_large(format!("the body exceeds the limit of {max} bytes (CODEX_MAX_BODY_BYTES)")))
 }
 
 async fn next_frame(body: &mut Body, pause: Duration) -> Result<Option<http_body::Frame<Bytes>>, ApiError> {
@@ -99,17 +97,17 @@ async fn next_frame(body: &mut Body, pause: Duration) -> Result<Option<http_body
         Ok(None) => Ok(None),
         Ok(Some(Ok(frame))) => Ok(Some(frame)),
         Ok(Some(Err(error))) => {
-            Err(ApiError::broken_body(quoted(&format!("the body could not be read: {error}"))))
+            Err(ApiError::broken_body(truncate_middle(&format!("the body could not be read: {error}"))))
         }
         Err(_) => Err(ApiError::body_timeout(format!(
-            "nothing of the body came for {} seconds (CODEX_BODY_TIMEOUT_SECONDS)",
+            "no part of the body arrived for {} seconds (CODEX_BODY_TIMEOUT_SECONDS)",
             pause.as_secs()
         ))),
     }
 }
 
-/// Reads and discards the rest of a body. A client whose connection closes while it sends would see a broken connection
-/// instead of the response.
+/// Reads and discards the rest of a body, up to the limits. If the connection closed while the client sends, the client
+/// would get an error of the connection instead of the response.
 async fn skip(mut body: Body, limits: BodyLimits) {
     let reading = async {
         let mut left = limits.max_bytes;
@@ -139,9 +137,9 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
 fn refusal(path: &str, error: &serde_json::Error) -> ApiError {
     match error.classify() {
         Category::Data if path.is_empty() => {
-            ApiError::invalid_json(quoted(&format!("the body does not fit: {error}")))
+            ApiError::invalid_json(truncate_middle(&format!("the body has an unexpected form: {error}")))
         }
-        Category::Data => ApiError::invalid(path, quoted(&format!("{path}: {error}"))),
+        Category::Data => ApiError::invalid(path, truncate_middle(&format!("{path}: {error}"))),
         Category::Syntax | Category::Eof | Category::Io => {
             let text = error.to_string();
             let hint = match text.contains("surrogate") || text.contains("hex escape") {
@@ -153,8 +151,8 @@ fn refusal(path: &str, error: &serde_json::Error) -> ApiError {
     }
 }
 
-/// Removes the middle of a long text of the caller; the position of the error is at its end.
-fn quoted(text: &str) -> String {
+/// Removes the middle of a long text that quotes the caller. Its end has the position of the error.
+fn truncate_middle(text: &str) -> String {
     let count = text.chars().count();
     if count <= MAX_QUOTE {
         return text.to_owned();
@@ -164,7 +162,7 @@ fn quoted(text: &str) -> String {
     format!("{head} … {tail}")
 }
 
-/// Returns the in-process call of a request, with the context that the authentication middleware made.
+/// Returns the in-process call of a request, with the context from the authentication middleware.
 pub(super) fn call<T>(parts: &Parts, message: T) -> tonic::Request<T> {
     let mut call = tonic::Request::new(message);
     if let Some(context) = parts.extensions.get::<RequestContext>() {

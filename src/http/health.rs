@@ -1,5 +1,5 @@
-//! `GET /healthz`: the contract's `GetStatus` as 200 or 503, for load balancers and people. It needs no token and
-//! contains no secret.
+//! `GET /healthz`: the contract's `GetStatus` as 200 or 503, for load balancers and operators. The route needs no token,
+//! and its response contains no secret.
 
 use axum::{
     Json,
@@ -25,7 +25,7 @@ struct Health {
     reason: Option<String>,
 }
 
-/// Returns whether a turn can run now, and the cause if not.
+/// Returns 200 if a turn can run now, otherwise 503 with the cause.
 pub(super) async fn show<S: CodexService>(
     State(facade): State<Facade<S>>,
     request: Request,
@@ -38,7 +38,7 @@ pub(super) async fn show<S: CodexService>(
 
     let code = if status.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let draining = status.draining;
-    let mut response = (code, Json(Health::of(status))).into_response();
+    let mut response = (code, Json(Health::from(status))).into_response();
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if draining && code == StatusCode::SERVICE_UNAVAILABLE {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
@@ -46,19 +46,19 @@ pub(super) async fn show<S: CodexService>(
     Ok(response)
 }
 
-impl Health {
-    fn of(status: pb::GetStatusResponse) -> Self {
-        let given = |text: String| (!text.is_empty()).then_some(text);
+impl From<pb::GetStatusResponse> for Health {
+    fn from(status: pb::GetStatusResponse) -> Self {
+        let non_empty = |text: String| (!text.is_empty()).then_some(text);
         Self {
             ok: status.ready,
             engine: status.engine,
-            codex_version: given(status.codex_version),
+            codex_version: non_empty(status.codex_version),
             version: status.server_version,
             running: status.running_turns,
             waiting: status.waiting_turns,
             draining: status.draining,
             demo: status.demo,
-            reason: given(status.reason),
+            reason: non_empty(status.reason),
         }
     }
 }

@@ -23,11 +23,13 @@ use http::{HeaderName, HeaderValue, Method, Uri, header};
 use tonic::Status;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
-use self::error::ApiError;
+use self::error::{ApiError, SHOULD_RETRY};
 use self::extract::BodyLimits;
 use self::field_names::FieldNames;
 use super::{
-    auth::Authenticator, config::ServerConfig, context::RequestContext,
+    auth::Authenticator,
+    config::ServerConfig,
+    context::{REQUEST_ID, RequestContext},
     pb::codex_service_server::CodexService,
 };
 
@@ -67,7 +69,7 @@ pub fn router<S: CodexService>(
 /// Returns the response to an unknown path.
 pub fn not_found(method: &Method, uri: &Uri) -> Response {
     let path: String = uri.path().chars().take(200).collect();
-    ApiError::unknown_url(format!("there is no route {method} {path} on this server")).into_response()
+    ApiError::unknown_url(format!("this server has no route {method} {path}")).into_response()
 }
 
 /// Renders a status as an OpenAI error response, for layers around the facade.
@@ -121,10 +123,10 @@ async fn authenticate(
     }
 }
 
-/// axum adds `Allow`.
+/// Returns the response to an unsupported method. axum adds `Allow`.
 async fn method_not_allowed(method: Method, uri: Uri) -> Response {
     let path: String = uri.path().chars().take(200).collect();
-    ApiError::method_not_allowed(format!("{path} does not take {method}")).into_response()
+    ApiError::method_not_allowed(format!("{path} does not support {method}")).into_response()
 }
 
 /// Returns the CORS layer for the configured origins, `None` without origins.
@@ -143,12 +145,7 @@ fn cors(config: &ServerConfig) -> Option<CorsLayer> {
             .allow_methods([Method::GET, Method::POST])
             // SDKs add headers of their own (`x-stainless-…`).
             .allow_headers(AllowHeaders::mirror_request())
-            .expose_headers([
-                HeaderName::from_static("x-request-id"),
-                IGNORED_PARAMS,
-                header::RETRY_AFTER,
-                HeaderName::from_static("x-should-retry"),
-            ])
+            .expose_headers([REQUEST_ID, IGNORED_PARAMS, header::RETRY_AFTER, SHOULD_RETRY])
             .max_age(Duration::from_secs(600)),
     )
 }

@@ -24,8 +24,8 @@ struct Model {
     owned_by: &'static str,
 }
 
-impl Model {
-    fn of(model: pb::Model) -> Self {
+impl From<pb::Model> for Model {
+    fn from(model: pb::Model) -> Self {
         // Codex does not report the creation time, and clients require a number.
         Self { id: model.id, object: "model", created: 0, owned_by: "codex" }
     }
@@ -37,7 +37,7 @@ pub(super) async fn list<S: CodexService>(
     request: Request,
 ) -> Result<Response, ApiError> {
     let models = fetch(&facade, request).await?;
-    let data = models.into_iter().map(Model::of).collect();
+    let data = models.into_iter().map(Model::from).collect();
     Ok(Json(List { object: "list", data }).into_response())
 }
 
@@ -48,21 +48,25 @@ pub(super) async fn retrieve<S: CodexService>(
     request: Request,
 ) -> Result<Response, ApiError> {
     let Ok(Path(id)) = id else {
-        return Err(ApiError::model_not_found("a model's name is UTF-8; see GET /v1/models".to_owned()));
+        return Err(ApiError::model_not_found(
+            "the model name is not UTF-8; GET /v1/models lists the models".to_owned(),
+        ));
     };
     let models = fetch(&facade, request).await?;
     if let Some(model) = models.iter().find(|model| model.id == id) {
-        return Ok(Json(Model::of(model.clone())).into_response());
+        return Ok(Json(Model::from(model.clone())).into_response());
     }
     // Names with a profile suffix work although they are not listed.
     let (name, profile) = id.rsplit_once(':').unwrap_or_default();
-    let offers =
+    let has_profile =
         |model: &&pb::Model| model.id == name && model.profiles.iter().any(|offered| offered == profile);
-    if let Some(model) = models.iter().find(offers) {
-        return Ok(Json(Model::of(pb::Model { id, ..model.clone() })).into_response());
+    if let Some(model) = models.iter().find(has_profile) {
+        return Ok(Json(Model::from(pb::Model { id, ..model.clone() })).into_response());
     }
     let id: String = id.chars().take(200).collect();
-    Err(ApiError::model_not_found(format!("this server lists no model `{id}`; see GET /v1/models")))
+    Err(ApiError::model_not_found(format!(
+        "this server has no model `{id}`; GET /v1/models lists the models"
+    )))
 }
 
 async fn fetch<S: CodexService>(facade: &Facade<S>, request: Request) -> Result<Vec<pb::Model>, ApiError> {

@@ -1,5 +1,5 @@
-//! Server-sent events: the frames, the comments of a silent stream, and the head of the response. Independent of the
-//! events' content.
+//! Server-sent events: the frames, the comments of a silent stream, and the head of the response. This module does not
+//! depend on the content of the events.
 
 use std::{
     convert::Infallible,
@@ -21,7 +21,7 @@ use tokio::time::{Instant, Sleep};
 /// The last frame of a successful stream.
 pub(super) const DONE: &[u8] = b"data: [DONE]\n\n";
 
-/// A comment: clients ignore it, proxies count it as data.
+/// A comment, which clients ignore and proxies count as data.
 pub(super) const KEEP_ALIVE: &[u8] = b": keep-alive\n\n";
 
 /// Writes one unnamed event. Named events break the official SDKs on chat completions.
@@ -29,7 +29,7 @@ pub(super) fn write_event(out: &mut BytesMut, value: &impl Serialize) {
     write_line(out, b"data: ", value);
 }
 
-/// Writes a notice as a comment, which clients ignore unless they look for it.
+/// Writes a notice as a comment. Clients ignore comments, unless they parse them.
 pub(super) fn write_notice(out: &mut BytesMut, value: &impl Serialize) {
     write_line(out, b": notice ", value);
 }

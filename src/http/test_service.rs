@@ -24,12 +24,12 @@ pub(in crate::http) struct TestService {
     events: Mutex<Option<Result<Events, Status>>>,
     models: Vec<pb::Model>,
     status: pb::GetStatusResponse,
-    seen: Mutex<Vec<Seen>>,
+    requests: Mutex<Vec<RecordedRequest>>,
 }
 
 /// A recorded request.
 #[derive(Debug, Clone)]
-pub(in crate::http) struct Seen {
+pub(in crate::http) struct RecordedRequest {
     pub(in crate::http) request: pb::ChatRequest,
     pub(in crate::http) caller: Option<Caller>,
     pub(in crate::http) request_id: Option<String>,
@@ -65,15 +65,16 @@ impl TestService {
         Arc::new(Self { status, ..Self::default() })
     }
 
-    pub(in crate::http) fn seen(&self) -> Vec<Seen> {
-        self.seen.lock().unwrap().clone()
+    pub(in crate::http) fn requests(&self) -> Vec<RecordedRequest> {
+        self.requests.lock().unwrap().clone()
     }
 
-    fn note(&self, request: tonic::Request<pb::ChatRequest>) {
+    fn record(&self, request: tonic::Request<pb::ChatRequest>) {
         let context: Option<&RequestContext> = request.extensions().get();
         let caller = context.map(|context| context.caller);
         let request_id = context.and_then(|context| context.request_id.clone());
-        self.seen.lock().unwrap().push(Seen { request: request.into_inner(), caller, request_id });
+        let request = request.into_inner();
+        self.requests.lock().unwrap().push(RecordedRequest { request, caller, request_id });
     }
 }
 
@@ -119,7 +120,7 @@ impl CodexService for TestService {
         &self,
         request: tonic::Request<pb::ChatRequest>,
     ) -> Result<tonic::Response<pb::ChatResponse>, Status> {
-        self.note(request);
+        self.record(request);
         let answer = self.answer.lock().unwrap().take();
         answer.expect("no answer was scripted").map(tonic::Response::new)
     }
@@ -130,7 +131,7 @@ impl CodexService for TestService {
         &self,
         request: tonic::Request<pb::ChatRequest>,
     ) -> Result<tonic::Response<Events>, Status> {
-        self.note(request);
+        self.record(request);
         let events = self.events.lock().unwrap().take();
         events.expect("no events were scripted").map(tonic::Response::new)
     }
@@ -151,19 +152,19 @@ impl CodexService for TestService {
 }
 
 /// Returns the default configuration.
-pub(in crate::http) fn doors() -> ServerConfig {
+pub(in crate::http) fn config() -> ServerConfig {
     let sources = Sources { current_dir: "/here".into(), ..Sources::default() };
     Config::load(sources).unwrap().server
 }
 
 /// Sends one request through the whole router.
 pub(in crate::http) async fn send(
-    stub: &Arc<TestService>,
-    doors: &ServerConfig,
+    service: &Arc<TestService>,
+    config: &ServerConfig,
     request: Request<Body>,
 ) -> Response<Body> {
-    let gate = Arc::new(Authenticator::new(doors));
-    super::router(Arc::clone(stub), doors, gate).oneshot(request).await.unwrap()
+    let authenticator = Arc::new(Authenticator::new(config));
+    super::router(Arc::clone(service), config, authenticator).oneshot(request).await.unwrap()
 }
 
 /// Returns a chat request from loopback.

@@ -42,10 +42,10 @@ fn tool_call() -> pb::ToolCall {
 }
 
 #[tokio::test]
-async fn a_plain_answer_has_openais_shape() {
-    let stub =
+async fn chat_unary_has_openais_shape() {
+    let service =
         TestService::answering(Ok(answer(vec![choice(0, "Hé 👋\n", FinishReason::Stop)], Some(USAGE))));
-    let response = send(&stub, &doors(), chat(HELLO)).await;
+    let response = send(&service, &config(), chat(HELLO)).await;
     assert_eq!(response.headers()["content-type"], "application/json");
     assert!(!response.headers().contains_key("x-codex-ignored-params"));
     let (status, body) = read(response).await;
@@ -54,18 +54,18 @@ async fn a_plain_answer_has_openais_shape() {
 }
 
 #[tokio::test]
-async fn choices_tool_calls_and_thoughts_have_their_places() {
-    let thinking = pb::Choice { reasoning: "Hm.".into(), ..choice(0, "cut", FinishReason::Length) };
+async fn chat_unary_choices_calls_and_reasoning_have_their_fields() {
+    let reasoning = pb::Choice { reasoning: "Hm.".into(), ..choice(0, "cut", FinishReason::Length) };
     let calling = pb::Choice { tool_calls: vec![tool_call()], ..choice(1, "", FinishReason::ToolCalls) };
     let filtered = choice(2, "", FinishReason::ContentFilter);
-    let mut all = answer(vec![thinking, calling, filtered], None);
+    let mut all = answer(vec![reasoning, calling, filtered], None);
     all.system_fingerprint.clear();
-    let (_, body) = read(send(&TestService::answering(Ok(all)), &doors(), chat(HELLO)).await).await;
+    let (_, body) = read(send(&TestService::answering(Ok(all)), &config(), chat(HELLO)).await).await;
     assert_eq!(json(&body), json(include_str!("../../tests/fixtures/openai/choices.json")));
 }
 
 #[tokio::test]
-async fn a_stream_has_openais_shape() {
+async fn chat_stream_has_openais_shape() {
     let item = pb::Item { id: "item_1".into(), ..pb::Item::default() };
     let notice = pb::Notice { kind: pb::notice::Kind::Retry.into(), message: "Once\nmore.".into() };
     let events = vec![
@@ -82,7 +82,7 @@ async fn a_stream_has_openais_shape() {
         (HELLO_STREAM, include_str!("../../tests/fixtures/openai/stream.sse")),
         (&with_usage, include_str!("../../tests/fixtures/openai/stream_usage.sse")),
     ] {
-        let response = send(&TestService::scripted(events.clone()), &doors(), chat(body.to_owned())).await;
+        let response = send(&TestService::scripted(events.clone()), &config(), chat(body.to_owned())).await;
         assert_eq!(response.headers()["content-type"], "text/event-stream; charset=utf-8");
         assert_eq!(response.headers()["cache-control"], "no-cache");
         assert_eq!(response.headers()["x-accel-buffering"], "no");
@@ -91,22 +91,22 @@ async fn a_stream_has_openais_shape() {
 }
 
 #[tokio::test]
-async fn notices_are_beside_an_answer_and_nothing_is_where_there_are_none() {
+async fn chat_unary_notices_are_an_extension() {
     let mut all = answer(vec![], None);
     let notice =
         |kind: pb::notice::Kind, message: &str| pb::Notice { kind: kind.into(), message: message.into() };
     all.notices = vec![notice(pb::notice::Kind::Warning, "Älter"), notice(pb::notice::Kind::Retry, "again")];
-    let (_, body) = read(send(&TestService::answering(Ok(all.clone())), &doors(), chat(HELLO)).await).await;
+    let (_, body) = read(send(&TestService::answering(Ok(all.clone())), &config(), chat(HELLO)).await).await;
     let expected = serde_json::json!({"notices": [
         {"kind": "warning", "message": "Älter"}, {"kind": "retry", "message": "again"}]});
     assert_eq!(json(&body)["codex"], expected);
     all.notices.clear();
-    let (_, body) = read(send(&TestService::answering(Ok(all)), &doors(), chat(HELLO)).await).await;
+    let (_, body) = read(send(&TestService::answering(Ok(all)), &config(), chat(HELLO)).await).await;
     assert!(json(&body).get("codex").is_none());
 }
 
 #[tokio::test]
-async fn choices_of_a_stream_are_told_apart() {
+async fn chat_stream_choices_have_their_index() {
     let events = vec![
         (1, text("b")),
         (0, Ok(Event::ToolCall(tool_call()))),
@@ -116,29 +116,29 @@ async fn choices_of_a_stream_are_told_apart() {
         (0, completed(None)),
     ];
     let body = HELLO_STREAM.replace("true", "true,\"n\":2,\"stream_options\":{\"include_usage\":true}");
-    let response = send(&TestService::scripted(events), &doors(), chat(body)).await;
+    let response = send(&TestService::scripted(events), &config(), chat(body)).await;
     let expected = include_str!("../../tests/fixtures/openai/stream_choices.sse");
     assert_eq!(read(response).await, (StatusCode::OK, expected.to_owned()));
 }
 
 #[tokio::test]
-async fn an_error_in_the_middle_of_a_stream_is_its_last_frame() {
+async fn chat_stream_error_is_the_last_frame() {
     let failure = Error::TurnFailed { message: "the agent gave up".into() };
-    let stub = TestService::scripted(vec![(0, text("Hal")), (0, Err(failure.into())), (0, text("never"))]);
-    let response = send(&stub, &doors(), chat(HELLO_STREAM)).await;
+    let service = TestService::scripted(vec![(0, text("Hal")), (0, Err(failure.into())), (0, text("never"))]);
+    let response = send(&service, &config(), chat(HELLO_STREAM)).await;
     let expected = include_str!("../../tests/fixtures/openai/stream_error.sse");
     assert_eq!(read(response).await, (StatusCode::OK, expected.to_owned()));
 }
 
 #[tokio::test]
-async fn a_stream_that_breaks_the_contract_ends_as_our_fault() {
+async fn chat_stream_that_violates_the_contract_ends_with_an_internal_error() {
     for events in [
         vec![(0, text("no end"))],
         vec![(0, completed(None))],
         vec![(0, finished(FinishReason::Stop)), (0, text("late"))],
-        vec![(7, text("nobody's"))],
+        vec![(7, text("no such choice"))],
     ] {
-        let (_, body) = read(send(&TestService::scripted(events), &doors(), chat(HELLO_STREAM)).await).await;
+        let (_, body) = read(send(&TestService::scripted(events), &config(), chat(HELLO_STREAM)).await).await;
         let last = body.trim_end().rsplit("\n\n").next().unwrap();
         assert_eq!(json(last.strip_prefix("data: ").unwrap())["error"]["code"], "internal_error", "{body}");
         assert!(!body.contains("[DONE]"));
@@ -146,26 +146,26 @@ async fn a_stream_that_breaks_the_contract_ends_as_our_fault() {
 }
 
 #[tokio::test]
-async fn a_failure_before_the_first_event_is_an_http_status() {
+async fn chat_stream_failure_before_the_first_event_is_an_http_status() {
     let full =
         || Status::from(Error::Overloaded { message: "full".into(), retry_after: Duration::from_secs(2) });
     let before_the_call = TestService::refusing(full());
     let before_started = TestService::streaming(stream::iter([Err(full())]));
-    for stub in [before_the_call, before_started] {
-        let response = send(&stub, &doors(), chat(HELLO_STREAM)).await;
+    for service in [before_the_call, before_started] {
+        let response = send(&service, &config(), chat(HELLO_STREAM)).await;
         assert_eq!(response.headers()["retry-after"], "2");
         let (status, body) = read(response).await;
         assert_eq!(status, StatusCode::TOO_MANY_REQUESTS);
         assert_eq!(json(&body)["error"]["code"], "overloaded");
     }
-    let empty = send(&TestService::streaming(stream::empty()), &doors(), chat(HELLO_STREAM)).await;
+    let empty = send(&TestService::streaming(stream::empty()), &config(), chat(HELLO_STREAM)).await;
     assert_eq!(empty.status(), StatusCode::INTERNAL_SERVER_ERROR);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_head_does_not_wait_for_text_and_silence_is_filled() {
-    let stub = TestService::streaming(stream::iter(framed(vec![])).chain(stream::pending()));
-    let response = send(&stub, &doors(), chat(HELLO_STREAM)).await;
+async fn chat_stream_without_text_sends_head_and_comments() {
+    let service = TestService::streaming(stream::iter(framed(vec![])).chain(stream::pending()));
+    let response = send(&service, &config(), chat(HELLO_STREAM)).await;
     assert_eq!(response.status(), StatusCode::OK);
     let mut frames = response.into_body().into_data_stream();
     let role = frames.next().await.unwrap().unwrap();
@@ -175,11 +175,11 @@ async fn the_head_does_not_wait_for_text_and_silence_is_filled() {
 }
 
 #[tokio::test]
-async fn dropping_the_body_drops_the_turn_at_once() {
+async fn chat_stream_dropped_body_drops_the_turn() {
     let (sender, receiver) = tokio::sync::mpsc::channel::<Result<pb::ChatEvent, Status>>(1);
     let rest = tokio_stream::wrappers::ReceiverStream::new(receiver);
-    let stub = TestService::streaming(stream::iter(framed(vec![(0, text("a"))])).chain(rest));
-    let response = send(&stub, &doors(), chat(HELLO_STREAM)).await;
+    let service = TestService::streaming(stream::iter(framed(vec![(0, text("a"))])).chain(rest));
+    let response = send(&service, &config(), chat(HELLO_STREAM)).await;
     let mut frames = response.into_body().into_data_stream();
     frames.next().await.unwrap().unwrap();
     assert!(!sender.is_closed(), "the turn must live as long as its body");
@@ -188,58 +188,58 @@ async fn dropping_the_body_drops_the_turn_at_once() {
 }
 
 #[tokio::test]
-async fn what_is_ready_goes_out_in_one_piece() {
+async fn chat_stream_ready_events_are_one_piece() {
     let mut events: Vec<_> = (0..40).map(|n| (0, text(&n.to_string()))).collect();
     events.push((0, finished(FinishReason::Stop)));
     events.push((0, completed(None)));
-    let response = send(&TestService::scripted(events), &doors(), chat(HELLO_STREAM)).await;
+    let response = send(&TestService::scripted(events), &config(), chat(HELLO_STREAM)).await;
     assert_eq!(response.into_body().into_data_stream().count().await, 1);
 }
 
 #[tokio::test]
-async fn request_id_caller_and_time_limit_travel_with_the_call() {
-    let stub = TestService::answering(Ok(answer(vec![], None)));
-    let mut doors = doors();
-    doors.token = Some(Secret::new("swordfish"));
+async fn chat_request_id_caller_and_time_limit_reach_the_service() {
+    let service = TestService::answering(Ok(answer(vec![], None)));
+    let mut config = config();
+    config.token = Some(Secret::new("swordfish"));
     let mut request = chat(HELLO);
     for (name, value) in
         [("x-request-id", "r-1"), ("x-api-key", "swordfish"), ("x-codex-timeout-seconds", "2.5")]
     {
         request.headers_mut().insert(name, value.parse().unwrap());
     }
-    assert_eq!(send(&stub, &doors, request).await.status(), StatusCode::OK);
-    let seen = stub.seen().remove(0);
-    assert_eq!(seen.request_id.as_deref(), Some("r-1"));
-    assert_eq!(seen.caller, Some(Caller::TokenHolder));
-    assert_eq!(seen.request.timeout, Some(prost_types::Duration { seconds: 2, nanos: 500_000_000 }));
-    assert_eq!(seen.request.model, "alias");
+    assert_eq!(send(&service, &config, request).await.status(), StatusCode::OK);
+    let recorded = service.requests().remove(0);
+    assert_eq!(recorded.request_id.as_deref(), Some("r-1"));
+    assert_eq!(recorded.caller, Some(Caller::TokenHolder));
+    assert_eq!(recorded.request.timeout, Some(prost_types::Duration { seconds: 2, nanos: 500_000_000 }));
+    assert_eq!(recorded.request.model, "alias");
 }
 
 #[tokio::test]
-async fn ignored_parameters_are_named_on_answers_and_on_streams() {
+async fn chat_ignored_parameters_are_in_the_header() {
     let ignored = |body: &str| body.replacen('{', "{\"temperature\":0,\"seed\":1,\"top_p\":null,", 1);
     let plain = TestService::answering(Ok(answer(vec![], None)));
     let streamed = TestService::scripted(vec![(0, finished(FinishReason::Stop)), (0, completed(None))]);
-    for (stub, body) in [(plain, HELLO), (streamed, HELLO_STREAM)] {
-        let response = send(&stub, &doors(), chat(ignored(body))).await;
+    for (service, body) in [(plain, HELLO), (streamed, HELLO_STREAM)] {
+        let response = send(&service, &config(), chat(ignored(body))).await;
         assert_eq!(response.headers()["x-codex-ignored-params"], "seed, temperature");
     }
 }
 
 #[tokio::test]
-async fn errors_of_the_core_speak_of_the_clients_fields() {
+async fn chat_error_of_the_core_contains_the_clients_field() {
     let refused = TestService::refusing(Error::invalid("messages[0].parts[1].image", "not a picture").into());
     let image = "{\"type\":\"image_url\",\"image_url\":\"data:image/png;base64,AAAA\"}";
     let body = format!(
         "{{\"messages\":[{{\"role\":\"user\",\"content\":[{{\"type\":\"text\",\"text\":\"\"}},{image}]}}]}}"
     );
-    let (status, body) = read(send(&refused, &doors(), chat(body)).await).await;
+    let (status, body) = read(send(&refused, &config(), chat(body)).await).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
     assert_eq!(json(&body)["error"]["param"], "messages[0].content[1].image_url");
 }
 
 #[tokio::test]
-async fn no_body_gets_an_answer_that_is_not_json() {
+async fn chat_wrong_body_is_a_json_error() {
     let deep = format!("{{\"messages\":{}1{}}}", "[".repeat(5000), "]".repeat(5000));
     for (body, http, code, param) in [
         ("", 400, "invalid_json", None),
@@ -258,7 +258,7 @@ async fn no_body_gets_an_answer_that_is_not_json() {
         ("{\"messages\":[],\"n\":\"2\"}", 400, "invalid_value", Some("n")),
     ] {
         let (status, answer) =
-            read(send(&TestService::listing(&[]), &doors(), chat(body.to_owned())).await).await;
+            read(send(&TestService::listing(&[]), &config(), chat(body.to_owned())).await).await;
         let error = &json(&answer)["error"];
         assert_eq!(status.as_u16(), http, "{body}");
         assert_eq!(error["code"], code, "{body}: {error}");
@@ -268,10 +268,10 @@ async fn no_body_gets_an_answer_that_is_not_json() {
 }
 
 #[tokio::test]
-async fn the_guard_stands_before_every_route_but_health() {
-    let mut doors = doors();
-    doors.token = Some(Secret::new("swordfish"));
-    let response = send(&TestService::listing(&[]), &doors, chat(HELLO)).await;
+async fn router_without_a_token_refuses_all_routes_but_health() {
+    let mut config = config();
+    config.token = Some(Secret::new("swordfish"));
+    let response = send(&TestService::listing(&[]), &config, chat(HELLO)).await;
     assert_eq!(response.headers()["www-authenticate"], "Bearer");
     let (status, body) = read(response).await;
     assert_eq!(status, StatusCode::UNAUTHORIZED);
@@ -279,36 +279,36 @@ async fn the_guard_stands_before_every_route_but_health() {
     assert_eq!(json(&body), expected);
     for path in ["/v1/models", "/v1/models/m"] {
         assert_eq!(
-            send(&TestService::listing(&["m"]), &doors, get(path)).await.status(),
+            send(&TestService::listing(&["m"]), &config, get(path)).await.status(),
             StatusCode::UNAUTHORIZED
         );
     }
-    assert_eq!(send(&TestService::listing(&[]), &doors, get("/healthz")).await.status().as_u16(), 503);
+    assert_eq!(send(&TestService::listing(&[]), &config, get("/healthz")).await.status().as_u16(), 503);
 
     let mut rebound = get("/v1/models");
     rebound.headers_mut().insert(header::HOST, "evil.test".parse().unwrap());
     let (status, body) =
-        read(send(&TestService::listing(&[]), &super::test_service::doors(), rebound).await).await;
+        read(send(&TestService::listing(&[]), &super::test_service::config(), rebound).await).await;
     assert_eq!((status, &json(&body)["error"]["code"]), (StatusCode::FORBIDDEN, &json!("host_refused")));
 }
 
 #[tokio::test]
-async fn models_are_listed_and_found_also_with_slashes() {
-    let stub = TestService::listing(&["gpt-5-codex", "acme/fast model"]);
-    let (status, body) = read(send(&stub, &doors(), get("/v1/models")).await).await;
+async fn models_with_slashes_are_found() {
+    let service = TestService::listing(&["gpt-5-codex", "acme/fast model"]);
+    let (status, body) = read(send(&service, &config(), get("/v1/models")).await).await;
     assert_eq!(status, StatusCode::OK);
     assert_eq!(json(&body), json(include_str!("../../tests/fixtures/openai/models.json")));
     for path in ["/v1/models/acme/fast%20model", "/v1/models/acme%2Ffast%20model"] {
-        let (status, body) = read(send(&stub, &doors(), get(path)).await).await;
+        let (status, body) = read(send(&service, &config(), get(path)).await).await;
         assert_eq!((status, &json(&body)["id"]), (StatusCode::OK, &json!("acme/fast model")), "{path}");
     }
-    let (status, body) = read(send(&stub, &doors(), get("/v1/models/nope")).await).await;
+    let (status, body) = read(send(&service, &config(), get("/v1/models/nope")).await).await;
     assert_eq!(status, StatusCode::NOT_FOUND);
     assert_eq!(json(&body), json(include_str!("../../tests/fixtures/openai/model_not_found.json")));
 }
 
 #[tokio::test]
-async fn health_is_200_or_503_with_the_reason() {
+async fn health_not_ready_is_503_with_the_reason() {
     let ready = pb::GetStatusResponse {
         ready: true,
         demo: true,
@@ -326,10 +326,10 @@ async fn health_is_200_or_503_with_the_reason() {
         codex_version: String::new(),
         ..ready.clone()
     };
-    let (status, body) = read(send(&TestService::in_state(ready), &doors(), get("/healthz")).await).await;
+    let (status, body) = read(send(&TestService::in_state(ready), &config(), get("/healthz")).await).await;
     assert_eq!(status, StatusCode::OK);
     assert_eq!(json(&body), json(include_str!("../../tests/fixtures/openai/health.json")));
-    let response = send(&TestService::in_state(draining), &doors(), get("/healthz")).await;
+    let response = send(&TestService::in_state(draining), &config(), get("/healthz")).await;
     assert_eq!(response.headers()["retry-after"], "1");
     let (status, body) = read(response).await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
@@ -337,8 +337,8 @@ async fn health_is_200_or_503_with_the_reason() {
 }
 
 #[tokio::test]
-async fn other_methods_and_paths_are_answered_in_json() {
-    let stub = TestService::listing(&["m"]);
+async fn router_unknown_method_or_path_is_a_json_error() {
+    let service = TestService::listing(&["m"]);
     for (method, path, allow) in [
         ("GET", "/v1/chat/completions", "POST"),
         ("DELETE", "/v1/models", "GET,HEAD"),
@@ -347,7 +347,7 @@ async fn other_methods_and_paths_are_answered_in_json() {
     ] {
         let mut request = get(path);
         *request.method_mut() = method.parse().unwrap();
-        let response = send(&stub, &doors(), request).await;
+        let response = send(&service, &config(), request).await;
         assert_eq!(response.headers()["allow"], allow, "{path}");
         let (status, body) = read(response).await;
         assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);
@@ -355,7 +355,7 @@ async fn other_methods_and_paths_are_answered_in_json() {
     }
     let mut head = get("/v1/models");
     *head.method_mut() = http::Method::HEAD;
-    assert_eq!(read(send(&stub, &doors(), head).await).await, (StatusCode::OK, String::new()));
+    assert_eq!(read(send(&service, &config(), head).await).await, (StatusCode::OK, String::new()));
 
     let request = get("/v1/nope");
     let (status, body) = read(super::not_found(request.method(), request.uri())).await;
@@ -364,8 +364,8 @@ async fn other_methods_and_paths_are_answered_in_json() {
 }
 
 #[tokio::test]
-async fn browsers_of_listed_origins_may_call_and_others_may_not() {
-    let mut doors = doors();
+async fn cors_only_listed_origins_are_allowed() {
+    let mut config = config();
     let preflight = |origin: &str| {
         Request::options("/v1/chat/completions")
             .header(header::HOST, "localhost:8000")
@@ -375,18 +375,18 @@ async fn browsers_of_listed_origins_may_call_and_others_may_not() {
             .body(Body::empty())
             .unwrap()
     };
-    let stub = TestService::listing(&["m"]);
-    let off = send(&stub, &doors, preflight("https://app.test")).await;
+    let service = TestService::listing(&["m"]);
+    let off = send(&service, &config, preflight("https://app.test")).await;
     assert!(!off.headers().contains_key("access-control-allow-origin"));
 
-    doors.cors_origins = vec!["https://app.test".into()];
-    doors.token = Some(Secret::new("swordfish"));
+    config.cors_origins = vec!["https://app.test".into()];
+    config.token = Some(Secret::new("swordfish"));
     // A preflight has no token.
-    let on = send(&stub, &doors, preflight("https://app.test")).await;
+    let on = send(&service, &config, preflight("https://app.test")).await;
     assert_eq!(on.status(), StatusCode::OK);
     assert_eq!(on.headers()["access-control-allow-origin"], "https://app.test");
     assert_eq!(on.headers()["access-control-allow-headers"], "authorization,x-stainless-os");
-    let other = send(&stub, &doors, preflight("https://evil.test")).await;
+    let other = send(&service, &config, preflight("https://evil.test")).await;
     assert!(!other.headers().contains_key("access-control-allow-origin"));
 
     let call = |origin: &str| {
@@ -395,9 +395,9 @@ async fn browsers_of_listed_origins_may_call_and_others_may_not() {
         request.headers_mut().insert("x-api-key", "swordfish".parse().unwrap());
         request
     };
-    let allowed = send(&stub, &doors, call("https://app.test")).await;
+    let allowed = send(&service, &config, call("https://app.test")).await;
     assert_eq!(allowed.status(), StatusCode::OK);
     let exposed = allowed.headers()["access-control-expose-headers"].to_str().unwrap();
     assert!(["x-request-id", "x-codex-ignored-params", "retry-after"].iter().all(|h| exposed.contains(h)));
-    assert_eq!(send(&stub, &doors, call("https://evil.test")).await.status(), StatusCode::FORBIDDEN);
+    assert_eq!(send(&service, &config, call("https://evil.test")).await.status(), StatusCode::FORBIDDEN);
 }

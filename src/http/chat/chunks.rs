@@ -1,5 +1,5 @@
-//! Encodes the contract's events as the frames of a chat completion stream. A pure state machine: one event in, its
-//! bytes out. No I/O and no clock.
+//! Encodes the contract's events as the frames of a chat completion stream. A pure state machine without I/O and clock,
+//! which turns one event into bytes.
 
 use bytes::BytesMut;
 use serde::Serialize;
@@ -84,8 +84,8 @@ impl ChunkEncoder {
         self.phase == Phase::Started
     }
 
-    /// Writes the role chunk of every answer, which comes before its other chunks. `content` is `null` for an answer
-    /// that `is_call` reports to begin with a tool call. Writes nothing if called again.
+    /// Writes the role chunk of every answer, which precedes its other chunks. `content` is `null` for an answer that
+    /// begins with a tool call according to `is_call`. A second call writes nothing.
     pub(super) fn role_chunks(&mut self, is_call: impl Fn(u32) -> bool, out: &mut BytesMut) {
         if !self.needs_roles() {
             return;

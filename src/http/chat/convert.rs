@@ -1,5 +1,5 @@
-//! Converts the body of a chat completion request into the contract's `ChatRequest`. The core validates what the
-//! contract limits: sizes, roles, model names.
+//! Converts the body of a chat completion request into the contract's `ChatRequest`. The core validates sizes, roles and
+//! model names.
 
 use super::{
     extra_params,
@@ -12,12 +12,12 @@ use crate::{
     pb::{self, response_format::Format, tool_choice::Mode},
 };
 
-/// A chat completion request in the contract's terms, and what only this door needs of it.
+/// A chat completion request in the contract's terms, with the parameters that only this door needs.
 #[derive(Debug, PartialEq)]
 pub(super) struct ConvertedRequest {
     /// The request for the core.
     pub(super) request: pb::ChatRequest,
-    /// How the answer is streamed; `None` sends one JSON object.
+    /// Options of a streamed answer. `None` selects one JSON object.
     pub(super) stream: Option<Streaming>,
     /// The names that the client used, for errors.
     pub(super) field_names: FieldNames,
@@ -25,7 +25,7 @@ pub(super) struct ConvertedRequest {
     pub(super) ignored_params: Vec<String>,
 }
 
-/// How a stream is sent.
+/// Options of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Streaming {
     /// Whether the last chunk has the usage.

@@ -1,5 +1,5 @@
-//! Top-level parameters without a field in the contract: some are refused, some are ignored and reported, some have no
-//! effect.
+//! Classifies top-level parameters without a field in the contract. Some are refused, some are ignored and reported, and
+//! some have no effect.
 
 use serde_json::{Map, Value};
 
@@ -8,11 +8,11 @@ use crate::http::error::ApiError;
 /// How the server treats a parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Param {
-    /// The value is what the server does anyway.
+    /// The value is the server's default behaviour.
     NoOp,
     /// The value has no effect; a response header reports the parameter.
     Ignored,
-    /// The answer would differ from the request: the reason, and the alternative.
+    /// The server cannot follow the value. The text contains the reason and the alternative.
     Refused(&'static str),
 }
 
@@ -20,8 +20,8 @@ use Param::{Ignored, NoOp, Refused};
 
 fn classify_param(name: &str, value: &Value) -> Param {
     match name {
-        "functions" => Refused("`functions` is the old form of `tools`; send `tools`"),
-        "function_call" => Refused("`function_call` is the old form of `tool_choice`; send `tool_choice`"),
+        "functions" => Refused("`functions` is deprecated and not supported; send `tools`"),
+        "function_call" => Refused("`function_call` is deprecated and not supported; send `tool_choice`"),
         "logprobs" if value != &Value::Bool(false) => Refused("Codex does not report log probabilities"),
         "top_logprobs" if value.as_f64() != Some(0.0) => Refused("Codex does not report log probabilities"),
         "logprobs" | "top_logprobs" => NoOp,
@@ -33,7 +33,7 @@ fn classify_param(name: &str, value: &Value) -> Param {
         "web_search_options" => Refused(
             "only the operator can allow web search (CODEX_ENABLE_SEARCH); the agent then searches by itself",
         ),
-        // Sampling hints, bookkeeping of the platform, fields of other servers: none of them changes the answer.
+        // Sampling hints, bookkeeping of the platform and fields of other servers do not change the answer.
         _ => Ignored,
     }
 }
@@ -52,7 +52,7 @@ pub(super) fn ignored_params(extra: &Map<String, Value>) -> Result<Vec<String>, 
         match classify_param(name, value) {
             NoOp => {}
             Ignored => names.push(name),
-            Refused(why) => return Err(ApiError::unsupported(name, format!("{name}: {why}"))),
+            Refused(reason) => return Err(ApiError::unsupported(name, format!("{name}: {reason}"))),
         }
     }
     names.sort_unstable();

@@ -1,4 +1,5 @@
-//! Decodes an `image_url`. Only `data:` URLs: this server fetches nothing. The core checks the format of the bytes.
+//! Decodes an `image_url`. Accepts only `data:` URLs, because this server fetches nothing. The core checks the format of
+//! the bytes.
 
 use base64::{
     Engine as _, alphabet,
@@ -8,7 +9,7 @@ use base64::{
 use super::request::ImageUrl;
 use crate::{http::error::ApiError, pb};
 
-/// Clients often leave padding out, and decoding needs none.
+/// Base64 with or without padding, because many clients omit the padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
@@ -85,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn decode_image_other_urls_are_refused_by_place() {
+    fn decode_image_other_url_is_refused_by_place() {
         for (url, code, word) in [
             ("https://example.test/a.png", "unsupported_parameter", "does not fetch"),
             ("HTTP://example.test/a.png", "unsupported_parameter", "does not fetch"),

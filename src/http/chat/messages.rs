@@ -1,4 +1,4 @@
-//! Converts messages to the contract's. Parts keep their indexes, so that an error of the core names the right one.
+//! Converts messages to the contract's. Parts keep their indexes, so that the path in an error of the core is correct.
 
 use super::{
     image::decode_image,
@@ -14,11 +14,11 @@ use crate::{
 pub(super) fn convert_message(message: Message, at: &str) -> Result<pb::Message, ApiError> {
     let role = role(&message.role, at)?;
     if message.function_call.is_some() {
-        let error = format!("{at}.function_call is the old form of `tool_calls`; send `tool_calls`");
+        let error = format!("{at}.function_call is deprecated and not supported; send `tool_calls`");
         return Err(ApiError::unsupported(format!("{at}.function_call"), error));
     }
     if message.audio.is_some() {
-        let error = format!("{at}.audio: there is no earlier audio answer; send the text as `content`");
+        let error = format!("{at}.audio: this server stores no audio; send the text as `content`");
         return Err(ApiError::unsupported(format!("{at}.audio"), error));
     }
     let mut parts = match message.content {
@@ -31,7 +31,7 @@ pub(super) fn convert_message(message: Message, at: &str) -> Result<pb::Message,
                 .collect::<Result<_, _>>()?
         }
     };
-    // OpenAI's field for the text of a model that refused to answer.
+    // OpenAI's field for the text of a refusal by the model.
     parts.extend(message.refusal.filter(|_| role == pb::Role::Assistant).map(text_part));
     Ok(pb::Message {
         role: role.into(),
@@ -51,8 +51,9 @@ fn role(name: &str, at: &str) -> Result<pb::Role, ApiError> {
         "assistant" => Ok(pb::Role::Assistant),
         "tool" => Ok(pb::Role::Tool),
         "function" => {
-            let error =
-                format!("{param}: `function` is the old form of `tool`; send `tool` with `tool_call_id`");
+            let error = format!(
+                "{param}: `function` is deprecated and not supported; send `tool` with `tool_call_id`"
+            );
             Err(ApiError::unsupported(param, error))
         }
         other => {

@@ -59,7 +59,7 @@ async fn unary<S: CodexService>(
     Ok(Json(response::ChatCompletion::from(response.into_inner())).into_response())
 }
 
-/// The head waits for the first event, so that an earlier failure is an HTTP status.
+/// Returns a streamed response. The head waits for the first event, so that an earlier failure is an HTTP status.
 async fn stream<S: CodexService>(
     facade: &Facade<S>,
     parts: &Parts,
@@ -75,7 +75,7 @@ async fn stream<S: CodexService>(
         Some(Ok(event)) => event,
         Some(Err(status)) => return Err(ApiError::from_status(&status, &field_names)),
         None => {
-            let status = Status::from(Error::internal("the stream of events ended before it began"));
+            let status = Status::from(Error::internal("the stream of events ended without an event"));
             return Err(ApiError::from_status(&status, &field_names));
         }
     };

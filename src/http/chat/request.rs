@@ -1,5 +1,5 @@
-//! The body of a chat completion request as clients send it. Unknown fields are ignored; an error names the place of
-//! the wrong value. `convert` gives the fields their meaning.
+//! The body of a chat completion request as clients send it. Unknown fields are ignored, and an error contains the path
+//! of the wrong value. `convert` interprets the fields.
 
 use std::{collections::HashMap, fmt, marker::PhantomData};
 
@@ -72,7 +72,7 @@ pub(super) struct ResponseFormat {
 pub(super) struct JsonSchema {
     pub(super) name: Option<String>,
     pub(super) description: Option<String>,
-    /// Kept as text: the order of properties is the order of the answer.
+    /// Kept as text, because the order of properties determines the order of the answer.
     pub(super) schema: Option<Box<RawValue>>,
     pub(super) strict: Option<bool>,
     #[serde(flatten)]
@@ -128,7 +128,7 @@ pub(super) struct Tool {
 pub(super) struct Function {
     pub(super) name: String,
     pub(super) description: Option<String>,
-    /// Kept as text: Codex gets the keys in their order and large integers exactly.
+    /// Kept as text, so that Codex gets the keys in their order and large integers exactly.
     #[serde(default, deserialize_with = "raw_object")]
     pub(super) parameters: Option<Box<RawValue>>,
     pub(super) strict: Option<bool>,
@@ -156,7 +156,7 @@ pub(super) struct CalledFunction {
     _rest: IgnoredFields,
 }
 
-/// The unknown fields of an object. As a flattened field it also makes serde refuse an array in place of the object.
+/// The unknown fields of an object. With this flattened field, serde also refuses an array in place of the object.
 #[derive(Debug)]
 struct IgnoredFields;
 
@@ -244,8 +244,8 @@ fn raw_object<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<R
     Err(de::Error::invalid_type(unexpected, &"a map"))
 }
 
-/// Deserializes a whole number, also one that is written as `5.0`, which JSON does not distinguish from `5`. The core
-/// limits the range, also at 0.
+/// Deserializes a whole number, also as `5.0`, which JSON does not distinguish from `5`. The core checks the range,
+/// including 0.
 fn integer_u32<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
     struct IntegerVisitor;
     impl Visitor<'_> for IntegerVisitor {

@@ -19,7 +19,7 @@ pub(super) struct ChatCompletion {
     codex: Option<CodexExtension>,
 }
 
-/// An extension for notices, which OpenAI's object has no field for. Omitted without notices.
+/// An extension for notices, because OpenAI's object has no field for them. Omitted without notices.
 #[derive(Debug, Serialize)]
 struct CodexExtension {
     notices: Vec<Notice>,

@@ -1,7 +1,7 @@
 use super::*;
 use crate::error::Error;
 
-/// One error of each kind with its code, type, code word, param, Retry-After and x-should-retry.
+/// One error of each kind with its status, type, code, param, Retry-After and x-should-retry.
 #[expect(clippy::type_complexity, reason = "one row of a table")]
 fn table() -> Vec<(Error, (u16, &'static str, &'static str, Option<&'static str>, Option<u64>, bool))> {
     let m = || "why".to_owned();
@@ -64,7 +64,7 @@ fn table() -> Vec<(Error, (u16, &'static str, &'static str, Option<&'static str>
 }
 
 #[tokio::test]
-async fn every_error_has_its_row() {
+async fn api_error_of_each_error_has_its_row() {
     for (error, expected) in table() {
         let shown = if let Error::Internal { .. } = error { INTERNAL_TEXT.into() } else { error.to_string() };
         let response = ApiError::from_status(&Status::from(error), &FieldNames::default()).into_response();
@@ -86,7 +86,7 @@ async fn every_error_has_its_row() {
 }
 
 #[test]
-fn the_table_of_the_test_is_complete() {
+fn table_contains_every_error() {
     // A new kind of error needs a row above; this match fails to compile without it.
     let number = |error: &Error| match error {
         Error::InvalidArgument { .. } => 0,
@@ -108,12 +108,12 @@ fn the_table_of_the_test_is_complete() {
         Error::WorkerLost { .. } => 16,
         Error::Internal { .. } => 17,
     };
-    let met: std::collections::BTreeSet<i32> = table().iter().map(|(error, _)| number(error)).collect();
-    assert_eq!(met, (0..18).collect());
+    let numbers: std::collections::BTreeSet<i32> = table().iter().map(|(error, _)| number(error)).collect();
+    assert_eq!(numbers, (0..18).collect());
 }
 
 #[test]
-fn a_status_without_a_reason_is_told_by_its_code_and_keeps_inner_faults_inside() {
+fn api_error_of_a_status_without_a_reason_hides_internal_causes() {
     let error = ApiError::from_status(&Status::unknown("transport: /run/secret"), &FieldNames::default());
     assert_eq!(error.row.http, StatusCode::INTERNAL_SERVER_ERROR);
     assert_eq!(error.message, INTERNAL_TEXT);
@@ -124,10 +124,10 @@ fn a_status_without_a_reason_is_told_by_its_code_and_keeps_inner_faults_inside()
 }
 
 #[test]
-fn the_message_uses_the_clients_name_too() {
-    let words = FieldNames { max_output_tokens: "max_tokens", ..FieldNames::default() };
+fn api_error_message_contains_the_clients_field_name() {
+    let names = FieldNames { max_output_tokens: "max_tokens", ..FieldNames::default() };
     let status = Status::from(Error::invalid("max_output_tokens", "max_output_tokens must be at least 1"));
-    let error = ApiError::from_status(&status, &words);
+    let error = ApiError::from_status(&status, &names);
     assert_eq!(error.param.as_deref(), Some("max_tokens"));
     assert_eq!(error.message, "max_tokens must be at least 1");
 }

@@ -27,8 +27,8 @@ async fn read_json(parts: Parts, body: Body) -> Result<Value, Value> {
 }
 
 #[tokio::test]
-async fn json_is_required() {
-    for (given, fine) in [
+async fn json_other_content_type_is_refused() {
+    for (given, accepted) in [
         ("application/json", true),
         ("Application/JSON; charset=utf-8", true),
         ("application/vnd.api+json", true),
@@ -42,12 +42,16 @@ async fn json_is_required() {
         parts.headers.insert(header::CONTENT_TYPE, given.parse().unwrap());
         let result = read_json(parts, Body::from("{}")).await;
         let code = result.map_err(|error| error["code"].clone());
-        assert_eq!(code, if fine { Ok(json!({})) } else { Err(json!("unsupported_media_type")) }, "{given}");
+        assert_eq!(
+            code,
+            if accepted { Ok(json!({})) } else { Err(json!("unsupported_media_type")) },
+            "{given}"
+        );
     }
 }
 
 #[tokio::test]
-async fn the_limit_holds_for_declared_and_for_chunked_bodies() {
+async fn json_declared_or_chunked_body_above_the_limit_is_refused() {
     let text = |size: usize| format!("\"{}\"", "a".repeat(size - 2));
     assert!(read_json(parts(&[]), Body::from(text(32))).await.is_ok());
     let declared = read_json(parts(&[]), Body::from(text(33))).await.unwrap_err();
@@ -59,33 +63,33 @@ async fn the_limit_holds_for_declared_and_for_chunked_bodies() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_does_not_stop_sending_is_answered_all_the_same() {
+async fn json_endless_body_is_refused() {
     let endless =
         || Body::from_stream(stream::repeat_with(|| Ok::<_, Infallible>(Bytes::from_static(b"aaaa"))));
     assert_eq!(read_json(parts(&[]), endless()).await.unwrap_err()["code"], "body_too_large");
-    // Over the limit and then silent: the read waits as long as for any body.
+    // A body that exceeds the limit and then stalls: the read waits as long as for any body.
     let silent =
         stream::iter([Ok::<_, Infallible>(Bytes::from_static(&[b'a'; 33]))]).chain(stream::pending());
     assert_eq!(read_json(parts(&[]), Body::from_stream(silent)).await.unwrap_err()["code"], "body_too_large");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_does_not_come_times_out() {
+async fn json_stalled_body_times_out() {
     let stalled = stream::iter([Ok::<_, Infallible>(Bytes::from_static(b"{"))]).chain(stream::pending());
     let error = read_json(parts(&[]), Body::from_stream(stalled)).await.unwrap_err();
     assert_eq!(error["code"], "body_timeout");
-    assert_eq!(error["message"], "nothing of the body came for 30 seconds (CODEX_BODY_TIMEOUT_SECONDS)");
+    assert_eq!(error["message"], "no part of the body arrived for 30 seconds (CODEX_BODY_TIMEOUT_SECONDS)");
 }
 
 #[tokio::test]
-async fn a_broken_body_is_no_fault_of_ours() {
+async fn json_broken_body_is_a_client_error() {
     let broken = stream::iter([Ok(Bytes::from_static(b"{")), Err(std::io::Error::other("reset"))]);
     let error = read_json(parts(&[]), Body::from_stream(broken)).await.unwrap_err();
     assert_eq!(error["code"], "invalid_body");
 }
 
 #[test]
-fn a_syntax_error_tells_its_position_and_surrogates_are_explained() {
+fn parse_syntax_error_contains_position_and_surrogate_hint() {
     let message = |text: &str| {
         let error = parse::<Value>(text.as_bytes()).unwrap_err();
         serde_json::to_value(error.body()).unwrap()["error"]["message"].as_str().unwrap().to_owned()
@@ -103,7 +107,7 @@ fn a_syntax_error_tells_its_position_and_surrogates_are_explained() {
 }
 
 #[test]
-fn long_quotes_are_cut_in_their_middle() {
+fn parse_error_with_a_long_quote_is_truncated_in_the_middle() {
     let long = format!("{{\"n\":\"{}\"}}", "é".repeat(100_000));
     #[derive(Debug, serde::Deserialize)]
     struct Number {
@@ -122,7 +126,7 @@ fn long_quotes_are_cut_in_their_middle() {
 }
 
 #[test]
-fn a_time_limit_is_a_positive_decimal() {
+fn timeout_other_than_a_positive_decimal_is_refused() {
     let read = |text: &str| timeout(&parts(&[(TIMEOUT_HEADER, text)]).headers);
     let duration = |seconds, nanos| Some(prost_types::Duration { seconds, nanos });
     assert_eq!(timeout(&HeaderMap::new()).unwrap(), None);

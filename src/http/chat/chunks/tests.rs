@@ -23,7 +23,7 @@ fn completed() -> Event {
     Event::Completed(pb::Completed { usage: Some(pb::Usage { input_tokens: 1, ..pb::Usage::default() }) })
 }
 
-/// The JSON of the frames that `write` writes; a notice is the text behind its marker.
+/// Returns the JSON of the frames that `write` writes. A comment is returned as text.
 fn frames(write: impl FnOnce(&mut BytesMut)) -> Vec<Value> {
     let mut out = BytesMut::new();
     write(&mut out);
@@ -46,7 +46,7 @@ fn error(encoder: &mut ChunkEncoder, event: pb::ChatEvent) -> Status {
     status
 }
 
-/// The choices of a chunk that finishes one.
+/// Returns the choices of a chunk that finishes one answer.
 fn finish(index: u32) -> Value {
     json!([{"index": index, "delta": {}, "logprobs": null, "finish_reason": "stop"}])
 }

@@ -9,7 +9,7 @@ fn convert(body: Value) -> Result<ConvertedRequest, Value> {
         .map_err(|error| serde_json::to_value(error.body()).unwrap()["error"].take())
 }
 
-/// A request with one short message and `change` on top.
+/// Returns a request with one short message and the fields of `change`.
 #[expect(clippy::needless_pass_by_value, reason = "called with literals")]
 fn with(change: Value) -> Value {
     let mut body = json!({"messages": [{"role": "user", "content": "hi"}]});
@@ -144,12 +144,12 @@ fn convert_tool_settings_without_tools_are_dropped() {
 }
 
 #[test]
-fn convert_response_formats() {
+fn convert_response_format_without_strict_is_reported() {
     let of = |format: Value| convert(with(json!({"response_format": format})));
     let format = |format: Value| of(format).unwrap().request.response_format.unwrap().format.unwrap();
     assert_eq!(format(json!({"type": "text"})), Format::Text(pb::TextFormat {}));
     assert_eq!(format(json!({"type": "json_object"})), Format::JsonObject(pb::JsonObjectFormat {}));
-    // Codex's upstream is always strict: the header reports a request for less.
+    // Codex's upstream is always strict, so the header reports `strict: false` as ignored.
     let loose = json!({"type": "json_schema", "json_schema": {"name": "a", "schema": {}, "strict": false}});
     assert_eq!(of(loose).unwrap().ignored_params, ["response_format.json_schema.strict"]);
 }

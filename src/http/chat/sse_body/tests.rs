@@ -12,7 +12,7 @@ use crate::{
     pb::FinishReason,
 };
 
-/// The whole body of events that are pending once before each of the places in `pauses`.
+/// Returns the whole body of events that are pending once before each `true` in `pauses`.
 fn body(events: Vec<(u32, Result<Event, Status>)>, choices: u32, pauses: Vec<bool>) -> String {
     let mut events = framed(events).into_iter();
     let first = events.next().unwrap().unwrap();
@@ -28,7 +28,7 @@ fn body(events: Vec<(u32, Result<Event, Status>)>, choices: u32, pauses: Vec<boo
     });
     let mut body = SseBody::new(encoder, Box::pin(events), FieldNames::default(), None);
     let mut all = Vec::new();
-    // Every pause wakes at once, so that polling again and again gets to the end without a runtime.
+    // Every pause wakes at once, so that repeated polls reach the end without a runtime.
     for _ in 0..10_000 {
         match body.frame().now_or_never() {
             None => {}
@@ -50,8 +50,8 @@ fn chunks(body: &str) -> Vec<Value> {
 }
 
 proptest! {
-    /// However the text is cut into deltas and the deltas into ready batches, each answer reads the same, begins
-    /// with its role and ends with its one reason.
+    /// Each answer has the same text for every split into deltas and ready batches, begins with its role and ends with
+    /// one reason.
     #[test]
     fn sse_body_of_any_split_has_the_same_answers(
         deltas in prop::collection::vec((0u32..3, ".{1,8}"), 0..200),
@@ -140,7 +140,7 @@ fn sse_body_role_content_is_null_only_before_a_call() {
     assert_eq!(firsts(&body), [Value::from("")]);
 }
 
-/// A body over a channel of events, past its roles.
+/// Returns a sender of events and their body, whose role chunks were read.
 async fn channel_body(
     keep_alive: Option<sse::KeepAlive>,
 ) -> (tokio::sync::mpsc::Sender<Result<ChatEvent, Status>>, axum::response::Response) {
