@@ -8,7 +8,7 @@ use super::{
     script::{Message, Step},
 };
 
-/// Delay per delta of an answer without a directive: the pace of a reader.
+/// Delay per delta of an answer without a directive, about the pace of a reader.
 pub(super) const DEFAULT_DELAY_MS: u64 = 20;
 /// Characters of the user's text that the canned answer quotes.
 const QUOTE_CHARS: usize = 80;
@@ -18,7 +18,7 @@ const SLICE_CHARS: usize = 8;
 
 /// A message to stream.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Spoken {
+pub(super) struct StreamedMessage {
     pub(super) pieces: Pieces,
     pub(super) phase: Option<String>,
     pub(super) delay_ms: u64,
@@ -27,36 +27,36 @@ pub(super) struct Spoken {
 /// The deltas of a text.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Pieces {
-    /// Given deltas.
-    Given(Vec<String>),
-    /// A number of generated words. They are generated while they are sent, because a step may request a million.
-    Made(usize),
+    /// Deltas of the directive, or of a text.
+    Listed(Vec<String>),
+    /// A number of generated words. The iterator generates them, because a step may request a million.
+    Generated(usize),
 }
 
 impl Pieces {
-    /// One delta per word, including its space.
+    /// Returns one delta per word, including its space.
     pub(super) fn words(text: &str) -> Self {
-        Self::Given(text.split_inclusive(' ').map(str::to_owned).collect())
+        Self::Listed(text.split_inclusive(' ').map(str::to_owned).collect())
     }
 
-    /// A few characters per delta, because JSON has no spaces to split at.
+    /// Returns a few characters per delta, because JSON has no spaces to split at.
     fn slices(text: &str) -> Self {
         let letters: Vec<char> = text.chars().collect();
-        Self::Given(letters.chunks(SLICE_CHARS).map(|slice| slice.iter().collect()).collect())
+        Self::Listed(letters.chunks(SLICE_CHARS).map(|slice| slice.iter().collect()).collect())
     }
 
     pub(super) fn len(&self) -> usize {
         match self {
-            Self::Given(pieces) => pieces.len(),
-            Self::Made(count) => *count,
+            Self::Listed(pieces) => pieces.len(),
+            Self::Generated(count) => *count,
         }
     }
 
     fn get(&self, index: usize) -> Option<String> {
         match self {
-            Self::Given(pieces) => pieces.get(index).cloned(),
-            Self::Made(count) if index + 1 < *count => Some(format!("tok{index} ")),
-            Self::Made(count) => (index < *count).then(|| format!("tok{index}")),
+            Self::Listed(pieces) => pieces.get(index).cloned(),
+            Self::Generated(count) if index + 1 < *count => Some(format!("tok{index} ")),
+            Self::Generated(count) => (index < *count).then(|| format!("tok{index}")),
         }
     }
 
@@ -70,13 +70,13 @@ impl Pieces {
 }
 
 /// Returns the messages of a step. Fails if no instance of its schema can be built.
-pub(super) fn messages(step: &Step, seen: &ParsedRequest) -> Result<Vec<Spoken>, String> {
-    let spoken = |pieces| Spoken { pieces, phase: step.phase.clone(), delay_ms: step.delay_ms };
+pub(super) fn messages(step: &Step, request: &ParsedRequest) -> Result<Vec<StreamedMessage>, String> {
+    let message = |pieces| StreamedMessage { pieces, phase: step.phase.clone(), delay_ms: step.delay_ms };
     if let Some(messages) = &step.messages {
         return Ok(messages
             .iter()
-            .map(|message| Spoken {
-                pieces: given(message).unwrap_or(Pieces::Made(0)),
+            .map(|message| StreamedMessage {
+                pieces: pieces(message).unwrap_or(Pieces::Generated(0)),
                 phase: message.phase.clone().or_else(|| step.phase.clone()),
                 delay_ms: message.delay_ms.unwrap_or(step.delay_ms),
             })
@@ -84,36 +84,37 @@ pub(super) fn messages(step: &Step, seen: &ParsedRequest) -> Result<Vec<Spoken>,
     }
     let Step { text, tokens, pieces, .. } = step.clone();
     let own = Message { text, tokens, pieces, ..Message::default() };
-    if let Some(pieces) = given(&own) {
-        return Ok(vec![spoken(pieces)]);
+    if let Some(pieces) = self::pieces(&own) {
+        return Ok(vec![message(pieces)]);
     }
     if step.echo {
-        return Ok(vec![spoken(Pieces::slices(&seen.echo.to_string()))]);
+        return Ok(vec![message(Pieces::slices(&request.echo.to_string()))]);
     }
-    if step.schema_answer && seen.schema.is_none() {
+    if step.schema_answer && request.schema.is_none() {
         return Err("schema_answer needs a json_schema in text.format".to_owned());
     }
     if !step.schema_answer && (!step.calls.is_empty() || step.failed.is_some()) {
         return Ok(Vec::new());
     }
-    Ok(vec![spoken(match &seen.schema {
+    Ok(vec![message(match &request.schema {
         Some(schema) => Pieces::slices(&instance(schema)?),
-        None => Pieces::words(&canned(&seen.user)),
+        None => Pieces::words(&canned(&request.user)),
     })])
 }
 
-fn given(message: &Message) -> Option<Pieces> {
+fn pieces(message: &Message) -> Option<Pieces> {
     let Message { text, tokens, pieces, .. } = message;
     text.as_deref()
         .map(Pieces::words)
-        .or_else(|| tokens.map(Pieces::Made))
-        .or_else(|| pieces.clone().map(Pieces::Given))
+        .or_else(|| tokens.map(Pieces::Generated))
+        .or_else(|| pieces.clone().map(Pieces::Listed))
 }
 
 fn instance(schema: &Value) -> Result<String, String> {
-    let made = schema::instance(schema);
-    made.map(|value| value.to_string())
-        .ok_or_else(|| "the scripted upstream cannot make an instance of this schema".to_owned())
+    let instance = schema::instance(schema);
+    instance
+        .map(|value| value.to_string())
+        .ok_or_else(|| "the scripted upstream cannot build an instance of this schema".to_owned())
 }
 
 /// Returns the answer to a text without a directive.
@@ -137,7 +138,7 @@ mod tests {
 
     use super::*;
 
-    fn seen(user: &str) -> ParsedRequest {
+    fn request(user: &str) -> ParsedRequest {
         ParsedRequest { user: user.to_owned(), ..ParsedRequest::default() }
     }
 
@@ -148,17 +149,17 @@ mod tests {
         assert_eq!(words.text(), "a  b\nc ");
         assert_eq!(Pieces::words("").len(), 0);
         assert_eq!(Pieces::slices("äbcdefgh12").iter().collect::<Vec<_>>(), ["äbcdefgh", "12"]);
-        assert_eq!(Pieces::Made(3).iter().collect::<Vec<_>>(), ["tok0 ", "tok1 ", "tok2"]);
-        assert_eq!(Pieces::Made(0).text(), "");
+        assert_eq!(Pieces::Generated(3).iter().collect::<Vec<_>>(), ["tok0 ", "tok1 ", "tok2"]);
+        assert_eq!(Pieces::Generated(0).text(), "");
     }
 
     #[test]
     fn canned_answer_quotes_the_text_and_has_a_valid_example() {
-        let said = messages(&Step::default(), &seen("what\n is this?")).expect("said");
-        let text = said[0].pieces.text();
+        let answer = messages(&Step::default(), &request("what\n is this?")).expect("messages");
+        let text = answer[0].pieces.text();
         assert!(text.contains("“what is this?”"), "{text}");
         assert!(text.contains("docs/scripted-upstream.md"), "{text}");
-        let long = messages(&Step::default(), &seen(&"ä".repeat(500))).expect("said")[0].pieces.text();
+        let long = messages(&Step::default(), &request(&"ä".repeat(500))).expect("messages")[0].pieces.text();
         assert!(long.contains(&format!("“{}…”", "ä".repeat(80))), "{long}");
         // The example in the answer must be a valid directive.
         assert!(super::super::script::Directive::find(&text).expect("good").is_some());
@@ -167,24 +168,24 @@ mod tests {
     #[test]
     fn messages_of_calls_and_failures_are_empty() {
         let step = Step { failed: None, calls: Vec::new(), ..Step::default() };
-        assert_eq!(messages(&step, &seen("x")).expect("said").len(), 1);
+        assert_eq!(messages(&step, &request("x")).expect("messages").len(), 1);
         let call = serde_json::from_value(json!({"calls": [{"name": "f"}]})).expect("a step");
-        assert_eq!(messages(&call, &seen("x")), Ok(Vec::new()));
+        assert_eq!(messages(&call, &request("x")), Ok(Vec::new()));
         let failed =
             serde_json::from_value(json!({"failed": {"code": "a", "message": "b"}})).expect("a step");
-        assert_eq!(messages(&failed, &seen("x")), Ok(Vec::new()));
+        assert_eq!(messages(&failed, &request("x")), Ok(Vec::new()));
     }
 
     #[test]
     fn messages_with_a_schema_are_an_instance() {
         let schema = json!({"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]});
-        let with = ParsedRequest { schema: Some(schema), ..seen("x") };
-        assert_eq!(messages(&Step::default(), &with).expect("said")[0].pieces.text(), r#"{"n":1}"#);
+        let with = ParsedRequest { schema: Some(schema), ..request("x") };
+        assert_eq!(messages(&Step::default(), &with).expect("messages")[0].pieces.text(), r#"{"n":1}"#);
         let text = Step { text: Some("plain".into()), ..Step::default() };
-        assert_eq!(messages(&text, &with).expect("said")[0].pieces.text(), "plain");
-        let asked = Step { schema_answer: true, ..Step::default() };
-        assert!(messages(&asked, &seen("x")).is_err());
-        let never = ParsedRequest { schema: Some(json!(false)), ..seen("x") };
-        assert!(messages(&Step::default(), &never).is_err());
+        assert_eq!(messages(&text, &with).expect("messages")[0].pieces.text(), "plain");
+        let schema_answer = Step { schema_answer: true, ..Step::default() };
+        assert!(messages(&schema_answer, &request("x")).is_err());
+        let unsatisfiable = ParsedRequest { schema: Some(json!(false)), ..request("x") };
+        assert!(messages(&Step::default(), &unsatisfiable).is_err());
     }
 }

@@ -32,7 +32,7 @@ use tokio::{
 pub use self::record::Recorded;
 use self::record::State;
 
-/// Maximum number of open connections; more wait in the listen queue. Codex opens one per model call.
+/// Maximum number of open connections. Further connections wait in the listen queue. Codex opens one per model call.
 const MAX_CONNECTIONS: usize = 4096;
 
 /// The scripted upstream, listening on loopback. Dropping it closes the port and all connections at once.
@@ -40,7 +40,7 @@ const MAX_CONNECTIONS: usize = 4096;
 pub struct Upstream {
     address: SocketAddr,
     state: Arc<State>,
-    // Owns the accept loop, which owns the connections.
+    /// Owns the accept loop, which owns the connections.
     _tasks: JoinSet<()>,
 }
 
@@ -55,7 +55,7 @@ impl Upstream {
         Ok(Self { address, state, _tasks: tasks })
     }
 
-    /// What Codex takes as the provider's `base_url`: `http://127.0.0.1:PORT/v1`.
+    /// Returns the `base_url` for Codex's provider, `http://127.0.0.1:PORT/v1`.
     pub fn base_url(&self) -> String {
         format!("http://{}/v1", self.address)
     }
@@ -84,7 +84,7 @@ async fn accept(listener: TcpListener, router: Router) {
                 Ok((stream, _)) => {
                     connections.spawn(serve(stream, router.clone()));
                 }
-                // Usually the process is out of descriptors; an immediate retry would only use the processor.
+                // Usually the process has no free descriptor. An immediate retry would only use the processor.
                 Err(error) => {
                     tracing::warn!(%error, "scripted upstream cannot accept a connection");
                     tokio::time::sleep(Duration::from_millis(100)).await;

@@ -1,12 +1,12 @@
-//! Turns a step into a list of acts: events, pauses, an early end. Pure. The list is lazy, because a step may request a
-//! million tokens.
+//! Turns a step into acts: events, pauses, an early end. The list is lazy, because a step may request a million tokens.
+//! Pure.
 
 use std::{iter, time::Duration};
 
 use serde_json::{Value, json};
 
 use super::{
-    content::{Spoken, messages},
+    content::{StreamedMessage, messages},
     request::ParsedRequest,
     script::{Call, Step},
 };
@@ -32,30 +32,31 @@ pub(super) enum Act {
 pub(super) type Acts = Box<dyn Iterator<Item = Act> + Send>;
 
 /// Returns the acts of a step. Fails if the content cannot be built. `number` makes ids unique.
-pub(super) fn acts(step: &Step, seen: &ParsedRequest, number: u64) -> Result<Acts, String> {
-    let messages = messages(step, seen)?;
-    let ids = Ids { number, round: seen.round };
-    let usage = usage(step, seen, &messages);
+pub(super) fn acts(step: &Step, request: &ParsedRequest, number: u64) -> Result<Acts, String> {
+    let messages = messages(step, request)?;
+    let ids = Ids { number, round: request.round };
+    let usage = usage(step, request, &messages);
     // A stream that breaks off in its last message never completes that message.
     let breaks_off = (step.eof || step.failed.is_some()) && step.calls.is_empty();
 
     // Each part is one output item; its position is its index.
     let mut parts: Vec<Acts> = Vec::new();
     if step.reasoning.is_some() || step.raw_reasoning.is_some() {
-        parts.push(reasoning(ids, parts.len(), step, seen.summary));
+        parts.push(reasoning(ids, parts.len(), step, request.summary));
     }
     if let Some(query) = &step.search {
         parts.push(search(ids, parts.len(), query));
     }
     let last = messages.len();
-    for (i, spoken) in messages.into_iter().enumerate() {
-        parts.push(message(ids, parts.len(), spoken, breaks_off && i + 1 == last));
+    for (i, streamed) in messages.into_iter().enumerate() {
+        parts.push(message(ids, parts.len(), streamed, breaks_off && i + 1 == last));
     }
     for (i, call) in step.calls.iter().enumerate() {
         parts.push(tool_call(ids, parts.len(), i, call));
     }
-    let begin = iter::once(created(ids, seen)).chain(pause(step.hang_after_ms));
-    let acts: Acts = Box::new(begin.chain(parts.into_iter().flatten()).chain(end(step, seen, ids, &usage)));
+    let begin = iter::once(created(ids, request)).chain(pause(step.hang_after_ms));
+    let acts: Acts =
+        Box::new(begin.chain(parts.into_iter().flatten()).chain(end(step, request, ids, &usage)));
     Ok(match step.cut_after {
         Some(deltas) => Box::new(cut(acts, deltas)),
         None => acts,
@@ -70,18 +71,18 @@ struct Ids {
 }
 
 impl Ids {
-    fn of(self, prefix: &str, index: usize) -> String {
+    fn item_id(self, prefix: &str, index: usize) -> String {
         format!("{prefix}_{}_{index}", self.number)
     }
 }
 
-fn created(ids: Ids, seen: &ParsedRequest) -> Act {
-    Act::Event("response.created", json!({"response": response(ids, seen, "in_progress")}))
+fn created(ids: Ids, request: &ParsedRequest) -> Act {
+    Act::Event("response.created", json!({"response": response(ids, request, "in_progress")}))
 }
 
-fn response(ids: Ids, seen: &ParsedRequest, status: &str) -> Value {
+fn response(ids: Ids, request: &ParsedRequest, status: &str) -> Value {
     json!({"id": format!("resp_{}", ids.number), "object": "response", "status": status,
-        "model": seen.model, "output": []})
+        "model": request.model, "output": []})
 }
 
 fn pause(ms: u64) -> Option<Act> {
@@ -91,7 +92,7 @@ fn pause(ms: u64) -> Option<Act> {
 fn reasoning(ids: Ids, index: usize, step: &Step, summarized: bool) -> Acts {
     let Step { reasoning: summary, raw_reasoning: raw, delay_ms, .. } = step;
     let (delay_ms, summary) = (*delay_ms, &summary.clone().filter(|_| summarized));
-    let id = ids.of("rs", index);
+    let id = ids.item_id("rs", index);
     let parts = |kind: &str, text: &Option<String>| {
         text.iter().map(|text| json!({"type": kind, "text": text})).collect::<Vec<_>>()
     };
@@ -119,7 +120,7 @@ fn reasoning(ids: Ids, index: usize, step: &Step, summarized: bool) -> Acts {
 }
 
 fn search(ids: Ids, index: usize, query: &str) -> Acts {
-    let id = ids.of("ws", index);
+    let id = ids.item_id("ws", index);
     let item = |status: &str| json!({"id": id, "type": "web_search_call", "status": status});
     let mut done = item("completed");
     done["action"] = json!({"type": "search", "query": query});
@@ -127,9 +128,9 @@ fn search(ids: Ids, index: usize, query: &str) -> Acts {
     Box::new([added, event(DONE, index, json!({"item": done}))].into_iter())
 }
 
-fn message(ids: Ids, index: usize, spoken: Spoken, open: bool) -> Acts {
-    let Spoken { pieces, phase, delay_ms } = spoken;
-    let id = ids.of("msg", index);
+fn message(ids: Ids, index: usize, streamed: StreamedMessage, open: bool) -> Acts {
+    let StreamedMessage { pieces, phase, delay_ms } = streamed;
+    let id = ids.item_id("msg", index);
     let message_id = id.clone();
     let item = move |status: &str, content: Value| {
         let mut item = json!({"id": message_id, "type": "message", "role": "assistant", "status": status,
@@ -157,7 +158,7 @@ fn tool_call(ids: Ids, index: usize, i: usize, call: &Call) -> Acts {
         Some(input) => ("custom_tool_call", "input", "ctc", input.clone()),
         None => ("function_call", "arguments", "fc", call.arguments()),
     };
-    let id = ids.of(prefix, index);
+    let id = ids.item_id(prefix, index);
     let item = |status: &str, input: &str| {
         let mut item = json!({"id": id, "type": kind, "status": status, "call_id": call_id, "name": call.name, field: input});
         if let Some(namespace) = &call.namespace {
@@ -179,9 +180,9 @@ fn tool_call(ids: Ids, index: usize, i: usize, call: &Call) -> Acts {
 }
 
 /// Returns the final event of the response. `eof` has none.
-fn end(step: &Step, seen: &ParsedRequest, ids: Ids, usage: &Value) -> Option<Act> {
+fn end(step: &Step, request: &ParsedRequest, ids: Ids, usage: &Value) -> Option<Act> {
     if let Some(failed) = &step.failed {
-        let mut failure = response(ids, seen, "failed");
+        let mut failure = response(ids, request, "failed");
         failure["error"] = json!({"code": failed.code, "message": failed.message});
         return Some(Act::Event("response.failed", json!({"response": failure})));
     }
@@ -192,7 +193,7 @@ fn end(step: &Step, seen: &ParsedRequest, ids: Ids, usage: &Value) -> Option<Act
         Some(_) => ("response.incomplete", "incomplete"),
         None => ("response.completed", "completed"),
     };
-    let mut ended = response(ids, seen, status);
+    let mut ended = response(ids, request, status);
     ended["usage"] = usage.clone();
     if let Some(reason) = step.incomplete {
         ended["incomplete_details"] = json!({"reason": reason.as_str()});
@@ -200,15 +201,15 @@ fn end(step: &Step, seen: &ParsedRequest, ids: Ids, usage: &Value) -> Option<Act
     Some(Act::Event(name, json!({"response": ended})))
 }
 
-fn usage(step: &Step, seen: &ParsedRequest, messages: &[Spoken]) -> Value {
-    let thoughts = [&step.reasoning, &step.raw_reasoning];
-    let thoughts =
-        thoughts.iter().filter_map(|t| t.as_deref()).map(|t| t.split_inclusive(' ').count()).sum::<usize>();
+fn usage(step: &Step, request: &ParsedRequest, messages: &[StreamedMessage]) -> Value {
+    let texts = [&step.reasoning, &step.raw_reasoning];
+    let reasoning_words =
+        texts.iter().filter_map(|t| t.as_deref()).map(|t| t.split_inclusive(' ').count()).sum::<usize>();
     let words = messages.iter().map(|message| message.pieces.len()).sum::<usize>();
-    let reasoning = step.usage.reasoning.unwrap_or(thoughts as u64);
+    let reasoning = step.usage.reasoning.unwrap_or(reasoning_words as u64);
     let counted = words as u64 + reasoning + CALL_TOKENS * step.calls.len() as u64;
     let output = step.usage.output.unwrap_or(counted);
-    let input = step.usage.input.unwrap_or(seen.chars.div_ceil(4));
+    let input = step.usage.input.unwrap_or(request.chars.div_ceil(4));
     json!({
         "input_tokens": input,
         "input_tokens_details": {"cached_tokens": step.usage.cached.unwrap_or(0)},
@@ -258,7 +259,7 @@ fn words(text: Option<&str>) -> impl Iterator<Item = String> + Send + use<> {
     words.into_iter()
 }
 
-/// Arguments are streamed in pieces, as by a model.
+/// Returns the halves of a text. Models also stream arguments in pieces.
 fn halves(text: &str) -> impl Iterator<Item = &str> {
     let (first, second) = text.split_at(text.floor_char_boundary(text.len() / 2));
     [first, second].into_iter().filter(|piece| !piece.is_empty())

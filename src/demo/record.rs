@@ -65,13 +65,13 @@ impl Recorded {
 /// The shared state of one upstream.
 #[derive(Debug, Default)]
 pub(super) struct State {
-    memory: Mutex<Memory>,
+    records: Mutex<Records>,
     numbers: AtomicU64,
     open: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
-struct Memory {
+struct Records {
     requests: VecDeque<(usize, Recorded)>,
     bytes: usize,
     counters: VecDeque<(String, u64)>,
@@ -83,45 +83,46 @@ impl State {
     }
 
     pub(super) fn record(&self, size: usize, request: Recorded) {
-        let mut memory = self.memory();
-        memory.bytes += size;
-        memory.requests.push_back((size, request));
-        while memory.requests.len() > MAX_REQUESTS || (memory.bytes > MAX_BYTES && memory.requests.len() > 1)
+        let mut records = self.records();
+        records.bytes += size;
+        records.requests.push_back((size, request));
+        while records.requests.len() > MAX_REQUESTS
+            || (records.bytes > MAX_BYTES && records.requests.len() > 1)
         {
-            let Some((size, _)) = memory.requests.pop_front() else { break };
-            memory.bytes -= size;
+            let Some((size, _)) = records.requests.pop_front() else { break };
+            records.bytes -= size;
         }
     }
 
     pub(super) fn recorded(&self) -> Vec<Recorded> {
-        self.memory().requests.iter().map(|(_, request)| request.clone()).collect()
+        self.records().requests.iter().map(|(_, request)| request.clone()).collect()
     }
 
     /// Increments the counter of `key` and returns it.
     pub(super) fn count(&self, key: &str) -> u64 {
-        let mut memory = self.memory();
-        if let Some((_, count)) = memory.counters.iter_mut().find(|(known, _)| known == key) {
+        let mut records = self.records();
+        if let Some((_, count)) = records.counters.iter_mut().find(|(known, _)| known == key) {
             *count += 1;
             return *count;
         }
-        if memory.counters.len() == MAX_COUNTERS {
-            memory.counters.pop_front();
+        if records.counters.len() == MAX_COUNTERS {
+            records.counters.pop_front();
         }
-        memory.counters.push_back((key.to_owned(), 1));
+        records.counters.push_back((key.to_owned(), 1));
         1
     }
 
     pub(super) fn clear(&self) {
-        *self.memory() = Memory::default();
+        *self.records() = Records::default();
     }
 
     pub(super) fn open(&self) -> usize {
         self.open.load(Ordering::SeqCst)
     }
 
-    fn memory(&self) -> MutexGuard<'_, Memory> {
+    fn records(&self) -> MutexGuard<'_, Records> {
         // A panic cannot leave the state inconsistent.
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -176,7 +177,7 @@ mod tests {
         for i in 0..MAX_COUNTERS {
             state.count(&i.to_string());
         }
-        assert_eq!(state.memory().counters.len(), MAX_COUNTERS);
-        assert_eq!(state.count("a"), 1, "the oldest is forgotten first");
+        assert_eq!(state.records().counters.len(), MAX_COUNTERS);
+        assert_eq!(state.count("a"), 1, "the oldest counter is removed first");
     }
 }

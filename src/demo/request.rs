@@ -1,5 +1,5 @@
-//! Parses the parts of a Responses request that decide its answer. Tolerates unknown and missing fields, because later
-//! versions of the CLI must work too.
+//! Parses the parts of a Responses request that determine its answer. Tolerates unknown and missing fields, because
+//! later versions of the CLI must work too.
 
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ pub(super) struct ParsedRequest {
     pub(super) user: String,
     /// Rounds of tool calls since then: 0 for the first model call of a turn.
     pub(super) round: usize,
-    /// Whether the request asks for reasoning summaries.
+    /// Whether the request selects reasoning summaries.
     pub(super) summary: bool,
     /// The schema of the answer.
     pub(super) schema: Option<Value>,
@@ -68,17 +68,19 @@ impl ParsedRequest {
 /// Returns the text of the last user message and the index of the item after it.
 fn last_user_message(items: &[Value]) -> (String, usize) {
     let users = || items.iter().enumerate().rev().filter(|(_, item)| item["role"] == "user");
-    let own = users().find_map(|(i, item)| {
-        let text = texts(item).into_iter().filter(|text| is_own(text)).collect::<Vec<_>>().join("\n");
+    let from_user = users().find_map(|(i, item)| {
+        let text = texts(item).into_iter().filter(|text| is_from_user(text)).collect::<Vec<_>>().join("\n");
         (!text.is_empty()).then_some((text, i + 1))
     });
     // A user message that consists only of markup counts as well.
     let any = || users().next().map(|(i, item)| (texts(item).join("\n"), i + 1));
-    own.or_else(any).map_or((String::new(), items.len()), |(text, after)| (last_user_turn(&text), after))
+    from_user
+        .or_else(any)
+        .map_or((String::new(), items.len()), |(text, after)| (last_user_turn(&text), after))
 }
 
 /// Returns `false` for texts that Codex adds as the user; they are tagged: `<environment_context>`, `<image …>`.
-fn is_own(text: &str) -> bool {
+fn is_from_user(text: &str) -> bool {
     !text.starts_with('<') || text.contains("@@")
 }
 
@@ -142,34 +144,34 @@ mod tests {
         json!({"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]})
     }
 
-    fn seen(items: &[Value]) -> ParsedRequest {
+    fn parse(items: &[Value]) -> ParsedRequest {
         ParsedRequest::parse(&json!({"model": "m", "input": items}))
     }
 
     #[test]
     fn user_text_excludes_texts_of_codex() {
         let items = [user("real"), user("<environment_context>cwd</environment_context>")];
-        assert_eq!(seen(&items).user, "real");
+        assert_eq!(parse(&items).user, "real");
         let images = json!({"role": "user", "content": [
             {"type": "input_text", "text": "<image name=[Image #1] path=\"/x\">"},
             {"type": "input_image", "image_url": "data:,"},
             {"type": "input_text", "text": "</image>"},
             {"type": "input_text", "text": "what is it?"},
         ]});
-        let seen_images = seen(&[images]);
-        assert_eq!((seen_images.user.as_str(), &seen_images.echo["images"]), ("what is it?", &json!(1)));
-        assert_eq!(seen(&[user("<b>only markup</b>")]).user, "<b>only markup</b>");
-        assert_eq!(seen(&[user("old"), user("<b> @@ [] @@")]).user, "<b> @@ [] @@");
-        assert_eq!(seen(&[]).user, "");
+        let parsed = parse(&[images]);
+        assert_eq!((parsed.user.as_str(), &parsed.echo["images"]), ("what is it?", &json!(1)));
+        assert_eq!(parse(&[user("<b>only markup</b>")]).user, "<b>only markup</b>");
+        assert_eq!(parse(&[user("old"), user("<b> @@ [] @@")]).user, "<b> @@ [] @@");
+        assert_eq!(parse(&[]).user, "");
         assert_eq!(ParsedRequest::parse(&json!({"input": "plain"})).user, "plain");
     }
 
     #[test]
     fn user_text_of_a_flattened_conversation_is_the_last_paragraph() {
         let flat = "SYSTEM: be brief\n\nUSER: first @@ [] @@\n\nASSISTANT: ok\n\nUSER: second\nline";
-        assert_eq!(seen(&[user(flat)]).user, "second\nline");
-        assert_eq!(seen(&[user("USER: one")]).user, "one");
-        assert_eq!(seen(&[user("the word USER: inside")]).user, "the word USER: inside");
+        assert_eq!(parse(&[user(flat)]).user, "second\nline");
+        assert_eq!(parse(&[user("USER: one")]).user, "one");
+        assert_eq!(parse(&[user("the word USER: inside")]).user, "the word USER: inside");
     }
 
     #[test]
@@ -177,18 +179,18 @@ mod tests {
         let call = |id: &str| json!({"type": "function_call", "call_id": id, "name": "f", "arguments": "{}"});
         let output = |id: &str| json!({"type": "function_call_output", "call_id": id, "output": "x"});
         let mut items = vec![user("a"), call("call_s0_1_0"), output("call_s0_1_0")];
-        assert_eq!(seen(&items).round, 1);
+        assert_eq!(parse(&items).round, 1);
         items.extend([call("call_s1_2_0"), output("call_s1_2_0"), output("exec-other")]);
-        assert_eq!(seen(&items).round, 2);
+        assert_eq!(parse(&items).round, 2);
         items.push(user("b"));
-        assert_eq!(seen(&items).round, 0);
+        assert_eq!(parse(&items).round, 0);
     }
 
     #[test]
     fn chars_count_only_text() {
-        assert_eq!(seen(&[user("12345678")]).chars, 8);
+        assert_eq!(parse(&[user("12345678")]).chars, 8);
         let image = json!({"role": "user", "content": [{"type": "input_image", "image_url": "data:1234"}]});
-        assert_eq!(seen(&[image]).chars, 0);
+        assert_eq!(parse(&[image]).chars, 0);
         assert_eq!(ParsedRequest::parse(&json!({"instructions": "1234", "input": "äöü"})).chars, 7);
     }
 

@@ -63,35 +63,35 @@ async fn responses(
         Ok(request) => request,
         Err(reason) => return bad_request("invalid_json", &format!("the body is not JSON: {reason}")),
     };
-    let (seen, streams, number) =
+    let (parsed, streams, number) =
         (ParsedRequest::parse(&request), request["stream"] == true, state.next_number());
-    state.record(body.len(), Recorded::new(number, seen.round, &headers, Arc::new(request)));
+    state.record(body.len(), Recorded::new(number, parsed.round, &headers, Arc::new(request)));
     drop(body);
     if !streams {
         return bad_request("unsupported_value", "the scripted upstream only answers with `stream: true`");
     }
-    match choose(&state, &seen) {
-        Ok(step) => play(&step, &seen, number, open).await,
+    match choose(&state, &parsed) {
+        Ok(step) => play(&step, &parsed, number, open).await,
         Err(reason) => bad_request("invalid_directive", &reason),
     }
 }
 
 /// Returns the step that answers a request.
-fn choose(state: &State, seen: &ParsedRequest) -> Result<Step, String> {
-    let Some(directive) = Directive::find(&seen.user)? else {
+fn choose(state: &State, request: &ParsedRequest) -> Result<Step, String> {
+    let Some(directive) = Directive::find(&request.user)? else {
         return Ok(Step { delay_ms: content::DEFAULT_DELAY_MS, ..Step::default() });
     };
-    let Some(step) = directive.steps.get(seen.round) else {
+    let Some(step) = directive.steps.get(request.round) else {
         return Ok(Step { text: Some("(script over)".to_owned()), ..Step::default() });
     };
     if step.times.is_none() {
         return Ok(step.clone());
     }
-    Ok(step.for_use(state.count(&format!("{} {}", seen.round, directive.source))))
+    Ok(step.for_use(state.count(&format!("{} {}", request.round, directive.source))))
 }
 
-async fn play(step: &Step, seen: &ParsedRequest, number: u64, open: Open) -> Response {
-    let acts = match plan::acts(step, seen, number) {
+async fn play(step: &Step, request: &ParsedRequest, number: u64, open: Open) -> Response {
+    let acts = match plan::acts(step, request, number) {
         Ok(acts) => acts,
         Err(reason) => return bad_request("invalid_directive", &reason),
     };

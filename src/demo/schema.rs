@@ -3,25 +3,25 @@
 
 use serde_json::{Map, Number, Value, json};
 
-/// Maximum number of generated values: a schema of a few lines can describe a tree of millions.
+/// Maximum number of generated values, because a schema of a few lines can describe a tree of millions.
 const MAX_VALUES: usize = 10_000;
 /// Maximum number of items and characters that a schema can require.
 const MAX_LEN: u64 = 1_000;
 
 /// Returns an instance of a schema, or `None` if none was found.
 pub(super) fn instance(schema: &Value) -> Option<Value> {
-    Maker { root: schema, following: Vec::new(), left: MAX_VALUES }.make(schema)
+    InstanceBuilder { root: schema, following: Vec::new(), left: MAX_VALUES }.build(schema)
 }
 
-struct Maker<'a> {
+struct InstanceBuilder<'a> {
     root: &'a Value,
-    // References on the path to the current schema. A reference to one of them would never end.
+    /// References on the path to the current schema. A reference to one of them would recurse without end.
     following: Vec<&'a str>,
     left: usize,
 }
 
-impl<'a> Maker<'a> {
-    fn make(&mut self, schema: &'a Value) -> Option<Value> {
+impl<'a> InstanceBuilder<'a> {
+    fn build(&mut self, schema: &'a Value) -> Option<Value> {
         self.left = self.left.checked_sub(1)?;
         let fields = match schema {
             Value::Bool(true) => return Some(json!("demo")),
@@ -41,7 +41,7 @@ impl<'a> Maker<'a> {
         }
         for key in ["anyOf", "oneOf"] {
             if let Some(variants) = fields.get(key) {
-                return variants.as_array()?.iter().find_map(|variant| self.make(variant));
+                return variants.as_array()?.iter().find_map(|variant| self.build(variant));
             }
         }
         if let Some(parts) = fields.get("allOf") {
@@ -56,16 +56,16 @@ impl<'a> Maker<'a> {
         }
         let target = self.root.pointer(reference.strip_prefix('#')?)?;
         self.following.push(reference);
-        let made = self.make(target);
+        let built = self.build(target);
         self.following.pop();
-        made
+        built
     }
 
-    /// Objects are merged; otherwise the first part decides.
+    /// Builds an instance of all parts. Merges objects; otherwise the first part determines the instance.
     fn all(&mut self, fields: &'a Map<String, Value>, parts: &'a [Value]) -> Option<Value> {
         let mut merged = None;
         for part in parts {
-            match (&mut merged, self.make(part)?) {
+            match (&mut merged, self.build(part)?) {
                 (Some(Value::Object(merged)), Value::Object(more)) => merged.extend(more),
                 (Some(_), _) => {}
                 (None, value) => merged = Some(value),
@@ -106,12 +106,12 @@ impl<'a> Maker<'a> {
         static ANYTHING: Value = Value::Bool(true);
         let properties = fields.get("properties").and_then(Value::as_object);
         let required = fields.get("required").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-        let mut made = Map::new();
+        let mut built = Map::new();
         for name in required.iter().filter_map(Value::as_str) {
             let schema = properties.and_then(|all| all.get(name)).unwrap_or(&ANYTHING);
-            made.insert(name.to_owned(), self.make(schema)?);
+            built.insert(name.to_owned(), self.build(schema)?);
         }
-        Some(Value::Object(made))
+        Some(Value::Object(built))
     }
 
     /// Returns one item if possible, because an empty list shows little.
@@ -122,16 +122,16 @@ impl<'a> Maker<'a> {
         if least > MAX_LEN {
             return None;
         }
-        let mut made = Vec::new();
+        let mut built = Vec::new();
         if let Some(items) = fields.get("items") {
             for _ in 0..wanted {
-                match self.make(items) {
-                    Some(item) => made.push(item),
+                match self.build(items) {
+                    Some(item) => built.push(item),
                     None => break,
                 }
             }
         }
-        (made.len() as u64 >= least).then_some(Value::Array(made))
+        (built.len() as u64 >= least).then_some(Value::Array(built))
     }
 }
 
@@ -186,29 +186,29 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn makes(schema: impl Into<Value>, expected: impl Into<Value>) {
+    fn assert_instance(schema: impl Into<Value>, expected: impl Into<Value>) {
         let (schema, expected) = (schema.into(), expected.into());
         assert_eq!(instance(&schema), Some(expected), "{schema}");
     }
 
     #[test]
     fn instance_of_every_type_is_valid() {
-        makes(json!({"type": "string"}), json!("demo"));
-        makes(json!({"type": "integer"}), json!(1));
-        makes(json!({"type": "number"}), json!(1.0));
-        makes(json!({"type": "boolean"}), json!(true));
-        makes(json!({"type": "null"}), json!(null));
-        makes(json!({"type": ["null", "integer"]}), json!(1));
-        makes(json!({"enum": ["red", "green"]}), json!("red"));
-        makes(json!({"const": 7}), json!(7));
-        makes(json!({"type": "array", "items": {"type": "integer"}}), json!([1]));
-        makes(json!({"anyOf": [{"type": "string"}, {"type": "null"}]}), json!("demo"));
-        makes(
+        assert_instance(json!({"type": "string"}), json!("demo"));
+        assert_instance(json!({"type": "integer"}), json!(1));
+        assert_instance(json!({"type": "number"}), json!(1.0));
+        assert_instance(json!({"type": "boolean"}), json!(true));
+        assert_instance(json!({"type": "null"}), json!(null));
+        assert_instance(json!({"type": ["null", "integer"]}), json!(1));
+        assert_instance(json!({"enum": ["red", "green"]}), json!("red"));
+        assert_instance(json!({"const": 7}), json!(7));
+        assert_instance(json!({"type": "array", "items": {"type": "integer"}}), json!([1]));
+        assert_instance(json!({"anyOf": [{"type": "string"}, {"type": "null"}]}), json!("demo"));
+        assert_instance(
             json!({"type": "object", "required": ["a", "b"], "properties": {
                 "a": {"type": "object", "properties": {}}, "b": {"type": "string"}, "c": {"type": "string"}}}),
             json!({"a": {}, "b": "demo"}),
         );
-        makes(
+        assert_instance(
             json!({"allOf": [
                 {"type": "object", "required": ["a"], "properties": {"a": {"const": 1}}},
                 {"type": "object", "required": ["b"], "properties": {"b": {"const": 2}}}]}),
@@ -218,20 +218,20 @@ mod tests {
 
     #[test]
     fn instance_with_bounds_respects_them() {
-        makes(json!({"type": "integer", "minimum": 5, "maximum": 9}), json!(5));
-        makes(json!({"type": "integer", "maximum": -3}), json!(-3));
-        makes(json!({"type": "integer", "exclusiveMinimum": 3, "multipleOf": 5}), json!(10));
-        makes(json!({"type": "number", "exclusiveMinimum": 0, "maximum": 0.5}), json!(0.5));
-        makes(json!({"type": "string", "minLength": 6}), json!("demoxx"));
-        makes(json!({"type": "string", "maxLength": 2}), json!("de"));
-        makes(json!({"type": "string", "format": "date"}), json!("2026-01-01"));
-        makes(json!({"type": "array", "minItems": 2, "items": {"const": 0}}), json!([0, 0]));
-        makes(json!({"type": "array", "maxItems": 0, "items": {"const": 0}}), json!([]));
+        assert_instance(json!({"type": "integer", "minimum": 5, "maximum": 9}), json!(5));
+        assert_instance(json!({"type": "integer", "maximum": -3}), json!(-3));
+        assert_instance(json!({"type": "integer", "exclusiveMinimum": 3, "multipleOf": 5}), json!(10));
+        assert_instance(json!({"type": "number", "exclusiveMinimum": 0, "maximum": 0.5}), json!(0.5));
+        assert_instance(json!({"type": "string", "minLength": 6}), json!("demoxx"));
+        assert_instance(json!({"type": "string", "maxLength": 2}), json!("de"));
+        assert_instance(json!({"type": "string", "format": "date"}), json!("2026-01-01"));
+        assert_instance(json!({"type": "array", "minItems": 2, "items": {"const": 0}}), json!([0, 0]));
+        assert_instance(json!({"type": "array", "maxItems": 0, "items": {"const": 0}}), json!([]));
     }
 
     #[test]
     fn instance_with_references_follows_each_once() {
-        makes(
+        assert_instance(
             json!({"$ref": "#/$defs/node", "$defs": {"node": {"type": "object", "required": ["next", "children"],
                 "properties": {"next": {"anyOf": [{"$ref": "#/$defs/node"}, {"type": "null"}]},
                     "children": {"type": "array", "items": {"$ref": "#/$defs/node"}}}}}}),

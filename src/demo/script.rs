@@ -54,7 +54,7 @@ pub(super) struct Step {
     pub(super) usage: Usage,
     /// An HTTP response with this status instead of a stream.
     pub(super) status: Option<u16>,
-    /// Its body: a string is sent unchanged, other values as JSON.
+    /// Body of that response. A string is sent unchanged, other values as JSON.
     pub(super) body: Option<Value>,
     /// Headers of the response, also of streams.
     pub(super) headers: BTreeMap<String, String>,
@@ -143,7 +143,7 @@ impl Incomplete {
 impl<'a> Directive<'a> {
     /// Returns the last directive of a text, or an error with the place of its mistake.
     ///
-    /// Marks that are followed by neither `[` nor `{` are no directive: a text may contain a diff.
+    /// Marks before a character other than `[` or `{` are no directive, because a text may contain a diff.
     pub(super) fn find(text: &'a str) -> Result<Option<Self>, String> {
         let mut last = Ok(None);
         let mut rest = text;
@@ -157,7 +157,7 @@ impl<'a> Directive<'a> {
                     }
                     Err(error) => {
                         last = Err(error);
-                        // The end of a directive must not be taken for a start.
+                        // The end mark of this directive must not count as a start mark.
                         rest = inner.split_once(MARK).map_or("", |(_, after)| after);
                     }
                 }
@@ -180,7 +180,7 @@ impl<'a> Directive<'a> {
         };
         let (source, after) = inner.split_at(values.byte_offset());
         let Some(after) = after.trim_start().strip_prefix(MARK) else {
-            return Err("the directive does not end with @@ behind its JSON value".to_owned());
+            return Err("the directive does not end with @@ after its JSON value".to_owned());
         };
         let value = if value.is_array() { value } else { Value::Array(vec![value]) };
         let steps: Vec<Step> = serde_path_to_error::deserialize(value)
@@ -273,7 +273,7 @@ impl Call {
         match (&self.arguments, &self.custom) {
             (Some(_), Some(_)) => Err("a call has arguments or custom, not both".to_owned()),
             (None | Some(Value::Object(_) | Value::String(_)), _) => Ok(()),
-            (Some(_), None) => Err("arguments is an object, or a string to be sent as it is".to_owned()),
+            (Some(_), None) => Err("arguments is an object, or a string that is sent unchanged".to_owned()),
         }
     }
 
@@ -303,7 +303,7 @@ mod tests {
         steps(text).into_iter().map(|step| step.text.unwrap_or_default()).collect()
     }
 
-    fn wrong(text: &str) -> String {
+    fn mistake(text: &str) -> String {
         Directive::find(text).expect_err("malformed")
     }
 
@@ -321,7 +321,7 @@ mod tests {
     fn find_with_several_directives_returns_the_last() {
         assert_eq!(texts(r#"@@ {"text":"a"} @@ [x] @@ {"text":"b"} @@"#), ["b"]);
         assert_eq!(texts(r#"@@ [oops] @@ then @@ {"text":"b"} @@"#), ["b"]);
-        assert!(wrong(r#"@@ {"text":"b"} @@ then @@ [oops] @@"#).contains("not JSON"));
+        assert!(mistake(r#"@@ {"text":"b"} @@ then @@ [oops] @@"#).contains("not JSON"));
     }
 
     #[test]
@@ -352,7 +352,7 @@ mod tests {
             (r#"@@ [{"calls":[{"name":"f","arguments":3}]}] @@"#, "arguments is an object"),
             (r#"@@ [{"calls":[{"name":"f","arguments":{},"custom":""}]}] @@"#, "not both"),
         ] {
-            let error = wrong(text);
+            let error = mistake(text);
             assert!(error.contains(part), "{text}: {error}");
         }
     }
@@ -379,7 +379,7 @@ mod tests {
     #[test]
     fn guide_lists_every_key_and_its_examples_parse() {
         let guide = include_str!("../../docs/scripted-upstream.md");
-        let keys = wrong(r#"@@ {"?":0} @@"#);
+        let keys = mistake(r#"@@ {"?":0} @@"#);
         let keys = keys.split_once("expected one of ").expect("a list of keys").1;
         for key in keys.split(", ") {
             assert!(guide.contains(key), "{key} is not explained");

@@ -15,7 +15,7 @@ use super::{
 /// Maximum size of a chunk of events without a pause between them.
 const CHUNK_BYTES: usize = 8 << 10;
 
-/// Returns the body of a response that plays `acts`. Dropping it stops.
+/// Returns the body of a response that plays `acts`. Dropping the body stops the acts.
 pub(super) fn body(acts: Acts, open: Open) -> Body {
     let player = Player { acts, sequence: 0, pending: BytesMut::new(), waiting: None, _open: open };
     Body::from_stream(stream::unfold(player, |mut player| async move {
@@ -28,7 +28,7 @@ struct Player {
     acts: Acts,
     sequence: u64,
     pending: BytesMut,
-    // An act that must wait until earlier events are sent.
+    /// An act that must wait until earlier events are sent.
     waiting: Option<Act>,
     _open: Open,
 }

@@ -22,7 +22,7 @@ impl Client {
         Self { upstream: Upstream::start().await.expect("listens"), http }
     }
 
-    async fn ask(&self, text: &str) -> reqwest::Response {
+    async fn send_text(&self, text: &str) -> reqwest::Response {
         let input =
             json!([{"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}]);
         self.post(json!({"model": "m", "stream": true, "input": input})).await
@@ -35,7 +35,7 @@ impl Client {
 
     /// Returns the events of an answer, and whether the stream ended properly.
     async fn events(&self, text: &str) -> (Vec<Value>, bool) {
-        read(self.ask(text).await).await
+        read(self.send_text(text).await).await
     }
 
     /// Waits until no response is open.
@@ -154,7 +154,7 @@ async fn response_with_status_and_times_recovers() {
     let client = Client::start().await;
     let text =
         r#"@@ {"status":429,"headers":{"retry-after":"2"},"body":{"a":1},"times":1,"then":{"text":"ok"}} @@"#;
-    let response = client.ask(text).await;
+    let response = client.send_text(text).await;
     assert_eq!(
         (response.status().as_u16(), &response.headers()["retry-after"]),
         (429, &"2".parse().unwrap())
@@ -162,7 +162,7 @@ async fn response_with_status_and_times_recovers() {
     assert_eq!(response.json::<Value>().await.expect("JSON"), json!({"a": 1}));
     assert_eq!(text_of(&client.events(text).await.0), "ok");
 
-    let plain = client.ask(r#"@@ {"status":503,"body":"busy"} @@"#).await;
+    let plain = client.send_text(r#"@@ {"status":503,"body":"busy"} @@"#).await;
     assert_eq!((plain.status().as_u16(), plain.text().await.expect("a text")), (503, "busy".to_owned()));
     client.all_closed().await;
 }
@@ -170,7 +170,7 @@ async fn response_with_status_and_times_recovers() {
 #[tokio::test]
 async fn response_to_mistakes_and_unknown_paths_is_an_openai_error() {
     let client = Client::start().await;
-    let bad = client.ask("@@ [oops @@").await;
+    let bad = client.send_text("@@ [oops @@").await;
     assert_eq!(bad.status(), 400);
     let bad: Value = bad.json().await.expect("JSON");
     assert_eq!(bad["error"]["code"], "invalid_directive");
@@ -199,14 +199,14 @@ async fn response_to_mistakes_and_unknown_paths_is_an_openai_error() {
 #[tokio::test]
 async fn response_of_a_dropped_connection_is_closed() {
     let client = Client::start().await;
-    let mut response = client.ask(r#"@@ {"tokens":1000000,"delay_ms":1} @@"#).await;
+    let mut response = client.send_text(r#"@@ {"tokens":1000000,"delay_ms":1} @@"#).await;
     response.chunk().await.expect("a chunk");
     assert_eq!(client.upstream.open_responses(), 1);
     drop(response);
     client.all_closed().await;
 
     // Also before anything was sent.
-    let hanging = client.ask(r#"@@ {"hang_before_ms":600000} @@"#);
+    let hanging = client.send_text(r#"@@ {"hang_before_ms":600000} @@"#);
     let arrived = async {
         while client.upstream.open_responses() == 0 {
             tokio::task::yield_now().await;
@@ -228,6 +228,6 @@ async fn upstream_when_dropped_closes_port_and_streams() {
     response.chunk().await.expect("response.created");
     drop(upstream);
     assert!(response.chunk().await.is_err(), "the stream must break");
-    let refused = http.post(&url).json(&body).send().await.expect_err("nobody listens");
+    let refused = http.post(&url).json(&body).send().await.expect_err("the port is closed");
     assert!(refused.is_connect(), "{refused}");
 }

@@ -9,9 +9,9 @@ use crate::demo::{request::ParsedRequest, script::Directive};
 fn plan(step: &Value) -> Vec<Act> {
     let text = format!("@@ {step} @@");
     let directive = Directive::find(&text).expect("well formed").expect("a directive");
-    let seen =
+    let request =
         ParsedRequest { model: "m".into(), round: 2, chars: 9, summary: true, ..ParsedRequest::default() };
-    acts(&directive.steps[0], &seen, 7).expect("can be made").collect()
+    acts(&directive.steps[0], &request, 7).expect("acts").collect()
 }
 
 /// Summarizes acts: event names without `response.`, deltas with their text.
@@ -163,6 +163,6 @@ fn acts_with_other_ends_have_their_events() {
 fn acts_of_a_million_tokens_are_lazy() {
     let directive =
         Directive::find(r#"@@ {"tokens": 1000000, "delay_ms": 1} @@"#).expect("good").expect("one");
-    let acts = acts(&directive.steps[0], &ParsedRequest::default(), 1).expect("can be made");
+    let acts = acts(&directive.steps[0], &ParsedRequest::default(), 1).expect("acts");
     assert_eq!(outline(&acts.take(3).collect::<Vec<_>>())[2], "output_text.delta tok0 ");
 }
