@@ -8,7 +8,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Phase of the server. It only advances.
+/// Phase of the server. Phases only advance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// Requests are accepted.
@@ -152,7 +152,7 @@ mod tests {
         shutdown.stop();
         shutdown.begin_drain();
         assert_eq!(shutdown.phase(), Phase::Stopped);
-        // A later phase counts as reached, also for a late caller.
+        // A later phase counts as reached.
         timeout(SOON, shutdown.stopped()).await.unwrap();
         timeout(SOON, shutdown.draining()).await.unwrap();
         assert!(!shutdown.kill_token().is_cancelled());

@@ -325,7 +325,7 @@ impl Config {
 /// Values for reasoning summaries.
 pub const SUMMARIES: [&str; 4] = ["auto", "concise", "detailed", "none"];
 
-/// Returns `true` if a text can be a reasoning effort or a verbosity: a short lower-case word.
+/// Returns `true` for a short lower-case word, which can be a reasoning effort.
 pub fn is_word(text: &str) -> bool {
     (1..=32).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')

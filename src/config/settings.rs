@@ -275,7 +275,7 @@ pub fn find(env: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|setting| setting.env == env)
 }
 
-/// Returns the name that a variable probably should have, if its name looks like a typing error.
+/// Returns the setting with the most similar name, if `name` is probably a typing error.
 pub fn closest_setting(name: &str) -> Option<&'static str> {
     let known = |n: &str| n == NO_DOTENV || CLI_VARIABLES.contains(&n) || find(n).is_some();
     if !name.starts_with("CODEX_") || known(name) {

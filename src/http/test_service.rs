@@ -1,4 +1,4 @@
-//! A scripted service for the tests of the facade. It returns prepared results and records its requests.
+//! A scripted service for the tests of the facade, which returns prepared results and records its requests.
 
 use std::sync::{Arc, Mutex};
 

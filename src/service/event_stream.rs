@@ -35,8 +35,8 @@ use crate::{
 /// stream. The stream begins after this time, because proxies limit the wait for a response's head.
 const HEAD_DELAY: Duration = Duration::from_secs(10);
 
-/// The same where a tool call is demanded. The turn fails without a call, and a model may reason for long before the
-/// call. Common proxies wait for one minute.
+/// Head delay of a request that demands a tool call. The turn fails without a call, and a model may reason for long
+/// before the call. Common proxies wait for one minute.
 const DEMANDED_CALL_HEAD_DELAY: Duration = Duration::from_secs(30);
 
 /// A request whose first turn runs.

@@ -26,10 +26,10 @@ use crate::context::REQUEST_ID;
 /// Maximum length of an id from a caller.
 const MAX_ID_BYTES: usize = 128;
 
-/// Middleware for `axum::middleware::from_fn`. It must be added last, so that it is the outermost layer.
+/// Middleware for `axum::middleware::from_fn`. Must be added last, as the outermost layer.
 ///
-/// Keeps the caller's id if it is 1 to 128 visible ASCII characters, otherwise creates one. Handlers find it in the
-/// request's `x-request-id`, the caller in the response's, the log in the field `request.id` of every line.
+/// Keeps the caller's id if it is 1 to 128 visible ASCII characters, otherwise creates one. Handlers read the id
+/// from the request's `x-request-id`, and the caller from the response's. Every log line has the id as `request.id`.
 pub async fn log(mut request: Request, next: Next) -> Response {
     let id = keep_or_create_id(request.headers());
     request.headers_mut().insert(REQUEST_ID, id.clone());

@@ -48,8 +48,10 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// Maximum number of header lines of an HTTP/1.1 request.
 const MAX_HEADERS: usize = 128;
 
-/// Interval and time limit of HTTP/2 pings, which detect dead peers.
+/// Interval of HTTP/2 pings, which detect unreachable peers.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
+
+/// Time limit for the answer to a ping.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Idle time after which a draining connection without a response is closed, so that half a request head does not delay

@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn decode_image_other_url_is_refused_by_place() {
-        for (url, code, word) in [
+        for (url, code, part) in [
             ("https://example.test/a.png", "unsupported_parameter", "does not fetch"),
             ("HTTP://example.test/a.png", "unsupported_parameter", "does not fetch"),
             ("file:///etc/passwd", "invalid_value", "only `data:`"),
@@ -104,7 +104,7 @@ mod tests {
             let error = decode(url).unwrap_err();
             assert_eq!(error["param"], "messages[0].content[1].image_url", "{url}");
             assert_eq!(error["code"], code, "{url}");
-            assert!(error["message"].as_str().unwrap().contains(word), "{url}: {error}");
+            assert!(error["message"].as_str().unwrap().contains(part), "{url}: {error}");
         }
     }
 }

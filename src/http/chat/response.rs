@@ -47,7 +47,7 @@ struct Message {
     content: Option<String>,
     refusal: (),
     annotations: [(); 0],
-    /// Not a field of OpenAI's, but common among other servers and clients.
+    /// An extension that other servers and clients commonly use.
     #[serde(skip_serializing_if = "String::is_empty")]
     reasoning_content: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
