@@ -76,7 +76,7 @@ pub(crate) fn acts(scenario: &Scenario, turn_input: &TurnInput) -> Vec<Act> {
         }
         Scenario::Commentary => {
             let mut acts = message(split_words("First I look."), Some("commentary"));
-            acts.extend(message(split_words("Continuation I think."), Some("commentary")));
+            acts.extend(message(split_words("Then I think."), Some("commentary")));
             acts.extend(message(split_words("The final answer."), Some("final_answer")));
             acts.extend([Act::Response(DEFAULT_USAGE), Act::ReportUsage, Act::Finish]);
             acts
