@@ -25,6 +25,7 @@ use super::{
     process::{
         ChildHandle, Input, Launcher, Started,
         lines::{LineError, LineReader},
+        output_pipe::OutputPipe,
     },
 };
 use crate::{
@@ -151,7 +152,7 @@ impl Engine for Exec {
 /// A process with its output lines. `debug` is the maximum length of a logged line.
 struct ChildOutput {
     process: ChildHandle,
-    lines: LineReader<ChildStdout>,
+    lines: LineReader<OutputPipe<ChildStdout>>,
     debug: Option<usize>,
 }
 

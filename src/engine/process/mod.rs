@@ -4,6 +4,7 @@
 
 pub(crate) mod lines;
 pub(crate) mod orphan_reaper;
+pub(crate) mod output_pipe;
 pub mod platform;
 pub(crate) mod stderr_summary;
 pub mod supervisor;
@@ -32,7 +33,7 @@ use tokio_util::{
     task::TaskTracker,
 };
 
-use self::orphan_reaper::OrphanReaper;
+use self::{orphan_reaper::OrphanReaper, output_pipe::OutputPipe};
 
 /// Maximum time to wait for killed processes to be reaped.
 pub(crate) const REAP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -97,7 +98,7 @@ impl Default for Input {
 pub(crate) struct Started {
     /// Present only with [`Input::Open`].
     pub(crate) stdin: Option<ChildStdin>,
-    pub(crate) stdout: ChildStdout,
+    pub(crate) stdout: OutputPipe<ChildStdout>,
     pub(crate) process: ChildHandle,
 }
 
@@ -179,6 +180,9 @@ impl Launcher {
             grace: self.grace,
             deadline: spec.deadline,
         };
+        let all_exited = CancellationToken::new();
+        let stdout = OutputPipe::new(stdout, all_exited.clone());
+        let stderr = OutputPipe::new(stderr, all_exited.clone());
         let tail = Arc::clone(&stderr_tail);
         let orphan_reaper = self.orphan_reaper.clone();
         let (stdin, text) = match spec.stdin {
@@ -189,10 +193,11 @@ impl Launcher {
             let writing = OptionFuture::from(text.map(|(stdin, text)| write_stdin(stdin, text)));
             let ending = async {
                 let status = owner.wait_or_kill().await;
-                // Orphans may hold the pipes, which are read to their end.
+                // Orphans may hold the pipes.
                 if let Some(reaper) = orphan_reaper {
                     reaper.on_supervisor_exit(supervisor_pid, status).await;
                 }
+                all_exited.cancel();
                 status
             };
             let (status, _, ()) = tokio::join!(ending, writing, tail_stderr(stderr, tail));
@@ -332,7 +337,7 @@ async fn write_stdin(mut stdin: ChildStdin, text: Vec<u8>) {
 }
 
 /// Reads stderr to its end and keeps its tail.
-async fn tail_stderr(mut stderr: ChildStderr, tail: Arc<Mutex<Vec<u8>>>) {
+async fn tail_stderr(mut stderr: OutputPipe<ChildStderr>, tail: Arc<Mutex<Vec<u8>>>) {
     let mut buffer = vec![0; 4096];
     while let Ok(read @ 1..) = stderr.read(&mut buffer).await {
         let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
