@@ -86,7 +86,10 @@ async fn assert_nothing_is_left(app: &TestApp) {
     assert_eq!(app.status().await.waiting_turns, 0);
 }
 
-both_engines!(abandoned_turns_of_the_fake_leave_nothing_and_the_next_turn_succeeds);
+both_engines!(
+    #[cfg_attr(feature = "portable", ignore = "needs the process interfaces of Linux")]
+    abandoned_turns_of_the_fake_leave_nothing_and_the_next_turn_succeeds
+);
 async fn abandoned_turns_of_the_fake_leave_nothing_and_the_next_turn_succeeds(engine: Engine) {
     with_app(AppConfig::fake(engine).max_concurrency(8), async |app| {
         abandon_turns(app, 100, "fake:hang", "hi").await;
@@ -146,6 +149,7 @@ async fn process_tree_ignoring_signals_is_killed_after_the_grace() {
     .await;
 }
 
+#[cfg_attr(feature = "portable", ignore = "needs the process interfaces of Linux")]
 #[tokio::test]
 async fn worker_ignoring_an_interrupt_is_killed_with_its_children_after_the_grace() {
     with_app(AppConfig::fake(Engine::AppServer).workers(1).cancel_grace_seconds(0.3), async |app| {
@@ -194,6 +198,7 @@ async fn slot_of_a_cancelled_turn_is_held_until_its_last_process_exits() {
     .await;
 }
 
+#[cfg_attr(feature = "portable", ignore = "needs the process interfaces of Linux")]
 #[tokio::test]
 async fn processes_of_a_finished_turn_are_killed() {
     with_app(AppConfig::fake(Engine::Exec), async |app| {
@@ -284,6 +289,7 @@ fn request_with_image_and_schema(model: &str) -> serde_json::Value {
         "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}}})
 }
 
+#[cfg_attr(feature = "portable", ignore = "needs the process interfaces of Linux")]
 #[tokio::test]
 async fn app_server_turn_with_an_image_and_a_schema_writes_no_files() {
     with_app(AppConfig::fake(Engine::AppServer), async |app| {
@@ -322,7 +328,10 @@ async fn exec_turn_with_an_image_and_a_schema_removes_its_files() {
     .await;
 }
 
-both_engines!(drain_past_its_grace_cancels_running_turns);
+both_engines!(
+    #[cfg_attr(feature = "portable", ignore = "needs the process interfaces of Linux")]
+    drain_past_its_grace_cancels_running_turns
+);
 async fn drain_past_its_grace_cancels_running_turns(engine: Engine) {
     with_app(AppConfig::fake(engine).drain_seconds(0.3), async |app| {
         let mut calls = JoinSet::new();

@@ -44,7 +44,10 @@ async fn idle_server_after_a_signal_exits_with_zero(engine: Engine) {
     }
 }
 
-both_engines!(running_turns_past_the_drain_grace_are_cancelled);
+both_engines!(
+    #[cfg_attr(feature = "portable", ignore = "needs the process interfaces of Linux")]
+    running_turns_past_the_drain_grace_are_cancelled
+);
 async fn running_turns_past_the_drain_grace_are_cancelled(engine: Engine) {
     let program = Program::new(Codex::Fake, engine).env("CODEX_DRAIN_SECONDS", "0.2");
     let mut server = program.serve(&[]).await;
@@ -86,7 +89,10 @@ async fn second_signal_ends_the_drain_immediately(engine: Engine) {
     assert!(server.scratch_files().is_empty());
 }
 
-both_engines!(killed_server_leaves_no_process_and_no_file);
+both_engines!(
+    #[cfg_attr(feature = "portable", ignore = "needs the process interfaces of Linux")]
+    killed_server_leaves_no_process_and_no_file
+);
 async fn killed_server_leaves_no_process_and_no_file(engine: Engine) {
     let mut server = Program::new(Codex::Fake, engine).serve(&[]).await;
     let turn = spawn_turn(&server, "fake:grandchild");
@@ -103,6 +109,7 @@ async fn killed_server_leaves_no_process_and_no_file(engine: Engine) {
     server.assert_nothing_is_left().await;
 }
 
+#[cfg_attr(feature = "portable", ignore = "needs the process interfaces of Linux")]
 #[tokio::test]
 async fn killed_supervisor_fails_its_turn_and_leaves_no_process() {
     let mut server = Program::new(Codex::Fake, Engine::Exec).serve(&[]).await;

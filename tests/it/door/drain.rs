@@ -130,7 +130,10 @@ async fn drain_finishes_running_turns_and_refuses_the_others(engine: Engine) {
     .await;
 }
 
-both_engines!(turn_past_the_drain_grace_is_cancelled);
+both_engines!(
+    #[cfg_attr(feature = "portable", ignore = "needs the process interfaces of Linux")]
+    turn_past_the_drain_grace_is_cancelled
+);
 async fn turn_past_the_drain_grace_is_cancelled(engine: Engine) {
     with_app(AppConfig::fake(engine).drain_seconds(0.2), async |app| {
         let mut running =

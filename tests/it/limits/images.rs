@@ -51,7 +51,10 @@ async fn assert_refused(app: &TestApp, files: &[Vec<u8>], field: &str, param: &s
     assert!(error["message"].as_str().unwrap().contains(text), "{error}");
 }
 
-both_engines!(images_within_the_limits_reach_the_cli_and_are_removed);
+both_engines!(
+    #[cfg_attr(feature = "portable", ignore = "needs the process interfaces of Linux")]
+    images_within_the_limits_reach_the_cli_and_are_removed
+);
 async fn images_within_the_limits_reach_the_cli_and_are_removed(engine: Engine) {
     let limits = [("CODEX_MAX_IMAGES", "2"), ("CODEX_MAX_IMAGE_BYTES", "1000")];
     with_app(AppConfig::fake(engine).envs(&limits), async |app| {

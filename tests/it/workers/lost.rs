@@ -59,6 +59,7 @@ async fn killed_worker_of_the_real_cli_fails_its_streams_and_is_replaced() {
     assert_lost_worker_is_replaced(Codex::Real, Signal::KILL, Duration::from_secs(2)).await;
 }
 
+#[cfg_attr(feature = "portable", ignore = "needs the process interfaces of Linux")]
 #[tokio::test]
 async fn stopped_worker_of_the_fake_fails_its_streams_and_is_replaced() {
     assert_lost_worker_is_replaced(Codex::Fake, Signal::STOP, Duration::from_secs(5)).await;
@@ -101,6 +102,7 @@ async fn exiting_worker_fails_its_turns_and_is_replaced() {
     }
 }
 
+#[cfg_attr(feature = "portable", ignore = "needs the process interfaces of Linux")]
 #[tokio::test]
 async fn self_stopped_worker_fails_its_turns_and_is_replaced() {
     assert_turn_loses_the_worker(&[], "fake:stop", Duration::from_secs(5)).await;
@@ -276,6 +278,7 @@ async fn stopped_idle_worker_is_replaced() {
     .await;
 }
 
+#[cfg_attr(feature = "portable", ignore = "needs the process interfaces of Linux")]
 #[tokio::test]
 async fn stopped_worker_beside_another_leaves_turns_running() {
     with_app(one_worker(Codex::Fake).workers(2), async |app| {

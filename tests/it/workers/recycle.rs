@@ -70,6 +70,7 @@ async fn worker_past_its_age_limit_finishes_its_turns_and_removes_its_home() {
     .await;
 }
 
+#[cfg_attr(feature = "portable", ignore = "needs the process interfaces of Linux")]
 #[tokio::test]
 async fn worker_past_its_memory_limit_is_replaced() {
     with_app(one_worker(Codex::Fake).env("CODEX_WORKER_MAX_MEMORY_MB", "100"), async |app| {
