@@ -109,8 +109,8 @@ mod tests {
         };
         let rec = "model_provider = \"rec\"\n[model_providers.rec]\nname = \"r\"\nenv_key = \"REC_KEY\"\n";
         for empty in [None, Some(""), Some("  ")] {
-            let told = trouble(rec, empty).unwrap().to_string();
-            assert!(told.contains("provider rec") && told.contains("REC_KEY"), "{told}");
+            let message = trouble(rec, empty).unwrap().to_string();
+            assert!(message.contains("provider rec") && message.contains("REC_KEY"), "{message}");
         }
         assert_eq!(trouble(rec, Some("k")), None);
         assert_eq!(trouble(&rec.replace("env_key = \"REC_KEY\"", ""), None), None);

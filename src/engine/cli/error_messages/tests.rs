@@ -51,7 +51,7 @@ fn classify_message_of_each_known_text_returns_its_error() {
         ),
         ("idle timeout waiting for SSE", "UPSTREAM_UNAVAILABLE"),
         ("Missing environment variable: `MOCK_KEY`.", "ENGINE_UNAVAILABLE"),
-        ("something nobody has seen", "TURN_FAILED"),
+        ("an unknown message", "TURN_FAILED"),
     ];
     for (message, expected) in table {
         assert_eq!(reason(message), expected, "{message}");
@@ -136,8 +136,8 @@ fn classify_message_of_a_refused_login_removes_keys() {
     let refused = of("unexpected status 401 Unauthorized: Missing scopes: api.write, url: http://u");
     assert_eq!(refused, "the upstream refused the server's own login (401); the operator must log in again");
     for secret in ["sk-proj-ab**cd.", "\"eyJhbGciOi.x.y\"", "Zm9vYmFyYmF6cXV4MTIzNDU2Nzg5"] {
-        let told = of(&format!("unexpected status 403 Forbidden: the key {secret} is bad, url: http://u"));
-        assert!(told.contains("403: the key … is bad"), "{told}");
+        let message = of(&format!("unexpected status 403 Forbidden: the key {secret} is bad, url: http://u"));
+        assert!(message.contains("403: the key … is bad"), "{message}");
     }
     let long = of(&format!("unexpected status 403 Forbidden: {}", "no ".repeat(1000)));
     assert!(long.chars().count() < 2 * MAX_QUOTE_CHARS, "{long}");

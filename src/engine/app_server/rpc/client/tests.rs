@@ -90,7 +90,7 @@ async fn call_results_in_any_order_reach_their_callers() {
         let (first, second) = (server.recv().await, server.recv().await);
         assert_eq!((&first["method"], &first["params"]), (&json!("model/list"), &json!({"a": 1})));
         server.send(&json!({"id": second["id"], "result": 2})).await;
-        // What is nobody's, or nothing, is passed over.
+        // Lines without a recipient, and lines without content, are skipped.
         server.write("\nnonsense\n[1]\n{\"id\":4711,\"result\":{}}\n{\"method\":\"some/news\"}\n").await;
         server.send(&json!({"id": first["id"], "error": {"code": -32600, "message": "no"}})).await;
     };
@@ -152,7 +152,7 @@ async fn server_request_always_gets_a_response() {
         server.send(&json!({"id": method, "method": method, "params": {}})).await;
         assert_eq!(server.recv().await, json!({"id": method, "result": expected}));
     }
-    // What nobody knows, and a tool call of a thread that nobody reads.
+    // An unknown request, and a tool call of a thread without a queue.
     for method in ["account/chatgptAuthTokens/refresh", "item/tool/requestUserInput", "item/tool/call"] {
         let params = json!({"threadId": "t", "callId": "c"});
         server.send(&json!({"id": 0, "method": method, "params": params})).await;
@@ -236,9 +236,9 @@ async fn start_thread_abandoned_unsubscribes() {
         biased;
         _ = &mut started => unreachable!("it is not answered"),
         asked = server.recv() => {
-            let heard = client.lines_received();
+            let received = client.lines_received();
             server.send(&json!({"id": asked["id"], "result": {"thread": {"id": "u"}}})).await;
-            while client.lines_received() == heard {
+            while client.lines_received() == received {
                 tokio::task::yield_now().await;
             }
         }
