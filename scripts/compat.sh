@@ -22,7 +22,7 @@ fi
 # The tests: a title for the table, the capability that they need, and the prefixes of their names.
 groups=(
     "no command runs without an environment|any|trust::environment::"
-    "answers, long and odd texts|any|chat::answer_of_the_real_cli limits::prompts::odd_texts_reach_the_model limits::prompts::answer_of_120000_tokens"
+    "answers, long and odd texts|any|chat::answer_of_the_real_cli limits::prompts::unusual_texts_reach_the_model limits::prompts::answer_of_120000_tokens"
     "cancellation|any|cancel::abandoned_turns_of_the_real_cli cancel::command_"
     "failures and retries|any|errors::failures_of_the_real_cli errors::unreachable_upstream errors::failed_request_of_the_real_cli errors::incomplete_response_of_the_real_cli"
     "sandbox and secrets|any|trust::sandbox::writing_turn trust::secrets::command_ trust::secrets::sandboxed_command"
