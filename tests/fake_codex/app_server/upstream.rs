@@ -36,6 +36,7 @@ pub(crate) fn acts(base_url: &str, model: &str, turn_input: &TurnInput) -> Vec<A
         let items = match post(base_url, &request) {
             Ok((200, body)) => items(&body),
             Ok((401, _)) => return failed("401"),
+            Ok((403, _)) => return failed("403"),
             Ok(_) => return failed("500"),
             Err(_) => return failed("connection"),
         };

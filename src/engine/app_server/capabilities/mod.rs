@@ -49,8 +49,8 @@ pub(super) struct Capabilities {
     pub(super) empty_input: bool,
     /// The end of each response of the model is reported.
     pub(super) raw_completed: bool,
-    /// A refused key is distinguishable from other failures.
-    pub(super) typed_401: bool,
+    /// A status of the upstream is distinguishable from other failures.
+    pub(super) typed_errors: bool,
     /// Client tools reach the model.
     pub(super) dynamic_tools: bool,
     /// Response schemas reach the model.
@@ -66,8 +66,8 @@ pub(super) struct WorkerFeatures {
     pub(super) no_output_schema: Option<String>,
     /// Without a list, only configured names are offered.
     pub(super) no_models: Option<String>,
-    /// A refused key is reported like any failed turn.
-    pub(super) no_typed_401: Option<String>,
+    /// A refusal of the upstream is reported like any failed turn.
+    pub(super) no_typed_errors: Option<String>,
 }
 
 impl WorkerFeatures {
@@ -166,8 +166,8 @@ impl Capabilities {
             ("engine: list of models", self.models, "does not list its models"),
             (
                 "engine: typed errors",
-                self.typed_401,
-                "does not distinguish a refused key from other failures",
+                self.typed_errors,
+                "does not report the status of a refusal by the upstream",
             ),
         ]
     }
@@ -189,7 +189,7 @@ impl Capabilities {
             no_tools: tools.or(ends),
             no_output_schema: schemas,
             no_models: models,
-            no_typed_401: errors,
+            no_typed_errors: errors,
         })
     }
 }
@@ -241,8 +241,9 @@ async fn run_turns(
     }
     if found.empty_input {
         let refused = turns.refused().await?;
-        let expected = CodexErrorInfo::HttpConnectionFailed(UpstreamStatus { http_status_code: Some(401) });
-        found.typed_401 = refused.end.is_some_and(|turn| turn.error.codex_error_info == expected);
+        let status = Some(probe_turns::REFUSAL_STATUS);
+        let expected = CodexErrorInfo::HttpConnectionFailed(UpstreamStatus { http_status_code: status });
+        found.typed_errors = refused.end.is_some_and(|turn| turn.error.codex_error_info == expected);
     }
     Ok(())
 }

@@ -48,8 +48,12 @@ const COMMAND_CALLS: usize = 3;
 /// Directive: the model answers.
 pub(super) const ANSWER: &str = r#"@@ {"pieces": ["{}"]} @@"#;
 
-/// Directive: the upstream refuses the key.
-const REFUSE: &str = r#"@@ {"status": 401, "body": {"error": {"message": "the probe refuses"}}} @@"#;
+/// Directive: the upstream refuses the request with [`REFUSAL_STATUS`].
+const REFUSE: &str = r#"@@ {"status": 403, "body": {"error": {"message": "the probe refuses"}}} @@"#;
+
+/// The status of [`REFUSE`]. Codex answers a 401 with a refresh of the user's login, which spends the refresh token
+/// (0.169).
+pub(super) const REFUSAL_STATUS: u16 = 403;
 
 /// Runs turns on one app-server.
 pub(super) struct ProbeTurns<'a> {

@@ -26,7 +26,7 @@ fn all() -> Capabilities {
         no_environment: true,
         empty_input: true,
         raw_completed: true,
-        typed_401: true,
+        typed_errors: true,
         dynamic_tools: true,
         output_schema: true,
         models: true,
@@ -41,12 +41,12 @@ fn required_or_error_with_all_capabilities_has_no_limits() {
 
 #[test]
 fn required_or_error_of_0_140_names_its_limits() {
-    let found = Capabilities { version: "0.140.0".into(), raw_completed: false, typed_401: false, ..all() };
+    let found = Capabilities { version: "0.140.0".into(), raw_completed: false, typed_errors: false, ..all() };
     let features = found.required_or_error().unwrap();
     assert!(features.no_tools.unwrap().contains("0.140.0 does not report the end of a response"));
-    assert!(features.no_typed_401.is_some());
+    assert!(features.no_typed_errors.is_some());
     assert!(features.no_output_schema.is_none() && features.no_models.is_none());
-    let checks = Capabilities { raw_completed: false, typed_401: false, ..all() }.checks();
+    let checks = Capabilities { raw_completed: false, typed_errors: false, ..all() }.checks();
     assert_eq!(checks.iter().filter(|check| check.severity == Severity::Odd).count(), 2);
     assert!(checks.iter().all(|check| check.severity != Severity::Bad));
 }
@@ -107,7 +107,7 @@ async fn probe_all_of_real_versions_matches_their_capabilities() {
                 (0, 169..) => assert_eq!(found, Capabilities { version: found.version.clone(), ..all() }),
                 (0, 140..) => {
                     let features = found.required_or_error().unwrap();
-                    assert!(features.no_tools.is_some() && features.no_typed_401.is_some());
+                    assert!(features.no_tools.is_some() && features.no_typed_errors.is_some());
                     assert!(features.no_output_schema.is_none() && features.no_models.is_none());
                 }
                 _ => {
