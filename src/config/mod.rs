@@ -117,6 +117,8 @@ pub struct Codex {
     pub approval_policy: String,
     /// Whether live web search is enabled.
     pub search: bool,
+    /// Whether the agent may use the apps (connectors) of the server's ChatGPT account.
+    pub apps: bool,
     /// Whether the workspace may be outside of a git repository.
     pub skip_git_repo_check: bool,
     /// Whether `</answer>` is removed from answers.

@@ -159,6 +159,7 @@ pub(super) fn codex(raw: &mut RawSettings) -> Codex {
         },
         approval_policy: raw.get(&settings::APPROVAL_POLICY).to_owned(),
         search: raw.get(&settings::ENABLE_SEARCH),
+        apps: raw.get(&settings::ENABLE_APPS),
         skip_git_repo_check: raw.get(&settings::SKIP_GIT_REPO_CHECK),
         strip_answer_tags: raw.get(&settings::STRIP_ANSWER_TAGS),
         line_limit: raw.get(&settings::SUBPROCESS_STREAM_LIMIT),

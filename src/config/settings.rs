@@ -134,6 +134,10 @@ settings! {
         env: "CODEX_ENABLE_SEARCH", flag: "enable-search", value: "0|1", default: "0",
         help: "Enable live web search for the agent",
     }
+    ENABLE_APPS: Switch = Switch => {
+        env: "CODEX_ENABLE_APPS", flag: "enable-apps", value: "0|1", default: "0",
+        help: "Offer the apps of the server's ChatGPT account, such as mail, to the agent of every caller",
+    }
     SKIP_GIT_REPO_CHECK: Switch = Switch => {
         env: "CODEX_SKIP_GIT_REPO_CHECK", flag: "skip-git-repo-check", value: "0|1", default: "1",
         help: "Accept a workspace that is not a git repository",

@@ -4,6 +4,7 @@ use std::{ffi::OsString, fs};
 
 use super::{
     environment,
+    probe::CliInfo,
     user_config::{UserConfig, is_bare_key},
 };
 use crate::config::Codex;
@@ -11,11 +12,21 @@ use crate::config::Codex;
 /// Features that the server disables if the CLI has them: endless retries, files with the environment's secrets, a
 /// clone of the plugin marketplace per run, and work beyond the end of a turn, which cannot be stopped or counted
 /// (sub-agents, and goals, which also need stored threads).
-pub(crate) const DISABLED_FEATURES: &[&str] =
+const DISABLED_FEATURES: &[&str] =
     &["unbounded_connection_retries", "shell_snapshot", "plugins", "multi_agent", "multi_agent_v2", "goals"];
+
+/// The feature that offers the connectors of the ChatGPT account to the model. A thread also waits for their server.
+pub(crate) const APPS: &str = "apps";
 
 /// Provider id of the scripted upstream.
 const SCRIPTED_PROVIDER: &str = "codex-api-scripted";
+
+/// Returns the features that are disabled in every profile.
+pub(crate) fn disabled_features(codex: &Codex, installed: &CliInfo) -> impl Iterator<Item = &'static str> {
+    let apps = (!codex.apps).then_some(APPS);
+    let features = DISABLED_FEATURES.iter().copied().chain(apps);
+    features.filter(|feature| installed.features.contains_key(*feature))
+}
 
 /// Returns dotted keys and TOML values for `-c`. `stream_retries` limits the retries of a response that broke off.
 pub(crate) fn settings(codex: &Codex, stream_retries: u32) -> Vec<(String, String)> {

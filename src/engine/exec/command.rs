@@ -50,9 +50,7 @@ pub(super) fn build(turn: &Turn, codex: &Codex, installed: &CliInfo) -> Result<S
     if turn.sandbox == Sandbox::WorkspaceWrite {
         set_private_tmpdir(&temp_dir, &mut arguments, &mut env).map_err(Error::internal)?;
     }
-    for feature in
-        provider::DISABLED_FEATURES.iter().filter(|feature| installed.features.contains_key(**feature))
-    {
+    for feature in provider::disabled_features(codex, installed) {
         arguments.set_toml(&format!("features.{feature}"), "false");
     }
     // No retry of a response that broke off: the model would repeat text that the client already has.

@@ -25,7 +25,7 @@ const WRITABLE_ROOTS: &str = "sandbox_workspace_write.writable_roots";
 const CODEX_FEATURES: &[&str] = &[
     "shell_tool",
     "view_image",
-    "apps",
+    provider::APPS,
     "hooks",
     "memories",
     "sleep_tool",
@@ -73,13 +73,13 @@ pub(crate) fn arguments(codex: &Codex, installed: &CliInfo, catalogs: &Catalogs)
         let folders: Vec<toml::Value> = folders.map(toml::Value::from).collect();
         set(WRITABLE_ROOTS, folders.into());
     }
-    for feature in provider::DISABLED_FEATURES.iter().filter(|name| installed.features.contains_key(**name)) {
+    for feature in provider::disabled_features(codex, installed) {
         set(&format!("features.{feature}"), OFF);
     }
     set("model_catalog_json", catalogs.path(codex.profile).to_string_lossy().into_owned().into());
     match codex.profile {
         Profile::Agent => {}
-        Profile::Chat => settings.extend(chat_overrides(installed, &user)),
+        Profile::Chat => settings.extend(chat_overrides(codex, installed, &user)),
     }
 
     let mut arguments = vec![OsString::from("app-server")];
@@ -103,8 +103,8 @@ pub(crate) fn thread_config(
     }
     let user = UserConfig::load(codex);
     let settings = match profile {
-        Profile::Agent => agent_overrides(installed, &user),
-        Profile::Chat => chat_overrides(installed, &user),
+        Profile::Agent => agent_overrides(codex, installed, &user),
+        Profile::Chat => chat_overrides(codex, installed, &user),
     };
     let json = |value| serde_json::to_value::<toml::Value>(value).unwrap_or_default();
     let mut config: Map<String, Value> =
@@ -137,9 +137,8 @@ pub(crate) fn without_servers(codex: &Codex) -> Map<String, Value> {
 }
 
 /// Disables everything that Codex adds to the model.
-fn chat_overrides(installed: &CliInfo, user: &UserConfig) -> Vec<Override> {
-    let features = CODEX_FEATURES.iter().filter(|name| installed.features.contains_key(**name));
-    let features = features.map(|name| (format!("features.{name}"), OFF));
+fn chat_overrides(codex: &Codex, installed: &CliInfo, user: &UserConfig) -> Vec<Override> {
+    let features = codex_features(codex, installed).map(|(name, _)| (format!("features.{name}"), OFF));
     let texts = PROMPT_SWITCHES.iter().map(|(key, off, _)| ((*key).to_owned(), off.clone()));
     let servers = server_switches(user).map(|(key, _)| (key, OFF));
     let uncut = (TOOL_OUTPUT_LIMIT.0.to_owned(), TOOL_OUTPUT_LIMIT.1.into());
@@ -147,13 +146,19 @@ fn chat_overrides(installed: &CliInfo, user: &UserConfig) -> Vec<Override> {
 }
 
 /// Restores the user's configuration on a worker whose profile is `chat`.
-fn agent_overrides(installed: &CliInfo, user: &UserConfig) -> Vec<Override> {
-    let features = CODEX_FEATURES.iter().filter_map(|name| Some((*name, *installed.features.get(*name)?)));
-    let features = features.map(|(name, on)| (format!("features.{name}"), on.into()));
+fn agent_overrides(codex: &Codex, installed: &CliInfo, user: &UserConfig) -> Vec<Override> {
+    let features =
+        codex_features(codex, installed).map(|(name, on)| (format!("features.{name}"), on.into()));
     let texts =
         PROMPT_SWITCHES.iter().map(|(key, _, on)| ((*key).to_owned(), user.get(key).unwrap_or(on).clone()));
     let limit = user.get(TOOL_OUTPUT_LIMIT.0).cloned().map(|limit| (TOOL_OUTPUT_LIMIT.0.to_owned(), limit));
     features.chain(texts).chain(server_switches(user)).chain(limit).collect()
+}
+
+/// Returns the features that differ between the profiles, with their state in the user's configuration.
+fn codex_features(codex: &Codex, installed: &CliInfo) -> impl Iterator<Item = (&'static str, bool)> {
+    let features = CODEX_FEATURES.iter().filter(|name| codex.apps || **name != provider::APPS);
+    features.filter_map(|name| Some((*name, *installed.features.get(*name)?)))
 }
 
 /// Returns the switches of the user's MCP servers. A thread would have their tools and wait for their start.

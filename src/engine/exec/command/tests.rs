@@ -160,3 +160,14 @@ fn prepare_home_twice_keeps_the_users_changes() {
     environment::prepare(&codex).unwrap();
     assert_eq!(fs::read_to_string(home.join(".codex/config.toml")).unwrap(), "model = \"mine\"\n");
 }
+
+#[test]
+fn build_disables_apps_unless_a_setting_enables_them() {
+    let installed = CliInfo { features: [("apps".to_owned(), true)].into(), ..installed() };
+    let is_disabled = |env: &[(&str, &str)]| {
+        let spec = build(&turn(), &codex(env), &installed).unwrap();
+        arguments(&spec).iter().any(|argument| argument == "features.apps=false")
+    };
+    assert!(is_disabled(&[]));
+    assert!(!is_disabled(&[("CODEX_ENABLE_APPS", "1")]));
+}

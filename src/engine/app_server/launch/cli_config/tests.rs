@@ -109,3 +109,25 @@ fn thread_config_of_the_other_profile_overrides_the_worker() {
     });
     assert_eq!(agent, expected);
 }
+
+#[test]
+fn apps_are_disabled_in_every_profile_unless_a_setting_enables_them() {
+    let mut installed = installed();
+    installed.features.insert("apps".into(), true);
+    for profile in ["agent", "chat"] {
+        let codex = codex(&[("CODEX_PROFILE", profile)]);
+        let arguments = arguments(&codex, &installed, &catalogs());
+        assert_eq!(arguments.iter().filter(|argument| *argument == "features.apps=false").count(), 1);
+        for other in [Profile::Agent, Profile::Chat] {
+            let config = thread_config(&codex, &installed, &catalogs(), other);
+            assert!(!config.contains_key("features.apps"), "{config:?}");
+        }
+    }
+
+    let enabled = |profile| codex(&[("CODEX_PROFILE", profile), ("CODEX_ENABLE_APPS", "1")]);
+    let agent = enabled("agent");
+    let arguments = arguments(&agent, &installed, &catalogs());
+    assert!(!arguments.iter().any(|argument| argument.to_string_lossy().contains("features.apps")));
+    assert_eq!(thread_config(&agent, &installed, &catalogs(), Profile::Chat)["features.apps"], false);
+    assert_eq!(thread_config(&enabled("chat"), &installed, &catalogs(), Profile::Agent)["features.apps"], true);
+}
