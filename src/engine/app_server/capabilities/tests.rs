@@ -91,6 +91,12 @@ fn ran_nothing_with_printed_or_missing_outputs_returns_false() {
     assert!(!probe_turns::ran_nothing(&json!({"input": []})));
 }
 
+#[test]
+fn refusal_of_the_probe_has_its_status_and_spends_no_login() {
+    assert!(probe_turns::REFUSE.contains(&format!("\"status\": {}", probe_turns::REFUSAL_STATUS)));
+    assert_ne!(probe_turns::REFUSAL_STATUS, 401);
+}
+
 /// Probes the real CLIs of `CODEX_BINS` (a list like `PATH`), by default that of `CODEX_BIN`. The capabilities depend on
 /// the version.
 #[tokio::test]
