@@ -49,7 +49,8 @@ const COMMAND_CALLS: usize = 3;
 pub(super) const ANSWER: &str = r#"@@ {"pieces": ["{}"]} @@"#;
 
 /// Directive: the upstream refuses the request with [`REFUSAL_STATUS`].
-pub(super) const REFUSE: &str = r#"@@ {"status": 403, "body": {"error": {"message": "the probe refuses"}}} @@"#;
+pub(super) const REFUSE: &str =
+    r#"@@ {"status": 403, "body": {"error": {"message": "the probe refuses"}}} @@"#;
 
 /// The status of [`REFUSE`]. Codex answers a 401 with a refresh of the user's login, which spends the refresh token
 /// (0.169).

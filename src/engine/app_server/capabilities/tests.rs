@@ -41,7 +41,8 @@ fn required_or_error_with_all_capabilities_has_no_limits() {
 
 #[test]
 fn required_or_error_of_0_140_names_its_limits() {
-    let found = Capabilities { version: "0.140.0".into(), raw_completed: false, typed_errors: false, ..all() };
+    let found =
+        Capabilities { version: "0.140.0".into(), raw_completed: false, typed_errors: false, ..all() };
     let features = found.required_or_error().unwrap();
     assert!(features.no_tools.unwrap().contains("0.140.0 does not report the end of a response"));
     assert!(features.no_typed_errors.is_some());

@@ -147,8 +147,7 @@ fn chat_overrides(codex: &Codex, installed: &CliInfo, user: &UserConfig) -> Vec<
 
 /// Restores the user's configuration on a worker whose profile is `chat`.
 fn agent_overrides(codex: &Codex, installed: &CliInfo, user: &UserConfig) -> Vec<Override> {
-    let features =
-        codex_features(codex, installed).map(|(name, on)| (format!("features.{name}"), on.into()));
+    let features = codex_features(codex, installed).map(|(name, on)| (format!("features.{name}"), on.into()));
     let texts =
         PROMPT_SWITCHES.iter().map(|(key, _, on)| ((*key).to_owned(), user.get(key).unwrap_or(on).clone()));
     let limit = user.get(TOOL_OUTPUT_LIMIT.0).cloned().map(|limit| (TOOL_OUTPUT_LIMIT.0.to_owned(), limit));

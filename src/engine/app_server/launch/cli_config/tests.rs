@@ -129,5 +129,8 @@ fn apps_are_disabled_in_every_profile_unless_a_setting_enables_them() {
     let arguments = arguments(&agent, &installed, &catalogs());
     assert!(!arguments.iter().any(|argument| argument.to_string_lossy().contains("features.apps")));
     assert_eq!(thread_config(&agent, &installed, &catalogs(), Profile::Chat)["features.apps"], false);
-    assert_eq!(thread_config(&enabled("chat"), &installed, &catalogs(), Profile::Agent)["features.apps"], true);
+    assert_eq!(
+        thread_config(&enabled("chat"), &installed, &catalogs(), Profile::Agent)["features.apps"],
+        true
+    );
 }
