@@ -1,6 +1,6 @@
-// The table of scripts/compat.sh, from what it has collected: node compat.mjs FOLDER VERSION...
-// Exit code 1 if something failed that nobody has explained, or was not there to be run.
-// node compat.mjs FOLDER VERSION --failed: only the names of the tests that failed so.
+// Prints the table of scripts/compat.sh from the results in FOLDER: `node compat.mjs FOLDER VERSION...`.
+// Exits with 1 if a test is missing, or its outcome differs from scripts/compat-notes.
+// `node compat.mjs FOLDER VERSION --failed` prints only the names of the tests that failed without a note.
 import { readFileSync } from "node:fs";
 
 const wants = { failed: process.argv.at(-1) === "--failed" };
@@ -23,7 +23,7 @@ const prefix = "engine: ";
 const found = versions.map((version) => {
   const { checks } = JSON.parse(read(`${version}.json`));
   const gate = checks.filter((check) => check.check.startsWith(prefix));
-  // Of a test that was run again the last outcome counts.
+  // The last outcome of a repeated test counts.
   const outcomes = new Map();
   for (const line of lines(read(`${version}.log`))) {
     const [, name, outcome] = /^test (\S+) \.\.\. .*?\b(ok|FAILED)$/.exec(line) ?? [];
@@ -50,7 +50,7 @@ const count = (tests) => `${tests.filter((test) => test.passed).length} of ${tes
 
 row("", versions.map((version) => `Codex ${version}`));
 row("---", versions.map(() => "---"));
-row("`CODEX_ENGINE=auto` takes", found.map(({ engine }) => `\`${engine}\``));
+row("`CODEX_ENGINE=auto` selects", found.map(({ engine }) => `\`${engine}\``));
 const answers = { ok: "yes", warning: "no", failed: "no" };
 const none = `${prefix}app-server`;
 const names = new Set(found.flatMap(({ gate }) => gate.map((check) => check.check)));
@@ -65,7 +65,7 @@ for (const { name, filters } of groups) {
     const all = filters.flatMap(own);
     if (all.length > 0) {
       const empty = filters.filter((filter) => own(filter).length === 0);
-      if (empty.length > 0) fault(`Codex ${version}: no test is called ${empty.join(" or ")}`);
+      if (empty.length > 0) fault(`Codex ${version}: no test has the prefix ${empty.join(" or ")}`);
     }
     return all.length > 0 ? count(all) : "–";
   });
@@ -74,8 +74,8 @@ for (const { name, filters } of groups) {
 row("**all of these tests**", found.map(({ tests }) => count(tests)));
 
 for (const { version, gate, tests, engine } of found) {
-  if (tests.length === 0) fault(`Codex ${version}: no test was run`);
-  // Without the CLI's own words on how it is used.
+  if (tests.length === 0) fault(`Codex ${version}: no test ran`);
+  // Omits the usage text that the CLI prints after an error.
   const limit = ({ says }) => `${says.split(": error:")[0].replace(/^it /, "The CLI ").replace(/\.$/, "")}.`;
   const said = gate.filter((check) => check.outcome !== "ok").map(limit);
   for (const { name, passed, note } of tests) {
@@ -83,7 +83,7 @@ for (const { version, gate, tests, engine } of found) {
       fault(`Codex ${version}: ${name} fails, see ${folder}/${version}.log`);
       said.push(`**\`${name}\` fails.**`);
     } else if (note?.always && passed) {
-      fault(`Codex ${version}: ${name} passes, but scripts/compat-notes says that it does not`);
+      fault(`Codex ${version}: ${name} passes, but scripts/compat-notes has it as failing always`);
     } else if (note !== undefined) {
       said.push(note.words);
     }

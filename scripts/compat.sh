@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# What works with several versions of the Codex CLI: for each, what the server finds out of it (`codex-api doctor --json`),
-# which engine `auto` takes, and how the tests that go through the real CLI fare over that engine. Prints a Markdown table,
-# with --write into README.md. Fails where a test does of which scripts/compat-notes does not say why.
-# Nobody's login or configuration is touched. Takes some ten minutes.
+# Tests the server with several versions of the Codex CLI. Probes each version (`codex-api doctor --json`), then runs the
+# tests with the real CLI over the engine that `auto` selects. Prints a Markdown table; --write updates
+# docs/compatibility.md. Exits with 1 if a test fails without a reason in scripts/compat-notes.
+# Does not use or change the user's login and configuration. Takes about ten minutes.
 # usage: scripts/compat.sh [--write] [version...]
 set -euo pipefail
 
@@ -32,7 +32,7 @@ groups=(
     "client tools, also with the SDKs and openai-agents|tools|tools:: clients::openai_python_with_tools clients::openai_node_with_tools clients::openai_agents"
 )
 
-# program FOLDER: the native program below it. Its folder was called `codex` before 0.140.
+# program FOLDER: prints the path of the native program below FOLDER. Its folder was called `codex` before 0.140.
 program() {
     local found
     for found in "$1"/node_modules/@openai/codex-linux-*/vendor/*/{bin,codex}/codex; do
@@ -41,10 +41,10 @@ program() {
     die "npm installed no program for this machine ($(uname -m)) into ${1#"$root/"}"
 }
 
-# doctor VERSION: asks it of the CLI at CODEX_BIN.
+# doctor VERSION: writes the doctor's report on the CLI at CODEX_BIN to VERSION.json.
 doctor() {
     mkdir -p "$results/home-$1" "$results/workspace"
-    # It fails where there is no login, and there is none: what it says of the engine counts.
+    # The doctor fails without a login. Only its checks of the engine are used.
     env -i PATH="$PATH" HOME="$results/home-$1" LANG=C.UTF-8 CODEX_NO_DOTENV=1 CODEX_GATEWAY_PORT=0 \
         CODEX_BIN="$CODEX_BIN" CODEX_WORKSPACE="$results/workspace" CODEX_ENGINE=auto \
         timeout 120 "$server" doctor --json >"$results/$1.json" || true
@@ -55,7 +55,7 @@ tests() {
     local log=$1
     shift
     timeout 480 cargo test --locked --test it -- --test-threads 1 --include-ignored "$@" >>"$log" 2>&1 || true
-    tail -n 5 "$log" | grep -q '^test result: ' || die "the tests did not come to their end, see $log"
+    tail -n 5 "$log" | grep -q '^test result: ' || die "the tests did not complete, see $log"
 }
 
 # cases ENGINE PREFIX...: prints the names of tests that begin with a prefix, without the cases of the other engine.
@@ -67,7 +67,7 @@ cases() {
     done | sort -u
 }
 
-# has VERSION CHECK...: whether the doctor says so.
+# has VERSION CHECK...: succeeds if the doctor reported `ok` for each CHECK.
 has() {
     node -e 'const [file, ...names] = process.argv.slice(1);
         const { checks } = JSON.parse(require("node:fs").readFileSync(file, "utf8"));
@@ -82,7 +82,7 @@ cargo build --locked --bin codex-api --example fake-codex --example saboteur
 cargo test --locked --test it --no-run
 target=${CARGO_TARGET_DIR:-target}
 server=$target/debug/codex-api
-# Stays, so that one can look into it.
+# Kept after the run, for inspection.
 results=$root/.tools/compat
 rm -rf "$results"
 mkdir -p "$results"
@@ -94,11 +94,11 @@ for version in "${versions[@]}"; do
     install_npm "$folder" "@openai/codex@$version"
     CODEX_BIN=$(program "$folder")
     export CODEX_BIN
-    say "asking Codex $version"
+    say "probing Codex $version"
     doctor "$version"
     tests "$results/$version.engine.log" --nocapture trust::environment::engine_rejected_by_auto
     engine=$(sed -n 's/.*auto takes "\([a-z-]*\)".*/\1/p' "$results/$version.engine.log")
-    [[ -n $engine ]] || die "nobody says which engine \`auto\` takes, see $results/$version.engine.log"
+    [[ -n $engine ]] || die "the test did not print the engine that \`auto\` selects, see $results/$version.engine.log"
     printf '%s\n' "$engine" >"$results/$version.engine"
     offers=" any $engine "
     if [[ $engine == app-server ]] && has "$version" "engine: client tools" "engine: ends of responses"; then
@@ -114,10 +114,10 @@ for version in "${versions[@]}"; do
     say "testing Codex $version over $engine (log: $results/$version.log)"
     mapfile -t chosen < <(cases "$engine" "${chosen[@]}")
     tests "$results/$version.log" --exact "${chosen[@]}"
-    # What nobody has explained may have been a machine that was too busy: once more.
+    # A busy machine can fail a test. Tests that failed without a note run a second time.
     mapfile -t again < <(node "$root/scripts/compat.mjs" "$results" "$version" --failed)
     if ((${#again[@]})); then
-        say "once more: ${again[*]}"
+        say "repeating: ${again[*]}"
         tests "$results/$version.log" --exact "${again[@]}"
     fi
 done
@@ -131,10 +131,10 @@ const [file, table] = process.argv.slice(2);
 const [begin, end] = ["<!-- compat: begin -->\n", "<!-- compat: end -->"];
 const text = readFileSync(file, "utf8");
 const [from, to] = [text.indexOf(begin), text.indexOf(end)];
-if (from < 0 || to < from) throw new Error(`${file} has no place for the table`);
+if (from < 0 || to < from) throw new Error(`${file} has no markers for the table`);
 writeFileSync(file, text.slice(0, from + begin.length) + readFileSync(table, "utf8") + text.slice(to));
 END
-    say "the table is in $write"
+    say "updated $write"
 else
     cat "$results/table.md"
 fi

@@ -15,7 +15,7 @@ usage: scripts/serve.sh [--demo | --doctor] [--dev] [host] [port] [-- further fl
   host      default 127.0.0.1; other addresses than loopback need CODEX_GATEWAY_TOKEN
   port      default 8000
 
-Uses `codex` from CODEX_BIN or PATH. If there is none, installs the pinned CLI from npm into .tools/.
+Uses `codex` from CODEX_BIN or PATH. Without one, installs the pinned CLI from npm into .tools/.
 Settings come from the environment and from .env in the current directory.
 END
 }
