@@ -2,7 +2,8 @@
 //!
 //! # The parts, in reading order
 //! - [`pb`]: the contract, generated from `proto/codex/v1/codex.proto`.
-//! - [`service`]: the core; implements the contract: validation, admission, deadline, cancellation, turn log.
+//! - [`service`]: the core, which implements the contract with validation, admission, deadline,
+//!   cancellation and turn log.
 //! - [`engine`]: executes turns; `app_server` has warm workers, [`engine::exec`] runs one process per turn.
 //! - [`grpc`] and [`http`]: the doors. [`auth`] authenticates the callers of both.
 //! - [`transport`], [`shutdown`], [`context`]: connections, access log, panics, shutdown, deadlines.
@@ -21,7 +22,7 @@
 //! - No request depends on an earlier one. The warm engine caches the reasoning behind tool calls, within bounds.
 //! - A turn holds its slot until its last process has exited. Dropping a stream is the only way to cancel.
 //! - Only `engine::process` spawns children, and only [`config`] reads the environment.
-//! - An error is a status, never an event and never text of the assistant.
+//! - An error is reported as a status, never as an event or as text of the assistant.
 
 pub mod auth;
 pub mod cli;

@@ -43,8 +43,8 @@ fn with_config(flags: BTreeMap<String, String>, then: impl FnOnce(Config) -> Exi
 }
 
 fn serve(config: Config, demo: bool) -> ExitCode {
-    // Commands of the agent run as the same user. This keeps the server's environment and memory from them, unless that
-    // user is root.
+    // Commands of the agent run as the same user, and must not read the server's environment and memory. The call has no
+    // effect on root.
     if let Err(error) = platform::disable_introspection() {
         tracing::warn!(%error, "could not disable core dumps and ptrace");
     }
@@ -73,7 +73,7 @@ fn serve(config: Config, demo: bool) -> ExitCode {
     })
 }
 
-/// Runs `work` and never completes: the server decides when the process exits.
+/// Runs `work` and never completes, because the process exits when the server has drained.
 async fn forever(work: impl Future<Output = ()>) {
     work.await;
     std::future::pending::<()>().await;

@@ -97,7 +97,7 @@ pub enum StartError {
 }
 
 impl Server {
-    /// Opens the listeners and probes the CLI. Succeeds without a CLI; health reports that until a CLI is installed.
+    /// Opens the listeners and probes the CLI. Succeeds without a CLI. Health reports the missing CLI until a CLI is installed.
     pub async fn start(mut config: Config, options: Options) -> Result<Self, StartError> {
         if options.demo && !cfg!(feature = "demo") {
             return Err(StartError::NoDemo);
@@ -127,7 +127,7 @@ impl Server {
         Ok(Self { config, service, shared, grpc_only, demo })
     }
 
-    /// Returns the address of both doors, or of the HTTP door only if gRPC has an address of its own.
+    /// Returns the address of both doors, or of the HTTP door only if gRPC has its own address.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.shared.local_addr()
     }
@@ -137,16 +137,18 @@ impl Server {
         self.grpc_only.as_ref().unwrap_or(&self.shared).local_addr()
     }
 
-    /// Serves until `shutdown` begins the drain, then drains: not ready, no new connections or turns, running turns
-    /// may finish within their grace, the rest is interrupted, connections are closed.
+    /// Serves until `shutdown` begins the drain, then drains.
+    ///
+    /// The drain reports not ready and refuses new connections and turns. Running turns may finish within their grace,
+    /// then the rest is interrupted. The connections are closed at the end.
     pub async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
         let Self { config, service, shared, grpc_only, demo } = self;
         let authenticator = Arc::new(Authenticator::new(&config.server));
-        let facade = http::router(Arc::clone(&service), &config.server, Arc::clone(&authenticator));
-        let (calls, health) = grpc::routes(Arc::clone(&service), &config.server, authenticator)?;
+        let http_routes = http::router(Arc::clone(&service), &config.server, Arc::clone(&authenticator));
+        let (grpc_routes, health) = grpc::routes(Arc::clone(&service), &config.server, authenticator)?;
         let (shared_app, grpc_app) = match grpc_only {
-            Some(_) => (apply_outer_layers(facade), apply_outer_layers(calls)),
-            None => (apply_outer_layers(facade.merge(calls)), Router::new()),
+            Some(_) => (apply_outer_layers(http_routes), apply_outer_layers(grpc_routes)),
+            None => (apply_outer_layers(http_routes.merge(grpc_routes)), Router::new()),
         };
         let (drain, kill) = (CancellationToken::new(), CancellationToken::new());
         let serve =
@@ -169,8 +171,8 @@ impl Server {
             tokio::select! {
                 _ = &mut serving => stopping.await,
                 () = &mut stopping => {
-                    // Connections close by themselves after their responses, except for a health watch or half a
-                    // request head.
+                    // Connections close by themselves after their responses, except for a health watch or an
+                    // incomplete request head.
                     if tokio::time::timeout(FLUSH_TIMEOUT, &mut serving).await.is_err() {
                         kill.cancel();
                         serving.await;
@@ -211,12 +213,12 @@ const RENDERER: ErrorRenderer = ErrorRenderer { response: http::refusal, event: 
 /// Adds the layers around the routes of either door.
 fn apply_outer_layers(routes: Router) -> Router {
     routes
-        .fallback(unknown)
+        .fallback(unknown_route)
         .layer(middleware::from_fn_with_state(RENDERER, catch_panic::catch))
         .layer(middleware::from_fn(access_log::log))
 }
 
-async fn unknown(request: Request) -> Response {
+async fn unknown_route(request: Request) -> Response {
     if grpc::is_call(&request) {
         return grpc::unknown_method();
     }

@@ -74,9 +74,10 @@ impl Shutdown {
         self.reached(Phase::Stopped).await;
     }
 
-    /// Handles signals: the first one begins the drain, the second one kills. Completes after the second.
+    /// Handles two signals and completes after the second. The first signal begins the drain, the second signal
+    /// interrupts the running turns.
     pub async fn handle_signals(&self, mut signals: Signals) {
-        // Awaited outside of the macros, which skip their arguments if the line is filtered out.
+        // The wait is outside of the macros, which skip their arguments if the line is filtered out.
         let signal = signals.next().await;
         tracing::info!(signal, "draining; a second signal interrupts turns");
         self.begin_drain();
@@ -96,13 +97,13 @@ impl Shutdown {
     }
 
     async fn reached(&self, phase: Phase) {
-        // Fails only without a sender, and this handle is one.
+        // Fails only if no sender exists, and this handle owns a sender.
         let _ = self.subscribe().wait_for(|now| *now >= phase).await;
     }
 }
 
-/// Receives SIGTERM, SIGINT and SIGHUP. While it exists they do not kill the process, and no signal is lost between
-/// two calls of `next`.
+/// Receives SIGTERM, SIGINT and SIGHUP. While this value exists, these signals do not kill the process, and no signal is
+/// lost between two calls of `next`.
 #[derive(Debug)]
 pub struct Signals {
     terminate: Signal,

@@ -9,7 +9,7 @@ use crate::error::Error;
 
 /// The end of a request's time, and the origin of the limit.
 ///
-/// The core owns it and decides by it: the admission queue, the start of a turn and the event stream time out at
+/// The core enforces the deadline. The admission queue, the start of a turn and the event stream time out at
 /// [`Deadline::at`] with [`Deadline::exceeded`]. An engine gets the same instant in `Turn::deadline`, only to stop the
 /// work of a turn whose events are not polled.
 #[derive(Debug, Clone, Copy)]

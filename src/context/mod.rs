@@ -12,7 +12,7 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// middleware, and passes it to the core in the extensions of the `tonic::Request`.
 #[derive(Debug, Clone)]
 pub struct RequestContext {
-    /// How the caller was authenticated.
+    /// The authentication of the caller.
     pub caller: Caller,
     /// The id in logs. Absent where no access log is in front of the door.
     pub request_id: Option<String>,
@@ -20,7 +20,7 @@ pub struct RequestContext {
     pub received_at: Instant,
 }
 
-/// How a caller was authenticated.
+/// The authentication of a caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Caller {
     /// The request had a valid token.

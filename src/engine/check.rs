@@ -5,11 +5,11 @@
 pub struct Check {
     /// The checked part, such as `login`.
     pub name: &'static str,
-    /// How serious the finding is.
+    /// The severity of the finding.
     pub severity: Severity,
     /// The finding, for a person.
     pub finding: String,
-    /// What the operator should do. Empty if nothing.
+    /// The action for the operator. Empty if none is needed.
     pub remedy: &'static str,
 }
 

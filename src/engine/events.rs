@@ -13,8 +13,8 @@ use crate::{error::Error, pb};
 
 /// One event of a turn, in the contract's own messages, before the service numbers them.
 ///
-/// 24 bytes, because a tokio channel allocates 32 slots at once for every turn. Deltas are the frequent case and stay
-/// unboxed; a text that was decoded without spare capacity becomes a `Box<str>` without a copy.
+/// An event has 24 bytes, because a tokio channel allocates 32 slots at once for every turn. Deltas are the frequent
+/// case and stay unboxed. A text that was decoded without spare capacity becomes a `Box<str>` without a copy.
 #[derive(Debug, Clone, PartialEq)]
 pub enum TurnEvent {
     /// A message of the agent begins; its text follows in deltas.
@@ -31,7 +31,7 @@ pub enum TurnEvent {
     Notice(Box<pb::Notice>),
     /// The end of the turn, exactly once.
     Finished {
-        /// Why the turn ended.
+        /// The reason for the end of the turn.
         reason: pb::FinishReason,
         /// Tokens of this turn, if Codex reported them.
         usage: Option<Box<pb::Usage>>,
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slot_of_the_channel_is_three_words() {
+    fn turn_event_in_a_channel_slot_takes_24_bytes() {
         assert_eq!(size_of::<Result<TurnEvent, Box<Error>>>(), 24);
     }
 

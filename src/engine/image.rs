@@ -32,7 +32,7 @@ impl ImageKind {
     }
 
     fn detect_header(data: &[u8]) -> Option<Self> {
-        // An allow list: other formats of the library stay refused.
+        // The library detects more formats than Codex supports.
         match imagesize::image_type(data) {
             Ok(imagesize::ImageType::Png) => Some(Self::Png),
             Ok(imagesize::ImageType::Jpeg) => Some(Self::Jpeg),

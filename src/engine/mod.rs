@@ -1,5 +1,5 @@
-//! Executes turns: the [`Engine`] trait, its input ([`Turn`]) and its output ([`TurnEvent`]). Engines know neither the
-//! service nor the doors.
+//! Executes turns: the [`Engine`] trait, its input ([`Turn`]) and its output ([`TurnEvent`]). Engines import neither
+//! the service nor the doors.
 
 mod app_server;
 mod check;
@@ -29,8 +29,8 @@ use crate::{config::Profile, error::Error, pb};
 pub trait Engine: fmt::Debug + Send + Sync + 'static {
     /// Starts a turn and returns its events. The stream ends with exactly one [`TurnEvent::Finished`] or one error.
     ///
-    /// Dropping the stream cancels the turn. The engine drops `guard` when the last process and file of the turn is
-    /// gone.
+    /// Dropping the stream cancels the turn. The engine drops `guard` after the last process of the turn has
+    /// exited and the last file is removed.
     async fn run(&self, turn: Turn, guard: TurnGuard) -> Result<Events, Error>;
 
     /// Returns whether a turn can run now. A success is cached, a failure is checked again.
@@ -39,8 +39,8 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
     /// Returns the recommended number of concurrent turns. It may change with the installed CLI.
     fn usual_concurrency(&self) -> usize;
 
-    /// Refuses a turn that this engine does not support. Called before admission, so it neither blocks nor computes
-    /// much.
+    /// Refuses a turn that this engine does not support. Runs before admission, so an implementation must not block or
+    /// compute much.
     fn check(&self, turn: &Turn) -> Result<(), Error>;
 
     /// Returns the models that the CLI lists, its default first. Empty if the CLI cannot list models.
@@ -53,13 +53,13 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
     async fn drain(&self);
 }
 
-/// Whether an engine can run a turn.
+/// The readiness of an engine, returned by [`Engine::status`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineStatus {
     /// `exec` or `app-server`; `auto` while no engine is selected.
     pub kind: &'static str,
     /// Version of the CLI. Empty if no CLI could be probed.
     pub version: String,
-    /// Why no turn can run, with the remedy. `None` if turns can run.
+    /// The reason why no turn can run, with the remedy. `None` if turns can run.
     pub trouble: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! What both engines report in the same way: notices, exhausted retries, the instruction for JSON objects.
+//! Parts that both engines share: notices, the error of exhausted retries, and the instruction for JSON objects.
 
 use super::TurnEvent;
 use crate::{

@@ -26,7 +26,7 @@ use crate::{
     pb,
 };
 
-/// Pause between two looks at the installed program.
+/// Pause between two checks of the installed program.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Time after which an unusable app-server is probed again although the program has not changed. The machine may have
@@ -46,19 +46,19 @@ pub async fn examine(config: &Config, launcher: &Launcher) -> Vec<Check> {
     if let Ok(installed) = probe::run(codex, launcher).await
         && codex.engine != EngineChoice::Exec
     {
-        let mut found = AppServer::examine(config, launcher, &installed).await;
+        let mut app_server_checks = AppServer::examine(config, launcher, &installed).await;
         if Requirement::new(codex) == Requirement::Any {
             // Turns run by exec, so a limitation of the app-server is a warning.
-            for check in &mut found {
+            for check in &mut app_server_checks {
                 check.soften();
             }
         }
-        checks.extend(found);
+        checks.extend(app_server_checks);
     }
     checks
 }
 
-/// Probes the CLI and returns an engine. A missing CLI is no error: the engine reports it in its status until a CLI is
+/// Probes the CLI and returns an engine. A missing CLI is not an error. The engine reports it in its status until a CLI is
 /// installed.
 pub async fn choose(config: &Config, launcher: Launcher) -> Result<Arc<dyn Engine>, ChoiceError> {
     let codex = &config.codex;
@@ -222,8 +222,8 @@ impl EngineSelector {
     /// Probes the CLI, selects an engine, and starts the task that probes again.
     ///
     /// # Errors
-    /// The configuration requires the app-server and the CLI does not support it, or the CLI does not know the approval
-    /// policy.
+    /// The configuration requires the app-server and the CLI does not support it, or the CLI does not support the
+    /// approval policy.
     async fn start(config: Config, launcher: Launcher) -> Result<Arc<Self>, ChoiceError> {
         let binary = probe::binary_id(&config.codex);
         let outcome = run_probe(&config, &launcher).await;
@@ -260,7 +260,7 @@ impl EngineSelector {
     async fn probe_until_app_server(&self) {
         while self.app_server().is_none() {
             sleep(POLL_INTERVAL).await;
-            // Taken first, so that a program that is replaced during the probe counts as changed.
+            // The id is read first, so that a program that is replaced during the probe counts as changed.
             let binary = probe::binary_id(&self.config.codex);
             if self.is_due(binary.as_ref()) {
                 let outcome = run_probe(&self.config, &self.launcher).await;
@@ -277,7 +277,7 @@ impl EngineSelector {
         last.selection.is_due(last.binary.as_ref() != binary, last.at.elapsed())
     }
 
-    /// Returns the app-server engine if it is selected, also while exec replaces it.
+    /// Returns the app-server engine if it is selected, even while exec replaces it.
     fn app_server(&self) -> Option<Arc<AppServer>> {
         let last = self.last.read().unwrap_or_else(PoisonError::into_inner);
         match &last.selection {
@@ -437,7 +437,7 @@ mod tests {
         for (index, new) in all().iter().enumerate() {
             for (other, old) in all().iter().enumerate() {
                 let change = new.change_from(Some(old)).map(|change| format!("{change:?}"));
-                // The app-server reports its own changes and is never left by the selector.
+                // The app-server reports its own changes, and the selector never replaces it.
                 let same = index == other && index != 0;
                 assert_eq!(change, (!same).then(|| expected(new)), "{old:?} to {new:?}");
             }

@@ -1,4 +1,4 @@
-//! The client's JSON Schemas of a turn: of its tools' arguments, and of the answer.
+//! The client's JSON Schemas of a turn, for the arguments of its tools and for the answer.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use serde_json::{Number, Value, json};
 /// A function that the client offers to the model.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Tool {
-    /// Name; no other tool of the turn has it.
+    /// Name, unique within the turn.
     pub name: String,
     /// Purpose, for the model. May be empty.
     pub description: String,
@@ -20,7 +20,7 @@ pub struct Tool {
 
 /// JSON Schema of a tool's arguments, in the form in which the client sent it.
 ///
-/// Nothing is parsed before a slot is free, and then on a thread of the blocking pool: schemas may be large.
+/// Schemas may be large, so they are parsed on the blocking pool after the turn has a slot.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub enum Parameters {
     /// The client described no arguments.
@@ -46,35 +46,35 @@ impl Parameters {
         match self {
             Self::None => Cow::Borrowed("{}"),
             Self::Json(text) => Cow::Borrowed(text),
-            Self::Struct(object) => Cow::Owned(to_json(object).to_string()),
+            Self::Struct(object) => Cow::Owned(struct_to_json(object).to_string()),
         }
     }
 
-    /// Parses the schema. Costs time by its length.
+    /// Parses the schema, in time proportional to its length.
     pub fn to_value(&self) -> serde_json::Result<Value> {
         match self {
             Self::None => Ok(json!({})),
             Self::Json(text) => serde_json::from_str(text),
-            Self::Struct(object) => Ok(to_json(object)),
+            Self::Struct(object) => Ok(struct_to_json(object)),
         }
     }
 }
 
-/// JSON Schema of an answer: parsed once, when the request is validated.
+/// JSON Schema of an answer, parsed once when the request is validated.
 #[derive(Debug, PartialEq)]
 pub struct ResponseSchema {
-    /// JSON text of an object, with the keys in the client's order: the model fills them in that order.
+    /// JSON text of an object, with the keys in the client's order. The model fills them in that order.
     pub text: String,
-    /// The same, parsed.
+    /// The value of `text`.
     pub value: Value,
 }
 
 /// Converts a `Struct`. Numbers without a fraction become integers.
-fn to_json(object: &Struct) -> Value {
-    Value::Object(object.fields.iter().map(|(name, value)| (name.clone(), member(value))).collect())
+fn struct_to_json(object: &Struct) -> Value {
+    Value::Object(object.fields.iter().map(|(name, value)| (name.clone(), value_to_json(value))).collect())
 }
 
-fn member(value: &prost_types::Value) -> Value {
+fn value_to_json(value: &prost_types::Value) -> Value {
     match &value.kind {
         None | Some(Kind::NullValue(_)) => Value::Null,
         Some(Kind::BoolValue(bool)) => Value::Bool(*bool),
@@ -83,8 +83,8 @@ fn member(value: &prost_types::Value) -> Value {
             .or_else(|| Number::from_f64(*number))
             .map_or(Value::Null, Value::Number),
         Some(Kind::StringValue(text)) => Value::String(text.clone()),
-        Some(Kind::ListValue(list)) => list.values.iter().map(member).collect(),
-        Some(Kind::StructValue(object)) => to_json(object),
+        Some(Kind::ListValue(list)) => list.values.iter().map(value_to_json).collect(),
+        Some(Kind::StructValue(object)) => struct_to_json(object),
     }
 }
 

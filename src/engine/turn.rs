@@ -32,9 +32,9 @@ pub struct Turn {
     pub tool_choice: ToolChoice,
     /// Whether the model may call several tools at once.
     pub parallel_tool_calls: bool,
-    /// Reasoning effort, a word that the model knows.
+    /// Reasoning effort, a value that the model accepts.
     pub reasoning_effort: String,
-    /// Reasoning summary, a word of [`SUMMARIES`](crate::config::SUMMARIES).
+    /// Reasoning summary, one of [`SUMMARIES`](crate::config::SUMMARIES).
     pub reasoning_summary: String,
     /// Verbosity. `None` selects the model's default.
     pub verbosity: Option<String>,
@@ -46,7 +46,7 @@ pub struct Turn {
     pub web_search: bool,
     /// The profile.
     pub profile: Profile,
-    /// Time at which all work of the turn must end, also if no reader polls its events.
+    /// Time at which all work of the turn must end, even if its events are not polled.
     pub deadline: Option<tokio::time::Instant>,
 }
 
@@ -73,7 +73,7 @@ pub struct Message {
     pub parts: Vec<Part>,
     /// Tool calls (assistant only).
     pub tool_calls: Vec<pb::ToolCall>,
-    /// The answered call (tool only).
+    /// Id of the answered call (tool only).
     pub tool_call_id: Option<String>,
 }
 

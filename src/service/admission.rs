@@ -1,5 +1,5 @@
 //! Limits concurrent turns. A bounded number runs, a bounded number waits, and further turns are refused at once.
-//! The engine holds the permit of a turn until the turn's processes are gone, so the permit travels with the turn.
+//! The engine holds the permit of a turn until the turn's processes have exited, so the permit moves with the turn.
 
 use std::{
     sync::{
@@ -277,7 +277,7 @@ mod tests {
         for ticket in admission.enter(2).unwrap() {
             permits.push(ticket.slot(soon()).await.unwrap());
         }
-        // Fewer than run: no turn is admitted before enough of them end.
+        // The limit is below the running turns, so no turn is admitted before enough turns end.
         admission.resize(1);
         assert_eq!(admission.load(), Load { running: 4, waiting: 0 });
         assert_eq!(admission.enter(1).unwrap_err().reason(), "OVERLOADED");

@@ -14,9 +14,9 @@ const MESSAGE_BREAK: &str = "\n\n";
 #[derive(Debug)]
 pub(super) struct ChoiceBuilder {
     filter: TextFilter,
-    /// The format is JSON: only the last message is the answer.
+    /// The format is JSON, so that only the last message is the answer.
     buffer_json: bool,
-    /// With a JSON format, the latest message.
+    /// The latest message of a JSON answer.
     json_buffer: Option<String>,
     /// The text before a demanded call. Without the call the turn fails, and a client could not discard text that it
     /// already has.
@@ -29,14 +29,14 @@ pub(super) struct ChoiceBuilder {
     finish_reason: Option<FinishReason>,
 }
 
-/// Whether the turn is still needed.
+/// The state of an answer after an event.
 #[derive(Debug, PartialEq)]
 pub(super) enum ChoiceState {
     /// The answer is incomplete.
     Open,
     /// The answer is complete before its turn, which may still report its usage.
     Truncated,
-    /// The answer and its turn are over. The usage is absent if the turn did not report it.
+    /// The answer and its turn have ended. The usage is absent if the turn did not report it.
     Ended(Option<pb::Usage>),
 }
 
@@ -105,7 +105,7 @@ impl ChoiceBuilder {
         ChoiceState::Open
     }
 
-    /// Finishes an answer whose turn reports no more. Emits nothing unless the answer is truncated.
+    /// Finishes an answer without further events of its turn. Emits nothing unless the answer is truncated.
     pub(super) fn finish_truncated(&mut self, emit: &mut impl FnMut(Event)) {
         if let Some(reason) = self.finish_reason.take() {
             emit(finished(reason));
@@ -127,7 +127,8 @@ impl ChoiceBuilder {
         ChoiceState::Ended(usage)
     }
 
-    /// Begins a message: a buffered JSON message was not the answer, and emitted text was a paragraph.
+    /// Begins a message. Emits a buffered JSON message as an item, because it was not the answer. Otherwise the next text
+    /// begins a paragraph if text was emitted before.
     fn start_message(&mut self, emit: &mut impl FnMut(Event)) {
         self.messages += 1;
         if let Some(text) = self.json_buffer.take() {
@@ -259,7 +260,7 @@ mod tests {
         let events = [message("let me see").to_vec(), message("{\"a\":1}").to_vec(), vec![end()]].concat();
         let (text, others, _) = run(builder(&Format::JsonObject, &[]), events);
         assert_eq!(text, "{\"a\":1}");
-        let Event::Item(item) = &others[0] else { panic!("an item") };
+        let Event::Item(item) = &others[0] else { panic!("expected an item") };
         let kind = pb::item::Kind::AgentMessage(pb::AgentMessage { text: "let me see".into() });
         assert_eq!(item.kind, Some(kind));
     }

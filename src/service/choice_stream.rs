@@ -18,7 +18,7 @@ use crate::{
     pb::{self, chat_event::Event},
 };
 
-/// Maximum time between two events of a turn whose answer is truncated. After it the usage is not awaited any more.
+/// Maximum time between two events of a turn whose answer is truncated. After this time the answer ends without the usage.
 pub(super) const USAGE_GRACE: Duration = Duration::from_millis(250);
 
 /// A turn and the builder of its answer. Dropping it cancels the turn.
@@ -41,7 +41,7 @@ enum TurnState {
 /// The result of a poll that made progress.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Progress {
-    /// The choice goes on.
+    /// The choice continues.
     Open,
     /// The choice ended, with its usage if the turn reported it.
     Ended(Option<pb::Usage>),
@@ -140,7 +140,7 @@ impl ChoiceStream {
         };
     }
 
-    /// Maps a late lack of capacity to a failure. With other choices running, a retry would repeat their work.
+    /// Maps an overload of a running turn to a failure if other choices run. A retry would repeat their work.
     fn map_multi_choice_error(&self, error: Error) -> Error {
         if let Error::Overloaded { message, .. } = &error
             && self.has_siblings

@@ -88,7 +88,7 @@ enum Phase {
 }
 
 impl StartedRequest {
-    /// Returns the stream for the caller. Its size matters, because each running request has one.
+    /// Returns the stream for the caller. The stream must be small, because each running request has one.
     pub(super) fn into_stream(self) -> EventStream {
         let Self { log, deadline, started, choices, interrupt, drain_token } = self;
         let awaits_call = choices.iter().any(ChoiceStream::awaits_call);

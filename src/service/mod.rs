@@ -43,7 +43,7 @@ pub struct Service {
     engine: Arc<dyn Engine>,
     policy: RequestPolicy,
     admission: Admission,
-    /// The operator's limit of concurrent turns; without it the engine's own is used.
+    /// The operator's limit of concurrent turns. `None` selects the limit of the engine.
     max_running: Option<usize>,
     strip_answer_tags: bool,
     demo: bool,
@@ -81,7 +81,7 @@ impl Service {
         }
     }
 
-    /// Follows the engine's concurrency, which changes with the installed CLI.
+    /// Applies the engine's concurrency, which changes with the installed CLI.
     fn resize(&self) {
         if self.max_running.is_none() {
             self.admission.resize(self.engine.usual_concurrency());
@@ -105,7 +105,7 @@ impl Service {
         self.engine.drain().await;
     }
 
-    /// Validates, admits and starts a request. Fails as a call if its first turn cannot start.
+    /// Validates, admits and starts a request. Returns an error if the first turn cannot start.
     async fn start(&self, request: Request<pb::ChatRequest>) -> Result<EventStream, Error> {
         let (metadata, mut extensions, request) = request.into_parts();
         let context = extensions.remove().unwrap_or_else(RequestContext::in_process);
@@ -227,8 +227,8 @@ impl CodexService for Service {
         &self,
         _request: Request<pb::ListModelsRequest>,
     ) -> Result<Response<pb::ListModelsResponse>, Status> {
-        let known = self.engine.models().await;
-        let models = models::list(&self.policy.models, &known, &self.engine.profiles());
+        let cli_models = self.engine.models().await;
+        let models = models::list(&self.policy.models, &cli_models, &self.engine.profiles());
         Ok(Response::new(pb::ListModelsResponse { models }))
     }
 

@@ -5,8 +5,8 @@ use crate::{
     pb,
 };
 
-/// Returns the default model first, then the others by name, each name once, with the CLI's facts and the profiles that
-/// a request may select. Without `advertised` models in the configuration, the CLI's models are offered.
+/// Returns the default model first, then the others by name, each name once. Each model has the CLI's facts and the
+/// profiles that a request may select. Without `advertised` models in the configuration, the CLI's models are offered.
 pub(super) fn list(models: &Models, cli_models: &[pb::Model], profiles: &[Profile]) -> Vec<pb::Model> {
     let aliases = models.aliases.iter().flat_map(|(alias, target)| [alias, target]);
     let offered: Vec<&str> = if models.advertised.is_empty() {
@@ -33,7 +33,7 @@ pub(super) fn list(models: &Models, cli_models: &[pb::Model], profiles: &[Profil
     names.into_iter().map(describe).collect()
 }
 
-/// Returns the profiles that may follow a name: none if the name contains one.
+/// Returns the profiles that may follow a name, or none if the name contains a profile.
 fn suffixes(models: &Models, name: &str, profiles: &[Profile]) -> Vec<String> {
     if models.with_profile(name).is_some() {
         return Vec::new();

@@ -213,8 +213,8 @@ mod tests {
         (out + &text, end)
     }
 
-    fn stop(words: &[&str]) -> TextFilter {
-        TextFilter::new(false, &words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>(), None)
+    fn stop(texts: &[&str]) -> TextFilter {
+        TextFilter::new(false, &texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>(), None)
     }
 
     #[test]

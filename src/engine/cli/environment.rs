@@ -42,12 +42,12 @@ pub(crate) fn prepare(codex: &Codex) -> io::Result<()> {
         fs::write(&config, MINIMAL_CONFIG)?;
     }
     let login = folder.join("auth.json");
-    let users = codex_home(&codex.env).map(|home| home.join("auth.json"));
-    if let Some(users) = users.filter(|users| users.exists() && *users != login)
+    let user_login = codex_home(&codex.env).map(|home| home.join("auth.json"));
+    if let Some(user_login) = user_login.filter(|file| file.exists() && *file != login)
         && login.symlink_metadata().is_err()
     {
-        // A link instead of a copy: refreshing one copy of a login invalidates the other.
-        symlink(users, login)?;
+        // The login is linked and not copied, because refreshing one copy invalidates the other.
+        symlink(user_login, login)?;
     }
     Ok(())
 }
@@ -72,7 +72,7 @@ pub(crate) fn check_home(codex: &Codex) -> Result<(), HomeError> {
     if named { Err(HomeError::Missing { folder }) } else { Ok(()) }
 }
 
-/// Why the CLI cannot use its home.
+/// The reason why the CLI cannot use its home.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HomeError {
     /// No variable names a home.

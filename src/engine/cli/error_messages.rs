@@ -1,5 +1,5 @@
-//! Classifies the error texts of the CLI (measured with 0.169) and maps each to an error for the caller. The only
-//! place that classifies by substring.
+//! Classifies the error texts of the CLI (measured with 0.169) and maps each to an error for the caller. No other
+//! module classifies by substring.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::{error::Error, pb};
 /// The end of a turn that did not complete.
 #[derive(Debug)]
 pub(crate) enum TurnEnd {
-    /// The upstream cut the answer, which is valid up to there.
+    /// The upstream truncated the answer. The text before the end is valid.
     Truncated(pb::FinishReason),
     /// The turn failed.
     Error(Error),
@@ -77,8 +77,8 @@ fn by_status(code: u16, text: &str) -> Error {
     }
 }
 
-/// The upstream refuses the server's key (401) or account (403, which has other causes as well). The text of a 401 is
-/// about the key, so it goes only to the log.
+/// Returns the error of an upstream that refuses the server's key (401) or account (403, which has other causes as
+/// well). The text of a 401 concerns the key, so only the log contains it.
 fn login_refused(code: u16, text: &str) -> Error {
     tracing::warn!(status = code, upstream = text, "upstream refuses the server's login");
     let quote = if code == 403 && !text.is_empty() { format!(": {text}") } else { String::new() };
@@ -91,7 +91,7 @@ fn login_refused(code: u16, text: &str) -> Error {
     }
 }
 
-/// Maximum length of a quotation of the upstream, in characters.
+/// Maximum length of a quoted text of the upstream, in characters.
 const MAX_QUOTE_CHARS: usize = 200;
 
 /// Returns a text of the upstream on one line, with possible keys replaced.

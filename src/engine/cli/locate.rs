@@ -1,4 +1,4 @@
-//! Locates the Codex executable: the configured one, otherwise the first one on `PATH`. npm's Node.js launcher
+//! Locates the Codex executable. `CODEX_BIN` takes precedence over the first `codex` on `PATH`. npm's Node.js launcher
 //! resolves to the native program, which starts 40 ms faster.
 
 use std::{
@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Why no executable was found. The message contains the remedy.
+/// The reason why no executable was found. The message contains the remedy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum LocateError {
     /// `CODEX_BIN` is a name that is not on `PATH`.
@@ -30,7 +30,7 @@ pub(crate) fn find(
     configured: Option<&Path>,
     env: &BTreeMap<OsString, OsString>,
 ) -> Result<PathBuf, LocateError> {
-    let found = match configured {
+    let program = match configured {
         Some(name) if name.components().count() == 1 => {
             on_path(name, env).ok_or_else(|| LocateError::MissingOnPath(name.to_owned()))?
         }
@@ -38,7 +38,7 @@ pub(crate) fn find(
         Some(path) => return Err(LocateError::NoExecutable(path.to_owned())),
         None => on_path(Path::new("codex"), env).ok_or(LocateError::Uninstalled)?,
     };
-    Ok(native(&found).unwrap_or(found))
+    Ok(native(&program).unwrap_or(program))
 }
 
 fn on_path(name: &Path, env: &BTreeMap<OsString, OsString>) -> Option<PathBuf> {

@@ -28,7 +28,7 @@ pub(crate) struct CliInfo {
     pub(crate) binary: Option<BinaryId>,
 }
 
-/// Identifies a program file, also if another program replaces it at the same path.
+/// Identifies a program file, even if another program replaces it at the same path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BinaryId {
     program: PathBuf,
@@ -50,7 +50,7 @@ impl CliInfo {
     }
 }
 
-/// Returns the id of the program that would be started now. Costs a `stat`.
+/// Returns the id of the program that would be started now. Calls `stat` on the file.
 pub(crate) fn binary_id(codex: &Codex) -> Option<BinaryId> {
     let program = locate::find(codex.bin.as_deref(), &codex.env).ok()?;
     let meta = fs::metadata(&program).ok()?;
@@ -62,10 +62,10 @@ pub(crate) fn binary_id(codex: &Codex) -> Option<BinaryId> {
     })
 }
 
-/// Why the installed CLI cannot be used. Each message says what the operator has to do.
+/// The reason why the installed CLI cannot be used. Each message names the problem that the operator must fix.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProbeError {
-    /// There is no executable.
+    /// No executable was found.
     #[error(transparent)]
     Locate(#[from] LocateError),
     /// `CODEX_WORKSPACE` is not a folder.
@@ -105,8 +105,8 @@ pub(crate) enum ProbeError {
         /// The version.
         version: String,
     },
-    /// The CLI does not know the configured approval policy.
-    #[error("Codex {version} does not know CODEX_APPROVAL_POLICY={policy}; use never")]
+    /// The CLI does not support the configured approval policy.
+    #[error("Codex {version} does not support CODEX_APPROVAL_POLICY={policy}; use never")]
     ApprovalPolicy {
         /// The version.
         version: String,
@@ -131,7 +131,7 @@ impl ProbeError {
 /// Probes version and features of the CLI. Dropping the future stops the CLI.
 pub(crate) async fn run(codex: &Codex, launcher: &Launcher) -> Result<CliInfo, ProbeError> {
     let program = locate::find(codex.bin.as_deref(), &codex.env)?;
-    // Taken first, so that a program that is replaced during the probe counts as changed.
+    // The id is read first, so that a program that is replaced during the probe counts as changed.
     let binary = binary_id(codex);
     if !codex.workspace.is_dir() {
         return Err(ProbeError::Workspace(codex.workspace.clone()));
@@ -208,7 +208,7 @@ mod tests {
     fn is_outdated_after_a_replacement_returns_true() {
         let folder = tempfile::tempdir().unwrap();
         let (link, new) = (folder.path().join("codex"), folder.path().join("new"));
-        let put = |name: &str, text: &str| {
+        let install = |name: &str, text: &str| {
             let file = folder.path().join(name);
             fs::write(&file, text).unwrap();
             fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
@@ -217,11 +217,11 @@ mod tests {
         };
         let env = [("CODEX_BIN".into(), link.clone().into()), ("PATH".into(), "".into())].into();
         let codex = Config::load(Sources { env, ..Sources::default() }).unwrap().codex;
-        put("old", "the first one");
+        install("old", "the first one");
         let installed = CliInfo { binary: binary_id(&codex), ..CliInfo::default() };
         assert!(!installed.is_outdated(&codex));
         // Same size, written within the same clock tick.
-        put("next", "the other one");
+        install("next", "the other one");
         assert!(installed.is_outdated(&codex));
         fs::remove_file(&link).unwrap();
         assert!(!installed.is_outdated(&codex), "no other program is installed");

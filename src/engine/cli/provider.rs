@@ -9,9 +9,13 @@ use super::{
 };
 use crate::config::Codex;
 
-/// Features that the server disables if the CLI has them: endless retries, files with the environment's secrets, a
-/// clone of the plugin marketplace per run, and work beyond the end of a turn, which cannot be stopped or counted
-/// (sub-agents, and goals, which also need stored threads).
+/// Features that the server disables if the CLI has them.
+///
+/// - `unbounded_connection_retries` retries without end.
+/// - `shell_snapshot` writes the environment's secrets to files.
+/// - `plugins` clones the plugin marketplace in each run.
+/// - `multi_agent`, `multi_agent_v2` and `goals` work beyond the end of a turn, which cannot be stopped or counted.
+///   Goals also need stored threads.
 const DISABLED_FEATURES: &[&str] =
     &["unbounded_connection_retries", "shell_snapshot", "plugins", "multi_agent", "multi_agent_v2", "goals"];
 
@@ -28,7 +32,7 @@ pub(crate) fn disabled_features(codex: &Codex, installed: &CliInfo) -> impl Iter
     features.filter(|feature| installed.features.contains_key(*feature))
 }
 
-/// Returns dotted keys and TOML values for `-c`. `stream_retries` limits the retries of a response that broke off.
+/// Returns dotted keys and TOML values for `-c`. `stream_retries` limits the retries of an interrupted response.
 pub(crate) fn settings(codex: &Codex, stream_retries: u32) -> Vec<(String, String)> {
     let text = |text: &str| toml::Value::from(text).to_string();
     let mut settings = Vec::new();
@@ -111,7 +115,7 @@ mod tests {
     #[test]
     fn check_key_with_an_unset_variable_names_provider_and_variable() {
         let home = tempfile::tempdir().unwrap();
-        let trouble = |config: &str, key: Option<&str>| {
+        let check = |config: &str, key: Option<&str>| {
             fs::write(home.path().join("config.toml"), config).unwrap();
             let mut env: std::collections::BTreeMap<OsString, OsString> =
                 [("CODEX_HOME".into(), home.path().into())].into();
@@ -120,18 +124,18 @@ mod tests {
         };
         let rec = "model_provider = \"rec\"\n[model_providers.rec]\nname = \"r\"\nenv_key = \"REC_KEY\"\n";
         for empty in [None, Some(""), Some("  ")] {
-            let message = trouble(rec, empty).unwrap().to_string();
+            let message = check(rec, empty).unwrap().to_string();
             assert!(message.contains("provider rec") && message.contains("REC_KEY"), "{message}");
         }
-        assert_eq!(trouble(rec, Some("k")), None);
-        assert_eq!(trouble(&rec.replace("env_key = \"REC_KEY\"", ""), None), None);
-        assert_eq!(trouble("", None), None);
+        assert_eq!(check(rec, Some("k")), None);
+        assert_eq!(check(&rec.replace("env_key = \"REC_KEY\"", ""), None), None);
+        assert_eq!(check("", None), None);
         assert_eq!(
-            trouble(&format!("profile = \"p\"\n{rec}"), None),
+            check(&format!("profile = \"p\"\n{rec}"), None),
             None,
             "the profile may select another provider"
         );
         fs::write(home.path().join(".env"), "export REC_KEY=k\n").unwrap();
-        assert_eq!(trouble(rec, None), None, "the CLI reads its .env");
+        assert_eq!(check(rec, None), None, "the CLI reads its .env");
     }
 }

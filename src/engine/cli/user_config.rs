@@ -22,11 +22,11 @@ struct Cached {
 /// Identifies the content of a file: inode, modification time and size.
 type FileVersion = (u64, i64, i64, u64);
 
-/// The parsed configuration. Empty if there is no file or if it is invalid.
+/// The parsed configuration. Empty if the file is missing or invalid.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct UserConfig(Arc<toml::Table>);
 
-/// Why a `config.toml` cannot be used.
+/// The reason why a `config.toml` cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UserConfigError {
     /// The file cannot be read.
@@ -48,13 +48,13 @@ pub(crate) enum UserConfigError {
 }
 
 impl UserConfig {
-    /// Returns the configuration, or an empty one if the file is missing or invalid: the CLI itself reports errors in
-    /// it.
+    /// Returns the configuration. Returns an empty configuration if the file is missing or invalid, because the CLI
+    /// itself reports errors in the file.
     pub(crate) fn load(codex: &Codex) -> Self {
         Self::try_load(codex).unwrap_or_default()
     }
 
-    /// Returns the configuration, empty if there is no file.
+    /// Returns the configuration, which is empty if the file is missing.
     pub(crate) fn try_load(codex: &Codex) -> Result<Self, UserConfigError> {
         let Some(dir) = environment::codex_home(&environment::environment(codex)) else {
             return Ok(Self::default());
@@ -64,18 +64,18 @@ impl UserConfig {
 
     fn read(dir: &Path) -> Result<Self, UserConfigError> {
         let path = dir.join("config.toml");
-        let failed = |cause| UserConfigError::Io { dir: dir.to_owned(), cause };
+        let io_error = |cause| UserConfigError::Io { dir: dir.to_owned(), cause };
         let version = match fs::metadata(&path) {
             Ok(meta) => (meta.ino(), meta.mtime(), meta.mtime_nsec(), meta.len()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
-            Err(error) => return Err(failed(error)),
+            Err(error) => return Err(io_error(error)),
         };
         let mut cache = CACHE.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(cached) = cache.as_ref().filter(|cached| cached.path == path && cached.version == version)
         {
             return Ok(Self(Arc::clone(&cached.table)));
         }
-        let text = fs::read_to_string(&path).map_err(failed)?;
+        let text = fs::read_to_string(&path).map_err(io_error)?;
         let table: toml::Table = text.parse().map_err(|error: toml::de::Error| UserConfigError::Syntax {
             dir: dir.to_owned(),
             message: error.message().to_owned(),

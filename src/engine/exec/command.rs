@@ -24,7 +24,7 @@ pub(super) fn build(turn: &Turn, codex: &Codex, installed: &CliInfo) -> Result<S
         arguments.push("--skip-git-repo-check");
     }
     arguments.extend(["--sandbox", turn.sandbox.as_str()]);
-    // With `=`, because a name or folder may begin with a dash.
+    // The form with `=` is needed, because a name or folder may begin with a dash.
     arguments.push(format!("--model={}", turn.model));
     arguments.push_path("--cd=", &codex.workspace);
     if turn.sandbox != Sandbox::ReadOnly {
@@ -32,9 +32,9 @@ pub(super) fn build(turn: &Turn, codex: &Codex, installed: &CliInfo) -> Result<S
             arguments.push_path("--add-dir=", folder);
         }
     }
-    // Before other options: `--image` is greedy and would consume the `-` that stands for stdin.
+    // The files come before other options, because `--image` is greedy and would consume the `-` for stdin.
     let temp_dir = write_files(turn, &prompt, &codex.scratch, &mut arguments).map_err(Error::internal)?;
-    // The CLI loses events under a flood of deltas, including the answer. This file always has the answer.
+    // The CLI loses events under a flood of deltas, including the answer. This file always contains the answer.
     let last_message = temp_dir.path().join("last-message.txt");
     arguments.push_path("--output-last-message=", &last_message);
     arguments.set_text("model_reasoning_effort", &turn.reasoning_effort);
@@ -42,9 +42,9 @@ pub(super) fn build(turn: &Turn, codex: &Codex, installed: &CliInfo) -> Result<S
     if let Some(verbosity) = &turn.verbosity {
         arguments.set_text("model_verbosity", verbosity);
     }
-    // `codex --search exec` is accepted and has no effect; this key has.
+    // `codex --search exec` is accepted and has no effect. This key has an effect.
     arguments.set_text("web_search", if turn.web_search { "live" } else { "disabled" });
-    // By default a command of the agent sees the whole environment, including the upstream's key.
+    // By default a command of the agent inherits the whole environment, including the upstream's key.
     arguments.set_text("shell_environment_policy.inherit", "core");
     let mut env = environment::environment(codex);
     if turn.sandbox == Sandbox::WorkspaceWrite {
@@ -53,7 +53,7 @@ pub(super) fn build(turn: &Turn, codex: &Codex, installed: &CliInfo) -> Result<S
     for feature in provider::disabled_features(codex, installed) {
         arguments.set_toml(&format!("features.{feature}"), "false");
     }
-    // No retry of a response that broke off: the model would repeat text that the client already has.
+    // An interrupted response is not retried, because the model would repeat text that the client already has.
     for (key, value) in provider::settings(codex, 0) {
         arguments.set_toml(&key, &value);
     }
@@ -72,7 +72,8 @@ pub(super) fn build(turn: &Turn, codex: &Codex, installed: &CliInfo) -> Result<S
     })
 }
 
-/// Gives commands a temporary folder of their own. By default they may write to `/tmp`, where other turns have files.
+/// Sets a private temporary folder for commands. By default commands may write to `/tmp`, which contains files of
+/// other turns.
 fn set_private_tmpdir(
     temp_dir: &TempDir,
     arguments: &mut Arguments,

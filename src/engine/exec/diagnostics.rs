@@ -67,7 +67,7 @@ impl Exec {
                 return Check::bad(
                     "home",
                     error.to_string(),
-                    "fix it, or give the CLI a home of its own with CODEX_CLI_HOME",
+                    "fix the file, or give the CLI a separate home with CODEX_CLI_HOME",
                 );
             }
         };
@@ -92,7 +92,7 @@ impl Exec {
             return Check::bad(
                 "login",
                 error.to_string(),
-                "set it in the server's environment, or in `.env` of the CLI's home",
+                "set the variable in the server's environment, or in `.env` of the CLI's home",
             );
         }
         if let Some(provider) = provider::configured(&self.codex) {
@@ -142,14 +142,14 @@ fn remedy(error: &ProbeError) -> &'static str {
         ProbeError::Workspace(_) | ProbeError::Home(_) => {
             "fix the failed check above first; the CLI cannot be probed before"
         }
-        ProbeError::Configuration { .. } => "fix the config.toml in its home",
+        ProbeError::Configuration { .. } => "fix the config.toml in the CLI's home",
         ProbeError::ApprovalPolicy { .. } => "set CODEX_APPROVAL_POLICY=never",
         ProbeError::Locate(_)
         | ProbeError::Start { .. }
         | ProbeError::TimedOut { .. }
         | ProbeError::NotCodex { .. }
         | ProbeError::TooOld { .. } => {
-            "install or update it: `npm install -g @openai/codex`, or start with scripts/serve.sh, which installs it"
+            "install or update the CLI: `npm install -g @openai/codex`, or start with scripts/serve.sh, which installs it"
         }
     }
 }

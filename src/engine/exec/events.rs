@@ -20,7 +20,7 @@ pub(super) struct Translator {
     last_retry_reason: Option<String>,
     /// The last message of the agent, unless an item followed it.
     answer: Option<String>,
-    /// Reasoning was sent, so that the next piece starts a paragraph.
+    /// Reasoning was emitted, so that the next piece starts a paragraph.
     has_reasoning: bool,
 }
 
@@ -29,8 +29,8 @@ impl Translator {
         Self { max_retries, retries: 0, last_retry_reason: None, answer: None, has_reasoning: false }
     }
 
-    /// Returns the events of a line. Skips unknown events, and logs lines that are not JSON. After an error or
-    /// `Finished` no more lines may be pushed.
+    /// Returns the events of a line. Skips unknown events, and logs lines that are not JSON. A caller must not push more
+    /// lines after an error or `Finished`.
     pub(super) fn push(&mut self, line: &[u8]) -> Result<Vec<TurnEvent>, Error> {
         let Some(event) = ExecEvent::parse(line) else {
             if !line.trim_ascii().is_empty() {
@@ -58,7 +58,7 @@ impl Translator {
         }
     }
 
-    /// Returns `true` if events before the end were lost: Codex drops some under a flood of deltas (0.169).
+    /// Returns `true` if events before the end were lost. Codex drops events under a flood of deltas (0.169).
     pub(super) fn is_lossy(&self, end: &TurnEvent) -> bool {
         matches!(end, TurnEvent::Finished { usage, .. } if usage.is_none() || self.answer.is_none())
     }

@@ -1,5 +1,5 @@
-//! The exec engine: one `codex exec --json` process per turn. It is the most isolated engine and supports every CLI since
-//! 0.110. Text arrives in whole messages, as the CLI prints it.
+//! The exec engine runs one `codex exec --json` process per turn. This engine isolates turns best and supports every CLI
+//! since 0.110. Text arrives in whole messages, as the CLI prints them.
 
 mod command;
 mod diagnostics;
@@ -37,14 +37,14 @@ use crate::{
 /// Time after which a failed probe is repeated.
 const NEGATIVE_CACHE_TTL: Duration = Duration::from_secs(2);
 
-/// The engine.
+/// The exec engine, with the cached probe of its CLI.
 #[derive(Debug)]
 pub struct Exec {
     codex: Codex,
     log: Log,
     launcher: Launcher,
     last_probe: RwLock<Option<(Instant, ProbeResult)>>,
-    /// Held during a probe, so that only one runs.
+    /// Held during a probe, so that only one probe runs.
     probing: tokio::sync::Mutex<()>,
 }
 
@@ -81,10 +81,10 @@ impl Exec {
 
     fn cached_probe(&self) -> Option<ProbeResult> {
         let last = self.last_probe.read().unwrap_or_else(PoisonError::into_inner);
-        let (when, result) = last.as_ref()?;
+        let (probed_at, result) = last.as_ref()?;
         let is_valid = match result {
             Ok(installed) => probe::binary_id(&self.codex) == installed.binary,
-            Err(_) => when.elapsed() < NEGATIVE_CACHE_TTL,
+            Err(_) => probed_at.elapsed() < NEGATIVE_CACHE_TTL,
         };
         is_valid.then(|| result.clone())
     }

@@ -1,4 +1,4 @@
-//! Lines of `codex exec --json`, typed (seen with 0.110 to 0.169). Unknown events and items deserialize to `Unknown`,
+//! Lines of `codex exec --json`, typed (verified with 0.110 to 0.169). Unknown events and items deserialize to `Unknown`,
 //! missing fields and fields of another type to their default.
 
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::pb::{self, item::Kind};
 
-/// One line.
+/// One line of the output.
 #[derive(Debug, Default, Deserialize)]
 #[serde(tag = "type")]
 pub(super) enum ExecEvent {
@@ -44,7 +44,7 @@ pub(super) enum ExecEvent {
 impl ExecEvent {
     /// Parses a line. Returns `None` if it is not JSON.
     pub(super) fn parse(line: &[u8]) -> Option<Self> {
-        // Through `Value`: items of kind `web_search` have the key `id` twice, which derived structs refuse.
+        // A `Value` accepts the duplicate key `id` of `web_search` items, which derived structs refuse.
         let value = serde_json::from_slice::<Value>(line).ok()?;
         Some(serde_json::from_value(value).unwrap_or_default())
     }
@@ -138,7 +138,7 @@ pub(super) enum ExecItemKind {
         #[serde(default, deserialize_with = "tolerant")]
         text: String,
     },
-    /// Within a turn, an item of kind `error` is a warning. Failures are reported by `turn.failed`.
+    /// Within a turn, an item of kind `error` is a warning. `turn.failed` reports failures.
     Error {
         #[serde(default, deserialize_with = "tolerant")]
         message: String,

@@ -100,15 +100,16 @@ mod tests {
     #[test]
     fn new_with_images_and_calls_inserts_placeholders() {
         let image = Image { data: bytes::Bytes::from_static(b"x"), kind: ImageKind::Png };
-        let mut look = message(Role::User, "look: ");
-        look.parts.push(Part::Image(image));
-        look.parts.push(Part::Text(" nice?".into()));
+        let mut with_image = message(Role::User, "look: ");
+        with_image.parts.push(Part::Image(image));
+        with_image.parts.push(Part::Text(" nice?".into()));
         let mut call = message(Role::Assistant, "");
         call.tool_calls =
             vec![pb::ToolCall { id: "c1".into(), name: "get".into(), arguments: "{\"a\":1}".into() }];
         let mut result = message(Role::Tool, "42");
         result.tool_call_id = Some("c1".into());
-        let turn = Turn { messages: vec![look, call, result], format: Format::JsonObject, ..Turn::default() };
+        let turn =
+            Turn { messages: vec![with_image, call, result], format: Format::JsonObject, ..Turn::default() };
         let prompt = Prompt::new(&turn);
         assert_eq!(prompt.images.len(), 1);
         let expected =

@@ -2,7 +2,7 @@
 
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 
-/// Why a line cannot be read.
+/// The reason why a line cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LineError {
     /// A line exceeds the limit. The reader is unusable until [`LineReader::skip_line`] has skipped the rest of the
@@ -38,7 +38,7 @@ impl<R: AsyncRead + Unpin> LineReader<R> {
 
     /// Returns the next line without its newline, or `None` at the end of the pipe. The last line needs no newline.
     ///
-    /// Not cancel safe: a line that was read partly is lost.
+    /// Not cancel safe, because a partly read line is lost.
     pub(crate) async fn next(&mut self) -> Result<Option<&[u8]>, LineError> {
         self.line.clear();
         self.line.shrink_to(MAX_IDLE_CAPACITY);

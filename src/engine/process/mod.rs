@@ -1,4 +1,4 @@
-//! The only way to start a child. Each child runs below a supervisor process ([`supervisor`]). Dropping its handle
+//! Starts all children of the server. Each child runs below a supervisor process ([`supervisor`]). Dropping its handle
 //! sends a stop request; after a grace the supervisor kills the child with all its descendants. The child's guard and
 //! files are dropped after that.
 
@@ -38,7 +38,7 @@ use self::{orphan_reaper::OrphanReaper, output_pipe::OutputPipe};
 /// Maximum time to wait for killed processes to be reaped.
 pub(crate) const REAP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Time that a supervisor has after the grace, before it is killed itself. Twice its own [`REAP_TIMEOUT`].
+/// Time after the grace before the server kills a supervisor. Twice the [`REAP_TIMEOUT`] of the supervisor.
 const SUPERVISOR_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Bytes that are kept of the end of stderr, where programs print the cause of a failure.
@@ -74,7 +74,7 @@ pub(crate) struct SpawnSpec {
     pub(crate) output_file: Option<PathBuf>,
     /// A folder that several children share. The supervisor removes it if this server was killed.
     pub(crate) shared_dir: Option<PathBuf>,
-    /// Time at which the child is stopped, even if its handle is alive.
+    /// Time at which the child is stopped, even if its handle still exists.
     pub(crate) deadline: Option<Instant>,
 }
 
@@ -146,7 +146,7 @@ impl Launcher {
     }
 
     /// Adds a reaper for the orphans of killed supervisors. All children of this process must come from this launcher,
-    /// because the reaper kills every other one.
+    /// because the reaper kills every other child.
     pub fn with_orphan_reaper(self) -> io::Result<Self> {
         Ok(Self { orphan_reaper: Some(OrphanReaper::new()?), ..self })
     }
@@ -236,7 +236,7 @@ impl Launcher {
         command.arg("--").arg(&spec.program).args(&spec.arguments);
         command.env_clear().envs(&spec.env).current_dir(&spec.working_dir);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // In a group of its own, so that Ctrl-C in a terminal reaches only the server and the drain is orderly.
+        // The child gets its own process group, so that Ctrl-C reaches only the server and the drain is orderly.
         command.process_group(0);
         #[expect(clippy::disallowed_methods, reason = "the only place that spawns")]
         command.spawn()
@@ -250,7 +250,7 @@ impl ChildHandle {
         self.detached.cancel();
     }
 
-    /// The PID of the supervisor. The program is its child.
+    /// Returns the PID of the supervisor, which is the parent of the program.
     pub(crate) fn supervisor_pid(&self) -> Option<u32> {
         self.supervisor_pid
     }
@@ -276,7 +276,7 @@ pub(crate) struct Exit {
     pub(crate) output_file: Option<String>,
 }
 
-/// Owns the child in its task.
+/// A child with the conditions that stop it. Owned by the task of the child.
 struct ChildOwner {
     child: Child,
     stop: CancellationToken,

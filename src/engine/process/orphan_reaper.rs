@@ -32,7 +32,7 @@ impl OrphanReaper {
         Ok(Self(Arc::default()))
     }
 
-    /// Spawns a child while `kill_orphans` does not run, so that it never takes the child for an orphan.
+    /// Spawns a child while `kill_orphans` does not run, so that the child is never treated as an orphan.
     pub(crate) fn spawn(&self, spawn: impl FnOnce() -> io::Result<Child>) -> io::Result<Child> {
         let mut own = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let child = spawn()?;
@@ -55,7 +55,7 @@ impl OrphanReaper {
         }
     }
 
-    /// Kills and reaps adopted orphans. Returns `true` if there was one.
+    /// Kills and reaps adopted orphans. Returns `true` if an orphan existed.
     fn kill_orphans(&self) -> bool {
         let own = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let adopted = |pid: &Pid| !own.contains(&pid.as_raw_nonzero().get().unsigned_abs());

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 const SURVIVOR_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The stdout or stderr of a child. Ends when the pipe ends, and at the latest [`SURVIVOR_TIMEOUT`] after the exit of
-/// the child: a descendant that survives, where not all can be killed, must not keep a turn open.
+/// the child. On systems where not all descendants can be killed, a surviving descendant must not keep a turn open.
 pub(crate) struct OutputPipe<R> {
     pipe: R,
     /// `None` after the timeout.
@@ -53,7 +53,7 @@ impl<R: AsyncRead + Unpin> AsyncRead for OutputPipe<R> {
             ready!(timeout.as_mut().poll(context));
             self.timeout = None;
         }
-        // No bytes in the buffer are the end of the input.
+        // An empty buffer marks the end of the input.
         Poll::Ready(Ok(()))
     }
 }
@@ -74,7 +74,7 @@ mod tests {
         let mut text = String::new();
         output.read_to_string(&mut text).await.unwrap();
         assert_eq!(text, "all");
-        // Polled again, the pipe stays at its end.
+        // The next read is at the end too.
         assert_eq!(output.read_to_string(&mut text).await.unwrap(), 0);
         drop(writer);
     }

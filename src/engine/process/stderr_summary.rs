@@ -8,18 +8,20 @@ const MAX_SUMMARY_CHARS: usize = 300;
 pub(crate) fn summarize_stderr(stderr: &str) -> String {
     let lines = stderr.lines().take_while(|line| !is_backtrace(line)).map(str::trim);
     let lines: Vec<&str> = lines.filter(|line| !line.is_empty() && !is_noise(line)).collect();
-    let begin = lines.iter().rposition(|line| names_an_error(line));
-    let warning = |line: &&&str| !line.starts_with("WARNING: ");
-    let words: Vec<&str> = match begin {
+    let begin = lines.iter().rposition(|line| is_error(line));
+    let is_no_warning = |line: &&&str| !line.starts_with("WARNING: ");
+    let lines: Vec<&str> = match begin {
         Some(begin) => lines[begin..].to_vec(),
-        None if lines.iter().any(|line| warning(&line)) => lines.iter().filter(warning).copied().collect(),
+        None if lines.iter().any(|line| is_no_warning(&line)) => {
+            lines.iter().filter(is_no_warning).copied().collect()
+        }
         None => lines,
     };
-    let words: Vec<&str> = words.iter().flat_map(|line| line.split_whitespace()).collect();
+    let words: Vec<&str> = lines.iter().flat_map(|line| line.split_whitespace()).collect();
     words.join(" ").chars().take(MAX_SUMMARY_CHARS).collect()
 }
 
-fn names_an_error(line: &str) -> bool {
+fn is_error(line: &str) -> bool {
     line.starts_with("Error") || line.starts_with("error: ") || line.contains("' panicked at ")
 }
 
@@ -32,9 +34,9 @@ fn is_noise(line: &str) -> bool {
     const STARTS: &[&str] =
         &["at /", "at ./", "note: run with `RUST_BACKTRACE", "note: Some details are omitted"];
     let numbered = line.split_once(": ").filter(|(n, _)| n.bytes().all(|b| b.is_ascii_digit()));
-    let frame = numbered.is_some_and(|(_, what)| what == "<unknown>" || what.contains("::"));
+    let is_frame = numbered.is_some_and(|(_, symbol)| symbol == "<unknown>" || symbol.contains("::"));
     let headings = ["Caused by:", "Location:"];
-    frame
+    is_frame
         || headings.contains(&line)
         || is_source_location(line)
         || STARTS.iter().any(|start| line.starts_with(start))

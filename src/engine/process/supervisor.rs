@@ -1,6 +1,6 @@
-//! The process between the server and Codex. It adopts every orphan of Codex and kills all descendants before it
-//! exits, so that no command of the agent outlives its turn, whatever session it belongs to and even if the server is
-//! killed. It runs as the hidden command `codex-api supervise`.
+//! The process between the server and Codex, which runs as the hidden command `codex-api supervise`. The supervisor adopts
+//! every orphan of Codex and kills all descendants before its own exit. So no command of the agent outlives its turn,
+//! even in another session, and even if the server is killed.
 
 use std::{
     ffi::OsString,
@@ -20,15 +20,15 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{
     REAP_TIMEOUT,
     platform::{
-        SIGNALS_PARENT_DEATH, descendants, die_with_parent, is_exiting, reap_orphans_of_descendants,
+        SIGNALS_PARENT_DEATH, descendants, is_exiting, kill_on_parent_death, reap_orphans_of_descendants,
         signal_on_parent_death,
     },
 };
 
-/// Pause between two looks at processes that cannot be waited for.
+/// Pause between two checks of processes that cannot be waited for.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Pause between two checks of the parent, where its death sends no signal.
+/// Pause between two checks of the parent, on systems that send no signal at its exit.
 const PARENT_POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Arguments of the supervisor.
@@ -38,7 +38,7 @@ pub struct SupervisorArgs {
     pub parent: u32,
     /// Time between the request to stop (SIGINT) and SIGKILL.
     pub grace: Duration,
-    /// Folders to remove at the end if the parent is dead.
+    /// Folders to remove at the end if the parent has exited.
     pub remove: Vec<PathBuf>,
     /// Program and arguments.
     pub command: Vec<OsString>,
@@ -53,7 +53,7 @@ pub fn run(args: &SupervisorArgs) -> ExitCode {
         .build()
         .and_then(|runtime| runtime.block_on(supervise(args)));
     if !has_parent(args.parent) {
-        // A living parent reads files in them first and removes them itself.
+        // A running parent reads files in the folders first, and removes the folders itself.
         for folder in &args.remove {
             drop(std::fs::remove_dir_all(folder));
         }
@@ -69,7 +69,7 @@ pub fn run(args: &SupervisorArgs) -> ExitCode {
 }
 
 async fn supervise(args: &SupervisorArgs) -> io::Result<ExitStatus> {
-    // The listeners come first: from here on no signal kills the supervisor before its descendants.
+    // The listeners are registered first, so that no signal kills the supervisor before its descendants.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
@@ -138,7 +138,7 @@ fn spawn(command: &[OsString]) -> io::Result<Pid> {
     #[expect(unsafe_code, reason = "prctl is async-signal-safe and must run in the child")]
     // SAFETY: the closure makes one system call and allocates nothing.
     unsafe {
-        command.pre_exec(die_with_parent);
+        command.pre_exec(kill_on_parent_death);
     }
     let child = command.spawn()?;
     Pid::from_raw(child.id().cast_signed()).ok_or_else(|| io::Error::other("no process id"))
@@ -161,7 +161,7 @@ struct Reaped {
     has_children: bool,
 }
 
-/// Reaps every dead child, including adopted orphans.
+/// Reaps every exited child, including adopted orphans.
 fn reap(child: Pid) -> Reaped {
     let mut status = None;
     loop {
@@ -203,7 +203,7 @@ fn code(status: ExitStatus) -> u8 {
     u8::try_from(code).unwrap_or(1)
 }
 
-/// Writes to stderr, which is Codex's stderr too and which the server keeps.
+/// Writes to stderr. Codex has the same stderr, and the server keeps its end.
 fn report(text: &str) {
     drop(io::Write::write_all(&mut io::stderr(), text.as_bytes()));
 }

@@ -1,5 +1,5 @@
-//! Validates the tools of a request and the form of its answer, as far as that is cheap: names, sizes, and whether a
-//! schema is JSON text of an object. Engines compile schemas after admission.
+//! Validates the tools of a request and the form of its answer. Only cheap checks run here: of names, of sizes, and that
+//! a schema is JSON text of an object. Engines compile schemas after admission.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -78,7 +78,7 @@ fn validate_tool(index: usize, tool: pb::Tool, total_bytes: &mut usize) -> Resul
     Ok(Tool { name, description, parameters, strict })
 }
 
-/// Checks that a text is JSON of an object, without building it.
+/// Checks that a text is JSON of an object, without building the value.
 fn check_object(text: &str) -> Result<(), String> {
     let raw: &RawValue = serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))?;
     if raw.get().starts_with('{') {
@@ -88,6 +88,7 @@ fn check_object(text: &str) -> Result<(), String> {
     }
 }
 
+/// Validates the tool choice against the tools of the request.
 pub(super) fn tool_choice(tools: &[pb::Tool], choice: Option<&pb::ToolChoice>) -> Result<ToolChoice, Error> {
     use pb::tool_choice::Mode;
     let Some(choice) = choice else { return Ok(ToolChoice::Auto) };

@@ -10,8 +10,8 @@ use crate::{
 /// Checks the tool calls and results of a conversation.
 ///
 /// Returns an error for a call without a result, a result without a call, and a second one of either. The results of
-/// a message may come in any order, but before a message of another role. The app-server would repair such a history
-/// without notice, and the exec engine would flatten it, so the check comes before either.
+/// a message may have any order, but must precede a message of another role. The app-server would repair an invalid
+/// history without notice, and the exec engine would flatten it, so the service refuses it.
 pub(super) fn check(messages: &[Message]) -> Result<(), Error> {
     // Calls of the last assistant message that have no result yet: message, index, id.
     let mut open: Vec<(usize, usize, &str)> = Vec::new();

@@ -3,8 +3,8 @@ use super::*;
 fn reason(message: &str) -> &'static str {
     match classify_message(message) {
         TurnEnd::Error(error) => error.reason(),
-        TurnEnd::Truncated(pb::FinishReason::Length) => "cut: length",
-        TurnEnd::Truncated(_) => "cut: other",
+        TurnEnd::Truncated(pb::FinishReason::Length) => "truncated: length",
+        TurnEnd::Truncated(_) => "truncated: other",
     }
 }
 
@@ -44,10 +44,10 @@ fn classify_message_of_each_known_text_returns_its_error() {
             "CONTEXT_LENGTH_EXCEEDED",
         ),
         ("stream disconnected before completion: stream closed", "UPSTREAM_UNAVAILABLE"),
-        ("Incomplete response returned, reason: max_output_tokens", "cut: length"),
+        ("Incomplete response returned, reason: max_output_tokens", "truncated: length"),
         (
             "stream disconnected before completion: Incomplete response returned, reason: content_filter",
-            "cut: other",
+            "truncated: other",
         ),
         ("idle timeout waiting for SSE", "UPSTREAM_UNAVAILABLE"),
         ("Missing environment variable: `MOCK_KEY`.", "ENGINE_UNAVAILABLE"),
@@ -63,11 +63,11 @@ fn classify_message_parses_the_delay_and_removes_the_url() {
     let TurnEnd::Error(Error::RateLimited { retry_after, .. }) =
         classify_message("rate limit exceeded: Please try again in 1.5s.")
     else {
-        panic!("a rate limit");
+        panic!("expected a rate limit");
     };
     assert_eq!(retry_after, Some(Duration::from_millis(1500)));
     assert_eq!(retry_delay("try again in 250ms"), Some(Duration::from_millis(250)));
-    for (words, seconds) in [
+    for (delay, seconds) in [
         ("2m", 120),
         ("2h.", 7200),
         ("1h20m", 4800),
@@ -79,9 +79,9 @@ fn classify_message_parses_the_delay_and_removes_the_url() {
         ("7", 7),
     ] {
         assert_eq!(
-            retry_delay(&format!("try again in {words}")),
+            retry_delay(&format!("try again in {delay}")),
             Some(Duration::from_secs(seconds)),
-            "{words}"
+            "{delay}"
         );
     }
     assert_eq!(retry_delay("try again in 2 fortnights"), None);
@@ -90,7 +90,7 @@ fn classify_message_parses_the_delay_and_removes_the_url() {
     let TurnEnd::Error(error) =
         classify_message("unexpected status 503 Busy: come back, url: http://10.1.2.3/v1")
     else {
-        panic!("a failure");
+        panic!("expected a failure");
     };
     assert_eq!(error.to_string(), "the upstream answered 503: come back");
 }
@@ -124,21 +124,24 @@ fn classify_exit_of_each_known_stderr_returns_its_error() {
 
 #[test]
 fn classify_message_of_a_refused_login_removes_keys() {
-    let of = |text: &str| match classify_message(text) {
+    let error_text = |text: &str| match classify_message(text) {
         TurnEnd::Error(error) => error.to_string(),
-        TurnEnd::Truncated(_) => panic!("a failure"),
+        TurnEnd::Truncated(_) => panic!("expected a failure"),
     };
     assert_eq!(
-        of("unexpected status 403 Forbidden: Country, region,\n or territory not supported, url: http://u"),
+        error_text(
+            "unexpected status 403 Forbidden: Country, region,\n or territory not supported, url: http://u"
+        ),
         "the upstream refused the server's own login (403: Country, region, or territory not supported); \
          the operator must log in with an account that has access, or fix the named cause"
     );
-    let refused = of("unexpected status 401 Unauthorized: Missing scopes: api.write, url: http://u");
+    let refused = error_text("unexpected status 401 Unauthorized: Missing scopes: api.write, url: http://u");
     assert_eq!(refused, "the upstream refused the server's own login (401); the operator must log in again");
     for secret in ["sk-proj-ab**cd.", "\"eyJhbGciOi.x.y\"", "Zm9vYmFyYmF6cXV4MTIzNDU2Nzg5"] {
-        let message = of(&format!("unexpected status 403 Forbidden: the key {secret} is bad, url: http://u"));
+        let message =
+            error_text(&format!("unexpected status 403 Forbidden: the key {secret} is bad, url: http://u"));
         assert!(message.contains("403: the key … is bad"), "{message}");
     }
-    let long = of(&format!("unexpected status 403 Forbidden: {}", "no ".repeat(1000)));
+    let long = error_text(&format!("unexpected status 403 Forbidden: {}", "no ".repeat(1000)));
     assert!(long.chars().count() < 2 * MAX_QUOTE_CHARS, "{long}");
 }

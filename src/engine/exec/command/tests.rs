@@ -97,8 +97,11 @@ fn build_with_settings_adds_their_arguments() {
     assert!(!arguments.iter().any(|a| a == "--skip-git-repo-check"));
     let env: BTreeMap<_, _> =
         spec.env.iter().map(|(k, v)| (k.to_string_lossy(), v.to_string_lossy())).collect();
-    let own = spec.temp_dirs[0].path().join("tmp").to_string_lossy().into_owned();
-    assert_eq!(env, BTreeMap::from([("HOME".into(), "/home/minimal".into()), ("TMPDIR".into(), own.into())]));
+    let tmpdir = spec.temp_dirs[0].path().join("tmp").to_string_lossy().into_owned();
+    assert_eq!(
+        env,
+        BTreeMap::from([("HOME".into(), "/home/minimal".into()), ("TMPDIR".into(), tmpdir.into())])
+    );
 }
 
 #[test]
@@ -114,9 +117,9 @@ fn build_with_schema_and_image_writes_them_to_a_private_folder() {
     let folder = spec.temp_dirs[0].path().to_owned();
     let schema = format!("--output-schema={}/schema.json", folder.display());
     let image = format!("--image={}/image-1.webp", folder.display());
-    let found = arguments(&spec);
-    let at = found.iter().position(|a| *a == schema).unwrap();
-    assert_eq!(found[at..at + 3], [schema, image, "-c".to_owned()]);
+    let arguments = arguments(&spec);
+    let at = arguments.iter().position(|a| *a == schema).unwrap();
+    assert_eq!(arguments[at..at + 3], [schema, image, "-c".to_owned()]);
     assert_eq!(fs::read(folder.join("image-1.webp")).unwrap(), b"bytes");
     drop(spec);
     assert!(!folder.exists());

@@ -32,10 +32,10 @@ fn push_message_and_completion_returns_text_and_usage() {
 fn push_duplicate_keys_unknown_events_and_garbage_is_tolerated() {
     let twice =
         r#"{"type":"item.completed","item":{"id":"item_5","type":"web_search","id":"ws_74","query":"q"}}"#;
-    let TurnEvent::Item(item) = one(twice) else { panic!("an item") };
+    let TurnEvent::Item(item) = one(twice) else { panic!("expected an item") };
     assert_eq!(item.kind, Some(Kind::WebSearch(pb::WebSearch { query: "q".into() })));
     let hologram = r#"{"type":"item.completed","item":{"id":"item_6","type":"hologram"}}"#;
-    let TurnEvent::Item(item) = one(hologram) else { panic!("an item") };
+    let TurnEvent::Item(item) = one(hologram) else { panic!("expected an item") };
     assert_eq!((item.status(), item.kind), (pb::ItemStatus::Completed, None));
 
     let mut translator = Translator::new(2);
@@ -53,7 +53,7 @@ fn push_duplicate_keys_unknown_events_and_garbage_is_tolerated() {
 fn push_actions_returns_items() {
     let line = r#"{"type":"item.completed","item":{"id":"item_2","type":"command_execution",
         "command":"ls","aggregated_output":"x\n","exit_code":3,"status":"failed"}}"#;
-    let TurnEvent::Item(item) = one(line) else { panic!("an item") };
+    let TurnEvent::Item(item) = one(line) else { panic!("expected an item") };
     assert_eq!(item.status(), pb::ItemStatus::Failed);
     let command =
         pb::CommandExecution { command: "ls".into(), aggregated_output: "x\n".into(), exit_code: Some(3) };
@@ -61,23 +61,23 @@ fn push_actions_returns_items() {
 
     let line = r#"{"type":"item.started","item":{"id":"item_3","type":"todo_list",
         "items":[{"text":"a","completed":true}]}}"#;
-    let TurnEvent::Item(item) = one(line) else { panic!("an item") };
+    let TurnEvent::Item(item) = one(line) else { panic!("expected an item") };
     assert_eq!(item.status(), pb::ItemStatus::InProgress);
     let steps = vec![pb::todo_list::Step { text: "a".into(), completed: true }];
     assert_eq!(item.kind, Some(Kind::TodoList(pb::TodoList { steps })));
 
     let line = r#"{"type":"item.completed","item":{"id":"item_4","type":"mcp_tool_call","server":"t","tool":"e",
         "arguments":{"x":1},"result":null,"error":{"message":"no"},"status":"failed"}}"#;
-    let TurnEvent::Item(item) = one(line) else { panic!("an item") };
-    let Some(Kind::McpToolCall(call)) = item.kind else { panic!("a call") };
+    let TurnEvent::Item(item) = one(line) else { panic!("expected an item") };
+    let Some(Kind::McpToolCall(call)) = item.kind else { panic!("expected a call") };
     assert_eq!(
         (call.arguments.as_str(), call.result.as_str(), call.error.as_str()),
         (r#"{"x":1}"#, "", "no")
     );
 }
 
-fn reconnecting(n: u32, why: &str) -> String {
-    serde_json::json!({"type":"error","message":format!("Reconnecting... {n}/5 ({why})")}).to_string()
+fn reconnecting(n: u32, reason: &str) -> String {
+    serde_json::json!({"type":"error","message":format!("Reconnecting... {n}/5 ({reason})")}).to_string()
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn push_retries_returns_notices_up_to_the_limit() {
     for n in 1..=2 {
         let events =
             translator.push(reconnecting(n, "stream disconnected before completion: x").as_bytes()).unwrap();
-        let [TurnEvent::Notice(notice)] = events.as_slice() else { panic!("a notice") };
+        let [TurnEvent::Notice(notice)] = events.as_slice() else { panic!("expected a notice") };
         assert_eq!(notice.kind(), pb::notice::Kind::Retry);
     }
     let error =
@@ -97,9 +97,9 @@ fn push_retries_returns_notices_up_to_the_limit() {
 #[test]
 fn push_websocket_retries_does_not_count_them() {
     let mut translator = Translator::new(0);
-    let why = "unexpected status 404 Not Found: x, url: ws://127.0.0.1:1/v1/responses";
+    let reason = "unexpected status 404 Not Found: x, url: ws://127.0.0.1:1/v1/responses";
     for n in 2..=5 {
-        assert_eq!(translator.push(reconnecting(n, why).as_bytes()).unwrap().len(), 1);
+        assert_eq!(translator.push(reconnecting(n, reason).as_bytes()).unwrap().len(), 1);
     }
     assert!(translator.push(reconnecting(1, "We’re currently experiencing high demand").as_bytes()).is_err());
 }

@@ -1,4 +1,4 @@
-//! Linux: `prctl` ties the lives of processes together, `/proc` lists them, `/dev/shm` holds scratch files.
+//! Linux: `prctl` kills processes whose parent exits, `/proc` lists processes, `/dev/shm` holds scratch files.
 
 use std::{
     fs::File,
@@ -25,8 +25,9 @@ pub(crate) fn signal_on_parent_death(signal: Signal) -> io::Result<()> {
     Ok(set_parent_process_death_signal(Some(signal))?)
 }
 
-/// Makes a child die with this process. Runs between fork and exec: one system call, no allocation.
-pub(crate) fn die_with_parent() -> io::Result<()> {
+/// Makes the kernel kill the calling child when its parent exits. Runs between fork and exec, so the function makes one
+/// system call and allocates nothing.
+pub(crate) fn kill_on_parent_death() -> io::Result<()> {
     signal_on_parent_death(Signal::KILL)
 }
 
@@ -49,13 +50,13 @@ pub(crate) fn is_exiting(pid: u32) -> bool {
 /// Returns all processes below `root`, from one reading of `/proc`.
 pub(crate) fn descendants(root: Pid) -> Vec<Pid> {
     let parents = parents();
-    let mut found = vec![root];
+    let mut processes = vec![root];
     let mut next = 0;
-    while let Some(parent) = found.get(next).copied() {
-        found.extend(parents.iter().filter(|(_, p)| *p == parent).map(|(pid, _)| *pid));
+    while let Some(parent) = processes.get(next).copied() {
+        processes.extend(parents.iter().filter(|(_, p)| *p == parent).map(|(pid, _)| *pid));
         next += 1;
     }
-    found.split_off(1)
+    processes.split_off(1)
 }
 
 /// Returns the direct children of `root`.
@@ -92,10 +93,10 @@ pub(crate) fn pid_namespace() -> io::Result<u64> {
 pub(crate) fn is_in_memory(path: &Path, min_free_bytes: u64) -> bool {
     /// `TMPFS_MAGIC` of `linux/magic.h`.
     const TMPFS: i128 = 0x0102_1994;
-    let Ok(found) = rustix::fs::statfs(path) else { return false };
+    let Ok(stats) = rustix::fs::statfs(path) else { return false };
     // The fields have different widths on different machines.
-    let (kind, block) = (i128::from(found.f_type), i128::from(found.f_bsize));
-    kind == TMPFS && i128::from(found.f_bavail).saturating_mul(block) >= i128::from(min_free_bytes)
+    let (kind, block) = (i128::from(stats.f_type), i128::from(stats.f_bsize));
+    kind == TMPFS && i128::from(stats.f_bavail).saturating_mul(block) >= i128::from(min_free_bytes)
 }
 
 /// State and memory of the program below a supervisor. Its files stay open, because they are read every quarter of a
@@ -103,7 +104,7 @@ pub(crate) fn is_in_memory(path: &Path, min_free_bytes: u64) -> bool {
 #[derive(Debug)]
 pub(crate) struct ProcessStats {
     pid: u32,
-    /// Of the first thread: for the whole process, the kernel would visit all threads at each read.
+    /// The file of the first thread. For the file of the process, the kernel would visit all threads at each read.
     stat: File,
     statm: File,
 }
@@ -117,7 +118,7 @@ impl ProcessStats {
         Some(Self { pid, stat: open("stat")?, statm: open("statm")? })
     }
 
-    /// The PID of the program.
+    /// Returns the PID of the program.
     pub(crate) fn pid(&self) -> u32 {
         self.pid
     }

@@ -1,6 +1,6 @@
-//! Everything that depends on the operating system, one module per concern. Linux has `prctl`, `/proc` and a tmpfs;
+//! Code that depends on the operating system. Linux has `prctl`, `/proc` and a tmpfs;
 //! other Unix systems use the portable fallback. The cargo feature `portable` selects the fallback on Linux, so that
-//! it is tested.
+//! tests can cover the fallback.
 
 #[cfg(all(target_os = "linux", not(feature = "portable")))]
 mod linux;
@@ -14,10 +14,10 @@ use portable as system;
 
 pub use system::disable_introspection;
 pub(crate) use system::{
-    ProcessStats, SCRATCH_DIR, boot_ticks, children, descendants, die_with_parent, has_env_entry, is_exiting,
-    is_in_memory, own_executable, pid_namespace, reap_orphans_of_descendants, signal_on_parent_death,
+    ProcessStats, SCRATCH_DIR, boot_ticks, children, descendants, has_env_entry, is_exiting, is_in_memory,
+    kill_on_parent_death, own_executable, pid_namespace, reap_orphans_of_descendants, signal_on_parent_death,
     start_ticks,
 };
 
-/// Whether a supervisor gets a signal when its parent dies. Otherwise it has to poll its parent.
+/// `true` if a supervisor receives a signal when its parent exits. Otherwise the supervisor polls its parent.
 pub(crate) const SIGNALS_PARENT_DEATH: bool = cfg!(all(target_os = "linux", not(feature = "portable")));

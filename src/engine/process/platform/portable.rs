@@ -1,5 +1,5 @@
-//! Fallback for Unix systems without Linux's interfaces. Process groups end a turn; processes cannot be listed, so the
-//! functions that search for processes find none.
+//! Fallback for Unix systems without Linux's interfaces. The supervisor ends a turn by its process group. Processes cannot
+//! be listed, so the functions that search for processes return none.
 
 use std::{
     io,
@@ -8,21 +8,21 @@ use std::{
 
 use rustix::process::{Pid, Signal};
 
-/// There is no folder in memory.
+/// `None`, because no folder in memory is known.
 pub(crate) const SCRATCH_DIR: Option<&str> = None;
 
-/// Has no effect: orphans of descendants become children of init.
+/// Has no effect. Orphans of descendants become children of init.
 pub(crate) fn reap_orphans_of_descendants() -> io::Result<()> {
     Ok(())
 }
 
-/// Has no effect: the supervisor polls its parent instead.
+/// Has no effect. The supervisor polls its parent instead.
 pub(crate) fn signal_on_parent_death(_signal: Signal) -> io::Result<()> {
     Ok(())
 }
 
-/// Has no effect: the supervisor kills the process group of its child.
-pub(crate) fn die_with_parent() -> io::Result<()> {
+/// Has no effect. The supervisor kills the process group of its child.
+pub(crate) fn kill_on_parent_death() -> io::Result<()> {
     Ok(())
 }
 
@@ -31,12 +31,12 @@ pub fn disable_introspection() -> io::Result<()> {
     Ok(())
 }
 
-/// Returns the path of this executable. An update that replaces the file changes what the path names.
+/// Returns the path of this executable. After an update the path names the new file.
 pub(crate) fn own_executable() -> PathBuf {
     std::env::current_exe().unwrap_or_else(|_| PathBuf::from("codex-api"))
 }
 
-/// Returns `false`: the PID of the parent changes as soon as the parent has exited.
+/// Returns `false`, because the PID of the parent changes as soon as the parent has exited.
 pub(crate) fn is_exiting(_pid: u32) -> bool {
     false
 }
@@ -66,22 +66,22 @@ pub(crate) fn boot_ticks() -> u64 {
     0
 }
 
-/// Returns `false`: the environment of other processes cannot be read.
+/// Returns `false`, because the environment of other processes cannot be read.
 pub(crate) fn has_env_entry(_pid: Pid, _entry: &str) -> bool {
     false
 }
 
-/// Returns 0: there are no PID namespaces.
+/// Returns 0, because these systems have no PID namespaces.
 pub(crate) fn pid_namespace() -> io::Result<u64> {
     Ok(0)
 }
 
-/// Returns `false`: there is no folder in memory.
+/// Returns `false`, because no folder in memory is known.
 pub(crate) fn is_in_memory(_path: &Path, _min_free_bytes: u64) -> bool {
     false
 }
 
-/// State and memory of a worker, which cannot be read here.
+/// State and memory of the program below a supervisor, which cannot be read on these systems.
 #[derive(Debug)]
 pub(crate) enum ProcessStats {}
 
@@ -91,7 +91,7 @@ impl ProcessStats {
         None
     }
 
-    /// The PID of the program.
+    /// Returns the PID of the program.
     pub(crate) fn pid(&self) -> u32 {
         match *self {}
     }
