@@ -39,7 +39,7 @@ pub async fn run(config: Config, request: Request) -> ExitCode {
     let text = if request.json { as_json(&checks) } else { as_text(&checks, io::stdout().is_terminal()) };
     // The exit code reports the result too, so a failed write is ignored.
     drop(io::stdout().write_all(text.as_bytes()));
-    let failed = checks.iter().any(|check| check.severity == Severity::Bad);
+    let failed = checks.iter().any(|check| check.severity == Severity::Failed);
     ExitCode::from(u8::from(failed))
 }
 
@@ -47,14 +47,14 @@ async fn examine(config: &Config, turn: bool) -> Vec<Check> {
     let mut checks: Vec<Check> = config
         .warnings
         .iter()
-        .map(|warning| Check::odd("configuration", warning.clone(), "rename or remove the variable"))
+        .map(|warning| Check::warning("configuration", warning.clone(), "rename or remove the variable"))
         .collect();
     if checks.is_empty() {
-        checks.push(Check::good("configuration", "no errors".into()));
+        checks.push(Check::passed("configuration", "no errors".into()));
     }
     checks.push(ports(config));
     if let Err(error) = environment::prepare(&config.codex) {
-        checks.push(Check::bad(
+        checks.push(Check::failed(
             "CODEX_CLI_HOME",
             error.to_string(),
             "make the folder writable or set another folder",
@@ -68,7 +68,7 @@ async fn examine(config: &Config, turn: bool) -> Vec<Check> {
                 checks.push(real_turn(config, Arc::clone(&engine)).await);
                 engine.drain().await;
             }
-            Err(error) => checks.push(Check::bad("turn", error.to_string(), "set CODEX_ENGINE=auto")),
+            Err(error) => checks.push(Check::failed("turn", error.to_string(), "set CODEX_ENGINE=auto")),
         }
     } else {
         launcher.drain().await;
@@ -81,10 +81,10 @@ fn ports(config: &Config) -> Check {
         if let Err(error) = transport::bind(address) {
             let remedy = "stop the program that listens there, or set CODEX_GATEWAY_HOST and CODEX_GATEWAY_PORT (or \
                           CODEX_GRPC_LISTEN) to another address";
-            return Check::bad("port", format!("cannot listen on {address}: {error}"), remedy);
+            return Check::failed("port", format!("cannot listen on {address}: {error}"), remedy);
         }
     }
-    Check::good("port", format!("{} is free", config.server.listen))
+    Check::passed("port", format!("{} is free", config.server.listen))
 }
 
 async fn real_turn(config: &Config, engine: Arc<dyn Engine>) -> Check {
@@ -102,9 +102,12 @@ async fn real_turn(config: &Config, engine: Arc<dyn Engine>) -> Check {
             let response = response.into_inner();
             let answer: String =
                 response.choices.first().map(|c| c.text.chars().take(60).collect()).unwrap_or_default();
-            Check::good("turn", format!("answered {answer:?} after {:.1} s", started.elapsed().as_secs_f64()))
+            Check::passed(
+                "turn",
+                format!("answered {answer:?} after {:.1} s", started.elapsed().as_secs_f64()),
+            )
         }
-        Err(status) => Check::bad(
+        Err(status) => Check::failed(
             "turn",
             status.message().to_owned(),
             "fix the other findings; CODEX_LOG=debug logs details",
@@ -114,9 +117,9 @@ async fn real_turn(config: &Config, engine: Arc<dyn Engine>) -> Check {
 
 fn severity_name(severity: Severity) -> &'static str {
     match severity {
-        Severity::Good => "ok",
-        Severity::Odd => "warning",
-        Severity::Bad => "failed",
+        Severity::Passed => "ok",
+        Severity::Warning => "warning",
+        Severity::Failed => "failed",
     }
 }
 
@@ -125,7 +128,7 @@ fn as_json(checks: &[Check]) -> String {
         .iter()
         .map(|c| json!({"check": c.name, "outcome": severity_name(c.severity), "says": c.finding, "remedy": c.remedy}))
         .collect();
-    let ok = checks.iter().all(|check| check.severity != Severity::Bad);
+    let ok = checks.iter().all(|check| check.severity != Severity::Failed);
     format!("{:#}\n", json!({"ok": ok, "version": env!("CARGO_PKG_VERSION"), "checks": rows}))
 }
 
@@ -134,9 +137,9 @@ fn as_text(checks: &[Check], colour: bool) -> String {
     let mut text = String::new();
     for check in checks {
         let (mark, paint) = match check.severity {
-            Severity::Good => ("ok  ", "32"),
-            Severity::Odd => ("note", "33"),
-            Severity::Bad => ("FAIL", "31"),
+            Severity::Passed => ("ok  ", "32"),
+            Severity::Warning => ("note", "33"),
+            Severity::Failed => ("FAIL", "31"),
         };
         let mark = if colour { format!("\x1b[{paint}m{mark}\x1b[0m") } else { mark.to_owned() };
         // Writing to a String cannot fail.
@@ -156,9 +159,9 @@ mod tests {
     #[test]
     fn as_text_and_as_json_contain_findings_and_remedies() {
         let checks = [
-            Check::good("short", "fine".into()),
-            Check::good("without a finding", String::new()),
-            Check::bad("engine: rather long", "broken".into(), "fix it"),
+            Check::passed("short", "fine".into()),
+            Check::passed("without a finding", String::new()),
+            Check::failed("engine: rather long", "broken".into(), "fix it"),
         ];
         let text = as_text(&checks, false);
         assert_eq!(

@@ -17,33 +17,33 @@ pub struct Check {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {
     /// The check passed.
-    Good,
+    Passed,
     /// Turns run, with a limitation.
-    Odd,
+    Warning,
     /// Turns fail.
-    Bad,
+    Failed,
 }
 
 impl Check {
     /// Returns a passed check.
-    pub fn good(name: &'static str, finding: String) -> Self {
-        Self { name, severity: Severity::Good, finding, remedy: "" }
+    pub fn passed(name: &'static str, finding: String) -> Self {
+        Self { name, severity: Severity::Passed, finding, remedy: "" }
     }
 
     /// Returns a warning.
-    pub fn odd(name: &'static str, finding: String, remedy: &'static str) -> Self {
-        Self { name, severity: Severity::Odd, finding, remedy }
+    pub fn warning(name: &'static str, finding: String, remedy: &'static str) -> Self {
+        Self { name, severity: Severity::Warning, finding, remedy }
     }
 
     /// Returns a failed check.
-    pub fn bad(name: &'static str, finding: String, remedy: &'static str) -> Self {
-        Self { name, severity: Severity::Bad, finding, remedy }
+    pub fn failed(name: &'static str, finding: String, remedy: &'static str) -> Self {
+        Self { name, severity: Severity::Failed, finding, remedy }
     }
 
-    /// Turns a failure into a warning.
-    pub(crate) fn soften(&mut self) {
-        if self.severity == Severity::Bad {
-            self.severity = Severity::Odd;
+    /// Turns a failed check into a warning.
+    pub(crate) fn downgrade_failure(&mut self) {
+        if self.severity == Severity::Failed {
+            self.severity = Severity::Warning;
         }
     }
 }

@@ -17,7 +17,7 @@ pub use check::{Check, Severity};
 pub use events::{EventSender, Events, TurnEvent};
 pub use image::{Image, ImageKind};
 pub use tool::{Parameters, ResponseSchema, Tool};
-pub(crate) use turn::THOUGHT_BREAK;
+pub(crate) use turn::REASONING_BREAK;
 pub use turn::{Format, MAX_CALL_ID_BYTES, Message, Part, Role, ToolChoice, Turn, TurnGuard};
 
 use std::fmt;
@@ -61,5 +61,5 @@ pub struct EngineStatus {
     /// Version of the CLI. Empty if no CLI could be probed.
     pub version: String,
     /// The reason why no turn can run, with the remedy. `None` if turns can run.
-    pub trouble: Option<String>,
+    pub unavailable_reason: Option<String>,
 }

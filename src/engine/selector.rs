@@ -50,7 +50,7 @@ pub async fn examine(config: &Config, launcher: &Launcher) -> Vec<Check> {
         if Requirement::new(codex) == Requirement::Any {
             // Turns run by exec, so a limitation of the app-server is a warning.
             for check in &mut app_server_checks {
-                check.soften();
+                check.downgrade_failure();
             }
         }
         checks.extend(app_server_checks);
@@ -327,13 +327,13 @@ impl Engine for EngineSelector {
         match self.active() {
             Active::AppServer(engine) => engine.status().await,
             Active::Exec(engine) => engine.status().await,
-            Active::Unavailable(trouble) => {
+            Active::Unavailable(reason) => {
                 let kind = match self.config.codex.engine {
                     EngineChoice::Auto => "auto",
                     EngineChoice::Exec => "exec",
                     EngineChoice::AppServer => "app-server",
                 };
-                EngineStatus { kind, version: String::new(), trouble: Some(trouble) }
+                EngineStatus { kind, version: String::new(), unavailable_reason: Some(reason) }
             }
         }
     }

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Separator between two pieces of reasoning.
-pub(crate) const THOUGHT_BREAK: &str = "\n\n";
+pub(crate) const REASONING_BREAK: &str = "\n\n";
 
 /// Maximum length of a tool call id in bytes, in both directions.
 pub const MAX_CALL_ID_BYTES: usize = 256;

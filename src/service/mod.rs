@@ -127,7 +127,7 @@ impl Service {
             let tickets = self.admission.enter(request.n)?;
             let status = self.engine.status().await;
             log.engine = status.kind;
-            if let Some(message) = status.trouble {
+            if let Some(message) = status.unavailable_reason {
                 return Err(Error::EngineUnavailable { message });
             }
             let choices = self.start_choices(&log.id, choices, tickets).await?;
@@ -239,7 +239,7 @@ impl CodexService for Service {
         let engine = self.engine.status().await;
         self.resize();
         let draining = self.draining.is_cancelled();
-        let reason = if draining { Some(Error::Draining.to_string()) } else { engine.trouble };
+        let reason = if draining { Some(Error::Draining.to_string()) } else { engine.unavailable_reason };
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let (load, limits) = (self.admission.load(), self.admission.limits());
         Ok(Response::new(pb::GetStatusResponse {

@@ -109,7 +109,7 @@ impl AppServer {
         let checks = match found.await {
             Ok(found) => found.checks(),
             Err(error) => {
-                vec![Check::bad(
+                vec![Check::failed(
                     "engine: app-server",
                     error.to_string(),
                     "CODEX_ENGINE=auto with CODEX_PROFILE=agent runs turns by `codex exec` instead; \
@@ -158,7 +158,7 @@ impl Engine for AppServer {
 
     async fn status(&self) -> EngineStatus {
         let version = self.factory.spec().installed.version.clone();
-        EngineStatus { kind: "app-server", version, trouble: self.pool.trouble() }
+        EngineStatus { kind: "app-server", version, unavailable_reason: self.pool.trouble() }
     }
 
     fn usual_concurrency(&self) -> usize {

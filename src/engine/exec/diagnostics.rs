@@ -23,11 +23,11 @@ impl Exec {
         match self.installed().await {
             Ok(installed) => {
                 let finding = format!("{} at {}", installed.version, installed.program.display());
-                checks.push(Check::good("codex", finding));
+                checks.push(Check::passed("codex", finding));
                 checks.push(self.check_login(&installed.program).await);
                 checks.push(self.check_sandbox(&installed.program).await);
             }
-            Err(error) => checks.push(Check::bad("codex", error.to_string(), remedy(&error))),
+            Err(error) => checks.push(Check::failed("codex", error.to_string(), remedy(&error))),
         }
         checks
     }
@@ -36,26 +36,26 @@ impl Exec {
         let folder = &self.codex.workspace;
         if !folder.is_dir() {
             let finding = format!("{} is not a folder", folder.display());
-            return Check::bad("workspace", finding, "create it or set CODEX_WORKSPACE to another folder");
+            return Check::failed("workspace", finding, "create it or set CODEX_WORKSPACE to another folder");
         }
         let is_repository = folder.ancestors().any(|folder| folder.join(".git").exists());
         if !is_repository && !self.codex.skip_git_repo_check {
             let finding = format!("{} is not in a git repository", folder.display());
-            return Check::bad(
+            return Check::failed(
                 "workspace",
                 finding,
                 "run `git init` there or set CODEX_SKIP_GIT_REPO_CHECK=1",
             );
         }
-        Check::good("workspace", folder.display().to_string())
+        Check::passed("workspace", folder.display().to_string())
     }
 
     fn check_home(&self) -> Check {
         let Some(folder) = environment::codex_home(&environment::environment(&self.codex)) else {
-            return Check::bad("home", "neither CODEX_HOME nor HOME is set".into(), "set CODEX_CLI_HOME");
+            return Check::failed("home", "neither CODEX_HOME nor HOME is set".into(), "set CODEX_CLI_HOME");
         };
         if let Err(error) = environment::check_home(&self.codex) {
-            return Check::bad(
+            return Check::failed(
                 "home",
                 error.to_string(),
                 "make it a folder that the server's user can write to, or set CODEX_HOME or CODEX_CLI_HOME to another",
@@ -64,7 +64,7 @@ impl Exec {
         let config = match UserConfig::try_load(&self.codex) {
             Ok(config) => config,
             Err(error) => {
-                return Check::bad(
+                return Check::failed(
                     "home",
                     error.to_string(),
                     "fix the file, or give the CLI a separate home with CODEX_CLI_HOME",
@@ -75,41 +75,41 @@ impl Exec {
         if servers > 0 {
             let finding =
                 format!("{} configures {servers} MCP server(s), which start in every turn", folder.display());
-            return Check::odd(
+            return Check::warning(
                 "home",
                 finding,
                 "give the CLI a minimal home with CODEX_CLI_HOME if turns are slow to start",
             );
         }
-        Check::good("home", folder.display().to_string())
+        Check::passed("home", folder.display().to_string())
     }
 
     async fn check_login(&self, program: &Path) -> Check {
         if self.codex.scripted_upstream.is_some() {
-            return Check::good("login", "not needed for the scripted upstream".into());
+            return Check::passed("login", "not needed for the scripted upstream".into());
         }
         if let Err(error) = provider::check_key(&self.codex) {
-            return Check::bad(
+            return Check::failed(
                 "login",
                 error.to_string(),
                 "set the variable in the server's environment, or in `.env` of the CLI's home",
             );
         }
         if let Some(provider) = provider::configured(&self.codex) {
-            return Check::good("login", format!("by the provider {provider} of config.toml"));
+            return Check::passed("login", format!("by the provider {provider} of config.toml"));
         }
         if environment::environment(&self.codex).keys().any(|name| name == "CODEX_API_KEY") {
-            return Check::good("login", "by CODEX_API_KEY".into());
+            return Check::passed("login", "by CODEX_API_KEY".into());
         }
         match probe::run_cli(&self.codex, &self.launcher, program, &["login", "status"]).await {
-            Ok(output) if output.code == Some(0) => Check::good("login", output.error_summary()),
-            Ok(output) => Check::bad(
+            Ok(output) if output.code == Some(0) => Check::passed("login", output.error_summary()),
+            Ok(output) => Check::failed(
                 "login",
                 output.error_summary(),
                 "run `codex login`, or set CODEX_API_KEY, as the server's user",
             ),
             Err(error) => {
-                Check::bad("login", error.to_string(), "run `codex login status` as the server's user")
+                Check::failed("login", error.to_string(), "run `codex login status` as the server's user")
             }
         }
     }
@@ -118,20 +118,22 @@ impl Exec {
         if self.codex.sandbox == Sandbox::DangerFullAccess {
             let finding =
                 "danger-full-access: commands of the agent have all permissions of this user".into();
-            return Check::odd("sandbox", finding, "set CODEX_SANDBOX to read-only or workspace-write");
+            return Check::warning("sandbox", finding, "set CODEX_SANDBOX to read-only or workspace-write");
         }
         match probe::run_cli(&self.codex, &self.launcher, program, &["sandbox", "--", "true"]).await {
             Ok(output) if output.code == Some(0) => {
-                Check::good("sandbox", self.codex.sandbox.as_str().into())
+                Check::passed("sandbox", self.codex.sandbox.as_str().into())
             }
-            Ok(output) => Check::odd(
+            Ok(output) => Check::warning(
                 "sandbox",
                 format!("a test command failed: {}", output.error_summary()),
                 "allow user namespaces for this user (in a container: for the container), otherwise commands fail",
             ),
-            Err(error) => {
-                Check::odd("sandbox", error.to_string(), "run `codex sandbox -- true` as the server's user")
-            }
+            Err(error) => Check::warning(
+                "sandbox",
+                error.to_string(),
+                "run `codex sandbox -- true` as the server's user",
+            ),
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::protocol::{ExecEvent, ExecItem, ExecItemKind};
 use crate::{
     engine::{
-        THOUGHT_BREAK, TurnEvent,
+        REASONING_BREAK, TurnEvent,
         cli::error_messages::{self, TurnEnd},
         notice::{notice, retries_exhausted},
     },
@@ -29,8 +29,8 @@ impl Translator {
         Self { max_retries, retries: 0, last_retry_reason: None, answer: None, has_reasoning: false }
     }
 
-    /// Returns the events of a line. Skips unknown events, and logs lines that are not JSON. A caller must not push more
-    /// lines after an error or `Finished`.
+    /// Returns the events of a line. Skips unknown events, and logs lines that are not JSON. A caller must not push
+    /// more lines after an error or `Finished`.
     pub(super) fn push(&mut self, line: &[u8]) -> Result<Vec<TurnEvent>, Error> {
         let Some(event) = ExecEvent::parse(line) else {
             if !line.trim_ascii().is_empty() {
@@ -92,7 +92,7 @@ impl Translator {
             }
             ExecItemKind::Reasoning { text } if completed && !text.is_empty() => {
                 let is_first = !std::mem::replace(&mut self.has_reasoning, true);
-                let text = if is_first { text } else { format!("{THOUGHT_BREAK}{text}") };
+                let text = if is_first { text } else { format!("{REASONING_BREAK}{text}") };
                 vec![TurnEvent::Reasoning(text.into())]
             }
             ExecItemKind::AgentMessage { .. } | ExecItemKind::Reasoning { .. } => Vec::new(),

@@ -1,5 +1,5 @@
-//! The exec engine runs one `codex exec --json` process per turn. This engine isolates turns best and supports every CLI
-//! since 0.110. Text arrives in whole messages, as the CLI prints them.
+//! The exec engine runs one `codex exec --json` process per turn. This engine isolates turns best and supports every
+//! CLI since 0.110. Text arrives in whole messages, as the CLI prints them.
 
 mod command;
 mod diagnostics;
@@ -113,13 +113,13 @@ impl Engine for Exec {
     }
 
     async fn status(&self) -> EngineStatus {
-        let (version, trouble) = match self.installed().await {
+        let (version, unavailable_reason) = match self.installed().await {
             Ok(installed) => {
                 (installed.version.clone(), provider::check_key(&self.codex).err().map(|e| e.to_string()))
             }
             Err(error) => (String::new(), Some(error.to_string())),
         };
-        EngineStatus { kind: "exec", version, trouble }
+        EngineStatus { kind: "exec", version, unavailable_reason }
     }
 
     fn usual_concurrency(&self) -> usize {

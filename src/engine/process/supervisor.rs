@@ -1,6 +1,6 @@
-//! The process between the server and Codex, which runs as the hidden command `codex-api supervise`. The supervisor adopts
-//! every orphan of Codex and kills all descendants before its own exit. So no command of the agent outlives its turn,
-//! even in another session, and even if the server is killed.
+//! The process between the server and Codex, which runs as the hidden command `codex-api supervise`. The supervisor
+//! adopts every orphan of Codex and kills all descendants before its own exit. No command of the agent outlives its
+//! turn, even in another session or after a kill of the server.
 
 use std::{
     ffi::OsString,

@@ -124,16 +124,16 @@ impl Capabilities {
     /// Returns the checks of the doctor: required capabilities first, then optional ones.
     pub(super) fn checks(&self) -> Vec<Check> {
         let required = self.required().map(|(name, supported, limitation)| match supported {
-            true => Check::good(name, String::new()),
-            false => Check::bad(
+            true => Check::passed(name, String::new()),
+            false => Check::failed(
                 name,
                 format!("it {limitation}"),
                 "install a newer Codex CLI, or set CODEX_ENGINE=exec",
             ),
         });
         let optional = self.optional().map(|(name, supported, limitation)| match supported {
-            true => Check::good(name, String::new()),
-            false => Check::odd(name, format!("it {limitation}"), "install a newer Codex CLI"),
+            true => Check::passed(name, String::new()),
+            false => Check::warning(name, format!("it {limitation}"), "install a newer Codex CLI"),
         });
         required.into_iter().chain(optional).collect()
     }

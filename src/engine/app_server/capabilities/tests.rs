@@ -36,7 +36,7 @@ fn all() -> Capabilities {
 #[test]
 fn required_or_error_with_all_capabilities_has_no_limits() {
     assert_eq!(all().required_or_error().unwrap(), WorkerFeatures::default());
-    assert!(all().checks().iter().all(|check| check.severity == Severity::Good));
+    assert!(all().checks().iter().all(|check| check.severity == Severity::Passed));
 }
 
 #[test]
@@ -48,8 +48,8 @@ fn required_or_error_of_0_140_names_its_limits() {
     assert!(features.no_typed_errors.is_some());
     assert!(features.no_output_schema.is_none() && features.no_models.is_none());
     let checks = Capabilities { raw_completed: false, typed_errors: false, ..all() }.checks();
-    assert_eq!(checks.iter().filter(|check| check.severity == Severity::Odd).count(), 2);
-    assert!(checks.iter().all(|check| check.severity != Severity::Bad));
+    assert_eq!(checks.iter().filter(|check| check.severity == Severity::Warning).count(), 2);
+    assert!(checks.iter().all(|check| check.severity != Severity::Failed));
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn required_or_error_without_a_required_capability_fails() {
     let error = Capabilities { no_environment: false, ..all() }.required_or_error().unwrap_err().to_string();
     assert!(error.contains("runs commands in a thread without environment"), "{error}");
     let checks = Capabilities { no_environment: false, ..all() }.checks();
-    assert_eq!(checks.iter().filter(|check| check.severity == Severity::Bad).count(), 1);
+    assert_eq!(checks.iter().filter(|check| check.severity == Severity::Failed).count(), 1);
     for found in [
         Capabilities { inject_items: false, ..all() },
         Capabilities { unsubscribe: false, ..all() },

@@ -40,7 +40,7 @@ use super::{
 use crate::{
     config::Profile,
     engine::{
-        THOUGHT_BREAK, TurnEvent,
+        REASONING_BREAK, TurnEvent,
         cli::error_messages::TurnEnd,
         notice::{notice, retries_exhausted},
     },
@@ -121,7 +121,7 @@ impl Translator {
                 let (part, text) = delta.into_reasoning();
                 let continues =
                     text.is_empty() || self.reasoning_part.as_ref().is_none_or(|last| *last == part);
-                let text = if continues { text } else { format!("{THOUGHT_BREAK}{text}") };
+                let text = if continues { text } else { format!("{REASONING_BREAK}{text}") };
                 let event = self.reasoning(text);
                 if event.is_some() {
                     self.reasoning_part = Some(part);
@@ -134,7 +134,7 @@ impl Translator {
     fn on_notification(&mut self, notification: Notification) -> Result<TranslatorOutput, Error> {
         match notification {
             Notification::ReasoningSummaryPartAdded(part) if part.summary_index > 0 => {
-                Ok(self.reasoning(THOUGHT_BREAK.to_owned()).into())
+                Ok(self.reasoning(REASONING_BREAK.to_owned()).into())
             }
             Notification::ItemStarted(item) => self.on_item(*item, false),
             Notification::ItemCompleted(item) => self.on_item(*item, true),

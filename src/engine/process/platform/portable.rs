@@ -1,5 +1,5 @@
-//! Fallback for Unix systems without Linux's interfaces. The supervisor ends a turn by its process group. Processes cannot
-//! be listed, so the functions that search for processes return none.
+//! Fallback for Unix systems without Linux's interfaces. The supervisor ends a turn by its process group. Processes
+//! cannot be listed, so the functions that search for processes return none.
 
 use std::{
     io,
