@@ -26,7 +26,7 @@ impl Deadline {
         received_at: Instant,
         server: Duration,
         metadata: &MetadataMap,
-        own: Option<Duration>,
+        requested: Option<Duration>,
     ) -> Result<Self, Error> {
         let call = match metadata.get("grpc-timeout") {
             Some(value) => Some(value.to_str().ok().and_then(parse_grpc_timeout).ok_or_else(|| {
@@ -37,7 +37,7 @@ impl Deadline {
         let limits = [
             (server, "the server's limit, CODEX_TIMEOUT_SECONDS"),
             (call.unwrap_or(Duration::MAX), "the call's deadline"),
-            (own.unwrap_or(Duration::MAX), "the request's own timeout"),
+            (requested.unwrap_or(Duration::MAX), "the request's own timeout"),
         ];
         let (limit, origin) = limits.into_iter().min_by_key(|(limit, _)| *limit).unwrap_or(limits[0]);
         Ok(Self { at: received_at + limit, limit, origin })
@@ -105,7 +105,7 @@ mod tests {
         metadata.insert("grpc-timeout", "500m".parse().unwrap());
         let server = Duration::from_secs(10);
         let now = Instant::now();
-        let origin = |own| Deadline::new(now, server, &metadata, own).unwrap().origin;
+        let origin = |requested| Deadline::new(now, server, &metadata, requested).unwrap().origin;
         assert_eq!(origin(None), "the call's deadline");
         assert_eq!(origin(Some(Duration::from_millis(1))), "the request's own timeout");
         let none = MetadataMap::new();

@@ -33,7 +33,7 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
     /// exited and the last file is removed.
     async fn run(&self, turn: Turn, guard: TurnGuard) -> Result<Events, Error>;
 
-    /// Returns whether a turn can run now. A success is cached, a failure is checked again.
+    /// Returns the readiness of the engine. A success is cached, a failure is checked again.
     async fn status(&self) -> EngineStatus;
 
     /// Returns the recommended number of concurrent turns. It may change with the installed CLI.

@@ -63,7 +63,7 @@ impl ChoiceBuilder {
         }
     }
 
-    /// Returns whether a demanded call has not arrived yet.
+    /// Returns `true` if a demanded call has not arrived yet.
     pub(super) fn awaits_call(&self) -> bool {
         self.pre_call_buffer.is_some()
     }

@@ -1,4 +1,4 @@
-//! One answer of a running request: its turn, from the wait for a slot to the end, and the builder of its events.
+//! Drives one answer of a running request. The turn is polled from the wait for a slot to its end.
 
 use std::{
     future::Future,
@@ -64,12 +64,12 @@ impl ChoiceStream {
         Self { turn: TurnState::Queued(Box::pin(start), deadline), builder, has_siblings: true }
     }
 
-    /// Returns whether a demanded call has not arrived yet.
+    /// Returns `true` if a demanded call has not arrived yet.
     pub(super) fn awaits_call(&self) -> bool {
         self.builder.awaits_call()
     }
 
-    /// Returns whether the choice needs no more polls.
+    /// Returns `true` if the choice needs no more polls.
     pub(super) fn is_ended(&self) -> bool {
         matches!(self.turn, TurnState::Ended)
     }

@@ -1,4 +1,4 @@
-//! A running request: the events of its turns in one numbered stream of the contract's events, with one deadline,
+//! Merges the turns of a running request into one numbered stream of the contract's events. The stream has one deadline,
 //! exactly one end, and one log line. Dropping the stream cancels the turns.
 
 use std::{
@@ -53,7 +53,7 @@ pub(super) struct StartedRequest {
 
 /// The events of a request. Yields one error at most, as the last item. Only a drop, the deadline and a drain cancel it.
 pub struct EventStream {
-    /// Emptied with the last item, so that a slow reader does not keep turns alive.
+    /// Emptied with the last item, so that a slow reader does not keep turns running.
     choices: Vec<ChoiceStream>,
     /// Index of the choice that is polled first. Rotates, so that a fast choice does not starve the others.
     next_choice: usize,
@@ -262,7 +262,7 @@ impl StreamState {
     }
 }
 
-/// Returns whether a failure after this event may still fail the call. Where a tool call is demanded, reasoning and
+/// Returns `true` if a failure after this event may still fail the call. If a tool call is demanded, reasoning and
 /// items count as early, because the turn fails without the call.
 fn is_early(event: &Event, awaits_call: bool) -> bool {
     match event {

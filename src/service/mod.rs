@@ -49,14 +49,14 @@ pub struct Service {
     demo: bool,
     /// Counts the running requests, for the drain.
     requests: TaskTracker,
-    /// Cancelled when the grace of the drain is over.
+    /// Cancelled when the grace of the drain has expired.
     interrupt: CancellationToken,
     /// Cancelled when the drain begins.
     draining: CancellationToken,
 }
 
 impl Service {
-    /// Builds the service over an engine.
+    /// Builds the service for an engine.
     pub fn new(config: &Config, engine: Arc<dyn Engine>) -> Self {
         let max_running = config.limits.max_concurrency;
         let running = max_running.unwrap_or_else(|| engine.usual_concurrency());

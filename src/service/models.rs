@@ -94,7 +94,7 @@ mod tests {
             reasoning_summary: "auto".into(),
         };
         let listed = list(&models, &[], &[Profile::Agent, Profile::Chat]);
-        let found: Vec<_> = listed.iter().map(|m| (m.id.as_str(), m.profiles.len())).collect();
-        assert_eq!(found, [("m", 2), ("a:agent", 0), ("b:chat", 2), ("v:1", 2), ("x", 2)]);
+        let profiles: Vec<_> = listed.iter().map(|m| (m.id.as_str(), m.profiles.len())).collect();
+        assert_eq!(profiles, [("m", 2), ("a:agent", 0), ("b:chat", 2), ("v:1", 2), ("x", 2)]);
     }
 }

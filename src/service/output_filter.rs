@@ -139,7 +139,7 @@ impl TokenLimit {
         Self { left, uncounted: String::new(), sent: 0 }
     }
 
-    /// Truncates `text` at the limit. Returns whether the limit was exceeded.
+    /// Truncates `text` at the limit. Returns `true` if the limit was exceeded.
     fn truncate(&mut self, text: &mut String, last: bool) -> bool {
         self.uncounted.push_str(text);
         if self.uncounted.len() <= self.left {

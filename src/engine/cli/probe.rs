@@ -229,8 +229,8 @@ mod tests {
 
     #[test]
     fn features_with_two_states_are_parsed() {
-        let found = features("apps  stable  true\nremoved_one   removed            false\n\n");
-        assert_eq!(found, BTreeMap::from([("apps".into(), true), ("removed_one".into(), false)]));
+        let features = features("apps  stable  true\nremoved_one   removed            false\n\n");
+        assert_eq!(features, BTreeMap::from([("apps".into(), true), ("removed_one".into(), false)]));
     }
 
     #[test]

@@ -43,7 +43,7 @@ impl<R: AsyncRead + Unpin> LineReader<R> {
         self.line.clear();
         self.line.shrink_to(MAX_IDLE_CAPACITY);
         loop {
-            let (found, used) = {
+            let (is_end, used) = {
                 let buffer = self.reader.fill_buf().await?;
                 if buffer.is_empty() {
                     let rest = (!self.line.is_empty()).then_some(self.line.as_slice());
@@ -61,7 +61,7 @@ impl<R: AsyncRead + Unpin> LineReader<R> {
                 (end.is_some(), piece.len() + usize::from(end.is_some()))
             };
             self.reader.consume(used);
-            if found {
+            if is_end {
                 return Ok(Some(&self.line));
             }
         }
@@ -79,7 +79,7 @@ impl<R: AsyncRead + Unpin> LineReader<R> {
         self.line.shrink_to(MAX_IDLE_CAPACITY);
         loop {
             tail.drain(..tail.len().saturating_sub(EDGE_BYTES));
-            let (found, used) = {
+            let (is_end, used) = {
                 let buffer = self.reader.fill_buf().await?;
                 let end = memchr::memchr(b'\n', buffer);
                 let piece = &buffer[..end.unwrap_or(buffer.len())];
@@ -88,7 +88,7 @@ impl<R: AsyncRead + Unpin> LineReader<R> {
                 (end.is_some() || buffer.is_empty(), piece.len() + usize::from(end.is_some()))
             };
             self.reader.consume(used);
-            if found {
+            if is_end {
                 tail.drain(..tail.len().saturating_sub(EDGE_BYTES));
                 self.line.extend_from_slice(&tail);
                 return Ok(&self.line);
@@ -103,11 +103,11 @@ mod tests {
 
     async fn read_all(input: &[u8], limit: usize) -> Result<Vec<String>, String> {
         let mut lines = LineReader::new(input, limit);
-        let mut found = Vec::new();
+        let mut all = Vec::new();
         while let Some(line) = lines.next().await.map_err(|e| e.to_string())? {
-            found.push(String::from_utf8_lossy(line).into_owned());
+            all.push(String::from_utf8_lossy(line).into_owned());
         }
-        Ok(found)
+        Ok(all)
     }
 
     #[tokio::test]

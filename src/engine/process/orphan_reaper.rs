@@ -34,9 +34,9 @@ impl OrphanReaper {
 
     /// Spawns a child while `kill_orphans` does not run, so that the child is never treated as an orphan.
     pub(crate) fn spawn(&self, spawn: impl FnOnce() -> io::Result<Child>) -> io::Result<Child> {
-        let mut own = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut own_children = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let child = spawn()?;
-        own.extend(child.id());
+        own_children.extend(child.id());
         Ok(child)
     }
 
@@ -57,8 +57,8 @@ impl OrphanReaper {
 
     /// Kills and reaps adopted orphans. Returns `true` if an orphan existed.
     fn kill_orphans(&self) -> bool {
-        let own = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let adopted = |pid: &Pid| !own.contains(&pid.as_raw_nonzero().get().unsigned_abs());
+        let own_children = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let adopted = |pid: &Pid| !own_children.contains(&pid.as_raw_nonzero().get().unsigned_abs());
         let orphans: Vec<Pid> = children(getpid()).into_iter().filter(adopted).collect();
         for orphan in &orphans {
             for pid in descendants(*orphan).into_iter().chain([*orphan]) {

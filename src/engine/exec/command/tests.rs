@@ -38,7 +38,7 @@ fn installed() -> CliInfo {
     }
 }
 
-/// All arguments except for the path of the last message, which differs in each run.
+/// Returns all arguments except for the path of the last message, which differs in each run.
 fn arguments(spec: &SpawnSpec) -> Vec<String> {
     let all = spec.arguments.iter().map(|a| a.to_string_lossy().into_owned());
     all.filter(|a| !a.starts_with("--output-last-message=")).collect()
@@ -131,13 +131,13 @@ fn build_with_a_custom_provider_limits_its_retries() {
     let config = "model_provider = \"mock\"\n[model_providers.mock]\nname = \"m\"\n";
     fs::write(home.path().join("config.toml"), config).unwrap();
     let mut codex = codex(&[("CODEX_HOME", home.path().to_str().unwrap()), ("CODEX_UPSTREAM_RETRIES", "4")]);
-    let found = arguments(&build(&turn(), &codex, &installed()).unwrap());
-    assert!(found.iter().any(|a| a == "model_providers.mock.request_max_retries=4"));
-    assert!(found.iter().any(|a| a == "model_providers.mock.stream_max_retries=0"));
+    let args = arguments(&build(&turn(), &codex, &installed()).unwrap());
+    assert!(args.iter().any(|a| a == "model_providers.mock.request_max_retries=4"));
+    assert!(args.iter().any(|a| a == "model_providers.mock.stream_max_retries=0"));
 
     fs::write(home.path().join("config.toml"), "model_provider = \"openai\"\n").unwrap();
-    let found = arguments(&build(&turn(), &codex, &installed()).unwrap());
-    assert!(!found.iter().any(|a| a.contains("max_retries")));
+    let args = arguments(&build(&turn(), &codex, &installed()).unwrap());
+    assert!(!args.iter().any(|a| a.contains("max_retries")));
 
     let upstream = ScriptedUpstream { base_url: "http://127.0.0.1:1/v1".into(), codex_home: "/demo".into() };
     codex.scripted_upstream = Some(upstream);
@@ -165,7 +165,7 @@ fn prepare_home_twice_keeps_the_users_changes() {
 }
 
 #[test]
-fn build_disables_apps_unless_a_setting_enables_them() {
+fn build_without_the_apps_setting_disables_apps() {
     let installed = CliInfo { features: [("apps".to_owned(), true)].into(), ..installed() };
     let is_disabled = |env: &[(&str, &str)]| {
         let spec = build(&turn(), &codex(env), &installed).unwrap();

@@ -78,7 +78,7 @@ pub(crate) fn boot_ticks() -> u64 {
     whole + u64::try_from(now.tv_nsec).unwrap_or_default() * per_second / 1_000_000_000
 }
 
-/// Returns `true` if the environment of a process contains `entry` (`NAME=value`). A dead process has no environment.
+/// Returns `true` if the environment of a process contains `entry` (`NAME=value`). An exited process has no environment.
 pub(crate) fn has_env_entry(pid: Pid, entry: &str) -> bool {
     let environ = std::fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())).unwrap_or_default();
     environ.split(|byte| *byte == 0).any(|variable| variable == entry.as_bytes())
@@ -132,7 +132,7 @@ impl ProcessStats {
             .is_some_and(|state| state.starts_with('T'))
     }
 
-    /// Returns the resident memory in bytes, 0 for a dead process.
+    /// Returns the resident memory in bytes, 0 for an exited process.
     pub(crate) fn memory(&self) -> u64 {
         let mut buffer = [0; 128];
         let statm = read_at_start(&self.statm, &mut buffer).and_then(|statm| std::str::from_utf8(statm).ok());
@@ -175,7 +175,7 @@ mod tests {
 
     use super::*;
 
-    /// A shell that waits for its child.
+    /// Spawns a shell that waits for its child.
     fn parent() -> Child {
         Command::new("sh").args(["-c", "sleep 60; :"]).spawn().unwrap()
     }
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn process_stats_of_a_stopped_and_a_dead_process_are_read() {
+    fn process_stats_of_stopped_and_exited_processes_are_read() {
         let mut shell = parent();
         let stats = stats_of_child(&shell);
         let child = Pid::from_raw(stats.pid().cast_signed()).unwrap();
