@@ -93,7 +93,7 @@ impl AppServer {
 
     /// Returns `true` if no turn can run because a CLI that fails the probe replaced the former one.
     pub(super) fn is_refused(&self) -> bool {
-        self.factory.is_refused() && self.pool.trouble().is_some()
+        self.factory.is_refused() && self.pool.unavailable_reason().is_some()
     }
 
     /// Returns the checks of the doctor: whether a worker starts, and each capability.
@@ -158,7 +158,7 @@ impl Engine for AppServer {
 
     async fn status(&self) -> EngineStatus {
         let version = self.factory.spec().installed.version.clone();
-        EngineStatus { kind: "app-server", version, unavailable_reason: self.pool.trouble() }
+        EngineStatus { kind: "app-server", version, unavailable_reason: self.pool.unavailable_reason() }
     }
 
     fn usual_concurrency(&self) -> usize {

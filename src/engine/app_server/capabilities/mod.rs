@@ -1,6 +1,6 @@
 //! Probes what the installed app-server supports, by its behaviour instead of its version. A parameter is supported
 //! if a value of the wrong type is refused. The rest is read from responses and from turns with the scripted
-//! upstream. A success proves nothing, because an app-server ignores what it does not know.
+//! upstream. A success proves nothing, because an app-server ignores unknown members.
 
 mod probe_turns;
 

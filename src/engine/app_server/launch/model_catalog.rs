@@ -21,7 +21,7 @@ use crate::{
 /// long.
 const UNLIMITED_TOKENS: u64 = 10_000_000;
 
-/// Models whose entry is the template for models that the CLI does not know, best first.
+/// Models whose entry is the template for models that the CLI's catalog lacks, best first.
 const TEMPLATE_MODELS: &[&str] = &["gpt-5.5", "gpt-5.4"];
 
 /// The catalog files, one for each profile. A thread may use the other profile than its worker.
@@ -117,7 +117,7 @@ fn build(printed: &str, profile: Profile, models: &[String]) -> Result<String, C
     Ok(catalog.to_string())
 }
 
-/// Adds models that the CLI does not know. Without an entry each turn starts with a warning, and Codex compacts a
+/// Adds models that the CLI's catalog lacks. Without an entry each turn starts with a warning, and Codex compacts a
 /// history beyond a guessed window, which fails in `chat`.
 fn add_unknown_models(list: &mut Vec<Value>, models: &[String]) {
     let find = |slug: &str| list.iter().find(|model| model["slug"] == slug);
@@ -162,7 +162,7 @@ fn make_chat_only(model: &mut Map<String, Value>) {
     }
 }
 
-/// Changes an existing key. Keys that the version does not know are not added.
+/// Changes an existing key. Keys that the version lacks are not added.
 fn set(model: &mut Map<String, Value>, key: &str, value: Value) {
     if let Some(old) = model.get_mut(key) {
         *old = value;

@@ -142,7 +142,7 @@ fn remove_orphaned_dirs(root: &Path) -> io::Result<()> {
     let user = rustix::process::geteuid().as_raw();
     for entry in fs::read_dir(root)?.flatten() {
         let Some(owner) = DirOwner::parse(&entry.file_name()) else { continue };
-        // A PID of another namespace says nothing about the owner.
+        // A PID of another namespace does not identify the owner.
         let is_orphaned =
             owner.namespace == current.namespace && start_ticks(owner.pid) != Some(owner.start_ticks);
         let is_own = entry.metadata().is_ok_and(|meta| meta.is_dir() && meta.uid() == user);

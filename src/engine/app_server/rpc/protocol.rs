@@ -306,7 +306,7 @@ pub(crate) struct TurnStarted {
     pub(crate) turn: Turn,
 }
 
-/// `turn/interrupt`: asks for the end of a turn, which `turn/completed` reports.
+/// `turn/interrupt`: requests the end of a turn, which `turn/completed` reports.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct InterruptTurn<'a> {
@@ -319,7 +319,7 @@ impl Method for InterruptTurn<'_> {
     type Result = Empty;
 }
 
-/// `model/list`: one page of the models that the CLI knows.
+/// `model/list`: one page of the CLI's models.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct ListModels {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -668,7 +668,7 @@ pub(crate) struct TokenUsage {
     pub(crate) reasoning_output_tokens: u64,
 }
 
-/// Something that the agent does or says, in Codex's own terms.
+/// An action or a message of the agent, in Codex's own terms.
 #[derive(Debug, Default, Deserialize)]
 #[serde(from = "Value")]
 pub(crate) struct ThreadItem {

@@ -169,7 +169,7 @@ fn refuse_tool(index: usize, tool: &Tool, error: &ToolSchemaError) -> Error {
     Error::invalid(&field, format!("{field} of `{}` cannot be used as a JSON Schema: {error}", tool.name))
 }
 
-/// What the strict tools of a request cost together.
+/// The total cost of the strict tools of a request.
 #[derive(Debug, Default)]
 struct RequestLimits {
     text_bytes: usize,

@@ -40,7 +40,7 @@ pub(crate) enum Action {
 /// Calls that the client must answer.
 #[derive(Debug)]
 pub(crate) struct HandOver {
-    /// The calls with the ids and names that the client knows.
+    /// The calls with the client's ids and names.
     pub(crate) calls: Vec<pb::ToolCall>,
     /// The raw items of this turn, for the turn cache.
     pub(crate) items: Vec<RawItem>,

@@ -1,4 +1,4 @@
-//! What the client has of the current response, in case Codex requests the response again.
+//! The part of the current response that the client has, in case Codex requests the response again.
 //!
 //! Text must never be delivered twice, so a turn whose text was delivered fails. Reasoning need not be delivered twice,
 //! so that of later attempts is dropped. Actions of the agent are delivered each time, because they happen each time.

@@ -27,7 +27,7 @@ pub(super) const REQUEST_IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) const RUNNING_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Maximum silence while no call of Codex's own runs. A call may start late, or wait for the results of the client's
-/// calls and never start. The protocol does not tell the two apart.
+/// calls and never start. The protocol does not distinguish the two.
 pub(super) const NOT_STARTED_IDLE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Maximum silence of an interrupted turn, which still reports the outputs of its calls.
@@ -94,7 +94,7 @@ pub(super) enum LoopInput<'a> {
     TurnEnded,
 }
 
-/// What the driver does next.
+/// The next action of the driver.
 #[derive(Debug)]
 pub(super) enum LoopOutput {
     /// Waits for the next input.

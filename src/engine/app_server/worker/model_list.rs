@@ -29,7 +29,7 @@ pub(crate) async fn list(spec: &WorkerSpec, pool: &Pool) -> Result<Vec<pb::Model
     if let Some(known) = spec.models().get() {
         return Ok(known.clone());
     }
-    if let Some(message) = pool.trouble() {
+    if let Some(message) = pool.unavailable_reason() {
         return Err(Error::EngineUnavailable { message });
     }
     let listed = timeout(LIST_TIMEOUT, async {

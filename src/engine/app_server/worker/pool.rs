@@ -155,7 +155,7 @@ impl Pool {
             Ok(Some(lease)) => Ok(lease),
             Ok(None) => Err(Error::Draining),
             Err(_) => Err(Error::EngineUnavailable {
-                message: self.trouble().unwrap_or_else(|| "no app-server is ready".to_owned()),
+                message: self.unavailable_reason().unwrap_or_else(|| "no app-server is ready".to_owned()),
             }),
         }
     }
@@ -172,7 +172,7 @@ impl Pool {
 
     /// Returns why no worker is ready. Returns `None` if one is, or if the last one was lost just now: turns wait for
     /// its successor.
-    pub(crate) fn trouble(&self) -> Option<String> {
+    pub(crate) fn unavailable_reason(&self) -> Option<String> {
         let ready = self.ready.read().unwrap_or_else(PoisonError::into_inner);
         if ready.iter().any(|worker| worker.state() != WorkerState::Closed) {
             return None;

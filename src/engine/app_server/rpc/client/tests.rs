@@ -115,8 +115,8 @@ async fn call_refused_as_overloaded_is_retried_four_times() {
             server.send(&json!({"id": id, "error": busy})).await;
         }
     };
-    let asked = async { (call(&client).await, call(&client).await) };
-    let ((first, second), ()) = tokio::join!(asked, serve);
+    let called = async { (call(&client).await, call(&client).await) };
+    let ((first, second), ()) = tokio::join!(called, serve);
     assert_eq!(first.unwrap(), "at last");
     assert!(matches!(second, Err(CallError::Refused(error)) if error.is_overloaded()));
 }
@@ -217,8 +217,8 @@ async fn start_thread_abandoned_unsubscribes() {
     tokio::select! {
         biased;
         _ = started => unreachable!("it is not answered"),
-        asked = server.recv() => {
-            assert_eq!(asked["method"], "thread/start");
+        request = server.recv() => {
+            assert_eq!(request["method"], "thread/start");
             drop(receiver);
         }
     }
@@ -235,9 +235,9 @@ async fn start_thread_abandoned_unsubscribes() {
     tokio::select! {
         biased;
         _ = &mut started => unreachable!("it is not answered"),
-        asked = server.recv() => {
+        request = server.recv() => {
             let received = client.lines_received();
-            server.send(&json!({"id": asked["id"], "result": {"thread": {"id": "u"}}})).await;
+            server.send(&json!({"id": request["id"], "result": {"thread": {"id": "u"}}})).await;
             while client.lines_received() == received {
                 tokio::task::yield_now().await;
             }
@@ -254,14 +254,14 @@ async fn start_thread_abandoned_unsubscribes() {
 #[tokio::test]
 async fn oversized_line_of_any_thread_closes_with_the_limit() {
     let (client, mut server) = pair();
-    let asked = call(&client);
+    let called = call(&client);
     let serve = async {
         server.recv().await;
         server.write(&"x".repeat((1 << 16) + 1)).await;
     };
-    let (asked, ()) = tokio::join!(asked, serve);
-    let words = asked.unwrap_err().to_string();
-    assert!(words.contains("65536 bytes (CODEX_SUBPROCESS_STREAM_LIMIT)"), "{words}");
+    let (called, ()) = tokio::join!(called, serve);
+    let message = called.unwrap_err().to_string();
+    assert!(message.contains("65536 bytes (CODEX_SUBPROCESS_STREAM_LIMIT)"), "{message}");
     assert!(client.is_closed());
     server.tasks.close();
     timeout(SOON, server.tasks.wait()).await.expect("its task ends");
@@ -276,14 +276,14 @@ async fn oversized_line_of_one_thread_fails_only_that_thread() {
         client.0.state().threads.insert(thread.to_owned(), queue);
         receivers.insert(thread, receiver);
     }
-    let words = "x".repeat(1 << 20);
+    let text = "x".repeat(1 << 20);
     let echo = |role: &str| {
-        let item = format!(r#"{{"type":"message","role":"{role}","content":[{{"text":"{words}"}}]}}"#);
+        let item = format!(r#"{{"type":"message","role":"{role}","content":[{{"text":"{text}"}}]}}"#);
         let params = format!(r#"{{"threadId":"a","turnId":"t","item":{item}}}"#);
         format!("{{\"method\":\"rawResponseItem/completed\",\"params\":{params}}}\n")
     };
     server.write(&echo("user")).await;
-    let item = format!(r#"{{"type":"commandExecution","output":"{words}"}}"#);
+    let item = format!(r#"{{"type":"commandExecution","output":"{text}"}}"#);
     let params = format!(r#"{{"item":{item},"threadId":"a","turnId":"t"}}"#);
     server.write(&format!("{{\"method\":\"item/completed\",\"params\":{params}}}\n")).await;
     for thread in ["a", "b"] {
@@ -296,7 +296,7 @@ async fn oversized_line_of_one_thread_fails_only_that_thread() {
     let b = receivers.get_mut("b").unwrap();
     assert_next_is_warning(b).await;
     // What could be anybody's ends it.
-    server.write(&format!("{{\"method\":\"warning\",\"params\":{{\"message\":\"{words}\"}}}}\n")).await;
+    server.write(&format!("{{\"method\":\"warning\",\"params\":{{\"message\":\"{text}\"}}}}\n")).await;
     assert!(
         matches!(timeout(SOON, b.recv()).await.unwrap(), ThreadMessage::Closed(why) if why.to_string().contains("65536 bytes"))
     );

@@ -30,7 +30,7 @@ impl SpawnWorker for ToySpawner {
     async fn spawn(&self) -> Result<Worker, StartError> {
         if self.broken.load(Ordering::Relaxed) {
             self.refused.fetch_add(1, Ordering::Relaxed);
-            return Err(StartError::Exited { stderr: "no more toys".to_owned() });
+            return Err(StartError::Exited { stderr: "the fake factory is empty".to_owned() });
         }
         self.started.fetch_add(1, Ordering::Relaxed);
         let (ours, theirs) = tokio::io::duplex(1 << 16);
@@ -126,7 +126,7 @@ async fn lease_after_the_loss_of_the_only_worker_waits_for_the_next() {
     let lost = pool.lease().await.unwrap();
     spawner.kill(0);
     lost.rpc.closed().await;
-    assert_eq!(pool.trouble(), None, "a worker lost just now is no trouble");
+    assert_eq!(pool.unavailable_reason(), None, "a pool that lost a worker just now is available");
     let next = pool.lease().await.unwrap();
     assert!(!Arc::ptr_eq(&lost.worker, &next.worker));
     drop((lost, next));
@@ -138,15 +138,18 @@ async fn failed_start_is_reported_and_retried_with_growing_delays() {
     let (pool, spawner) = pool(config(1)).await;
     spawner.broken.store(true, Ordering::Relaxed);
     spawner.kill(0);
-    until(|| pool.trouble().is_some_and(|reason| reason.ends_with(": no more toys"))).await;
+    until(|| pool.unavailable_reason().is_some_and(|reason| reason.ends_with(": the fake factory is empty")))
+        .await;
     let refused = pool.lease().await.unwrap_err();
-    assert!(matches!(refused, Error::EngineUnavailable { message } if message.ends_with(": no more toys")));
+    assert!(
+        matches!(refused, Error::EngineUnavailable { message } if message.ends_with(": the fake factory is empty"))
+    );
     sleep(Duration::from_secs(120)).await;
     // 0.25, 0.5, 1, … 16, 30, 30, 30 s.
     let tries = spawner.refused.load(Ordering::Relaxed);
     assert!((8..13).contains(&tries), "{tries}");
     spawner.broken.store(false, Ordering::Relaxed);
-    until(|| pool.trouble().is_none()).await;
+    until(|| pool.unavailable_reason().is_none()).await;
     drop(pool.lease().await.unwrap());
     close(&pool, &spawner).await;
 }
@@ -197,7 +200,10 @@ async fn due_worker_without_a_successor_is_still_watched() {
     drop(pool.lease().await.unwrap());
     spawner.kill(0);
     sleep(Duration::from_secs(1)).await;
-    assert!(pool.trouble().is_some(), "the loss is noticed although the next attempt is 30 s away");
+    assert!(
+        pool.unavailable_reason().is_some(),
+        "the loss is reported although the next attempt is 30 s away"
+    );
     spawner.broken.store(false, Ordering::Relaxed);
     drop(pool.lease().await.unwrap());
     close(&pool, &spawner).await;
