@@ -1,5 +1,5 @@
-//! The app-server engine: warm `codex app-server` workers, each token at once, histories with their roles, client
-//! tools. Each request is one ephemeral thread on a worker.
+//! The app-server engine. Runs turns on warm `codex app-server` workers, streams each token, keeps the roles of the
+//! history, and supports client tools. Each request is one ephemeral thread on a worker.
 
 mod capabilities;
 mod history;
@@ -32,10 +32,10 @@ use crate::{
     pb,
 };
 
-/// Capacity of the channel between a turn and the service. Text for a slow reader waits in the thread's queue, joined.
+/// Capacity of the channel between a turn and the service. For a slow reader, the thread's queue buffers and joins text.
 const EVENT_CAPACITY: usize = 64;
 
-/// Recommended concurrent turns per worker. At twice as many, 0.169 starts to refuse calls.
+/// Recommended concurrent turns per worker. At twice as many, Codex 0.169 starts to refuse calls.
 const TURNS_PER_WORKER: usize = 32;
 
 /// Limits of the turn cache.
@@ -96,7 +96,7 @@ impl AppServer {
         self.factory.is_refused() && self.pool.unavailable_reason().is_some()
     }
 
-    /// Returns the checks of the doctor: whether a worker starts, and each capability.
+    /// Returns the doctor's checks of the worker start and of each capability.
     pub(super) async fn examine(config: &Config, launcher: &Launcher, installed: &CliInfo) -> Vec<Check> {
         let tasks = TaskTracker::new();
         let found = async {
@@ -136,7 +136,7 @@ impl Engine for AppServer {
             tracing::info!(turn.id = %turn.id, %items, "starting a thread");
         }
         let conversation = self.turn_cache.key(&turn, turn.messages.len());
-        // The history has them, with images of many megabytes.
+        // The history holds a copy of the messages, with images of many megabytes.
         turn.messages = Vec::new();
         let driver = Box::new(TurnDriver {
             pool: Arc::clone(&self.pool),

@@ -1,5 +1,5 @@
-//! Converts a conversation to the initial history of a thread: instructions and items of the Responses API, each message
-//! with its role.
+//! Converts a conversation to the initial history of a thread. The history has instructions and items of the Responses
+//! API, and each message keeps its role.
 
 pub(crate) mod response_item;
 pub(crate) mod turn_cache;
@@ -22,10 +22,10 @@ use crate::{
     pb,
 };
 
-/// Maximum length of a call id that the upstream accepts. Clients bring longer ids from other services.
+/// Maximum length of a call id that the upstream accepts. Clients may send longer ids from other services.
 const MAX_UPSTREAM_CALL_ID_BYTES: usize = 64;
 
-/// Maximum size of all images that are encoded on the runtime's thread.
+/// Maximum size of all images of a turn that are encoded on the runtime's thread, in bytes.
 const MAX_INLINE_IMAGE_BYTES: usize = 256 << 10;
 
 /// The initial history of a thread.
@@ -38,10 +38,10 @@ pub(super) struct InitialHistory {
 }
 
 impl InitialHistory {
-    /// Builds the history of a turn and returns the turn with it. Encodes large images on a blocking thread, so that other
-    /// streams of the runtime's thread do not wait.
+    /// Builds the history of a turn and returns the turn with the history. Encodes large images on a blocking thread, so
+    /// that other streams of the runtime's thread do not wait.
     ///
-    /// Cancel safe: a build that has begun runs to its end and is dropped.
+    /// Cancel safe. A build that has begun runs to its end, and the result is dropped.
     pub(super) async fn build(
         turn: Turn,
         tools: Arc<ToolSet>,
@@ -130,8 +130,8 @@ impl ItemsBuilder<'_> {
                 self.items.extend(items);
                 return;
             }
-            // The client's version of the message and calls replaces the cached one. Work of Codex's own tools happened
-            // all the same: a model that does not see it repeats it. Reasoning is of no use without its calls.
+            // The client's version of the message and calls replaces the cached version. The work of Codex's own tools
+            // stays, because a model that does not see this work repeats it. Reasoning is useless without its calls.
             let is_client_call = |item: &RawItem| {
                 let calls = message.tool_calls.iter().chain(&cached.calls);
                 item.call_id().is_some_and(|id| calls.into_iter().any(|call| call.id == id))
@@ -155,8 +155,8 @@ impl ItemsBuilder<'_> {
         }
     }
 
-    /// Returns the turn that ended with these calls, or with one of them. Returns `None` if its items are in the list
-    /// already: some clients make a message of each call.
+    /// Returns the turn that ended with at least one of these calls. Returns `None` if the list already contains the
+    /// turn's items, because some clients make a message of each call.
     fn cached_turn(&self, message: &Message, index: usize) -> Option<Arc<CachedTurn>> {
         let key = self.cache.key(self.turn, index);
         let cached = message.tool_calls.iter().find_map(|call| self.cache.get(key, &call.id))?;
@@ -175,7 +175,7 @@ impl ItemsBuilder<'_> {
     }
 }
 
-/// Returns whether the client sends the calls as it received them, except for whitespace and the order of members.
+/// Returns `true` if the client sends the calls back unchanged, except for whitespace and the order of members.
 fn has_same_calls(message: &Message, cached: &CachedTurn) -> bool {
     let json = |text: &str| serde_json::from_str::<Value>(text).ok();
     let is_same = |cached: &pb::ToolCall, sent: &pb::ToolCall| {
@@ -188,8 +188,8 @@ fn has_same_calls(message: &Message, cached: &CachedTurn) -> bool {
     cached.len() == sent.len() && cached.iter().zip(sent).all(|(cached, sent)| is_same(cached, sent))
 }
 
-/// Returns whether the client sends the text as it received it, except for whitespace. An omitted text counts as
-/// unchanged, because many clients omit the text beside calls.
+/// Returns `true` if the client sends the text back unchanged, except for whitespace. An omitted text counts as unchanged,
+/// because many clients omit the text beside calls.
 fn has_same_text(message: &Message, cached: &CachedTurn) -> bool {
     let sent: String = message.parts.iter().flat_map(|part| text_of(part).split_whitespace()).collect();
     if sent.is_empty() {
@@ -234,14 +234,14 @@ fn content(
             Part::Image(image) => content.push(ContentPart::InputImage(data_url(image))),
         }
     }
-    // A message with images only.
+    // A message that has only images still needs the name.
     if let Some(name) = name.filter(|_| !content.is_empty()) {
         content.insert(0, text_part(format!("{name}:")));
     }
     content
 }
 
-/// Returns the output of a function: the plain text if the result is one text.
+/// Returns the output of a function. A result with a single text becomes plain text.
 fn function_output(parts: &[Part]) -> FunctionOutput {
     match parts {
         [] => FunctionOutput::Text(String::new()),
@@ -257,7 +257,7 @@ fn input_message(role: &str, text: String) -> RawItem {
     RawItem::message(role, vec![ContentPart::InputText(text)])
 }
 
-/// Returns an image as a `data:` URL. Encodes into the URL, because an image may have many megabytes.
+/// Returns an image as a `data:` URL. Encodes directly into the URL, because an image may have many megabytes.
 fn data_url(image: &Image) -> String {
     let kind = match image.kind {
         ImageKind::Png => "png",

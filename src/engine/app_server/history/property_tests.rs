@@ -1,4 +1,4 @@
-//! Properties of random histories: every text and call is injected once, in order and with its role.
+//! Tests that random histories are injected with every text and call once, in order and with its role.
 
 use std::collections::HashSet;
 
@@ -64,7 +64,7 @@ fn messages(steps: &[ClientStep]) -> Vec<Message> {
     messages
 }
 
-/// Describes the expected items of a message, one line for each.
+/// Describes the expected items of a message with one line for each item.
 fn expected(message: &Message, tools: &ToolSet) -> Vec<String> {
     let text: String = message.parts.iter().map(text_of).collect();
     let text = match &message.name {

@@ -1,4 +1,4 @@
-//! Raw items of a finished turn: their size in memory, and the form in which they can be injected again.
+//! Functions for the raw items of a finished turn. Measures their size in memory, and prepares them for injection.
 
 use std::collections::HashSet;
 
@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use crate::{engine::app_server::rpc::protocol::RawItem, pb};
 
-/// Returns the approximate heap size of an item in bytes, rather too large than too small. A small object takes many
-/// times the size of its text.
+/// Returns the approximate heap size of an item in bytes. Errs on the large side. A small object takes many times the
+/// size of its text.
 pub(crate) fn heap_size(item: &RawItem) -> usize {
     heap_size_of_value(item.as_value())
 }
@@ -15,14 +15,14 @@ pub(crate) fn heap_size(item: &RawItem) -> usize {
 fn heap_size_of_value(value: &Value) -> usize {
     /// Overhead of the allocator for each block.
     const BLOCK: usize = 16;
-    /// Eleven members: the capacity for six members, and for the first six of more.
+    /// Capacity of eleven members, which is allocated for every six members.
     const SIX_MEMBERS: usize = 11 * (size_of::<String>() + size_of::<Value>()) + BLOCK;
     let inner = match value {
         Value::Null | Value::Bool(_) | Value::Number(_) => 0,
         Value::String(text) => text.capacity() + BLOCK,
         Value::Array(list) => list.iter().map(heap_size_of_value).sum::<usize>() + BLOCK,
         Value::Object(members) => {
-            // The table of the members may be little more than half full.
+            // The table of the members may be only a little more than half full.
             let table = members.len().div_ceil(6) * SIX_MEMBERS;
             let member =
                 |(name, value): (&String, &Value)| name.capacity() + BLOCK + heap_size_of_value(value);
@@ -38,8 +38,8 @@ pub(super) const fn heap_size_of_call(call: &pb::ToolCall) -> usize {
     size_of::<pb::ToolCall>() + 2 * (call.id.len() + 64) + call.name.len() + call.arguments.len()
 }
 
-/// Returns the items of a turn that can be injected. Returns `None` if a call has no item: then the items differ from
-/// what the client received. In code mode calls have no items of their own.
+/// Returns the items of a turn that can be injected. Returns `None` if a call has no item, because the items then differ
+/// from the calls that the client received. In code mode, calls have no items of their own.
 pub(super) fn sanitize_items(calls: &[pb::ToolCall], items: Vec<RawItem>) -> Option<Vec<RawItem>> {
     let client: HashSet<&str> = calls.iter().map(|call| call.id.as_str()).collect();
     let is_client_call = |item: &RawItem| {
@@ -59,7 +59,7 @@ pub(super) fn sanitize_items(calls: &[pb::ToolCall], items: Vec<RawItem>) -> Opt
     let keep = |item: &RawItem| match item.kind() {
         "reasoning" => item.has_encrypted_content(),
         "message" => item.role() == Some("assistant") && item.has_content(),
-        // A call without an output did not finish, unless the client is to answer it.
+        // A call without an output did not finish, unless the client must answer the call.
         "function_call" | "custom_tool_call" | "local_shell_call" | "tool_search_call" => {
             is_client_call(item) || is_codex_call(item, &answered)
         }
@@ -70,7 +70,7 @@ pub(super) fn sanitize_items(calls: &[pb::ToolCall], items: Vec<RawItem>) -> Opt
         _ => false,
     };
     let mut kept: Vec<RawItem> = items.into_iter().filter(keep).map(strip).collect();
-    // The upstream refuses reasoning that nothing follows.
+    // The upstream refuses reasoning at the end of the items.
     while kept.last().is_some_and(|item| item.kind() == "reasoning") {
         kept.pop();
     }

@@ -3,7 +3,7 @@ use serde_json::json;
 use super::{turn_cache::TurnCache, *};
 use crate::engine::{Parameters, Tool, ToolChoice};
 
-/// A table that the integration tests send through both doors, too.
+/// A table that the integration tests also send over HTTP and gRPC.
 const HISTORIES: &str = include_str!("../../../../tests/fixtures/histories.json");
 
 pub(super) fn message(role: Role, text: &str) -> Message {
@@ -22,7 +22,7 @@ pub(super) fn history(turn: &Turn, cache: &TurnCache) -> InitialHistory {
     InitialHistory::new(turn, &ToolSet::new(turn).unwrap(), cache)
 }
 
-/// The turn that the doors make of an OpenAI request, as far as the table needs it.
+/// Converts an OpenAI request to a turn, as far as the table needs.
 fn turn_of(request: &Value) -> Turn {
     let list = |name: &str| request[name].as_array().cloned().unwrap_or_default();
     Turn {
@@ -79,7 +79,7 @@ fn message_of(message: &Value) -> Message {
 }
 
 fn tool_of(tool: &Value) -> Tool {
-    // The table is about names; every schema there is that of an object.
+    // The table tests names, so every schema is that of an object.
     Tool {
         name: string(&tool["function"]["name"]),
         description: string(&tool["function"]["description"]),
@@ -104,7 +104,7 @@ fn history_of_each_row_has_the_expected_items_and_instructions() {
     }
 }
 
-/// A conversation after one cached turn, in which the model reasoned, wrote a text and called the client's `shell`.
+/// Returns a conversation after one cached turn. The turn has reasoning, a text and a call of the client's `shell`.
 fn with_cached_turn() -> (TurnCache, Turn) {
     let cache = TurnCache::new(8, 1 << 20);
     let calls = [call("c1", "shell", r#"{"a":1,"b":[2]}"#)];
@@ -125,7 +125,7 @@ fn with_cached_turn() -> (TurnCache, Turn) {
     (cache, turn)
 }
 
-/// The kinds of the items, reasoning by its content.
+/// Returns the kinds of the items, and the content of reasoning.
 fn kinds(history: &InitialHistory) -> Vec<&str> {
     let kind = |item| RawItem::as_value(item)["encrypted_content"].as_str().unwrap_or_else(|| item.kind());
     history.items.iter().map(kind).collect()

@@ -1,6 +1,6 @@
 //! A cache of turns that ended with calls of client tools. The client's next request has the calls and their results, but
-//! neither the reasoning nor the work of Codex's own tools. The cache keeps those as raw items, so that the model sees them
-//! again. Bounded by count, size and age; evicts the least recently used turn first.
+//! neither the reasoning nor the work of Codex's own tools. The cache keeps both as raw items, so that the model sees them
+//! again. The cache is bounded by count, size and age. The least recently used turn is evicted first.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -17,7 +17,7 @@ use crate::{
     pb,
 };
 
-/// Time after the last use, after which a turn is evicted.
+/// Maximum time since the last use of a turn. After this time the turn is evicted.
 const MAX_IDLE_AGE: Duration = Duration::from_secs(3600);
 
 /// The cached turns by conversation and call id. Shared by all turns of the engine.
@@ -68,7 +68,7 @@ impl TurnCache {
         Self { max_turns, max_bytes, hasher: RandomState::new(), index: Mutex::default() }
     }
 
-    /// Returns the key of the position after `messages` messages of a turn. Of an image, only the size counts.
+    /// Returns the key of the position after `messages` messages of a turn. The key includes only the size of an image.
     pub(crate) fn key(&self, turn: &Turn, messages: usize) -> ConversationKey {
         let before = turn.messages.get(..messages).unwrap_or(&turn.messages);
         let instructs = |message: &&Message| matches!(message.role, Role::System | Role::Developer);
@@ -78,8 +78,8 @@ impl TurnCache {
         ConversationKey(self.hasher.hash_one((&turn.model, turn.profile.as_str(), instructions, user)))
     }
 
-    /// Caches a turn that ended with `calls`. `items` are all raw items since the turn began, in order. Drops a turn
-    /// without calls, and one that exceeds the size of the cache.
+    /// Caches a turn that ended with `calls`. `items` are all raw items since the turn began, in order. Drops the turn if
+    /// `calls` is empty or the turn exceeds the size of the cache.
     pub(crate) fn insert(&self, key: ConversationKey, calls: &[pb::ToolCall], items: Vec<RawItem>) {
         let Some(items) = sanitize_items(calls, items) else { return };
         let bytes = items.iter().map(heap_size).chain(calls.iter().map(heap_size_of_call)).sum::<usize>();

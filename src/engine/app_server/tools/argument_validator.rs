@@ -1,7 +1,8 @@
 //! The schema of a strict tool, and the validation of arguments against it.
 //!
-//! Both come from others. A schema of a few lines can cost any machine's memory to compile, and 2^60 steps to apply.
-//! So a schema's parts and patterns are limited before it is compiled, and each validation has a budget.
+//! Clients send the schemas and models write the arguments, so neither is trusted. The compilation of a schema of a few
+//! lines can exhaust any machine's memory, and its validation can take 2^60 steps. The parts and patterns of a schema are
+//! therefore limited before compilation, and each validation has a budget.
 
 use std::time::Instant;
 
@@ -13,52 +14,54 @@ use super::{
     schema_size::{SchemaSize, SizeError, schema_size},
 };
 
-/// Maximum number of parts of a schema, each reference followed. 30,000 properties of one keyword have 60,003 parts and
-/// 829 KB of text; they take 24 ms and 25 MB to compile (`jsonschema` 0.61, 2 CPUs, release build). 99,000 empty parts
-/// take 64 ms and 40 MB.
+/// Maximum number of parts of a schema, with each reference followed. 30,000 properties of one keyword have 60,003 parts
+/// and 829 KB of text. Their compilation takes 24 ms and 25 MB (`jsonschema` 0.61, 2 CPUs, release build). 99,000 empty
+/// parts take 64 ms and 40 MB.
 pub(crate) const MAX_PARTS: u64 = 100_000;
 
-/// Maximum bytes of a pattern's text. Character classes are expanded before a size limit holds: 4 KB of classes take
-/// 5 ms and 4 MB, 40 KB of them 42 ms and 32 MB.
+/// Maximum bytes of a pattern's text. Character classes are expanded before a size limit applies. 4 KB of classes take
+/// 5 ms and 4 MB, and 40 KB of classes take 42 ms and 32 MB.
 const MAX_PATTERN_TEXT_BYTES: usize = 4096;
 
-/// Compiled bytes that each pattern of a schema may have: the first of these limits that all of them meet.
+/// Limits of the compiled bytes of each pattern of a schema. The smallest limit that all patterns meet applies.
 ///
-/// A pattern keeps up to ten times its limit (0.04, 0.16 and 1.3 MB) with what speeds up its search, and takes up to
-/// 0.2, 0.5 and 5 ms to compile. `^\p{L}+$` needs 64 KiB, an address or a UUID less than 4 KiB. `jsonschema` matches a
-/// repeated class such as `[\p{L} '-]{1,50}` without compiling it. Without limits, 300 patterns of `^\p{L}{160}` take
-/// 15.5 s and 2.3 GB; here the first of them is refused after 0.6 ms.
+/// A pattern with its search structures occupies up to ten times its limit (0.04, 0.16 and 1.3 MB). Compilation takes up
+/// to 0.2, 0.5 and 5 ms. `^\p{L}+$` needs 64 KiB, an address or a UUID less than 4 KiB. `jsonschema` matches a repeated
+/// class such as `[\p{L} '-]{1,50}` without compilation. Without limits, 300 patterns of `^\p{L}{160}` take 15.5 s and
+/// 2.3 GB. With these limits, the first of these patterns is refused after 0.6 ms.
 const PATTERN_BYTES: [usize; 3] = [4 << 10, 16 << 10, 128 << 10];
 
-/// Maximum of the compiled bytes of all patterns: 2,560 small, 640 medium or 80 large ones. They keep up to 100 MB, and
-/// take up to 0.4 s to compile.
+/// Maximum compiled bytes of all patterns of a schema. This allows 2,560 small, 640 medium or 80 large patterns, which
+/// occupy up to 100 MB and take up to 0.4 s to compile.
 pub(crate) const MAX_PATTERN_BYTES: usize = 10 << 20;
 
-/// Cache of a pattern's search.
+/// Maximum size of the search cache of a pattern.
 const SEARCH_CACHE_BYTES: usize = 64 << 10;
 
-/// Maximum of the text's bytes times the pattern's compiled bytes: 512, 128 and 16 KiB of text for the limits above. A
-/// search is linear in both, and takes up to 14 µs for each byte of text at 128 KiB: 0.23 s. A mistake takes three.
+/// Maximum product of the text's bytes and the pattern's compiled bytes. This allows 512, 128 and 16 KiB of text for the
+/// limits above. A search is linear in both. With 128 KiB, a search takes up to 14 µs for each byte of text, and 0.23 s
+/// in total. A mistake takes three searches.
 const MAX_SEARCH_COST: usize = 1 << 31;
 
-/// Reads of the arguments that a validation may take: 0.1 s.
+/// Maximum reads of the arguments in a validation. They take 0.1 s.
 const MAX_READS: u64 = 10_000_000;
 
-/// Reads up to which a mistake is described in detail. Of alternatives, the mistakes of each are kept meanwhile: up to
-/// 6 ms and 5 MB.
+/// Maximum reads for the detailed description of a mistake. The validator keeps the mistakes of all alternatives in the
+/// meantime, which takes up to 6 ms and 5 MB.
 const MAX_DETAIL_READS: u64 = 200_000;
 
-const MAX_COMPLAINT_CHARS: usize = 300;
+/// Maximum number of characters of an error text of the validator.
+const MAX_ERROR_CHARS: usize = 300;
 
-/// The reason why a schema is refused. The texts go on behind the name of the field.
+/// The reason why a schema is refused. Each text continues a sentence that begins with the field.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SchemaError {
-    /// The parts cannot be counted, or are too many.
+    /// The parts cannot be counted, or exceed the limit.
     #[error(transparent)]
     Size(#[from] SizeError),
     #[error("a pattern has {0} bytes, more than {MAX_PATTERN_TEXT_BYTES}")]
     PatternTooLong(usize),
-    #[error("it has more than {max_patterns} patterns of up to {} KiB compiled", limit >> 10)]
+    #[error("the schema has more than {max_patterns} patterns of up to {} KiB compiled", limit >> 10)]
     TooManyPatterns { max_patterns: usize, limit: usize },
     #[error("{0}")]
     Uncompilable(String),
@@ -67,25 +70,25 @@ pub(crate) enum SchemaError {
     UncompilablePattern { message: String, limit: usize },
 }
 
-/// The reason why arguments are not accepted. The text goes on behind the tool's name.
+/// The reason why arguments are not accepted. The text continues a sentence that begins with the tool's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ValidationError {
-    /// The arguments do not match: the model's mistake.
+    /// The arguments do not match the schema. The model can correct this mistake.
     Invalid(String),
-    /// The budget was spent before a result was known. The model could not do better.
+    /// The validation exceeded its budget before a result was known. The model cannot correct this.
     TooExpensive(String),
 }
 
-/// What a compiled schema costs.
+/// The cost of a compiled schema.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct SchemaCost {
-    /// Parts, each reference followed.
+    /// Number of parts, with each reference followed.
     pub(crate) parts: u64,
-    /// Upper limit of the compiled bytes of the patterns.
+    /// Upper bound of the compiled bytes of the patterns.
     pub(crate) pattern_bytes: usize,
 }
 
-/// A compiled schema that arguments are validated against.
+/// A compiled schema for the validation of arguments.
 #[derive(Debug)]
 pub(crate) struct ArgumentValidator {
     validator: Validator<Metered>,
@@ -95,7 +98,8 @@ pub(crate) struct ArgumentValidator {
 }
 
 impl ArgumentValidator {
-    /// Compiles a schema. Fetches nothing outside of it. Takes up to 1 s: not for a thread of the runtime.
+    /// Compiles a schema without fetching external references. Blocks for up to 1 s, so must not run on a thread of the
+    /// runtime.
     ///
     /// The error names the limit, or the part that cannot be checked.
     pub(crate) fn new(schema: &Value) -> Result<Self, SchemaError> {
@@ -134,12 +138,12 @@ impl ArgumentValidator {
         Ok(Self { validator, cost, text_bytes })
     }
 
-    /// Returns what the schema costs.
+    /// Returns the cost of the schema.
     pub(crate) fn cost(&self) -> SchemaCost {
         self.cost
     }
 
-    /// Validates arguments, until `deadline` at most. Blocks meanwhile: not for a thread of the runtime.
+    /// Validates arguments, at most until `deadline`. Blocks, so must not run on a thread of the runtime.
     pub(crate) fn validate(&self, arguments: &str, deadline: Option<Instant>) -> Result<(), ValidationError> {
         let value: Value = serde_json::from_str(arguments)
             .map_err(|error| ValidationError::Invalid(format!("are not JSON: {error}")))?;
@@ -149,7 +153,7 @@ impl ArgumentValidator {
             Ok(true) => return Ok(()),
             Ok(false) => {}
             Err(BudgetExceeded) => {
-                let what = "cannot be checked against its schema: they are too large or too deep for it";
+                let what = "cannot be checked against its schema, because they are too large or too deep for this schema";
                 return Err(ValidationError::TooExpensive(what.to_owned()));
             }
         }
@@ -166,7 +170,7 @@ impl ArgumentValidator {
 }
 
 fn truncate(text: &str) -> String {
-    text.chars().take(MAX_COMPLAINT_CHARS).collect()
+    text.chars().take(MAX_ERROR_CHARS).collect()
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! A JSON value with a budget: a representation for `jsonschema` whose reads count. A validation that exceeds the
-//! budget unwinds from the read. `jsonschema` 0.61 itself cannot limit a validation, nothing can kill a thread of the
-//! blocking pool, and some schemas of a few lines take 2^60 steps.
+//! A JSON value with a budget. `jsonschema` reads the value through a representation that counts reads. A validation that
+//! exceeds the budget unwinds from the read. `jsonschema` 0.61 itself cannot limit a validation, a thread of the blocking
+//! pool cannot be killed, and some schemas of a few lines take 2^60 steps.
 
 use std::{
     any::Any,
@@ -17,28 +17,28 @@ use jsonschema::{
 };
 use serde_json::{Map, Number, Value};
 
-/// Reads between two checks of the clock.
+/// Number of reads between two checks of the clock.
 const READS_PER_CLOCK_CHECK: u64 = 64;
 
-/// Stack that one validation may use, of the 2 MiB of a thread of the blocking pool. The depth of a validation is that
-/// of the arguments times that of the schema, and an overflow would abort the process.
+/// Maximum stack of one validation. A thread of the blocking pool has 2 MiB. The depth of a validation is the depth of the
+/// arguments times the depth of the schema. A stack overflow would abort the process.
 const MAX_STACK_BYTES: usize = 1 << 20;
 
-/// Bytes of text that count as one read.
+/// Number of text bytes that count as one read.
 const TEXT_BYTES_PER_READ: usize = 64;
 
-/// What one validation may cost.
+/// The limits of one validation.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Budget {
-    /// Values and members that the validator may read.
+    /// Maximum number of values and members that the validator may read.
     pub(crate) reads: u64,
-    /// Maximum length of a text that a pattern may search: nothing can stop a search.
+    /// Maximum length of a text that a pattern may search, in bytes. A running search cannot be stopped.
     pub(crate) text_bytes: usize,
-    /// When the validation must have ended.
+    /// Time at which the validation is aborted.
     pub(crate) deadline: Option<Instant>,
 }
 
-/// The budget of a validation is spent.
+/// The error of a validation that exceeded its budget.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct BudgetExceeded;
 
@@ -53,13 +53,13 @@ thread_local! {
     static METER: Cell<Option<Meter>> = const { Cell::new(None) };
 }
 
-/// Runs a validation that may read [`MeteredValue`]s as often as the budget allows.
+/// Runs a validation whose reads of [`MeteredValue`]s count against the budget. Blocks the thread.
 ///
-/// Returns an error as soon as reads, time or stack are spent. Blocks meanwhile.
+/// Returns an error as soon as the reads, the time or the stack exceed the budget.
 pub(crate) fn within<T>(budget: Budget, validate: impl FnOnce() -> T) -> Result<T, BudgetExceeded> {
     let local = 0_u8;
     METER.set(Some(Meter { budget, stack_base: std::ptr::from_ref(&local).addr() }));
-    // A validation keeps its state in itself: after unwinding, nothing of it is looked at again.
+    // All state is local to the validation, so that no code reads the state after unwinding.
     let outcome = catch_unwind(AssertUnwindSafe(validate));
     METER.set(None);
     outcome.map_err(|payload: Box<dyn Any + Send>| match payload.downcast::<BudgetExceeded>() {
@@ -68,25 +68,25 @@ pub(crate) fn within<T>(budget: Budget, validate: impl FnOnce() -> T) -> Result<
     })
 }
 
-/// Takes reads off the budget of the thread's validation, if one runs.
+/// Subtracts reads from the budget of the thread's validation. Does nothing outside of a validation.
 fn spend(reads: u64) {
     let Some(mut meter) = METER.get() else { return };
     let local = 0_u8;
     let stack = meter.stack_base.abs_diff(std::ptr::from_ref(&local).addr());
     let before = meter.budget.reads;
-    let late = || meter.budget.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+    let has_expired = || meter.budget.deadline.is_some_and(|deadline| Instant::now() >= deadline);
     if before < reads
         || stack > MAX_STACK_BYTES
-        || (before / READS_PER_CLOCK_CHECK != (before - reads) / READS_PER_CLOCK_CHECK && late())
+        || (before / READS_PER_CLOCK_CHECK != (before - reads) / READS_PER_CLOCK_CHECK && has_expired())
     {
-        // Not a panic: no hook runs and nothing is logged.
+        // Unlike `panic!`, `resume_unwind` runs no panic hook and logs nothing.
         resume_unwind(Box::new(BudgetExceeded));
     }
     meter.budget.reads = before - reads;
     METER.set(Some(meter));
 }
 
-/// Takes the search of a text off the budget.
+/// Subtracts the search of a text from the budget.
 fn spend_search(text: &str) {
     if METER.get().is_some_and(|meter| text.len() > meter.budget.text_bytes) {
         resume_unwind(Box::new(BudgetExceeded));
@@ -94,7 +94,7 @@ fn spend_search(text: &str) {
     spend((text.len() / TEXT_BYTES_PER_READ) as u64);
 }
 
-/// The representation.
+/// The representation of JSON that counts reads.
 #[derive(Debug)]
 pub(crate) struct Metered;
 

@@ -1,7 +1,7 @@
-//! The client's functions as Codex takes them: names that differ from Codex's own, and schemas that Codex passes on.
+//! The client's functions in the form that Codex accepts. Names differ from Codex's own, and Codex passes the schemas on.
 //!
-//! Codex has no switch for required calls, single calls and strict schemas. They become instructions for the model and
-//! checks of its response.
+//! Codex has no parameters for required calls, single calls and strict schemas. Instructions for the model and checks of
+//! its response replace these parameters.
 
 pub(crate) mod argument_validator;
 pub(crate) mod call;
@@ -28,7 +28,7 @@ use self::{
 };
 use crate::engine::{Tool, ToolChoice, Turn};
 
-/// Maximum number of names in an instruction; with more tools it names none.
+/// Maximum number of names in an instruction. With more tools, the instruction names no tool.
 const MAX_NAMES_IN_INSTRUCTION: usize = 8;
 
 /// The tools of one turn, and how the model may use them. Owned by the turn.
@@ -37,10 +37,10 @@ pub(super) struct ToolSet {
     offered: Vec<OfferedTool>,
     choice: ToolChoice,
     parallel: bool,
-    /// Names that the model sees, where they differ from the client's.
+    /// Names that the model sees, by the client's names. Contains only names that differ.
     aliases: BTreeMap<String, String>,
     originals: HashMap<String, String>,
-    /// Permits for compilations and validations, of all turns.
+    /// Permits for the compilations and validations of all turns.
     jobs: Arc<Semaphore>,
 }
 
@@ -94,13 +94,13 @@ impl ToolSet {
         self.offered.is_empty()
     }
 
-    /// Returns `true` if a name that the model calls is one of the offered tools. Where a tool has an alias, its own
-    /// name is that of a tool of Codex.
+    /// Returns `true` if the model sees an offered tool under this name. The client's name of a tool with an alias does not
+    /// count, because Codex may have a tool of that name.
     pub(super) fn offers(&self, alias: &str) -> bool {
         self.offered.iter().any(|tool| self.alias(&tool.name) == alias)
     }
 
-    /// Returns the instructions for the model that stand in for parameters that Codex does not have.
+    /// Returns the instructions for the model that replace the parameters that Codex does not have.
     pub(super) fn instructions(&self) -> Option<String> {
         if self.offered.is_empty() {
             return None;
@@ -143,8 +143,8 @@ impl ToolSet {
         self.validator(name).is_some()
     }
 
-    /// Validates the arguments of a call, those of a strict tool only. `name` is the client's. Blocks meanwhile, until
-    /// `deadline` at most.
+    /// Validates the arguments of a call if the tool is strict. `name` is the client's. Blocks the thread, at most until
+    /// `deadline`.
     pub(super) fn validate(
         &self,
         name: &str,
@@ -176,7 +176,7 @@ impl ToolSet {
         }
     }
 
-    /// Returns how many of this many calls the client gets.
+    /// Returns how many of `calls` calls the client gets.
     pub(super) fn keep(&self, calls: usize) -> usize {
         if self.parallel { calls } else { calls.min(1) }
     }
@@ -189,7 +189,7 @@ impl OfferedTool {
             paragraphs.push(tool.description.clone());
         }
         if alias.is_some() {
-            // Other instructions of the client may use that name.
+            // Other instructions of the client may use the original name.
             paragraphs.push(format!("This is the application's function `{}`.", tool.name));
         }
         if let Some(full) = &schema.full {

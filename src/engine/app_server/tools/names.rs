@@ -1,11 +1,11 @@
-//! Names under which the model sees the client's tools and never mistakes them for Codex's own.
+//! Names under which the model sees the client's tools. These names never collide with the names of Codex's own tools.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::engine::Turn;
 
-/// Names that Codex or the upstream reserves, in any profile. A client's tool of that name is refused, or silently left
-/// out. A name too many in this list costs nothing but the prefix.
+/// Names that Codex or the upstream reserves, in any profile. A client's tool with such a name would be refused or silently
+/// dropped. A superfluous name in this list only adds the prefix to a tool's name.
 const RESERVED: &[&str] = &[
     "apply_patch",
     "browser",
@@ -64,8 +64,8 @@ const RESERVED: &[&str] = &[
 /// Maximum length of a name that the model sees.
 pub(super) const MAX_NAME_BYTES: usize = 64;
 
-/// Returns an alias for each name that Codex would refuse, drop or mistake. No other tool has the alias. Calls of the
-/// history count as well: their tools may not be offered any more.
+/// Returns an alias for each name that Codex would refuse, drop or confuse with its own tools. Aliases are unique. Names in
+/// the calls of the history are included, because their tools may no longer be offered.
 pub(super) fn aliases(turn: &Turn) -> BTreeMap<String, String> {
     let offered = turn.tools.iter().map(|tool| &tool.name);
     let called = turn.messages.iter().flat_map(|message| &message.tool_calls).map(|call| &call.name);

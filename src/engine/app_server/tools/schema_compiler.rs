@@ -1,4 +1,5 @@
-//! Compiles the schemas of a turn's tools: once for each schema, on threads of the blocking pool, a few at a time.
+//! Compiles the schemas of a turn's tools on threads of the blocking pool. Each schema is compiled once, and the number of
+//! concurrent compilations is limited.
 
 use std::{
     collections::HashMap,
@@ -19,18 +20,18 @@ use crate::{
     error::Error,
 };
 
-/// Compilations and validations that run at once; the other turns wait. Each takes up to 1 s of a thread.
+/// Maximum number of concurrent compilations and validations. Further jobs wait. Each job occupies a thread for up to 1 s.
 const MAX_CONCURRENT_JOBS: usize = 2;
 
-/// Maximum text of the schemas of the strict tools of a request.
+/// Maximum text of the schemas of all strict tools of a request, in bytes.
 const MAX_STRICT_SCHEMA_BYTES: usize = 1 << 20;
 
-/// Bounds of the cache. Only schemas near the limits reach them: ordinary ones have some kilobytes.
+/// Bounds of the cache. Only schemas near the limits reach these bounds, because ordinary schemas have a few kilobytes.
 const MAX_CACHED_SCHEMAS: usize = 4096;
 const MAX_CACHED_BYTES: usize = 128 << 20;
 
-/// Measured memory of a cached schema: of its text and of both values made of it, of a part of the validator, and of
-/// a pattern for each byte of its limit.
+/// Measured memory of a cached schema. The first constant covers the text and both values parsed from the text. The second
+/// covers a part of the validator. The third covers a pattern, for each byte of its limit.
 const BYTES_PER_TEXT_BYTE: usize = 16;
 const BYTES_PER_PART: u64 = 400;
 const BYTES_PER_PATTERN_BYTE: usize = 10;
@@ -38,29 +39,35 @@ const BYTES_PER_PATTERN_BYTE: usize = 10;
 /// The schema of a tool as the turns use it.
 #[derive(Debug)]
 pub(crate) struct ToolSchema {
-    /// The client's schema, without spaces; none where Codex passes all of it on.
+    /// The client's schema without spaces. `None` if Codex passes the whole schema on.
     pub(crate) full: Option<String>,
     /// The schema in the form that Codex passes on.
     pub(crate) rewritten: Value,
-    /// Of strict tools.
+    /// The validator of a strict tool.
     pub(crate) validator: Option<ArgumentValidator>,
     text_bytes: usize,
 }
 
-/// The reason why the schema of a tool is refused. The texts go on behind the name of the field.
+/// The reason why the schema of a tool is refused. Each text continues a sentence that begins with the field.
 #[derive(Debug, thiserror::Error)]
 enum ToolSchemaError {
-    #[error("it has {0} bytes, more than {MAX_STRICT_SCHEMA_BYTES}")]
+    #[error("the schema has {0} bytes, more than {MAX_STRICT_SCHEMA_BYTES}")]
     TooLong(usize),
-    #[error("it is not JSON: {0}")]
+    #[error("the schema is not JSON: {0}")]
     Json(#[from] serde_json::Error),
     #[error(transparent)]
     Schema(#[from] SchemaError),
-    #[error("with the strict tools before it, it has more than {MAX_STRICT_SCHEMA_BYTES} bytes")]
+    #[error(
+        "together with the strict tools before this tool, the schema has more than {MAX_STRICT_SCHEMA_BYTES} bytes"
+    )]
     TotalTooLong,
-    #[error("with the strict tools before it, it has more than {MAX_PARTS} parts, its references followed")]
+    #[error(
+        "together with the strict tools before this tool, the schema has more than {MAX_PARTS} parts after following its references"
+    )]
     TooManyParts,
-    #[error("with the strict tools before it, it has more than {MAX_PATTERN_BYTES} bytes of patterns")]
+    #[error(
+        "together with the strict tools before this tool, the schema has more than {MAX_PATTERN_BYTES} bytes of patterns"
+    )]
     TooManyPatternBytes,
 }
 
@@ -104,14 +111,14 @@ impl Default for SchemaCompiler {
 impl SchemaCompiler {
     /// Compiles the tools of a turn. The error names the tool's field and the limit.
     ///
-    /// Cancel safe: a compilation that has begun goes on to its end, which is bounded, and its result is cached.
+    /// Cancel safe. A compilation that has begun runs to its end in bounded time, and its result is cached.
     pub(crate) async fn tool_set(&self, turn: &Turn) -> Result<ToolSet, Error> {
         if turn.tools.is_empty() {
             return Ok(ToolSet::with_schemas(turn, Vec::new(), Arc::clone(&self.jobs)));
         }
         let (tools, choice) = (Arc::clone(&turn.tools), turn.tool_choice.clone());
         let cache = Arc::clone(&self.cache);
-        // The texts may be megabytes.
+        // Hashing may take long, because the texts may have megabytes.
         let cached = spawn_blocking(move || {
             let offered = offered(&tools, &choice);
             offered
@@ -119,7 +126,7 @@ impl SchemaCompiler {
                 .collect::<Vec<_>>()
         });
         let cached = cached.await.map_err(Error::internal)?;
-        // Cached schemas wait for no job of another turn.
+        // A turn with only cached schemas does not wait for the jobs of other turns.
         let is_cached = cached.iter().all(|(_, schema)| schema.is_some());
         let job = match is_cached {
             true => None,
@@ -132,7 +139,7 @@ impl SchemaCompiler {
             let offered = offered(&tools, &choice).zip(cached);
             let mut limits = RequestLimits::default();
             let compiled = offered.map(|((index, tool), (key, schema))| {
-                // Another turn may have compiled it meanwhile.
+                // Another turn may have compiled the schema in the meantime.
                 let schema = match schema.or_else(|| lock(&cache).get(key)) {
                     Some(schema) => schema,
                     None => compile_tool(index, tool)?,
@@ -148,7 +155,7 @@ impl SchemaCompiler {
     }
 }
 
-/// The tools that the model is offered, with their indexes: with a choice by name, only that one.
+/// Returns the tools that the model is offered, with their indexes. A choice by name offers only the named tool.
 pub(super) fn offered<'a>(
     tools: &'a [Tool],
     choice: &'a ToolChoice,
@@ -197,7 +204,7 @@ impl RequestLimits {
     }
 }
 
-/// Hash of a schema's text, and of whether it is compiled.
+/// Hash of a schema's text and the `strict` flag, which decides whether a validator is compiled.
 type SchemaKey = [u8; 32];
 
 fn schema_key(tool: &Tool) -> SchemaKey {
@@ -207,12 +214,12 @@ fn schema_key(tool: &Tool) -> SchemaKey {
     hash.finalize().into()
 }
 
-/// Compiled schemas by their text; the least recently used are evicted.
+/// Compiled schemas by the hash of their text. The least recently used schemas are evicted first.
 #[derive(Debug, Default)]
 struct SchemaCache {
     schemas: HashMap<SchemaKey, CachedSchema>,
     memory_bytes: usize,
-    /// Counts uses.
+    /// Number of uses so far.
     clock: u64,
 }
 
@@ -230,8 +237,8 @@ impl SchemaCache {
         Some(Arc::clone(&cached.schema))
     }
 
-    /// Caches a schema, also one that is larger than the cache: it then is the only one. Returns those evicted, to be
-    /// dropped without the lock: 60 MB take 70 ms.
+    /// Caches a schema. A schema that is larger than the cache evicts all others. Returns the evicted schemas. The caller
+    /// drops the evicted schemas without the lock, because dropping 60 MB takes 70 ms.
     fn insert(&mut self, key: SchemaKey, schema: &Arc<ToolSchema>) -> Vec<CachedSchema> {
         self.clock += 1;
         let cached = CachedSchema { schema: Arc::clone(schema), last_used: self.clock };

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-/// Maximum JSON text that Codex passes on whole. Beyond it, Codex removes descriptions, then definitions, then deeply
-/// nested parts.
+/// Maximum size of JSON text that Codex passes on whole, in bytes. From larger texts, Codex removes descriptions, then
+/// definitions, then deeply nested parts.
 const MAX_CODEX_SCHEMA_BYTES: usize = 5_000;
 
 /// Maximum length of a chain of `$ref` at the root.
@@ -17,9 +17,9 @@ const TYPES: [&str; 7] = ["string", "number", "integer", "boolean", "object", "a
 /// A schema that Codex passes on as it is.
 #[derive(Debug, PartialEq)]
 pub(super) struct RewrittenSchema {
-    /// The schema; its root is an object's.
+    /// The schema. The root describes an object.
     pub(super) schema: Value,
-    /// Whether a constraint or a hint of the original is lost.
+    /// Set if a constraint or a hint of the original is lost.
     pub(super) lossy: bool,
 }
 
@@ -35,7 +35,7 @@ pub(super) fn rewrite_for_codex(original: &Value) -> RewrittenSchema {
 #[derive(Clone, Copy)]
 enum Location<'a> {
     Root,
-    /// Under a property's or a definition's name.
+    /// The value of a property or a definition with this name.
     Named(&'a str),
     Other,
 }
@@ -45,7 +45,7 @@ struct SchemaRewriter {
 }
 
 impl SchemaRewriter {
-    /// Rewrites the root. The upstream accepts only an object there, without `anyOf` and the like beside it.
+    /// Rewrites the root. The upstream accepts only an object as the root, without `anyOf` and similar keywords.
     fn root(&mut self, original: &Value) -> Value {
         let target = self.target(original);
         let Value::Object(mut schema) = self.node(target, Location::Root) else { return object() };
@@ -86,7 +86,7 @@ impl SchemaRewriter {
 
     fn node(&mut self, original: &Value, location: Location<'_>) -> Value {
         let Value::Object(original) = original else {
-            // `true` allows everything, as `{}` does. Anything else has no equivalent.
+            // `true` allows everything, as `{}` does. Other values have no equivalent.
             self.lossy |= original != &Value::Bool(true);
             return json!({});
         };
@@ -110,7 +110,7 @@ impl SchemaRewriter {
             Some(one) => one == kind,
             None => false,
         };
-        // Codex adds these by itself. An array without items would become one of strings.
+        // Codex itself would add these keywords, and would turn an array without items into an array of strings.
         if may_be(&schema, "object") {
             schema.entry("properties").or_insert_with(|| json!({}));
         }
@@ -172,7 +172,7 @@ fn object() -> Value {
     json!({"type": "object", "properties": {}})
 }
 
-/// Returns the type that Codex would infer, corrected where Codex is wrong: it takes every `enum` for one of strings.
+/// Returns the type that Codex would infer, except for an `enum`. Codex wrongly treats every `enum` as strings.
 fn implied_type(schema: &Map<String, Value>) -> Option<Value> {
     if let Some(Value::Array(values)) = schema.get("enum") {
         let kinds: BTreeMap<&str, ()> = values.iter().map(|value| (type_of(value), ())).collect();
@@ -202,8 +202,8 @@ fn type_of(value: &Value) -> &'static str {
     }
 }
 
-/// Returns `true` for a keyword without meaning for the model: the origin of a schema, the title of the root or one
-/// that repeats the property's name, a `null` default. `const` was rewritten before.
+/// Returns `true` for a keyword without meaning for the model. Examples are the origin of a schema, the title of the root,
+/// a title that repeats the property's name, and a `null` default. `const` was already rewritten.
 fn is_ignorable(keyword: &str, value: &Value, location: Location<'_>) -> bool {
     match (keyword, location) {
         ("$schema" | "$id" | "$comment" | "const", _) | ("title", Location::Root) => true,

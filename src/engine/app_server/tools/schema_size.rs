@@ -1,6 +1,6 @@
-//! The size of a JSON Schema: its parts with each reference followed, and its patterns.
+//! The size of a JSON Schema. Counts the parts with each reference followed, and collects the patterns.
 //!
-//! Takes no more time than there are different parts, however often each is referenced.
+//! The time is linear in the number of different parts and does not depend on the number of references to each part.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -10,35 +10,35 @@ use std::{
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
-/// Maximum nesting of parts, each reference followed: the stack must hold it, here and in the validator.
+/// Maximum nesting of parts, with each reference followed. The stack of the counter and of the validator must suffice.
 const MAX_DEPTH: usize = 400;
 
-/// References whose size is remembered.
+/// Maximum number of references whose size is cached.
 const MAX_REFERENCES: usize = 100_000;
 
-/// Characters of a reference that an error quotes.
+/// Maximum number of characters of a reference that an error quotes.
 const MAX_QUOTED_CHARS: usize = 200;
 
 /// The size of a schema.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct SchemaSize<'a> {
-    /// Subschemas and keywords, each reference followed. A recursive part counts once.
+    /// Number of subschemas and keywords, with each reference followed. A recursive part counts once.
     pub(crate) parts: u64,
-    /// The different regular expressions.
+    /// The distinct regular expressions.
     pub(crate) patterns: BTreeSet<&'a str>,
 }
 
-/// The reason why a schema has no size.
+/// The reason why the size of a schema cannot be determined.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SizeError {
-    #[error("it has more than {0} parts, its references followed")]
+    #[error("the schema has more than {0} parts after following its references")]
     TooManyParts(u64),
-    #[error("it is more than {MAX_DEPTH} parts deep, its references followed")]
+    #[error("the schema is more than {MAX_DEPTH} parts deep after following its references")]
     TooDeep,
-    /// A part that contains itself for one and the same value.
+    /// A part refers to itself for the same value, so validation would never end.
     #[error("a reference leads back to itself")]
     EndlessReference,
-    #[error("{0:?} is not a place in it that is written as `#/…`")]
+    #[error("{0:?} is not a reference to a part of the schema in the form `#/…`")]
     UnknownReference(String),
 }
 
@@ -48,7 +48,7 @@ impl SizeError {
     }
 }
 
-/// Counts the parts of a schema. More than `max_parts` are an error.
+/// Counts the parts of a schema. Fails if the schema has more than `max_parts` parts.
 pub(crate) fn schema_size(schema: &Value, max_parts: u64) -> Result<SchemaSize<'_>, SizeError> {
     let mut counter = Counter {
         root: schema,
@@ -68,23 +68,23 @@ pub(crate) fn schema_size(schema: &Value, max_parts: u64) -> Result<SchemaSize<'
 struct Counter<'a> {
     root: &'a Value,
     max_parts: u64,
-    /// Subschemas visited, which are fewer than those counted.
+    /// Number of visited subschemas. Can be smaller than the number of counted subschemas.
     visited: u64,
     /// Sizes of the targets of references.
     sizes: HashMap<*const Value, Memo>,
-    /// References that are being followed.
+    /// Number of references that are being followed.
     open_references: usize,
-    /// The outermost of them that the part being counted leads back to.
+    /// The number of the outermost open reference that the current part leads back to.
     outermost_cycle: usize,
     depth: usize,
-    /// Depth of the value that the part is for.
+    /// Depth of the value that the current part applies to.
     level: usize,
     patterns: BTreeSet<&'a str>,
 }
 
 #[derive(Clone, Copy)]
 enum Memo {
-    /// Being counted, as the reference of this number, for a value of this level.
+    /// The target is being counted as open reference `number`, for a value at depth `level`.
     Open {
         level: usize,
         number: usize,
@@ -120,7 +120,7 @@ impl<'a> Counter<'a> {
     ) -> Result<u64, SizeError> {
         match (keyword, part) {
             ("$ref" | "$dynamicRef" | "$recursiveRef", Value::String(to)) => self.reference(to),
-            // The meaning of references would depend on where they are.
+            // With a nested base, the meaning of a reference would depend on its position.
             ("$id" | "id", Value::String(id)) if self.is_base(keyword) && !self.is_root(schema) => {
                 Err(SizeError::unknown_reference(id))
             }
@@ -178,7 +178,7 @@ impl<'a> Counter<'a> {
             Some(Memo::Open { level, .. }) if *level == self.level => {
                 return Err(SizeError::EndlessReference);
             }
-            // A schema may well contain itself: how often depends on the value.
+            // A schema may contain itself. The value then limits the recursion.
             Some(Memo::Open { number, .. }) => {
                 self.outermost_cycle = self.outermost_cycle.min(*number);
                 return Ok(1);

@@ -70,7 +70,7 @@ fn dynamic_tools_lossy_schema_is_in_the_description() {
     let offered = set.dynamic_tools();
     let expected = format!("Does book.\n\nThe arguments must match this JSON Schema: {full}");
     assert_eq!(offered[0]["description"], expected);
-    // Not 10.0, which some models would copy.
+    // The number must not become 10.0, because some models would copy this form.
     assert!(expected.contains("\"maxLength\":10,"), "{expected}");
     assert_eq!(
         offered[0]["inputSchema"],
@@ -117,7 +117,7 @@ fn instructions_and_limits_follow_choice_and_parallel_calls() {
 }
 
 #[test]
-fn validate_strict_arguments_against_the_whole_schema() {
+fn validate_strict_arguments_checks_the_whole_schema() {
     let schema = json!({
         "type": "object", "required": ["day"], "additionalProperties": false,
         "properties": {
@@ -140,15 +140,15 @@ fn validate_strict_arguments_against_the_whole_schema() {
         ("{", "not JSON"),
         ("", "not JSON"),
     ] {
-        let Err(ValidationError::Invalid(complaint)) = check(wrong) else { panic!("{wrong} is wrong") };
-        assert!(complaint.contains(text) && complaint.contains("`shell`"), "{wrong}: {complaint}");
+        let Err(ValidationError::Invalid(mistake)) = check(wrong) else { panic!("{wrong} is wrong") };
+        assert!(mistake.contains(text) && mistake.contains("`shell`"), "{wrong}: {mistake}");
     }
     assert_eq!(set.validate("loose", "{}", None), Ok(()));
     assert_eq!(set.validate("unknown", "{", None), Ok(()));
 }
 
 #[test]
-fn new_unusable_schema_is_refused_only_where_strict() {
+fn new_unusable_schema_is_refused_only_if_strict() {
     for schema in [
         json!({"type": "bogus"}),
         json!({"type": "object", "properties": {"x": {"pattern": "("}}}),

@@ -14,15 +14,15 @@ use super::{
 };
 use crate::error::Error;
 
-/// Time that the validations of one response may take of a thread.
+/// Maximum time that the validations of one response may occupy a thread.
 const MAX_VALIDATION_TIME: Duration = Duration::from_secs(1);
 
-/// Time that a response waits for its validations, other turns' jobs before them included.
+/// Maximum time that a response waits for its validations, including the queued jobs of other turns.
 const VALIDATION_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Validates calls. Returns each with the model's mistake in it, or an error if a call cannot be judged.
+/// Validates calls. Returns each call with its verdict, or an error if the validation of a call exceeds a limit.
 ///
-/// Cancel safe: a validation that has begun goes on to its end, for [`MAX_VALIDATION_TIME`] at most.
+/// Cancel safe. A validation that has begun runs to its end, for at most [`MAX_VALIDATION_TIME`].
 pub(crate) async fn validate(tools: Arc<ToolSet>, calls: Vec<Call>) -> Result<Vec<CheckedCall>, Error> {
     let validated = async {
         let job = Arc::clone(&tools.jobs).acquire_owned().await.map_err(Error::internal)?;
@@ -37,7 +37,7 @@ pub(crate) async fn validate(tools: Arc<ToolSet>, calls: Vec<Call>) -> Result<Ve
     })?
 }
 
-/// Validates calls on this thread, until `deadline` at most.
+/// Validates calls on this thread, at most until `deadline`.
 pub(crate) fn validate_now(
     tools: &ToolSet,
     calls: Vec<Call>,
@@ -48,7 +48,7 @@ pub(crate) fn validate_now(
         match verdict {
             Ok(()) => Ok((call, Ok(()))),
             Err(ValidationError::Invalid(mistake)) => Ok((call, Err(InvalidArguments(mistake)))),
-            // The model could not do better.
+            // The arguments may be correct, so the model cannot correct them.
             Err(ValidationError::TooExpensive(message)) => Err(Error::TurnFailed { message }),
         }
     });

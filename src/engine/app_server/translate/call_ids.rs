@@ -1,7 +1,7 @@
 //! The ids of client calls. Pure.
 //!
 //! A call keeps the model's id if the id is unique in the turn and valid in a later request. Otherwise the call gets
-//! another id: a client cannot answer two calls with one id, or a call whose id the service would refuse.
+//! another id, because a client cannot answer two calls with one id, or a call whose id the service would refuse.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -28,12 +28,12 @@ impl CallIds {
         id
     }
 
-    /// Excludes the id of a call of Codex's own, which keeps its id.
+    /// Reserves the id of one of Codex's own calls. Such a call keeps its id.
     pub(crate) fn reserve(&mut self, id: &str) {
         self.used.insert(id.to_owned());
     }
 
-    /// Returns the id of the client call whose output arrives. Returns `None` if no client call waits for an output.
+    /// Returns the id of the client call whose output arrives. Returns `None` if no client call is waiting for one.
     pub(crate) fn resolve_output(&mut self, codex_id: &str) -> Option<String> {
         self.assigned.get_mut(codex_id)?.pop_front()
     }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use crate::engine::app_server::rpc::protocol::RawItem;
 
-/// Outputs for the model. They replace Codex's output of an interrupted call, which reads as if the user had aborted it.
+/// Outputs for the model. They replace Codex's output of an interrupted call, which claims that the user aborted the call.
 const NOT_RUN: &str = "Not run: the application answers its calls of the same reply first. Repeat this call if it is still needed.";
 const STOPPED: &str = "Stopped before its end, because the application answers its calls of the same reply first. It may have \
                        had effects: look before you repeat it.";
@@ -14,10 +14,10 @@ const STOPPED: &str = "Stopped before its end, because the application answers i
 pub(crate) struct CodexToolCalls {
     /// Calls without an output, in order.
     open: Vec<String>,
-    /// Calls that Codex reported as started. It does not report every tool, and a command only if it takes a moment.
+    /// Calls that Codex reported as started. Codex does not report every tool, and does not report very short commands.
     started: HashSet<String>,
-    /// Calls that Codex reported as finished. The output may arrive later: outputs arrive in the order of the calls, and
-    /// so behind the missing output of a client call.
+    /// Calls that Codex reported as finished. Outputs arrive in the order of the calls, so an output may arrive later,
+    /// behind the missing output of a client call.
     finished: HashSet<String>,
 }
 
@@ -38,22 +38,22 @@ impl CodexToolCalls {
         ids.insert(id.to_owned());
     }
 
-    /// Returns whether all calls have their output.
+    /// Returns `true` if all calls have their output.
     pub(crate) const fn all_have_output(&self) -> bool {
         self.open.is_empty()
     }
 
-    /// Returns whether all calls have finished, even if their output has not arrived yet.
+    /// Returns `true` if all calls have finished, even if their output has not arrived yet.
     pub(crate) fn all_finished(&self) -> bool {
         self.open.iter().all(|id| self.finished.contains(id))
     }
 
-    /// Returns whether a call runs whose end Codex will report.
+    /// Returns `true` if a call is running and Codex will report its end.
     pub(crate) fn any_running(&self) -> bool {
         self.open.iter().any(|id| self.started.contains(id) && !self.finished.contains(id))
     }
 
-    /// Forgets the open calls, because their response broke off.
+    /// Removes the open calls, because their response broke off.
     pub(crate) fn clear(&mut self) {
         self.open.clear();
     }

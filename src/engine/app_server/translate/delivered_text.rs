@@ -1,7 +1,7 @@
 //! Tracks how much of the current message was delivered, so that the remaining suffix can be found without buffering
 //! the message.
 
-/// Bytes at the end of the delivered text that are compared.
+/// Number of bytes that are compared at the end of the delivered text.
 const TAIL_BYTES: usize = 256;
 
 /// The delivered text of the current message.
@@ -28,7 +28,7 @@ impl DeliveredText {
         }
     }
 
-    /// Returns the part of the whole message that was not delivered, or nothing if the delivered text is no prefix of it.
+    /// Returns the undelivered part of the whole message. Returns an empty text if the delivered text is not its prefix.
     pub(crate) fn suffix_of<'a>(&self, message: &'a str) -> &'a str {
         match message.split_at_checked(self.bytes) {
             Some((delivered, suffix)) if delivered.ends_with(&self.tail) => suffix,

@@ -1,5 +1,5 @@
-//! Maps the app-server's error of a turn to an error for the caller: by its type (`codexErrorInfo`) if that is specific,
-//! otherwise by its text.
+//! Maps the app-server's error of a turn to an error for the caller. Uses the error's type (`codexErrorInfo`) if the type
+//! is specific, otherwise the text.
 
 use crate::{
     engine::{
@@ -19,7 +19,7 @@ pub(crate) fn classify(error: &TurnError) -> TurnEnd {
     }
 }
 
-/// Maps the types that are more specific than the text. The protocol may add types with any release.
+/// Maps the types that are more specific than the text. Any release of Codex may add types.
 fn classify_type(info: CodexErrorInfo, message: &str) -> Option<Error> {
     let message = error_messages::without_url(message);
     Some(match info {

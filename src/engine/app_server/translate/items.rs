@@ -1,4 +1,4 @@
-//! Converts items of the app-server, which are the agent's actions, to items of the contract. Pure.
+//! Converts the agent's actions from items of the app-server to items of the contract. Pure.
 
 use serde_json::Value;
 
@@ -7,12 +7,12 @@ use crate::{
     pb::{self, item::Kind},
 };
 
-/// Converts an item. A kind that the contract does not have stays unset.
+/// Converts an item. Leaves the kind unset if the contract has no equivalent.
 pub(crate) fn convert(item: ThreadItem, completed: bool) -> pb::Item {
     pb::Item { status: status(item.status, completed).into(), kind: kind(item.kind), id: item.id }
 }
 
-/// Converts the agent's plan, which has its own notification.
+/// Converts the agent's plan, which arrives in its own notification.
 pub(crate) fn plan(update: PlanUpdate) -> pb::Item {
     let steps: Vec<pb::todo_list::Step> = update
         .plan

@@ -165,7 +165,7 @@ impl Translator {
 
     /// Handles a raw item: an item of the model, or the output of one of Codex's own tools.
     fn on_raw_item(&mut self, mut item: RawItem) -> Result<TranslatorOutput, Error> {
-        // Read before the transition: the interrupt aborts only calls whose outputs arrive after it.
+        // Read the phase before the transition, because the interrupt aborts only calls whose outputs arrive after it.
         let interrupted = self.tool_loop.is_interrupting();
         let mut output = TranslatorOutput::default();
         if let Some(mut call) = self.client_call(&item) {
@@ -202,7 +202,7 @@ impl Translator {
         })
     }
 
-    /// Returns whether a raw item names a client tool. A tool of an MCP server may have the same name in its namespace.
+    /// Returns `true` if a raw item names a client tool. A tool of an MCP server may have the same name in its namespace.
     fn names_client_tool(&self, item: &RawItem) -> bool {
         matches!(item.namespace().unwrap_or_default(), "" | "functions")
             && item.name().is_some_and(|name| self.tools.offers(name))
@@ -233,7 +233,7 @@ impl Translator {
                 Ok(Some(TurnEvent::MessageStarted).into())
             }
             ThreadItemKind::ContextCompaction => self.on_compaction(completed),
-            // Their deltas report them, or the client sent them.
+            // Deltas report these items, or the client sent them.
             ThreadItemKind::Reasoning
             | ThreadItemKind::UserMessage
             | ThreadItemKind::DynamicToolCall
@@ -252,7 +252,8 @@ impl Translator {
         }
     }
 
-    /// Codex replaces a history that is too long by a summary. With the chat profile that would alter the request.
+    /// Handles a compaction, in which Codex replaces a history that is too long by a summary. Fails with the chat
+    /// profile, because the summary would alter the request.
     fn on_compaction(&self, completed: bool) -> Result<TranslatorOutput, Error> {
         match self.profile {
             Profile::Chat => Err(Error::ContextLengthExceeded {

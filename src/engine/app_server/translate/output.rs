@@ -14,7 +14,7 @@ use crate::{
 /// The result of one input.
 #[derive(Debug, Default)]
 pub(crate) struct TranslatorOutput {
-    /// Sent before the action. No input yields more than one event, except a hand-over, which has its own.
+    /// The event to send before the action. No input yields more than one event. A hand-over carries its events itself.
     pub(crate) event: Option<TurnEvent>,
     pub(crate) action: Action,
 }
@@ -22,14 +22,14 @@ pub(crate) struct TranslatorOutput {
 /// The next action of the turn driver.
 #[derive(Debug, Default)]
 pub(crate) enum Action {
-    /// Reads on.
+    /// Reads the next message.
     #[default]
     Continue,
-    /// Sends these results to Codex and reads on.
+    /// Sends these results to Codex and reads the next message.
     Respond(Vec<(RequestId, ToolCallResult)>),
-    /// Validates these calls, which takes time, and pushes the verdicts before any other input.
+    /// Validates these calls and pushes the verdicts before any other input.
     Validate(Vec<Call>),
-    /// Interrupts the turn and reads on: Codex then reports the outputs of its own calls.
+    /// Interrupts the turn and reads the next message. Codex then reports the outputs of its own calls.
     Interrupt,
     /// Ends the turn with calls for the client.
     HandOver(Box<HandOver>),

@@ -1,7 +1,7 @@
 //! Codex's requests for the results of client calls. Pure.
 //!
-//! A request is answered only if its call goes back to the model. Otherwise the results arrive with the client's next
-//! request, and the turn ends before.
+//! A request is answered only if its call is rejected and the model must correct it. Otherwise the turn ends, and the
+//! results arrive with the client's next request.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,7 +13,7 @@ use crate::engine::app_server::{
 /// The unanswered requests of one turn.
 #[derive(Debug, Default)]
 pub(crate) struct PendingToolRequests {
-    /// By Codex's id of the call, which several calls may share.
+    /// Request ids by Codex's call id, which several calls may share.
     open: HashMap<String, Vec<RequestId>>,
     /// Codex's ids of calls that were rejected before their response was complete.
     rejected: HashSet<String>,
@@ -29,7 +29,7 @@ impl PendingToolRequests {
         self.open.is_empty()
     }
 
-    /// Returns whether Codex has requested the result of a call.
+    /// Returns `true` if Codex has requested the result of a call.
     pub(crate) fn contains(&self, call: &Call) -> bool {
         self.open.contains_key(&call.codex_id) || self.rejected.contains(&call.codex_id)
     }

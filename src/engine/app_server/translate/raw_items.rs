@@ -1,12 +1,12 @@
-//! The raw items of one turn, for the turn cache. Bounded: large outputs are replaced, and beyond the bound of a turn
-//! nothing is kept.
+//! Buffers the raw items of one turn for the turn cache. The buffer is bounded. Large outputs are replaced, and a turn that
+//! exceeds the bound keeps no items.
 
 use crate::engine::app_server::{
     history::response_item::heap_size,
     rpc::{large_lines::OMITTED_OUTPUT, protocol::RawItem},
 };
 
-/// Maximum memory up to which outputs of a turn are kept, in bytes. Later outputs are replaced.
+/// Memory of a turn up to which outputs are kept, in bytes. Later outputs are replaced.
 const MAX_OUTPUT_BYTES: usize = 4 << 20;
 
 /// Maximum memory of a turn, in bytes. A turn that exceeds it is not cached.
@@ -21,7 +21,7 @@ pub(crate) struct RawItemBuffer {
 }
 
 impl RawItemBuffer {
-    /// Creates a buffer. A disabled buffer, for a client without tools, keeps nothing.
+    /// Creates a buffer. A disabled buffer keeps nothing. Clients without tools need no buffer.
     pub(crate) fn new(enabled: bool) -> Self {
         Self { disabled: !enabled, ..Self::default() }
     }

@@ -1,17 +1,17 @@
-//! The part of the current response that the client has, in case Codex requests the response again.
+//! Tracks the delivered part of the current response, in case Codex requests the response again.
 //!
-//! Text must never be delivered twice, so a turn whose text was delivered fails. Reasoning need not be delivered twice,
-//! so that of later attempts is dropped. Actions of the agent are delivered each time, because they happen each time.
+//! A retry after delivered text fails the turn, because text must never be delivered twice. Reasoning of later attempts is
+//! dropped once reasoning was delivered. Actions of the agent are delivered each time, because they happen each time.
 
 /// The current response, over all attempts at it.
 #[derive(Debug, Default)]
 pub(crate) struct ResponseAttempt {
     text_delivered: bool,
     reasoning_delivered: bool,
-    /// An earlier attempt delivered reasoning.
+    /// Set if an earlier attempt delivered reasoning.
     reasoning_muted: bool,
     retries: u32,
-    /// Codex reports the completion of a response. Older releases report only the usage, after it.
+    /// Set if Codex reports the completion of a response. Older releases report only the usage, after the response.
     reports_completion: bool,
 }
 
@@ -21,7 +21,7 @@ impl ResponseAttempt {
         self.text_delivered = true;
     }
 
-    /// Records that the model reasons. Returns whether the client gets the reasoning.
+    /// Records reasoning of the model. Returns `true` if the client gets the reasoning.
     pub(crate) const fn mark_reasoning(&mut self) -> bool {
         self.reasoning_delivered |= !self.reasoning_muted;
         !self.reasoning_muted
@@ -39,7 +39,7 @@ impl ResponseAttempt {
         *self = Self { reports_completion: true, ..Self::default() };
     }
 
-    /// Starts the next response if the usage is all that Codex reports at the end of one.
+    /// Starts the next response if Codex reports only the usage at the end of a response.
     pub(crate) fn usage_reported(&mut self) {
         if !self.reports_completion {
             *self = Self::default();

@@ -179,7 +179,7 @@ fn calls_of_a_complete_response_are_handed_over() {
     let mut t = translator(Profile::Agent, vec![tool("get"), tool("put")]);
     let reasoning = json!({"type": "reasoning", "encrypted_content": "E"});
     event(&mut t, "rawResponseItem/completed", json!({"turnId": TURN, "item": reasoning.clone()}));
-    // Codex echoes injected items under another turn's id. Calls that are not JSON go back without this crate.
+    // Codex echoes injected items under another turn's id. Codex itself rejects calls whose arguments are not JSON.
     let echo = json!({"turnId": "auto-compact-0", "item": {"type": "message"}});
     event(&mut t, "rawResponseItem/completed", echo);
     let (one, broken, two) =
@@ -207,7 +207,7 @@ fn calls_of_a_complete_response_are_handed_over() {
 }
 
 #[test]
-fn invalid_strict_call_goes_back_to_the_model_until_the_limit() {
+fn invalid_strict_call_is_rejected_until_the_limit_of_corrections() {
     let mut t = translator(Profile::Agent, vec![strict()]);
     let wrong = || call("c1", "get", "{\"city\": 5}");
     for early in [true, false] {

@@ -1,7 +1,7 @@
-//! The tool loop of a turn: from the client's calls in a response to their hand-over or their correction. Pure.
+//! The tool loop of a turn. Collects the client's calls in a response, then hands them over or has them corrected. Pure.
 //!
 //! Codex reports a call three times: as a raw item, as an `item/tool/call` request, and through the end of the response
-//! that contains it. The request may come before or after that end. [`ToolLoop`] joins the three.
+//! that contains the call. The request may arrive before or after that end. [`ToolLoop`] joins the three.
 
 use std::{mem, time::Duration};
 
@@ -20,14 +20,14 @@ use crate::{
 /// Maximum number of responses with invalid calls that go back to the model.
 const MAX_CORRECTIONS: u32 = 2;
 
-/// Maximum silence while Codex waits for the results of calls. After it the requests are answered.
+/// Maximum silence while Codex waits for the results of calls. After this time the loop answers the requests.
 pub(super) const REQUEST_IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Maximum silence while a call of Codex's own runs.
+/// Maximum silence while one of Codex's own calls runs.
 pub(super) const RUNNING_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Maximum silence while no call of Codex's own runs. A call may start late, or wait for the results of the client's
-/// calls and never start. The protocol does not distinguish the two.
+/// Maximum silence while none of Codex's own calls runs. A call may start late, or may never start because it waits for
+/// the results of the client's calls. The protocol does not distinguish the two.
 pub(super) const NOT_STARTED_IDLE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Maximum silence of an interrupted turn, which still reports the outputs of its calls.
@@ -45,16 +45,16 @@ pub(super) struct ToolLoop {
 /// The progress of the client's calls, each phase with the calls that it concerns.
 #[derive(Debug)]
 enum Phase {
-    /// A response streams. Its calls so far.
+    /// A response is streaming. Holds the calls received so far.
     Streaming(Vec<Call>),
     /// The response is complete. The driver validates its calls and pushes no other input until it has the verdicts.
     Validating,
-    /// A call is invalid. All calls go back to the model once Codex has requested their results.
+    /// A call is invalid. The loop rejects all calls once Codex has requested their results.
     Correcting(Vec<CheckedCall>),
-    /// The calls are valid. The client gets them once Codex's own calls of the same response have finished: an interrupt
-    /// before would stop those half way, and the model would repeat them.
+    /// The calls are valid. The client gets the calls once Codex's own calls of the same response have finished. An earlier
+    /// interrupt would abort Codex's calls, and the model would repeat them.
     AwaitingCodexCalls(Vec<Call>),
-    /// The turn is interrupted, which makes Codex report the outputs of its own calls. Then the client gets these.
+    /// The turn is interrupted, so that Codex reports the outputs of its own calls. Afterwards the client gets these calls.
     Interrupting(Vec<Call>),
     /// The calls were handed over, or the loop failed.
     Ended,
@@ -71,9 +71,9 @@ impl Default for Phase {
 pub(super) enum LoopInput<'a> {
     /// The model called a client tool.
     ClientCall(Call),
-    /// A raw item that does not name a client tool: a call of Codex's own, an output, or anything else.
+    /// A raw item that does not name a client tool, such as one of Codex's own calls or an output.
     CodexItem(&'a RawItem),
-    /// A call of Codex's own started or finished.
+    /// One of Codex's own calls started or finished.
     CodexStatus {
         /// The id of the call, or of an action that is not a call.
         id: &'a str,
@@ -86,7 +86,7 @@ pub(super) enum LoopInput<'a> {
     ResponseFailed,
     /// Codex requests the result of a client call.
     ToolRequest(ToolCall),
-    /// No input came for [`ToolLoop::idle_timeout`].
+    /// No input arrived for [`ToolLoop::idle_timeout`].
     Idle,
     /// The result of [`LoopOutput::Validate`].
     Verdicts(Vec<CheckedCall>),
@@ -153,7 +153,7 @@ impl ToolLoop {
         }
     }
 
-    /// Returns whether the loop has interrupted the turn and waits for its end.
+    /// Returns `true` if the loop has interrupted the turn and waits for its end.
     pub(super) const fn is_interrupting(&self) -> bool {
         matches!(self.phase, Phase::Interrupting(_))
     }
@@ -180,7 +180,7 @@ impl ToolLoop {
         }
     }
 
-    /// Forgets the calls of the response: the model makes them again.
+    /// Removes the calls of the response, because the model repeats them.
     fn on_response_failed(&mut self, phase: Phase) -> Transition {
         self.codex_calls.clear();
         match phase {
@@ -194,15 +194,15 @@ impl ToolLoop {
 
     fn on_idle(&mut self, phase: Phase) -> Transition {
         match phase {
-            // The response broke off, which Codex does not report before it has the results. If the response is only
-            // slow, its end still hands the calls over.
+            // The response broke off, which Codex does not report before Codex has the results. If the response is only
+            // slow, its completion still hands the calls over.
             Phase::Streaming(_) | Phase::Validating => {
                 (phase, LoopOutput::Respond(self.requests.reject_all()))
             }
-            // Codex requests no further results: it rejected the other calls itself.
+            // Codex rejected the other calls itself, so no further requests arrive.
             Phase::Correcting(calls) => self.reject(calls),
             Phase::AwaitingCodexCalls(calls) => (Phase::Interrupting(calls), LoopOutput::Interrupt),
-            // The worker ignores the interrupt. The client gets the calls all the same.
+            // The worker ignores the interrupt. The client still gets the calls.
             Phase::Interrupting(calls) => (Phase::Ended, LoopOutput::HandOver(calls)),
             Phase::Ended => (phase, LoopOutput::Wait),
         }
@@ -235,7 +235,7 @@ impl ToolLoop {
         self.maybe_interrupt(Phase::AwaitingCodexCalls(calls))
     }
 
-    /// Interrupts the turn if the client's calls wait for Codex's own calls, and all of those have finished.
+    /// Interrupts the turn if the client's calls are waiting for Codex's own calls and all of Codex's calls have finished.
     fn maybe_interrupt(&self, phase: Phase) -> Transition {
         match phase {
             Phase::AwaitingCodexCalls(calls) if self.codex_calls.all_finished() => {
@@ -250,7 +250,7 @@ impl ToolLoop {
         }
     }
 
-    /// Rejects the calls if they are to be corrected and Codex has requested the results of all of them.
+    /// Rejects the calls if the loop is correcting them and Codex has requested all of their results.
     fn take_corrections(&mut self, phase: Phase) -> Transition {
         match phase {
             Phase::Correcting(calls) if calls.iter().all(|(call, _)| self.requests.contains(call)) => {
@@ -277,7 +277,7 @@ fn on_client_call(phase: Phase, call: Call) -> Phase {
             calls.push(call);
             Phase::Streaming(calls)
         }
-        // The next response streams, so Codex has rejected all calls of the former one itself.
+        // The next response is streaming, so Codex has rejected all calls of the former response itself.
         Phase::Correcting(_) => Phase::Streaming(vec![call]),
         // The turn ends with the calls of the former response.
         Phase::AwaitingCodexCalls(_) | Phase::Interrupting(_) | Phase::Validating | Phase::Ended => phase,

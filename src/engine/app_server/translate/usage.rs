@@ -21,12 +21,12 @@ impl UsageAccumulator {
         });
     }
 
-    /// Replaces the usage of the whole thread, which has only this turn.
+    /// Replaces the usage of the whole thread. A thread has only this turn.
     pub(crate) const fn set_thread_total(&mut self, usage: pb::Usage) {
         self.thread_total = Some(usage);
     }
 
-    /// Returns the larger of both counts. The thread's total arrives late; only it includes an incomplete response.
+    /// Returns the larger of both counts. Only the thread's total includes an incomplete response. That total arrives late.
     pub(crate) fn total(&self) -> Option<pb::Usage> {
         let tokens = |usage: &pb::Usage| usage.input_tokens + usage.output_tokens;
         [self.sum, self.thread_total].into_iter().flatten().max_by_key(tokens)

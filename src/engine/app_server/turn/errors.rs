@@ -11,13 +11,13 @@ use crate::{
     error::Error,
 };
 
-/// Maps the error of a call that starts a turn. Kills a worker that did not answer.
+/// Maps the error of a call that starts a turn. Kills the worker if the call timed out.
 pub(super) fn call_error(error: CallError, lease: &WorkerLease, profile: Profile) -> Error {
     match error {
         CallError::Closed(reason) => worker_lost_error(reason),
         CallError::TimedOut(method) => {
             lease.kill();
-            worker_lost_error(format_args!("it did not answer {method} in time"))
+            worker_lost_error(format_args!("{method} timed out"))
         }
         CallError::Refused(error) if error.is_overloaded() => Error::Overloaded {
             message: "the Codex CLI is busy; try again later".to_owned(),
@@ -40,7 +40,7 @@ pub(super) fn slow_consumer_error() -> Error {
     Error::TurnFailed { message }
 }
 
-/// Returns the error of a turn about which Codex wrote a line that was skipped.
+/// Returns the error of a turn that lost a message because Codex wrote an oversized line.
 pub(super) fn oversized_line_error(limit: usize) -> Error {
     let message = format!(
         "Codex wrote a line about this turn that is longer than {limit} bytes (CODEX_SUBPROCESS_STREAM_LIMIT)"

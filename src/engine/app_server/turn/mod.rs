@@ -1,5 +1,5 @@
-//! Drives one turn on a worker: starts a thread, injects the history, starts the turn, forwards its events, releases the
-//! thread. A task owns the driver. The driver interrupts the turn when the receiver of its events is dropped.
+//! Drives one turn on a worker. Starts a thread, injects the history, starts the turn, forwards its events, and releases
+//! the thread. A task owns the driver. The driver interrupts the turn when the receiver of its events is dropped.
 
 mod errors;
 pub(crate) mod params;
@@ -38,15 +38,15 @@ const MAX_THREAD_STARTS: usize = 3;
 /// costs the worker's other turns. The watch of the worker detects a dead or stopped process sooner.
 const MIN_INTERRUPT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Delay before an interrupt is retried that the worker refused.
+/// Delay before the retry of an interrupt that the worker refused.
 const INTERRUPT_RETRY_DELAY: Duration = Duration::from_millis(30);
 
-/// One turn, and what it needs of its engine.
+/// One turn and the parts of the engine that the turn uses.
 #[derive(Debug)]
 pub(super) struct TurnDriver {
     pub(super) pool: Arc<Pool>,
     pub(super) cache: Arc<TurnCache>,
-    /// Where the turn cache stores the turn.
+    /// Key under which the turn cache stores the turn.
     pub(super) conversation: ConversationKey,
     /// The directory for temporary files of the agent's commands, once the turn has a worker.
     pub(super) temp_dir: Option<TurnTempDir>,
@@ -55,7 +55,7 @@ pub(super) struct TurnDriver {
     pub(super) profile: Profile,
     pub(super) sandbox: Sandbox,
     pub(super) deadline: Option<Instant>,
-    /// Time that a worker has to complete an interrupt, if more than [`MIN_INTERRUPT_TIMEOUT`].
+    /// Time that a worker has to complete an interrupt, if longer than [`MIN_INTERRUPT_TIMEOUT`].
     pub(super) cancel_grace: Duration,
     /// Cancelled when all turns must end.
     pub(super) stop: CancellationToken,
@@ -87,7 +87,8 @@ impl TurnDriver {
         }
     }
 
-    /// Boxes the futures before and after the streaming phase, so that a streaming turn holds no memory for them.
+    /// Runs the turn and cleans up. Boxes the futures before and after the streaming phase, so that a streaming turn
+    /// holds no memory for these futures.
     async fn run_turn(
         &mut self,
         mut start: Box<TurnStart>,
@@ -124,8 +125,8 @@ impl TurnDriver {
 
     /// Starts a thread on a worker. Returns `None` if the client has left.
     ///
-    /// Waits for the worker's result all the same: without it the slot would be free while the worker still creates the
-    /// thread, and abandoned threads would pile up in the worker.
+    /// Waits for the worker's result even if the client leaves. Otherwise the slot would be free while the worker still
+    /// creates the thread, and abandoned threads would accumulate in the worker.
     async fn start_thread(
         &mut self,
         sender: ThreadSender,
@@ -168,7 +169,7 @@ impl TurnDriver {
 
     /// Injects the history and starts the turn. Returns the turn's id, or `None` if the client has left.
     ///
-    /// Waits for the result of a started turn all the same, because an interrupt needs the id.
+    /// Waits for the result of `turn/start` even if the client leaves, because an interrupt needs the id.
     async fn start_turn(
         &mut self,
         lease: &WorkerLease,
@@ -192,14 +193,15 @@ impl TurnDriver {
         Ok(started.map(|started| started.turn.id))
     }
 
-    /// Interrupts the turn and waits for its end. Kills the worker if that takes too long.
+    /// Interrupts the turn and waits for its end. Kills the worker if the interrupt takes too long.
     async fn interrupt(&self, lease: &WorkerLease, receiver: &mut ThreadReceiver, ids: TurnIds<'_>) {
         let interrupted = async {
             loop {
                 match interrupt(&lease.rpc, ids, CALL_LIMIT).await {
                     Ok(()) => return wait_for_completion(receiver).await,
                     Err(CallError::Closed(_)) => return,
-                    // The turn has completed, or has not quite started and would run on without a client.
+                    // After a refusal, the turn has completed, or has not yet started and would continue without a
+                    // client.
                     Err(CallError::Refused(_)) if receiver.is_lossy() => return,
                     Err(CallError::Refused(_)) => {
                         if timeout(INTERRUPT_RETRY_DELAY, wait_for_completion(receiver)).await.is_ok() {
@@ -238,7 +240,7 @@ async fn wait_for_completion(receiver: &mut ThreadReceiver) {
         match receiver.recv().await {
             ThreadMessage::Notification(Notification::TurnCompleted(_)) | ThreadMessage::Closed(_) => return,
             ThreadMessage::Delta(_) | ThreadMessage::Notification(_) | ThreadMessage::ToolCall(_) => {}
-            // The message may have been lost. The worker's answer to the next call decides.
+            // `turn/completed` may have been lost. The worker's response to the next call decides.
             ThreadMessage::Overflow | ThreadMessage::TooLong { .. } => return,
         }
     }

@@ -1,5 +1,5 @@
-//! The parameters of `thread/start`: those of the turn, and those that depend on the worker. The conversation is not
-//! among them.
+//! The parameters of `thread/start`. Some depend on the turn and some on the worker. The parameters do not contain the
+//! conversation.
 
 use std::path::Path;
 
@@ -50,8 +50,8 @@ impl ThreadParams {
         Self { params, config: config(turn), profile: turn.profile }
     }
 
-    /// Returns the parameters for a worker of this specification, because workers may differ in their model catalog.
-    /// `temp_dir` is where commands may write.
+    /// Returns the parameters for a worker of this specification. Workers may differ in their model catalog. Commands may
+    /// write to `temp_dir`.
     pub(crate) fn for_worker(&mut self, spec: &WorkerSpec, temp_dir: Option<&Path>) -> &Value {
         let mut config = spec.thread_config(self.profile);
         if let Some(temp_dir) = temp_dir {

@@ -1,4 +1,4 @@
-//! The parameters for starting a turn. They may be large (tool schemas, images), so they are dropped once the turn has
+//! The parameters for starting a turn. Large parameters, such as tool schemas and images, are dropped once the turn has
 //! started.
 
 use super::params::ThreadParams;

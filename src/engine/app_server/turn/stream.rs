@@ -50,7 +50,7 @@ pub(super) enum TurnState {
 /// The result of reading a turn.
 pub(super) struct TurnOutcome {
     pub(super) state: TurnState,
-    /// The last item for the client, unless the client has the end of the turn or has left.
+    /// The error to send to the client. `None` if the client received the end of the turn or has left.
     pub(super) error: Option<Error>,
 }
 
@@ -63,8 +63,7 @@ impl TurnOutcome {
 impl TurnDriver {
     /// Forwards events until the turn completes or is cancelled.
     ///
-    /// The cancel future is created once and polled only when no message waits, so that a delta costs little more than
-    /// its own way.
+    /// Creates the cancel future once and polls this future only when no message is queued, so that each delta is cheap.
     pub(super) async fn stream(
         &self,
         lease: &WorkerLease,
@@ -121,7 +120,7 @@ impl TurnDriver {
         }
     }
 
-    /// Caches the turn, then sends its last events: the client's next request may follow at once.
+    /// Caches the turn, then sends its last events, because the client's next request may follow immediately.
     async fn hand_over(
         &self,
         mut hand_over: HandOver,
@@ -140,8 +139,8 @@ impl TurnDriver {
     }
 }
 
-/// Sends an event. Returns `Break` if the turn must end: the client left, the turn was cancelled, or the client reads too
-/// slowly.
+/// Sends an event. Returns `Break` if the turn must end, because the client left, the turn was cancelled, or the client
+/// reads too slowly.
 async fn send(
     events: &EventSender,
     event: TurnEvent,
@@ -163,7 +162,7 @@ async fn send(
     }
 }
 
-/// Translates a message, or the lack of one. Returns the state of the turn after it as well.
+/// Translates a message, or an idle timeout if `message` is `None`. Also returns the state of the turn afterwards.
 fn translate(
     translator: &mut Translator,
     message: Option<ThreadMessage>,
@@ -194,7 +193,7 @@ async fn respond(rpc: &RpcClient, results: Vec<(RequestId, ToolCallResult)>) {
     }
 }
 
-/// Completes when the turn must end: the client left, the server stops, or the deadline expired. Returns the error that
+/// Completes when the turn must end, because the client left, the server stops, or the deadline expired. Returns the error that
 /// the engine reports to the client, if any.
 async fn cancelled_or_expired(
     events: &EventSender,
@@ -216,7 +215,7 @@ async fn sleep_until_deadline(deadline: Option<Instant>) {
     }
 }
 
-/// Completes after `duration`, or never. Boxes the timer, because few turns need one.
+/// Completes after `duration`, or never if `duration` is `None`. Boxes the timer, because few turns need one.
 async fn sleep_for(duration: Option<Duration>) {
     match duration {
         Some(duration) => Box::pin(sleep(duration)).await,

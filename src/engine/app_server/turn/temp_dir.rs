@@ -1,5 +1,6 @@
-//! The directory for temporary files of a turn whose commands may write. On the disk, because a build needs space. Not
-//! shared, because other turns run on the same worker. Removed with the turn.
+//! The directory for temporary files of a turn whose commands may write. The directory is on the disk, because a build
+//! needs space. Turns on the same worker do not share a directory. The driver
+//! removes the directory at the end of the turn.
 
 use std::{
     fs::{self, Permissions},
@@ -42,7 +43,7 @@ impl TurnTempDir {
                 self.0.close()
             })
         });
-        // A killed worker's directories are removed with it.
+        // The cleanup of a killed worker may already have removed the directory.
         if let Ok(Err(error)) = removed.await
             && error.kind() != io::ErrorKind::NotFound
         {

@@ -13,7 +13,7 @@ fn user_message(text: &str) -> Message {
     }
 }
 
-/// The key of the position after these messages.
+/// Returns the key of the position after these messages.
 fn key(cache: &TurnCache, messages: &[Message]) -> ConversationKey {
     let turn = Turn { model: "m".into(), messages: messages.to_vec(), ..Turn::default() };
     cache.key(&turn, messages.len())
@@ -155,7 +155,7 @@ fn insert_keeps_only_items_that_can_be_injected() {
             "call_id": "p"}),
         json!({"type": "custom_tool_call_output", "call_id": "p", "output": "done"}),
         json!({"type": "web_search_call", "id": "ws", "status": "completed", "action": {"type": "search"}}),
-        // Interrupted, or never sent to the client.
+        // A call that was interrupted or never sent to the client.
         json!({"type": "function_call", "name": "exec_command", "arguments": "{}", "call_id": "unfinished"}),
         json!({"type": "function_call_output", "call_id": "unknown", "output": "x"}),
         json!({"type": "ghost_snapshot"}),

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::*;
 
-/// A chain of levels, each a choice between the next level and the next level: 2^levels parts.
+/// Returns a chain of levels with 2^levels parts. Each level is a choice between two references to the next level.
 fn doubling(levels: usize) -> Value {
     let mut defs =
         json!({format!("d{levels}"): {"type": "object", "properties": {"a": {"type": "integer"}}}});
@@ -19,7 +19,7 @@ fn validate(validator: &ArgumentValidator, arguments: &str) -> Result<(), Valida
     validator.validate(arguments, None)
 }
 
-/// The mistake in arguments.
+/// Returns the mistake in arguments.
 fn mistake(validator: &ArgumentValidator, arguments: &str) -> String {
     match validate(validator, arguments) {
         Err(ValidationError::Invalid(mistake)) => mistake,
@@ -27,7 +27,7 @@ fn mistake(validator: &ArgumentValidator, arguments: &str) -> String {
     }
 }
 
-/// Arguments of that depth.
+/// Returns arguments of the given depth.
 fn nested(depth: usize) -> String {
     format!("{}1{}", r#"{"a":"#.repeat(depth), "}".repeat(depth))
 }
@@ -41,18 +41,18 @@ fn new_schema_of_too_many_parts_is_refused() {
     let strict = ArgumentValidator::new(&doubling(9)).unwrap();
     assert_eq!(validate(&strict, r#"{"a": 1}"#), Ok(()));
     assert!(mistake(&strict, r#"{"a": "x"}"#).contains("do not match its schema: "));
-    // The mistakes of all alternatives would take too much to describe.
+    // The description of the mistakes of all alternatives would exceed the budget.
     let strict = ArgumentValidator::new(&doubling(13)).unwrap();
     assert_eq!(validate(&strict, r#"{"a": 1}"#), Ok(()));
     assert_eq!(mistake(&strict, r#"{"a": "x"}"#), "do not match its schema");
 }
 
 #[test]
-fn validate_recursive_schema_that_branches_is_judged_at_any_depth() {
+fn validate_branching_recursive_schema_returns_a_verdict_at_any_depth() {
     let itself = json!({"$ref": "#"});
     let schema = json!({"properties": {"a": {"anyOf": [itself, itself]}, "b": {"type": "integer"}}});
     let strict = ArgumentValidator::new(&schema).unwrap();
-    // The validator remembers the result of a recursive part for a value, or these took 2^120 steps.
+    // Without the validator's cache of results for recursive parts, these arguments would take 2^120 steps.
     for depth in [10, 30, 60, 120] {
         assert_eq!(validate(&strict, &nested(depth)), Ok(()));
         let wrong = nested(depth).replace('1', r#"{"b":"x"}"#);
@@ -60,7 +60,7 @@ fn validate_recursive_schema_that_branches_is_judged_at_any_depth() {
     }
 }
 
-/// An array whose every item takes 2^13 steps to be found valid.
+/// Returns the schema of an array whose items take 2^13 steps each to validate.
 fn expensive() -> Value {
     let mut schema = doubling(13);
     schema.as_object_mut().unwrap().shift_remove("$ref");
@@ -91,7 +91,7 @@ fn validate_beyond_the_deadline_is_too_expensive() {
 
 #[test]
 fn validate_deeper_than_the_stack_is_too_expensive() {
-    // Each level of the arguments passes 195 choices and references, which makes some 100,000 frames.
+    // Each level of the arguments passes 195 choices and references, about 100,000 frames in total.
     let mut defs: serde_json::Map<String, Value> = (0..195)
         .map(|n| (format!("d{n}"), json!({"anyOf": [{"$ref": format!("#/$defs/d{}", n + 1)}]})))
         .collect();
@@ -104,7 +104,7 @@ fn validate_deeper_than_the_stack_is_too_expensive() {
 }
 
 #[test]
-fn validate_ordinary_recursive_schemas() {
+fn validate_ordinary_recursive_schema_accepts_matches_and_locates_mistakes() {
     let schema = json!({"type": "object", "$defs": {"tree node": {"type": "object", "required": ["children"],
         "properties": {"children": {"type": "array", "items": {"$ref": "#/$defs/tree%20node"}}}}},
         "properties": {"root": {"$ref": "#/$defs/tree%20node"}, "next": {"$ref": "#"}}});
@@ -156,7 +156,7 @@ fn new_deepest_chain_of_references_fits_on_the_stack() {
     assert!(mistake(&strict, "1").contains("object"));
 }
 
-/// Classes of a tree, distinguished by a constant. Each may be left and right of each.
+/// Returns the schema of a tree whose classes are distinguished by a constant. Each class may be a child of each class.
 fn classes(count: usize) -> Value {
     let any: Vec<Value> = (0..count).map(|n| json!({"$ref": format!("#/$defs/N{n}")})).collect();
     let class = |n: usize| {
@@ -168,12 +168,12 @@ fn classes(count: usize) -> Value {
 }
 
 #[test]
-fn validate_tree_of_many_classes() {
+fn validate_tree_of_many_classes_stays_within_the_budget() {
     for count in [3, 8, 13, 30] {
         let strict = ArgumentValidator::new(&classes(count)).unwrap();
         let mut tree = json!({"kind": "N0"});
         for level in 1..40 {
-            // The kind comes last, as a model may write it.
+            // The kind is the last member, because a model may write the members in this order.
             let leaf = json!({"kind": format!("N{}", level % count)});
             tree = json!({"left": tree, "right": leaf, "kind": format!("N{}", (level * 7) % count)});
         }
@@ -184,7 +184,7 @@ fn validate_tree_of_many_classes() {
     }
 }
 
-/// An object of `count` properties with different patterns.
+/// Returns the schema of an object of `count` properties with different patterns.
 fn patterns(count: usize, pattern: &str) -> Value {
     let property =
         |n: usize| (format!("p{n}"), json!({"type": "string", "pattern": format!("{pattern}{n}")}));
@@ -225,7 +225,7 @@ fn new_ordinary_patterns_are_accepted() {
 }
 
 #[test]
-fn validate_pattern_with_backtracking_elsewhere_is_linear() {
+fn validate_pattern_that_backtracks_in_other_engines_is_linear() {
     let strict = ArgumentValidator::new(&json!({"properties": {"x": {"pattern": "^(a+)+$"}}})).unwrap();
     let text = "a".repeat(50_000);
     assert_eq!(validate(&strict, &json!({"x": text}).to_string()), Ok(()));
@@ -241,12 +241,12 @@ fn validate_long_text_for_a_large_pattern_is_too_expensive() {
     let name = json!({"name": long}).to_string();
     assert!(matches!(validate(&strict, &name), Err(ValidationError::TooExpensive(_))));
 
-    // A small pattern may search it.
+    // A small pattern may search the same text.
     let strict = ArgumentValidator::new(&json!({"properties": {"name": {"pattern": "^[a-z]+$"}}})).unwrap();
     assert_eq!(validate(&strict, &name), Ok(()));
 }
 
-/// The measurements in the comments: `cargo test --release --lib measure_ -- --ignored --nocapture`.
+/// Prints the measurements of the comments. Run with `cargo test --release --lib measure_ -- --ignored --nocapture`.
 #[test]
 #[ignore = "a measurement, for a release build"]
 fn measure_cost_of_schemas() {

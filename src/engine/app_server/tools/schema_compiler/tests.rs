@@ -13,7 +13,7 @@ fn turn(tools: impl Into<Arc<[Tool]>>) -> Turn {
     Turn { tools: tools.into(), ..Turn::default() }
 }
 
-/// A schema of that many properties, which is different from those of other names.
+/// Returns a schema of `count` properties that differs for each `name`.
 fn properties(name: &str, count: usize) -> Value {
     let properties = (0..count).map(|n| (format!("{name}{n}"), json!({"type": "integer"})));
     json!({"type": "object", "properties": properties.collect::<serde_json::Map<_, _>>()})
@@ -55,7 +55,7 @@ async fn tool_set_cached_schemas_wait_for_no_compilation() {
 async fn tool_set_limits_hold_for_all_strict_tools_together() {
     let compiler = SchemaCompiler::default();
     let large = |name: &str| strict(name, json!({"title": name, "anyOf": vec![json!({}); 40_000]}));
-    // Each of them may be used alone, and is then cached.
+    // Each tool is accepted alone, and its schema is then cached.
     for name in ["a", "b", "c"] {
         assert!(compiler.tool_set(&turn([large(name)])).await.is_ok());
     }
@@ -95,10 +95,10 @@ fn cache_evicts_the_least_recently_used_beyond_its_bytes() {
     assert_eq!(cache.insert(key(3), &schema(60)).len(), 1);
     assert!(cache.get(key(2)).is_none() && cache.get(key(1)).is_some());
     assert_eq!(cache.memory_bytes, 120 << 20);
-    // The same again takes no more room.
+    // A second insertion of the same schema takes no more memory.
     assert!(cache.insert(key(3), &schema(60)).is_empty());
     assert_eq!(cache.memory_bytes, 120 << 20);
-    // One that is larger than the cache is the only one.
+    // A schema that is larger than the cache evicts all others.
     assert_eq!(cache.insert(key(4), &schema(200)).len(), 2);
     assert_eq!((cache.schemas.len(), cache.memory_bytes), (1, 200 << 20));
 }

@@ -17,7 +17,7 @@ fn rewrite_supported_schemas_are_unchanged() {
         x(json!({})),
         json!({"type": "object", "properties": {"x": {"$ref": "#/$defs/q"}}, "$defs": {"q": {"type": "null"}},
             "required": ["x"], "additionalProperties": false}),
-        // Names of keywords are fine as names of properties.
+        // Properties may have the names of keywords.
         json!({"type": "object", "properties": {"pattern": {"type": "string"}, "format": {"type": "string"}}}),
     ];
     for schema in schemas {
@@ -99,7 +99,7 @@ fn rewrite_large_schema_is_lossy() {
 }
 
 #[test]
-fn rewrite_endless_root_reference_ends() {
+fn rewrite_endless_root_reference_terminates() {
     let loops =
         json!({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}});
     assert!(rewrite_for_codex(&loops).lossy);

@@ -1,4 +1,4 @@
-//! Every phase with every input: the phase after it, and the output.
+//! Tests every phase with every input for the next phase and the output.
 
 use serde_json::json;
 
@@ -64,7 +64,7 @@ fn describe_output(output: &LoopOutput) -> String {
     }
 }
 
-/// The phases that the table starts from. The calls of Codex's own tools are `x`, which is open, and `r`, which runs.
+/// The initial phases of the table. The call `x` of Codex's own tools is open, and the call `r` is running.
 fn phases() -> [(&'static str, Phase); 6] {
     [
         ("Streaming", Phase::Streaming(vec![plain("a")])),
@@ -76,7 +76,7 @@ fn phases() -> [(&'static str, Phase); 6] {
     ]
 }
 
-/// One transition of a loop that has an open call `x` of Codex's own and the request for `q`.
+/// Makes one transition of a loop that has the open call `x` of Codex's own tools and the request for `q`.
 fn transition(phase: Phase, input: LoopInput<'_>) -> String {
     let mut tool_loop = ToolLoop { phase, ..ToolLoop::default() };
     let item = json!({"type": "function_call", "call_id": "x", "name": "exec_command"}).into();
