@@ -59,7 +59,7 @@ pub(super) struct Capabilities {
     pub(super) models: bool,
 }
 
-/// The optional features of a worker. Each missing one has its reason.
+/// The optional features of a worker. Each missing feature has its reason.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct WorkerFeatures {
     pub(super) no_tools: Option<String>,
@@ -71,14 +71,14 @@ pub(super) struct WorkerFeatures {
 }
 
 impl WorkerFeatures {
-    /// Returns `true` if a thread can have another profile than its worker. 0.140 accepts no catalog per thread; it
-    /// also lacks client tools, which serve as the sign.
+    /// Returns `true` if a thread can have another profile than its worker. 0.140 accepts no catalog
+    /// per thread. 0.140 also lacks client tools, whose absence serves as the sign.
     pub(super) fn per_thread_profiles(&self) -> bool {
         self.no_tools.is_none()
     }
 }
 
-/// Why an app-server must not be used.
+/// The reason why an app-server must not be used.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum CapabilityError {
     /// The probe did not complete in time.
@@ -211,7 +211,7 @@ async fn run(client: &RpcClient, codex: &Codex, installed: &CliInfo) -> Result<C
     Ok(found)
 }
 
-/// Probes with turns what no parameter shows.
+/// Probes with turns the capabilities that no parameter shows.
 async fn run_turns(
     turns: &ProbeTurns<'_>,
     types_environments: bool,
@@ -231,8 +231,8 @@ async fn run_turns(
     if found.empty_input && requests.last().is_some_and(probe_turns::ran_nothing) {
         found.no_environment = thread.environments.as_ref().is_some_and(Vec::is_empty);
         if !found.no_environment && types_environments && offered.is_disjoint(&env_tools()) {
-            // 0.140 does not repeat `environments` and omits the tools that act. Later versions repeat it and refuse the
-            // calls. The omission proves something only if a thread with an environment has these tools.
+            // 0.140 does not repeat `environments` and omits the tools that act. Later versions repeat it and refuse
+            // the calls. The omission proves something only if a thread with an environment has these tools.
             turns.with_environment().await?;
             let requests = turns.requests(probe_turns::ANSWER);
             found.no_environment =

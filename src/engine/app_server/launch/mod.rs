@@ -1,4 +1,4 @@
-//! How an app-server worker is launched: overrides, model catalog, home.
+//! The launch parameters of an app-server worker: overrides, model catalog, home.
 
 pub(crate) mod cli_config;
 pub(crate) mod model_catalog;

@@ -46,7 +46,7 @@ impl Catalogs {
     }
 }
 
-/// Why the catalogs cannot be built.
+/// The reason why the catalogs cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CatalogError {
     /// The CLI cannot be run.

@@ -49,7 +49,7 @@ const CREDENTIAL_FILES: &[&str] = &["auth.json", ".credentials.json"];
 /// The log database of the CLI. It grows by 30 kB per turn, and no option disables it (0.169).
 const LOG_DATABASE: &str = "logs_2.sqlite";
 
-/// The home of one worker. Dropping it removes the folder.
+/// The home of one worker. The folder is removed when the home is dropped.
 #[derive(Debug)]
 pub(crate) struct WorkerHome {
     dir: TempDir,

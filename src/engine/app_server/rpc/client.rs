@@ -83,7 +83,7 @@ impl RpcClient {
     ) -> Result<M::Result, CallError> {
         let mut delays = OVERLOAD_BACKOFF.into_iter();
         loop {
-            // The wait for a permit has no limit of its own: every call that holds one has a limit.
+            // The wait for a permit has no limit of its own, because every call that holds a permit has a limit.
             let permit = self.0.call_permits.acquire().await.map_err(|_| self.closed_error())?;
             let attempt = timeout(limit, self.call_once(params, queue.clone())).await;
             let result = attempt.map_err(|_| CallError::TimedOut(M::NAME))?;
@@ -98,7 +98,7 @@ impl RpcClient {
     }
 
     /// Sends the cheapest call and waits for the result, without a limit. Pings do not wait behind other calls, because
-    /// these may be what hangs.
+    /// the other calls may hang.
     pub(crate) async fn ping(&self) -> Result<(), CallError> {
         self.call_once(&ListLoadedThreads {}, None).await.map(drop)
     }
@@ -124,7 +124,7 @@ impl RpcClient {
         (&mut guard.result).await.map_err(|_| self.closed_error())?
     }
 
-    /// Sends a notification. Does nothing if the connection is closed: the next call reports that.
+    /// Sends a notification. Does nothing if the connection is closed, because the next call reports that.
     pub(crate) async fn notify(&self, method: &'static str) {
         drop(self.0.outbox.send(protocol::notification_line(method)).await);
     }
@@ -156,7 +156,7 @@ impl RpcClient {
         self.0.closed.is_cancelled()
     }
 
-    /// Returns the number of lines received so far. A growing number is a sign of life.
+    /// Returns the number of lines received so far. A growing number shows that the app-server makes progress.
     pub(crate) fn lines_received(&self) -> u64 {
         self.0.lines_received()
     }

@@ -27,7 +27,7 @@ use super::{
 /// Weight in bytes of a message that stands for a large line.
 const LARGE_LINE_WEIGHT: usize = 256;
 
-/// The shared state of a connection: the task that owns the pipes feeds it, and clients wait on it.
+/// The shared state of a connection. The task that owns the pipes updates the state, and clients wait for changes.
 #[derive(Debug)]
 pub(super) struct Dispatcher {
     pub(super) outbox: mpsc::Sender<Vec<u8>>,
@@ -65,11 +65,11 @@ pub(crate) enum CallError {
     #[error("the app-server did not answer {0} in time")]
     TimedOut(&'static str),
     /// The connection is closed.
-    #[error("the app-server is gone: {0}")]
+    #[error("the app-server is unavailable: {0}")]
     Closed(CloseReason),
 }
 
-/// The reason why a connection is closed. The texts go on behind the name of the process.
+/// The reason why a connection is closed. The texts follow the name of the process.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum CloseReason {
     /// Its standard output ended.
@@ -229,7 +229,7 @@ impl Dispatcher {
         }
     }
 
-    /// Passes on what is left of a large line. Returns `false` if the line may belong to any thread.
+    /// Queues the classified rest of a large line. Returns `false` if the line may belong to any thread.
     pub(super) fn on_large_line(&self, line: LargeLine, limit: usize) -> bool {
         let (thread_id, message) = match line {
             LargeLine::Echo => return true,

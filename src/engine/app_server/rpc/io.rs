@@ -15,7 +15,7 @@ use super::{
 };
 use crate::engine::process::lines::{LineError, LineReader};
 
-/// Writes lines until the pipe breaks, and returns the reason. Pends for ever when no sender is left.
+/// Writes lines until the pipe breaks, and returns the reason. Never completes when all senders are dropped.
 pub(super) async fn write(
     mut stdin: impl AsyncWrite + Unpin,
     mut lines: mpsc::Receiver<Vec<u8>>,

@@ -1,5 +1,5 @@
-//! Classifies large lines of an app-server without parsing them into a tree. Codex echoes every injected item, images of
-//! many megabytes included, and no code reads the echo. Pure.
+//! Classifies large lines of an app-server without parsing them into a tree. Codex echoes every injected item, images
+//! of many megabytes included, and no code reads the echo. Pure.
 
 use std::borrow::Cow;
 
@@ -106,8 +106,8 @@ pub(crate) fn classify_edges(edges: &[u8]) -> LargeLine {
     let Some(thread) = find_thread(&text) else { return LargeLine::Needed { thread: None } };
     let fields = (find_field(&text, "method"), find_field(&text, "turnId"), find_field(&text, "type"));
     if let (Some(RAW_ITEM), Some(turn), Some(kind)) = fields {
-        let found = |name| find_field(&text, name).map(Cow::Borrowed);
-        let item = Item { kind: kind.into(), role: found("role"), call_id: found("call_id") };
+        let field = |name| find_field(&text, name).map(Cow::Borrowed);
+        let item = Item { kind: kind.into(), role: field("role"), call_id: field("call_id") };
         let params = Params { thread_id: thread.into(), turn_id: turn.into(), item };
         if let Some(class) = params.classify(usize::MAX) {
             return class;
@@ -198,9 +198,9 @@ mod tests {
 
     #[test]
     fn classify_edges_finds_the_thread_at_either_end_and_never_in_a_text() {
-        let words = r#"\"threadId\":\"W\","#.repeat(1000);
+        let decoy = r#"\"threadId\":\"W\","#.repeat(1000);
         let behind = format!(
-            r#"{{"method":"item/completed","params":{{"item":{{"type":"x","text":"{words}é{words}"}},"threadId":"T","turnId":"U"}}}}"#
+            r#"{{"method":"item/completed","params":{{"item":{{"type":"x","text":"{decoy}é{decoy}"}},"threadId":"T","turnId":"U"}}}}"#
         );
         assert_eq!(classify_edges(&ends(&behind)), LargeLine::Needed { thread: Some("T".into()) });
         // A cut may split a character at either end.
@@ -215,7 +215,7 @@ mod tests {
             );
             assert_eq!(classify_edges(&ends(&line)), LargeLine::Needed { thread: Some("T".into()) });
         }
-        let without_thread = format!(r#"{{"method":"warning","params":{{"message":"{words}"}}}}"#);
+        let without_thread = format!(r#"{{"method":"warning","params":{{"message":"{decoy}"}}}}"#);
         assert_eq!(classify_edges(&ends(&without_thread)), LargeLine::Needed { thread: None });
         assert!(
             is_notification(behind.as_bytes())

@@ -15,7 +15,7 @@ use super::json;
 /// A line from the app-server: a response, an error, a notification or a request.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Incoming {
-    /// The number of our call in a response; any JSON value in a request of the app-server.
+    /// The number of this crate's call in a response; any JSON value in a request of the app-server.
     pub(crate) id: Option<Value>,
     pub(crate) method: Option<String>,
     #[serde(default)]
@@ -24,7 +24,7 @@ pub(crate) struct Incoming {
     pub(crate) error: Option<RpcError>,
 }
 
-/// The fields that can be read of a request whose arguments the model nested too deeply for `serde_json`.
+/// The readable fields of a request whose arguments the model nested too deeply for `serde_json`.
 #[derive(Deserialize)]
 struct ShallowRequest {
     id: Value,
@@ -59,7 +59,7 @@ impl Incoming {
     }
 }
 
-/// The id of a request of the app-server. A number or a string, which the response must repeat.
+/// The id of a request of the app-server. The response must repeat this number or string.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub(crate) struct RequestId(pub(crate) Value);
@@ -154,7 +154,7 @@ fn line(message: &impl Serialize) -> Vec<u8> {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Calls of ours
+// Calls of this crate
 
 /// The parameters of a call, and the type of the result.
 pub(crate) trait Method: Serialize {
@@ -363,7 +363,7 @@ pub(crate) struct ReasoningEffort {
     pub(crate) reasoning_effort: String,
 }
 
-/// A method that no app-server has. The refusal lists all methods that it has.
+/// A method that no app-server has. The refusal lists all methods of the app-server.
 #[derive(Debug, Serialize)]
 pub(crate) struct UnknownMethod {}
 
@@ -378,7 +378,7 @@ impl Method for UnknownMethod {
 /// A request of the app-server.
 #[derive(Debug)]
 pub(crate) enum ServerRequest {
-    /// `item/tool/call`: the result of a client tool is wanted. `None` if the parameters are unusable.
+    /// `item/tool/call`: requests the result of a client tool. `None` if the parameters are unusable.
     ToolCall(Option<ToolCall>),
     /// `item/*/requestApproval`: approval of a command or file change.
     Approval,

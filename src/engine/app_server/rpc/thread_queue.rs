@@ -1,5 +1,6 @@
-//! The queue of messages about one thread, from the connection to the turn that reads them. Bounded in bytes: text that
-//! waits is joined, and beyond the bound the turn fails, so that neither the memory grows nor other turns wait.
+//! The queue of messages about one thread, from the connection to the turn that reads them. The queue is bounded in
+//! bytes and joins text that waits. Beyond the bound the turn fails, so that the memory does not grow and other turns
+//! do not wait.
 
 use std::{
     collections::VecDeque,
@@ -24,7 +25,7 @@ pub(crate) enum ThreadMessage {
     Delta(Delta),
     /// Any other notification.
     Notification(Notification),
-    /// The model calls a client tool. The dispatcher never responds to this: either the turn does, or the turn ends.
+    /// The model calls a client tool. The dispatcher never responds to this request. The turn responds or ends.
     ToolCall(ToolCall),
     /// The connection is closed.
     Closed(CloseReason),
@@ -141,7 +142,7 @@ impl ThreadReceiver {
         }
     }
 
-    /// Completes when the queue exceeds its bound, once per overflow. For a turn that waits for its own reader.
+    /// Completes when the queue exceeds its bound, once per overflow. Used by a turn that waits for its own reader.
     pub(crate) async fn overflow(&self) {
         self.0.overflowed.notified().await;
     }
@@ -192,16 +193,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn deltas_that_wait_are_joined_and_others_keep_their_order() {
+    async fn send_delta_while_deltas_wait_joins_them_and_keeps_the_order() {
         let (sender, mut receiver) = pair();
-        for mail in [
+        for message in [
             text("a", "1"),
             text("a", "2"),
             text("b", "3"),
             ThreadMessage::Closed(CloseReason::Exited),
             text("b", "4"),
         ] {
-            assert!(sender.send(mail, 50));
+            assert!(sender.send(message, 50));
         }
         assert_eq!(next_delta(&mut receiver).await, "12");
         assert_eq!(next_delta(&mut receiver).await, "3");
@@ -212,7 +213,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn too_much_is_an_overflow_and_nothing_else() {
+    async fn send_beyond_the_bound_yields_one_overflow() {
         let (sender, mut receiver) = pair();
         let item = || ThreadMessage::Notification(Notification::parse("item/completed", json!({})));
         for _ in 0..3 {
@@ -220,12 +221,12 @@ mod tests {
         }
         assert!(matches!(receiver.recv().await, ThreadMessage::Overflow));
         receiver.overflow().await;
-        assert!(sender.send(item(), MAX_BUFFERED_BYTES), "there is room again");
+        assert!(sender.send(item(), MAX_BUFFERED_BYTES), "the emptied queue accepts messages");
         assert!(matches!(receiver.recv().await, ThreadMessage::Notification(_)));
     }
 
     #[tokio::test]
-    async fn text_that_is_joined_is_bounded_too() {
+    async fn send_delta_that_is_joined_counts_toward_the_bound() {
         let (sender, mut receiver) = pair();
         let megabyte = "x".repeat(1 << 20);
         for _ in 0..20 {

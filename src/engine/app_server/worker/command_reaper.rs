@@ -1,4 +1,4 @@
-//! Kills the commands that an unsandboxed turn left behind. Their worker lives on, so they would too.
+//! Kills the commands that an unsandboxed turn left behind. The worker runs on, so the commands would run on too.
 //!
 //! A command is recognized by the thread's id, which Codex writes to its environment. A command that cleared its
 //! environment is recognized as an orphan that is older than all other running turns.
@@ -48,7 +48,7 @@ pub(crate) async fn reap_commands(
 fn orphans(supervisor: Pid, worker: Pid, oldest_other: &impl Fn() -> Option<u64>) -> Vec<Pid> {
     let adopted = children(supervisor).into_iter().filter(|pid| *pid != worker);
     let adopted: Vec<(Pid, u64)> = adopted.filter_map(|pid| Some((pid, start(pid)?))).collect();
-    // Called after the search: a turn that started meanwhile has started none of these.
+    // Called after the search, because a turn that started meanwhile has started none of these processes.
     let oldest_other = oldest_other().unwrap_or(u64::MAX);
     let orphans = adopted.into_iter().filter(|(_, start)| *start < oldest_other);
     orphans.flat_map(|(pid, _)| descendants(pid).into_iter().chain([pid])).collect()

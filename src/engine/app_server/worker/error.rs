@@ -1,4 +1,4 @@
-//! Why a worker could not be started.
+//! The reasons why a worker could not be started.
 
 use std::{io, path::PathBuf};
 
@@ -9,7 +9,7 @@ use crate::engine::{
     cli::probe::ProbeError,
 };
 
-/// An error at the start of a worker.
+/// The reason why a worker could not be started.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StartError {
     /// The installed CLI cannot be run.

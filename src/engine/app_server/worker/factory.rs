@@ -1,5 +1,5 @@
-//! Spawns workers. The spec of workers is made once per installed program: after an update of the CLI, a new spec is made
-//! and probed before its workers get turns.
+//! Spawns workers. The factory makes one spec per installed program. After an update of the CLI, the factory makes a
+//! new spec and probes a worker of that spec before its workers get turns.
 
 use std::{
     path::Path,
@@ -33,7 +33,8 @@ pub(crate) struct WorkerFactory {
     tasks: TaskTracker,
     /// The spec of the workers that may run turns.
     spec: RwLock<Arc<WorkerSpec>>,
-    /// The spec of a replaced program, until its first worker passes the probe. The lock lets one task at a time make it.
+    /// The spec of a replaced program, until its first worker passes the probe. The lock lets one task at a time make
+    /// the spec.
     unprobed: Mutex<Option<Arc<WorkerSpec>>>,
     /// Whether the installed program failed the probe.
     refused: AtomicBool,
@@ -41,7 +42,7 @@ pub(crate) struct WorkerFactory {
     private_dir: TempDir,
 }
 
-/// Why no worker was spawned.
+/// The reason why no worker was spawned.
 enum SpawnFailure {
     /// The installed program must not be used.
     Refused(StartError),
@@ -80,7 +81,7 @@ impl WorkerFactory {
         Arc::clone(&self.spec.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Returns `true` if the installed program failed the probe. It replaced a program that had passed it.
+    /// Returns `true` if the installed program failed the probe. That program replaced one that had passed the probe.
     pub(crate) fn is_refused(&self) -> bool {
         self.refused.load(Ordering::Relaxed)
     }
@@ -108,7 +109,7 @@ impl WorkerFactory {
         Ok(worker)
     }
 
-    /// Returns the spec of the installed program. Makes it if the program is new.
+    /// Returns the spec of the installed program. Makes the spec if the program is new.
     async fn current_spec(&self) -> Result<Arc<WorkerSpec>, SpawnFailure> {
         let mut unprobed = self.unprobed.lock().await;
         let binary = probe::binary_id(&self.codex);
@@ -126,7 +127,7 @@ impl WorkerFactory {
         Ok(spec)
     }
 
-    /// Spawns a worker that may run turns. Probes it if no worker of its spec was probed before.
+    /// Spawns a worker that may run turns. Probes the worker if no worker of its spec was probed before.
     async fn spawn_probed(&self) -> Result<Worker, SpawnFailure> {
         let spec = self.current_spec().await?;
         let is_probed = spec.features().is_some();

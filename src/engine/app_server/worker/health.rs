@@ -1,13 +1,14 @@
-//! Decides from pings, output and process state whether a worker still works. Pure: the caller waits for the ticks.
+//! Decides from pings, output and process state whether a worker still works. Pure, because the caller waits for the
+//! ticks.
 //!
-//! Ticks are counted instead of time, because a server that was stopped or starved itself must not blame its workers.
+//! Counts ticks instead of time, because a stopped or starved server must not replace healthy workers.
 
 use std::time::Duration;
 
-/// Interval of the ticks while a worker owes an answer or may be stopped.
+/// Interval of the ticks while a ping is unanswered or the worker may be stopped.
 pub(crate) const TICK: Duration = Duration::from_millis(250);
 
-/// Ticks without any line of a worker that owes an answer, after which the worker is lost.
+/// Ticks without any line of a worker with an unanswered ping, after which the worker is lost.
 pub(crate) const MAX_SILENT_TICKS: u32 = 20;
 
 /// Ticks after which a worker that prints lines but does not answer is lost.
@@ -22,7 +23,7 @@ const MAX_STOPPED_TICKS: u32 = 2;
 /// The verdict of one tick.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Health {
-    /// Nothing is wrong so far.
+    /// The worker shows no fault so far.
     Ok,
     /// Other workers should be preferred.
     Slow,

@@ -14,7 +14,7 @@ use tokio::sync::{Notify, futures::Notified};
 use super::{Worker, command_reaper};
 use crate::engine::process::platform;
 
-/// A claim of one turn on a worker. Dropping it ends the claim.
+/// A claim of one turn on a worker. The claim ends when the lease is dropped.
 #[derive(Debug)]
 pub(crate) struct WorkerLease {
     pub(super) worker: Arc<Worker>,

@@ -151,8 +151,8 @@ impl Worker {
         }
     }
 
-    /// Completes when a signal has stopped the process. Sooner than [`Worker::unresponsive`], because no answer is
-    /// awaited.
+    /// Completes when a signal has stopped the process. Completes sooner than [`Worker::unresponsive`], because this
+    /// check waits for no answer.
     async fn stopped(&self) {
         let mut ticks = StoppedTicks::new(self.rpc.lines_received());
         loop {

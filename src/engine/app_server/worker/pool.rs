@@ -48,7 +48,7 @@ pub(crate) trait SpawnWorker: std::fmt::Debug + Send + Sync + 'static {
 /// The last change of the pool.
 #[derive(Debug)]
 struct PoolStatus {
-    /// Why the last start failed.
+    /// The reason why the last start failed.
     start_error: Option<StartError>,
     /// The time of the last change.
     changed: Instant,
@@ -75,7 +75,7 @@ impl SlotLimits {
     }
 }
 
-/// Why a worker is due for replacement.
+/// The reason why a worker is due for replacement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Due {
     Turns,
@@ -137,7 +137,8 @@ impl Pool {
     ///
     /// # Errors
     ///
-    /// [`Error::Draining`] if the pool is closed, [`Error::EngineUnavailable`] if no worker is ready in time. Cancel safe.
+    /// [`Error::Draining`] if the pool is closed, [`Error::EngineUnavailable`] if no worker is ready in time. Cancel
+    /// safe.
     pub(crate) async fn lease(&self) -> Result<WorkerLease, Error> {
         let mut status = self.status.subscribe();
         let leased = tokio::time::timeout(LEASE_TIMEOUT, async {
@@ -170,8 +171,8 @@ impl Pool {
         best.map(|(worker, _)| WorkerLease::new(worker))
     }
 
-    /// Returns why no worker is ready. Returns `None` if one is, or if the last one was lost just now: turns wait for
-    /// its successor.
+    /// Returns the reason why no worker is ready. Returns `None` if a worker is ready, or if the last worker was lost
+    /// just now, because turns wait for its successor.
     pub(crate) fn unavailable_reason(&self) -> Option<String> {
         let ready = self.ready.read().unwrap_or_else(PoisonError::into_inner);
         if ready.iter().any(|worker| worker.state() != WorkerState::Closed) {
@@ -223,8 +224,8 @@ impl Pool {
         }
     }
 
-    /// Watches a worker until it leaves its slot. Returns its successor, or `None` if the worker was lost or the pool is
-    /// closed.
+    /// Watches a worker until it leaves its slot. Returns its successor, or `None` if the worker was lost or the pool
+    /// is closed.
     async fn run_worker(&self, limits: SlotLimits, worker: &Arc<Worker>) -> Option<Arc<Worker>> {
         let successor = tokio::select! {
             reason = worker.watch() => {
@@ -250,7 +251,7 @@ impl Pool {
         Some(successor)
     }
 
-    /// Waits until a worker is due and returns its successor. The worker gets turns until the successor is ready.
+    /// Waits until `worker` is due and returns its successor. `worker` gets turns until the successor is ready.
     async fn successor(&self, limits: SlotLimits, worker: &Worker) -> Worker {
         loop {
             sleep(DUE_INTERVAL).await;

@@ -1,5 +1,5 @@
-//! The spec of the workers of one installed program: their arguments, catalogs and features. Made once per program,
-//! shared by its workers and their turns, removed with the last of them.
+//! The spec of the workers of one installed program: their arguments, catalogs and features. The factory makes one spec
+//! per program. Its workers and their turns share the spec, and the last of them removes the directory of the catalogs.
 
 use std::{ffi::OsString, path::Path, sync::OnceLock};
 
@@ -29,7 +29,8 @@ pub(crate) struct WorkerSpec {
     /// Set when the first worker has passed the probe.
     features: OnceLock<WorkerFeatures>,
     models: OnceCell<Vec<pb::Model>>,
-    /// The directory of the catalogs. A worker reads its catalog at each thread, so the directory lives as long.
+    /// The directory of the catalogs. A worker reads its catalog at each thread, so the directory exists as long as the
+    /// spec.
     _catalog_dir: TempDir,
 }
 

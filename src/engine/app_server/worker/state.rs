@@ -1,15 +1,15 @@
-//! The states in the life of a worker. Pure.
+//! The states of a worker. Pure.
 
 /// The state of a worker whose handshake has completed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WorkerState {
     /// The worker accepts turns.
     Ready,
-    /// The worker owes the answer to a ping for longer than usual. It gets turns only if no other worker is ready.
+    /// A ping is unanswered for longer than usual. The worker gets turns only if no other worker is ready.
     Slow,
     /// The worker gets no more turns and runs those that it has.
     Retired,
-    /// The process is being killed, or is gone.
+    /// The process is being killed, or has exited.
     Closed,
 }
 

@@ -1,4 +1,4 @@
-//! When a worker counts as lost.
+//! The conditions under which `Worker::watch` reports a worker as lost.
 
 use tokio::{
     io::{AsyncWriteExt, DuplexStream, duplex, split},
@@ -46,7 +46,7 @@ async fn watch_of_a_worker_that_prints_without_answering_completes_later() {
     };
     let (reason, after) = tokio::select! {
         lost = wait_until_lost(&worker) => lost,
-        () = printing => unreachable!("it never completes"),
+        () = printing => unreachable!("the printing never completes"),
     };
     assert_eq!((reason, after), ("it does not answer", PING_INTERVAL + TICK * MAX_UNANSWERED_TICKS));
 }
@@ -84,7 +84,7 @@ async fn watch_of_an_idle_worker_that_gets_a_turn_pings_at_once() {
     };
     let (_, after) = tokio::select! {
         lost = wait_until_lost(&worker) => lost,
-        () = first => unreachable!("it never completes"),
+        () = first => unreachable!("the turn never completes"),
     };
     assert_eq!(after, IDLE_INTERVAL / 4 + PING_INTERVAL + TICK * MAX_SILENT_TICKS);
 }

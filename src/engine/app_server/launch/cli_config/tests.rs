@@ -95,7 +95,7 @@ fn thread_config_of_the_other_profile_overrides_the_worker() {
     assert_eq!(chat["mcp_servers.notes.enabled"], false);
     assert_eq!(chat["model_catalog_json"], "/p/chat.json");
 
-    // And back, to what the user has rather than to what Codex has.
+    // The way back restores the user's configuration, and not the defaults of Codex.
     let chat = codex(&[("CODEX_HOME", home), ("CODEX_PROFILE", "chat")]);
     let agent = Value::from(thread_config(&chat, &installed(), &catalogs(), Profile::Agent));
     let expected = json!({

@@ -34,7 +34,7 @@ fn create_links_user_files_except_for_those_that_grow() {
     assert_eq!(fs::read_link(home.path().join("skills")).unwrap(), users.join("skills"));
     assert_eq!(home.env().get(OsStr::new("CODEX_HOME")), Some(&home.path().into()));
 
-    // A login made later is the user's, a trusted folder is not.
+    // A later login reaches the user's home, a trusted folder does not.
     fs::write(home.path().join("auth.json"), "{}").unwrap();
     fs::write(home.path().join("config.toml"), "changed").unwrap();
     assert_eq!(fs::read_to_string(users.join("auth.json")).unwrap(), "{}");

@@ -195,11 +195,11 @@ async fn delta_in_any_member_order_reaches_the_queue() {
         server.respond("thread/start", &json!({"thread": {"id": "t"}})).await;
         server.send(&json!({"method": method, "params": piece("a")})).await;
         server.send(&json!({"params": piece("b"), "method": method})).await;
-        // Nobody reads this one.
+        // No turn reads a delta of this kind.
         server.send(&json!({"method": "item/plan/delta", "params": piece("x")})).await;
         server.send(&json!({"method": method, "params": piece("c")})).await;
         server.send(&warning("t")).await;
-        // Answered when all before it is read.
+        // The response proves that the client has read all earlier lines.
         server.respond("model/list", &json!({})).await;
     };
     let (started, listed, ()) = tokio::join!(started, call(&client), serve);
@@ -212,29 +212,29 @@ async fn delta_in_any_member_order_reaches_the_queue() {
 async fn start_thread_abandoned_unsubscribes() {
     let (client, mut server) = pair();
     let (queue, receiver) = thread_queue::pair();
-    // Left before the answer.
+    // The call is dropped before the response arrives.
     let started = start_thread(&client, queue);
     tokio::select! {
         biased;
-        _ = started => unreachable!("it is not answered"),
+        _ = started => unreachable!("no response was sent"),
         request = server.recv() => {
             assert_eq!(request["method"], "thread/start");
             drop(receiver);
         }
     }
     server.send(&json!({"id": 1, "result": {"thread": {"id": "t"}}})).await;
-    let farewell = server.recv().await;
+    let unsubscribe = server.recv().await;
     assert_eq!(
-        (&farewell["method"], &farewell["params"]["threadId"]),
+        (&unsubscribe["method"], &unsubscribe["params"]["threadId"]),
         (&json!("thread/unsubscribe"), &json!("t"))
     );
 
-    // Left when the answer was there, but not looked at.
+    // The call is dropped when the response has arrived but was not polled.
     let (queue, _receiver) = thread_queue::pair();
     let mut started = Box::pin(start_thread(&client, queue));
     tokio::select! {
         biased;
-        _ = &mut started => unreachable!("it is not answered"),
+        _ = &mut started => unreachable!("no response was sent"),
         request = server.recv() => {
             let received = client.lines_received();
             server.send(&json!({"id": request["id"], "result": {"thread": {"id": "u"}}})).await;
@@ -264,7 +264,7 @@ async fn oversized_line_of_any_thread_closes_with_the_limit() {
     assert!(message.contains("65536 bytes (CODEX_SUBPROCESS_STREAM_LIMIT)"), "{message}");
     assert!(client.is_closed());
     server.tasks.close();
-    timeout(SOON, server.tasks.wait()).await.expect("its task ends");
+    timeout(SOON, server.tasks.wait()).await.expect("the task of the connection ends");
 }
 
 #[tokio::test]
@@ -295,9 +295,9 @@ async fn oversized_line_of_one_thread_fails_only_that_thread() {
     assert_next_is_warning(a).await;
     let b = receivers.get_mut("b").unwrap();
     assert_next_is_warning(b).await;
-    // What could be anybody's ends it.
+    // A line that may belong to any thread closes the connection.
     server.write(&format!("{{\"method\":\"warning\",\"params\":{{\"message\":\"{text}\"}}}}\n")).await;
     assert!(
-        matches!(timeout(SOON, b.recv()).await.unwrap(), ThreadMessage::Closed(why) if why.to_string().contains("65536 bytes"))
+        matches!(timeout(SOON, b.recv()).await.unwrap(), ThreadMessage::Closed(reason) if reason.to_string().contains("65536 bytes"))
     );
 }
