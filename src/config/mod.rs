@@ -206,7 +206,7 @@ impl Sandbox {
     }
 }
 
-/// Content of a turn besides the conversation.
+/// Whether a turn has Codex's instructions, tools and workspace.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Profile {
     /// Instructions, tools and workspace of Codex.

@@ -277,7 +277,7 @@ impl EngineSelector {
         last.selection.is_due(last.binary.as_ref() != binary, last.at.elapsed())
     }
 
-    /// Returns the app-server engine if it is selected, even while exec replaces it.
+    /// Returns the app-server engine if it is selected, even while turns fall back to exec.
     fn app_server(&self) -> Option<Arc<AppServer>> {
         let last = self.last.read().unwrap_or_else(PoisonError::into_inner);
         match &last.selection {

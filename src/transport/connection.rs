@@ -164,7 +164,7 @@ impl ConnectionServer {
         }
     }
 
-    /// Completes one idle timeout after the begin of the drain.
+    /// Completes one idle timeout after the beginning of the drain.
     async fn drain_idle_timeout(&self) {
         self.drain.cancelled().await;
         sleep(DRAIN_IDLE_TIMEOUT).await;

@@ -26,7 +26,7 @@ tokio::task_local! {
     static STALL_DEADLINE: Arc<StallDeadline>;
 }
 
-/// The deadline of one task. `None` while the client owes no read.
+/// The deadline of one task. `None` while no read is expected.
 #[derive(Debug, Default)]
 struct StallDeadline(Mutex<Option<Instant>>);
 

@@ -197,15 +197,24 @@ impl Source {
         names.filter(|name| name != "mod").collect()
     }
 
-    /// Returns the line and the absolute module path of every path that begins with `crate`, `codex_api`, `self` or
-    /// `super`.
+    /// Returns the submodules that this file declares.
+    fn submodules(&self) -> BTreeSet<&str> {
+        let declared = self.code.lines().filter_map(|line| line.strip_suffix(';')?.split_once("mod "));
+        declared.map(|(_, name)| name).collect()
+    }
+
+    /// Returns the line and the absolute module path of every path that begins with `crate`, `codex_api`, `self`,
+    /// `super` or a submodule.
     fn references(&self) -> Vec<(usize, Vec<String>)> {
+        let submodules = self.submodules();
         let mut found = Vec::new();
         for (start, _) in self.code.match_indices("::") {
             let before = &self.code[..start];
             let root = before.rsplit(|c: char| !is_identifier_char(c)).next().unwrap_or_default();
             let is_first = !before[..before.len() - root.len()].ends_with("::");
-            if !is_first || !["crate", "codex_api", "self", "super"].contains(&root) {
+            let is_root =
+                ["crate", "codex_api", "self", "super"].contains(&root) || submodules.contains(root);
+            if !is_first || !is_root {
                 continue;
             }
             let line = before.matches('\n').count() + 1;
@@ -224,8 +233,10 @@ impl Source {
             "crate" | "codex_api" => Vec::new(),
             _ => self.module(),
         };
-        if root == "super" {
-            base.pop()?;
+        match root {
+            "super" => drop(base.pop()?),
+            "crate" | "codex_api" | "self" => {}
+            submodule => base.push(submodule.to_owned()),
         }
         for name in path {
             match name.as_str() {
@@ -315,10 +326,18 @@ fn imports() -> BTreeMap<(&'static str, &'static str), Vec<String>> {
 #[test]
 fn use_trees_with_every_root_resolve_to_absolute_paths() {
     let text = "use crate::{\n    x::{self, y as z, w::*},\n    v,\n};\n// crate::comment\nlet a = super::p::q(1);\n\
-                use self::c::d;\nuse macro_crate::no;\n#[cfg(test)]\nmod tests {\nuse crate::hidden;\n}";
+                use self::c::d;\nuse macro_crate::no;\nmod e;\ne::f();\n#[cfg(test)]\nmod tests {\nuse crate::hidden;\n}";
     let source = Source::new("src/a/b.rs".into(), text);
     let paths: Vec<_> = source.references().into_iter().map(|(line, path)| (line, path.join("::"))).collect();
-    let expected = [(1, "x"), (1, "x::y"), (1, "x::w::"), (1, "v"), (6, "a::p::q"), (7, "a::b::c::d")];
+    let expected = [
+        (1, "x"),
+        (1, "x::y"),
+        (1, "x::w::"),
+        (1, "v"),
+        (6, "a::p::q"),
+        (7, "a::b::c::d"),
+        (10, "a::b::e::f"),
+    ];
     assert_eq!(paths, expected.map(|(line, path)| (line, path.to_owned())));
     assert_eq!(source.module(), ["a", "b"]);
 }

@@ -103,8 +103,8 @@ fn quoted(text: &str) -> String {
 
 fn is_secret(word: &str) -> bool {
     let word = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());
-    let starts = ["sk-", "sess-", "eyJ"].iter().any(|start| word.contains(start));
-    starts || (word.len() >= 24 && word.contains(|c: char| c.is_ascii_digit()))
+    let has_key_mark = ["sk-", "sess-", "eyJ"].iter().any(|start| word.contains(start));
+    has_key_mark || (word.len() >= 24 && word.contains(|c: char| c.is_ascii_digit()))
 }
 
 fn classify_prefix(text: &str) -> Error {

@@ -1,4 +1,4 @@
-//! The exec engine runs one `codex exec --json` process per turn. This engine isolates turns best and supports every
+//! The exec engine runs one `codex exec --json` process per turn. This engine gives turns the strongest isolation and supports every
 //! CLI since 0.110. Text arrives in whole messages, as the CLI prints them.
 
 mod command;
@@ -159,7 +159,7 @@ struct ChildOutput {
 /// Returns the events of a process. Dropping the stream stops the process.
 fn events(output: ChildOutput, mut translator: Translator) -> Events {
     let events = try_stream! {
-        // The destructuring moves the whole value into the stream. Otherwise the unused guard would be dropped at once.
+        // The destructuring moves the whole value into the stream. Otherwise its unused fields, such as `process`, would be dropped at once.
         let ChildOutput { mut process, mut lines, debug } = output;
         loop {
             let line = match lines.next().await {

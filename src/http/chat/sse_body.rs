@@ -113,8 +113,8 @@ impl<S: Stream<Item = Result<ChatEvent, Status>>> SseBody<S> {
         self.encoder.role_chunks(is_call, &mut self.out);
     }
 
-    /// Writes the frames of an event. Ends the body after `completed` with `[DONE]`, and after an error without, so
-    /// that every SDK raises.
+    /// Writes the frames of an event. After `completed`, the body ends with `[DONE]`. After an error it ends without
+    /// `[DONE]`, so that every SDK raises an exception.
     fn write(&mut self, event: Result<ChatEvent, Status>) {
         match event.and_then(|event| self.encoder.push(event, &mut self.out)) {
             Ok(()) if self.encoder.is_complete() => self.out.extend_from_slice(sse::DONE),

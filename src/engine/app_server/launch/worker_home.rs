@@ -27,7 +27,8 @@ use crate::{
 /// Minimum free bytes of a tmpfs. The default size of a container's is 64 MiB.
 const MIN_FREE_BYTES: u64 = 32 << 20;
 
-/// Files that belong to one process or grow with each turn. All other files are linked.
+/// Files that belong to one process or grow with each turn. `config.toml` is copied, databases (`*.sqlite`) are left out,
+/// and all other files are linked.
 const PER_PROCESS_FILES: &[&str] = &[
     "sessions",
     "archived_sessions",

@@ -76,7 +76,7 @@ impl Shared {
 }
 
 impl ThreadSender {
-    /// Appends a message that weighs `bytes`. Returns `false` if the receiver is dropped.
+    /// Appends a message that counts as `bytes` towards the bound. Returns `false` if the receiver is dropped.
     pub(crate) fn send(&self, message: ThreadMessage, bytes: usize) -> bool {
         let mut queue = self.0.queue();
         if queue.closed {
@@ -142,7 +142,7 @@ impl ThreadReceiver {
         }
     }
 
-    /// Completes when the queue exceeds its bound, once per overflow. Used by a turn that waits for its own reader.
+    /// Completes when the queue exceeds its bound, once per overflow. Used by a turn whose event channel is full.
     pub(crate) async fn overflow(&self) {
         self.0.overflowed.notified().await;
     }

@@ -1,6 +1,6 @@
 //! The directory for temporary files of a turn whose commands may write. The directory is on the disk, because a build
-//! needs space. Turns on the same worker do not share a directory. The driver
-//! removes the directory at the end of the turn.
+//! needs space. Turns on the same worker do not share a directory. The driver removes the directory at the end of the
+//! turn.
 
 use std::{
     fs::{self, Permissions},

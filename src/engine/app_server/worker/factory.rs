@@ -1,5 +1,5 @@
 //! Spawns workers. The factory makes one spec per installed program. After an update of the CLI, the factory makes a
-//! new spec and probes a worker of that spec before its workers get turns.
+//! new spec and probes one worker of it before any worker of the spec gets turns.
 
 use std::{
     path::Path,
