@@ -140,7 +140,12 @@ impl Stream for EventStream {
                 }
                 Phase::HeadDelayed => {}
             }
-            if let Err(error) = ready!(this.poll_step(cx)) {
+            let step = this.poll_step(cx);
+            if step.is_pending() {
+                // An idle stream keeps the memory of one event instead of four, the smallest capacity of a queue.
+                this.state.queue.shrink_to(1);
+            }
+            if let Err(error) = ready!(step) {
                 return Poll::Ready(Some(Err(this.fail(error))));
             }
         }

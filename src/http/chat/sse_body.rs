@@ -82,6 +82,10 @@ impl<S: Stream<Item = Result<ChatEvent, Status>>> SseBody<S> {
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<ChatEvent, Status>>> {
         let Some(events) = &mut self.events else { return Poll::Ready(None) };
         if let Some(event) = self.lookahead.pop_front() {
+            if self.lookahead.is_empty() {
+                // Not used again: the role chunks are written once.
+                self.lookahead = VecDeque::new();
+            }
             return Poll::Ready(Some(event));
         }
         events.poll_next_unpin(cx).map(|event| {
