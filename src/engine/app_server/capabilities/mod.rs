@@ -1,6 +1,6 @@
 //! Probes what the installed app-server supports, by its behaviour instead of its version. A parameter is supported
-//! if a value of the wrong type is refused. The rest is read from responses and from turns with the scripted
-//! upstream. A success proves nothing, because an app-server ignores unknown members.
+//! if a value of the wrong type is refused. Other capabilities are read from responses and from turns with the
+//! scripted upstream. A success proves nothing, because an app-server ignores unknown members.
 
 mod probe_turns;
 
@@ -20,7 +20,7 @@ use crate::{
     engine::{Check, cli::probe::CliInfo},
 };
 
-/// Time limit of the whole probe, which takes some 200 ms.
+/// Time limit of the whole probe, which takes about 200 ms.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Time limit of one call.
@@ -47,9 +47,9 @@ pub(super) struct Capabilities {
     pub(super) no_environment: bool,
     /// A turn without input completes.
     pub(super) empty_input: bool,
-    /// The end of each response of the model is reported.
+    /// The app-server reports the end of each model response.
     pub(super) raw_completed: bool,
-    /// A status of the upstream is distinguishable from other failures.
+    /// The app-server reports the HTTP status of a refusal by the upstream.
     pub(super) typed_errors: bool,
     /// Client tools reach the model.
     pub(super) dynamic_tools: bool,
@@ -72,7 +72,7 @@ pub(super) struct WorkerFeatures {
 
 impl WorkerFeatures {
     /// Returns `true` if a thread can have another profile than its worker. 0.140 accepts no catalog
-    /// per thread. 0.140 also lacks client tools, whose absence serves as the sign.
+    /// per thread. 0.140 also lacks client tools, so their absence identifies such versions.
     pub(super) fn per_thread_profiles(&self) -> bool {
         self.no_tools.is_none()
     }
@@ -121,24 +121,27 @@ pub(super) async fn probe_all(
 }
 
 impl Capabilities {
-    /// Returns the checks of the doctor: required capabilities first, then optional ones.
+    /// Returns the checks of the doctor. Required capabilities precede optional capabilities.
     pub(super) fn checks(&self) -> Vec<Check> {
         let required = self.required().map(|(name, supported, limitation)| match supported {
             true => Check::passed(name, String::new()),
             false => Check::failed(
                 name,
-                format!("it {limitation}"),
+                format!("the app-server {limitation}"),
                 "install a newer Codex CLI, or set CODEX_ENGINE=exec",
             ),
         });
         let optional = self.optional().map(|(name, supported, limitation)| match supported {
             true => Check::passed(name, String::new()),
-            false => Check::warning(name, format!("it {limitation}"), "install a newer Codex CLI"),
+            false => {
+                Check::warning(name, format!("the app-server {limitation}"), "install a newer Codex CLI")
+            }
         });
         required.into_iter().chain(optional).collect()
     }
 
-    /// Capabilities without which the engine refuses the app-server: name, state, limitation as a verb phrase.
+    /// Returns the capabilities without which the engine refuses the app-server. Each row has the name, the state, and
+    /// the limitation as a verb phrase.
     fn required(&self) -> [(&'static str, bool, &'static str); 5] {
         [
             ("engine: histories", self.inject_items, "accepts no history (thread/inject_items)"),
@@ -153,7 +156,7 @@ impl Capabilities {
         ]
     }
 
-    /// Capabilities without which some requests are refused.
+    /// Returns the capabilities without which the engine refuses some requests, in rows as for [`Self::required`].
     fn optional(&self) -> [(&'static str, bool, &'static str); 5] {
         [
             ("engine: client tools", self.dynamic_tools, "does not offer client tools to the model"),
@@ -211,7 +214,7 @@ async fn run(client: &RpcClient, codex: &Codex, installed: &CliInfo) -> Result<C
     Ok(found)
 }
 
-/// Probes with turns the capabilities that no parameter shows.
+/// Runs turns to probe the capabilities that no parameter shows.
 async fn run_turns(
     turns: &ProbeTurns<'_>,
     types_environments: bool,
@@ -227,12 +230,12 @@ async fn run_turns(
     let offered = tool_names(first);
     found.dynamic_tools = offered.contains(PROBE_TOOL);
     found.output_schema = first["text"]["format"]["type"] == "json_schema";
-    // In any case, the commands that the model called for must not have run.
+    // The commands that the model requested must not have run in any case.
     if found.empty_input && requests.last().is_some_and(probe_turns::ran_nothing) {
         found.no_environment = thread.environments.as_ref().is_some_and(Vec::is_empty);
         if !found.no_environment && types_environments && offered.is_disjoint(&env_tools()) {
-            // 0.140 does not repeat `environments` and omits the tools that act. Later versions repeat it and refuse
-            // the calls. The omission proves something only if a thread with an environment has these tools.
+            // 0.140 does not repeat `environments` and omits the tools of environments. Later versions repeat
+            // `environments` and refuse the calls. The omission is proof only if a thread with an environment has these tools.
             turns.with_environment().await?;
             let requests = turns.requests(probe_turns::ANSWER);
             found.no_environment =
@@ -248,7 +251,7 @@ async fn run_turns(
     Ok(())
 }
 
-/// Returns all methods, which the refusal of an unknown method lists.
+/// Returns all methods of the app-server. The refusal of an unknown method lists them.
 async fn methods(client: &RpcClient) -> Result<BTreeSet<String>, CallError> {
     match client.call(&UnknownMethod {}, CALL_TIMEOUT).await {
         Err(CallError::Refused(error)) => {
@@ -285,7 +288,7 @@ fn tool_names(request: &Value) -> BTreeSet<&str> {
     let mut names = BTreeSet::new();
     let mut queue = vec![request];
     queue.extend(request["input"].as_array().into_iter().flatten());
-    // Some models get their tools in an item of the input, and some of those in groups.
+    // Some models get their tools in an item of the input. Some of these items contain groups of tools.
     while let Some(holder) = queue.pop() {
         for tool in holder["tools"].as_array().into_iter().flatten() {
             names.extend(tool["name"].as_str().or_else(|| tool["type"].as_str()));
@@ -295,7 +298,7 @@ fn tool_names(request: &Value) -> BTreeSet<&str> {
     names
 }
 
-/// Turns a refusal into `None`.
+/// Converts a refusal to `None`.
 fn accepted<T>(response: Result<T, CallError>) -> Result<Option<T>, CallError> {
     match response {
         Ok(value) => Ok(Some(value)),

@@ -1,5 +1,5 @@
-//! The turns of the capability probe. Each has a thread of its own and the scripted upstream as its provider, so that
-//! the probe uses neither the user's login nor the user's MCP servers.
+//! The turns of the capability probe. Each turn has its own thread, with the scripted upstream as its provider. The
+//! probe therefore uses neither the user's login nor the user's MCP servers.
 
 use std::time::Duration;
 
@@ -32,9 +32,9 @@ const TURN_TIMEOUT: Duration = Duration::from_secs(5);
 /// disabled tool proves nothing.
 const ENV_FEATURES: &[&str] = &["shell_tool", "view_image"];
 
-/// Directive: the model calls a command under each name that such a tool had, then answers. The answer `{}` is valid
-/// for any schema without requirements. The output of the command is not part of its text, so that an echo of the
-/// call is not taken for an execution.
+/// A directive that makes the model call a command under each name that command tools have had, and then answer. The
+/// answer `{}` is valid for any schema without requirements. The command does not contain its own output, so that an
+/// echo of the call does not count as an execution.
 pub(super) const CALL_COMMANDS: &str = r#"@@ [{"calls": [
     {"name": "exec_command", "arguments": {"cmd": "echo codex-api-$((20000+2026))", "login": false}},
     {"name": "shell_command", "arguments": {"command": "echo codex-api-$((20000+2026))", "login": false}},
@@ -45,10 +45,10 @@ pub(super) const CALL_COMMANDS: &str = r#"@@ [{"calls": [
 const COMMAND_OUTPUT: &str = "codex-api-22026";
 const COMMAND_CALLS: usize = 3;
 
-/// Directive: the model answers.
+/// A directive that makes the model answer.
 pub(super) const ANSWER: &str = r#"@@ {"pieces": ["{}"]} @@"#;
 
-/// Directive: the upstream refuses the request with [`REFUSAL_STATUS`].
+/// A directive that makes the upstream refuse the request with [`REFUSAL_STATUS`].
 pub(super) const REFUSE: &str =
     r#"@@ {"status": 403, "body": {"error": {"message": "the probe refuses"}}} @@"#;
 
@@ -68,15 +68,15 @@ pub(super) struct ProbeTurns<'a> {
 #[derive(Debug, Default)]
 pub(super) struct ProbeResult {
     pub(super) thread: Thread,
-    /// The turn at its end, if `turn/completed` arrived.
+    /// The completed turn, if `turn/completed` arrived.
     pub(super) end: Option<Turn>,
     /// `rawResponse/completed` arrived.
     pub(super) raw_completed: bool,
 }
 
 impl ProbeTurns<'_> {
-    /// Runs a turn without environment in which the model calls commands. With `run_turn` false, only starts the
-    /// thread.
+    /// Runs a turn without environment in which the model calls commands. Only starts the thread if `run_turn`
+    /// is `false`.
     pub(super) async fn without_environment(&self, run_turn: bool) -> Result<ProbeResult, CallError> {
         let mut thread = self.thread_params();
         thread["environments"] = json!([]);
@@ -88,7 +88,7 @@ impl ProbeTurns<'_> {
         self.run(&self.thread_params(), Some(ANSWER)).await
     }
 
-    /// Runs a turn whose key the upstream refuses.
+    /// Runs a turn whose request the upstream refuses.
     pub(super) async fn refused(&self) -> Result<ProbeResult, CallError> {
         let mut thread = self.thread_params();
         thread["environments"] = json!([]);
@@ -166,7 +166,7 @@ async fn receive_until_end(receiver: &mut ThreadReceiver, result: &mut ProbeResu
     }
 }
 
-/// Returns `true` if a request reports that each call of [`CALL_COMMANDS`] has an output and none has run.
+/// Returns `true` if a request reports that each call of [`CALL_COMMANDS`] has an output and no command has run.
 pub(super) fn ran_nothing(request: &Value) -> bool {
     let items = request["input"].as_array().into_iter().flatten();
     let outputs = items.filter(|item| item["type"] == "function_call_output");
@@ -181,7 +181,7 @@ fn has_text(request: &Value, text: &str) -> bool {
     parts.into_iter().any(|part| part["text"] == text)
 }
 
-/// Releases a thread. The capability `unsubscribe` reports an app-server that cannot.
+/// Releases a thread. Ignores a refusal, because the capability `unsubscribe` reports the missing method.
 pub(super) async fn release(client: &RpcClient, thread_id: &str) -> Result<(), CallError> {
     accepted(client.call(&UnsubscribeThread { thread_id }, CALL_TIMEOUT).await)?;
     client.forget_thread(thread_id);

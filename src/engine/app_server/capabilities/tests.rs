@@ -69,7 +69,7 @@ fn required_or_error_without_a_required_capability_fails() {
 }
 
 #[test]
-fn tool_names_in_tools_and_items_are_found() {
+fn tool_names_of_tools_and_input_items_returns_all_names() {
     let plain = json!({"tools": [{"type": "function", "name": "a"}, {"type": "web_search"}], "input": []});
     assert_eq!(tool_names(&plain), BTreeSet::from(["a", "web_search"]));
     let item = json!({"type": "additional_tools", "tools": [
@@ -93,12 +93,12 @@ fn ran_nothing_with_printed_or_missing_outputs_returns_false() {
 }
 
 #[test]
-fn refusal_of_the_probe_has_its_status_and_spends_no_login() {
+fn refuse_directive_has_the_refusal_status_and_not_401() {
     assert!(probe_turns::REFUSE.contains(&format!("\"status\": {}", probe_turns::REFUSAL_STATUS)));
     assert_ne!(probe_turns::REFUSAL_STATUS, 401);
 }
 
-/// Probes the real CLIs of `CODEX_BINS` (a list like `PATH`), by default that of `CODEX_BIN`. The capabilities depend on
+/// Probes the real CLIs of `CODEX_BINS` (a list like `PATH`), by default the CLI of `CODEX_BIN`. The capabilities depend on
 /// the version.
 #[tokio::test]
 #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
@@ -145,7 +145,7 @@ async fn probe_installed(bin: &Path, profile: Profile) -> Capabilities {
     let supervisor = tests.ancestors().nth(2).unwrap().join("codex-api");
     let launcher = Launcher::new(supervisor, Duration::from_secs(1));
     let installed = probe::run(&codex, &launcher).await.unwrap();
-    // 0.110 prints no catalog; the probe must refuse it nevertheless.
+    // 0.110 prints no catalog. The probe must refuse this version nevertheless.
     let catalogs = model_catalog::write_catalogs(&codex, &launcher, &installed, root.path(), &[]).await;
     let arguments = match &catalogs {
         Ok(catalogs) => cli_config::arguments(&codex, &installed, catalogs),
@@ -166,11 +166,11 @@ async fn probe_installed(bin: &Path, profile: Profile) -> Capabilities {
     let Started { stdin, stdout, process } = launcher.start(spec, ()).unwrap();
     let tasks = TaskTracker::new();
     let client = RpcClient::start(stdin.unwrap(), stdout, codex.line_limit, &tasks);
-    let hello = Initialize {
+    let initialize = Initialize {
         client_info: ClientInfo { name: "t", title: "t", version: "1" },
         capabilities: ClientCapabilities { experimental_api: true, opt_out_notification_methods: &[] },
     };
-    client.call(&hello, CALL_TIMEOUT).await.unwrap();
+    client.call(&initialize, CALL_TIMEOUT).await.unwrap();
     client.notify(INITIALIZED).await;
     let found =
         probe_all(&client, &codex, &installed).await.unwrap_or_else(|e| panic!("{e}: {}", process.stderr()));

@@ -14,8 +14,8 @@ use crate::{
     },
 };
 
-/// Lifts the limit of tool results, for threads with results of client tools. Codex cuts them to about 48 kB by
-/// default. In `agent` this also affects Codex's own commands, so it is not the default there.
+/// Override that lifts the limit of tool results, for threads with results of client tools. Codex cuts results to about
+/// 48 kB by default. In `agent` the override also affects Codex's own commands, so it is not the default there.
 pub(crate) const TOOL_OUTPUT_LIMIT: (&str, i64) = ("tool_output_token_limit", 10_000_000);
 
 /// Key of the writable folders besides the workspace.
@@ -34,7 +34,7 @@ const CODEX_FEATURES: &[&str] = &[
     "image_generation",
 ];
 
-/// Other keys of that kind, with their values in `chat` and their defaults.
+/// Other keys that give the model tools or texts of Codex, with their values in `chat` and their defaults.
 const PROMPT_SWITCHES: &[(&str, toml::Value, toml::Value)] = &[
     ("skills.include_instructions", OFF, ON),
     ("skills.bundled.enabled", OFF, ON),
@@ -57,13 +57,13 @@ pub(crate) fn arguments(codex: &Codex, installed: &CliInfo, catalogs: &Catalogs)
     let user = UserConfig::load(codex);
     let mut settings: Vec<Override> = Vec::new();
     let mut set = |key: &str, value: toml::Value| settings.push((key.to_owned(), value));
-    // Otherwise each thread stays in memory for a while, with 0.9 MiB.
+    // Otherwise each thread occupies 0.9 MiB of memory for a while after its end.
     set("thread_unload_delay_secs", 0.into());
-    // Defaults. The parameters of a thread have precedence.
+    // The next settings are defaults. The parameters of a thread have precedence.
     set("approval_policy", codex.approval_policy.as_str().into());
     set("sandbox_mode", codex.sandbox.as_str().into());
     set("web_search", if codex.search { "live" } else { "disabled" }.into());
-    // By default a command of the agent sees the whole environment, including the upstream's key.
+    // By default a command of the agent inherits the whole environment, including the upstream's key.
     set("shell_environment_policy.inherit", "core".into());
     set("sandbox_workspace_write.exclude_slash_tmp", ON);
     // Each turn that may write has a temporary folder of its own.
@@ -84,14 +84,14 @@ pub(crate) fn arguments(codex: &Codex, installed: &CliInfo, catalogs: &Catalogs)
 
     let mut arguments = vec![OsString::from("app-server")];
     let settings = settings.into_iter().map(|(key, value)| (key, value.to_string()));
-    // The turn ends at a retry if the client already has text of the response: see `translate::response_attempt`.
+    // A retry ends the turn if the client already has text of the response (see `translate::response_attempt`).
     for (key, value) in settings.chain(provider::settings(codex, codex.upstream_retries)) {
         arguments.extend(["-c".into(), format!("{key}={value}").into()]);
     }
     arguments
 }
 
-/// Returns the overrides of `thread/start.config` for a profile. Empty for the profile of the worker.
+/// Returns the overrides of `thread/start.config` for a profile. Returns an empty map for the profile of the worker.
 pub(crate) fn thread_config(
     codex: &Codex,
     installed: &CliInfo,
@@ -136,7 +136,7 @@ pub(crate) fn without_servers(codex: &Codex) -> Map<String, Value> {
     server_switches(&UserConfig::load(codex)).map(|(key, _)| (key, false.into())).collect()
 }
 
-/// Disables everything that Codex adds to the model.
+/// Returns the overrides that disable all tools and texts that Codex adds for the model.
 fn chat_overrides(codex: &Codex, installed: &CliInfo, user: &UserConfig) -> Vec<Override> {
     let features = codex_features(codex, installed).map(|(name, _)| (format!("features.{name}"), OFF));
     let texts = PROMPT_SWITCHES.iter().map(|(key, off, _)| ((*key).to_owned(), off.clone()));
@@ -145,7 +145,7 @@ fn chat_overrides(codex: &Codex, installed: &CliInfo, user: &UserConfig) -> Vec<
     features.chain(texts).chain(servers).chain([uncut]).collect()
 }
 
-/// Restores the user's configuration on a worker whose profile is `chat`.
+/// Returns the overrides that restore the user's configuration on a worker whose profile is `chat`.
 fn agent_overrides(codex: &Codex, installed: &CliInfo, user: &UserConfig) -> Vec<Override> {
     let features = codex_features(codex, installed).map(|(name, on)| (format!("features.{name}"), on.into()));
     let texts =
@@ -160,7 +160,8 @@ fn codex_features(codex: &Codex, installed: &CliInfo) -> impl Iterator<Item = (&
     features.filter_map(|name| Some((*name, *installed.features.get(*name)?)))
 }
 
-/// Returns the switches of the user's MCP servers. A thread would have their tools and wait for their start.
+/// Returns the switches of the user's MCP servers. A thread with enabled servers has their tools and waits
+/// for their start.
 fn server_switches(user: &UserConfig) -> impl Iterator<Item = Override> {
     user.mcp_servers().filter(|(name, _)| is_bare_key(name)).map(|(name, server)| {
         let enabled = server.get("enabled").cloned().unwrap_or(ON);

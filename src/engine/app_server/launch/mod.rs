@@ -1,4 +1,4 @@
-//! The launch parameters of an app-server worker: overrides, model catalog, home.
+//! The launch parameters of an app-server worker, which are overrides, model catalogs and a home.
 
 pub(crate) mod cli_config;
 pub(crate) mod model_catalog;

@@ -1,6 +1,6 @@
-//! Builds the model catalogs of workers from the catalog of the installed CLI. Client tools become plain functions
-//! and sub-agents are disabled. In `chat`, instructions and tools of Codex are removed and windows are unlimited. In
-//! `agent`, Codex keeps its windows and summarizes longer histories.
+//! Builds the model catalogs of workers from the catalog of the installed CLI. Both catalogs offer client tools as plain
+//! functions and disable sub-agents. The `chat` catalog also removes instructions and tools of Codex and the limits of
+//! windows. With the `agent` catalog, Codex keeps its windows and summarizes longer histories.
 
 use std::{
     fs,
@@ -17,8 +17,8 @@ use crate::{
     },
 };
 
-/// Window of models in `chat`, so that Codex compacts and cuts nothing. The upstream rejects histories that are too
-/// long.
+/// Window of models in `chat`, so that Codex neither compacts nor cuts a history. The upstream rejects histories that
+/// are too long.
 const UNLIMITED_TOKENS: u64 = 10_000_000;
 
 /// Models whose entry is the template for models that the CLI's catalog lacks, best first.
@@ -117,8 +117,8 @@ fn build(printed: &str, profile: Profile, models: &[String]) -> Result<String, C
     Ok(catalog.to_string())
 }
 
-/// Adds models that the CLI's catalog lacks. Without an entry each turn starts with a warning, and Codex compacts a
-/// history beyond a guessed window, which fails in `chat`.
+/// Adds models that the CLI's catalog lacks. Without an entry, each turn starts with a warning. Codex also compacts a
+/// history beyond a guessed window, and compaction fails in `chat`.
 fn add_unknown_models(list: &mut Vec<Value>, models: &[String]) {
     let find = |slug: &str| list.iter().find(|model| model["slug"] == slug);
     let plain = |model: &&Value| model["use_responses_lite"] != true;
@@ -138,8 +138,8 @@ fn add_unknown_models(list: &mut Vec<Value>, models: &[String]) {
     }
 }
 
-/// Makes tools plain functions instead of names in a script that Codex runs, and disables sub-agents, which outlive
-/// their turn. The entry of a model has precedence over the feature switch.
+/// Disables code mode, in which tools are names in a script that Codex runs. Tools become plain functions. Also disables
+/// sub-agents, because they outlive their turn. The entry of a model has precedence over the feature switch.
 fn disable_code_mode(model: &mut Map<String, Value>) {
     set(model, "tool_mode", Value::Null);
     set(model, "multi_agent_version", Value::Null);

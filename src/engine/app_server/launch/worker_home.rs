@@ -1,6 +1,6 @@
 //! Private folders of the app-server engine. Each worker has a `CODEX_HOME` of its own, in memory if there is room.
-//! The user's files are links in it, except for files that grow or belong to one process. The start removes folders
-//! of killed servers.
+//! The home contains links to the user's files, except for files that grow or belong to one process. A server removes
+//! the folders of killed servers when it starts.
 
 use std::{
     collections::BTreeMap,
@@ -24,7 +24,7 @@ use crate::{
     },
 };
 
-/// Minimum free bytes of a tmpfs. The default size of a container's is 64 MiB.
+/// Minimum free bytes of a tmpfs. The default size in a container is 64 MiB.
 const MIN_FREE_BYTES: u64 = 32 << 20;
 
 /// Files that belong to one process or grow with each turn. `config.toml` is copied, databases (`*.sqlite`) are left out,
@@ -44,10 +44,10 @@ const PER_PROCESS_FILES: &[&str] = &[
     "packages",
 ];
 
-/// Login files. They are linked before they exist, because the CLI writes through the link.
+/// Login files. The home links them before they exist, because the CLI writes through the link.
 const CREDENTIAL_FILES: &[&str] = &["auth.json", ".credentials.json"];
 
-/// The log database of the CLI. It grows by 30 kB per turn, and no option disables it (0.169).
+/// The log database of the CLI. The file grows by 30 kB per turn, and no option disables the log (0.169).
 const LOG_DATABASE: &str = "logs_2.sqlite";
 
 /// The home of one worker. The folder is removed when the home is dropped.
@@ -75,13 +75,13 @@ impl WorkerHome {
             write_login(dir.path(), &key)?;
         }
         if major_minor(&installed.version) >= (0, 169) {
-            // A folder in its place cannot be opened, and the CLI continues without it. Older versions (0.140) hang.
+            // The CLI cannot open a folder as a database and continues without the log. Older versions (0.140) hang.
             fs::create_dir(dir.path().join(LOG_DATABASE))?;
         }
         add_no_proxy_loopback(&mut env);
         env.insert("CODEX_HOME".into(), dir.path().into());
         env.insert("CODEX_SQLITE_HOME".into(), dir.path().into());
-        // For the CLI itself. Commands that may write have a folder for each turn.
+        // This folder is for the CLI itself. Commands that may write have a folder for each turn.
         let temp_dir = dir.path().join("own-tmp");
         fs::create_dir(&temp_dir)?;
         env.insert("TMPDIR".into(), temp_dir.into());
@@ -130,8 +130,8 @@ fn private_dir_root(codex: &Codex) -> PathBuf {
     memory.filter(|dir| create_dir(dir).is_ok()).map_or_else(|| codex.scratch.clone(), Path::to_owned)
 }
 
-/// Creates a folder that only this user can read. Its name lets [`remove_orphaned_dirs`] find it if this server is
-/// killed.
+/// Creates a folder that only this user can read. If this server is killed, [`remove_orphaned_dirs`] finds the
+/// folder by its name.
 fn create_dir(root: &Path) -> io::Result<TempDir> {
     let owner_only = fs::Permissions::from_mode(0o700);
     tempfile::Builder::new().prefix(&DirOwner::current()?.prefix()).permissions(owner_only).tempdir_in(root)
@@ -155,7 +155,7 @@ fn remove_orphaned_dirs(root: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The owner of a folder. The start time distinguishes it from a later process with the same PID.
+/// The owner of a folder. The start time distinguishes the owner from a later process with the same PID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct DirOwner {
     namespace: u64,
@@ -205,7 +205,7 @@ fn link_user_files(home: &Path, users: &Path, own_login: bool) -> io::Result<()>
         }
         let (source, target) = (users.join(&name), home.join(&name));
         if text == "config.toml" {
-            // A copy, because 0.140 writes trusted folders to it.
+            // The home has a copy, because 0.140 writes trusted folders to this file.
             write_private_file(&target, &strip_sqlite_home(fs::read(&source)?))?;
         } else {
             symlink(source, target)?;
@@ -225,7 +225,7 @@ fn strip_sqlite_home(config: Vec<u8>) -> Vec<u8> {
     table.to_string().into_bytes()
 }
 
-/// Excludes loopback from the proxy, because the server itself serves the worker there.
+/// Excludes loopback from the proxy, because this server serves the worker on loopback.
 fn add_no_proxy_loopback(env: &mut BTreeMap<OsString, OsString>) {
     let proxies = ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
     if !proxies.iter().any(|name| env.contains_key(OsStr::new(name))) {

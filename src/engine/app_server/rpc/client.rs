@@ -20,7 +20,7 @@ use super::{
 };
 use crate::engine::process::lines::LineReader;
 
-/// Maximum number of calls in flight on one worker. An app-server refuses some beyond that.
+/// Maximum number of calls in flight on one worker. An app-server refuses some calls beyond this number.
 pub(super) const MAX_CALLS_IN_FLIGHT: usize = 64;
 
 /// Capacity of the queue of lines to the worker.
@@ -60,12 +60,12 @@ impl RpcClient {
         Self(dispatcher)
     }
 
-    /// Sends a call and waits for the result. `limit` is the time for one attempt, without the wait for a free place.
+    /// Sends a call and waits for the result. `limit` applies to each attempt and excludes the wait for a permit.
     pub(crate) async fn call<M: Method>(&self, params: &M, limit: Duration) -> Result<M::Result, CallError> {
         self.call_with_retries(params, limit, None).await
     }
 
-    /// Sends a `thread/start`. All messages about the new thread go to `queue`, from the first one on.
+    /// Sends a `thread/start`. All messages about the new thread go to `queue`, including the first message.
     pub(crate) async fn start_thread(
         &self,
         params: &StartThread<'_>,

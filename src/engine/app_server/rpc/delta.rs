@@ -64,8 +64,8 @@ impl DeltaKind {
 }
 
 impl Delta {
-    /// Parses a line that begins like a delta notification. Returns the thread's id and the delta. Other lines may be
-    /// delta notifications too.
+    /// Parses a line that begins like a delta notification. Returns the thread's id and the delta. Returns `None` for
+    /// all other lines, including delta notifications that do not begin with `method`.
     pub(crate) fn from_line(line: &[u8]) -> Option<(Cow<'_, str>, Self)> {
         let method = line.strip_prefix(PREFIX)?.split(|byte| *byte == b'"').next()?;
         let kind = DeltaKind::from_method(method)?;
@@ -73,7 +73,7 @@ impl Delta {
         Some((std::mem::take(&mut params.thread_id), Self::new(kind, params)))
     }
 
-    /// Converts a parsed notification, or returns `None` if it is no delta.
+    /// Converts a parsed notification. Returns `None` if the notification is not a delta.
     pub(crate) fn from_notification(method: &str, params: &Value) -> Option<Self> {
         Some(Self::new(DeltaKind::from_method(method.as_bytes())?, Params::deserialize(params).ok()?))
     }
@@ -83,7 +83,7 @@ impl Delta {
         ((self.kind, self.item), self.text)
     }
 
-    /// Appends the next delta if both belong to the same text. Returns it otherwise.
+    /// Appends `next` if both deltas belong to the same text. Otherwise returns `next`.
     pub(crate) fn join(&mut self, next: Self) -> Result<(), Self> {
         if (self.kind, &self.item, self.part) != (next.kind, &next.item, next.part) {
             return Err(next);
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn from_line_and_from_notification_agree() {
+    fn from_line_and_from_notification_of_one_delta_return_the_same() {
         let texts = ["a", "\"method\":\"x\"", "ß\n\u{2028}", ""];
         let kinds = [
             ("item/agentMessage/delta", DeltaKind::Message, json!({"itemId": "m"})),

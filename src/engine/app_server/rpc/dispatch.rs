@@ -1,4 +1,4 @@
-//! Routing of the lines of an app-server: results to pending calls, messages to the queues of their threads.
+//! Routes the lines of an app-server. Results go to pending calls, and messages go to the queues of their threads.
 
 use std::{
     collections::HashMap,
@@ -47,11 +47,11 @@ pub(super) struct DispatchState {
     pub(super) close_reason: Option<CloseReason>,
 }
 
-/// A call without a result.
+/// A call whose result has not arrived.
 #[derive(Debug)]
 pub(super) struct PendingCall {
     pub(super) result: oneshot::Sender<Result<Value, CallError>>,
-    /// With `thread/start`: the queue of the thread that the call creates.
+    /// The queue of the thread that a `thread/start` creates. `None` for other calls.
     pub(super) queue: Option<ThreadSender>,
 }
 
@@ -72,7 +72,7 @@ pub(crate) enum CallError {
 /// The reason why a connection is closed. The texts follow the name of the process.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum CloseReason {
-    /// Its standard output ended.
+    /// The standard output of the process ended.
     #[error("it exited")]
     Exited,
     /// [`RpcClient::close`] closed the connection, because no answer came in time.
@@ -80,16 +80,16 @@ pub(crate) enum CloseReason {
     /// [`RpcClient::close`]: super::client::RpcClient::close
     #[error("it did not answer")]
     NoAnswer,
-    /// A write to its standard input failed.
+    /// A write to the standard input of the process failed.
     #[error("writing to it failed: {0}")]
     Write(Arc<io::Error>),
-    /// A read of its standard output failed.
+    /// A read from the standard output of the process failed.
     #[error("reading from it failed: {0}")]
     Read(Arc<io::Error>),
-    /// The queue of the lines to it was full when it sent a request.
+    /// The outbox was full when the app-server sent a request.
     #[error("it sends requests faster than it reads responses")]
     OutboxFull,
-    /// A line had more bytes than the limit, and the turn it belongs to is unknown.
+    /// A line had more bytes than the limit, and its turn is unknown.
     #[error("it printed a line of more than {limit} bytes (CODEX_SUBPROCESS_STREAM_LIMIT)")]
     LineTooLong {
         /// The limit in bytes.
@@ -201,7 +201,7 @@ impl Dispatcher {
         let (method, params) = (incoming.method.unwrap_or_default(), incoming.params);
         let message = match Delta::from_notification(&method, &params) {
             Some(delta) => ThreadMessage::Delta(delta),
-            // A delta of a kind that no turn reads, such as `item/plan/delta`.
+            // No turn reads deltas of other kinds, such as `item/plan/delta`.
             None if method.ends_with("elta") => return,
             None => ThreadMessage::Notification(Notification::parse(&method, params)),
         };
@@ -229,7 +229,7 @@ impl Dispatcher {
         }
     }
 
-    /// Queues the classified rest of a large line. Returns `false` if the line may belong to any thread.
+    /// Queues the message that stands for a large line. Returns `false` if the line may belong to any thread.
     pub(super) fn on_large_line(&self, line: LargeLine, limit: usize) -> bool {
         let (thread_id, message) = match line {
             LargeLine::Echo => return true,

@@ -1,6 +1,5 @@
-//! Both pipes of an app-server. Lines are written as they are, and read up to a limit. A longer line is skipped and
-//! fails the turn it belongs to, unless the line is not needed. If the line may belong to any turn, the connection
-//! ends.
+//! Both pipes of an app-server. Lines are written unchanged, and read up to a limit. The reader skips a longer line. An
+//! unneeded line has no further effect. A needed line fails its turn, or closes the connection if the turn is unknown.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! Classifies large lines of an app-server without parsing them into a tree. Codex echoes every injected item, images
-//! of many megabytes included, and no code reads the echo. Pure.
+//! Classifies large lines of an app-server without parsing them into a tree. Codex echoes every injected item,
+//! including images of many megabytes. No code reads the echoes. Pure.
 
 use std::borrow::Cow;
 
@@ -87,7 +87,7 @@ impl Params<'_> {
 
 /// Classifies a whole line.
 pub(crate) fn classify_line(line: &[u8]) -> LargeLine {
-    // A line in another form is parsed, which costs time and loses nothing.
+    // A line in any other form is parsed completely, which takes longer but loses no data.
     let is_candidate =
         line.len() > MIN_LINE_BYTES && line.starts_with(br#"{"method":"rawResponseItem/completed""#);
     let parsed = is_candidate.then(|| serde_json::from_slice::<Line<'_>>(line).ok()).flatten();
@@ -116,7 +116,7 @@ pub(crate) fn classify_edges(edges: &[u8]) -> LargeLine {
     LargeLine::Needed { thread: Some(thread.to_owned()) }
 }
 
-/// Returns the thread id that is the first or the last field. A match in between would be part of a text.
+/// Returns the thread id that is the first or the last field. A match between them would be part of a text.
 fn find_thread(text: &str) -> Option<&str> {
     let (_, params) = text.split_once(r#""params":{"#)?;
     if params.starts_with(r#""threadId":""#) {
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn classify_edges_finds_the_thread_at_either_end_and_never_in_a_text() {
+    fn classify_edges_with_thread_ids_in_a_text_returns_the_thread_at_an_end() {
         let decoy = r#"\"threadId\":\"W\","#.repeat(1000);
         let behind = format!(
             r#"{{"method":"item/completed","params":{{"item":{{"type":"x","text":"{decoy}é{decoy}"}},"threadId":"T","turnId":"U"}}}}"#

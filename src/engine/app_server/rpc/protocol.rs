@@ -1,8 +1,8 @@
-//! Messages of the app-server protocol, as far as this crate sends or reads them. A message is one JSON object per line
-//! without a `jsonrpc` member.
+//! The messages of the app-server protocol that this crate sends or reads. Each line is one JSON object without a
+//! `jsonrpc` member.
 //!
-//! Reading is tolerant, because the protocol grows with every Codex release: unknown fields are ignored, unknown
-//! methods and variants have an `Unknown` variant, and a field that is missing or has another type gets its default.
+//! The parser is tolerant, because the protocol grows with every Codex release. Unknown fields are ignored, and unknown
+//! methods and variants become `Unknown`. A field that is missing or has another type gets its default.
 
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -147,7 +147,7 @@ pub(crate) fn refusal_line(id: &RequestId) -> Vec<u8> {
 }
 
 fn line(message: &impl Serialize) -> Vec<u8> {
-    // Only maps with keys that are not strings fail, and no message has one.
+    // Serialization fails only for maps whose keys are not strings. No message contains such a map.
     let mut line = serde_json::to_vec(message).unwrap_or_default();
     line.push(b'\n');
     line
@@ -164,7 +164,7 @@ pub(crate) trait Method: Serialize {
     type Result: DeserializeOwned + Default;
 }
 
-/// A result without fields that are read.
+/// A result whose fields this crate does not read.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Empty {}
 
@@ -201,7 +201,7 @@ impl Method for Initialize<'_> {
 /// The notification that completes the handshake.
 pub(crate) const INITIALIZED: &str = "initialized";
 
-/// `thread/start`. The parameters are configuration for the most part, and are sent as they are.
+/// `thread/start`. The parameters are mostly configuration and are sent unchanged.
 #[derive(Debug, Serialize)]
 #[serde(transparent)]
 pub(crate) struct StartThread<'a>(pub(crate) &'a Value);
@@ -218,7 +218,7 @@ pub(crate) struct ThreadStarted {
     pub(crate) thread: Thread,
 }
 
-/// A thread, as its start describes it.
+/// A thread, as the result of `thread/start` describes it.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub(crate) struct Thread {
     #[serde(default, deserialize_with = "tolerant")]
@@ -227,12 +227,12 @@ pub(crate) struct Thread {
     pub(crate) ephemeral: bool,
     /// The file that stores the thread.
     pub(crate) path: Option<Value>,
-    /// `None` if the app-server does not report them.
+    /// `None` if the app-server does not report environments.
     #[serde(default, deserialize_with = "tolerant")]
     pub(crate) environments: Option<Vec<Value>>,
 }
 
-/// Returns the id of the thread in the result of a call, if the result has one.
+/// Returns the thread id in the result of a call, or `None` if the result contains no thread.
 pub(crate) fn started_thread_id(result: &Value) -> Option<String> {
     #[derive(Deserialize)]
     struct Started {
@@ -382,7 +382,7 @@ pub(crate) enum ServerRequest {
     ToolCall(Option<ToolCall>),
     /// `item/*/requestApproval`: approval of a command or file change.
     Approval,
-    /// `applyPatchApproval`, `execCommandApproval`: the same in the first version of the protocol.
+    /// `applyPatchApproval`, `execCommandApproval`: approval requests in the first version of the protocol.
     LegacyApproval,
     /// `mcpServer/elicitation/request`: a question of an MCP server to the user.
     Elicitation,
@@ -467,7 +467,7 @@ impl ToolCallResult {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Notifications of the app-server. Pieces of text are read by `delta.rs`.
+// Notifications of the app-server. `delta.rs` reads the pieces of text.
 
 /// A notification of the app-server about one thread.
 #[derive(Debug)]
@@ -492,7 +492,7 @@ pub(crate) enum Notification {
     ThreadUsageUpdated(TokenUsage),
     /// `turn/completed`
     TurnCompleted(Box<Turn>),
-    /// A notification that this crate does not read. Still a sign that the turn makes progress.
+    /// A notification that this crate does not read. Its arrival still shows that the turn makes progress.
     Unknown,
 }
 
@@ -646,7 +646,7 @@ pub(crate) enum CodexErrorInfo {
     Unknown,
 }
 
-/// The HTTP status of the upstream, if a response came.
+/// The HTTP status of the upstream, if a response arrived.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct UpstreamStatus {
@@ -804,7 +804,7 @@ impl FileChangeKind {
 pub(crate) struct McpError(Value);
 
 impl McpError {
-    /// Returns the message, or the whole error as JSON, or nothing if the call did not fail.
+    /// Returns the message, or the whole error as JSON. Returns an empty string if the call did not fail.
     pub(crate) fn into_text(self) -> String {
         match self.0.get("message") {
             Some(Value::String(message)) => message.clone(),
@@ -824,7 +824,7 @@ pub(crate) struct RawResponseItem {
     pub(crate) item: RawItem,
 }
 
-/// An item of the Responses API. Kept as JSON without loss, because Codex gets the item back in a later turn.
+/// An item of the Responses API. The JSON is kept without loss, because a later turn sends the item back to Codex.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct RawItem(Value);
@@ -908,7 +908,7 @@ impl RawItem {
         self.text("namespace")
     }
 
-    /// Returns the arguments of a function call, which are JSON text of the model.
+    /// Returns the arguments of a function call, as the JSON text that the model generated.
     pub(crate) fn arguments(&self) -> Option<&str> {
         self.text("arguments")
     }
@@ -945,7 +945,7 @@ impl RawItem {
         &self.0
     }
 
-    /// Creates an object without a copy of the values, which may be images of many megabytes.
+    /// Creates an object without copying the values, which may be images of many megabytes.
     fn object<const N: usize>(fields: [(&str, Value); N]) -> Self {
         Self(Value::Object(fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()))
     }

@@ -1,6 +1,6 @@
 //! The queue of messages about one thread, from the connection to the turn that reads them. The queue is bounded in
-//! bytes and joins text that waits. Beyond the bound the turn fails, so that the memory does not grow and other turns
-//! do not wait.
+//! bytes and joins buffered deltas of the same text. A full queue fails its turn, because otherwise the memory would
+//! grow or other turns would wait.
 
 use std::{
     collections::VecDeque,
@@ -25,7 +25,7 @@ pub(crate) enum ThreadMessage {
     Delta(Delta),
     /// Any other notification.
     Notification(Notification),
-    /// The model calls a client tool. The dispatcher never responds to this request. The turn responds or ends.
+    /// A request for the result of a client tool. The turn responds or ends, because the dispatcher never responds.
     ToolCall(ToolCall),
     /// The connection is closed.
     Closed(CloseReason),
@@ -156,12 +156,12 @@ impl ThreadReceiver {
         let mut queue = self.0.queue();
         let (bytes, message) = queue.messages.pop_front()?;
         if queue.messages.is_empty() {
-            // Most turns wait for the model most of the time, and should hold no buffer meanwhile.
+            // Most turns wait for the model most of the time and should hold no buffer during the wait.
             queue.messages = VecDeque::new();
         }
         queue.bytes = queue.bytes.saturating_sub(bytes);
         if matches!(message, ThreadMessage::Overflow) {
-            // A turn that failed by the overflow still waits for its `turn/completed`.
+            // A turn that failed because of the overflow still waits for its `turn/completed`.
             (queue.overflowed, queue.bytes) = (false, 0);
         }
         Some(message)

@@ -1,4 +1,5 @@
-//! Kills the commands that an unsandboxed turn left behind. The worker runs on, so the commands would run on too.
+//! Kills the commands that an unsandboxed turn left behind. The worker keeps running, so the commands would keep
+//! running too.
 //!
 //! A command is recognized by the thread's id, which Codex writes to its environment. A command that cleared its
 //! environment is recognized as an orphan that is older than all other running turns.
@@ -19,7 +20,7 @@ const THREAD_ID_VARIABLE: &str = "CODEX_THREAD_ID";
 /// Interval between two searches.
 const INTERVAL: Duration = Duration::from_millis(5);
 
-/// Kills every command of `thread` below `supervisor` until none is left, at most for [`REAP_TIMEOUT`]. `worker` is the
+/// Kills every command of `thread` below `supervisor` until no command is left, at most for [`REAP_TIMEOUT`]. `worker` is the
 /// supervisor's child. `oldest_other` returns the start of the oldest other turn in ticks.
 pub(crate) async fn reap_commands(
     supervisor: u32,
@@ -44,7 +45,7 @@ pub(crate) async fn reap_commands(
 }
 
 /// Returns the orphans of ended turns and their descendants. The parent of an orphan is dead, so the supervisor has
-/// adopted it. MCP servers and running commands are below the worker.
+/// adopted it. MCP servers and running commands are descendants of the worker.
 fn orphans(supervisor: Pid, worker: Pid, oldest_other: &impl Fn() -> Option<u64>) -> Vec<Pid> {
     let adopted = children(supervisor).into_iter().filter(|pid| *pid != worker);
     let adopted: Vec<(Pid, u64)> = adopted.filter_map(|pid| Some((pid, start(pid)?))).collect();

@@ -35,9 +35,9 @@ pub(crate) enum StartError {
     #[error("the app-server has no pipe")]
     NoPipe,
     /// The process exited before the handshake completed.
-    #[error("the app-server exited at its start: {}", if .stderr.is_empty() { "it printed nothing" } else { .stderr.as_str() })]
+    #[error("the app-server exited at its start: {}", if .stderr.is_empty() { "no output on standard error" } else { .stderr.as_str() })]
     Exited {
-        /// A summary of its standard error.
+        /// A summary of the standard error of the process.
         stderr: String,
     },
     /// The handshake failed.
@@ -46,7 +46,7 @@ pub(crate) enum StartError {
     /// The app-server lacks required capabilities, or cannot be probed.
     #[error(transparent)]
     Capabilities(#[from] CapabilityError),
-    /// The CLI was replaced between the probe and the start. Which of both programs runs is unknown.
+    /// The CLI was replaced between the probe and the start. The process may run either program.
     #[error("the Codex CLI was replaced while it was being started")]
     Replaced,
 }

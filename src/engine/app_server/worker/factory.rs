@@ -33,8 +33,8 @@ pub(crate) struct WorkerFactory {
     tasks: TaskTracker,
     /// The spec of the workers that may run turns.
     spec: RwLock<Arc<WorkerSpec>>,
-    /// The spec of a replaced program, until its first worker passes the probe. The lock lets one task at a time make
-    /// the spec.
+    /// The spec of a replaced program, until its first worker passes the probe. The lock lets one task at a
+    /// time make the spec.
     unprobed: Mutex<Option<Arc<WorkerSpec>>>,
     /// Whether the installed program failed the probe.
     refused: AtomicBool,
@@ -46,7 +46,7 @@ pub(crate) struct WorkerFactory {
 enum SpawnFailure {
     /// The installed program must not be used.
     Refused(StartError),
-    /// The program is missing or fails for the moment.
+    /// The program is missing or fails temporarily.
     Temporary(StartError),
 }
 
@@ -81,7 +81,7 @@ impl WorkerFactory {
         Arc::clone(&self.spec.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Returns `true` if the installed program failed the probe. That program replaced one that had passed the probe.
+    /// Returns `true` if the installed program failed the probe. Such a program has replaced a program that passed the probe.
     pub(crate) fn is_refused(&self) -> bool {
         self.refused.load(Ordering::Relaxed)
     }
@@ -120,8 +120,8 @@ impl WorkerFactory {
         }
         let installed = probe::run(&self.codex, &self.launcher).await;
         let installed = installed.map_err(|error| SpawnFailure::Temporary(error.into()))?;
-        let place = self.private_dir.path();
-        let spec = WorkerSpec::new(&self.codex, &self.launcher, installed, place, &self.model_names).await;
+        let parent = self.private_dir.path();
+        let spec = WorkerSpec::new(&self.codex, &self.launcher, installed, parent, &self.model_names).await;
         let spec = Arc::new(spec.map_err(SpawnFailure::Refused)?);
         *unprobed = Some(Arc::clone(&spec));
         Ok(spec)
@@ -157,7 +157,7 @@ impl WorkerFactory {
         spec.set_features(features);
         let (new, version) = (spec.installed.binary.clone(), spec.installed.version.clone());
         let former = std::mem::replace(&mut *self.spec.write().unwrap_or_else(PoisonError::into_inner), spec);
-        // The first spec replaces itself.
+        // At the first call, the spec replaces itself.
         if former.installed.binary != new {
             tracing::info!(old = %former.installed.version, new = %version, "Codex CLI was replaced");
         }

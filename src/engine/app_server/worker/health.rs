@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn line_restarts_the_count_of_silent_ticks() {
+    fn ping_ticks_after_a_line_restart_the_count_of_silent_ticks() {
         let mut ticks = PingTicks::new(0);
         for _ in 0..MAX_SILENT_TICKS - 1 {
             assert_ne!(ticks.tick(0), Health::Lost);
@@ -122,14 +122,14 @@ mod tests {
     }
 
     #[test]
-    fn stopped_process_is_lost_at_the_second_tick_in_a_row() {
+    fn process_stopped_for_two_ticks_in_a_row_is_lost() {
         let mut ticks = StoppedTicks::new(0);
         let found = [true, false, true, true].map(|stopped| ticks.tick(0, || stopped));
         assert_eq!(found, [Health::Slow, Health::Ok, Health::Slow, Health::Lost]);
     }
 
     #[test]
-    fn stopped_ticks_do_not_read_the_state_of_a_process_that_prints() {
+    fn stopped_ticks_of_a_printing_process_skip_the_state_check() {
         let mut ticks = StoppedTicks::new(0);
         assert_eq!(ticks.tick(1, || unreachable!("a line arrived")), Health::Ok);
         assert!(ticks.is_clear());

@@ -37,10 +37,10 @@ use crate::engine::{
     process::{ChildHandle, Launcher, SpawnSpec, Started, platform, stderr_summary},
 };
 
-/// Time limit of one call. The slowest takes some 20 ms on an idle machine.
+/// Time limit of one call. The slowest call takes about 20 ms on an idle machine.
 pub(crate) const CALL_LIMIT: Duration = Duration::from_secs(20);
 
-/// Time that a worker whose handshake failed has to exit and to print the reason.
+/// Maximum time for a worker to exit and print the reason after a failed handshake.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Interval of the checks of a worker without turns. A check costs processor time in both processes.
@@ -142,17 +142,17 @@ impl Worker {
         *state = state.after(event);
     }
 
-    /// Completes with the reason when the worker is lost: it exited, was stopped, or no longer answers.
+    /// Completes when the worker exited, was stopped by a signal, or no longer answers. Returns the reason.
     async fn watch(&self) -> &'static str {
         tokio::select! {
-            () = self.rpc.closed() => "it exited",
-            () = self.stopped() => "a signal stopped it",
-            () = self.unresponsive() => "it does not answer",
+            () = self.rpc.closed() => "the process exited",
+            () = self.stopped() => "a signal stopped the process",
+            () = self.unresponsive() => "the process does not answer",
         }
     }
 
-    /// Completes when a signal has stopped the process. Completes sooner than [`Worker::unresponsive`], because this
-    /// check waits for no answer.
+    /// Completes when a signal has stopped the process. This check waits for no answer, so it completes sooner than
+    /// [`Worker::unresponsive`].
     async fn stopped(&self) {
         let mut ticks = StoppedTicks::new(self.rpc.lines_received());
         loop {
@@ -207,12 +207,12 @@ impl Worker {
         self.process_stats().map_or(0, platform::ProcessStats::memory)
     }
 
-    /// Returns the statistics of the process. Opening them is retried at each call, because open files may be scarce.
+    /// Returns the statistics of the process. Each call retries a failed open, because open files may be scarce.
     fn process_stats(&self) -> Option<&platform::ProcessStats> {
         if self.stats.get().is_none()
             && let Some(found) = self.pid.and_then(platform::ProcessStats::open)
         {
-            // Another task may have set them meanwhile.
+            // Another task may have set the statistics meanwhile.
             let _ = self.stats.set(found);
         }
         self.stats.get()

@@ -17,7 +17,7 @@ const LIST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum number of pages of one list.
 const MAX_PAGES: usize = 20;
 
-/// Returns the models of the program of `spec`. While only workers of the former program run, returns that program's.
+/// Returns the models of the program of `spec`. Returns the models of the former program while only its workers run.
 ///
 /// # Errors
 ///

@@ -24,8 +24,8 @@ use crate::{config::Workers, error::Error};
 const MIN_DELAY: Duration = Duration::from_millis(250);
 const MAX_START_DELAY: Duration = Duration::from_secs(30);
 
-/// Age from which a lost worker is replaced at once. A worker that is lost sooner is replaced after a delay, which is
-/// doubled up to [`MAX_RESTART_DELAY`], because the cause may kill the next worker too.
+/// Age from which a lost worker is replaced at once. A younger worker is replaced after a delay, because the cause may
+/// kill the next worker too. The delay doubles up to [`MAX_RESTART_DELAY`].
 const STABLE_AGE: Duration = Duration::from_secs(10);
 const MAX_RESTART_DELAY: Duration = Duration::from_secs(1);
 
@@ -54,8 +54,8 @@ struct PoolStatus {
     changed: Instant,
 }
 
-/// The limits of one slot's workers. They differ between slots, because all slots start together and get as many turns,
-/// but must not be replaced together.
+/// The limits of one slot's workers. All slots start together and get equally many turns. The limits differ between
+/// slots, so that the workers are not replaced together.
 #[derive(Debug, Clone, Copy)]
 struct SlotLimits {
     max_turns: u32,
@@ -133,7 +133,7 @@ impl Pool {
         pool
     }
 
-    /// Claims the ready worker with the fewest turns. Waits up to [`LEASE_TIMEOUT`] for one.
+    /// Claims the ready worker with the fewest turns. Waits up to [`LEASE_TIMEOUT`] for a ready worker.
     ///
     /// # Errors
     ///
@@ -171,8 +171,8 @@ impl Pool {
         best.map(|(worker, _)| WorkerLease::new(worker))
     }
 
-    /// Returns the reason why no worker is ready. Returns `None` if a worker is ready, or if the last worker was lost
-    /// just now, because turns wait for its successor.
+    /// Returns the reason why no worker is ready, or `None` if a worker is ready. Also returns `None` shortly after the
+    /// loss of the last worker, because turns wait for its successor.
     pub(crate) fn unavailable_reason(&self) -> Option<String> {
         let ready = self.ready.read().unwrap_or_else(PoisonError::into_inner);
         if ready.iter().any(|worker| worker.state() != WorkerState::Closed) {
@@ -256,7 +256,7 @@ impl Pool {
         loop {
             sleep(DUE_INTERVAL).await;
             let Some(due) = self.due(limits, worker) else { continue };
-            // Workers that are due together are replaced one by one. Otherwise the processes would double.
+            // Workers that are due together are replaced one by one. Otherwise the number of processes would double.
             let replacing = self.replacing.lock().await;
             let spawned = self.spawn().await;
             drop(replacing);
@@ -321,7 +321,7 @@ impl Pool {
         }
     }
 
-    /// Changes the ready workers and wakes the turns that wait for one.
+    /// Changes the ready workers and wakes the turns that wait for a worker.
     fn publish(&self, change: impl FnOnce(&mut Vec<Arc<Worker>>), start_error: Option<StartError>) {
         change(&mut self.ready.write().unwrap_or_else(PoisonError::into_inner));
         self.status.send_replace(PoolStatus { start_error, changed: Instant::now() });

@@ -1,5 +1,6 @@
-//! The spec of the workers of one installed program: their arguments, catalogs and features. The factory makes one spec
-//! per program. Its workers and their turns share the spec, and the last of them removes the directory of the catalogs.
+//! The spec of the workers of one installed program, with their arguments, catalogs and features. The factory makes one
+//! spec per program. Workers and turns share the spec. Dropping the last reference removes the directory of the
+//! catalogs.
 
 use std::{ffi::OsString, path::Path, sync::OnceLock};
 
@@ -72,7 +73,7 @@ impl WorkerSpec {
 
     /// Sets the features that the probe found.
     pub(crate) fn set_features(&self, features: WorkerFeatures) {
-        // Two workers may be probed at a time, with the same result.
+        // Two concurrent probes are possible and find the same features.
         drop(self.features.set(features));
     }
 

@@ -7,7 +7,7 @@ pub(crate) enum WorkerState {
     Ready,
     /// A ping is unanswered for longer than usual. The worker gets turns only if no other worker is ready.
     Slow,
-    /// The worker gets no more turns and runs those that it has.
+    /// The worker gets no more turns and finishes its running turns.
     Retired,
     /// The process is being killed, or has exited.
     Closed,
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn only_ready_and_slow_workers_accept_turns() {
+    fn accepts_turns_returns_true_for_ready_and_slow_only() {
         assert_eq!(
             [Ready, Slow, Retired, Closed].map(WorkerState::accepts_turns),
             [true, true, false, false]

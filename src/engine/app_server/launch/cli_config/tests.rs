@@ -45,7 +45,7 @@ fn arguments_for_agent_keep_the_tools() {
 }
 
 #[test]
-fn arguments_for_chat_disable_only_existing_features() {
+fn arguments_for_chat_disable_only_features_of_the_cli() {
     let found = values(&codex(&[("CODEX_PROFILE", "chat")]));
     for expected in [
         "features.shell_tool=false",
@@ -95,7 +95,7 @@ fn thread_config_of_the_other_profile_overrides_the_worker() {
     assert_eq!(chat["mcp_servers.notes.enabled"], false);
     assert_eq!(chat["model_catalog_json"], "/p/chat.json");
 
-    // The way back restores the user's configuration, and not the defaults of Codex.
+    // An `agent` thread of a `chat` worker restores the user's configuration, not the defaults of Codex.
     let chat = codex(&[("CODEX_HOME", home), ("CODEX_PROFILE", "chat")]);
     let agent = Value::from(thread_config(&chat, &installed(), &catalogs(), Profile::Agent));
     let expected = json!({
@@ -111,7 +111,7 @@ fn thread_config_of_the_other_profile_overrides_the_worker() {
 }
 
 #[test]
-fn apps_are_disabled_in_every_profile_unless_a_setting_enables_them() {
+fn apps_without_the_setting_are_disabled_in_every_profile() {
     let mut installed = installed();
     installed.features.insert("apps".into(), true);
     for profile in ["agent", "chat"] {

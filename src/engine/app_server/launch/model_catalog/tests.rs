@@ -22,7 +22,7 @@ fn built(profile: Profile, models: &[&str]) -> Vec<Value> {
 }
 
 #[test]
-fn build_for_chat_removes_everything_of_codex() {
+fn build_for_chat_removes_instructions_tools_and_limits() {
     let models = built(Profile::Chat, &[]);
     let luna = json!({
         "slug": "gpt-6-luna", "tool_mode": null, "multi_agent_version": null, "apply_patch_tool_type": null,
@@ -33,7 +33,7 @@ fn build_for_chat_removes_everything_of_codex() {
     });
     assert_eq!(models[0], luna);
     assert_eq!(models.len(), 2);
-    // Keys that a version does not have are not added.
+    // `build` adds no keys that the version lacks.
     assert!(models[1].get("tool_mode").is_none());
 }
 

@@ -12,7 +12,7 @@ fn installed(version: &str) -> CliInfo {
 }
 
 #[test]
-fn create_links_user_files_except_for_those_that_grow() {
+fn create_with_user_files_links_all_but_per_process_files() {
     let root = tempfile::tempdir().unwrap();
     let users = root.path().join("user");
     fs::create_dir_all(users.join("skills")).unwrap();
@@ -34,7 +34,7 @@ fn create_links_user_files_except_for_those_that_grow() {
     assert_eq!(fs::read_link(home.path().join("skills")).unwrap(), users.join("skills"));
     assert_eq!(home.env().get(OsStr::new("CODEX_HOME")), Some(&home.path().into()));
 
-    // A later login reaches the user's home, a trusted folder does not.
+    // The CLI's later login changes the user's file. A changed configuration does not.
     fs::write(home.path().join("auth.json"), "{}").unwrap();
     fs::write(home.path().join("config.toml"), "changed").unwrap();
     assert_eq!(fs::read_to_string(users.join("auth.json")).unwrap(), "{}");
@@ -86,7 +86,7 @@ fn create_without_a_user_home_links_future_logins() {
 }
 
 #[test]
-fn remove_orphaned_dirs_keeps_dirs_of_running_servers() {
+fn remove_orphaned_dirs_with_running_servers_keeps_their_dirs() {
     let root = tempfile::tempdir().unwrap();
     let ours = DirOwner::current().unwrap();
     let make = |owner: DirOwner| {
@@ -94,7 +94,7 @@ fn remove_orphaned_dirs_keeps_dirs_of_running_servers() {
         fs::create_dir(&path).unwrap();
         path
     };
-    let living = create_dir(root.path()).unwrap();
+    let running = create_dir(root.path()).unwrap();
     // The PID of this process, used by another process at another time.
     let reused = make(DirOwner { start_ticks: ours.start_ticks + 1, ..ours });
     // Beyond the maximum PID of Linux.
@@ -105,11 +105,11 @@ fn remove_orphaned_dirs_keeps_dirs_of_running_servers() {
 
     remove_orphaned_dirs(root.path()).unwrap();
     assert!(!reused.exists() && !gone.exists());
-    assert!(living.path().exists() && elsewhere.exists() && other.exists());
+    assert!(running.path().exists() && elsewhere.exists() && other.exists());
 }
 
 #[test]
-fn is_in_memory_of_tmpfs_and_proc_differs() {
+fn is_in_memory_of_proc_and_missing_dirs_returns_false() {
     assert!(!is_in_memory(Path::new("/proc"), 0));
     assert!(!is_in_memory(Path::new("/nonexistent"), 0));
 }

@@ -1,11 +1,9 @@
-//! The test is the app-server: it reads the calls and writes the responses.
+//! Tests of the client. Each test reads the calls and writes the responses in place of an app-server.
 
 use std::collections::HashMap;
 
 use serde_json::json;
-use tokio::io::{
-    AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, Lines as Read, ReadHalf, WriteHalf, split,
-};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, Lines, ReadHalf, WriteHalf, split};
 
 use super::*;
 use crate::engine::app_server::rpc::{
@@ -16,7 +14,7 @@ use crate::engine::app_server::rpc::{
 const SOON: Duration = Duration::from_secs(10);
 
 struct Server {
-    stdin: Read<BufReader<ReadHalf<DuplexStream>>>,
+    stdin: Lines<BufReader<ReadHalf<DuplexStream>>>,
     stdout: WriteHalf<DuplexStream>,
     tasks: TaskTracker,
 }
@@ -44,7 +42,7 @@ impl Server {
         self.stdout.write_all(text.as_bytes()).await.unwrap();
     }
 
-    /// Answers the next call, which must be this one.
+    /// Responds to the next call, which must be a call of `method`.
     async fn respond(&mut self, method: &str, result: &Value) {
         let call = self.recv().await;
         assert_eq!(call["method"], method);
@@ -78,13 +76,13 @@ fn warning(thread_id: &str) -> Value {
 async fn assert_next_is_warning(receiver: &mut ThreadReceiver) {
     let message = timeout(SOON, receiver.recv()).await.unwrap();
     let ThreadMessage::Notification(Notification::Warning(warning)) = message else {
-        panic!("a warning, not {message:?}");
+        panic!("expected a warning, got {message:?}");
     };
     assert_eq!(warning.message, "careful");
 }
 
 #[tokio::test]
-async fn call_results_in_any_order_reach_their_callers() {
+async fn call_with_results_in_any_order_returns_its_own_result() {
     let (client, mut server) = pair();
     let serve = async {
         let (first, second) = (server.recv().await, server.recv().await);
@@ -134,13 +132,13 @@ async fn call_without_result_times_out_and_ping_does_not_queue() {
         calls
     };
     let (outcomes, _, before) = tokio::join!(outcomes, timeout(SOON, client.ping()), count);
-    assert_eq!(before, MAX_CALLS_IN_FLIGHT, "the others wait until one of them is over");
+    assert_eq!(before, MAX_CALLS_IN_FLIGHT, "the other calls wait for a permit");
     assert!(outcomes.iter().all(|outcome| matches!(outcome, Err(CallError::TimedOut("model/list")))));
-    assert!(client.0.state().pending.is_empty(), "nothing stays in the table");
+    assert!(client.0.state().pending.is_empty(), "no pending call remains");
 }
 
 #[tokio::test]
-async fn server_request_always_gets_a_response() {
+async fn server_request_without_a_turn_gets_a_response() {
     let (_client, mut server) = pair();
     for (method, expected) in [
         ("item/commandExecution/requestApproval", json!({"decision": "decline"})),
@@ -161,7 +159,7 @@ async fn server_request_always_gets_a_response() {
 }
 
 #[tokio::test]
-async fn thread_queue_receives_everything_from_start_to_close() {
+async fn thread_queue_from_start_to_close_receives_all_messages() {
     let (client, mut server) = pair();
     let (queue, mut receiver) = thread_queue::pair();
     let started = start_thread(&client, queue);
@@ -199,7 +197,7 @@ async fn delta_in_any_member_order_reaches_the_queue() {
         server.send(&json!({"method": "item/plan/delta", "params": piece("x")})).await;
         server.send(&json!({"method": method, "params": piece("c")})).await;
         server.send(&warning("t")).await;
-        // The response proves that the client has read all earlier lines.
+        // After this response, the client has read all earlier lines.
         server.respond("model/list", &json!({})).await;
     };
     let (started, listed, ()) = tokio::join!(started, call(&client), serve);
@@ -209,7 +207,7 @@ async fn delta_in_any_member_order_reaches_the_queue() {
 }
 
 #[tokio::test]
-async fn start_thread_abandoned_unsubscribes() {
+async fn start_thread_when_abandoned_unsubscribes() {
     let (client, mut server) = pair();
     let (queue, receiver) = thread_queue::pair();
     // The call is dropped before the response arrives.
@@ -252,7 +250,7 @@ async fn start_thread_abandoned_unsubscribes() {
 }
 
 #[tokio::test]
-async fn oversized_line_of_any_thread_closes_with_the_limit() {
+async fn oversized_line_of_an_unknown_thread_closes_the_connection() {
     let (client, mut server) = pair();
     let called = call(&client);
     let serve = async {
@@ -264,7 +262,7 @@ async fn oversized_line_of_any_thread_closes_with_the_limit() {
     assert!(message.contains("65536 bytes (CODEX_SUBPROCESS_STREAM_LIMIT)"), "{message}");
     assert!(client.is_closed());
     server.tasks.close();
-    timeout(SOON, server.tasks.wait()).await.expect("the task of the connection ends");
+    timeout(SOON, server.tasks.wait()).await.expect("the connection task ends");
 }
 
 #[tokio::test]

@@ -38,7 +38,7 @@ fn notification_with_wrong_field_types_keeps_its_method() {
 }
 
 #[test]
-fn turn_error_reads_types_and_statuses() {
+fn turn_error_with_known_or_unknown_info_returns_type_and_status() {
     let info = |info: Value| {
         let params = json!({"turn": {"status": "failed", "error": {"message": "m", "codexErrorInfo": info}}});
         let Notification::TurnCompleted(turn) = Notification::parse("turn/completed", params) else {
@@ -76,13 +76,13 @@ fn thread_item_keeps_id_and_status_of_unknown_kinds() {
     let command = json!({"type": "commandExecution", "id": "i", "command": "ls", "exitCode": "x", "cwd": 1});
     let ThreadItemKind::CommandExecution { command, exit_code: None, .. } = ThreadItem::from(command).kind
     else {
-        panic!("a command");
+        panic!("expected a command");
     };
     assert_eq!(command, "ls");
 }
 
 #[test]
-fn file_change_kind_is_an_object_or_a_name() {
+fn file_change_kind_from_object_or_string_returns_the_name() {
     for (kind, expected) in [
         (json!({"type": "update", "movePath": null}), "update"),
         (json!("add"), "add"),
@@ -102,7 +102,7 @@ fn raw_item_round_trip_is_lossless() {
     let Notification::RawResponseItemCompleted(raw) =
         Notification::parse("rawResponseItem/completed", params)
     else {
-        panic!("a raw item");
+        panic!("expected a raw item");
     };
     assert_eq!(raw.turn_id, "u");
     assert_eq!(
@@ -115,7 +115,7 @@ fn raw_item_round_trip_is_lossless() {
 }
 
 #[test]
-fn calls_have_the_members_of_the_protocol() {
+fn outgoing_lines_have_the_members_of_the_protocol() {
     let line = |line: Vec<u8>| String::from_utf8(line).unwrap();
     assert_eq!(
         line(call_line(7, &InterruptTurn { thread_id: "t", turn_id: "u" })),

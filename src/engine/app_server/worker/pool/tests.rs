@@ -20,7 +20,7 @@ struct ToySpawner {
     started: AtomicUsize,
     refused: AtomicUsize,
     broken: AtomicBool,
-    /// A token per worker that ends it, in the order of the starts.
+    /// One token per worker, in the order of the starts. Cancelling the token ends the worker.
     ends: Mutex<Vec<CancellationToken>>,
     tasks: TaskTracker,
 }
@@ -30,7 +30,7 @@ impl SpawnWorker for ToySpawner {
     async fn spawn(&self) -> Result<Worker, StartError> {
         if self.broken.load(Ordering::Relaxed) {
             self.refused.fetch_add(1, Ordering::Relaxed);
-            return Err(StartError::Exited { stderr: "the fake factory is empty".to_owned() });
+            return Err(StartError::Exited { stderr: "the test spawner is broken".to_owned() });
         }
         self.started.fetch_add(1, Ordering::Relaxed);
         let (ours, theirs) = tokio::io::duplex(1 << 16);
@@ -109,7 +109,7 @@ async fn close(pool: &Pool, spawner: &ToySpawner) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lease_prefers_the_fewest_turns_and_avoids_slow_workers() {
+async fn lease_with_several_workers_prefers_few_turns_and_avoids_slow_workers() {
     let (pool, spawner) = pool(config(2)).await;
     let (one, two) = (pool.lease().await.unwrap(), pool.lease().await.unwrap());
     assert!(!Arc::ptr_eq(&one.worker, &two.worker));
@@ -121,12 +121,12 @@ async fn lease_prefers_the_fewest_turns_and_avoids_slow_workers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lease_after_the_loss_of_the_only_worker_waits_for_the_next() {
+async fn lease_after_the_loss_of_the_only_worker_waits_for_its_successor() {
     let (pool, spawner) = pool(config(1)).await;
     let lost = pool.lease().await.unwrap();
     spawner.kill(0);
     lost.rpc.closed().await;
-    assert_eq!(pool.unavailable_reason(), None, "a pool that lost a worker just now is available");
+    assert_eq!(pool.unavailable_reason(), None, "a pool is available shortly after a loss");
     let next = pool.lease().await.unwrap();
     assert!(!Arc::ptr_eq(&lost.worker, &next.worker));
     drop((lost, next));
@@ -138,11 +138,13 @@ async fn failed_start_is_reported_and_retried_with_growing_delays() {
     let (pool, spawner) = pool(config(1)).await;
     spawner.broken.store(true, Ordering::Relaxed);
     spawner.kill(0);
-    until(|| pool.unavailable_reason().is_some_and(|reason| reason.ends_with(": the fake factory is empty")))
-        .await;
+    until(|| {
+        pool.unavailable_reason().is_some_and(|reason| reason.ends_with(": the test spawner is broken"))
+    })
+    .await;
     let refused = pool.lease().await.unwrap_err();
     assert!(
-        matches!(refused, Error::EngineUnavailable { message } if message.ends_with(": the fake factory is empty"))
+        matches!(refused, Error::EngineUnavailable { message } if message.ends_with(": the test spawner is broken"))
     );
     sleep(Duration::from_secs(120)).await;
     // 0.25, 0.5, 1, … 16, 30, 30, 30 s.
@@ -165,7 +167,7 @@ async fn worker_at_max_turns_is_killed_when_its_turns_have_ended() {
     until(|| old.state() == WorkerState::Retired).await;
     assert!(!Arc::ptr_eq(&old.worker, &pool.lease().await.unwrap().worker));
     sleep(Duration::from_secs(60)).await;
-    assert!(!old.rpc.is_closed(), "its turn runs");
+    assert!(!old.rpc.is_closed(), "the turn of the old worker still runs");
     let worker = Arc::clone(&old.worker);
     drop(old);
     until(|| worker.rpc.is_closed()).await;
@@ -173,7 +175,7 @@ async fn worker_at_max_turns_is_killed_when_its_turns_have_ended() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn workers_of_one_age_are_replaced_one_by_one() {
+async fn workers_of_the_same_age_are_replaced_one_by_one() {
     let (pool, spawner) = pool(config(4)).await;
     assert_eq!(spawner.started(), 4);
     let mut replaced = Vec::new();
