@@ -76,7 +76,7 @@ row("**all of these tests**", found.map(({ tests }) => count(tests)));
 for (const { version, gate, tests, engine } of found) {
   if (tests.length === 0) fault(`Codex ${version}: no test ran`);
   // Omits the usage text that the CLI prints after an error.
-  const limit = ({ says }) => `${says.split(": error:")[0].replace(/^it /, "The CLI ").replace(/\.$/, "")}.`;
+  const limit = ({ says }) => `${says.split(": error:")[0].replace(/^(it|the app-server) /, "The CLI ").replace(/\.$/, "")}.`;
   const said = gate.filter((check) => check.outcome !== "ok").map(limit);
   for (const { name, passed, note } of tests) {
     if (note === undefined && !passed) {
