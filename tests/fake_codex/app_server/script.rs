@@ -46,28 +46,8 @@ pub(crate) fn acts(scenario: &Scenario, turn_input: &TurnInput) -> Vec<Act> {
         }
         Scenario::Report => one_message(vec![report(turn_input).to_string()]),
         Scenario::Text(chars) => one_message(digits(*chars)),
-        Scenario::Stream(count, every) => {
-            let stream = Act::Stream { left: *count, every: *every };
-            vec![
-                Act::Open(None),
-                stream,
-                Act::Close,
-                Act::Response(DEFAULT_USAGE),
-                Act::ReportUsage,
-                Act::Finish,
-            ]
-        }
-        Scenario::Flood(bytes) => {
-            let flood = Act::Flood { left: *bytes };
-            vec![
-                Act::Open(None),
-                flood,
-                Act::Close,
-                Act::Response(DEFAULT_USAGE),
-                Act::ReportUsage,
-                Act::Finish,
-            ]
-        }
+        Scenario::Stream(count, every) => open_message(Act::Stream { left: *count, every: *every }),
+        Scenario::Flood(bytes) => open_message(Act::Flood { left: *bytes }),
         Scenario::Slow(pause) => slow(*pause),
         Scenario::Gated(pipe) => {
             let mut acts = message(split_words("before"), None);
@@ -155,6 +135,11 @@ pub(crate) fn acts(scenario: &Scenario, turn_input: &TurnInput) -> Vec<Act> {
             with_answer(vec![Act::Leak(mebibytes << 20)], "the answer after growing")
         }
     }
+}
+
+/// A turn of one message whose text is written by `act`.
+fn open_message(act: Act) -> Vec<Act> {
+    vec![Act::Open(None), act, Act::Close, Act::Response(DEFAULT_USAGE), Act::ReportUsage, Act::Finish]
 }
 
 /// Returns the tools for the model. Like the real CLI, drops tools with the name of a built-in tool.

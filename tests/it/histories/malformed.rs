@@ -8,32 +8,41 @@ use crate::{
     tools::contract::contract,
 };
 
-fn user() -> Value {
+pub fn user() -> Value {
     json!({"role": "user", "content": "go"})
 }
 
-fn calls(ids: &[&str]) -> Value {
+pub fn calls(ids: &[&str]) -> Value {
     let call =
         |id: &&str| json!({"id": id, "type": "function", "function": {"name": "f", "arguments": "{}"}});
     json!({"role": "assistant", "content": null, "tool_calls": ids.iter().map(call).collect::<Vec<_>>()})
 }
 
-fn result(id: &str) -> Value {
+pub fn result(id: &str) -> Value {
     json!({"role": "tool", "tool_call_id": id, "content": "r"})
+}
+
+/// Returns histories with calls that do not have exactly one result, each with the field of its refusal.
+pub fn cases() -> [(Value, &'static str); 8] {
+    [
+        // No result.
+        (json!([user(), calls(&["a"])]), "messages[1].tool_calls[0]"),
+        (json!([user(), calls(&["a", "b"]), result("a")]), "messages[1].tool_calls[1]"),
+        (json!([user(), calls(&["a"]), user(), result("a")]), "messages[1].tool_calls[0]"),
+        // Two results.
+        (json!([user(), calls(&["a"]), result("a"), result("a")]), "messages[3].tool_call_id"),
+        (json!([user(), calls(&["a", "a"]), result("a")]), "messages[1].tool_calls[1].id"),
+        // No call.
+        (json!([user(), result("a")]), "messages[1].tool_call_id"),
+        (json!([user(), calls(&["a"]), result("z")]), "messages[2].tool_call_id"),
+        (json!([result("a"), user()]), "messages[0].tool_call_id"),
+    ]
 }
 
 both_engines!(malformed_history_is_refused_with_the_field);
 async fn malformed_history_is_refused_with_the_field(engine: Engine) {
     with_app(AppConfig::fake(engine), async |app| {
-        for (messages, field) in [
-            (json!([user(), calls(&["a"])]), "messages[1].tool_calls[0]"),
-            (json!([user(), calls(&["a", "b"]), result("a")]), "messages[1].tool_calls[1]"),
-            (json!([user(), calls(&["a"]), user(), result("a")]), "messages[1].tool_calls[0]"),
-            (json!([user(), calls(&["a"]), result("a"), result("a")]), "messages[3].tool_call_id"),
-            (json!([user(), calls(&["a", "a"]), result("a")]), "messages[1].tool_calls[1].id"),
-            (json!([user(), result("a")]), "messages[1].tool_call_id"),
-            (json!([user(), calls(&["a"]), result("z")]), "messages[2].tool_call_id"),
-        ] {
+        for (messages, field) in cases() {
             let body = json!({"messages": messages});
             let (status, error) = app.http_error(&body).await;
             assert_eq!((status, &error["param"]), (400, &json!(field)), "{messages}");

@@ -1,7 +1,7 @@
 //! Whole conversations through both doors and the real CLI over the app-server engine: the upstream request has every
 //! role, text, image, call and result. Tested with a table of histories and with random histories.
 
-mod malformed;
+pub mod malformed;
 mod random;
 mod sizes;
 

@@ -1,43 +1,19 @@
 //! Unmatched calls and results, and invalid tools. Both doors refuse them with the field, before a request reaches the
 //! model.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{MODEL, function, real_workers, refusal, request};
-use crate::support::with_app;
-
-fn user() -> Value {
-    json!({"role": "user", "content": "go"})
-}
-
-fn calls(ids: &[&str]) -> Value {
-    let call =
-        |id: &&str| json!({"id": id, "type": "function", "function": {"name": "f", "arguments": "{}"}});
-    json!({"role": "assistant", "content": null, "tool_calls": ids.iter().map(call).collect::<Vec<_>>()})
-}
-
-fn result(id: &str) -> Value {
-    json!({"role": "tool", "tool_call_id": id, "content": "r"})
-}
+use crate::{
+    histories::malformed::{calls, cases, result, user},
+    support::with_app,
+};
 
 #[tokio::test]
 #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
 async fn results_without_exactly_one_call_are_refused_with_the_field() {
     with_app(real_workers(), async |app| {
-        let cases = [
-            // No result.
-            (json!([user(), calls(&["a"])]), "messages[1].tool_calls[0]"),
-            (json!([user(), calls(&["a", "b"]), result("a")]), "messages[1].tool_calls[1]"),
-            (json!([user(), calls(&["a"]), user(), result("a")]), "messages[1].tool_calls[0]"),
-            // Two results.
-            (json!([user(), calls(&["a"]), result("a"), result("a")]), "messages[3].tool_call_id"),
-            (json!([user(), calls(&["a", "a"]), result("a")]), "messages[1].tool_calls[1].id"),
-            // No call.
-            (json!([user(), result("a")]), "messages[1].tool_call_id"),
-            (json!([user(), calls(&["a"]), result("z")]), "messages[2].tool_call_id"),
-            (json!([result("a"), user()]), "messages[0].tool_call_id"),
-        ];
-        for (messages, field) in cases {
+        for (messages, field) in cases() {
             for model in [MODEL, "gpt-5.5:chat"] {
                 let body = json!({"model": model, "messages": messages, "tools": [function("f", "a")]});
                 let expected = (400, field.to_owned(), field.to_owned());
