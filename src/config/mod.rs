@@ -127,6 +127,8 @@ pub struct Codex {
     pub line_limit: usize,
     /// Maximum number of retries of a failing upstream.
     pub upstream_retries: u32,
+    /// Transport to OpenAI and to the scripted upstream.
+    pub upstream_transport: UpstreamTransport,
     /// Time between the request to stop and SIGKILL.
     pub cancel_grace: Duration,
     /// Environment of the CLI: the server's environment and `.env`, without the server's own settings.
@@ -146,6 +148,17 @@ pub enum EngineChoice {
     Exec,
     /// Warm processes.
     AppServer,
+}
+
+/// Transport to OpenAI and to the scripted upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpstreamTransport {
+    /// HTTPS with server-sent events.
+    Https,
+    /// A WebSocket. Codex falls back to HTTPS if the network refuses it.
+    WebSocket,
+    /// A WebSocket for turns with several model calls, otherwise HTTPS.
+    Auto,
 }
 
 /// Workers of the app-server engine.

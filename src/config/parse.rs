@@ -9,7 +9,8 @@ use std::{
 };
 
 use super::{
-    Codex, EngineChoice, Limits, Log, Models, Profile, Sandbox, Secret, ServerConfig, Workers, is_word,
+    Codex, EngineChoice, Limits, Log, Models, Profile, Sandbox, Secret, ServerConfig, UpstreamTransport,
+    Workers, is_word,
     kinds::{Key, OptionalText, Text},
     settings,
     sources::RawSettings,
@@ -167,6 +168,11 @@ pub(super) fn codex(raw: &mut RawSettings) -> Codex {
         cancel_grace: raw.get(&settings::CANCEL_GRACE_SECONDS),
         scratch: env.get(&OsString::from("TMPDIR")).map_or_else(|| "/tmp".into(), PathBuf::from),
         env,
+        upstream_transport: match raw.get(&settings::UPSTREAM_TRANSPORT) {
+            "websocket" => UpstreamTransport::WebSocket,
+            "auto" => UpstreamTransport::Auto,
+            _ => UpstreamTransport::Https,
+        },
         scripted_upstream: None,
     }
 }

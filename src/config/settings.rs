@@ -244,6 +244,10 @@ settings! {
         env: "CODEX_UPSTREAM_RETRIES", flag: "upstream-retries", value: "N", default: "2",
         help: "Maximum number of retries of a failing upstream before the turn fails",
     }
+    UPSTREAM_TRANSPORT: OneOf = OneOf(&["https", "websocket", "auto"]) => {
+        env: "CODEX_UPSTREAM_TRANSPORT", flag: "upstream-transport", value: "NAME", default: "https",
+        help: "Transport to OpenAI, unless config.toml names another provider: https, websocket, or auto (WebSocket for agent turns without client tools); a refused WebSocket falls back to https",
+    }
     CANCEL_GRACE_SECONDS: Seconds = Seconds { min: 0, max: 60 } => {
         env: "CODEX_CANCEL_GRACE_SECONDS", flag: "cancel-grace-seconds", value: "SECONDS", default: "2",
         help: "Time between the request to stop a cancelled turn and SIGKILL",

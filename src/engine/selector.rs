@@ -29,9 +29,13 @@ use crate::{
 /// Pause between two checks of the installed program.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Time after which an unusable app-server is probed again although the program has not changed. The machine may have
-/// been too busy to start a worker in time.
-const REPROBE_INTERVAL: Duration = Duration::from_secs(300);
+/// Time after which an unusable app-server is probed again although the program has not changed. The network or the
+/// machine may have been too slow to start a worker in time. The time doubles with each failed probe.
+const MIN_REPROBE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Maximum time between two probes of an unusable app-server. A probe starts a worker, which costs a second of processor
+/// time.
+const MAX_REPROBE_INTERVAL: Duration = Duration::from_secs(300);
 
 /// The configuration requires an engine that the installed CLI does not support.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -138,11 +142,15 @@ impl<E> Selection<E> {
     }
 
     /// Returns `true` if the CLI should be probed again. Pure.
-    fn is_due(&self, program_changed: bool, since_probe: Duration) -> bool {
+    ///
+    /// `failed_probes` is the number of consecutive probes of this program that found the app-server unusable.
+    fn is_due(&self, program_changed: bool, since_probe: Duration, failed_probes: u32) -> bool {
         match self {
             Self::AppServer(_) => false,
             Self::Missing(_) => true,
-            Self::Exec(_) | Self::Unusable(_) => program_changed || since_probe >= REPROBE_INTERVAL,
+            Self::Exec(_) | Self::Unusable(_) => {
+                program_changed || since_probe >= reprobe_interval(failed_probes)
+            }
         }
     }
 
@@ -162,6 +170,12 @@ impl<E> Selection<E> {
             (Self::AppServer(_), None) => None,
         }
     }
+}
+
+/// Returns the time between the last of `failed_probes` probes and the next. Pure.
+fn reprobe_interval(failed_probes: u32) -> Duration {
+    let doublings = failed_probes.saturating_sub(1).min(16);
+    MIN_REPROBE_INTERVAL.saturating_mul(1 << doublings).min(MAX_REPROBE_INTERVAL)
 }
 
 /// A change of the selection.
@@ -199,6 +213,8 @@ struct Probed {
     /// The probed program.
     binary: Option<BinaryId>,
     at: Instant,
+    /// The number of consecutive probes of this program that found the app-server unusable.
+    failed_probes: u32,
 }
 
 /// The engine that runs turns now.
@@ -243,7 +259,7 @@ impl EngineSelector {
             exec: Exec::new(config.codex.clone(), config.log.clone(), launcher.clone()),
             config,
             launcher,
-            last: RwLock::new(Probed { selection, binary, at: Instant::now() }),
+            last: RwLock::new(Probed { selection, binary, at: Instant::now(), failed_probes: 1 }),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
@@ -267,14 +283,17 @@ impl EngineSelector {
                 let selection = Selection::new(outcome, Requirement::new(&self.config.codex));
                 let mut last = self.last.write().unwrap_or_else(PoisonError::into_inner);
                 log_change(selection.change_from(Some(&last.selection)).as_ref());
-                *last = Probed { selection, binary, at: Instant::now() };
+                let failed_probes =
+                    if last.binary == binary { last.failed_probes.saturating_add(1) } else { 1 };
+                *last = Probed { selection, binary, at: Instant::now(), failed_probes };
             }
         }
     }
 
     fn is_due(&self, binary: Option<&BinaryId>) -> bool {
         let last = self.last.read().unwrap_or_else(PoisonError::into_inner);
-        last.selection.is_due(last.binary.as_ref() != binary, last.at.elapsed())
+        let program_changed = last.binary.as_ref() != binary;
+        last.selection.is_due(program_changed, last.at.elapsed(), last.failed_probes)
     }
 
     /// Returns the app-server engine if it is selected, even while turns fall back to exec.
@@ -409,14 +428,22 @@ mod tests {
     #[test]
     fn is_due_depends_on_selection_program_and_time() {
         let reason = || "x".to_owned();
-        let (short, long) = (Duration::ZERO, REPROBE_INTERVAL);
-        assert!(!Selection::AppServer(7).is_due(true, long));
-        assert!(Selection::<i32>::Missing(reason()).is_due(false, short));
+        let (short, long) = (Duration::ZERO, MAX_REPROBE_INTERVAL);
+        assert!(!Selection::AppServer(7).is_due(true, long, 1));
+        assert!(Selection::<i32>::Missing(reason()).is_due(false, short, 1));
         for selection in [Selection::<i32>::Exec(reason()), Selection::Unusable(reason())] {
-            assert!(!selection.is_due(false, short));
-            assert!(selection.is_due(true, short));
-            assert!(selection.is_due(false, long));
+            assert!(!selection.is_due(false, short, 1));
+            assert!(selection.is_due(true, short, 1));
+            assert!(selection.is_due(false, MIN_REPROBE_INTERVAL, 1));
+            assert!(!selection.is_due(false, MIN_REPROBE_INTERVAL, 2));
+            assert!(selection.is_due(false, long, u32::MAX));
         }
+    }
+
+    #[test]
+    fn reprobe_interval_doubles_up_to_its_maximum() {
+        let seconds: Vec<u64> = (1..=7).map(|probes| reprobe_interval(probes).as_secs()).collect();
+        assert_eq!(seconds, [10, 20, 40, 80, 160, 300, 300]);
     }
 
     #[test]

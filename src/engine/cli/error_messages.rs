@@ -151,6 +151,11 @@ fn is_upstream_failure(text: &str) -> bool {
     SIGNS.iter().any(|sign| text.contains(sign))
 }
 
+/// Returns `true` if a warning reports that Codex uses HTTPS for the rest of the thread.
+pub(crate) fn is_transport_fallback(warning: &str) -> bool {
+    warning.starts_with("Falling back from WebSockets")
+}
+
 fn is_unknown_model(text: &str) -> bool {
     let lower = text.to_lowercase();
     lower.contains("model") && (lower.contains("does not exist") || lower.contains("not found"))

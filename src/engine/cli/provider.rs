@@ -1,13 +1,13 @@
 //! The CLI's model provider and its retries, as configuration values for both engines.
 
-use std::{ffi::OsString, fs};
+use std::{ffi::OsString, fs, time::Duration};
 
 use super::{
     environment,
     probe::CliInfo,
     user_config::{UserConfig, is_bare_key},
 };
-use crate::config::Codex;
+use crate::config::{Codex, UpstreamTransport};
 
 /// Features that the server disables if the CLI has them.
 ///
@@ -22,8 +22,12 @@ const DISABLED_FEATURES: &[&str] =
 /// The feature that offers the connectors of the ChatGPT account to the model. A thread also waits for their server.
 pub(crate) const APPS: &str = "apps";
 
-/// Provider id of the scripted upstream.
-const SCRIPTED_PROVIDER: &str = "codex-api-scripted";
+/// Time limit of a WebSocket's connect. Codex's default of 15 seconds, in each attempt, delays the fallback to HTTPS.
+const WEBSOCKET_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Maximum silence of a WebSocket. Codex ignores an `error` frame without a status and waits this long, by default five
+/// minutes.
+const WEBSOCKET_IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Returns the features that are disabled in every profile.
 pub(crate) fn disabled_features(codex: &Codex, installed: &CliInfo) -> impl Iterator<Item = &'static str> {
@@ -32,34 +36,130 @@ pub(crate) fn disabled_features(codex: &Codex, installed: &CliInfo) -> impl Iter
     features.filter(|feature| installed.features.contains_key(*feature))
 }
 
+/// Returns the override that disables the telemetry of the CLI, unless the user's `config.toml` enables or disables it.
+///
+/// A `codex exec` exits only after its telemetry was sent or has failed, which takes up to 30 seconds in a network that
+/// drops packets.
+pub(crate) fn telemetry_override(codex: &Codex) -> Option<(&'static str, toml::Value)> {
+    const KEY: &str = "analytics.enabled";
+    UserConfig::load(codex).get(KEY).is_none().then(|| (KEY, false.into()))
+}
+
+/// A provider of the server's own, with one entry in `model_providers` per transport.
+struct OwnProvider {
+    https_id: &'static str,
+    websocket_id: &'static str,
+    entry: Vec<(&'static str, toml::Value)>,
+}
+
+impl OwnProvider {
+    /// Returns the provider, or `None` if the user's `config.toml` selects another provider.
+    ///
+    /// A provider of the server's own replaces the built-in provider `openai`, because the built-in provider has no
+    /// options: it always tries a WebSocket first, and a network that refuses WebSockets delays each turn by seconds.
+    fn new(codex: &Codex, installed: &CliInfo) -> Option<Self> {
+        if let Some(upstream) = &codex.scripted_upstream {
+            let entry = vec![
+                ("name", "scripted upstream".into()),
+                ("base_url", upstream.base_url.as_str().into()),
+                ("wire_api", "responses".into()),
+                ("experimental_bearer_token", "scripted".into()),
+            ];
+            return Some(Self {
+                https_id: "codex-api-scripted",
+                websocket_id: "codex-api-scripted-ws",
+                entry,
+            });
+        }
+        let user = UserConfig::load(codex);
+        if !selects_openai(&user) {
+            return None;
+        }
+        let headers = |pairs: &[(&str, &str)]| -> toml::Value {
+            pairs
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), toml::Value::from(*value)))
+                .collect::<toml::Table>()
+                .into()
+        };
+        // Codex recognises OpenAI by the name. Without `base_url`, the login selects the address.
+        let mut entry = vec![
+            ("name", "OpenAI".into()),
+            ("wire_api", "responses".into()),
+            ("requires_openai_auth", true.into()),
+            // The built-in provider sends these headers too.
+            ("http_headers", headers(&[("version", &installed.version)])),
+            (
+                "env_http_headers",
+                headers(&[
+                    ("OpenAI-Organization", "OPENAI_ORGANIZATION"),
+                    ("OpenAI-Project", "OPENAI_PROJECT"),
+                ]),
+            ),
+        ];
+        entry.extend(user.get("openai_base_url").cloned().map(|url| ("base_url", url)));
+        Some(Self { https_id: "codex-api-openai", websocket_id: "codex-api-openai-ws", entry })
+    }
+}
+
+/// Returns `true` if the user's configuration selects the built-in provider `openai`.
+fn selects_openai(user: &UserConfig) -> bool {
+    // The provider of a profile of the CLI has precedence over `-c model_provider`.
+    let by_profile = user
+        .get("profile")
+        .and_then(toml::Value::as_str)
+        .is_some_and(|profile| user.get(&format!("profiles.{profile}.model_provider")).is_some());
+    !by_profile && user.model_provider().is_none_or(|id| id == "openai")
+}
+
+/// Returns the id of the provider that uses a WebSocket. `None` if `CODEX_UPSTREAM_TRANSPORT` excludes the WebSocket, or
+/// if the user's `config.toml` selects a provider.
+pub(crate) fn websocket_provider(codex: &Codex, installed: &CliInfo) -> Option<&'static str> {
+    let is_wanted = codex.upstream_transport != UpstreamTransport::Https;
+    OwnProvider::new(codex, installed).filter(|_| is_wanted).map(|provider| provider.websocket_id)
+}
+
 /// Returns dotted keys and TOML values for `-c`. `stream_retries` limits the retries of an interrupted response.
-pub(crate) fn settings(codex: &Codex, stream_retries: u32) -> Vec<(String, String)> {
-    let text = |text: &str| toml::Value::from(text).to_string();
-    let mut settings = Vec::new();
-    let mut set = |key: String, value: String| settings.push((key, value));
-    if let Some(upstream) = &codex.scripted_upstream {
-        let key = |name: &str| format!("model_providers.{SCRIPTED_PROVIDER}.{name}");
-        set("model_provider".into(), text(SCRIPTED_PROVIDER));
-        set(key("name"), text("scripted upstream"));
-        set(key("base_url"), text(&upstream.base_url));
-        set(key("wire_api"), text("responses"));
-        set(key("experimental_bearer_token"), text("scripted"));
-    }
-    // The built-in providers cannot be configured; for them the engine counts the retries.
-    let id = if codex.scripted_upstream.is_some() {
-        Some(SCRIPTED_PROVIDER.to_owned())
-    } else {
-        configured(codex)
+pub(crate) fn settings(codex: &Codex, installed: &CliInfo, stream_retries: u32) -> Vec<(String, String)> {
+    let mut settings: Vec<(String, String)> = Vec::new();
+    let mut set = |id: &str, name: &str, value: &toml::Value| {
+        settings.push((format!("model_providers.{id}.{name}"), value.to_string()));
     };
-    if let Some(id) = id {
-        set(format!("model_providers.{id}.request_max_retries"), codex.upstream_retries.to_string());
-        set(format!("model_providers.{id}.stream_max_retries"), stream_retries.to_string());
+    let retries = [
+        ("request_max_retries", i64::from(codex.upstream_retries).into()),
+        ("stream_max_retries", i64::from(stream_retries).into()),
+    ];
+    let Some(own) = OwnProvider::new(codex, installed) else {
+        // Only the entry of the user's own provider can be configured. For another built-in provider the engine counts
+        // the retries.
+        if let Some(id) = configured(codex) {
+            retries.iter().for_each(|(name, value)| set(&id, name, value));
+        }
+        return settings;
+    };
+    for (name, value) in own.entry.iter().chain(&retries) {
+        set(own.https_id, name, value);
     }
+    if codex.upstream_transport != UpstreamTransport::Https {
+        let millis = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX).into();
+        let websocket = [
+            ("supports_websockets", true.into()),
+            ("websocket_connect_timeout_ms", millis(WEBSOCKET_CONNECT_TIMEOUT)),
+            ("stream_idle_timeout_ms", millis(WEBSOCKET_IDLE_TIMEOUT)),
+        ];
+        for (name, value) in own.entry.iter().chain(&retries).chain(&websocket) {
+            set(own.websocket_id, name, value);
+        }
+    }
+    settings.push(("model_provider".into(), toml::Value::from(own.https_id).to_string()));
     settings
 }
 
 /// Returns the id of the user's own provider, if `config.toml` selects one and flags can configure it.
 pub(crate) fn configured(codex: &Codex) -> Option<String> {
+    if codex.scripted_upstream.is_some() {
+        return None;
+    }
     let config = UserConfig::load(codex);
     let id = config.model_provider()?;
     (config.provider(id).is_some() && is_bare_key(id)).then(|| id.to_owned())
@@ -111,6 +211,65 @@ fn missing_key(codex: &Codex) -> Option<MissingKey> {
 mod tests {
     use super::*;
     use crate::config::{Config, Sources};
+
+    /// Returns the settings of a CLI whose home has this `config.toml`.
+    fn settings_with(config: &str, transport: &str) -> Vec<String> {
+        let home = tempfile::tempdir().unwrap();
+        fs::write(home.path().join("config.toml"), config).unwrap();
+        let env = [
+            ("CODEX_HOME".into(), home.path().into()),
+            ("CODEX_UPSTREAM_TRANSPORT".into(), transport.into()),
+        ];
+        let codex = Config::load(Sources { env: env.into(), ..Sources::default() }).unwrap().codex;
+        let installed = CliInfo { version: "0.169.0".into(), ..CliInfo::default() };
+        settings(&codex, &installed, 1).into_iter().map(|(key, value)| format!("{key}={value}")).collect()
+    }
+
+    #[test]
+    fn settings_replace_only_the_provider_openai() {
+        let selects_own = |config: &str| {
+            settings_with(config, "https").contains(&"model_provider=\"codex-api-openai\"".to_owned())
+        };
+        assert!(selects_own("") && selects_own("model_provider = \"openai\""));
+        assert!(selects_own("profile = \"p\"\n[profiles.p]\nmodel = \"m\""));
+        for other in [
+            "model_provider = \"ollama\"",
+            "model_provider = \"rec\"\n[model_providers.rec]\nname = \"r\"",
+            "profile = \"p\"\n[profiles.p]\nmodel_provider = \"ollama\"",
+        ] {
+            assert!(!selects_own(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn settings_for_a_moved_openai_keep_its_address() {
+        let address = "base_url=\"http://127.0.0.1:1/v1\"";
+        let found = settings_with("openai_base_url = \"http://127.0.0.1:1/v1\"", "https");
+        assert!(found.contains(&format!("model_providers.codex-api-openai.{address}")), "{found:?}");
+        assert!(!settings_with("", "https").iter().any(|setting| setting.contains("base_url")));
+    }
+
+    #[test]
+    fn settings_have_a_websocket_provider_unless_the_transport_is_https() {
+        let has_websocket = |transport| {
+            let found = settings_with("", transport);
+            found.contains(&"model_providers.codex-api-openai-ws.supports_websockets=true".to_owned())
+        };
+        assert!(!has_websocket("https") && has_websocket("websocket") && has_websocket("auto"));
+        assert!(!settings_with("", "https").iter().any(|setting| setting.contains("websocket")));
+    }
+
+    #[test]
+    fn telemetry_is_disabled_unless_the_user_decides() {
+        let home = tempfile::tempdir().unwrap();
+        let found = |config: &str| {
+            fs::write(home.path().join("config.toml"), config).unwrap();
+            let env = [("CODEX_HOME".into(), home.path().into())].into();
+            telemetry_override(&Config::load(Sources { env, ..Sources::default() }).unwrap().codex)
+        };
+        assert_eq!(found(""), Some(("analytics.enabled", false.into())));
+        assert_eq!(found("[analytics]\nenabled = true"), None);
+    }
 
     #[test]
     fn check_key_with_an_unset_variable_names_provider_and_variable() {

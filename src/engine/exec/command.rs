@@ -15,8 +15,13 @@ use crate::{
     error::Error,
 };
 
-/// Returns the command of a turn. Writes images and schema to a private folder that belongs to the command.
-pub(super) fn build(turn: &Turn, codex: &Codex, installed: &CliInfo) -> Result<SpawnSpec, Error> {
+/// Returns the command of a turn, which uses `websocket_provider` if there is one. Writes images and schema to a private folder that belongs to the command.
+pub(super) fn build(
+    turn: &Turn,
+    codex: &Codex,
+    installed: &CliInfo,
+    websocket_provider: Option<&str>,
+) -> Result<SpawnSpec, Error> {
     let prompt = Prompt::new(turn);
     let mut arguments = Arguments::default();
     arguments.extend(["-a", &codex.approval_policy, "exec", "--json", "--ephemeral"]);
@@ -53,9 +58,15 @@ pub(super) fn build(turn: &Turn, codex: &Codex, installed: &CliInfo) -> Result<S
     for feature in provider::disabled_features(codex, installed) {
         arguments.set_toml(&format!("features.{feature}"), "false");
     }
+    if let Some((key, value)) = provider::telemetry_override(codex) {
+        arguments.set_toml(key, &value.to_string());
+    }
     // An interrupted response is not retried, because the model would repeat text that the client already has.
-    for (key, value) in provider::settings(codex, 0) {
+    for (key, value) in provider::settings(codex, installed, 0) {
         arguments.set_toml(&key, &value);
+    }
+    if let Some(websocket) = websocket_provider {
+        arguments.set_text("model_provider", websocket);
     }
 
     arguments.push("-");

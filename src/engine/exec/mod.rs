@@ -19,8 +19,10 @@ use self::events::Translator;
 use super::{
     Engine, EngineStatus, Events, Turn, TurnEvent, TurnGuard,
     cli::{
+        error_messages,
         probe::{self, CliInfo, ProbeError},
         provider,
+        transport::{TransportSelector, Workload},
     },
     process::{
         ChildHandle, Input, Launcher, Started,
@@ -43,6 +45,7 @@ pub struct Exec {
     codex: Codex,
     log: Log,
     launcher: Launcher,
+    transport: Arc<TransportSelector>,
     last_probe: RwLock<Option<(Instant, ProbeResult)>>,
     /// Held during a probe, so that only one probe runs.
     probing: tokio::sync::Mutex<()>,
@@ -53,7 +56,9 @@ type ProbeResult = Result<Arc<CliInfo>, Arc<ProbeError>>;
 impl Exec {
     /// Creates the engine. The first use probes the CLI.
     pub fn new(codex: Codex, log: Log, launcher: Launcher) -> Self {
-        Self { codex, log, launcher, last_probe: RwLock::new(None), probing: tokio::sync::Mutex::new(()) }
+        let transport = Arc::new(TransportSelector::new(codex.upstream_transport));
+        let (last_probe, probing) = (RwLock::new(None), tokio::sync::Mutex::new(()));
+        Self { codex, log, launcher, transport, last_probe, probing }
     }
 
     /// Returns the installed CLI. A success is cached until the program changes, a failure for [`NEGATIVE_CACHE_TTL`].
@@ -95,7 +100,11 @@ impl Engine for Exec {
     async fn run(&self, turn: Turn, guard: TurnGuard) -> Result<Events, Error> {
         let unavailable = |error: Arc<ProbeError>| Error::EngineUnavailable { message: error.to_string() };
         let installed = self.installed().await.map_err(unavailable)?;
-        let spec = command::build(&turn, &self.codex, &installed)?;
+        // An agent usually calls the model several times.
+        let is_websocket =
+            self.transport.selects_websocket(Workload::SeveralCalls, tokio::time::Instant::now());
+        let provider = provider::websocket_provider(&self.codex, &installed).filter(|_| is_websocket);
+        let spec = command::build(&turn, &self.codex, &installed, provider)?;
         if self.log.debug {
             let prompt = match &spec.stdin {
                 Input::Text(text) => String::from_utf8_lossy(text),
@@ -109,7 +118,8 @@ impl Engine for Exec {
         })?;
         let debug = self.log.debug.then_some(self.log.max_chars);
         let lines = LineReader::new(stdout, self.codex.line_limit);
-        Ok(events(ChildOutput { process, lines, debug }, Translator::new(self.codex.upstream_retries)))
+        let output = ChildOutput { process, lines, debug, transport: Arc::clone(&self.transport) };
+        Ok(events(output, Translator::new(self.codex.upstream_retries)))
     }
 
     async fn status(&self) -> EngineStatus {
@@ -154,13 +164,14 @@ struct ChildOutput {
     process: ChildHandle,
     lines: LineReader<OutputPipe<ChildStdout>>,
     debug: Option<usize>,
+    transport: Arc<TransportSelector>,
 }
 
 /// Returns the events of a process. Dropping the stream stops the process.
 fn events(output: ChildOutput, mut translator: Translator) -> Events {
     let events = try_stream! {
         // The destructuring moves the whole value into the stream. Otherwise its unused fields, such as `process`, would be dropped at once.
-        let ChildOutput { mut process, mut lines, debug } = output;
+        let ChildOutput { mut process, mut lines, debug, transport } = output;
         loop {
             let line = match lines.next().await {
                 Ok(Some(line)) => line,
@@ -174,6 +185,11 @@ fn events(output: ChildOutput, mut translator: Translator) -> Events {
                 tracing::info!(line = %truncate(&String::from_utf8_lossy(line), max_chars), "codex printed a line");
             }
             for event in translator.push(line)? {
+                if let TurnEvent::Notice(notice) = &event
+                    && error_messages::is_transport_fallback(&notice.message)
+                {
+                    transport.record_fallback(tokio::time::Instant::now());
+                }
                 if !matches!(event, TurnEvent::Finished { .. }) {
                     yield event;
                     continue;

@@ -76,6 +76,9 @@ pub(crate) fn arguments(codex: &Codex, installed: &CliInfo, catalogs: &Catalogs)
     for feature in provider::disabled_features(codex, installed) {
         set(&format!("features.{feature}"), OFF);
     }
+    if let Some((key, value)) = provider::telemetry_override(codex) {
+        set(key, value);
+    }
     set("model_catalog_json", catalogs.path(codex.profile).to_string_lossy().into_owned().into());
     match codex.profile {
         Profile::Agent => {}
@@ -85,7 +88,7 @@ pub(crate) fn arguments(codex: &Codex, installed: &CliInfo, catalogs: &Catalogs)
     let mut arguments = vec![OsString::from("app-server")];
     let settings = settings.into_iter().map(|(key, value)| (key, value.to_string()));
     // A retry ends the turn if the client already has text of the response (see `translate::response_attempt`).
-    for (key, value) in settings.chain(provider::settings(codex, codex.upstream_retries)) {
+    for (key, value) in settings.chain(provider::settings(codex, installed, codex.upstream_retries)) {
         arguments.extend(["-c".into(), format!("{key}={value}").into()]);
     }
     arguments

@@ -10,7 +10,7 @@ use crate::engine::app_server::{
 };
 use crate::{
     config::{Codex, Profile},
-    engine::{Role, Turn},
+    engine::{Role, Turn, cli::transport::Workload},
 };
 
 /// The parameters of `thread/start` of one turn, for any worker.
@@ -20,6 +20,7 @@ pub(crate) struct ThreadParams {
     /// The part of the configuration that is the same on every worker.
     config: Map<String, Value>,
     profile: Profile,
+    workload: Workload,
 }
 
 impl ThreadParams {
@@ -47,7 +48,12 @@ impl ThreadParams {
                 params["baseInstructions"] = "".into();
             }
         }
-        Self { params, config: config(turn), profile: turn.profile }
+        let workload = match turn.profile {
+            Profile::Agent if turn.tools.is_empty() => Workload::SeveralCalls,
+            // A turn with client tools ends at their calls.
+            Profile::Agent | Profile::Chat => Workload::SingleCall,
+        };
+        Self { params, config: config(turn), profile: turn.profile, workload }
     }
 
     /// Returns the parameters for a worker of this specification. Workers may differ in their model catalog. Commands may
@@ -59,12 +65,21 @@ impl ThreadParams {
         }
         config.extend(self.config.clone());
         self.params["config"] = config.into();
+        match spec.thread_provider(self.workload) {
+            Some(provider) => self.params["modelProvider"] = provider.into(),
+            // A former worker may have set the provider.
+            None => drop(self.params.as_object_mut().and_then(|params| params.remove("modelProvider"))),
+        }
         &self.params
     }
 }
 
 fn config(turn: &Turn) -> Map<String, Value> {
     let mut config = Map::new();
+    // `turn/start` sets both too. Over a WebSocket Codex sends the thread's configuration ahead, and sends the whole
+    // request again if the turn differs from it.
+    config.insert("model_reasoning_effort".into(), turn.reasoning_effort.as_str().into());
+    config.insert("model_reasoning_summary".into(), turn.reasoning_summary.as_str().into());
     config.insert("web_search".into(), if turn.web_search { "live" } else { "disabled" }.into());
     if let Some(verbosity) = &turn.verbosity {
         config.insert("model_verbosity".into(), verbosity.as_str().into());

@@ -34,6 +34,7 @@ use crate::{
             },
             worker::lease::WorkerLease,
         },
+        cli::error_messages,
     },
     error::Error,
 };
@@ -83,6 +84,11 @@ impl TurnDriver {
                 result = &mut cancelled => return TurnOutcome::new(TurnState::Active, result),
                 () = sleep_for(translator.idle_timeout()) => None,
             };
+            if let Some(ThreadMessage::Notification(Notification::Warning(warning))) = &message
+                && error_messages::is_transport_fallback(&warning.message)
+            {
+                lease.spec.transport.record_fallback(Instant::now());
+            }
             let (state, output) = translate(&mut translator, message);
             let mut output = match output {
                 Ok(output) => output,

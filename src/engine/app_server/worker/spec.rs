@@ -6,7 +6,7 @@ use std::{ffi::OsString, path::Path, sync::OnceLock};
 
 use serde_json::{Map, Value};
 use tempfile::TempDir;
-use tokio::sync::OnceCell;
+use tokio::{sync::OnceCell, time::Instant};
 
 use super::error::StartError;
 use crate::engine::app_server::{
@@ -15,7 +15,15 @@ use crate::engine::app_server::{
 };
 use crate::{
     config::{Codex, Profile},
-    engine::{Turn, cli::probe::CliInfo, process::Launcher},
+    engine::{
+        Turn,
+        cli::{
+            probe::CliInfo,
+            provider,
+            transport::{TransportSelector, Workload},
+        },
+        process::Launcher,
+    },
     error::Error,
     pb,
 };
@@ -26,6 +34,10 @@ pub(crate) struct WorkerSpec {
     pub(crate) codex: Codex,
     pub(crate) installed: CliInfo,
     pub(crate) arguments: Vec<OsString>,
+    /// The transport of the threads. The workers of a spec share it, because they share the network.
+    pub(crate) transport: TransportSelector,
+    /// The id of the provider with a WebSocket, if the workers have one.
+    websocket_provider: Option<&'static str>,
     catalogs: Catalogs,
     /// Set when the first worker has passed the probe.
     features: OnceLock<WorkerFeatures>,
@@ -57,6 +69,8 @@ impl WorkerSpec {
         let arguments = cli_config::arguments(codex, &installed, &catalogs);
         Ok(Self {
             codex: codex.clone(),
+            transport: TransportSelector::new(codex.upstream_transport),
+            websocket_provider: provider::websocket_provider(codex, &installed),
             installed,
             arguments,
             catalogs,
@@ -85,6 +99,11 @@ impl WorkerSpec {
     /// Returns the configuration overrides of a thread of `profile`.
     pub(crate) fn thread_config(&self, profile: Profile) -> Map<String, Value> {
         cli_config::thread_config(&self.codex, &self.installed, &self.catalogs, profile)
+    }
+
+    /// Returns the provider of a thread that starts now, or `None` for the workers' default, which uses HTTPS.
+    pub(crate) fn thread_provider(&self, workload: Workload) -> Option<&'static str> {
+        self.websocket_provider.filter(|_| self.transport.selects_websocket(workload, Instant::now()))
     }
 
     /// Returns the profiles that turns may have. With `CODEX_PROFILE=chat`, no turn gets the agent.
@@ -130,6 +149,8 @@ impl WorkerSpec {
         let sources = crate::config::Sources { current_dir: "/work".into(), ..Default::default() };
         Self {
             codex: crate::config::Config::load(sources).unwrap().codex,
+            transport: TransportSelector::new(crate::config::UpstreamTransport::Https),
+            websocket_provider: None,
             installed: CliInfo::default(),
             arguments: Vec::new(),
             catalogs: Catalogs::for_test("agent", "chat"),

@@ -39,7 +39,16 @@ fn arguments_for_agent_keep_the_tools() {
         "sandbox_workspace_write.exclude_tmpdir_env_var=true",
         "features.plugins=false",
         "features.multi_agent=false",
+        "analytics.enabled=false",
         "model_catalog_json=\"/p/agent.json\"",
+        "model_providers.codex-api-openai.name=\"OpenAI\"",
+        "model_providers.codex-api-openai.wire_api=\"responses\"",
+        "model_providers.codex-api-openai.requires_openai_auth=true",
+        "model_providers.codex-api-openai.http_headers={ version = \"0.169.0\" }",
+        "model_providers.codex-api-openai.env_http_headers={ OpenAI-Organization = \"OPENAI_ORGANIZATION\", OpenAI-Project = \"OPENAI_PROJECT\" }",
+        "model_providers.codex-api-openai.request_max_retries=2",
+        "model_providers.codex-api-openai.stream_max_retries=2",
+        "model_provider=\"codex-api-openai\"",
     ];
     assert_eq!(values(&codex(&[])), expected);
 }
