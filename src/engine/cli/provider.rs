@@ -23,7 +23,7 @@ const DISABLED_FEATURES: &[&str] =
 pub(crate) const APPS: &str = "apps";
 
 /// Time limit of a WebSocket's connect. Codex's default of 15 seconds, in each attempt, delays the fallback to HTTPS.
-const WEBSOCKET_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+const WEBSOCKET_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Maximum silence of a WebSocket. Codex ignores an `error` frame without a status and waits this long, by default five
 /// minutes.

@@ -19,7 +19,14 @@ const REFUSAL_TIME: Duration = Duration::from_secs(600);
 #[derive(Debug)]
 pub(crate) struct TransportSelector {
     setting: UpstreamTransport,
-    refused_at: Mutex<Option<Instant>>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    refused_at: Option<Instant>,
+    /// A turn over the WebSocket has completed since the last refusal.
+    has_worked: bool,
 }
 
 /// The work of a turn, as far as the transport depends on it.
@@ -34,7 +41,7 @@ pub(crate) enum Workload {
 
 impl TransportSelector {
     pub(crate) fn new(setting: UpstreamTransport) -> Self {
-        Self { setting, refused_at: Mutex::default() }
+        Self { setting, state: Mutex::default() }
     }
 
     /// Returns `true` if a thread that starts at `now` should use the WebSocket.
@@ -49,18 +56,32 @@ impl TransportSelector {
 
     /// Records that Codex fell back to HTTPS.
     pub(crate) fn record_fallback(&self, now: Instant) {
-        let mut refused_at = self.refused_at.lock().unwrap_or_else(PoisonError::into_inner);
-        if refused_at.replace(now).is_none() {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.has_worked = false;
+        if state.refused_at.replace(now).is_none() {
             let minutes = REFUSAL_TIME.as_secs() / 60;
             tracing::warn!("the upstream's WebSocket failed; turns use HTTPS for {minutes} minutes");
         }
     }
 
+    /// Records that a turn over the WebSocket has completed.
+    pub(crate) fn record_success(&self) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).has_worked = true;
+    }
+
+    /// Records that the upstream rejected a turn over the WebSocket. Codex does not fall back if a proxy answers the
+    /// upgrade with 400, so that every turn would fail. A WebSocket that has worked before is not the cause.
+    pub(crate) fn record_rejection(&self, now: Instant) {
+        if !self.state.lock().unwrap_or_else(PoisonError::into_inner).has_worked {
+            self.record_fallback(now);
+        }
+    }
+
     fn was_refused(&self, now: Instant) -> bool {
-        let mut refused_at = self.refused_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_recent = refused_at.is_some_and(|at| now.saturating_duration_since(at) < REFUSAL_TIME);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_recent = state.refused_at.is_some_and(|at| now.saturating_duration_since(at) < REFUSAL_TIME);
         if !is_recent {
-            *refused_at = None;
+            state.refused_at = None;
         }
         is_recent
     }
@@ -93,5 +114,19 @@ mod tests {
         assert!(selects(REFUSAL_TIME));
         selector.record_fallback(start + REFUSAL_TIME);
         assert!(!selects(REFUSAL_TIME));
+    }
+
+    #[test]
+    fn a_rejection_selects_https_unless_the_websocket_has_worked() {
+        let selector = TransportSelector::new(UpstreamTransport::WebSocket);
+        let now = Instant::now();
+        let selects = || selector.selects_websocket(Workload::SingleCall, now);
+        selector.record_success();
+        selector.record_rejection(now);
+        assert!(selects());
+        selector.record_fallback(now - REFUSAL_TIME);
+        assert!(selects());
+        selector.record_rejection(now);
+        assert!(!selects());
     }
 }

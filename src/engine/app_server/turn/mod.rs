@@ -12,7 +12,12 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use self::{errors::call_error, start::TurnStart, stream::TurnState, temp_dir::TurnTempDir};
+use self::{
+    errors::call_error,
+    start::TurnStart,
+    stream::{TurnOutcome, TurnState},
+    temp_dir::TurnTempDir,
+};
 use super::{
     history::turn_cache::{ConversationKey, TurnCache},
     rpc::{
@@ -27,7 +32,7 @@ use super::{
 };
 use crate::{
     config::{Profile, Sandbox},
-    engine::{EventSender, TurnGuard},
+    engine::{EventSender, TurnGuard, cli::transport::TransportSelector},
     error::Error,
 };
 
@@ -99,10 +104,14 @@ impl TurnDriver {
         let Some((lease, thread)) = Box::pin(self.start_thread(sender, &mut start, events)).await? else {
             return Ok(());
         };
+        let uses_websocket = start.thread_params.uses_websocket();
         let result = match Box::pin(self.start_turn(&lease, &thread, start, events)).await {
             Ok(Some(turn)) => {
                 let ids = TurnIds { thread: &thread, turn: &turn };
                 let outcome = self.stream(&lease, &mut receiver, ids, events).await;
+                if uses_websocket {
+                    record_transport(&lease.spec.transport, &outcome);
+                }
                 if outcome.state == TurnState::Active {
                     Box::pin(self.interrupt(&lease, &mut receiver, ids)).await;
                 }
@@ -220,6 +229,15 @@ impl TurnDriver {
 
     fn interrupt_timeout(&self) -> Duration {
         self.cancel_grace.max(MIN_INTERRUPT_TIMEOUT)
+    }
+}
+
+/// Records the result of a turn over the WebSocket.
+fn record_transport(transport: &TransportSelector, outcome: &TurnOutcome) {
+    match &outcome.error {
+        None if outcome.state == TurnState::Completed => transport.record_success(),
+        Some(Error::Rejected { .. }) => transport.record_rejection(Instant::now()),
+        None | Some(_) => {}
     }
 }
 

@@ -21,6 +21,7 @@ pub(crate) struct ThreadParams {
     config: Map<String, Value>,
     profile: Profile,
     workload: Workload,
+    uses_websocket: bool,
 }
 
 impl ThreadParams {
@@ -53,7 +54,7 @@ impl ThreadParams {
             // A turn with client tools ends at their calls.
             Profile::Agent | Profile::Chat => Workload::SingleCall,
         };
-        Self { params, config: config(turn), profile: turn.profile, workload }
+        Self { params, config: config(turn), profile: turn.profile, workload, uses_websocket: false }
     }
 
     /// Returns the parameters for a worker of this specification. Workers may differ in their model catalog. Commands may
@@ -65,12 +66,19 @@ impl ThreadParams {
         }
         config.extend(self.config.clone());
         self.params["config"] = config.into();
-        match spec.thread_provider(self.workload) {
+        let provider = spec.thread_provider(self.workload);
+        self.uses_websocket = provider.is_some();
+        match provider {
             Some(provider) => self.params["modelProvider"] = provider.into(),
             // A former worker may have set the provider.
             None => drop(self.params.as_object_mut().and_then(|params| params.remove("modelProvider"))),
         }
         &self.params
+    }
+
+    /// Returns `true` if the last parameters of [`ThreadParams::for_worker`] select the WebSocket.
+    pub(crate) const fn uses_websocket(&self) -> bool {
+        self.uses_websocket
     }
 }
 
