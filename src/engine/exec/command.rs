@@ -9,7 +9,7 @@ use crate::{
     config::{Codex, Sandbox},
     engine::{
         Format, Turn,
-        cli::{environment, probe::CliInfo, provider},
+        cli::{environment, probe::CliInfo, provider, provider::Retries},
         process::{Input, SpawnSpec},
     },
     error::Error,
@@ -62,7 +62,7 @@ pub(super) fn build(
         arguments.set_toml(key, &value.to_string());
     }
     // An interrupted response is not retried, because the model would repeat text that the client already has.
-    for (key, value) in provider::settings(codex, installed, 0) {
+    for (key, value) in provider::settings(codex, installed, Retries::Requests) {
         arguments.set_toml(&key, &value);
     }
     if let Some(websocket) = websocket_provider {

@@ -46,7 +46,7 @@ fn arguments_for_agent_keep_the_tools() {
         "model_providers.codex-api-openai.requires_openai_auth=true",
         "model_providers.codex-api-openai.http_headers={ version = \"0.169.0\" }",
         "model_providers.codex-api-openai.env_http_headers={ OpenAI-Organization = \"OPENAI_ORGANIZATION\", OpenAI-Project = \"OPENAI_PROJECT\" }",
-        "model_providers.codex-api-openai.request_max_retries=2",
+        "model_providers.codex-api-openai.request_max_retries=0",
         "model_providers.codex-api-openai.stream_max_retries=2",
         "model_provider=\"codex-api-openai\"",
     ];
