@@ -62,4 +62,6 @@ pub struct EngineStatus {
     pub version: String,
     /// The reason why no turn can run, with the remedy. `None` if turns can run.
     pub unavailable_reason: Option<String>,
+    /// The reason why another engine than the preferred one runs turns. Contains no secret.
+    pub degraded_reason: Option<String>,
 }

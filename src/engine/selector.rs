@@ -305,6 +305,18 @@ impl EngineSelector {
         }
     }
 
+    /// Returns the reason why exec runs turns.
+    fn fallback_reason(&self) -> Option<String> {
+        let last = self.last.read().unwrap_or_else(PoisonError::into_inner);
+        match &last.selection {
+            Selection::Exec(reason) => Some(format!("turns run by exec, because {reason}")),
+            Selection::AppServer(_) => Some(
+                "turns run by exec, because the installed CLI failed the probe of the app-server".to_owned(),
+            ),
+            Selection::Unusable(_) | Selection::Missing(_) => None,
+        }
+    }
+
     fn active(&self) -> Active<'_> {
         let last = self.last.read().unwrap_or_else(PoisonError::into_inner);
         let may_run_exec = Requirement::new(&self.config.codex) == Requirement::Any;
@@ -345,14 +357,22 @@ impl Engine for EngineSelector {
     async fn status(&self) -> EngineStatus {
         match self.active() {
             Active::AppServer(engine) => engine.status().await,
-            Active::Exec(engine) => engine.status().await,
+            Active::Exec(engine) => {
+                let degraded_reason = self.fallback_reason();
+                EngineStatus { degraded_reason, ..engine.status().await }
+            }
             Active::Unavailable(reason) => {
                 let kind = match self.config.codex.engine {
                     EngineChoice::Auto => "auto",
                     EngineChoice::Exec => "exec",
                     EngineChoice::AppServer => "app-server",
                 };
-                EngineStatus { kind, version: String::new(), unavailable_reason: Some(reason) }
+                EngineStatus {
+                    kind,
+                    version: String::new(),
+                    unavailable_reason: Some(reason),
+                    degraded_reason: None,
+                }
             }
         }
     }

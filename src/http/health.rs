@@ -23,6 +23,8 @@ struct Health {
     draining: bool,
     demo: bool,
     reason: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
 }
 
 /// Returns 200 if a turn can run now, otherwise 503 with the cause.
@@ -59,6 +61,7 @@ impl From<pb::GetStatusResponse> for Health {
             draining: status.draining,
             demo: status.demo,
             reason: non_empty(status.reason),
+            warnings: status.warnings,
         }
     }
 }

@@ -9,11 +9,12 @@ mod event_stream;
 mod models;
 mod output_filter;
 mod turn_log;
+mod upstream_health;
 mod validate;
 
 use std::{
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use tokio::time::timeout_at;
@@ -27,6 +28,7 @@ use self::{
     event_stream::{EventStream, StartedRequest},
     output_filter::TextFilter,
     turn_log::TurnLog,
+    upstream_health::UpstreamHealth,
     validate::RequestPolicy,
 };
 use super::{
@@ -47,6 +49,7 @@ pub struct Service {
     max_running: Option<usize>,
     strip_answer_tags: bool,
     demo: bool,
+    upstream: Arc<UpstreamHealth>,
     /// Counts the running requests, for the drain.
     requests: TaskTracker,
     /// Cancelled when the grace of the drain has expired.
@@ -75,6 +78,7 @@ impl Service {
             max_running,
             strip_answer_tags: config.codex.strip_answer_tags,
             demo: config.codex.scripted_upstream.is_some(),
+            upstream: Arc::default(),
             requests: TaskTracker::new(),
             interrupt: CancellationToken::new(),
             draining: CancellationToken::new(),
@@ -116,6 +120,7 @@ impl Service {
         let limit = self.policy.limits.timeout;
         let deadline = Deadline::new(context.received_at, limit, &metadata, request.timeout)?;
         let mut log = TurnLog::new(chat_id(), request.turn.model.clone(), context, request.n);
+        log.upstream = Arc::clone(&self.upstream);
         log.metadata = request.metadata;
         let choices = ChoiceRequest {
             turn: request.turn,
@@ -254,6 +259,11 @@ impl CodexService for Service {
             waiting_turns: count(load.waiting),
             max_running_turns: count(limits.running),
             max_waiting_turns: count(limits.waiting),
+            warnings: engine
+                .degraded_reason
+                .into_iter()
+                .chain(self.upstream.warning(Instant::now()))
+                .collect(),
         }))
     }
 }

@@ -1,9 +1,10 @@
 //! The log line of one request, written exactly once for every outcome.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use tracing::Span;
 
+use super::upstream_health::UpstreamHealth;
 use crate::{context::RequestContext, error::Error, pb};
 
 /// The facts of one request for the log. Owned by its event stream; dropping it writes the line.
@@ -21,6 +22,8 @@ pub(super) struct TurnLog {
     slot_at: Option<Instant>,
     first_text_at: Option<Instant>,
     outcome: Outcome,
+    /// Gets the outcome. The service shares its own.
+    pub(super) upstream: Arc<UpstreamHealth>,
 }
 
 #[derive(Debug)]
@@ -46,6 +49,7 @@ impl TurnLog {
             slot_at: None,
             first_text_at: None,
             outcome: Outcome::Cancelled,
+            upstream: Arc::default(),
         }
     }
 
@@ -79,6 +83,11 @@ impl TurnLog {
 impl Drop for TurnLog {
     fn drop(&mut self) {
         let _in_span = self.span.enter();
+        match &self.outcome {
+            Outcome::Completed(_) => self.upstream.record_success(),
+            Outcome::Failed(error) => self.upstream.record_failure(error, Instant::now()),
+            Outcome::Cancelled => {}
+        }
         let (outcome, usage, cause) = match &self.outcome {
             Outcome::Cancelled => ("CANCELLED", None, None),
             Outcome::Completed(usage) => ("OK", *usage, None),

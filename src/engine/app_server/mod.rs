@@ -158,7 +158,12 @@ impl Engine for AppServer {
 
     async fn status(&self) -> EngineStatus {
         let version = self.factory.spec().installed.version.clone();
-        EngineStatus { kind: "app-server", version, unavailable_reason: self.pool.unavailable_reason() }
+        EngineStatus {
+            kind: "app-server",
+            version,
+            unavailable_reason: self.pool.unavailable_reason(),
+            degraded_reason: None,
+        }
     }
 
     fn usual_concurrency(&self) -> usize {

@@ -83,7 +83,11 @@ pub(crate) enum ProbeError {
         cause: std::io::Error,
     },
     /// The program does not finish a command in time.
-    #[error("`codex {command}` did not finish within {} s", PROBE_TIMEOUT.as_secs())]
+    #[error(
+        "`codex {command}` did not finish within {} s; the CLI may wait for the network, to refresh the login or to \
+         load the configuration of the organisation",
+        PROBE_TIMEOUT.as_secs()
+    )]
     TimedOut {
         /// The arguments.
         command: String,

@@ -129,7 +129,7 @@ impl Engine for Exec {
             }
             Err(error) => (String::new(), Some(error.to_string())),
         };
-        EngineStatus { kind: "exec", version, unavailable_reason }
+        EngineStatus { kind: "exec", version, unavailable_reason, degraded_reason: None }
     }
 
     fn usual_concurrency(&self) -> usize {

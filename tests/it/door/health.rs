@@ -78,3 +78,22 @@ async fn health_without_a_cli_is_not_serving_until_one_appears(engine: Engine) {
     })
     .await;
 }
+
+both_engines!(health_after_failures_of_the_upstream_has_a_warning);
+async fn health_after_failures_of_the_upstream_has_a_warning(engine: Engine) {
+    with_app(AppConfig::fake(engine), async |app| {
+        let warnings = async || healthz(app).await.1.get("warnings").cloned();
+        app.http_error(&body("fake:failed:400-context", "x")).await;
+        assert_eq!(warnings().await, None, "one caller caused this failure");
+        for _ in 0..2 {
+            app.http_error(&body("fake:failed:401", "x")).await;
+        }
+        let status = app.grpc().await.get_status(pb::GetStatusRequest {}).await.unwrap().into_inner();
+        let [warning] = &status.warnings[..] else { panic!("{status:?}") };
+        assert!(warning.starts_with("the last 2 turns failed with ENGINE_UNAVAILABLE"), "{warning}");
+        assert!(status.ready && warnings().await.is_some());
+        app.chat(chat_request("fake:echo", "x")).await;
+        assert_eq!(warnings().await, None);
+    })
+    .await;
+}
