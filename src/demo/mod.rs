@@ -2,6 +2,7 @@
 //! serves `serve --demo`, which needs no account, tests with the real CLI, and the capability probe. `script::Step` and
 //! `docs/scripted-upstream.md` describe its directives.
 
+mod answer;
 mod content;
 mod plan;
 mod record;
@@ -10,6 +11,8 @@ mod routes;
 mod schema;
 mod script;
 mod sse;
+mod strict_schema;
+mod websocket;
 
 use std::{
     io,
@@ -18,7 +21,7 @@ use std::{
     time::Duration,
 };
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -29,8 +32,10 @@ use tokio::{
     task::JoinSet,
 };
 
-pub use self::record::Recorded;
-use self::record::State;
+use serde_json::Value;
+
+pub use self::record::{Recorded, Transport, Upgrade};
+use self::{record::State, websocket::Connection};
 
 /// Maximum number of open connections. Further connections wait in the listen queue. Codex opens one per model call.
 const MAX_CONNECTIONS: usize = 4096;
@@ -60,12 +65,27 @@ impl Upstream {
         format!("http://{}/v1", self.address)
     }
 
+    /// Selects the answer to the next upgrades to a WebSocket. Open WebSockets stay open.
+    pub fn set_upgrade(&self, upgrade: Upgrade) {
+        self.state.set_upgrade(upgrade);
+    }
+
+    /// Returns the number of attempts to upgrade.
+    pub fn upgrades(&self) -> usize {
+        self.state.upgrades()
+    }
+
+    /// Sets the entries of Codex's own model list. Their ETag changes with them. By default the list is empty.
+    pub fn set_models(&self, models: Vec<Value>) {
+        self.state.set_models(models);
+    }
+
     /// Returns the last requests, oldest first: at most 256, fewer if they are large.
     pub fn requests(&self) -> Vec<Recorded> {
         self.state.recorded()
     }
 
-    /// Removes the recorded requests and the counters of `times`.
+    /// Removes the recorded requests, the counters of `times` and the number of upgrades.
     pub fn clear(&self) {
         self.state.clear();
     }
@@ -98,13 +118,24 @@ async fn accept(listener: TcpListener, router: Router) {
 async fn serve(stream: TcpStream, router: Router) {
     // Each delta must be sent at once and not when a packet is full. Without the option deltas are only delayed.
     let _ = stream.set_nodelay(true);
+    let (connection, guard) = match Connection::new(&stream) {
+        Ok(connection) => connection,
+        Err(error) => {
+            tracing::warn!(%error, "scripted upstream cannot serve a connection");
+            return;
+        }
+    };
+    let router = router.layer(Extension(connection));
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .with_upgrades()
         .await;
     if let Err(error) = served {
         tracing::debug!(%error, "connection to the scripted upstream failed");
     }
+    // axum runs a WebSocket in a task of its own. The guard ends that task with this one.
+    guard.websocket_closed().await;
 }
 
 #[cfg(test)]

@@ -13,9 +13,11 @@ use super::{
 
 const DELTA: &str = "response.output_text.delta";
 const ADDED: &str = "response.output_item.added";
-const DONE: &str = "response.output_item.done";
+pub(super) const DONE: &str = "response.output_item.done";
 /// Output tokens per tool call.
 const CALL_TOKENS: u64 = 10;
+/// Characters per delta of slow arguments.
+const SLOW_CHARS: usize = 8;
 
 /// One act of a response.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +32,33 @@ pub(super) enum Act {
 
 /// The acts in order. The stream ends with the last one.
 pub(super) type Acts = Box<dyn Iterator<Item = Act> + Send>;
+
+/// Returns whether an event is the last one of a response.
+pub(super) fn is_end(name: &str) -> bool {
+    matches!(name, "response.completed" | "response.incomplete" | "response.failed")
+}
+
+/// Returns the id of the response to a request.
+pub(super) fn response_id(number: u64) -> String {
+    format!("resp_{number}")
+}
+
+/// Adds the name and the number of an event to its data.
+pub(super) fn numbered(name: &str, mut data: Value, sequence: &mut u64) -> Value {
+    data["type"] = json!(name);
+    data["sequence_number"] = json!(*sequence);
+    *sequence += 1;
+    data
+}
+
+/// Returns the acts of a warm-up: a response without output.
+pub(super) fn warm_up(request: &ParsedRequest, number: u64) -> Acts {
+    let ids = Ids { number, round: request.round };
+    let mut ended = response(ids, request, "completed");
+    ended["usage"] = json!({"input_tokens": 0, "output_tokens": 0, "total_tokens": 0});
+    let end = Act::Event("response.completed", json!({"response": ended}));
+    Box::new([created(ids, request), end].into_iter())
+}
 
 /// Returns the acts of a step. Fails if the content cannot be built. `number` makes ids unique.
 pub(super) fn acts(step: &Step, request: &ParsedRequest, number: u64) -> Result<Acts, String> {
@@ -52,14 +81,15 @@ pub(super) fn acts(step: &Step, request: &ParsedRequest, number: u64) -> Result<
         parts.push(message(ids, parts.len(), streamed, breaks_off && i + 1 == last));
     }
     for (i, call) in step.calls.iter().enumerate() {
-        parts.push(tool_call(ids, parts.len(), i, call));
+        parts.push(tool_call(ids, parts.len(), i, call, step.arguments_delay_ms));
     }
     let begin = iter::once(created(ids, request)).chain(pause(step.hang_after_ms));
     let acts: Acts =
         Box::new(begin.chain(parts.into_iter().flatten()).chain(end(step, request, ids, &usage)));
-    Ok(match step.cut_after {
-        Some(deltas) => Box::new(cut(acts, deltas)),
-        None => acts,
+    Ok(match (step.cut_after, step.cut_after_events) {
+        (Some(deltas), _) => Box::new(cut(acts, deltas, |name| name == DELTA)),
+        (None, Some(events)) => Box::new(cut(acts, events, |_| true)),
+        (None, None) => acts,
     })
 }
 
@@ -81,7 +111,7 @@ fn created(ids: Ids, request: &ParsedRequest) -> Act {
 }
 
 fn response(ids: Ids, request: &ParsedRequest, status: &str) -> Value {
-    json!({"id": format!("resp_{}", ids.number), "object": "response", "status": status,
+    json!({"id": response_id(ids.number), "object": "response", "status": status,
         "model": request.model, "output": []})
 }
 
@@ -152,7 +182,7 @@ fn message(ids: Ids, index: usize, streamed: StreamedMessage, open: bool) -> Act
     Box::new(iter::once(added).chain(deltas).chain(done))
 }
 
-fn tool_call(ids: Ids, index: usize, i: usize, call: &Call) -> Acts {
+fn tool_call(ids: Ids, index: usize, i: usize, call: &Call, delay_ms: u64) -> Acts {
     let call_id = call.id.clone().unwrap_or_else(|| format!("call_s{}_{}_{i}", ids.round, ids.number));
     let (kind, field, prefix, input) = match &call.custom {
         Some(input) => ("custom_tool_call", "input", "ctc", input.clone()),
@@ -171,8 +201,9 @@ fn tool_call(ids: Ids, index: usize, i: usize, call: &Call) -> Acts {
         None => ("response.function_call_arguments.delta", "response.function_call_arguments.done"),
     };
     let mut acts = vec![event(ADDED, index, item("in_progress", ""))];
-    for piece in halves(&input) {
-        acts.push(event(delta, index, json!({"item_id": id, "call_id": call_id, "delta": piece})));
+    for piece in pieces_of_arguments(&input, delay_ms > 0) {
+        let delta = event(delta, index, json!({"item_id": id, "call_id": call_id, "delta": piece}));
+        acts.extend(paced(delta, delay_ms));
     }
     acts.push(event(done, index, json!({"item_id": id, "call_id": call_id, field: input})));
     acts.push(event(DONE, index, item("completed", &input)));
@@ -219,8 +250,8 @@ fn usage(step: &Step, request: &ParsedRequest, messages: &[StreamedMessage]) -> 
     })
 }
 
-/// Cuts after a number of text deltas: before the first for 0, instead of the end if there are fewer.
-fn cut(mut acts: Acts, mut left: usize) -> impl Iterator<Item = Act> + Send {
+/// Cuts after a number of the events that count: before the first for 0, instead of the end if there are fewer.
+fn cut(mut acts: Acts, mut left: usize, counts: fn(&str) -> bool) -> impl Iterator<Item = Act> + Send {
     let (mut due, mut over) = (false, false);
     iter::from_fn(move || {
         if over {
@@ -228,10 +259,10 @@ fn cut(mut acts: Acts, mut left: usize) -> impl Iterator<Item = Act> + Send {
         }
         let act = if due { None } else { acts.next() };
         match act {
-            Some(Act::Event(DELTA, _)) if left == 0 => {}
-            Some(Act::Event("response.completed" | "response.incomplete" | "response.failed", _)) | None => {}
+            Some(Act::Event(name, _)) if is_end(name) || (left == 0 && counts(name)) => {}
+            None => {}
             Some(Act::Event(name, data)) => {
-                if name == DELTA {
+                if counts(name) {
                     left -= 1;
                     due = left == 0;
                 }
@@ -259,10 +290,14 @@ fn words(text: Option<&str>) -> impl Iterator<Item = String> + Send + use<> {
     words.into_iter()
 }
 
-/// Returns the halves of a text. Models also stream arguments in pieces.
-fn halves(text: &str) -> impl Iterator<Item = &str> {
+/// Returns the pieces of arguments, as models stream them: the halves, or pieces of a few characters.
+fn pieces_of_arguments(text: &str, short: bool) -> Vec<String> {
+    if short {
+        let letters: Vec<char> = text.chars().collect();
+        return letters.chunks(SLOW_CHARS).map(|piece| piece.iter().collect()).collect();
+    }
     let (first, second) = text.split_at(text.floor_char_boundary(text.len() / 2));
-    [first, second].into_iter().filter(|piece| !piece.is_empty())
+    [first, second].into_iter().filter(|piece| !piece.is_empty()).map(str::to_owned).collect()
 }
 
 #[cfg(test)]

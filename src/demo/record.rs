@@ -1,5 +1,5 @@
-//! The state of the scripted upstream: recorded requests, counters of `times`, open responses. All of it is
-//! bounded.
+//! The state of the scripted upstream: recorded requests, counters of `times`, open responses, the answer to upgrades. All
+//! of it is bounded.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 
 /// Maximum number of recorded requests.
@@ -22,8 +22,10 @@ const MAX_COUNTERS: usize = 1024;
 const HEADERS: &[&str] = &[
     "accept",
     "authorization",
+    "chatgpt-account-id",
     "content-encoding",
     "content-type",
+    "openai-beta",
     "openai-organization",
     "openai-project",
     "originator",
@@ -35,6 +37,31 @@ const HEADERS: &[&str] = &[
     "x-openai-internal-codex-responses-lite",
 ];
 
+/// The transport of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// `POST /v1/responses`, answered with server-sent events.
+    Http,
+    /// A text frame of a WebSocket at `/v1/responses`.
+    WebSocket,
+}
+
+/// The answer to an upgrade of `GET /v1/responses` to a WebSocket.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Upgrade {
+    /// Accept it.
+    #[default]
+    Accept,
+    /// Answer with this status and an error in OpenAI's shape.
+    Refuse(StatusCode),
+    /// Close the TCP connection without an answer.
+    Drop,
+    /// Never answer.
+    Hang,
+    /// Accept it, then send a close frame with this code.
+    Close(u16),
+}
+
 /// A request of Codex.
 #[derive(Debug, Clone)]
 pub struct Recorded {
@@ -42,15 +69,29 @@ pub struct Recorded {
     pub number: u64,
     /// Index of the model call in its turn, from 0.
     pub round: usize,
-    /// The relevant headers, by lower-case name.
+    /// The transport of the request.
+    pub transport: Transport,
+    /// The relevant headers, by lower-case name. Those of a WebSocket are the headers of its upgrade.
     pub headers: BTreeMap<String, String>,
-    /// The body.
+    /// The body. That of a WebSocket request is the frame without `type`; its `input` is the whole conversation: the input
+    /// and output behind `previous_response_id`, then the input of the frame.
     pub body: Arc<Value>,
 }
 
 impl Recorded {
+    /// Returns whether the request is a warm-up (`generate: false`), which Codex sends first on each WebSocket.
+    pub fn is_warm_up(&self) -> bool {
+        self.transport == Transport::WebSocket && self.body["generate"] == false
+    }
+
     /// Records a request with its relevant headers.
-    pub(super) fn new(number: u64, round: usize, headers: &HeaderMap, body: Arc<Value>) -> Self {
+    pub(super) fn new(
+        number: u64,
+        round: usize,
+        transport: Transport,
+        headers: &HeaderMap,
+        body: Arc<Value>,
+    ) -> Self {
         let headers = HEADERS
             .iter()
             .filter_map(|&name| {
@@ -58,7 +99,7 @@ impl Recorded {
                 Some((name.to_owned(), value))
             })
             .collect();
-        Self { number, round, headers, body }
+        Self { number, round, transport, headers, body }
     }
 }
 
@@ -68,6 +109,8 @@ pub(super) struct State {
     records: Mutex<Records>,
     numbers: AtomicU64,
     open: AtomicUsize,
+    upgrade: Mutex<Upgrade>,
+    models: Mutex<Vec<Value>>,
 }
 
 #[derive(Debug, Default)]
@@ -75,6 +118,7 @@ struct Records {
     requests: VecDeque<(usize, Recorded)>,
     bytes: usize,
     counters: VecDeque<(String, u64)>,
+    upgrades: usize,
 }
 
 impl State {
@@ -120,10 +164,36 @@ impl State {
         self.open.load(Ordering::SeqCst)
     }
 
-    fn records(&self) -> MutexGuard<'_, Records> {
-        // A panic cannot leave the state inconsistent.
-        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn set_upgrade(&self, upgrade: Upgrade) {
+        *lock(&self.upgrade) = upgrade;
     }
+
+    /// Counts an attempt to upgrade and returns the answer to it.
+    pub(super) fn next_upgrade(&self) -> Upgrade {
+        self.records().upgrades += 1;
+        *lock(&self.upgrade)
+    }
+
+    pub(super) fn upgrades(&self) -> usize {
+        self.records().upgrades
+    }
+
+    pub(super) fn set_models(&self, models: Vec<Value>) {
+        *lock(&self.models) = models;
+    }
+
+    pub(super) fn models(&self) -> Vec<Value> {
+        lock(&self.models).clone()
+    }
+
+    fn records(&self) -> MutexGuard<'_, Records> {
+        lock(&self.records)
+    }
+}
+
+/// Locks a part of the state. A panic cannot leave it inconsistent.
+fn lock<T>(part: &Mutex<T>) -> MutexGuard<'_, T> {
+    part.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Counts as an open response until it is dropped.
@@ -150,7 +220,7 @@ mod tests {
     use super::*;
 
     fn request(number: u64) -> Recorded {
-        Recorded::new(number, 0, &HeaderMap::new(), Arc::new(json!({})))
+        Recorded::new(number, 0, Transport::Http, &HeaderMap::new(), Arc::new(json!({})))
     }
 
     #[test]

@@ -25,11 +25,7 @@ pub(super) struct ParsedRequest {
 impl ParsedRequest {
     /// Parses the body of a request.
     pub(super) fn parse(body: &Value) -> Self {
-        let items = match &body["input"] {
-            Value::String(text) => vec![json!({"type": "message", "role": "user", "content": text})],
-            Value::Array(items) => items.clone(),
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => Vec::new(),
-        };
+        let items = items(&body["input"]);
         let (user, after) = last_user_message(&items);
         let round = items[after..].iter().filter_map(round_of).max().map_or(0, |round| round + 1);
         let format = &body["text"]["format"];
@@ -62,6 +58,15 @@ impl ParsedRequest {
             chars: chars(&body["input"]) + body["instructions"].as_str().map_or(0, count),
             echo,
         }
+    }
+}
+
+/// Returns the items of an `input`.
+pub(super) fn items(input: &Value) -> Vec<Value> {
+    match input {
+        Value::String(text) => vec![json!({"type": "message", "role": "user", "content": text})],
+        Value::Array(items) => items.clone(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => Vec::new(),
     }
 }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 /// Maximum duration of a pause.
 pub(super) const MAX_MS: u64 = 600_000;
@@ -50,6 +50,8 @@ pub(super) struct Step {
     pub(super) search: Option<String>,
     /// Tool calls, after the messages.
     pub(super) calls: Vec<Call>,
+    /// Pause after each delta of the arguments of calls, which are then short.
+    pub(super) arguments_delay_ms: u64,
     /// Reported tokens instead of counted ones.
     pub(super) usage: Usage,
     /// An HTTP response with this status instead of a stream.
@@ -64,6 +66,12 @@ pub(super) struct Step {
     pub(super) hang_after_ms: u64,
     /// Close the socket after this number of text deltas.
     pub(super) cut_after: Option<usize>,
+    /// Close the socket after this number of events of any kind.
+    pub(super) cut_after_events: Option<usize>,
+    /// What a WebSocket gets instead of the cut, or instead of the whole response if there is no cut.
+    pub(super) ws: Option<Ending>,
+    /// Rate limits of the account.
+    pub(super) rate_limits: Option<RateLimits>,
     /// End the stream without an end event.
     pub(super) eof: bool,
     /// End with `response.failed`.
@@ -121,6 +129,67 @@ pub(super) struct Usage {
 pub(super) struct Failed {
     pub(super) code: String,
     pub(super) message: String,
+}
+
+/// An early end of a response over a WebSocket.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Ending {
+    /// A close frame with this code.
+    Close(u16),
+    /// A TCP reset, if `true`; otherwise the end of the TCP connection without a close frame.
+    Reset(bool),
+    /// A text frame that is sent unchanged. The connection stays open.
+    Frame(Map<String, Value>),
+}
+
+/// The rate limits of the account, as headers over HTTP and as an event over a WebSocket.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RateLimits {
+    pub(super) primary: RateLimit,
+    #[serde(default)]
+    pub(super) secondary: Option<RateLimit>,
+}
+
+/// One window of the rate limits.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RateLimit {
+    pub(super) used_percent: f64,
+    pub(super) window_minutes: u64,
+    /// Seconds since 1970.
+    pub(super) reset_at: u64,
+}
+
+impl RateLimits {
+    fn windows(&self) -> impl Iterator<Item = (&'static str, RateLimit)> {
+        let secondary = self.secondary.map(|window| ("secondary", window));
+        [("primary", self.primary)].into_iter().chain(secondary)
+    }
+
+    /// Returns the headers of an HTTP response, and of an error frame.
+    pub(super) fn headers(&self) -> impl Iterator<Item = (String, String)> {
+        self.windows().flat_map(|(window, limit)| {
+            let name = |field: &str| format!("x-codex-{window}-{field}");
+            [
+                (name("used-percent"), limit.used_percent.to_string()),
+                (name("window-minutes"), limit.window_minutes.to_string()),
+                (name("reset-at"), limit.reset_at.to_string()),
+            ]
+        })
+    }
+
+    /// Returns the event of a WebSocket.
+    pub(super) fn event(&self) -> Value {
+        let full = self.windows().any(|(_, limit)| limit.used_percent >= 100.0);
+        let mut limits = json!({"allowed": !full, "limit_reached": full});
+        for (window, RateLimit { used_percent, window_minutes, reset_at }) in self.windows() {
+            limits[window] =
+                json!({"used_percent": used_percent, "window_minutes": window_minutes, "reset_at": reset_at});
+        }
+        json!({"type": "codex.rate_limits", "plan_type": "pro", "rate_limits": limits})
+    }
 }
 
 /// The reason of an incomplete response.
@@ -233,6 +302,7 @@ impl Step {
             ("delay_ms", self.delay_ms),
             ("hang_before_ms", self.hang_before_ms),
             ("hang_after_ms", self.hang_after_ms),
+            ("arguments_delay_ms", self.arguments_delay_ms),
         ] {
             at_most_max_ms(name, ms)?;
         }
@@ -241,6 +311,12 @@ impl Step {
         }
         if self.status.is_some_and(|status| !(200..=599).contains(&status)) {
             return Err("status must be between 200 and 599".to_owned());
+        }
+        if self.cut_after.is_some() && self.cut_after_events.is_some() {
+            return Err("give one of cut_after, cut_after_events".to_owned());
+        }
+        if matches!(self.ws, Some(Ending::Close(code)) if !(1000..=4999).contains(&code)) {
+            return Err("ws.close must be between 1000 and 4999".to_owned());
         }
         if self.body.is_some() && self.status.is_none() {
             return Err("body needs status".to_owned());
@@ -345,6 +421,11 @@ mod tests {
             (r#"@@ [{"hang_before_ms":600001}] @@"#, "hang_before_ms is at most"),
             (r#"@@ [{"status":42}] @@"#, "between 200 and 599"),
             (r#"@@ [{"body":{}}] @@"#, "body needs status"),
+            (r#"@@ [{"arguments_delay_ms":600001}] @@"#, "arguments_delay_ms is at most"),
+            (r#"@@ [{"cut_after":1,"cut_after_events":1}] @@"#, "give one of cut_after"),
+            (r#"@@ [{"ws":{"close":7}}] @@"#, "between 1000 and 4999"),
+            (r#"@@ [{"ws":{"stop":1}}] @@"#, "unknown variant `stop`"),
+            (r#"@@ [{"rate_limits":{}}] @@"#, "missing field `primary`"),
             (r#"@@ [{"headers":{"a b":"c"}}] @@"#, "cannot be sent"),
             (r#"@@ [{"incomplete":"why"}] @@"#, "unknown variant"),
             (r#"@@ [{"then":{}}] @@"#, "then needs times"),

@@ -5,10 +5,10 @@ use std::io;
 use axum::body::Body;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::stream;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{
-    plan::{Act, Acts},
+    plan::{self, Act, Acts},
     record::Open,
 };
 
@@ -60,10 +60,8 @@ impl Player {
         }
     }
 
-    fn write(&mut self, name: &str, mut data: Value) {
-        data["type"] = json!(name);
-        data["sequence_number"] = json!(self.sequence);
-        self.sequence += 1;
+    fn write(&mut self, name: &str, data: Value) {
+        let data = plan::numbered(name, data, &mut self.sequence);
         self.pending.put_slice(format!("event: {name}\ndata: {data}\n\n").as_bytes());
     }
 

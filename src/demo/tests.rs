@@ -108,11 +108,18 @@ async fn response_without_directive_is_the_canned_answer_with_delays() {
 #[tokio::test]
 async fn response_to_a_schema_is_an_instance() {
     let client = Client::start().await;
-    let schema = json!({"type": "object", "required": ["n"], "properties": {"n": {"type": "integer"}}});
+    let mut schema = json!({"type": "object", "required": ["n"], "properties": {"n": {"type": "integer"}}});
+    schema["additionalProperties"] = json!(false);
     let format = json!({"format": {"type": "json_schema", "name": "x", "schema": schema, "strict": true}});
     let (events, _) =
         read(client.post(json!({"model": "m", "stream": true, "input": "hi", "text": format})).await).await;
     assert_eq!(text_of(&events), r#"{"n":1}"#);
+
+    let mut loose = format.clone();
+    loose["format"]["schema"]["additionalProperties"] = json!(true);
+    let refused = client.post(json!({"stream": true, "input": "hi", "text": loose})).await;
+    assert_eq!(refused.status(), 400);
+    assert_eq!(refused.json::<Value>().await.expect("JSON")["error"]["code"], "invalid_json_schema");
 
     let (events, _) = client.events(r#"@@ {"echo":true} @@"#).await;
     let echo: Value = serde_json::from_str(&text_of(&events)).expect("JSON");
@@ -194,6 +201,25 @@ async fn response_to_mistakes_and_unknown_paths_is_an_openai_error() {
         .await
         .expect("JSON");
     assert_eq!((&models["object"], models["data"].as_array().map(Vec::len)), (&json!("list"), Some(3)));
+}
+
+#[tokio::test]
+async fn models_for_codex_are_its_own_list_with_an_etag() {
+    let client = Client::start().await;
+    let list = async || {
+        let url = format!("{}/models?client_version=0.169.0", client.upstream.base_url());
+        let response = client.http.get(url).send().await.expect("an answer");
+        let tag = response.headers()["etag"].to_str().expect("a text").to_owned();
+        (tag, response.json::<Value>().await.expect("JSON"))
+    };
+    let (first, empty) = list().await;
+    assert_eq!(empty, json!({"models": []}));
+    assert_eq!(list().await.0, first, "the tag of the same list");
+    client.upstream.set_models(vec![json!({"slug": "x"})]);
+    let (second, models) = list().await;
+    assert_eq!(models, json!({"models": [{"slug": "x"}]}));
+    assert_ne!(first, second);
+    assert!(second.starts_with('"') && second.ends_with('"'), "{second}");
 }
 
 #[tokio::test]

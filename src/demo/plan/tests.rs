@@ -166,3 +166,33 @@ fn acts_of_a_million_tokens_are_lazy() {
     let acts = acts(&directive.steps[0], &ParsedRequest::default(), 1).expect("acts");
     assert_eq!(outline(&acts.take(3).collect::<Vec<_>>())[2], "output_text.delta tok0 ");
 }
+
+#[test]
+fn acts_with_slow_arguments_pause_after_each_piece() {
+    let call = json!({"name": "f", "arguments": {"city": "Paris"}});
+    let acts = plan(&json!({"calls": [call], "arguments_delay_ms": 5}));
+    let expected = [
+        "created",
+        "output_item.added function_call",
+        "function_call_arguments.delta {\"city\":",
+        "pause 5",
+        "function_call_arguments.delta \"Paris\"}",
+        "pause 5",
+        "function_call_arguments.done",
+        "output_item.done function_call",
+        "completed",
+    ];
+    assert_eq!(outline(&acts), expected);
+}
+
+#[test]
+fn acts_with_cut_after_events_count_events_of_any_kind() {
+    let cut = |events: usize| {
+        let step = json!({"text": "a b", "delay_ms": 5, "cut_after_events": events});
+        outline(&plan(&step))
+    };
+    assert_eq!(cut(0), ["cut"]);
+    assert_eq!(cut(2), ["created", "output_item.added message", "cut"]);
+    let all = cut(99);
+    assert_eq!(all[all.len() - 2..], ["output_item.done message", "cut"]);
+}

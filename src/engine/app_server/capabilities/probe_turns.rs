@@ -115,7 +115,9 @@ impl ProbeTurns<'_> {
             accepted(
                 client.call(&InjectItems { thread_id: &id, items: vec![message.into()] }, CALL_TIMEOUT).await,
             )?;
-            let output_schema = Some(json!({"type": "object"}));
+            let output_schema = Some(
+                json!({"type": "object", "properties": {}, "required": [], "additionalProperties": false}),
+            );
             let start = StartTurn { thread_id: &id, input: [], effort: None, summary: None, output_schema };
             if accepted(client.call(&start, CALL_TIMEOUT).await)?.is_some() {
                 // A turn that times out counts as not completed.
