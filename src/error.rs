@@ -63,8 +63,10 @@ pub enum Error {
         /// The forbidden action.
         message: String,
     },
-    /// Neither the server nor the upstream has this model.
-    #[error("{message}")]
+    /// Neither the server nor the upstream has this model. The caller selects another one.
+    #[error(
+        "{message} (GET /v1/models and ListModels list the models; the operator sets CODEX_MODEL or CODEX_MODEL_ALIASES)"
+    )]
     ModelNotFound {
         /// The model, or the upstream's message.
         message: String,
@@ -88,8 +90,10 @@ pub enum Error {
     /// The plan or quota of the server's Codex account is exhausted. A retry succeeds after hours or a purchase.
     #[error("{message}")]
     UsageLimit {
-        /// The upstream's message.
+        /// The upstream's message, or this server's with the time of the reset.
         message: String,
+        /// The delay until the reset, if known.
+        retry_after: Option<Duration>,
     },
     /// Codex is missing, too old, not logged in, or its key is rejected. The operator must act.
     #[error("{message}")]
@@ -197,7 +201,7 @@ impl Error {
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Overloaded { retry_after, .. } => Some(*retry_after),
-            Self::RateLimited { retry_after, .. } => *retry_after,
+            Self::RateLimited { retry_after, .. } | Self::UsageLimit { retry_after, .. } => *retry_after,
             Self::Draining => Some(Duration::from_secs(1)),
             Self::InvalidArgument { .. }
             | Self::Unsupported { .. }
@@ -207,7 +211,6 @@ impl Error {
             | Self::Unauthenticated { .. }
             | Self::PermissionDenied { .. }
             | Self::ModelNotFound { .. }
-            | Self::UsageLimit { .. }
             | Self::EngineUnavailable { .. }
             | Self::DeadlineExceeded { .. }
             | Self::TurnFailed { .. }

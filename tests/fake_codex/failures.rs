@@ -29,6 +29,12 @@ pub(crate) fn from_kind(kind: &str) -> Option<Failure> {
             r#"{"error": {"message": "bad thing", "type": "invalid_request_error", "param": "input", "code": "bad_param"}}"#,
         ),
         "400-model" => message_only("The requested model 'x' does not exist."),
+        // ChatGPT's form, without a code.
+        "400-unsupported-model" => message_only(
+            r#"{"detail":"The 'gpt-5-codex' model is not supported when using Codex with a ChatGPT account."}"#,
+        ),
+        "403-model" => message_only("Project `proj_1` does not have access to model `x`"),
+        "404-retired-model" => message_only("The model `x` has been deprecated, learn more here."),
         "400-context" | "sse-context" => message_only(
             "Codex ran out of room in the model's context window. Start a new thread or clear earlier history before retrying.",
         ),
@@ -44,6 +50,9 @@ pub(crate) fn from_kind(kind: &str) -> Option<Failure> {
         "413" => refused!("413 Payload Too Large", "too large"),
         "422" => refused!("422 Unprocessable Entity", "unprocessable"),
         "429" => message_only("exceeded retry limit, last status: 429 Too Many Requests"),
+        "429-delay" => {
+            refused!("429 Too Many Requests", "Rate limit reached for org. Please try again in 3.2s.")
+        }
         "429-quota" => message_only("Quota exceeded. Check your plan and billing details."),
         "429-usage-limit" => message_only(
             "You’ve hit your usage limit. Upgrade to Pro (https://chatgpt.com/explore/pro), visit https://chatgpt.com/settings/usage to purchase more credits or try again at 4:27 PM.",

@@ -142,7 +142,7 @@ fn errors() -> Vec<Error> {
         Error::ModelNotFound { message: message() },
         Error::Overloaded { message: message(), retry_after: Duration::from_secs(1) },
         Error::RateLimited { message: message(), retry_after: Some(Duration::from_secs(1)) },
-        Error::UsageLimit { message: message() },
+        Error::UsageLimit { message: message(), retry_after: None },
         Error::EngineUnavailable { message: message() },
         Error::Draining,
         Error::DeadlineExceeded { message: message() },

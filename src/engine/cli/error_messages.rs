@@ -39,7 +39,7 @@ fn upstream_body(text: &str) -> Option<Error> {
     Some(match code {
         "model_not_found" => Error::ModelNotFound { message },
         "context_length_exceeded" => Error::ContextLengthExceeded { message },
-        "insufficient_quota" => Error::UsageLimit { message },
+        "insufficient_quota" => usage_limit(message),
         _ => rejected_or_unknown_model(message),
     })
 }
@@ -66,10 +66,10 @@ pub(crate) fn classify_status(code: u16, message: &str) -> Error {
 fn by_status(code: u16, text: &str) -> Error {
     let message = format!("the upstream answered {code}: {text}");
     match code {
+        400 | 403 | 404 | 422 if is_unknown_model(text) => Error::ModelNotFound { message },
         400 | 422 => Error::Rejected { message },
         401 | 403 => login_refused(code, &quoted(text)),
-        402 => Error::UsageLimit { message },
-        404 if is_unknown_model(text) => Error::ModelNotFound { message },
+        402 => usage_limit(message),
         413 => Error::ContextLengthExceeded { message },
         429 => Error::RateLimited { retry_after: retry_delay(text), message },
         500.. => Error::UpstreamUnavailable { message },
@@ -111,14 +111,17 @@ fn classify_prefix(text: &str) -> Error {
     let message = text.to_owned();
     let starts = |prefix: &str| text.starts_with(prefix);
     if starts("exceeded retry limit, last status: 429") {
-        Error::RateLimited { message: "the upstream's rate limit is reached".to_owned(), retry_after: None }
+        Error::RateLimited {
+            message: "the upstream's rate limit is reached".to_owned(),
+            retry_after: retry_delay(text),
+        }
     } else if starts("rate limit exceeded") {
         Error::RateLimited { retry_after: retry_delay(text), message }
     } else if starts("Quota exceeded")
         || starts("You've hit your usage limit")
         || starts("You’ve hit your usage limit")
     {
-        Error::UsageLimit { message }
+        usage_limit(message)
     } else if starts("Invalid prompt") {
         Error::Rejected { message }
     } else if text.contains("ran out of room in the model's context window") {
@@ -156,9 +159,26 @@ pub(crate) fn is_transport_fallback(warning: &str) -> bool {
     warning.starts_with("Falling back from WebSockets")
 }
 
+/// Returns the error of a reached plan or quota. Some texts have a delay (`try again in 3 days 4 hours`).
+pub(crate) fn usage_limit(message: String) -> Error {
+    Error::UsageLimit { retry_after: retry_delay(&message), message }
+}
+
+/// Returns `true` for the texts about a model that is unknown, retired, or not available to the account.
 fn is_unknown_model(text: &str) -> bool {
+    const SIGNS: &[&str] = &[
+        "does not exist",
+        "not found",
+        // `The 'gpt-5-codex' model is not supported when using Codex with a ChatGPT account.`
+        "model is not supported",
+        "does not have access to model",
+    ];
+    // A parameter may be deprecated as well.
+    const SIGNS_OF_THE_SUBJECT: &[&str] = &["has been deprecated", "has been retired", "no longer available"];
     let lower = text.to_lowercase();
-    lower.contains("model") && (lower.contains("does not exist") || lower.contains("not found"))
+    let contains_any = |signs: &[&str]| signs.iter().any(|sign| lower.contains(sign));
+    lower.contains("model") && contains_any(SIGNS)
+        || lower.contains("the model ") && contains_any(SIGNS_OF_THE_SUBJECT)
 }
 
 /// Removes the upstream's address, which is internal, from a message.

@@ -47,8 +47,12 @@ fn table() -> Vec<(Error, (u16, &'static str, &'static str, Option<&'static str>
             (429, limit, "rate_limit_exceeded", None, None, true),
         ),
         (
-            Error::UsageLimit { message: m() },
+            Error::UsageLimit { message: m(), retry_after: None },
             (429, "insufficient_quota", "insufficient_quota", None, None, false),
+        ),
+        (
+            Error::UsageLimit { message: m(), retry_after: Some(Duration::from_millis(8_999_001)) },
+            (429, "insufficient_quota", "insufficient_quota", None, Some(9_000), false),
         ),
         (Error::EngineUnavailable { message: m() }, (503, server, "engine_unavailable", None, None, false)),
         (Error::Draining, (503, server, "shutting_down", None, Some(1), true)),

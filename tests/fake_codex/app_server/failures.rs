@@ -29,12 +29,13 @@ pub(crate) fn from_kind(kind: &str) -> Option<Failure> {
     let status = |key: &str, status: Value| json!({key: {"httpStatusCode": status}});
     let info = match kind {
         "400-context" | "sse-context" => json!("contextWindowExceeded"),
-        "400-model" | "404-model" => json!("modelNotFound"),
+        "400-model" | "403-model" | "404-model" | "404-retired-model" => json!("modelNotFound"),
         "401" | "402" | "403" | "404" | "413" | "422" | "502" | "503" | "529" => {
             status("httpConnectionFailed", kind.parse::<u16>().map_or(Value::Null, Value::from))
         }
         "not-logged-in" => status("httpConnectionFailed", json!(401)),
         "connection" => status("httpConnectionFailed", Value::Null),
+        "429-delay" => status("httpConnectionFailed", json!(429)),
         "429" => status("responseTooManyFailedAttempts", json!(429)),
         "sse-rate-limit" => json!("rateLimitExceeded"),
         "429-quota" | "429-usage-limit" => json!("usageLimitExceeded"),

@@ -20,15 +20,16 @@ pub(crate) fn classify(error: &TurnError) -> TurnEnd {
 }
 
 /// Maps the types that are more specific than the text. Any release of Codex may add types.
-fn classify_type(info: CodexErrorInfo, message: &str) -> Option<Error> {
-    let message = error_messages::without_url(message);
+fn classify_type(info: CodexErrorInfo, full: &str) -> Option<Error> {
+    let message = error_messages::without_url(full);
     Some(match info {
         CodexErrorInfo::ContextWindowExceeded => Error::ContextLengthExceeded { message },
         CodexErrorInfo::ModelNotFound => Error::ModelNotFound { message },
         CodexErrorInfo::RateLimitExceeded => {
             Error::RateLimited { retry_after: error_messages::retry_delay(&message), message }
         }
-        CodexErrorInfo::UsageLimitExceeded => Error::UsageLimit { message },
+        // The URLs in this text are public, and the time of the reset follows them.
+        CodexErrorInfo::UsageLimitExceeded => error_messages::usage_limit(full.to_owned()),
         CodexErrorInfo::InternalServerError | CodexErrorInfo::ServerOverloaded => {
             Error::UpstreamUnavailable { message }
         }

@@ -19,6 +19,17 @@ fn classify_message_of_each_known_text_returns_its_error() {
         (r#"{"error":{"message":"gone","code":"model_not_found"}}"#, "MODEL_NOT_FOUND"),
         (r#"{"detail":"The 'x' model is not found here"}"#, "MODEL_NOT_FOUND"),
         (r#"{"error":{"message":"long","code":"context_length_exceeded"}}"#, "CONTEXT_LENGTH_EXCEEDED"),
+        (
+            r#"{"detail":"The 'gpt-5-codex' model is not supported when using Codex with a ChatGPT account."}"#,
+            "MODEL_NOT_FOUND",
+        ),
+        ("The model `x` has been deprecated, learn more here.", "MODEL_NOT_FOUND"),
+        ("Project `p` does not have access to model `x`", "MODEL_NOT_FOUND"),
+        ("unexpected status 400 Bad Request: The model `x` does not exist, url: http://u", "MODEL_NOT_FOUND"),
+        (
+            r#"{"error":{"message":"Unsupported value: 'xhigh' is not supported with the 'gpt-5' model.","code":"unsupported_value"}}"#,
+            "UPSTREAM_REJECTED",
+        ),
         (quota, "INSUFFICIENT_QUOTA"),
         ("The requested model 'x' does not exist.", "MODEL_NOT_FOUND"),
         ("unexpected status 401 Unauthorized: Incorrect API key, url: http://u", "ENGINE_UNAVAILABLE"),
@@ -66,6 +77,20 @@ fn classify_message_parses_the_delay_and_removes_the_url() {
         panic!("expected a rate limit");
     };
     assert_eq!(retry_after, Some(Duration::from_millis(1500)));
+    for (text, expected) in [
+        ("unexpected status 429 Too Many Requests: Slow down, try again in 3.2s., url: http://u", 3200),
+        ("exceeded retry limit, last status: 429 Too Many Requests; try again in 3.2s", 3200),
+        ("You've hit your usage limit. Try again in 3 days 4 hours.", 0),
+        ("You've hit your usage limit. Visit https://u or try again in 3 days 4 hours.", 273_600_000),
+    ] {
+        let TurnEnd::Error(Error::RateLimited { retry_after, .. } | Error::UsageLimit { retry_after, .. }) =
+            classify_message(text)
+        else {
+            panic!("expected a limit: {text}");
+        };
+        let expected = (expected > 0).then(|| Duration::from_millis(expected));
+        assert_eq!(retry_after, expected, "{text}");
+    }
     assert_eq!(retry_delay("try again in 250ms"), Some(Duration::from_millis(250)));
     for (delay, seconds) in [
         ("2m", 120),
