@@ -65,7 +65,9 @@ pub struct ServerConfig {
 pub struct Models {
     /// Model of requests without one.
     pub default: String,
-    /// Real name by requested name.
+    /// Whether the operator chose the default.
+    pub default_is_configured: bool,
+    /// Real name by requested name. [`CATCH_ALL`] stands for every unknown name.
     pub aliases: BTreeMap<String, String>,
     /// Listed models besides the aliases and their targets.
     pub advertised: Vec<String>,
@@ -240,6 +242,16 @@ impl Profile {
 }
 
 impl Models {
+    /// Returns `true` if the real name of `requested` depends on the models that the CLI knows.
+    pub fn depends_on_catalog(&self, requested: &str) -> bool {
+        if self.aliases.contains_key(CATCH_ALL) {
+            return true;
+        }
+        let name = self.with_profile(requested).map_or(requested, |(name, _)| name);
+        let name = self.aliases.get(name).map_or(name, String::as_str);
+        !self.default_is_configured && (name.is_empty() || name == self.default)
+    }
+
     /// Splits a name with a profile suffix, such as `gpt-5.5:chat`. Returns `None` if there is no suffix or if the
     /// whole name is an alias.
     pub fn with_profile<'a>(&self, requested: &'a str) -> Option<(&'a str, Profile)> {
@@ -336,6 +348,9 @@ impl Config {
         values.finish(config)
     }
 }
+
+/// The alias of every name that neither the configuration nor the CLI knows.
+pub const CATCH_ALL: &str = "*";
 
 /// Values for reasoning summaries.
 pub const SUMMARIES: [&str; 4] = ["auto", "concise", "detailed", "none"];

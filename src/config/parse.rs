@@ -112,6 +112,7 @@ pub(super) fn models(raw: &mut RawSettings) -> Models {
     });
     Models {
         default: raw.get(&settings::MODEL),
+        default_is_configured: raw.is_set(&settings::MODEL),
         aliases,
         advertised: raw.get(&settings::ADVERTISED_MODELS),
         reasoning_effort,

@@ -91,11 +91,11 @@ settings! {
     ["Models"]
     MODEL: Text = Text => {
         env: "CODEX_MODEL", flag: "model", value: "NAME", default: "gpt-5-codex",
-        help: "Model of requests that name none",
+        help: "Model of requests that name none; when not set, gpt-5-codex, which stands for the default model of the CLI if the CLI does not know it",
     }
     MODEL_ALIASES: Text = Text => {
         env: "CODEX_MODEL_ALIASES", flag: "model-aliases", value: "JSON", default: "{}",
-        help: "Model aliases: a JSON object from requested name to real name",
+        help: "Model aliases: a JSON object from requested name to real name; the name * stands for every unknown name",
     }
     ADVERTISED_MODELS: List = List => {
         env: "CODEX_ADVERTISED_MODELS", flag: "advertised-models", value: "LIST", default: "",

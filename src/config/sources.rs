@@ -17,6 +17,8 @@ use super::{
 pub(super) struct RawSettings {
     /// By environment name; every setting is present.
     merged: BTreeMap<&'static str, String>,
+    /// Environment names of the settings whose text is not the default.
+    set: BTreeSet<&'static str>,
     /// The environment of the CLI.
     child: BTreeMap<OsString, OsString>,
     current_dir: PathBuf,
@@ -35,12 +37,15 @@ impl RawSettings {
             })
         });
         let from_env = |name: &str| env.get(&OsString::from(name)).map(|v| v.to_string_lossy().into_owned());
-        let mut merged = BTreeMap::new();
+        let (mut merged, mut set) = (BTreeMap::new(), BTreeSet::new());
         for setting in settings::SETTINGS {
             // An empty value counts as not set, so that a template with `NAME=` lines has no effect.
             let candidates =
                 [flags.get(setting.env).cloned(), from_env(setting.env), file.get(setting.env).cloned()];
             let value = candidates.into_iter().flatten().find(|v| !v.trim().is_empty());
+            if value.is_some() {
+                set.insert(setting.env);
+            }
             merged.insert(setting.env, value.unwrap_or_else(|| setting.default.to_owned()));
         }
         let names: BTreeSet<String> =
@@ -52,12 +57,17 @@ impl RawSettings {
             })
             .collect();
         let child = child_env(&env, &file);
-        Self { merged, child, current_dir, errors, warnings }
+        Self { merged, set, child, current_dir, errors, warnings }
     }
 
     /// Returns the value of a setting. Records an error if the text cannot be parsed.
     pub(super) fn get<K: Kind>(&mut self, key: &Key<K>) -> K::Value {
         key.kind.read(key.setting.env, self)
+    }
+
+    /// Returns `true` if a source has the setting, even with the text of the default.
+    pub(super) fn is_set<K>(&self, key: &Key<K>) -> bool {
+        self.set.contains(key.setting.env)
     }
 
     /// Records an error, which [`finish`](Self::finish) reports with all others.

@@ -1,26 +1,31 @@
 //! Executes turns: the [`Engine`] trait, its input ([`Turn`]) and its output ([`TurnEvent`]). Engines import neither
 //! the service nor the doors.
 
+mod account;
 mod app_server;
 mod check;
 pub(crate) mod cli;
 mod events;
 pub mod exec;
 mod image;
+mod models;
 mod notice;
 pub mod process;
 pub mod selector;
 mod tool;
 mod turn;
 
+pub use account::{AccountLimits, Credits, LimitWindow};
+pub(crate) use account::{LimitsReading, RateLimits};
 pub use check::{Check, Severity};
 pub use events::{EventSender, Events, TurnEvent};
 pub use image::{Image, ImageKind};
+pub use models::{ModelCatalog, resolve as resolve_model};
 pub use tool::{Parameters, ResponseSchema, Tool};
 pub(crate) use turn::REASONING_BREAK;
 pub use turn::{Format, MAX_CALL_ID_BYTES, Message, Part, Role, ToolChoice, Turn, TurnGuard};
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use crate::{config::Profile, error::Error, pb};
 
@@ -46,6 +51,9 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
     /// Returns the models that the CLI lists, its default first. Empty if the CLI cannot list models.
     async fn models(&self) -> Vec<pb::Model>;
 
+    /// Returns the catalog of the installed CLI. `None` if the CLI prints no catalog. The first call may run the CLI.
+    async fn model_catalog(&self) -> Option<Arc<ModelCatalog>>;
+
     /// Returns the profiles that a request may select.
     fn profiles(&self) -> Vec<Profile>;
 
@@ -54,7 +62,7 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
 }
 
 /// The readiness of an engine, returned by [`Engine::status`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct EngineStatus {
     /// `exec` or `app-server`; `auto` while no engine is selected.
     pub kind: &'static str,
@@ -64,4 +72,6 @@ pub struct EngineStatus {
     pub unavailable_reason: Option<String>,
     /// The reason why another engine than the preferred one runs turns. Contains no secret.
     pub degraded_reason: Option<String>,
+    /// The limits of the account. `None` before the first reading, and always for exec, whose CLI does not report them.
+    pub account: Option<Arc<AccountLimits>>,
 }

@@ -11,9 +11,10 @@ use tokio::time::sleep;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Check, Engine, EngineStatus, Events, Turn, TurnGuard,
+    Check, Engine, EngineStatus, Events, ModelCatalog, Turn, TurnGuard,
     app_server::AppServer,
     cli::{
+        models,
         probe::{self, BinaryId, ProbeError},
         provider::{self, MissingKey},
     },
@@ -47,9 +48,9 @@ pub async fn examine(config: &Config, launcher: &Launcher) -> Vec<Check> {
     let codex = &config.codex;
     let exec = Exec::new(codex.clone(), config.log.clone(), launcher.clone());
     let mut checks = exec.examine().await;
-    if let Ok(installed) = probe::run(codex, launcher).await
-        && codex.engine != EngineChoice::Exec
-    {
+    let Ok(installed) = probe::run(codex, launcher).await else { return checks };
+    checks.push(models::examine(config, launcher, &installed).await);
+    if codex.engine != EngineChoice::Exec {
         let mut app_server_checks = AppServer::examine(config, launcher, &installed).await;
         if Requirement::new(codex) == Requirement::Any {
             // Turns run by exec, so a limitation of the app-server is a warning.
@@ -372,6 +373,7 @@ impl Engine for EngineSelector {
                     version: String::new(),
                     unavailable_reason: Some(reason),
                     degraded_reason: None,
+                    account: None,
                 }
             }
         }
@@ -397,6 +399,14 @@ impl Engine for EngineSelector {
         match self.active() {
             Active::AppServer(engine) => engine.profiles(),
             Active::Exec(_) | Active::Unavailable(_) => self.exec.profiles(),
+        }
+    }
+
+    async fn model_catalog(&self) -> Option<Arc<ModelCatalog>> {
+        match self.active() {
+            Active::AppServer(engine) => engine.model_catalog().await,
+            Active::Exec(engine) => engine.model_catalog().await,
+            Active::Unavailable(_) => None,
         }
     }
 

@@ -8,6 +8,7 @@ mod field_names;
 mod health;
 mod models;
 mod sse;
+mod status;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -53,6 +54,7 @@ pub fn router<S: CodexService>(
         .route("/v1/chat/completions", post(chat::complete::<S>))
         .route("/v1/models", get(models::list::<S>))
         .route("/v1/models/{*id}", get(models::retrieve::<S>))
+        .route("/v1/codex/status", get(status::show::<S>))
         .route_layer(middleware::from_fn_with_state(authenticator, authenticate));
     let routes = Router::new()
         .route("/healthz", get(health::show::<S>))

@@ -22,12 +22,23 @@ struct Model {
     object: &'static str,
     created: i64,
     owned_by: &'static str,
+    /// Absent for a name that stands for itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    codex: Option<Alias>,
+}
+
+/// What Codex calls the model.
+#[derive(Debug, Serialize)]
+struct Alias {
+    target: String,
 }
 
 impl From<pb::Model> for Model {
     fn from(model: pb::Model) -> Self {
         // Codex does not report the creation time, and clients require a number.
-        Self { id: model.id, object: "model", created: 0, owned_by: "codex" }
+        let is_alias = !model.target.is_empty() && model.target != model.id;
+        let codex = is_alias.then_some(Alias { target: model.target });
+        Self { id: model.id, object: "model", created: 0, owned_by: "codex", codex }
     }
 }
 
@@ -61,7 +72,8 @@ pub(super) async fn retrieve<S: CodexService>(
     let has_profile =
         |model: &&pb::Model| model.id == name && model.profiles.iter().any(|offered| offered == profile);
     if let Some(model) = models.iter().find(has_profile) {
-        return Ok(Json(Model::from(pb::Model { id, ..model.clone() })).into_response());
+        let target = if model.target == model.id { id.clone() } else { model.target.clone() };
+        return Ok(Json(Model::from(pb::Model { id, target, ..model.clone() })).into_response());
     }
     let id: String = id.chars().take(200).collect();
     Err(ApiError::model_not_found(format!(

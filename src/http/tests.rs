@@ -337,6 +337,48 @@ async fn health_not_ready_is_503_with_the_reason() {
 }
 
 #[tokio::test]
+async fn status_has_the_limits_of_the_account_and_health_has_not() {
+    let at = |seconds| Some(prost_types::Timestamp { seconds, nanos: 500 });
+    let window = pb::LimitWindow {
+        limit_id: "codex".into(),
+        used_percent: 42.5,
+        duration: Some(prost_types::Duration { seconds: 18_000, nanos: 0 }),
+        resets_at: at(1_795_720_856),
+    };
+    let unknown = pb::LimitWindow { duration: None, resets_at: None, ..window.clone() };
+    let limits = pb::AccountLimits {
+        plan_type: "pro".into(),
+        windows: vec![window, unknown],
+        credits: Some(pb::Credits { has_credits: true, unlimited: false, balance: "12.50".into() }),
+        read_at: at(1_795_700_000),
+    };
+    let status = pb::GetStatusResponse {
+        reason: "no CLI".into(),
+        account_limits: Some(limits),
+        ..pb::GetStatusResponse::default()
+    };
+    let service = TestService::in_state(status);
+    let response = send(&service, &config(), get("/v1/codex/status")).await;
+    assert_eq!(response.headers()["cache-control"], "no-store");
+    let (status, body) = read(response).await;
+    assert_eq!((status, &json(&body)["reason"]), (StatusCode::OK, &json!("no CLI")));
+    let expected = json!({
+        "plan_type": "pro",
+        "windows": [
+            {"limit_id": "codex", "used_percent": 42.5, "window_seconds": 18_000, "resets_at": 1_795_720_856},
+            {"limit_id": "codex", "used_percent": 42.5, "window_seconds": null, "resets_at": null},
+        ],
+        "credits": {"has_credits": true, "unlimited": false, "balance": "12.50"},
+        "read_at": 1_795_700_000,
+    });
+    assert_eq!(json(&body)["account_limits"], expected);
+    let (_, body) = read(send(&service, &config(), get("/healthz")).await).await;
+    assert!(!body.contains("12.50") && !body.contains("limits"), "{body}");
+    let (_, body) = read(send(&TestService::listing(&[]), &config(), get("/v1/codex/status")).await).await;
+    assert_eq!(json(&body)["account_limits"], json!(null));
+}
+
+#[tokio::test]
 async fn router_unknown_method_or_path_is_a_json_error() {
     let service = TestService::listing(&["m"]);
     for (method, path, allow) in [

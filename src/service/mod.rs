@@ -13,7 +13,7 @@ mod upstream_health;
 mod validate;
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Once},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -34,7 +34,7 @@ use self::{
 use super::{
     config::Config,
     context::{RequestContext, deadline::Deadline},
-    engine::{Engine, Events, Turn, TurnGuard},
+    engine::{AccountLimits, Engine, Events, ModelCatalog, Turn, TurnGuard},
     error::Error,
     pb::{self, codex_service_server::CodexService},
 };
@@ -56,6 +56,8 @@ pub struct Service {
     interrupt: CancellationToken,
     /// Cancelled when the drain begins.
     draining: CancellationToken,
+    /// Limits the log to one line about the alias of the default model.
+    alias_logged: Once,
 }
 
 impl Service {
@@ -82,6 +84,7 @@ impl Service {
             requests: TaskTracker::new(),
             interrupt: CancellationToken::new(),
             draining: CancellationToken::new(),
+            alias_logged: Once::new(),
         }
     }
 
@@ -97,6 +100,18 @@ impl Service {
         self.draining.cancel();
         self.admission.close();
         self.requests.close();
+    }
+
+    /// Returns the models that the CLI knows.
+    async fn model_catalog(&self) -> Option<Arc<ModelCatalog>> {
+        let catalog = self.engine.model_catalog().await?;
+        let model = &self.policy.models.default;
+        if let Some(target) = catalog.alias_of_default(&self.policy.models) {
+            self.alias_logged.call_once(|| {
+                tracing::info!(model, target, "Codex lacks the default model; its own replaces it");
+            });
+        }
+        Some(catalog)
     }
 
     /// Waits for running turns up to `grace`, then interrupts the rest. Completes when no turn is left.
@@ -115,7 +130,11 @@ impl Service {
         let context = extensions.remove().unwrap_or_else(RequestContext::in_process);
         let drain_token = self.requests.token();
         self.resize();
-        let request = self.policy.validate(request, self.admission.capacity())?;
+        let catalog = match self.policy.models.depends_on_catalog(&request.model) {
+            true => self.model_catalog().await,
+            false => None,
+        };
+        let request = self.policy.validate(request, self.admission.capacity(), catalog.as_deref())?;
         self.engine.check(&request.turn)?;
         let limit = self.policy.limits.timeout;
         let deadline = Deadline::new(context.received_at, limit, &metadata, request.timeout)?;
@@ -215,6 +234,25 @@ fn unix_seconds() -> i64 {
     i64::try_from(since.as_secs()).unwrap_or_default()
 }
 
+fn account_limits(limits: &AccountLimits) -> pb::AccountLimits {
+    let windows = limits.windows.iter().map(|window| pb::LimitWindow {
+        limit_id: window.limit_id.clone(),
+        used_percent: window.used_percent,
+        duration: window.duration.and_then(|duration| duration.try_into().ok()),
+        resets_at: window.resets_at.map(Into::into),
+    });
+    pb::AccountLimits {
+        plan_type: limits.plan.clone(),
+        windows: windows.collect(),
+        credits: limits.credits.as_ref().map(|credits| pb::Credits {
+            has_credits: credits.has_credits,
+            unlimited: credits.unlimited,
+            balance: credits.balance.clone(),
+        }),
+        read_at: Some(limits.read_at.into()),
+    }
+}
+
 #[tonic::async_trait]
 impl CodexService for Service {
     type StreamChatStream = EventStream;
@@ -233,7 +271,13 @@ impl CodexService for Service {
         _request: Request<pb::ListModelsRequest>,
     ) -> Result<Response<pb::ListModelsResponse>, Status> {
         let cli_models = self.engine.models().await;
-        let models = models::list(&self.policy.models, &cli_models, &self.engine.profiles());
+        let models = &self.policy.models;
+        let catalog = match models.depends_on_catalog(&models.default) {
+            true => self.model_catalog().await,
+            false => None,
+        };
+        let profiles = self.engine.profiles();
+        let models = models::list(models, &cli_models, catalog.as_deref(), &profiles);
         Ok(Response::new(pb::ListModelsResponse { models }))
     }
 
@@ -264,6 +308,7 @@ impl CodexService for Service {
                 .into_iter()
                 .chain(self.upstream.warning(Instant::now()))
                 .collect(),
+            account_limits: engine.account.as_deref().map(account_limits),
         }))
     }
 }

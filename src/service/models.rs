@@ -1,14 +1,22 @@
 //! The list of models that the server offers.
 
 use crate::{
-    config::{Models, Profile},
+    config::{CATCH_ALL, Models, Profile},
+    engine::{self, ModelCatalog},
     pb,
 };
 
 /// Returns the default model first, then the others by name, each name once. Each model has the CLI's facts and the
 /// profiles that a request may select. Without `advertised` models in the configuration, the CLI's models are offered.
-pub(super) fn list(models: &Models, cli_models: &[pb::Model], profiles: &[Profile]) -> Vec<pb::Model> {
+pub(super) fn list(
+    models: &Models,
+    cli_models: &[pb::Model],
+    catalog: Option<&ModelCatalog>,
+    profiles: &[Profile],
+) -> Vec<pb::Model> {
     let aliases = models.aliases.iter().flat_map(|(alias, target)| [alias, target]);
+    // The catch-all is not a name that a client can select.
+    let aliases = aliases.filter(|name| *name != CATCH_ALL);
     let offered: Vec<&str> = if models.advertised.is_empty() {
         cli_models.iter().map(|model| model.id.as_str()).collect()
     } else {
@@ -20,7 +28,7 @@ pub(super) fn list(models: &Models, cli_models: &[pb::Model], profiles: &[Profil
     names.sort_unstable_by_key(|name| (*name != models.default, *name));
     names.dedup();
     let describe = |name: &str| {
-        let target = models.aliases.get(name).map_or(name, String::as_str);
+        let target = engine::resolve_model(models, catalog, name);
         let details = cli_models.iter().find(|model| model.id == target).cloned().unwrap_or_default();
         pb::Model {
             id: name.to_owned(),
@@ -49,12 +57,13 @@ mod tests {
     fn list_contains_advertised_aliases_targets_and_the_default() {
         let models = Models {
             default: "m".into(),
+            default_is_configured: true,
             aliases: [("gpt-4o".to_owned(), "x".to_owned())].into(),
             advertised: vec!["b".into(), "m".into(), "a".into()],
             reasoning_effort: "high".into(),
             reasoning_summary: "auto".into(),
         };
-        let listed = list(&models, &[], &[Profile::Agent]);
+        let listed = list(&models, &[], None, &[Profile::Agent]);
         let names: Vec<_> = listed.iter().map(|m| (m.id.as_str(), m.target.as_str(), m.is_default)).collect();
         assert_eq!(
             names,
@@ -72,13 +81,14 @@ mod tests {
     fn list_without_advertised_models_contains_those_of_the_cli() {
         let models = Models {
             default: "m".into(),
+            default_is_configured: true,
             aliases: [("gpt-4o".to_owned(), "x".to_owned())].into(),
             advertised: vec![],
             reasoning_effort: "high".into(),
             reasoning_summary: "auto".into(),
         };
         let x = pb::Model { id: "x".into(), reasoning_efforts: vec!["low".into()], ..pb::Model::default() };
-        let listed = list(&models, &[x], &[]);
+        let listed = list(&models, &[x], None, &[]);
         assert!(listed.iter().all(|model| model.profiles.is_empty()));
         let names: Vec<_> = listed.iter().map(|m| (m.id.as_str(), m.reasoning_efforts.len())).collect();
         assert_eq!(names, [("m", 0), ("gpt-4o", 1), ("x", 1)]);
@@ -88,13 +98,33 @@ mod tests {
     fn list_name_with_a_profile_gets_no_other() {
         let models = Models {
             default: "m".into(),
+            default_is_configured: true,
             aliases: [("b:chat".to_owned(), "x".to_owned())].into(),
             advertised: vec!["a:agent".into(), "v:1".into()],
             reasoning_effort: "high".into(),
             reasoning_summary: "auto".into(),
         };
-        let listed = list(&models, &[], &[Profile::Agent, Profile::Chat]);
+        let listed = list(&models, &[], None, &[Profile::Agent, Profile::Chat]);
         let profiles: Vec<_> = listed.iter().map(|m| (m.id.as_str(), m.profiles.len())).collect();
         assert_eq!(profiles, [("m", 2), ("a:agent", 0), ("b:chat", 2), ("v:1", 2), ("x", 2)]);
+    }
+
+    #[test]
+    fn list_names_the_target_of_an_unknown_default_and_no_catch_all() {
+        let models = Models {
+            default: "gpt-5-codex".into(),
+            default_is_configured: false,
+            aliases: [("*".to_owned(), "any".to_owned())].into(),
+            advertised: vec![],
+            reasoning_effort: "high".into(),
+            reasoning_summary: "auto".into(),
+        };
+        let new =
+            pb::Model { id: "new".into(), reasoning_efforts: vec!["low".into()], ..pb::Model::default() };
+        let catalog = ModelCatalog { names: ["new".to_owned()].into(), default: Some("new".to_owned()) };
+        let listed = list(&models, &[new], Some(&catalog), &[]);
+        let rows: Vec<_> = listed.iter().map(|m| (m.id.as_str(), m.target.as_str())).collect();
+        assert_eq!(rows, [("gpt-5-codex", "new"), ("any", "any"), ("new", "new")]);
+        assert!(listed[0].is_default && listed[0].reasoning_efforts == ["low"]);
     }
 }

@@ -22,6 +22,7 @@ mod histories;
 mod layers;
 mod limits;
 mod load;
+mod models;
 mod support;
 mod tools;
 mod transport;

@@ -25,7 +25,10 @@ use self::{
         pool::{Pool, SpawnWorker},
     },
 };
-use super::{Check, Engine, EngineStatus, Events, Turn, TurnGuard, cli::probe::CliInfo, process::Launcher};
+use super::{
+    Check, Engine, EngineStatus, Events, ModelCatalog, Turn, TurnGuard, cli::probe::CliInfo,
+    process::Launcher,
+};
 use crate::{
     config::{Codex, Config, Log, Profile},
     error::Error,
@@ -149,6 +152,7 @@ impl Engine for AppServer {
             sandbox: turn.sandbox,
             deadline: turn.deadline,
             cancel_grace: self.codex.cancel_grace,
+            rate_limits: self.factory.rate_limits(),
             stop: self.stop.clone(),
         });
         let (out, events) = Events::channel(EVENT_CAPACITY);
@@ -163,6 +167,7 @@ impl Engine for AppServer {
             version,
             unavailable_reason: self.pool.unavailable_reason(),
             degraded_reason: None,
+            account: self.factory.rate_limits().current(),
         }
     }
 
@@ -172,6 +177,10 @@ impl Engine for AppServer {
 
     fn check(&self, turn: &Turn) -> Result<(), Error> {
         self.factory.spec().check(turn)
+    }
+
+    async fn model_catalog(&self) -> Option<Arc<ModelCatalog>> {
+        self.factory.spec().known_models.clone()
     }
 
     fn profiles(&self) -> Vec<Profile> {

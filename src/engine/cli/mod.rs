@@ -3,6 +3,7 @@
 pub(crate) mod environment;
 pub(crate) mod error_messages;
 pub(crate) mod locate;
+pub(crate) mod models;
 pub(crate) mod probe;
 pub(crate) mod provider;
 pub(crate) mod transport;

@@ -17,10 +17,10 @@ use tokio::process::ChildStdout;
 
 use self::events::Translator;
 use super::{
-    Engine, EngineStatus, Events, Turn, TurnEvent, TurnGuard,
+    Engine, EngineStatus, Events, ModelCatalog, Turn, TurnEvent, TurnGuard,
     cli::{
-        error_messages,
-        probe::{self, CliInfo, ProbeError},
+        error_messages, models,
+        probe::{self, BinaryId, CliInfo, ProbeError},
         provider,
         transport::{TransportSelector, Workload},
     },
@@ -49,6 +49,15 @@ pub struct Exec {
     last_probe: RwLock<Option<(Instant, ProbeResult)>>,
     /// Held during a probe, so that only one probe runs.
     probing: tokio::sync::Mutex<()>,
+    /// The catalog of the program that was asked last.
+    catalog: tokio::sync::Mutex<Option<LoadedCatalog>>,
+}
+
+/// The catalog of a program. `None` if the program prints none.
+#[derive(Debug)]
+struct LoadedCatalog {
+    binary: Option<BinaryId>,
+    catalog: Option<Arc<ModelCatalog>>,
 }
 
 type ProbeResult = Result<Arc<CliInfo>, Arc<ProbeError>>;
@@ -56,9 +65,15 @@ type ProbeResult = Result<Arc<CliInfo>, Arc<ProbeError>>;
 impl Exec {
     /// Creates the engine. The first use probes the CLI.
     pub fn new(codex: Codex, log: Log, launcher: Launcher) -> Self {
-        let transport = Arc::new(TransportSelector::new(codex.upstream_transport));
-        let (last_probe, probing) = (RwLock::new(None), tokio::sync::Mutex::new(()));
-        Self { codex, log, launcher, transport, last_probe, probing }
+        Self {
+            transport: Arc::new(TransportSelector::new(codex.upstream_transport)),
+            codex,
+            log,
+            launcher,
+            last_probe: RwLock::new(None),
+            probing: tokio::sync::Mutex::default(),
+            catalog: tokio::sync::Mutex::default(),
+        }
     }
 
     /// Returns the installed CLI. A success is cached until the program changes, a failure for [`NEGATIVE_CACHE_TTL`].
@@ -129,7 +144,7 @@ impl Engine for Exec {
             }
             Err(error) => (String::new(), Some(error.to_string())),
         };
-        EngineStatus { kind: "exec", version, unavailable_reason, degraded_reason: None }
+        EngineStatus { kind: "exec", version, unavailable_reason, degraded_reason: None, account: None }
     }
 
     fn usual_concurrency(&self) -> usize {
@@ -144,6 +159,20 @@ impl Engine for Exec {
             return Ok(());
         }
         Err(Error::unsupported("tools", "the exec engine does not support client tools; remove `tools`"))
+    }
+
+    async fn model_catalog(&self) -> Option<Arc<ModelCatalog>> {
+        let installed = self.installed().await.ok()?;
+        let mut last = self.catalog.lock().await;
+        if let Some(last) = last.as_ref().filter(|last| last.binary == installed.binary) {
+            return last.catalog.clone();
+        }
+        let catalog = models::load(&self.codex, &self.launcher, &installed).await;
+        // A failure is cached too. Otherwise each request would wait for a CLI that does not answer.
+        let catalog = catalog.inspect_err(|error| tracing::warn!(%error, "cannot read the model catalog"));
+        let catalog = catalog.ok().flatten().map(Arc::new);
+        *last = Some(LoadedCatalog { binary: installed.binary.clone(), catalog: catalog.clone() });
+        catalog
     }
 
     fn profiles(&self) -> Vec<Profile> {

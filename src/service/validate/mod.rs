@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::{
     config::{self, Limits, Models, Profile, Sandbox},
-    engine::Turn,
+    engine::{self, ModelCatalog, Turn},
     error::Error,
     pb,
 };
@@ -39,16 +39,18 @@ pub(super) struct ValidatedRequest {
 }
 
 impl RequestPolicy {
-    /// Validates a request. `capacity` is the number of turns that the server can hold at once.
+    /// Validates a request. `capacity` is the number of turns that the server can hold at once. `catalog` has the models
+    /// that the CLI knows.
     pub(super) fn validate(
         &self,
         request: pb::ChatRequest,
         capacity: usize,
+        catalog: Option<&ModelCatalog>,
     ) -> Result<ValidatedRequest, Error> {
         check_length("model", &request.model, 256)?;
         let requested = if request.model.is_empty() { &self.models.default } else { &request.model };
         let (name, profile) = self.profile(requested)?;
-        let model = self.models.aliases.get(name).map_or(name, String::as_str);
+        let model = engine::resolve_model(&self.models, catalog, name);
         let stop = stop(request.stop)?;
         let turn = Turn {
             id: String::new(),

@@ -31,13 +31,13 @@ fn request() -> pb::ChatRequest {
 fn refused(change: impl FnOnce(&mut pb::ChatRequest)) -> String {
     let mut request = request();
     change(&mut request);
-    let error = policy(&[]).validate(request, CAPACITY).unwrap_err();
+    let error = policy(&[]).validate(request, CAPACITY, None).unwrap_err();
     if let Error::InvalidArgument { field, .. } = error { field } else { error.reason().to_owned() }
 }
 
 #[test]
 fn validate_empty_fields_get_the_servers_defaults() {
-    let parsed = policy(&[("CODEX_MODEL", "m")]).validate(request(), CAPACITY).unwrap();
+    let parsed = policy(&[("CODEX_MODEL", "m")]).validate(request(), CAPACITY, None).unwrap();
     assert_eq!((parsed.turn.model.as_str(), parsed.requested_model.as_str(), parsed.n), ("m", "m", 1));
     assert_eq!((&*parsed.turn.reasoning_effort, &*parsed.turn.reasoning_summary), ("high", "auto"));
     assert_eq!(parsed.turn.sandbox, Sandbox::ReadOnly);
@@ -47,14 +47,35 @@ fn validate_empty_fields_get_the_servers_defaults() {
 #[test]
 fn validate_alias_is_resolved_and_kept() {
     let policy = policy(&[("CODEX_MODEL_ALIASES", r#"{"gpt-4o":"gpt-5.5"}"#)]);
-    let parsed = policy.validate(pb::ChatRequest { model: "gpt-4o".into(), ..request() }, CAPACITY).unwrap();
+    let parsed =
+        policy.validate(pb::ChatRequest { model: "gpt-4o".into(), ..request() }, CAPACITY, None).unwrap();
     assert_eq!((parsed.turn.model.as_str(), parsed.requested_model.as_str()), ("gpt-5.5", "gpt-4o"));
+}
+
+#[test]
+fn validate_unknown_default_becomes_the_default_of_the_cli() {
+    let catalog = ModelCatalog { names: ["new".to_owned()].into(), default: Some("new".to_owned()) };
+    for (env, model, expected) in [
+        (&[][..], "", "new"),
+        (&[], ":chat", "new"),
+        (&[], "gpt-5-codex:chat", "new"),
+        (&[("CODEX_MODEL", "gpt-5-codex")], "", "gpt-5-codex"),
+        (&[("CODEX_MODEL_ALIASES", r#"{"*":"new"}"#)], "gpt-5-nano:chat", "new"),
+    ] {
+        let policy = policy(env);
+        assert!(policy.models.depends_on_catalog(model) || policy.models.default_is_configured, "{model}");
+        let request = pb::ChatRequest { model: model.into(), ..request() };
+        let parsed = policy.validate(request, CAPACITY, Some(&catalog)).unwrap();
+        assert_eq!(parsed.turn.model, expected, "{model}");
+    }
+    let models = policy(&[("CODEX_MODEL_ALIASES", r#"{"a":"gpt-5-codex"}"#)]).models;
+    assert!(models.depends_on_catalog("a") && !models.depends_on_catalog("b:chat"));
 }
 
 #[test]
 fn validate_profile_suffix_cannot_widen() {
     let validate = |env: &[(&str, &str)], model: &str| {
-        policy(env).validate(pb::ChatRequest { model: model.into(), ..request() }, CAPACITY)
+        policy(env).validate(pb::ChatRequest { model: model.into(), ..request() }, CAPACITY, None)
     };
     let turn = validate(&[], "gpt-5.5:chat").unwrap().turn;
     assert_eq!((turn.model.as_str(), turn.profile), ("gpt-5.5", Profile::Chat));
@@ -140,7 +161,7 @@ fn validate_request_can_narrow_the_policy_only() {
 
     let policy = policy(&[("CODEX_SANDBOX", "danger-full-access"), ("CODEX_ENABLE_SEARCH", "1")]);
     let agent = Some(pb::AgentOptions { sandbox, web_search: Some(false) });
-    let turn = policy.validate(pb::ChatRequest { agent, ..request() }, CAPACITY).unwrap().turn;
+    let turn = policy.validate(pb::ChatRequest { agent, ..request() }, CAPACITY, None).unwrap().turn;
     assert_eq!((turn.sandbox, turn.web_search), (Sandbox::WorkspaceWrite, false));
 }
 
@@ -149,8 +170,8 @@ fn validate_prompt_limit_counts_characters() {
     let policy = policy(&[("CODEX_MAX_PROMPT_CHARS", "4")]);
     let request =
         |text: &str| pb::ChatRequest { messages: vec![message(pb::Role::User, text)], ..Default::default() };
-    assert!(policy.validate(request("äöü€"), CAPACITY).is_ok());
-    assert_eq!(policy.validate(request("äöü€."), CAPACITY).unwrap_err().reason(), "PROMPT_TOO_LARGE");
+    assert!(policy.validate(request("äöü€"), CAPACITY, None).is_ok());
+    assert_eq!(policy.validate(request("äöü€."), CAPACITY, None).unwrap_err().reason(), "PROMPT_TOO_LARGE");
 }
 
 #[test]
@@ -161,7 +182,7 @@ fn validate_empty_tool_result_is_an_empty_text() {
         pb::Message { role: pb::Role::Assistant.into(), tool_calls: vec![call], ..Default::default() };
     let result = pb::Message { role: pb::Role::Tool.into(), tool_call_id: "c".into(), ..Default::default() };
     request.messages.extend([calling, result]);
-    let turn = policy(&[]).validate(request, CAPACITY).unwrap().turn;
+    let turn = policy(&[]).validate(request, CAPACITY, None).unwrap().turn;
     let [Part::Text(text)] = &turn.messages[2].parts[..] else { panic!("{:?}", turn.messages[2]) };
     assert_eq!(text, "");
     assert!(turn.messages[1].parts.is_empty(), "an assistant's calls need no text");
@@ -173,7 +194,7 @@ fn tool(name: &str, parameters_json: &str) -> pb::Tool {
 
 /// Returns the parameters of the tools of a valid request.
 fn tools(tools: Vec<pb::Tool>) -> Vec<Parameters> {
-    let turn = policy(&[]).validate(pb::ChatRequest { tools, ..request() }, CAPACITY).unwrap().turn;
+    let turn = policy(&[]).validate(pb::ChatRequest { tools, ..request() }, CAPACITY, None).unwrap().turn;
     turn.tools.iter().map(|tool| tool.parameters.clone()).collect()
 }
 
@@ -210,7 +231,7 @@ fn validate_parameters_that_are_no_small_json_object_are_refused() {
 fn validate_choice_none_leaves_no_tools() {
     let none = pb::ToolChoice { mode: pb::tool_choice::Mode::None.into(), name: String::new() };
     let with_none = pb::ChatRequest { tools: vec![tool("f", "")], tool_choice: Some(none), ..request() };
-    let turn = policy(&[]).validate(with_none, CAPACITY).unwrap().turn;
+    let turn = policy(&[]).validate(with_none, CAPACITY, None).unwrap().turn;
     assert_eq!((turn.tools.len(), turn.tool_choice), (0, ToolChoice::Auto));
 }
 
@@ -225,7 +246,7 @@ fn validate_response_schema_is_parsed_and_keeps_its_text() {
         })),
     };
     let with_schema = pb::ChatRequest { response_format: Some(schema(text)), ..request() };
-    let turn = policy(&[]).validate(with_schema, CAPACITY).unwrap().turn;
+    let turn = policy(&[]).validate(with_schema, CAPACITY, None).unwrap().turn;
     let Format::JsonSchema(kept) = turn.format else { panic!("{:?}", turn.format) };
     assert_eq!((kept.text.as_str(), kept.value.to_string()), (text, r#"{"z":1,"a":2}"#.to_owned()));
     let large = format!(r#"{{"description":"{}"}}"#, "x".repeat(1 << 20));

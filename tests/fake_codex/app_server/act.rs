@@ -31,6 +31,8 @@ pub(crate) enum Act {
     Completed(Value),
     /// Sends a notification with the ids of thread and turn.
     Notify(&'static str, Value),
+    /// Sends a notification that belongs to no thread.
+    NotifyAll(&'static str, Value),
     /// Sends a raw item of the upstream, without `internal_chat_message…`, if the client requested raw events.
     Raw(Value),
     /// Completes a response of the model.

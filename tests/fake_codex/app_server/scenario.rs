@@ -29,6 +29,10 @@ pub(crate) enum Scenario {
         failure: Failure,
         after_text: bool,
     },
+    /// The used percent.
+    Limits(usize),
+    /// The seconds until the reset.
+    UsageLimit(usize),
     Reconnect(usize, Option<Failure>),
     ReconnectForever,
     Replay(usize),
@@ -107,6 +111,8 @@ pub(crate) fn parse_name(name: &str) -> Result<Scenario, String> {
         "overloaded" => Scenario::Overloaded(number()?),
         "memory" => Scenario::Memory(number()?),
         "replay" => Scenario::Replay(number()?),
+        "limits" => Scenario::Limits(number()?),
+        "usage-limit" => Scenario::UsageLimit(number()?),
         "tools" => return tools(Style::Plain),
         "tools-text" => return tools(Style::AfterText),
         "tools-slow" => return Ok(Scenario::Tools { calls: number_or(3)?, style: Style::Slow }),

@@ -12,7 +12,7 @@ use super::{
     scenario::Scenario,
     tools,
     version::Release,
-    wire::Usage,
+    wire::{Usage, unix_ms},
 };
 use crate::{items::GARBAGE, play};
 
@@ -42,6 +42,16 @@ pub(crate) fn acts(scenario: &Scenario, turn_input: &TurnInput) -> Vec<Act> {
         Scenario::UnknownModel => {
             let mut acts = vec![Act::Notify("warning", json!({"message": UNKNOWN_MODEL}))];
             acts.extend(answer(&history::last_user_text(&turn_input.items), DEFAULT_USAGE));
+            acts
+        }
+        Scenario::Limits(percent) => {
+            let mut acts = vec![account_limits(*percent, 7200)];
+            acts.extend(answer(&history::last_user_text(&turn_input.items), DEFAULT_USAGE));
+            acts
+        }
+        Scenario::UsageLimit(seconds) => {
+            let mut acts = vec![account_limits(100, *seconds)];
+            acts.extend(failures::from_kind("429-usage-limit").map(Act::Fail));
             acts
         }
         Scenario::Report => one_message(vec![report(turn_input).to_string()]),
@@ -200,6 +210,19 @@ fn usage(cwd: &str) -> Vec<Act> {
     }
     acts.extend(answer("counted", counts(500, 450, 5, 25, 9)));
     acts
+}
+
+/// Reports the limits of the account: a window of 5 hours that begins again after `seconds`, and one of a week.
+fn account_limits(used_percent: usize, seconds: usize) -> Act {
+    let now = usize::try_from(unix_ms() / 1000).unwrap_or_default();
+    let window = |used: usize, minutes: usize, resets_at: usize| json!({"usedPercent": used, "windowDurationMins": minutes, "resetsAt": resets_at});
+    let limits = json!({"limitId": "codex", "limitName": null, "normalModelSlug": null,
+                        "primary": window(used_percent, 300, now + seconds),
+                        "secondary": window(13, 10_080, now + 500_000),
+                        "credits": {"hasCredits": true, "unlimited": false, "balance": "12.50"},
+                        "individualLimit": null, "spendControlReached": null, "planType": "pro",
+                        "rateLimitReachedType": null});
+    Act::NotifyAll("account/rateLimits/updated", json!({"rateLimits": limits}))
 }
 
 fn fail(failure: &Failure, after_text: bool) -> Vec<Act> {

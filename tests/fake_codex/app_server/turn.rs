@@ -167,6 +167,7 @@ impl Turn {
             Act::Started(item) => self.started(context, item),
             Act::Completed(item) => self.completed(context, item, unix_ms()),
             Act::Notify(method, params) => self.notify(context, method, params),
+            Act::NotifyAll(method, params) => context.out.notify(method, &params),
             Act::Raw(item) => self.raw_item(context, item),
             Act::Response(usage) => self.response(context, usage),
             Act::Unfinished(usage) => self.unfinished(usage),

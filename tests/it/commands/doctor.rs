@@ -11,7 +11,8 @@ use crate::{
     },
 };
 
-const CHECKS: [&str; 7] = ["configuration", "port", "workspace", "home", "codex", "login", "sandbox"];
+const CHECKS: [&str; 8] =
+    ["configuration", "port", "workspace", "home", "codex", "login", "sandbox", "model"];
 
 /// The additional checks of the capability probe.
 const CAPABILITY_CHECKS: [&str; 10] = [
@@ -112,6 +113,42 @@ async fn doctor_with_a_fault_reports_the_remedy(engine: Engine) {
     let (outcome, text, _) = finding(&findings(&ended).1, "configuration");
     assert_eq!((ended.code, outcome.as_str()), (Some(0), "warning"));
     assert!(text.contains("CODEX_MAX_QUEUE"), "{text}");
+}
+
+both_engines!(doctor_compares_the_models_with_the_catalog);
+async fn doctor_compares_the_models_with_the_catalog(engine: Engine) {
+    for (settings, outcome, texts) in [
+        (&[][..], "ok", &["gpt-5-codex is unknown to Codex 0.169.0", "stands for gpt-6-sol"][..]),
+        (&[("CODEX_MODEL", "gpt-5.5")], "ok", &["gpt-5.5"]),
+        (&[("CODEX_MODEL", "gpt-5-codex")], "warning", &["lacks the configured gpt-5-codex"]),
+        (
+            &[("CODEX_MODEL", "gpt-5.5"), ("CODEX_MODEL_ALIASES", r#"{"*":"gone","a":"gpt-6-sol"}"#)],
+            "warning",
+            &["lacks the configured gone"],
+        ),
+        (&[("FAKE_CODEX_VERSION", "0.110.0")], "ok", &["Codex 0.110.0 prints no list"]),
+    ] {
+        let program = settings
+            .iter()
+            .fold(Program::new(Codex::Fake, engine), |program, (name, value)| program.env(name, *value));
+        let (_, rows) = findings(&program.run(&["doctor", "--json"]).await);
+        let (found, text, remedy) = finding(&rows, "model");
+        assert_eq!(found, outcome, "{settings:?}: {text}");
+        assert!(texts.iter().all(|part| text.contains(part)), "{settings:?}: {text}");
+        assert_eq!(remedy.contains("CODEX_MODEL"), outcome == "warning", "{remedy}");
+    }
+    // The model of the CLI's own configuration is a configured one too.
+    let provider = "model_provider = \"mine\"\n[model_providers.mine]\nname = \"mine\"\n";
+    for (config, outcome, part) in
+        [("", "warning", "lacks the configured gone"), (provider, "ok", "gone, of the provider mine")]
+    {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::write(home.path().join("config.toml"), format!("model = \"gone\"\n{config}")).unwrap();
+        let program = Program::new(Codex::Fake, engine).env("CODEX_HOME", home.path().display().to_string());
+        let (_, rows) = findings(&program.run(&["doctor", "--json"]).await);
+        let (found, text, _) = finding(&rows, "model");
+        assert!(found == outcome && text.contains(part), "{found} {text}");
+    }
 }
 
 #[tokio::test]

@@ -68,7 +68,7 @@ async fn request_without_the_token_is_refused_except_health(engine: Engine) {
             assert_eq!(chat(app).header(name, value).send().await.unwrap().status(), 200, "{name}: {value}");
             grpc_call(app, name, value).await.unwrap();
         }
-        for path in ["/v1/models", "/v1/models/gpt-5-codex"] {
+        for path in ["/v1/models", "/v1/models/gpt-5-codex", "/v1/codex/status"] {
             let bare = Client::new().get(app.url(path));
             assert_eq!(bare.try_clone().unwrap().send().await.unwrap().status(), 401, "{path}");
             assert_eq!(bare.bearer_auth(TOKEN).send().await.unwrap().status(), 200, "{path}");

@@ -146,7 +146,8 @@ async fn probe_installed(bin: &Path, profile: Profile) -> Capabilities {
     let launcher = Launcher::new(supervisor, Duration::from_secs(1));
     let installed = probe::run(&codex, &launcher).await.unwrap();
     // 0.110 prints no catalog. The probe must refuse this version nevertheless.
-    let catalogs = model_catalog::write_catalogs(&codex, &launcher, &installed, root.path(), &[]).await;
+    let printed = model_catalog::print(&codex, &launcher, &installed).await;
+    let catalogs = printed.and_then(|printed| model_catalog::write_catalogs(&printed, root.path(), &[]));
     let arguments = match &catalogs {
         Ok(catalogs) => cli_config::arguments(&codex, &installed, catalogs),
         Err(_) => vec!["app-server".into()],
@@ -165,7 +166,8 @@ async fn probe_installed(bin: &Path, profile: Profile) -> Capabilities {
     };
     let Started { stdin, stdout, process } = launcher.start(spec, ()).unwrap();
     let tasks = TaskTracker::new();
-    let client = RpcClient::start(stdin.unwrap(), stdout, codex.line_limit, &tasks);
+    let client =
+        RpcClient::start(stdin.unwrap(), stdout, codex.line_limit, std::sync::Arc::default(), &tasks);
     let initialize = Initialize {
         client_info: ClientInfo { name: "t", title: "t", version: "1" },
         capabilities: ClientCapabilities { experimental_api: true, opt_out_notification_methods: &[] },

@@ -12,7 +12,10 @@ use serde_json::{Map, Value, json};
 use crate::{
     config::{Codex, Profile},
     engine::{
-        cli::probe::{self, CliInfo, ProbeError},
+        cli::{
+            models::PRINT_CATALOG,
+            probe::{self, CliInfo, ProbeError},
+        },
         process::Launcher,
     },
 };
@@ -73,23 +76,31 @@ pub(crate) enum CatalogError {
     },
 }
 
-/// Writes the catalogs of the installed CLI to `folder`. `models` are names that clients may request.
-pub(crate) async fn write_catalogs(
+/// Returns the catalog that the installed CLI prints.
+pub(crate) async fn print(
     codex: &Codex,
     launcher: &Launcher,
     installed: &CliInfo,
-    folder: &Path,
-    models: &[String],
-) -> Result<Catalogs, CatalogError> {
-    let output = probe::run_cli(codex, launcher, &installed.program, &["debug", "models"]).await?;
+) -> Result<String, CatalogError> {
+    let output = probe::run_cli(codex, launcher, &installed.program, &PRINT_CATALOG).await?;
     if output.code != Some(0) {
         return Err(CatalogError::NotPrinted {
             version: installed.version.clone(),
             output: output.error_summary(),
         });
     }
+    Ok(output.stdout)
+}
+
+/// Writes the catalogs of the workers to `folder`. `printed` is the CLI's catalog, `models` are names that clients may
+/// request.
+pub(crate) fn write_catalogs(
+    printed: &str,
+    folder: &Path,
+    models: &[String],
+) -> Result<Catalogs, CatalogError> {
     let write = |profile: Profile| -> Result<PathBuf, CatalogError> {
-        let text = build(&output.stdout, profile, models)?;
+        let text = build(printed, profile, models)?;
         let path = folder.join(format!("models-{}.json", profile.as_str()));
         fs::write(&path, text).map_err(|cause| CatalogError::Write { path: path.clone(), cause })?;
         Ok(path)

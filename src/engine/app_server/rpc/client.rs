@@ -18,7 +18,7 @@ use super::{
     protocol::{self, ListLoadedThreads, Method, RequestId, StartThread, ThreadStarted},
     thread_queue::ThreadSender,
 };
-use crate::engine::process::lines::LineReader;
+use crate::engine::{RateLimits, process::lines::LineReader};
 
 /// Maximum number of calls in flight on one worker. An app-server refuses some calls beyond this number.
 pub(super) const MAX_CALLS_IN_FLIGHT: usize = 64;
@@ -39,15 +39,16 @@ const OVERLOAD_BACKOFF: [Duration; 4] = [
 pub(crate) struct RpcClient(Arc<Dispatcher>);
 
 impl RpcClient {
-    /// Starts the task that owns both pipes. The task runs in `tasks` until a pipe breaks or the client is closed.
+    /// Starts the task that owns both pipes and updates `rate_limits`. The task runs in `tasks` until a pipe breaks or the client is closed.
     pub(crate) fn start(
         stdin: impl AsyncWrite + Unpin + Send + 'static,
         stdout: impl AsyncRead + Unpin + Send + 'static,
         line_limit: usize,
+        rate_limits: Arc<RateLimits>,
         tasks: &TaskTracker,
     ) -> Self {
         let (outbox, lines) = mpsc::channel(OUTBOX_LINES);
-        let dispatcher = Arc::new(Dispatcher::new(outbox));
+        let dispatcher = Arc::new(Dispatcher::new(outbox, rate_limits));
         let shared = Arc::clone(&dispatcher);
         tasks.spawn(async move {
             let reason = tokio::select! {

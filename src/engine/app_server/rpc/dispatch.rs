@@ -7,6 +7,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::SystemTime,
 };
 
 use serde_json::Value;
@@ -23,6 +24,7 @@ use super::{
     },
     thread_queue::{ThreadMessage, ThreadSender},
 };
+use crate::engine::RateLimits;
 
 /// Weight in bytes of a message that stands for a large line.
 const LARGE_LINE_WEIGHT: usize = 256;
@@ -36,6 +38,7 @@ pub(super) struct Dispatcher {
     next_call_id: AtomicU64,
     state: Mutex<DispatchState>,
     lines_received: AtomicU64,
+    rate_limits: Arc<RateLimits>,
 }
 
 /// The part of a [`Dispatcher`] behind the lock.
@@ -98,7 +101,7 @@ pub(crate) enum CloseReason {
 }
 
 impl Dispatcher {
-    pub(super) fn new(outbox: mpsc::Sender<Vec<u8>>) -> Self {
+    pub(super) fn new(outbox: mpsc::Sender<Vec<u8>>, rate_limits: Arc<RateLimits>) -> Self {
         Self {
             outbox,
             call_permits: Semaphore::new(MAX_CALLS_IN_FLIGHT),
@@ -106,6 +109,7 @@ impl Dispatcher {
             next_call_id: AtomicU64::new(1),
             state: Mutex::default(),
             lines_received: AtomicU64::new(0),
+            rate_limits,
         }
     }
 
@@ -197,6 +201,10 @@ impl Dispatcher {
     }
 
     fn on_notification(&self, incoming: Incoming, bytes: usize) {
+        if incoming.method.as_deref() == Some(protocol::RATE_LIMITS_UPDATED) {
+            self.rate_limits.update(protocol::limits_reading(incoming.params), SystemTime::now());
+            return;
+        }
         let Some(queue) = incoming.thread_id().and_then(|thread_id| self.queue(thread_id)) else { return };
         let (method, params) = (incoming.method.unwrap_or_default(), incoming.params);
         let message = match Delta::from_notification(&method, &params) {

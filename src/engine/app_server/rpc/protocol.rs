@@ -4,10 +4,13 @@
 //! The parser is tolerant, because the protocol grows with every Codex release. Unknown fields are ignored, and unknown
 //! methods and variants become `Unknown`. A field that is missing or has another type gets its default.
 
+use std::time::{Duration, SystemTime};
+
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::json;
+use crate::engine::{Credits, LimitWindow, LimitsReading};
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Envelope
@@ -545,6 +548,84 @@ impl Notification {
             "turn/completed" => Self::TurnCompleted(Box::new(read::<TurnParams>(params).turn)),
             _ => Self::Unknown,
         }
+    }
+}
+
+/// The notification about the limits of the account, which belongs to no thread.
+pub(crate) const RATE_LIMITS_UPDATED: &str = "account/rateLimits/updated";
+
+/// Maximum length of a text about the account, in characters.
+const MAX_ACCOUNT_TEXT: usize = 64;
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RateLimitsParams {
+    #[serde(default, deserialize_with = "tolerant")]
+    rate_limits: RateLimitSnapshot,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RateLimitSnapshot {
+    #[serde(default, deserialize_with = "tolerant")]
+    limit_id: String,
+    #[serde(default, deserialize_with = "tolerant")]
+    primary: Option<RateLimitWindow>,
+    #[serde(default, deserialize_with = "tolerant")]
+    secondary: Option<RateLimitWindow>,
+    #[serde(default, deserialize_with = "tolerant")]
+    credits: Option<CreditsSnapshot>,
+    #[serde(default, deserialize_with = "tolerant")]
+    plan_type: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RateLimitWindow {
+    #[serde(default, deserialize_with = "tolerant")]
+    used_percent: Option<f64>,
+    #[serde(default, deserialize_with = "tolerant")]
+    window_duration_mins: Option<u32>,
+    /// Seconds since 1970 UTC.
+    #[serde(default, deserialize_with = "tolerant")]
+    resets_at: Option<u32>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct CreditsSnapshot {
+    #[serde(default, deserialize_with = "tolerant")]
+    has_credits: bool,
+    #[serde(default, deserialize_with = "tolerant")]
+    unlimited: bool,
+    #[serde(default, deserialize_with = "tolerant")]
+    balance: String,
+}
+
+/// Reads the parameters of [`RATE_LIMITS_UPDATED`]. A window without its used part counts as missing.
+pub(crate) fn limits_reading(params: Value) -> LimitsReading {
+    let snapshot = read::<RateLimitsParams>(params).rate_limits;
+    let bounded = |text: &str| text.chars().take(MAX_ACCOUNT_TEXT).collect::<String>();
+    // Codex itself calls a limit without an id so.
+    let id = if snapshot.limit_id.is_empty() { "codex" } else { &snapshot.limit_id };
+    let window = |window: RateLimitWindow| {
+        let minutes = window.window_duration_mins;
+        let resets_at = window.resets_at.filter(|seconds| *seconds > 0);
+        Some(LimitWindow {
+            limit_id: bounded(id),
+            used_percent: window.used_percent?,
+            duration: minutes.map(|minutes| Duration::from_secs(u64::from(minutes) * 60)),
+            resets_at: resets_at.map(|at| SystemTime::UNIX_EPOCH + Duration::from_secs(at.into())),
+        })
+    };
+    LimitsReading {
+        plan: bounded(&snapshot.plan_type),
+        windows: [snapshot.primary, snapshot.secondary].into_iter().flatten().filter_map(window).collect(),
+        credits: snapshot.credits.map(|credits| Credits {
+            has_credits: credits.has_credits,
+            unlimited: credits.unlimited,
+            balance: bounded(&credits.balance),
+        }),
     }
 }
 

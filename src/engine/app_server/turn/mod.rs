@@ -7,7 +7,10 @@ pub(crate) mod start;
 mod stream;
 pub(crate) mod temp_dir;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -32,7 +35,7 @@ use super::{
 };
 use crate::{
     config::{Profile, Sandbox},
-    engine::{EventSender, TurnGuard, cli::transport::TransportSelector},
+    engine::{EventSender, RateLimits, TurnGuard, cli::transport::TransportSelector},
     error::Error,
 };
 
@@ -62,6 +65,8 @@ pub(super) struct TurnDriver {
     pub(super) deadline: Option<Instant>,
     /// Time that a worker has to complete an interrupt, if longer than [`MIN_INTERRUPT_TIMEOUT`].
     pub(super) cancel_grace: Duration,
+    /// The limits of the account, for the error of a reached limit.
+    pub(super) rate_limits: Arc<RateLimits>,
     /// Cancelled when all turns must end.
     pub(super) stop: CancellationToken,
 }
@@ -83,6 +88,7 @@ impl TurnDriver {
     ) {
         let stop = self.stop.clone();
         if let Err(error) = self.run_turn(start, &events, guard).await {
+            let error = self.rate_limits.explain(error, SystemTime::now());
             tokio::select! {
                 // Fails if the receiver was dropped.
                 _ = events.send(Err(Box::new(error))) => {}

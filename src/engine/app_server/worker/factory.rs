@@ -17,6 +17,7 @@ use super::{Worker, error::StartError, pool::SpawnWorker, spec::WorkerSpec};
 use crate::{
     config::{Codex, Config, Models},
     engine::{
+        RateLimits,
         app_server::{capabilities, capabilities::WorkerFeatures, launch::worker_home},
         cli::{probe, probe::CliInfo},
         process::{Input, Launcher, SpawnSpec},
@@ -40,6 +41,8 @@ pub(crate) struct WorkerFactory {
     refused: AtomicBool,
     /// The parent of the catalogs' directories.
     private_dir: TempDir,
+    /// The limits of the account, which every worker reports.
+    rate_limits: Arc<RateLimits>,
 }
 
 /// The reason why no worker was spawned.
@@ -73,12 +76,18 @@ impl WorkerFactory {
             unprobed: Mutex::default(),
             refused: AtomicBool::new(false),
             private_dir,
+            rate_limits: Arc::default(),
         })
     }
 
     /// Returns the spec of the workers that may run turns.
     pub(crate) fn spec(&self) -> Arc<WorkerSpec> {
         Arc::clone(&self.spec.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Returns the limits of the account.
+    pub(crate) fn rate_limits(&self) -> Arc<RateLimits> {
+        Arc::clone(&self.rate_limits)
     }
 
     /// Returns `true` if the installed program failed the probe. Such a program has replaced a program that passed the probe.
@@ -104,7 +113,7 @@ impl WorkerFactory {
             shared_dir: Some(self.private_dir.path().to_owned()),
             ..SpawnSpec::default()
         };
-        let mut worker = Worker::start(launch, &self.launcher, spec, &self.tasks).await?;
+        let mut worker = Worker::start(launch, &self.launcher, spec, self.rate_limits(), &self.tasks).await?;
         worker.commands_dir = commands_dir;
         Ok(worker)
     }

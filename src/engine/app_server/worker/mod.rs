@@ -33,7 +33,7 @@ use super::rpc::{
     protocol::{ClientCapabilities, ClientInfo, INITIALIZED, Initialize},
 };
 use crate::engine::{
-    TurnGuard,
+    RateLimits, TurnGuard,
     process::{ChildHandle, Launcher, SpawnSpec, Started, platform, stderr_summary},
 };
 
@@ -51,7 +51,6 @@ const PING_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Notifications that a worker must not send, because no code reads them.
 const UNUSED_NOTIFICATIONS: &[&str] = &[
-    "account/rateLimits/updated",
     "configWarning",
     "item/commandExecution/outputDelta",
     "mcpServer/startupStatus/updated",
@@ -86,6 +85,7 @@ impl Worker {
         launch: SpawnSpec,
         launcher: &Launcher,
         spec: &Arc<WorkerSpec>,
+        rate_limits: Arc<RateLimits>,
         tasks: &TaskTracker,
     ) -> Result<Self, StartError> {
         let started = launcher.start(launch, TurnGuard::new(()))?;
@@ -93,7 +93,7 @@ impl Worker {
             return Err(StartError::NoPipe);
         };
         let pid = process.supervisor_pid();
-        let rpc = RpcClient::start(stdin, stdout, spec.codex.line_limit, tasks);
+        let rpc = RpcClient::start(stdin, stdout, spec.codex.line_limit, rate_limits, tasks);
         match handshake(&rpc).await {
             Ok(()) => {}
             Err(CallError::Closed(_)) => {

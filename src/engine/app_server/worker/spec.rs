@@ -2,7 +2,11 @@
 //! spec per program. Workers and turns share the spec. Dropping the last reference removes the directory of the
 //! catalogs.
 
-use std::{ffi::OsString, path::Path, sync::OnceLock};
+use std::{
+    ffi::OsString,
+    path::Path,
+    sync::{Arc, OnceLock},
+};
 
 use serde_json::{Map, Value};
 use tempfile::TempDir;
@@ -16,8 +20,9 @@ use crate::engine::app_server::{
 use crate::{
     config::{Codex, Profile},
     engine::{
-        Turn,
+        ModelCatalog, Turn,
         cli::{
+            models,
             probe::CliInfo,
             provider,
             transport::{TransportSelector, Workload},
@@ -39,6 +44,8 @@ pub(crate) struct WorkerSpec {
     /// The id of the provider with a WebSocket, if the workers have one.
     websocket_provider: Option<&'static str>,
     catalogs: Catalogs,
+    /// The models of the CLI, before this server's changes.
+    pub(crate) known_models: Option<Arc<ModelCatalog>>,
     /// Set when the first worker has passed the probe.
     features: OnceLock<WorkerFeatures>,
     models: OnceCell<Vec<pb::Model>>,
@@ -63,9 +70,9 @@ impl WorkerSpec {
             parent: parent.to_owned(),
             cause,
         })?;
-        let catalogs =
-            model_catalog::write_catalogs(codex, launcher, &installed, catalog_dir.path(), model_names)
-                .await?;
+        let printed = model_catalog::print(codex, launcher, &installed).await?;
+        let catalogs = model_catalog::write_catalogs(&printed, catalog_dir.path(), model_names)?;
+        let known_models = models::parse(codex, &printed).map(Arc::new);
         let arguments = cli_config::arguments(codex, &installed, &catalogs);
         Ok(Self {
             codex: codex.clone(),
@@ -74,6 +81,7 @@ impl WorkerSpec {
             installed,
             arguments,
             catalogs,
+            known_models,
             features: OnceLock::new(),
             models: OnceCell::new(),
             _catalog_dir: catalog_dir,
@@ -154,6 +162,7 @@ impl WorkerSpec {
             installed: CliInfo::default(),
             arguments: Vec::new(),
             catalogs: Catalogs::for_test("agent", "chat"),
+            known_models: None,
             features: OnceLock::new(),
             models: OnceCell::new(),
             _catalog_dir: tempfile::tempdir().unwrap(),

@@ -14,7 +14,7 @@ use super::{
 fn worker() -> (Worker, DuplexStream) {
     let (ours, theirs) = duplex(1 << 16);
     let (stdout, stdin) = split(ours);
-    let client = RpcClient::start(stdin, stdout, 1 << 16, &TaskTracker::new());
+    let client = RpcClient::start(stdin, stdout, 1 << 16, Arc::default(), &TaskTracker::new());
     (Worker::new(client, Arc::new(WorkerSpec::for_test()), None, None), theirs)
 }
 

@@ -24,7 +24,7 @@ fn pair() -> (RpcClient, Server) {
     let (stdout, stdin) = split(ours);
     let (read, write) = split(theirs);
     let tasks = TaskTracker::new();
-    let client = RpcClient::start(stdin, stdout, 1 << 16, &tasks);
+    let client = RpcClient::start(stdin, stdout, 1 << 16, Arc::default(), &tasks);
     (client, Server { stdin: BufReader::new(read).lines(), stdout: write, tasks })
 }
 

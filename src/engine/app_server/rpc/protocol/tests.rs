@@ -128,3 +128,34 @@ fn outgoing_lines_have_the_members_of_the_protocol() {
         "{\"id\":\"r\",\"result\":{\"success\":false,\"contentItems\":[{\"type\":\"inputText\",\"text\":\"no\"}]}}\n"
     );
 }
+
+#[test]
+fn limits_reading_of_each_form_keeps_what_is_known() {
+    let window = |used_percent: f64, minutes: Option<u64>, resets_at: Option<u64>| LimitWindow {
+        limit_id: "codex".to_owned(),
+        used_percent,
+        duration: minutes.map(|minutes| Duration::from_secs(minutes * 60)),
+        resets_at: resets_at.map(|at| SystemTime::UNIX_EPOCH + Duration::from_secs(at)),
+    };
+    let limits = json!({"limitId": "codex", "limitName": null, "news": {"a": 1},
+        "primary": {"usedPercent": 42, "windowDurationMins": 300, "resetsAt": 1_795_720_856_u64, "news": []},
+        "secondary": {"usedPercent": 12.5, "windowDurationMins": 10_080, "resetsAt": null},
+        "credits": {"hasCredits": true, "unlimited": false, "balance": "12.50"}, "planType": "pro"});
+    let found = limits_reading(json!({"rateLimits": limits}));
+    let windows = vec![window(42.0, Some(300), Some(1_795_720_856)), window(12.5, Some(10_080), None)];
+    assert_eq!((found.plan.as_str(), found.windows), ("pro", windows));
+    assert_eq!(found.credits.map(|credits| credits.balance).as_deref(), Some("12.50"));
+    // 0.140 has fewer members.
+    let old = json!({"rateLimits": {"primary": {"usedPercent": 7.0}, "secondary": null}});
+    assert_eq!(limits_reading(old).windows, [window(7.0, None, None)]);
+    let odd = json!({"rateLimits": {"limitId": 1, "primary": {"usedPercent": 1, "windowDurationMins": -1, "resetsAt": -5},
+        "secondary": "x", "credits": 3, "planType": []}});
+    assert_eq!(limits_reading(odd).windows, [window(1.0, None, None)]);
+    let nothing =
+        json!({"limitId": "codex", "primary": null, "secondary": null, "credits": null, "planType": null});
+    for params in [json!(null), json!({}), json!({"rateLimits": []}), json!({"rateLimits": nothing})] {
+        assert_eq!(limits_reading(params.clone()), LimitsReading::default(), "{params}");
+    }
+    let long = json!({"rateLimits": {"planType": "p".repeat(1000)}});
+    assert_eq!(limits_reading(long).plan.len(), MAX_ACCOUNT_TEXT);
+}

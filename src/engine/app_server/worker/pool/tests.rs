@@ -44,7 +44,7 @@ impl SpawnWorker for ToySpawner {
             }
         });
         Ok(Worker::new(
-            RpcClient::start(stdin, stdout, 1 << 16, &self.tasks),
+            RpcClient::start(stdin, stdout, 1 << 16, Arc::default(), &self.tasks),
             Arc::new(WorkerSpec::for_test()),
             None,
             None,
