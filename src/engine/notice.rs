@@ -1,6 +1,6 @@
 //! Parts that both engines share: notices, the error of exhausted retries, and the instruction for JSON objects.
 
-use super::TurnEvent;
+use super::{TurnEvent, cli::addresses::without_addresses};
 use crate::{
     error::Error,
     pb::{self, notice::Kind},
@@ -11,9 +11,9 @@ use crate::{
 pub(crate) const JSON_OBJECT_INSTRUCTION: &str =
     "Answer with one JSON object and nothing else: no fence, no comment.";
 
-/// Returns a notice event.
-pub(crate) fn notice(kind: Kind, message: impl Into<String>) -> TurnEvent {
-    TurnEvent::Notice(Box::new(pb::Notice { kind: kind.into(), message: message.into() }))
+/// Returns a notice event, without addresses of the upstream.
+pub(crate) fn notice(kind: Kind, message: &str) -> TurnEvent {
+    TurnEvent::Notice(Box::new(pb::Notice { kind: kind.into(), message: without_addresses(message) }))
 }
 
 /// Returns the error of a turn whose retries are exhausted. A text that cannot be classified counts as a failure of the

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::addresses::without_addresses;
 use crate::{error::Error, pb};
 
 /// The end of a turn that did not complete.
@@ -14,7 +15,7 @@ pub(crate) enum TurnEnd {
     Error(Error),
 }
 
-/// Classifies the message of `turn.failed`, or the reason of a `Reconnecting…` line.
+/// Classifies the message of `turn.failed`, or the reason of a `Reconnecting…` line. The error has no addresses.
 pub(crate) fn classify_message(message: &str) -> TurnEnd {
     let text = message.trim();
     // The text may have a prefix: `stream disconnected before completion: Incomplete response …`.
@@ -22,11 +23,13 @@ pub(crate) fn classify_message(message: &str) -> TurnEnd {
         return match reason.trim() {
             "max_output_tokens" => TurnEnd::Truncated(pb::FinishReason::Length),
             "content_filter" => TurnEnd::Truncated(pb::FinishReason::ContentFilter),
-            _ => TurnEnd::Error(Error::TurnFailed { message: text.to_owned() }),
+            _ => TurnEnd::Error(Error::TurnFailed { message: without_addresses(text) }),
         };
     }
     TurnEnd::Error(
-        upstream_body(text).or_else(|| unexpected_status(text)).unwrap_or_else(|| classify_prefix(text)),
+        upstream_body(text)
+            .or_else(|| unexpected_status(text))
+            .unwrap_or_else(|| classify_prefix(&without_addresses(text))),
     )
 }
 
@@ -34,7 +37,7 @@ pub(crate) fn classify_message(message: &str) -> TurnEnd {
 fn upstream_body(text: &str) -> Option<Error> {
     let body: serde_json::Value = serde_json::from_str(text).ok()?;
     let error = body.get("error").unwrap_or(&body);
-    let message = error.get("message").or(body.get("detail"))?.as_str()?.to_owned();
+    let message = without_addresses(error.get("message").or(body.get("detail"))?.as_str()?);
     let code = error.get("code").and_then(|code| code.as_str()).unwrap_or_default();
     Some(match code {
         "model_not_found" => Error::ModelNotFound { message },
@@ -52,15 +55,51 @@ fn rejected_or_unknown_model(message: String) -> Error {
 fn unexpected_status(text: &str) -> Option<Error> {
     let rest = text.strip_prefix("unexpected status ")?;
     let code: u16 = rest.get(..3)?.parse().ok()?;
-    // The URL is internal.
     let message = rest.split_once(": ").map_or(rest, |(_, message)| message);
-    let message = message.split(", url: ").next().unwrap_or(message).trim();
-    Some(by_status(code, message))
+    // The URL is followed by ids of the request, which tell the caller nothing.
+    let (message, url) = message.split_once(", url: ").unwrap_or((message, ""));
+    let message = without_addresses(message.trim());
+    let is_upgrade = WEBSOCKET_SCHEMES.iter().any(|scheme| url.starts_with(scheme));
+    Some(if is_upgrade { upgrade_refused(code, &message) } else { by_status(code, &message) })
+}
+
+const WEBSOCKET_SCHEMES: &[&str] = &["ws://", "wss://"];
+
+/// Returns the error of a refused WebSocket. The request of a response was not sent, so only a status that concerns the
+/// login or its limits is about more than the connection. A proxy or a firewall may have answered.
+fn upgrade_refused(code: u16, text: &str) -> Error {
+    match code {
+        401 | 402 | 429 => by_status(code, text),
+        _ => {
+            let answer = if text.is_empty() { code.to_string() } else { format!("{code}: {}", quoted(text)) };
+            Error::UpstreamUnavailable {
+                message: format!(
+                    "the WebSocket to the upstream was refused, possibly by a proxy or a firewall ({answer})"
+                ),
+            }
+        }
+    }
+}
+
+/// Returns `true` if a text names a failure of a WebSocket.
+pub(crate) fn names_websocket(text: &str) -> bool {
+    WEBSOCKET_SCHEMES.iter().any(|scheme| text.contains(scheme)) || text.to_lowercase().contains("websocket")
+}
+
+/// Returns `true` if the reason of a retry over a WebSocket is the upstream's answer to the request. The reason of a refused
+/// connection names the address.
+pub(crate) fn is_answer_over_websocket(reason: &str) -> bool {
+    reason.starts_with("unexpected status ") && !names_websocket(reason)
+}
+
+/// Returns `true` if a warning reports that Codex changes from a WebSocket to HTTPS and sends the request again.
+pub(crate) fn is_fallback(warning: &str) -> bool {
+    warning.starts_with("Falling back from WebSockets")
 }
 
 /// Classifies a message with a separate status.
 pub(crate) fn classify_status(code: u16, message: &str) -> Error {
-    unexpected_status(message).unwrap_or_else(|| by_status(code, &without_url(message)))
+    unexpected_status(message).unwrap_or_else(|| by_status(code, &without_addresses(message)))
 }
 
 fn by_status(code: u16, text: &str) -> Error {
@@ -120,6 +159,7 @@ fn classify_prefix(text: &str) -> Error {
     } else if starts("Quota exceeded")
         || starts("You've hit your usage limit")
         || starts("You’ve hit your usage limit")
+        || starts("To use Codex with your ChatGPT plan")
     {
         usage_limit(message)
     } else if starts("Invalid prompt") {
@@ -130,13 +170,34 @@ fn classify_prefix(text: &str) -> Error {
         Error::EngineUnavailable {
             message: "the Codex CLI has no key for its upstream; the operator must set it".to_owned(),
         }
+    } else if is_login_failure(text) {
+        Error::EngineUnavailable { message: LOGIN_REMEDY.to_owned() }
     } else if is_unknown_model(text) {
         Error::ModelNotFound { message }
     } else if is_upstream_failure(text) {
-        Error::UpstreamUnavailable { message: without_url(text) }
+        Error::UpstreamUnavailable { message }
     } else {
-        Error::TurnFailed { message: without_url(text) }
+        Error::TurnFailed { message }
     }
+}
+
+const LOGIN_REMEDY: &str =
+    "the login of the Codex CLI is missing, over, or not allowed; the operator must run `codex login`";
+
+/// Returns `true` if the CLI refuses its own login: none, one that cannot be refreshed, or another than config.toml demands.
+fn is_login_failure(text: &str) -> bool {
+    const SIGNS: &[&str] = &[
+        "access token could not be refreshed",
+        "authentication session could not be refreshed",
+        "Please log out and sign in again",
+        "Not logged in",
+        "not logged in",
+        "login is required, but",
+        "Login is restricted to workspace",
+        "current credentials lack a workspace identifier",
+        "current credentials belong to",
+    ];
+    SIGNS.iter().any(|sign| text.contains(sign))
 }
 
 fn is_upstream_failure(text: &str) -> bool {
@@ -181,13 +242,6 @@ fn is_unknown_model(text: &str) -> bool {
         || lower.contains("the model ") && contains_any(SIGNS_OF_THE_SUBJECT)
 }
 
-/// Removes the upstream's address, which is internal, from a message.
-pub(crate) fn without_url(text: &str) -> String {
-    const MARKS: &[&str] = &[", url: ", " for url (", " (http://", " (https://"];
-    let end = MARKS.iter().filter_map(|mark| text.find(mark)).min().unwrap_or(text.len());
-    text[..end].to_owned()
-}
-
 /// Parses `… try again in 1.5s`, or `1h20m`. Returns `None` for an unknown unit.
 pub(crate) fn retry_delay(text: &str) -> Option<Duration> {
     let mut rest = text.split("try again in ").nth(1)?;
@@ -223,8 +277,8 @@ pub(crate) fn classify_exit(code: Option<i32>, stderr: &str) -> Error {
         };
     }
     let unavailable = |message: &str| Error::EngineUnavailable { message: message.to_owned() };
-    if has("Not logged in") || has("not logged in") || has("codex login") {
-        unavailable("the Codex CLI is not logged in; the operator must run `codex login`")
+    if is_login_failure(stderr) || has("codex login") {
+        unavailable(LOGIN_REMEDY)
     } else if has("error: unexpected argument") || has("error: invalid value") {
         unavailable("the installed Codex CLI does not support the server's options; run `codex-api doctor`")
     } else if has("Error loading config") || has("in `model_providers") {

@@ -1,10 +1,13 @@
-//! The installed Codex CLI: location, version and features, environment, user configuration, provider, transport, error messages.
+//! The installed Codex CLI: location, version and features, environment, user configuration, models, provider, transport,
+//! retries, error messages.
 
+pub(crate) mod addresses;
 pub(crate) mod environment;
 pub(crate) mod error_messages;
 pub(crate) mod locate;
 pub(crate) mod models;
 pub(crate) mod probe;
 pub(crate) mod provider;
+pub(crate) mod retries;
 pub(crate) mod transport;
 pub(crate) mod user_config;

@@ -4,7 +4,10 @@ use super::protocol::{ExecEvent, ExecItem, ExecItemKind};
 use crate::{
     engine::{
         REASONING_BREAK, TurnEvent,
-        cli::error_messages::{self, TurnEnd},
+        cli::{
+            error_messages::{self, TurnEnd},
+            retries::Retries,
+        },
         notice::{notice, retries_exhausted},
     },
     error::Error,
@@ -16,7 +19,7 @@ use crate::{
 pub(super) struct Translator {
     /// Number of retries of the CLI that are tolerated without output of the upstream in between.
     max_retries: u32,
-    retries: u32,
+    retries: Retries,
     last_retry_reason: Option<String>,
     /// The last message of the agent, unless an item followed it.
     answer: Option<String>,
@@ -26,7 +29,13 @@ pub(super) struct Translator {
 
 impl Translator {
     pub(super) fn new(max_retries: u32) -> Self {
-        Self { max_retries, retries: 0, last_retry_reason: None, answer: None, has_reasoning: false }
+        Self {
+            max_retries,
+            retries: Retries::default(),
+            last_retry_reason: None,
+            answer: None,
+            has_reasoning: false,
+        }
     }
 
     /// Returns the events of a line. Skips unknown events, and logs lines that are not JSON. A caller must not push
@@ -86,7 +95,7 @@ impl Translator {
     fn on_item(&mut self, item: ExecItem, completed: bool) -> Vec<TurnEvent> {
         match item.kind {
             ExecItemKind::AgentMessage { text } if completed => {
-                self.retries = 0;
+                self.retries = Retries::default();
                 self.answer = Some(text.clone());
                 message(text)
             }
@@ -96,7 +105,10 @@ impl Translator {
                 vec![TurnEvent::Reasoning(text.into())]
             }
             ExecItemKind::AgentMessage { .. } | ExecItemKind::Reasoning { .. } => Vec::new(),
-            ExecItemKind::Error { message } => vec![notice(Kind::Warning, message)],
+            ExecItemKind::Error { message } => {
+                self.on_warning(&message);
+                vec![notice(Kind::Warning, &message)]
+            }
             ExecItemKind::CommandExecution { .. }
             | ExecItemKind::FileChange { .. }
             | ExecItemKind::McpToolCall(_)
@@ -104,7 +116,7 @@ impl Translator {
             | ExecItemKind::TodoList { .. }
             | ExecItemKind::Unknown => {
                 // The upstream answered after the last retry.
-                self.retries = 0;
+                self.retries = Retries::default();
                 if !matches!(item.kind, ExecItemKind::TodoList { .. }) {
                     self.answer = None;
                 }
@@ -113,27 +125,32 @@ impl Translator {
         }
     }
 
+    /// Starts the count of retries again if Codex changes from a WebSocket to HTTPS.
+    fn on_warning(&mut self, message: &str) {
+        if error_messages::is_fallback(message) {
+            self.retries.fall_back();
+        }
+    }
+
     /// Handles a retry, reported as `Reconnecting... 1/5 (reason)`, or a warning.
     fn on_error(&mut self, message: String) -> Result<Vec<TurnEvent>, Error> {
         let Some(rest) = message.strip_prefix("Reconnecting...") else {
-            return Ok(vec![notice(Kind::Warning, message)]);
+            self.on_warning(&message);
+            return Ok(vec![notice(Kind::Warning, &message)]);
         };
         let reason = rest
             .split_once('(')
             .map_or(rest, |(_, reason)| reason.strip_suffix(')').unwrap_or(reason))
             .trim();
-        // The built-in provider tries a WebSocket before HTTPS; a failed WebSocket is not a failure of the upstream.
-        if reason.contains("ws://") || reason.contains("wss://") {
-            return Ok(vec![notice(Kind::Retry, message)]);
-        }
-        self.retries += 1;
+        // `codex exec` reports whole items, and each of them starts the count again.
+        self.retries.record(&message, reason, false);
         let outcome = error_messages::classify_message(reason);
         self.last_retry_reason = Some(reason.to_owned());
         match outcome {
             // The client has the partial answer, which a retry would repeat.
             TurnEnd::Truncated(reason) => Ok(vec![TurnEvent::Finished { reason, usage: None }]),
-            TurnEnd::Error(error) if self.retries > self.max_retries => Err(retries_exhausted(error)),
-            TurnEnd::Error(_) => Ok(vec![notice(Kind::Retry, message)]),
+            TurnEnd::Error(error) if self.retries.count() > self.max_retries => Err(retries_exhausted(error)),
+            TurnEnd::Error(_) => Ok(vec![notice(Kind::Retry, &message)]),
         }
     }
 }

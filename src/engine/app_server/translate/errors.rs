@@ -4,42 +4,45 @@
 use crate::{
     engine::{
         app_server::rpc::protocol::{CodexErrorInfo, TurnError, UpstreamStatus},
-        cli::{error_messages, error_messages::TurnEnd},
+        cli::{addresses::without_addresses, error_messages, error_messages::TurnEnd},
     },
     error::Error,
 };
 
 /// Classifies the error of `turn/completed` or of an `error` notification.
 pub(crate) fn classify(error: &TurnError) -> TurnEnd {
-    let TurnError { message, additional_details: details, codex_error_info: info } = error;
-    match classify_type(*info, message) {
+    let reason = reason(error);
+    match classify_type(error.codex_error_info, reason) {
         Some(error) => TurnEnd::Error(error),
-        // While Codex retries, the cause is in the details; the message only reports the retry.
-        None => error_messages::classify_message(if details.is_empty() { message } else { details }),
+        None => error_messages::classify_message(reason),
     }
 }
 
+/// Returns the reason of an error. While Codex retries, the message only reports the retry, and the reason is in the details.
+pub(crate) fn reason(error: &TurnError) -> &str {
+    if error.additional_details.is_empty() { &error.message } else { &error.additional_details }
+}
+
 /// Maps the types that are more specific than the text. Any release of Codex may add types.
-fn classify_type(info: CodexErrorInfo, full: &str) -> Option<Error> {
-    let message = error_messages::without_url(full);
+fn classify_type(info: CodexErrorInfo, reason: &str) -> Option<Error> {
+    let message = without_addresses(reason);
     Some(match info {
         CodexErrorInfo::ContextWindowExceeded => Error::ContextLengthExceeded { message },
         CodexErrorInfo::ModelNotFound => Error::ModelNotFound { message },
         CodexErrorInfo::RateLimitExceeded => {
             Error::RateLimited { retry_after: error_messages::retry_delay(&message), message }
         }
-        // The URLs in this text are public, and the time of the reset follows them.
-        CodexErrorInfo::UsageLimitExceeded => error_messages::usage_limit(full.to_owned()),
+        CodexErrorInfo::UsageLimitExceeded => error_messages::usage_limit(message),
         CodexErrorInfo::InternalServerError | CodexErrorInfo::ServerOverloaded => {
             Error::UpstreamUnavailable { message }
         }
         CodexErrorInfo::CyberPolicy => Error::Rejected { message },
-        CodexErrorInfo::Unauthorized => error_messages::classify_status(401, &message),
+        CodexErrorInfo::Unauthorized => error_messages::classify_status(401, reason),
         // The text repeats the status, with the upstream's own message.
         CodexErrorInfo::HttpConnectionFailed(UpstreamStatus { http_status_code: Some(status) })
         | CodexErrorInfo::ResponseTooManyFailedAttempts(UpstreamStatus { http_status_code: Some(status) })
         | CodexErrorInfo::ResponseStreamDisconnected(UpstreamStatus { http_status_code: Some(status) }) => {
-            error_messages::classify_status(status, &message)
+            error_messages::classify_status(status, reason)
         }
         CodexErrorInfo::HttpConnectionFailed(UpstreamStatus { http_status_code: None })
         | CodexErrorInfo::ResponseStreamConnectionFailed(UpstreamStatus { http_status_code: None }) => {
@@ -94,11 +97,27 @@ mod tests {
                     "codexErrorInfo": {"responseStreamDisconnected": {"httpStatusCode": null}}}),
                 "UPSTREAM_UNAVAILABLE",
             ),
+            (
+                json!({"message": "Reconnecting... 4/5", "additionalDetails": "unexpected status 402 Payment Required: pay first",
+                    "codexErrorInfo": {"responseStreamDisconnected": {"httpStatusCode": 402}}}),
+                "INSUFFICIENT_QUOTA",
+            ),
+            (
+                json!({"message": "unexpected status 403 Forbidden: blocked, url: wss://u/v1/responses",
+                    "codexErrorInfo": {"httpConnectionFailed": {"httpStatusCode": 403}}}),
+                "UPSTREAM_UNAVAILABLE",
+            ),
+            (
+                json!({"message": "Reconnecting... 5/5", "additionalDetails": "unexpected status 401 Unauthorized: no, url: ws://u/v1",
+                    "codexErrorInfo": {"responseStreamDisconnected": {"httpStatusCode": 401}}}),
+                "ENGINE_UNAVAILABLE",
+            ),
         ];
         for (error, expected) in table {
             let read = serde_json::from_value::<TurnError>(error.clone()).unwrap();
             let TurnEnd::Error(found) = classify(&read) else { panic!("{error} failed") };
             assert_eq!(found.reason(), expected, "{error}");
+            assert!(!found.to_string().contains("Reconnecting"), "{error}: {found}");
         }
         let cut = json!({"message": "Incomplete response returned, reason: max_output_tokens", "codexErrorInfo": "other"});
         let cut = serde_json::from_value::<TurnError>(cut).unwrap();

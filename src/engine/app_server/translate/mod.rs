@@ -17,7 +17,6 @@ use std::{sync::Arc, time::Duration};
 
 use self::{
     call_ids::CallIds,
-    delivered_text::DeliveredText,
     output::{Action, HandOver, TranslatorOutput},
     raw_items::RawItemBuffer,
     response_attempt::ResponseAttempt,
@@ -26,7 +25,7 @@ use self::{
 };
 use super::{
     rpc::{
-        delta::{Delta, DeltaKind, ReasoningPart},
+        delta::{Delta, DeltaKind},
         json,
         protocol::{
             ErrorReport, Notification, RawItem, ThreadItem, ThreadItemKind, ToolCall, Turn, TurnStatus,
@@ -40,8 +39,8 @@ use super::{
 use crate::{
     config::Profile,
     engine::{
-        REASONING_BREAK, TurnEvent,
-        cli::error_messages::TurnEnd,
+        TurnEvent,
+        cli::error_messages::{self, TurnEnd},
         notice::{notice, retries_exhausted},
     },
     error::Error,
@@ -72,9 +71,6 @@ pub(super) struct Translator {
     /// Raw items with another turn's id are echoes of the injected history.
     turn_id: String,
     attempt: ResponseAttempt,
-    delivered: DeliveredText,
-    /// The part of the reasoning that the last delta belonged to.
-    reasoning_part: Option<ReasoningPart>,
     tool_loop: ToolLoop,
     call_ids: CallIds,
     usage: UsageAccumulator,
@@ -90,8 +86,6 @@ impl Translator {
             max_retries,
             turn_id,
             attempt: ResponseAttempt::default(),
-            delivered: DeliveredText::default(),
-            reasoning_part: None,
             tool_loop: ToolLoop::default(),
             call_ids: CallIds::default(),
             usage: UsageAccumulator::default(),
@@ -101,7 +95,7 @@ impl Translator {
     /// Translates one input. An error ends the turn.
     pub(super) fn push(&mut self, input: Input) -> Result<TranslatorOutput, Error> {
         match input {
-            Input::Delta(delta) => Ok(self.on_delta(delta).into()),
+            Input::Delta(delta) => self.on_delta(delta),
             Input::Notification(notification) => self.on_notification(notification),
             Input::ToolRequest(request) => self.advance(LoopInput::ToolRequest(request)),
             Input::Idle => self.advance(LoopInput::Idle),
@@ -114,19 +108,12 @@ impl Translator {
         self.tool_loop.idle_timeout()
     }
 
-    fn on_delta(&mut self, delta: Delta) -> Option<TurnEvent> {
+    fn on_delta(&mut self, delta: Delta) -> Result<TranslatorOutput, Error> {
         match delta.kind {
-            DeltaKind::Message => self.text(delta.text),
+            DeltaKind::Message => Ok(self.attempt.push_text(delta.text)?.into()),
             DeltaKind::ReasoningSummary | DeltaKind::ReasoningText => {
                 let (part, text) = delta.into_reasoning();
-                let continues =
-                    text.is_empty() || self.reasoning_part.as_ref().is_none_or(|last| *last == part);
-                let text = if continues { text } else { format!("{REASONING_BREAK}{text}") };
-                let event = self.reasoning(text);
-                if event.is_some() {
-                    self.reasoning_part = Some(part);
-                }
-                event
+                Ok(reasoning(self.attempt.push_reasoning(part, text)).into())
             }
         }
     }
@@ -134,25 +121,30 @@ impl Translator {
     fn on_notification(&mut self, notification: Notification) -> Result<TranslatorOutput, Error> {
         match notification {
             Notification::ReasoningSummaryPartAdded(part) if part.summary_index > 0 => {
-                Ok(self.reasoning(REASONING_BREAK.to_owned()).into())
+                Ok(reasoning(self.attempt.break_reasoning()).into())
             }
             Notification::ItemStarted(item) => self.on_item(*item, false),
             Notification::ItemCompleted(item) => self.on_item(*item, true),
             Notification::PlanUpdated(update) => {
                 Ok(Some(TurnEvent::Item(Box::new(items::plan(update)))).into())
             }
-            Notification::Warning(warning) => Ok(Some(notice(NoticeKind::Warning, warning.message)).into()),
+            Notification::Warning(warning) => {
+                if error_messages::is_fallback(&warning.message) {
+                    self.attempt.on_fallback();
+                }
+                Ok(Some(notice(NoticeKind::Warning, &warning.message)).into())
+            }
             Notification::Error(report) => self.on_error(&report),
             Notification::RawResponseItemCompleted(raw) if raw.turn_id == self.turn_id => {
                 self.on_raw_item(raw.item)
             }
             Notification::RawResponseCompleted(usage) => {
                 self.usage.add(usage.into());
-                self.attempt.complete();
+                self.attempt.complete()?;
                 self.advance(LoopInput::ResponseCompleted)
             }
             Notification::ThreadUsageUpdated(total) => {
-                self.attempt.usage_reported();
+                self.attempt.usage_reported()?;
                 self.usage.set_thread_total(total.into());
                 Ok(TranslatorOutput::default())
             }
@@ -168,6 +160,10 @@ impl Translator {
         // Read the phase before the transition, because the interrupt aborts only calls whose outputs arrive after it.
         let interrupted = self.tool_loop.is_interrupting();
         let mut output = TranslatorOutput::default();
+        let is_call = item.kind().ends_with("_call");
+        if is_call {
+            self.attempt.on_call();
+        }
         if let Some(mut call) = self.client_call(&item) {
             call.id = self.call_ids.assign(&call.codex_id, &self.turn_id);
             item.set_call_id(&call.id);
@@ -175,10 +171,11 @@ impl Translator {
         } else if !self.names_client_tool(&item) {
             output = self.advance(LoopInput::CodexItem(&item))?;
             let id = item.call_id().unwrap_or_default();
-            if item.kind().ends_with("_call") {
+            if is_call {
                 self.call_ids.reserve(id);
-            } else if let Some(id) = self.call_ids.resolve_output(id) {
-                item.set_call_id(&id);
+            } else if let Some(client_id) = self.call_ids.resolve_output(id) {
+                output = self.advance(LoopInput::ClientOutput(id))?;
+                item.set_call_id(&client_id);
             }
         }
         if interrupted {
@@ -208,34 +205,21 @@ impl Translator {
             && item.name().is_some_and(|name| self.tools.offers(name))
     }
 
-    fn text(&mut self, text: String) -> Option<TurnEvent> {
-        self.delivered.append(&text);
-        if text.is_empty() {
-            return None;
-        }
-        self.attempt.mark_text();
-        Some(TurnEvent::Text(text.into()))
-    }
-
-    fn reasoning(&mut self, text: String) -> Option<TurnEvent> {
-        (!text.is_empty() && self.attempt.mark_reasoning()).then(|| TurnEvent::Reasoning(text.into()))
-    }
-
     fn on_item(&mut self, item: ThreadItem, completed: bool) -> Result<TranslatorOutput, Error> {
         match &item.kind {
             ThreadItemKind::AgentMessage { text } if completed => {
-                // An upstream that does not stream sends the text only here.
-                let suffix = self.delivered.suffix_of(text).to_owned();
-                Ok(self.text(suffix).into())
+                Ok(self.attempt.complete_message(text)?.into())
             }
             ThreadItemKind::AgentMessage { .. } => {
-                self.delivered.reset();
-                Ok(Some(TurnEvent::MessageStarted).into())
+                Ok(self.attempt.start_message().then_some(TurnEvent::MessageStarted).into())
+            }
+            ThreadItemKind::Reasoning => {
+                self.attempt.on_reasoning_item(completed);
+                Ok(TranslatorOutput::default())
             }
             ThreadItemKind::ContextCompaction => self.on_compaction(completed),
             // Deltas report these items, or the client sent them.
-            ThreadItemKind::Reasoning
-            | ThreadItemKind::UserMessage
+            ThreadItemKind::UserMessage
             | ThreadItemKind::DynamicToolCall
             | ThreadItemKind::HookPrompt
             | ThreadItemKind::FunctionCallOutput => Ok(TranslatorOutput::default()),
@@ -245,6 +229,7 @@ impl Translator {
             | ThreadItemKind::WebSearch { .. }
             | ThreadItemKind::Plan { .. }
             | ThreadItemKind::Unknown => {
+                self.attempt.on_action();
                 let output = self.advance(LoopInput::CodexStatus { id: &item.id, finished: completed })?;
                 let event = Some(TurnEvent::Item(Box::new(items::convert(item, completed))));
                 Ok(TranslatorOutput { event, ..output })
@@ -273,7 +258,7 @@ impl Translator {
             // `turn/completed` repeats this error.
             return Ok(TranslatorOutput::default());
         }
-        let may_retry = self.attempt.try_retry(self.max_retries);
+        let may_retry = self.attempt.try_retry(&error.message, errors::reason(error), self.max_retries);
         let output = self.advance(LoopInput::ResponseFailed)?;
         match errors::classify(error) {
             TurnEnd::Truncated(reason) => Ok(self.finish(reason)),
@@ -300,6 +285,7 @@ impl Translator {
                 if let Some(message) = self.tools.too_few_calls(0) {
                     return Err(Error::TurnFailed { message });
                 }
+                self.attempt.check_repeated()?;
                 Ok(self.finish(FinishReason::Stop))
             }
             TurnStatus::Failed => match errors::classify(&turn.error) {
@@ -336,8 +322,13 @@ impl Translator {
 
     fn finish(&self, reason: FinishReason) -> TranslatorOutput {
         let usage = self.usage.total().map(Box::new);
-        TranslatorOutput { event: Some(TurnEvent::Finished { reason, usage }), action: Action::Complete }
+        let event = Some(TurnEvent::Finished { reason, usage });
+        TranslatorOutput { event, ..Action::Complete.into() }
     }
+}
+
+fn reasoning(text: Option<String>) -> Option<TurnEvent> {
+    text.map(|text| TurnEvent::Reasoning(text.into()))
 }
 
 fn interrupted_error() -> Error {

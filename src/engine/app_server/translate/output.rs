@@ -1,5 +1,6 @@
 //! The output of the translator: an event for the client, and the next action of the turn driver.
 
+use super::response_attempt::NewText;
 use crate::{
     engine::{
         TurnEvent,
@@ -14,6 +15,8 @@ use crate::{
 /// The result of one input.
 #[derive(Debug, Default)]
 pub(crate) struct TranslatorOutput {
+    /// Whether a message starts before the event.
+    pub(crate) starts_message: bool,
     /// The event to send before the action. No input yields more than one event. A hand-over carries its events itself.
     pub(crate) event: Option<TurnEvent>,
     pub(crate) action: Action,
@@ -58,12 +61,20 @@ impl HandOver {
 
 impl From<Action> for TranslatorOutput {
     fn from(action: Action) -> Self {
-        Self { event: None, action }
+        Self { action, ..Self::default() }
     }
 }
 
 impl From<Option<TurnEvent>> for TranslatorOutput {
     fn from(event: Option<TurnEvent>) -> Self {
-        Self { event, action: Action::Continue }
+        Self { event, ..Self::default() }
+    }
+}
+
+impl From<Option<NewText>> for TranslatorOutput {
+    fn from(text: Option<NewText>) -> Self {
+        let starts_message = text.as_ref().is_some_and(|text| text.starts_message);
+        let event = text.map(|new| TurnEvent::Text(new.text.into()));
+        Self { starts_message, event, action: Action::Continue }
     }
 }

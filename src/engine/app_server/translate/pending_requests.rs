@@ -46,6 +46,11 @@ impl PendingToolRequests {
         results
     }
 
+    /// Removes the ids of rejected calls, because the model makes other calls in their place.
+    pub(crate) fn forget_rejected(&mut self) {
+        self.rejected.clear();
+    }
+
     /// Rejects a call because of a mistake in it, or in another call of the response. Returns the result for the model,
     /// or `None` if Codex has not requested one.
     pub(crate) fn reject(

@@ -103,7 +103,7 @@ fn retry_after_text_fails_the_turn() {
 }
 
 #[test]
-fn retry_after_reasoning_drops_the_repeated_reasoning() {
+fn retry_after_reasoning_delivers_only_what_follows_it() {
     let retry =
         json!({"willRetry": true, "error": {"message": "Reconnecting... 1/5", "codexErrorInfo": "other"}});
     let part = json!({"summaryIndex": 1});
@@ -112,9 +112,150 @@ fn retry_after_reasoning_drops_the_repeated_reasoning() {
     assert_eq!(reason(&mut t, "one"), Some(TurnEvent::Reasoning("one".into())));
     assert!(matches!(event(&mut t, "error", retry), Some(TurnEvent::Notice(_))));
     assert_eq!(reason(&mut t, "one"), None);
-    assert_eq!(event(&mut t, "item/reasoning/summaryPartAdded", part), None);
+    assert_eq!(
+        event(&mut t, "item/reasoning/summaryPartAdded", part),
+        Some(TurnEvent::Reasoning("\n\n".into()))
+    );
     event(&mut t, "rawResponse/completed", usage(1, 1));
     assert_eq!(reason(&mut t, "two"), Some(TurnEvent::Reasoning("two".into())));
+}
+
+/// Pushes recorded notifications (method and params, one per line). Returns the text that the client gets, with `|` at each
+/// start of a message, and the result of the last notification.
+fn replay(t: &mut Translator, lines: &str) -> (String, Result<TranslatorOutput, Error>) {
+    let mut text = String::new();
+    let mut last = Ok(TranslatorOutput::default());
+    for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let (method, params) = line.split_once(' ').unwrap();
+        let output = match push(t, method, &serde_json::from_str(params).unwrap()) {
+            Ok(output) => output,
+            Err(error) => return (text, Err(error)),
+        };
+        if output.starts_message || output.event == Some(TurnEvent::MessageStarted) {
+            text.push('|');
+        }
+        if let Some(TurnEvent::Text(new)) = &output.event {
+            text.push_str(new);
+        }
+        last = Ok(output);
+    }
+    (text, last)
+}
+
+/// Notifications of 0.169 about a WebSocket that closes behind two words, without the members that are not read.
+const BROKEN: &str = r#"
+    item/started {"item": {"type": "agentMessage", "id": "msg_resp_3", "text": ""}, "turnId": "turn-1"}
+    item/agentMessage/delta {"turnId": "turn-1", "itemId": "msg_resp_3", "delta": "one "}
+    item/agentMessage/delta {"turnId": "turn-1", "itemId": "msg_resp_3", "delta": "two "}
+"#;
+
+const REPEATED: &str = r#"
+    item/started {"item": {"type": "agentMessage", "id": "msg_resp_5", "text": ""}, "turnId": "turn-1"}
+    item/agentMessage/delta {"turnId": "turn-1", "itemId": "msg_resp_5", "delta": "one "}
+    item/agentMessage/delta {"turnId": "turn-1", "itemId": "msg_resp_5", "delta": "two "}
+    item/agentMessage/delta {"turnId": "turn-1", "itemId": "msg_resp_5", "delta": "three "}
+    item/agentMessage/delta {"turnId": "turn-1", "itemId": "msg_resp_5", "delta": "four"}
+    item/completed {"item": {"type": "agentMessage", "id": "msg_resp_5", "text": "one two three four"}, "turnId": "turn-1"}
+    rawResponseItem/completed {"turnId": "turn-1", "item": {"type": "message", "id": "msg_resp_5", "role": "assistant", "content": [{"type": "output_text", "text": "one two three four"}]}}
+"#;
+
+const COMPLETED: &str = r#"
+    rawResponse/completed {"turnId": "turn-1", "responseId": "resp_5", "usage": {"inputTokens": 100, "cachedInputTokens": 40, "outputTokens": 4}}
+    thread/tokenUsage/updated {"turnId": "turn-1", "tokenUsage": {"total": {"inputTokens": 100, "outputTokens": 4}}}
+    turn/completed {"turn": {"id": "turn-1", "status": "completed", "error": null}}
+"#;
+
+#[test]
+fn silent_retry_delivers_the_answer_once() {
+    let whole = format!("{BROKEN}{REPEATED}{COMPLETED}");
+    let twice = format!("{BROKEN}{BROKEN}{REPEATED}{COMPLETED}");
+    let fallback = r#"warning {"threadId": "t", "message": "Falling back from WebSockets to HTTPS transport. stream disconnected before completion: websocket closed by server before response.completed"}"#;
+    let over_https = format!("{BROKEN}{fallback}{REPEATED}{COMPLETED}");
+    for lines in [whole, twice, over_https] {
+        let (text, end) = replay(&mut agent(), &lines);
+        assert_eq!(text, "|one two three four");
+        assert!(matches!(end.unwrap().event, Some(TurnEvent::Finished { reason: FinishReason::Stop, .. })));
+    }
+    let other = format!("{BROKEN}{}", REPEATED.replace("two", "2"));
+    let (text, end) = replay(&mut agent(), &other);
+    assert_eq!((&*text, end.unwrap_err().reason()), ("|one two ", "UPSTREAM_UNAVAILABLE"));
+}
+
+#[test]
+fn content_filter_after_silent_retries_delivers_the_text_once() {
+    let filtered = r#"error {"error": {"message": "Reconnecting... 2/5", "codexErrorInfo": {"responseStreamDisconnected": {"httpStatusCode": null}}, "additionalDetails": "stream disconnected before completion: Incomplete response returned, reason: content_filter"}, "willRetry": true, "turnId": "turn-1"}"#;
+    let first = REPEATED.replace("msg_resp_5", "msg_resp_3");
+    let (text, end) = replay(&mut agent(), &format!("{first}{REPEATED}{filtered}"));
+    assert_eq!(text, "|one two three four");
+    let end = end.unwrap().event;
+    assert!(matches!(end, Some(TurnEvent::Finished { reason: FinishReason::ContentFilter, .. })), "{end:?}");
+}
+
+#[test]
+fn refused_websocket_is_no_retry_of_the_response() {
+    let refused = |number: u32, reason: &str| {
+        json!({"willRetry": true, "error": {"message": format!("Reconnecting... {number}/5"), "additionalDetails": reason,
+            "codexErrorInfo": {"responseStreamDisconnected": {"httpStatusCode": null}}}})
+    };
+    let url = "unexpected status 403 Forbidden: <html>blocked by proxy</html>, url: ws://127.0.0.1:48778/v1/responses";
+    let mut t = agent();
+    for number in 2..=5 {
+        let Some(TurnEvent::Notice(notice)) = event(&mut t, "error", refused(number, url)) else {
+            panic!("{number}");
+        };
+        assert!(
+            !notice.message.contains("127.0.0.1") && notice.message.contains("blocked by proxy"),
+            "{notice:?}"
+        );
+    }
+    let fallback = json!({"message": format!("Falling back from WebSockets to HTTPS transport. {url}")});
+    let Some(TurnEvent::Notice(notice)) = event(&mut t, "warning", fallback) else { panic!("a notice") };
+    assert!(!notice.message.contains("127.0.0.1"), "{notice:?}");
+    // Over HTTPS, the limit holds.
+    let busy = "unexpected status 503 Service Unavailable: busy, url: http://127.0.0.1:48778/v1/responses";
+    assert!(matches!(event(&mut t, "error", refused(1, busy)), Some(TurnEvent::Notice(_))));
+    let error = push(&mut t, "error", &refused(2, busy)).unwrap_err();
+    assert_eq!(
+        (error.reason(), &*error.to_string()),
+        ("UPSTREAM_UNAVAILABLE", "the upstream answered 503: busy")
+    );
+}
+
+#[test]
+fn call_of_a_silently_broken_response_is_dropped() {
+    let answer = REPEATED;
+    for again in [true, false] {
+        let mut t = translator(Profile::Agent, vec![tool("get")]);
+        event(&mut t, "rawResponseItem/completed", call("c1", "get", "{}"));
+        request(&mut t, "c1");
+        assert!(matches!(idle(&mut t), Action::Respond(_)));
+        // Codex reports the output only after the end of the response, which was not complete.
+        event(&mut t, "rawResponseItem/completed", output_of("c1", "Not run"));
+        if again {
+            event(&mut t, "rawResponseItem/completed", call("c2", "get", "{}"));
+            let output = push(&mut t, "rawResponse/completed", &usage(5, 5)).unwrap();
+            let Action::HandOver(hand_over) = output.action else { panic!("{output:?}") };
+            let ids: Vec<&str> = hand_over.calls.iter().map(|call| call.id.as_str()).collect();
+            assert_eq!(ids, ["c2"]);
+        } else {
+            let (text, end) = replay(&mut t, &format!("{answer}{COMPLETED}"));
+            assert_eq!(text, "|one two three four");
+            let end = end.unwrap().event;
+            assert!(matches!(end, Some(TurnEvent::Finished { reason: FinishReason::Stop, .. })), "{end:?}");
+        }
+    }
+}
+
+#[test]
+fn command_of_a_silently_broken_response_is_reported() {
+    let mut t = agent();
+    event(&mut t, "rawResponseItem/completed", call("own", "exec_command", "{}"));
+    assert!(matches!(event(&mut t, "item/started", command("own")), Some(TurnEvent::Item(_))));
+    assert!(matches!(event(&mut t, "item/completed", command("own")), Some(TurnEvent::Item(_))));
+    event(&mut t, "rawResponseItem/completed", output_of("own", "files"));
+    let (text, end) = replay(&mut t, &format!("{REPEATED}{COMPLETED}"));
+    assert_eq!(text, "|one two three four");
+    assert!(end.is_ok());
 }
 
 #[test]

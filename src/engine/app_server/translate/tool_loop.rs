@@ -73,6 +73,8 @@ pub(super) enum LoopInput<'a> {
     ClientCall(Call),
     /// A raw item that does not name a client tool, such as one of Codex's own calls or an output.
     CodexItem(&'a RawItem),
+    /// The output of a client call with this id of Codex. Codex sends outputs after the end of a response.
+    ClientOutput(&'a str),
     /// One of Codex's own calls started or finished.
     CodexStatus {
         /// The id of the call, or of an action that is not a call.
@@ -121,6 +123,7 @@ impl ToolLoop {
                 self.codex_calls.on_item(item);
                 self.maybe_interrupt(phase)
             }
+            LoopInput::ClientOutput(codex_id) => self.on_client_output(phase, codex_id),
             LoopInput::CodexStatus { id, finished } => {
                 self.codex_calls.on_status(id, finished);
                 self.maybe_interrupt(phase)
@@ -183,12 +186,28 @@ impl ToolLoop {
     /// Removes the calls of the response, because the model repeats them.
     fn on_response_failed(&mut self, phase: Phase) -> Transition {
         self.codex_calls.clear();
+        self.requests.forget_rejected();
         match phase {
             Phase::Streaming(_) => (Phase::default(), LoopOutput::Wait),
             Phase::AwaitingCodexCalls(_) => self.maybe_interrupt(phase),
             Phase::Validating | Phase::Correcting(_) | Phase::Interrupting(_) | Phase::Ended => {
                 (phase, LoopOutput::Wait)
             }
+        }
+    }
+
+    /// Removes the calls of a response that has ended without its completion, which Codex does not always report.
+    fn on_client_output(&mut self, phase: Phase, codex_id: &str) -> Transition {
+        match phase {
+            Phase::Streaming(calls) if calls.iter().any(|call| call.codex_id == codex_id) => {
+                self.on_response_failed(Phase::Streaming(calls))
+            }
+            Phase::Streaming(_)
+            | Phase::Validating
+            | Phase::Correcting(_)
+            | Phase::AwaitingCodexCalls(_)
+            | Phase::Interrupting(_)
+            | Phase::Ended => (phase, LoopOutput::Wait),
         }
     }
 

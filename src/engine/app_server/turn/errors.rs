@@ -4,9 +4,12 @@ use std::{fmt::Display, time::Duration};
 
 use crate::{
     config::Profile,
-    engine::app_server::{
-        rpc::{dispatch::CallError, thread_queue::MAX_BUFFERED_BYTES},
-        worker::lease::WorkerLease,
+    engine::{
+        app_server::{
+            rpc::{dispatch::CallError, thread_queue::MAX_BUFFERED_BYTES},
+            worker::lease::WorkerLease,
+        },
+        cli::addresses::without_addresses,
     },
     error::Error,
 };
@@ -28,7 +31,9 @@ pub(super) fn call_error(error: CallError, lease: &WorkerLease, profile: Profile
         }
         CallError::Refused(error) => {
             tracing::warn!(code = error.code, message = %error.message, ?profile, "app-server refused a turn");
-            Error::Rejected { message: format!("the Codex CLI refuses the request: {}", error.message) }
+            Error::Rejected {
+                message: format!("the Codex CLI refuses the request: {}", without_addresses(&error.message)),
+            }
         }
     }
 }

@@ -104,10 +104,11 @@ impl TurnDriver {
                     Err(error) => return TurnOutcome::new(state, Err(error)),
                 };
             }
-            if let Some(event) = output.event
-                && let ControlFlow::Break(result) = send(events, event, receiver, cancelled.as_mut()).await
-            {
-                return TurnOutcome::new(state, result);
+            let started = output.starts_message.then_some(TurnEvent::MessageStarted);
+            for event in started.into_iter().chain(output.event) {
+                if let ControlFlow::Break(result) = send(events, event, receiver, cancelled.as_mut()).await {
+                    return TurnOutcome::new(state, result);
+                }
             }
             match output.action {
                 // Verdicts never lead to another validation.

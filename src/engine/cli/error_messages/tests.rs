@@ -62,6 +62,27 @@ fn classify_message_of_each_known_text_returns_its_error() {
         ),
         ("idle timeout waiting for SSE", "UPSTREAM_UNAVAILABLE"),
         ("Missing environment variable: `MOCK_KEY`.", "ENGINE_UNAVAILABLE"),
+        ("unexpected status 403 Forbidden: blocked, url: ws://u/v1/responses", "UPSTREAM_UNAVAILABLE"),
+        ("unexpected status 404 Not Found: nothing, url: wss://u/v1/responses", "UPSTREAM_UNAVAILABLE"),
+        ("unexpected status 400 Bad Request: no upgrade, url: ws://u/v1/responses", "UPSTREAM_UNAVAILABLE"),
+        ("unexpected status 401 Unauthorized: no, url: ws://u/v1/responses", "ENGINE_UNAVAILABLE"),
+        (
+            "Your access token could not be refreshed because your refresh token was already used. Please log out and sign in again.",
+            "ENGINE_UNAVAILABLE",
+        ),
+        (
+            "Your access token could not be refreshed because you have since logged out or signed in to another account. \
+             Please sign in again.",
+            "ENGINE_UNAVAILABLE",
+        ),
+        (
+            "Your authentication session could not be refreshed automatically. Please log out and sign in again.",
+            "ENGINE_UNAVAILABLE",
+        ),
+        (
+            "To use Codex with your ChatGPT plan, upgrade to Plus: https://chatgpt.com/explore/plus.",
+            "INSUFFICIENT_QUOTA",
+        ),
         ("an unknown message", "TURN_FAILED"),
     ];
     for (message, expected) in table {
@@ -121,12 +142,46 @@ fn classify_message_parses_the_delay_and_removes_the_url() {
 }
 
 #[test]
+fn classify_message_keeps_public_links_and_no_internal_address() {
+    for (message, expected) in [
+        (
+            "You’ve hit your usage limit. Upgrade to Pro (https://chatgpt.com/explore/pro), or try again at 4:27 PM.",
+            "You’ve hit your usage limit. Upgrade to Pro (https://chatgpt.com/explore/pro), or try again at 4:27 PM.",
+        ),
+        (
+            "unexpected status 403 Forbidden: <html>blocked by proxy</html>, url: ws://10.1.2.3/v1/responses",
+            "the WebSocket to the upstream was refused, possibly by a proxy or a firewall (403: <html>blocked by proxy</html>)",
+        ),
+        (r#"{"error":{"message":"ask http://10.1.2.3/help or 10.1.2.3:80"}}"#, "ask <address> or <address>"),
+        ("something new at proxy.corp:8443", "something new at <address>"),
+    ] {
+        let TurnEnd::Error(error) = classify_message(message) else { panic!("{message}") };
+        assert_eq!(error.to_string(), expected);
+    }
+}
+
+#[test]
 fn classify_exit_of_each_known_stderr_returns_its_error() {
     let table = [
         (Some(0), "", "TURN_FAILED"),
         (Some(101), "thread 'main' panicked", "TURN_FAILED"),
         (None, "", "TURN_FAILED"),
         (Some(1), "Not logged in. Run `codex login`", "ENGINE_UNAVAILABLE"),
+        (
+            Some(1),
+            "ChatGPT login is required, but an API key is currently being used. Logging out.",
+            "ENGINE_UNAVAILABLE",
+        ),
+        (
+            Some(1),
+            "API key login is required, but ChatGPT is currently being used. Logging out.",
+            "ENGINE_UNAVAILABLE",
+        ),
+        (
+            Some(1),
+            "Login is restricted to workspace(s) w, but current credentials lack a workspace identifier. Logging out.",
+            "ENGINE_UNAVAILABLE",
+        ),
         (
             Some(1),
             "Error: failed to initialize in-process app-server client: Read-only file system (os error 30)",

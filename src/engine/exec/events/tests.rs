@@ -105,6 +105,38 @@ fn push_websocket_retries_does_not_count_them() {
 }
 
 #[test]
+fn push_websocket_retries_without_a_url_does_not_count_them() {
+    for reason in [
+        "We’re currently experiencing high demand, which may cause temporary errors.",
+        "stream disconnected before completion: WebSocket protocol error: Handshake not finished",
+        "stream disconnected before completion: Connection closed normally",
+    ] {
+        let mut translator = Translator::new(1);
+        for n in 2..=5 {
+            assert_eq!(translator.push(reconnecting(n, reason).as_bytes()).unwrap().len(), 1, "{reason}");
+        }
+        let warning = serde_json::json!({"type": "item.completed", "item": {"id": "item_1", "type": "error",
+            "message": format!("Falling back from WebSockets to HTTPS transport. {reason}")}});
+        assert!(matches!(push(&mut translator, &warning)[..], [TurnEvent::Notice(_)]));
+        // Over HTTPS, the limit holds.
+        let busy = "We’re currently experiencing high demand";
+        assert_eq!(translator.push(reconnecting(1, busy).as_bytes()).unwrap().len(), 1);
+        assert!(translator.push(reconnecting(2, busy).as_bytes()).is_err());
+    }
+}
+
+#[test]
+fn push_notices_have_no_address_of_the_upstream() {
+    let reason = "unexpected status 404 Not Found: x, url: ws://127.0.0.1:1/v1/responses";
+    let [TurnEvent::Notice(notice)] =
+        &Translator::new(2).push(reconnecting(2, reason).as_bytes()).unwrap()[..]
+    else {
+        panic!("a notice");
+    };
+    assert_eq!(notice.message, "Reconnecting... 2/5 (unexpected status 404 Not Found: x)");
+}
+
+#[test]
 fn push_retry_after_content_filter_ends_the_turn() {
     let mut translator = Translator::new(5);
     let events = translator

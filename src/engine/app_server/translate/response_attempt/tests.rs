@@ -1,0 +1,162 @@
+use super::*;
+use crate::engine::app_server::rpc::delta::DeltaKind;
+
+const CUT: &str = "stream disconnected before completion: x";
+
+fn retry(attempt: &mut ResponseAttempt, number: u32, max_retries: u32) -> bool {
+    attempt.try_retry(&format!("Reconnecting... {number}/5"), CUT, max_retries)
+}
+
+fn text(attempt: &mut ResponseAttempt, text: &str) -> String {
+    attempt.push_text(text.to_owned()).unwrap().map(|new| new.text).unwrap_or_default()
+}
+
+fn reason(attempt: &mut ResponseAttempt, item: &str, text: &str) -> Option<String> {
+    attempt.push_reasoning((DeltaKind::ReasoningSummary, Some(item.to_owned())), text.to_owned())
+}
+
+#[test]
+fn announced_retry_fails_after_text_and_beyond_the_limit() {
+    let mut attempt = ResponseAttempt::default();
+    assert!(retry(&mut attempt, 1, 2) && retry(&mut attempt, 2, 2) && !retry(&mut attempt, 3, 2));
+    attempt.complete().unwrap();
+    assert!(retry(&mut attempt, 1, 1), "the count starts again");
+    attempt.complete().unwrap();
+    attempt.start_message();
+    text(&mut attempt, "x");
+    assert!(!retry(&mut attempt, 1, 2));
+}
+
+#[test]
+fn usage_completes_a_response_only_without_a_reported_completion() {
+    let mut attempt = ResponseAttempt::default();
+    text(&mut attempt, "x");
+    attempt.usage_reported().unwrap();
+    assert!(retry(&mut attempt, 1, 1));
+    attempt.complete().unwrap();
+    text(&mut attempt, "x");
+    attempt.usage_reported().unwrap();
+    assert!(!retry(&mut attempt, 1, 1));
+}
+
+#[test]
+fn repeated_message_delivers_only_what_follows_the_delivered_text() {
+    // The second attempt breaks off before, in or behind the repetition.
+    for second in ["", "one", "one two", "one two th"] {
+        let mut attempt = ResponseAttempt::default();
+        assert!(attempt.start_message());
+        let mut got = text(&mut attempt, "one two");
+        for next in [second, "one two three"] {
+            assert!(!attempt.start_message(), "the client has the start of the message");
+            got += &text(&mut attempt, next);
+        }
+        got +=
+            &attempt.complete_message("one two three four").unwrap().map(|new| new.text).unwrap_or_default();
+        attempt.complete().unwrap();
+        assert_eq!(got, "one two three four", "{second:?}");
+    }
+}
+
+#[test]
+fn other_answer_after_delivered_text_fails_where_it_differs() {
+    let broken = || {
+        let mut attempt = ResponseAttempt::default();
+        attempt.start_message();
+        text(&mut attempt, "one two");
+        attempt
+    };
+    let mut attempt = broken();
+    attempt.start_message();
+    assert_eq!(text(&mut attempt, "one"), "");
+    assert_eq!(attempt.push_text(" thing".to_owned()).unwrap_err().reason(), "UPSTREAM_UNAVAILABLE");
+
+    let mut shorter = broken();
+    shorter.start_message();
+    assert!(shorter.complete_message("one").is_err());
+
+    let mut call_instead = broken();
+    call_instead.on_call();
+    assert!(call_instead.complete().is_err());
+
+    let mut fallback = broken();
+    fallback.on_fallback();
+    assert!(fallback.check_repeated().is_err());
+}
+
+#[test]
+fn message_start_without_text_is_delivered_once() {
+    let mut attempt = ResponseAttempt::default();
+    assert!(attempt.start_message());
+    assert!(!attempt.start_message());
+    assert_eq!(text(&mut attempt, "all"), "all");
+}
+
+#[test]
+fn message_after_a_complete_one_is_a_repetition_only_if_equal() {
+    for (second, expected) in
+        [("one two", None), ("one", Some("one")), ("one thing", Some("one thing")), ("other", Some("other"))]
+    {
+        let mut attempt = ResponseAttempt::default();
+        attempt.start_message();
+        text(&mut attempt, "one two");
+        assert_eq!(attempt.complete_message("one two").unwrap(), None);
+        assert!(!attempt.start_message());
+        let mut news = Vec::new();
+        for char in second.chars() {
+            news.extend(attempt.push_text(char.to_string()).unwrap());
+        }
+        news.extend(attempt.complete_message(second).unwrap());
+        attempt.complete().unwrap();
+        let got: String = news.iter().map(|new| &*new.text).collect();
+        assert_eq!(got, expected.unwrap_or_default(), "{second}");
+        let starts: Vec<bool> = news.iter().map(|new| new.starts_message).collect();
+        assert_eq!(starts.iter().filter(|starts| **starts).count(), usize::from(expected.is_some()));
+        assert!(starts.first().is_none_or(|first| *first));
+    }
+}
+
+#[test]
+fn equal_message_after_an_action_or_in_the_next_response_is_delivered() {
+    for between in
+        [ResponseAttempt::on_action as fn(&mut ResponseAttempt), ResponseAttempt::on_call, |attempt| {
+            attempt.complete().unwrap()
+        }]
+    {
+        let mut attempt = ResponseAttempt::default();
+        attempt.start_message();
+        text(&mut attempt, "wait");
+        attempt.complete_message("wait").unwrap();
+        between(&mut attempt);
+        assert!(attempt.start_message());
+        assert_eq!(text(&mut attempt, "wait"), "wait");
+    }
+}
+
+#[test]
+fn repeated_reasoning_delivers_the_rest_and_other_reasoning_nothing() {
+    for (second, expected) in [("one two three", Some(" three".to_owned())), ("other", None)] {
+        let mut attempt = ResponseAttempt::default();
+        assert_eq!(reason(&mut attempt, "before", "before"), Some("before".to_owned()));
+        attempt.complete().unwrap();
+        attempt.on_reasoning_item(false);
+        assert_eq!(reason(&mut attempt, "a", "one two"), Some("\n\none two".to_owned()));
+        // The retry is silent: the next item begins although this one did not end.
+        attempt.on_reasoning_item(false);
+        assert_eq!(reason(&mut attempt, "b", second), expected);
+        attempt.on_reasoning_item(true);
+        assert!(attempt.start_message());
+        assert_eq!(text(&mut attempt, "text"), "text");
+        attempt.complete().unwrap();
+        assert_eq!(reason(&mut attempt, "c", "next"), Some("\n\nnext".to_owned()));
+    }
+}
+
+#[test]
+fn silent_retries_count_to_the_limit() {
+    let mut attempt = ResponseAttempt::default();
+    attempt.start_message();
+    attempt.start_message();
+    assert!(retry(&mut attempt, 2, 2));
+    attempt.start_message();
+    assert!(!retry(&mut attempt, 3, 2));
+}

@@ -1,0 +1,138 @@
+//! Removes addresses of the upstream from texts for callers. Both engines use it for errors and notices. Pure.
+//!
+//! The text around an address stays. Links to public pages stay too, because Codex tells with them what to do.
+
+use std::net::{IpAddr, SocketAddr};
+
+/// Replaces an address in the middle of a sentence.
+const REMOVED: &str = "<address>";
+
+/// Hosts of public pages. Their subdomains are public too, except [`API_HOSTS`].
+const PUBLIC_HOSTS: &[&str] = &["openai.com", "chatgpt.com", "github.com"];
+const API_HOSTS: &[&str] = &["api.openai.com", "auth.openai.com"];
+const API_PATHS: &[&str] = &["/backend-api", "/api", "/v1"];
+
+/// Marks that end with an address and tell nothing without it.
+const MARKS: &[&str] = &[", url: ", " for url (", " ("];
+
+/// Returns a text without addresses of the upstream: URLs, `host:port`, IP addresses.
+pub(crate) fn without_addresses(text: &str) -> String {
+    let mut result = String::with_capacity(text.len());
+    let mut rest = text;
+    while !rest.is_empty() {
+        let start = rest.find(|c: char| !is_separator(c)).unwrap_or(rest.len());
+        result.push_str(&rest[..start]);
+        rest = &rest[start..];
+        let end = rest.find(is_separator).unwrap_or(rest.len());
+        let word = &rest[..end];
+        let address = word.trim_end_matches(['.', ',', ';', ':', '!', '?']);
+        rest = &rest[end..];
+        let after = &word[address.len()..];
+        if !is_internal(address) {
+            result.push_str(word);
+            continue;
+        }
+        let mark = MARKS.iter().find(|mark| {
+            result.ends_with(**mark) && (!mark.ends_with('(') || (after.is_empty() && rest.starts_with(')')))
+        });
+        match mark {
+            Some(mark) => {
+                result.truncate(result.len() - mark.len());
+                if mark.ends_with('(') {
+                    rest = &rest[1..];
+                }
+            }
+            None => result.push_str(REMOVED),
+        }
+        result.push_str(after);
+    }
+    result
+}
+
+fn is_separator(c: char) -> bool {
+    c.is_whitespace() || matches!(c, '(' | ')' | '<' | '>' | '"' | '\'' | '`' | '“' | '”' | '’')
+}
+
+fn is_internal(word: &str) -> bool {
+    match word.find("://") {
+        Some(at) => !is_public_link(word, at),
+        None => is_ip(word) || is_host_with_port(word),
+    }
+}
+
+fn is_public_link(word: &str, scheme_end: usize) -> bool {
+    let address = &word[scheme_end + "://".len()..];
+    let (host, path) = address.split_at(address.find(['/', '?', '#']).unwrap_or(address.len()));
+    let host = host.to_ascii_lowercase();
+    let is_listed = |hosts: &[&str]| {
+        hosts.iter().any(|listed| {
+            host.strip_suffix(listed).is_some_and(|before| before.is_empty() || before.ends_with('.'))
+        })
+    };
+    word[..scheme_end].eq_ignore_ascii_case("https")
+        && is_listed(PUBLIC_HOSTS)
+        && !is_listed(API_HOSTS)
+        && !API_PATHS.iter().any(|start| path.starts_with(start))
+}
+
+fn is_ip(word: &str) -> bool {
+    let (word, _) = word.split_once('/').unwrap_or((word, ""));
+    let ip = word.trim_start_matches('[').trim_end_matches(']');
+    // A text such as `a::b` is no address.
+    ip.contains(|c: char| c.is_ascii_digit()) && ip.parse::<IpAddr>().is_ok()
+        || word.parse::<SocketAddr>().is_ok()
+}
+
+fn is_host_with_port(word: &str) -> bool {
+    let (word, _) = word.split_once('/').unwrap_or((word, ""));
+    let Some((host, port)) = word.rsplit_once(':') else { return false };
+    let is_host = host.contains(|c: char| c.is_ascii_alphabetic())
+        && host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'))
+        && (host.contains('.') || host.eq_ignore_ascii_case("localhost"));
+    is_host && port.parse::<u16>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_addresses_keeps_the_sentence_around_an_internal_address() {
+        for (text, expected) in [
+            ("busy, url: http://10.1.2.3/v1/responses", "busy"),
+            ("busy, url: ws://127.0.0.1:48778/v1/responses", "busy"),
+            ("busy, url: wss://proxy.corp/v1, request id: r1", "busy, request id: r1"),
+            ("error sending request for url (https://proxy.corp/v1?a=b)", "error sending request"),
+            ("the server (https://proxy.corp/x), which is slow", "the server, which is slow"),
+            ("the server (at https://proxy.corp/x) is slow", "the server (at <address>) is slow"),
+            ("see http://proxy.corp/help.", "see <address>."),
+            (
+                r#"{"error":{"message":"no \"http://u:1/\" here"}}"#,
+                r#"{"error":{"message":"no \"<address>" here"}}"#,
+            ),
+            ("cannot connect to proxy.corp:8443: refused", "cannot connect to <address>: refused"),
+            ("cannot connect to localhost:80/v1", "cannot connect to <address>"),
+            ("tcp connect error: 10.1.2.3: refused", "tcp connect error: <address>: refused"),
+            ("tcp connect error: [::1]:443, fe80::1", "tcp connect error: <address>, <address>"),
+            ("https://api.openai.com/v1/x", "<address>"),
+            ("https://chatgpt.com/backend-api/codex/responses", "<address>"),
+            ("https://chatgpt.com.evil.corp/x https://notopenai.com", "<address> <address>"),
+            ("http://chatgpt.com/explore/plus", "<address>"),
+        ] {
+            assert_eq!(without_addresses(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn without_addresses_keeps_public_links_and_other_text() {
+        for text in [
+            "",
+            "You’ve hit your usage limit. Upgrade to Pro (https://chatgpt.com/explore/pro), visit \
+             https://chatgpt.com/settings/usage to purchase more credits or try again at 4:27 PM.",
+            "See https://help.openai.com/en/articles/1?a=b#c. Or https://developers.openai.com/codex",
+            "at 12:30:45, std::fmt, a::b, status: 404, version 0.169.0, 3/5 (reason) ß",
+        ] {
+            assert_eq!(without_addresses(text), text);
+        }
+    }
+}
