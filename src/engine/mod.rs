@@ -2,6 +2,7 @@
 //! the service nor the doors.
 
 mod account;
+mod addresses;
 mod app_server;
 mod check;
 pub(crate) mod cli;

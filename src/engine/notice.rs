@@ -1,6 +1,6 @@
 //! Parts that both engines share: notices, the error of exhausted retries, and the instruction for JSON objects.
 
-use super::{TurnEvent, cli::addresses::without_addresses};
+use super::{TurnEvent, addresses::without_addresses};
 use crate::{
     error::Error,
     pb::{self, notice::Kind},

@@ -22,6 +22,12 @@ macro_rules! refused {
     };
 }
 
+/// The reason of a WebSocket that a proxy refuses, and the warning after the last attempt.
+pub(crate) const WEBSOCKET_REFUSED: &str =
+    "unexpected status 403 Forbidden: blocked by a proxy, url: ws://127.0.0.1:9/v1/responses";
+pub(crate) const FALLBACK: &str = "Falling back from WebSockets to HTTPS transport. unexpected status 403 Forbidden: \
+                                   blocked by a proxy, url: ws://127.0.0.1:9/v1/responses";
+
 /// Returns the failure of a kind, which is the status or the event of the upstream.
 pub(crate) fn from_kind(kind: &str) -> Option<Failure> {
     Some(match kind {
@@ -56,6 +62,13 @@ pub(crate) fn from_kind(kind: &str) -> Option<Failure> {
         "429-quota" => message_only("Quota exceeded. Check your plan and billing details."),
         "429-usage-limit" => message_only(
             "You’ve hit your usage limit. Upgrade to Pro (https://chatgpt.com/explore/pro), visit https://chatgpt.com/settings/usage to purchase more credits or try again at 4:27 PM.",
+        ),
+        "429-not-included" => message_only(
+            "To use Codex with your ChatGPT plan, upgrade to Plus: https://chatgpt.com/explore/plus.",
+        ),
+        "403-websocket" => message_only(WEBSOCKET_REFUSED),
+        "refresh" => message_only(
+            "Your access token could not be refreshed because your refresh token was already used. Please log out and sign in again.",
         ),
         "500" => message_only("We’re currently experiencing high demand, which may cause temporary errors."),
         "502" => refused!("502 Bad Gateway", "<html>bad gateway</html>"),

@@ -192,6 +192,16 @@ fn run_scenario(scenario: Scenario, invocation: &Invocation<'_>) -> io::Result<u
                 pause = (pause * 2).min(Duration::from_secs(10));
             }
         }
+        Scenario::WebSocketRefused => {
+            for attempt in 2..=5 {
+                line(&lines::error(&format!(
+                    "Reconnecting... {attempt}/5 ({})",
+                    crate::failures::WEBSOCKET_REFUSED
+                )))?;
+            }
+            line(&lines::error(crate::failures::FALLBACK))?;
+            answer(exec, 0, "the answer over HTTPS")
+        }
         Scenario::NoRead => answer(exec, 0, "answered without reading"),
     }
 }

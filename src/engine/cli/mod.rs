@@ -1,7 +1,6 @@
 //! The installed Codex CLI: location, version and features, environment, user configuration, models, provider, transport,
 //! retries, error messages.
 
-pub(crate) mod addresses;
 pub(crate) mod environment;
 pub(crate) mod error_messages;
 pub(crate) mod locate;

@@ -96,6 +96,10 @@ impl Translator {
         match item.kind {
             ExecItemKind::AgentMessage { text } if completed => {
                 self.retries = Retries::default();
+                // After a response that broke off without a report, the model repeats its message.
+                if self.answer.as_ref() == Some(&text) {
+                    return Vec::new();
+                }
                 self.answer = Some(text.clone());
                 message(text)
             }

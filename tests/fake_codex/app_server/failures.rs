@@ -33,12 +33,13 @@ pub(crate) fn from_kind(kind: &str) -> Option<Failure> {
         "401" | "402" | "403" | "404" | "413" | "422" | "502" | "503" | "529" => {
             status("httpConnectionFailed", kind.parse::<u16>().map_or(Value::Null, Value::from))
         }
+        "403-websocket" => status("httpConnectionFailed", json!(403)),
         "not-logged-in" => status("httpConnectionFailed", json!(401)),
         "connection" => status("httpConnectionFailed", Value::Null),
         "429-delay" => status("httpConnectionFailed", json!(429)),
         "429" => status("responseTooManyFailedAttempts", json!(429)),
         "sse-rate-limit" => json!("rateLimitExceeded"),
-        "429-quota" | "429-usage-limit" => json!("usageLimitExceeded"),
+        "429-quota" | "429-usage-limit" | "429-not-included" => json!("usageLimitExceeded"),
         "500" => json!("internalServerError"),
         "503-capacity" | "sse-overloaded" => json!("serverOverloaded"),
         "sse-cyber" => json!("cyberPolicy"),

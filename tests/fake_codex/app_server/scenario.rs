@@ -36,6 +36,8 @@ pub(crate) enum Scenario {
     Reconnect(usize, Option<Failure>),
     ReconnectForever,
     Replay(usize),
+    SilentRetry(SecondAnswer),
+    WebSocketRefused,
     Hang {
         after_text: bool,
     },
@@ -74,6 +76,19 @@ pub(crate) enum Style {
     AfterOwn,
     /// At first with arguments that violate the schema.
     Bad,
+    /// In a response that breaks off. The next one repeats the calls.
+    Broken,
+    /// In a response that breaks off. The next one is a text.
+    BrokenThenText,
+}
+
+/// The answer after a response that broke off without a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SecondAnswer {
+    Same,
+    Other,
+    /// The same whole text twice, then the report of a content filter.
+    Filtered,
 }
 
 /// The mark before a scenario in the name of a model. Text before the mark is ignored.
@@ -118,6 +133,14 @@ pub(crate) fn parse_name(name: &str) -> Result<Scenario, String> {
         "tools-slow" => return Ok(Scenario::Tools { calls: number_or(3)?, style: Style::Slow }),
         "tools-own" => return tools(Style::AfterOwn),
         "tools-bad" => return tools(Style::Bad),
+        "tools-broken" => return tools(Style::Broken),
+        "tools-broken-text" => return tools(Style::BrokenThenText),
+        "silent-retry" => Scenario::SilentRetry(match rest {
+            "same" => SecondAnswer::Same,
+            "other" => SecondAnswer::Other,
+            "filtered" => SecondAnswer::Filtered,
+            _ => return Err(format!("fake codex: unknown second answer `{rest}`")),
+        }),
         "failed" => Scenario::Failed { failure: failure(rest)?, after_text: false },
         "failed-after-text" => Scenario::Failed { failure: failure(rest)?, after_text: true },
         "reconnect" => {
@@ -134,6 +157,7 @@ pub(crate) fn parse_name(name: &str) -> Result<Scenario, String> {
         "usage" => Scenario::Usage,
         "unknown-model" => Scenario::UnknownModel,
         "not-logged-in" => Scenario::Failed { failure: failure("not-logged-in")?, after_text: false },
+        "websocket-refused" => Scenario::WebSocketRefused,
         "reconnect-forever" => Scenario::ReconnectForever,
         "hang" => Scenario::Hang { after_text: false },
         "hang-after-text" => Scenario::Hang { after_text: true },

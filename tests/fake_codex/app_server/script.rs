@@ -9,7 +9,7 @@ use super::{
     failures::{self, Failure},
     history,
     items::{self, UNKNOWN_MODEL},
-    scenario::Scenario,
+    scenario::{Scenario, SecondAnswer},
     tools,
     version::Release,
     wire::{Usage, unix_ms},
@@ -105,6 +105,8 @@ pub(crate) fn acts(scenario: &Scenario, turn_input: &TurnInput) -> Vec<Act> {
         Scenario::Failed { failure, after_text } => fail(failure, *after_text),
         Scenario::Reconnect(times, end) => reconnect(*times, end.as_ref(), turn_input.release),
         Scenario::ReconnectForever => endless_retries(turn_input.release),
+        Scenario::SilentRetry(second) => silent_retry(*second, turn_input.release),
+        Scenario::WebSocketRefused => websocket_refused(turn_input.release),
         Scenario::Replay(times) => replay(*times, turn_input.release),
         Scenario::Hang { after_text: true } | Scenario::Deaf { after_text: true } => text_then(Act::Hang),
         Scenario::Hang { after_text: false } | Scenario::Deaf { after_text: false } | Scenario::MuteTurn => {
@@ -280,6 +282,38 @@ fn replay(times: usize, release: Release) -> Vec<Act> {
     }
     acts.extend(answer("one two three", DEFAULT_USAGE));
     acts
+}
+
+/// Returns an attempt that breaks off without a report, as over a WebSocket, and another attempt.
+fn silent_retry(second: SecondAnswer, release: Release) -> Vec<Act> {
+    let text = "one two three four";
+    let broken = || vec![Act::Open(None), Act::Delta("one ".to_owned()), Act::Delta("two ".to_owned())];
+    let (mut acts, rest) = match second {
+        SecondAnswer::Same => (broken(), answer(text, DEFAULT_USAGE)),
+        SecondAnswer::Other => (broken(), answer("one or two", DEFAULT_USAGE)),
+        SecondAnswer::Filtered => {
+            let reason =
+                "stream disconnected before completion: Incomplete response returned, reason: content_filter";
+            let mut again = message(split_words(text), None);
+            again.push(Act::Retry(failures::retry("2/5", Value::Null, reason, release)));
+            again.push(Act::Hang);
+            (message(split_words(text), None), again)
+        }
+    };
+    acts.push(Act::Pause(Duration::from_millis(20)));
+    acts.extend(rest);
+    acts
+}
+
+/// Returns all attempts at a WebSocket that a proxy refuses, and the answer over HTTPS.
+fn websocket_refused(release: Release) -> Vec<Act> {
+    let retry = |number: u32| {
+        let attempt = format!("{number}/5");
+        Act::Retry(failures::retry(&attempt, json!(403), crate::failures::WEBSOCKET_REFUSED, release))
+    };
+    let mut acts: Vec<Act> = (2..=5).map(retry).collect();
+    acts.push(Act::Notify("warning", json!({"message": crate::failures::FALLBACK})));
+    with_answer(acts, "the answer over HTTPS")
 }
 
 fn garbage() -> Vec<u8> {

@@ -38,6 +38,19 @@ pub(crate) fn call_acts(offered: &[Value], calls: usize, style: Style, cwd: &str
             if bad { json!({"not_in_the_schema": [1, 2]}) } else { sample(&tool["inputSchema"], number) };
         acts.push(call(tool, &arguments));
     }
+    match style {
+        Style::Broken => {
+            let offered = offered.to_vec();
+            let repeat = move |_| call_acts(&offered, calls, Style::Plain, "");
+            acts.push(Act::Await(Box::new(repeat)));
+            return acts;
+        }
+        Style::BrokenThenText => {
+            acts.push(Act::Await(Box::new(|_| act::answer("no call is needed", ANSWERING))));
+            return acts;
+        }
+        Style::Plain | Style::AfterText | Style::Slow | Style::AfterOwn | Style::Bad => {}
+    }
     acts.push(Act::Response(CALLING));
     let again: Vec<Value> = if bad { offered.iter().take(calls).cloned().collect() } else { Vec::new() };
     acts.push(Act::Await(Box::new(move |answers| acts_after(&answers, &again))));

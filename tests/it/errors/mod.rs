@@ -1,6 +1,7 @@
 //! Every failure of an engine over both doors: the gRPC status with its reason, and the OpenAI error.
 
 mod broken_responses;
+mod silent_retries;
 
 use std::time::Duration;
 
@@ -101,6 +102,9 @@ const FAKE: &[Row] = &[
     row("fake:failed:eof", UPSTREAM, UPSTREAM_HTTP),
     row("fake:failed:idle", UPSTREAM, UPSTREAM_HTTP),
     row("fake:failed:connection", UPSTREAM, UPSTREAM_HTTP),
+    row("fake:failed:429-not-included", QUOTA, QUOTA_HTTP),
+    row("fake:failed:refresh", ENGINE, ENGINE_HTTP),
+    row("fake:failed:403-websocket", UPSTREAM, UPSTREAM_HTTP),
     row("fake:reconnect:3:500", UPSTREAM, UPSTREAM_HTTP),
     row("fake:reconnect-forever", UPSTREAM, UPSTREAM_HTTP),
     row("fake:failed:sse-invalid-prompt", TURN, TURN_HTTP),
@@ -132,6 +136,8 @@ const FAKE_APP_SERVER: &[Row] = &[
     row_after_text("fake:die", LOST, LOST_HTTP),
     row_after_text("fake:failed-after-text:500", UPSTREAM, UPSTREAM_HTTP),
     row_after_text("fake:failed-after-text:cut", UPSTREAM, UPSTREAM_HTTP),
+    row_after_text("fake:replay:1", UPSTREAM, UPSTREAM_HTTP),
+    row_after_text("fake:silent-retry:other", UPSTREAM, UPSTREAM_HTTP),
 ];
 
 const REAL: &[Row] = &[

@@ -3,8 +3,9 @@
 
 use crate::{
     engine::{
+        addresses::without_addresses,
         app_server::rpc::protocol::{CodexErrorInfo, TurnError, UpstreamStatus},
-        cli::{addresses::without_addresses, error_messages, error_messages::TurnEnd},
+        cli::{error_messages, error_messages::TurnEnd},
     },
     error::Error,
 };

@@ -5,11 +5,11 @@ use std::{fmt::Display, time::Duration};
 use crate::{
     config::Profile,
     engine::{
+        addresses::without_addresses,
         app_server::{
             rpc::{dispatch::CallError, thread_queue::MAX_BUFFERED_BYTES},
             worker::lease::WorkerLease,
         },
-        cli::addresses::without_addresses,
     },
     error::Error,
 };

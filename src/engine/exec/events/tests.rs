@@ -137,6 +137,16 @@ fn push_notices_have_no_address_of_the_upstream() {
 }
 
 #[test]
+fn push_equal_message_without_an_action_between_is_a_repetition() {
+    let message =
+        serde_json::json!({"type":"item.completed","item":{"id":"i","type":"agent_message","text":"one"}});
+    let command = serde_json::json!({"type":"item.completed","item":{"id":"c","type":"command_execution","command":"ls"}});
+    let mut translator = Translator::new(0);
+    let counts = [&message, &message, &command, &message].map(|line| push(&mut translator, line).len());
+    assert_eq!(counts, [2, 0, 1, 2]);
+}
+
+#[test]
 fn push_retry_after_content_filter_ends_the_turn() {
     let mut translator = Translator::new(5);
     let events = translator
