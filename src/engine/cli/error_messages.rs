@@ -3,8 +3,7 @@
 
 use std::time::Duration;
 
-use super::addresses::without_addresses;
-use crate::{error::Error, pb};
+use crate::{engine::addresses::without_addresses, error::Error, pb};
 
 /// The end of a turn that did not complete.
 #[derive(Debug)]
@@ -207,6 +206,8 @@ fn is_upstream_failure(text: &str) -> bool {
         "Selected model is at capacity",
         "idle timeout waiting for SSE",
         "waiting for network",
+        // The backend of ChatGPT logins, before the first model call.
+        "workspace routing discovery",
         "Connection failed",
         "connection failed",
         "error sending request",
