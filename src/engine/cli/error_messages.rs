@@ -88,7 +88,9 @@ pub(crate) fn names_websocket(text: &str) -> bool {
 /// Returns `true` if the reason of a retry over a WebSocket is the upstream's answer to the request. The reason of a refused
 /// connection names the address.
 pub(crate) fn is_answer_over_websocket(reason: &str) -> bool {
-    reason.starts_with("unexpected status ") && !names_websocket(reason)
+    let is_answer =
+        ["unexpected status ", "rate limit exceeded"].iter().any(|start| reason.starts_with(start));
+    is_answer && !names_websocket(reason)
 }
 
 /// Returns `true` if a warning reports that Codex changes from a WebSocket to HTTPS and sends the request again.

@@ -2,7 +2,8 @@
 //!
 //! Codex numbers its retries (`Reconnecting... 2/5`) over each transport separately. Over a WebSocket it does not report the
 //! first retry, so the numbers begin with 2; over HTTPS they begin with 1 (0.169). If no WebSocket can be established, Codex
-//! changes to HTTPS after its last retry. Attempts to connect therefore do not count as retries of the response.
+//! changes to HTTPS after its last retry. Attempts to connect therefore do not count as retries of the response. Codex reports a
+//! status 500 of the connection and of the response by the same text, so neither counts over a WebSocket.
 
 use super::error_messages;
 
@@ -97,6 +98,7 @@ mod tests {
             (2..=5, BUSY, false, 0),
             // The upstream answered the request over the WebSocket.
             (2..=3, "unexpected status 503 Service Unavailable: unavailable", false, 3),
+            (2..=3, "rate limit exceeded: Please try again in 1.5s.", false, 3),
             // The response began.
             (2..=3, "stream disconnected before completion: websocket closed by server", true, 3),
         ];

@@ -62,7 +62,7 @@ impl Translator {
                 TurnEnd::Truncated(reason) => Ok(vec![TurnEvent::Finished { reason, usage: None }]),
                 TurnEnd::Error(error) => Err(error),
             },
-            ExecEvent::Error { message } => self.on_error(message),
+            ExecEvent::Error { message } => self.on_error(&message),
             ExecEvent::Unknown => Ok(Vec::new()),
         }
     }
@@ -137,24 +137,24 @@ impl Translator {
     }
 
     /// Handles a retry, reported as `Reconnecting... 1/5 (reason)`, or a warning.
-    fn on_error(&mut self, message: String) -> Result<Vec<TurnEvent>, Error> {
+    fn on_error(&mut self, message: &str) -> Result<Vec<TurnEvent>, Error> {
         let Some(rest) = message.strip_prefix("Reconnecting...") else {
-            self.on_warning(&message);
-            return Ok(vec![notice(Kind::Warning, &message)]);
+            self.on_warning(message);
+            return Ok(vec![notice(Kind::Warning, message)]);
         };
         let reason = rest
             .split_once('(')
             .map_or(rest, |(_, reason)| reason.strip_suffix(')').unwrap_or(reason))
             .trim();
         // `codex exec` reports whole items, and each of them starts the count again.
-        self.retries.record(&message, reason, false);
+        self.retries.record(message, reason, false);
         let outcome = error_messages::classify_message(reason);
         self.last_retry_reason = Some(reason.to_owned());
         match outcome {
             // The client has the partial answer, which a retry would repeat.
             TurnEnd::Truncated(reason) => Ok(vec![TurnEvent::Finished { reason, usage: None }]),
             TurnEnd::Error(error) if self.retries.count() > self.max_retries => Err(retries_exhausted(error)),
-            TurnEnd::Error(_) => Ok(vec![notice(Kind::Retry, &message)]),
+            TurnEnd::Error(_) => Ok(vec![notice(Kind::Retry, message)]),
         }
     }
 }

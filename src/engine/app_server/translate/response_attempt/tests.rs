@@ -119,7 +119,7 @@ fn message_after_a_complete_one_is_a_repetition_only_if_equal() {
 fn equal_message_after_an_action_or_in_the_next_response_is_delivered() {
     for between in
         [ResponseAttempt::on_action as fn(&mut ResponseAttempt), ResponseAttempt::on_call, |attempt| {
-            attempt.complete().unwrap()
+            attempt.complete().unwrap();
         }]
     {
         let mut attempt = ResponseAttempt::default();
