@@ -86,8 +86,11 @@ pub(crate) fn names_websocket(text: &str) -> bool {
 }
 
 /// Returns `true` if the reason of a retry over a WebSocket is the upstream's answer to the request. The reason of a refused
-/// connection names the address.
+/// connection names the address. A refused login counts as an answer, because HTTPS uses the same login.
 pub(crate) fn is_answer_over_websocket(reason: &str) -> bool {
+    if reason.starts_with("unexpected status 401") {
+        return true;
+    }
     let is_answer =
         ["unexpected status ", "rate limit exceeded"].iter().any(|start| reason.starts_with(start));
     is_answer && !names_websocket(reason)

@@ -99,6 +99,7 @@ mod tests {
             // The upstream answered the request over the WebSocket.
             (2..=3, "unexpected status 503 Service Unavailable: unavailable", false, 3),
             (2..=3, "rate limit exceeded: Please try again in 1.5s.", false, 3),
+            (2..=3, "unexpected status 401 Unauthorized: no, url: wss://u/v1/responses", false, 3),
             // The response began.
             (2..=3, "stream disconnected before completion: websocket closed by server", true, 3),
         ];
