@@ -3,6 +3,7 @@
 //! `docs/scripted-upstream.md` describe its directives.
 
 mod answer;
+mod connection;
 mod content;
 mod plan;
 mod record;
@@ -27,15 +28,14 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+use serde_json::Value;
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
 };
 
-use serde_json::Value;
-
 pub use self::record::{Recorded, Transport, Upgrade};
-use self::{record::State, websocket::Connection};
+use self::{connection::Connection, record::State};
 
 /// Maximum number of open connections. Further connections wait in the listen queue. Codex opens one per model call.
 const MAX_CONNECTIONS: usize = 4096;

@@ -27,4 +27,5 @@ mod support;
 mod tools;
 mod transport;
 mod trust;
+mod upstream;
 mod workers;

@@ -22,7 +22,7 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 
-use super::{AppConfig, Codex, Engine, TIMEOUT, processes};
+use super::{AppConfig, Codex, Engine, TIMEOUT, UpstreamAs, processes};
 use crate::eventually;
 
 /// Time for the drain after a failed scenario. Afterwards the remaining processes are killed.
@@ -103,13 +103,15 @@ impl TestApp {
             Codex::Fake => None,
             Codex::Real => Some(Arc::new(Upstream::start().await.unwrap())),
         };
-        let engine = config.engine;
+        let (engine, upstream_as) = (config.engine, config.upstream_as);
         let mut config = config.load(home.path(), &marker);
-        config.codex.scripted_upstream =
-            upstream.as_ref().map(|upstream| codex_api::config::ScriptedUpstream {
-                base_url: upstream.base_url(),
-                codex_home: home.path().join("codex-home"),
-            });
+        let codex_home = home.path().join("codex-home");
+        if let Some(upstream) = &upstream {
+            let base_url = upstream.base_url();
+            upstream_as.write_home(&codex_home, &base_url);
+            config.codex.scripted_upstream = (upstream_as == UpstreamAs::Provider)
+                .then_some(codex_api::config::ScriptedUpstream { base_url, codex_home });
+        }
         let options = Options {
             demo: false,
             reap_orphans: false,

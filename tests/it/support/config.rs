@@ -11,12 +11,42 @@ use codex_api::config::{Config, Sources};
 
 use super::{Codex, Engine, executable, processes};
 
+/// How the real CLI reaches the scripted upstream.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum UpstreamAs {
+    /// As a provider of its own, like `serve --demo`: over HTTP, without a login.
+    #[default]
+    Provider,
+    /// As OpenAI: the home of the CLI has an API key, and `openai_base_url` is the address of the upstream. The CLI uses a
+    /// WebSocket first.
+    OpenAiLogin,
+}
+
+impl UpstreamAs {
+    /// Writes the configuration and the login of the CLI.
+    pub fn write_home(self, codex_home: &Path, base_url: &str) {
+        if self == Self::Provider {
+            return;
+        }
+        let origin = base_url.strip_suffix("/v1").unwrap();
+        // The last three settings keep the CLI from asking chatgpt.com.
+        let config = format!(
+            "openai_base_url = \"{base_url}\"\nchatgpt_base_url = \"{origin}/backend-api/\"\n\
+             check_for_update_on_startup = false\n[analytics]\nenabled = false\n"
+        );
+        std::fs::write(codex_home.join("config.toml"), config).unwrap();
+        let login = r#"{"auth_mode":"apikey","OPENAI_API_KEY":"sk-test"}"#;
+        std::fs::write(codex_home.join("auth.json"), login).unwrap();
+    }
+}
+
 /// Settings of a test server, by typed setters or by names of environment variables. Only `PATH` is taken from the
 /// environment of the machine.
 #[derive(Debug, Clone)]
 pub struct AppConfig {
     pub codex: Codex,
     pub engine: Engine,
+    pub upstream_as: UpstreamAs,
     env: Vec<(String, OsString)>,
 }
 
@@ -40,7 +70,12 @@ impl AppConfig {
     }
 
     pub fn new(codex: Codex, engine: Engine) -> Self {
-        Self { codex, engine, env: Vec::new() }
+        Self { codex, engine, upstream_as: UpstreamAs::default(), env: Vec::new() }
+    }
+
+    /// Sets how the real CLI reaches the scripted upstream.
+    pub fn upstream_as(self, upstream_as: UpstreamAs) -> Self {
+        Self { upstream_as, ..self }
     }
 
     setters! {

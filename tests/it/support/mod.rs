@@ -19,7 +19,7 @@ use std::{
 use codex_api::pb;
 
 pub use app::{TestApp, with_app};
-pub use config::AppConfig;
+pub use config::{AppConfig, UpstreamAs};
 pub use engines::Engine;
 
 /// The time limit of every wait. An operation that exceeds it is considered hanging.
