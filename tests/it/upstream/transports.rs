@@ -170,3 +170,32 @@ async fn failure_of_the_upstream_is_the_same_error(engine: Engine, transport: Tr
     })
     .await;
 }
+
+both_transports!(response_that_breaks_off_is_asked_again, [exec = Exec]);
+async fn response_that_breaks_off_is_asked_again(engine: Engine, transport: Transport) {
+    with_login(logged_in(engine, transport), transport, async |app| {
+        // Over HTTP `ws` has no effect, and the connection is cut.
+        for (note, ws) in
+            [("close", json!({"close": 1011})), ("reset", json!({"reset": true})), ("cut", json!(null))]
+        {
+            let step = json!({"text": "one two", "cut_after": 2, "ws": ws, "times": 1, "note": note,
+                "then": {"text": "one two three four"}});
+            let answer = answer_of_completion(&app.complete(&body(MODEL, &directive(&step))).await);
+            assert_eq!(answer.text, "one two three four", "{note}");
+        }
+        assert_eq!(rounds(app).len(), 6, "two model calls each");
+    })
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+async fn upgrade_refused_with_426_leads_to_http() {
+    let config = logged_in(Engine::AppServer, Transport::WebSocket);
+    with_login(config, Transport::Http, async |app| {
+        let answer = app.complete(&body(MODEL, r#"@@{"text":"over HTTP"}@@"#)).await;
+        assert_eq!(answer["choices"][0]["message"]["content"], "over HTTP");
+        assert_eq!(app.upstream().upgrades(), 1);
+    })
+    .await;
+}
