@@ -7,16 +7,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::time::sleep;
+use tokio::{sync::Notify, time::sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Check, Engine, EngineStatus, Events, ModelCatalog, Turn, TurnGuard,
     app_server::AppServer,
     cli::{
+        login::{self, LoginError},
         models,
         probe::{self, BinaryId, ProbeError},
-        provider::{self, MissingKey},
     },
     exec::Exec,
     process::Launcher,
@@ -38,6 +38,9 @@ const MIN_REPROBE_INTERVAL: Duration = Duration::from_secs(10);
 /// time.
 const MAX_REPROBE_INTERVAL: Duration = Duration::from_secs(300);
 
+/// Maximum time that a turn waits for the first engine after the login appeared.
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// The configuration requires an engine that the installed CLI does not support.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -48,6 +51,10 @@ pub async fn examine(config: &Config, launcher: &Launcher) -> Vec<Check> {
     let codex = &config.codex;
     let exec = Exec::new(codex.clone(), config.log.clone(), launcher.clone());
     let mut checks = exec.examine().await;
+    if login::check(codex).is_err_and(|error| error != LoginError::NotLoggedIn) {
+        // A worker would find no login, and the CLI may delete a login that its configuration forbids.
+        return checks;
+    }
     let Ok(installed) = probe::run(codex, launcher).await else { return checks };
     checks.push(models::examine(config, launcher, &installed).await);
     if codex.engine != EngineChoice::Exec {
@@ -67,7 +74,11 @@ pub async fn examine(config: &Config, launcher: &Launcher) -> Vec<Check> {
 /// installed.
 pub async fn choose(config: &Config, launcher: Launcher) -> Result<Arc<dyn Engine>, ChoiceError> {
     let codex = &config.codex;
+    login::checks::log_warnings(codex);
     match codex.engine {
+        EngineChoice::Exec if login::check(codex).is_err_and(|error| error.endangers_login()) => {
+            Ok(Arc::new(Exec::new(codex.clone(), config.log.clone(), launcher)))
+        }
         EngineChoice::Exec => match probe::run(codex, &launcher).await {
             Err(error) if error.is_misconfiguration() => Err(ChoiceError(error.to_string())),
             Ok(_) | Err(_) => Ok(Arc::new(Exec::new(codex.clone(), config.log.clone(), launcher))),
@@ -108,8 +119,8 @@ enum ProbeOutcome<E> {
     AppServerFailed(String),
     /// The CLI cannot be used at all.
     CliFailed(ProbeError),
-    /// The CLI has no key for its upstream.
-    NoKey(MissingKey),
+    /// The CLI has no login for its upstream.
+    NoLogin(LoginError),
 }
 
 /// The selected engine, and the reason if it is not the app-server.
@@ -121,7 +132,7 @@ enum Selection<E> {
     Exec(String),
     /// No engine: the app-server cannot be used and the configuration does not allow exec.
     Unusable(String),
-    /// No engine: the CLI is missing, too old, broken or without a key.
+    /// No engine: the CLI is missing, too old, broken or without a login.
     Missing(String),
 }
 
@@ -138,7 +149,7 @@ impl<E> Selection<E> {
                 "CODEX_PROFILE=chat needs the app-server engine, which cannot be used: {reason}"
             )),
             (ProbeOutcome::CliFailed(error), _) => Self::Missing(error.to_string()),
-            (ProbeOutcome::NoKey(error), _) => Self::Missing(error.to_string()),
+            (ProbeOutcome::NoLogin(error), _) => Self::Missing(error.with_remedy()),
         }
     }
 
@@ -203,6 +214,10 @@ struct EngineSelector {
     launcher: Launcher,
     exec: Exec,
     last: RwLock<Probed>,
+    /// Notified when a missing login may be there.
+    login_appeared: Notify,
+    /// Notified after each probe.
+    probed: Notify,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -216,6 +231,7 @@ struct Probed {
     at: Instant,
     /// The number of consecutive probes of this program that found the app-server unusable.
     failed_probes: u32,
+    needs_login: bool,
 }
 
 /// The engine that runs turns now.
@@ -246,6 +262,7 @@ impl EngineSelector {
         let outcome = run_probe(&config, &launcher).await;
         let is_misconfigured =
             matches!(&outcome, ProbeOutcome::CliFailed(error) if error.is_misconfiguration());
+        let needs_login = matches!(outcome, ProbeOutcome::NoLogin(_));
         let selection = Selection::new(outcome, Requirement::new(&config.codex));
         match &selection {
             Selection::Unusable(reason) if config.codex.engine == EngineChoice::AppServer => {
@@ -260,7 +277,15 @@ impl EngineSelector {
             exec: Exec::new(config.codex.clone(), config.log.clone(), launcher.clone()),
             config,
             launcher,
-            last: RwLock::new(Probed { selection, binary, at: Instant::now(), failed_probes: 1 }),
+            last: RwLock::new(Probed {
+                selection,
+                binary,
+                at: Instant::now(),
+                failed_probes: 1,
+                needs_login,
+            }),
+            login_appeared: Notify::new(),
+            probed: Notify::new(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
@@ -276,18 +301,34 @@ impl EngineSelector {
 
     async fn probe_until_app_server(&self) {
         while self.app_server().is_none() {
-            sleep(POLL_INTERVAL).await;
+            tokio::select! {
+                () = sleep(POLL_INTERVAL) => {}
+                () = self.login_appeared.notified() => {}
+            }
             // The id is read first, so that a program that is replaced during the probe counts as changed.
             let binary = probe::binary_id(&self.config.codex);
             if self.is_due(binary.as_ref()) {
                 let outcome = run_probe(&self.config, &self.launcher).await;
+                let needs_login = matches!(outcome, ProbeOutcome::NoLogin(_));
                 let selection = Selection::new(outcome, Requirement::new(&self.config.codex));
                 let mut last = self.last.write().unwrap_or_else(PoisonError::into_inner);
                 log_change(selection.change_from(Some(&last.selection)).as_ref());
                 let failed_probes =
                     if last.binary == binary { last.failed_probes.saturating_add(1) } else { 1 };
-                *last = Probed { selection, binary, at: Instant::now(), failed_probes };
+                *last = Probed { selection, binary, at: Instant::now(), failed_probes, needs_login };
+                drop(last);
+                self.probed.notify_waiters();
             }
+        }
+    }
+
+    /// Probes again at once if only the login was missing and is there now. Otherwise returns at once.
+    async fn wait_for_login(&self) {
+        let probed = self.probed.notified();
+        let needs_login = self.last.read().unwrap_or_else(PoisonError::into_inner).needs_login;
+        if needs_login && login::check(&self.config.codex).is_ok() {
+            self.login_appeared.notify_one();
+            drop(tokio::time::timeout(LOGIN_TIMEOUT, probed).await);
         }
     }
 
@@ -332,12 +373,17 @@ impl EngineSelector {
 
 /// Probes the CLI and starts the app-server engine if the CLI supports it.
 async fn run_probe(config: &Config, launcher: &Launcher) -> ProbeOutcome<Arc<AppServer>> {
+    if let Err(error) = login::check(&config.codex)
+        && error.endangers_login()
+    {
+        return ProbeOutcome::NoLogin(error);
+    }
     let installed = match probe::run(&config.codex, launcher).await {
         Ok(installed) => installed,
         Err(error) => return ProbeOutcome::CliFailed(error),
     };
-    if let Err(error) = provider::check_key(&config.codex) {
-        return ProbeOutcome::NoKey(error);
+    if let Err(error) = login::check(&config.codex) {
+        return ProbeOutcome::NoLogin(error);
     }
     match AppServer::start(config, launcher.clone(), &installed).await {
         Ok(engine) => ProbeOutcome::AppServer(Arc::new(engine)),
@@ -356,6 +402,7 @@ impl Engine for EngineSelector {
     }
 
     async fn status(&self) -> EngineStatus {
+        self.wait_for_login().await;
         match self.active() {
             Active::AppServer(engine) => engine.status().await,
             Active::Exec(engine) => {

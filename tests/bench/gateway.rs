@@ -48,6 +48,10 @@ impl Gateway {
             fs::create_dir_all(home.join(folder))?;
         }
         fs::write(home.join("codex-home/config.toml"), config(setup.base_url.as_deref()))?;
+        fs::write(
+            home.join("codex-home/auth.json"),
+            r#"{"auth_mode": "apikey", "OPENAI_API_KEY": "sk-bench"}"#,
+        )?;
         let address = free_address()?;
         let env = env(setup, &home, address);
         let log = setup.folder.join(format!("{}.log", setup.name));

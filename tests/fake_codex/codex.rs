@@ -17,6 +17,7 @@ mod args;
 mod failures;
 mod items;
 mod lines;
+mod login;
 mod play;
 mod prompt;
 mod report;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
     if argv == [watch::GRANDCHILD] {
         return watch::grandchild();
     }
+    let _ = login::at_start();
     match run(&argv) {
         Ok(code) => ExitCode::from(code),
         Err(e) => {

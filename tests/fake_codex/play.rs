@@ -108,6 +108,7 @@ fn run_scenario(scenario: Scenario, invocation: &Invocation<'_>) -> io::Result<u
             let text = report::report(exec, &invocation.cwd, &invocation.prompt, invocation.schema.as_ref());
             answer(exec, 0, &text)
         }
+        Scenario::Login => answer(exec, 0, crate::login::at_start()),
         Scenario::Text(chars) => answer(exec, 0, &digits(chars)),
         Scenario::Commentary => {
             line(&lines::message(0, "First I look."))?;

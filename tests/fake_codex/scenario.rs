@@ -7,6 +7,7 @@ use crate::failures::{self, Failure};
 pub(crate) enum Scenario {
     Echo,
     Report,
+    Login,
     Text(usize),
     Commentary,
     Items,
@@ -69,6 +70,7 @@ pub(crate) fn parse_name(name: &str) -> Result<Scenario, String> {
         _ if !rest.is_empty() => return Err(format!("fake codex: `{head}` has no parameter")),
         "echo" => Scenario::Echo,
         "report" => Scenario::Report,
+        "login" => Scenario::Login,
         "commentary" => Scenario::Commentary,
         "items" => Scenario::Items,
         "reasoning" => Scenario::Reasoning,

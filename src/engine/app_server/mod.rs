@@ -79,7 +79,7 @@ impl AppServer {
         let limits = codex.workers.clone();
         let factory = Arc::new(factory);
         let spawner: Arc<dyn SpawnWorker> = Arc::<WorkerFactory>::clone(&factory);
-        let pool = Pool::start(first, limits, spawner, &tasks);
+        let pool = Pool::start(first, limits, spawner, Arc::clone(factory.login()), &tasks);
         Ok(Self {
             pool,
             factory,

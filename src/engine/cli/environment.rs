@@ -16,6 +16,9 @@ const MINIMAL_CONFIG: &str = "\
 # MCP servers, skills and profiles in this file cost time and tokens in every turn.
 ";
 
+/// The key that the CLI uses before every other login. Blank counts as not set.
+pub(crate) const API_KEY: &str = "CODEX_API_KEY";
+
 /// Returns the environment of the CLI.
 pub(crate) fn environment(codex: &Codex) -> BTreeMap<OsString, OsString> {
     let mut env = codex.env.clone();
@@ -26,9 +29,23 @@ pub(crate) fn environment(codex: &Codex) -> BTreeMap<OsString, OsString> {
     }
     if let Some(upstream) = &codex.scripted_upstream {
         env.insert("CODEX_HOME".into(), upstream.codex_home.clone().into());
-        env.remove(&OsString::from("CODEX_API_KEY"));
+        env.remove(&OsString::from(API_KEY));
+    }
+    if api_key(&env).is_none() {
+        env.remove(&OsString::from(API_KEY));
     }
     env
+}
+
+/// Returns the key of `CODEX_API_KEY`.
+pub(crate) fn api_key(env: &BTreeMap<OsString, OsString>) -> Option<String> {
+    variable(env, API_KEY)
+}
+
+/// Returns a variable without surrounding white space, unless it is blank.
+pub(crate) fn variable(env: &BTreeMap<OsString, OsString>, name: &str) -> Option<String> {
+    let value = env.get(&OsString::from(name))?.to_string_lossy().trim().to_owned();
+    (!value.is_empty()).then_some(value)
 }
 
 /// Creates the home of `CODEX_CLI_HOME` with a minimal configuration and a link to the user's login. Existing files

@@ -129,9 +129,17 @@ fn login_refused(code: u16, text: &str) -> Error {
         403 => "the operator must log in with an account that has access, or fix the named cause",
         _ => "the operator must log in again",
     };
-    Error::EngineUnavailable {
-        message: format!("the upstream refused the server's own login ({code}{quote}); {remedy}"),
-    }
+    Error::EngineUnavailable { message: format!("{LOGIN_REFUSED}{code}{quote}); {remedy}") }
+}
+
+/// The start of the message about a login that the upstream refused, before the status.
+const LOGIN_REFUSED: &str = "the upstream refused the server's own login (";
+
+/// Returns `true` if the upstream refused the login itself, and not only the access of its account.
+pub(crate) fn is_login_refused(error: &Error) -> bool {
+    let refused =
+        |message: &str| message.strip_prefix(LOGIN_REFUSED).is_some_and(|status| status.starts_with("401"));
+    matches!(error, Error::EngineUnavailable { message } if refused(message))
 }
 
 /// Maximum length of a quoted text of the upstream, in characters.

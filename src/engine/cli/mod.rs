@@ -1,9 +1,10 @@
-//! The installed Codex CLI: location, version and features, environment, user configuration, models, provider, transport,
-//! retries, error messages.
+//! The installed Codex CLI: location, version and features, environment, user configuration, login, models, provider,
+//! transport, retries, error messages.
 
 pub(crate) mod environment;
 pub(crate) mod error_messages;
 pub(crate) mod locate;
+pub(crate) mod login;
 pub(crate) mod models;
 pub(crate) mod probe;
 pub(crate) mod provider;

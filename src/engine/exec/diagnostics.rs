@@ -8,9 +8,8 @@ use crate::{
     engine::{
         Check,
         cli::{
-            environment,
+            environment, login,
             probe::{self, ProbeError},
-            provider,
             user_config::UserConfig,
         },
     },
@@ -20,14 +19,31 @@ impl Exec {
     /// Runs all checks.
     pub async fn examine(&self) -> Vec<Check> {
         let mut checks = vec![self.check_workspace(), self.check_home()];
+        let login = login::checks::examine(&self.codex);
+        if login::check(&self.codex).is_err_and(|error| error.endangers_login()) {
+            // No process of the CLI may start with this login.
+            checks.extend(login);
+            return checks;
+        }
         match self.installed().await {
             Ok(installed) => {
                 let finding = format!("{} at {}", installed.version, installed.program.display());
                 checks.push(Check::passed("codex", finding));
-                checks.push(self.check_login(&installed.program).await);
+                checks.extend(login);
                 checks.push(self.check_sandbox(&installed.program).await);
             }
-            Err(error) => checks.push(Check::failed("codex", error.to_string(), remedy(&error))),
+            Err(error) => {
+                let remedy = match *error {
+                    ProbeError::Configuration { .. } | ProbeError::TimedOut { .. }
+                        if login::checks::needs_bundle(&self.codex) =>
+                    {
+                        login::checks::NO_BUNDLE
+                    }
+                    _ => remedy(&error),
+                };
+                checks.push(Check::failed("codex", error.to_string(), remedy));
+                checks.extend(login);
+            }
         }
         checks
     }
@@ -82,36 +98,6 @@ impl Exec {
             );
         }
         Check::passed("home", folder.display().to_string())
-    }
-
-    async fn check_login(&self, program: &Path) -> Check {
-        if self.codex.scripted_upstream.is_some() {
-            return Check::passed("login", "not needed for the scripted upstream".into());
-        }
-        if let Err(error) = provider::check_key(&self.codex) {
-            return Check::failed(
-                "login",
-                error.to_string(),
-                "set the variable in the server's environment, or in `.env` of the CLI's home",
-            );
-        }
-        if let Some(provider) = provider::configured(&self.codex) {
-            return Check::passed("login", format!("by the provider {provider} of config.toml"));
-        }
-        if environment::environment(&self.codex).keys().any(|name| name == "CODEX_API_KEY") {
-            return Check::passed("login", "by CODEX_API_KEY".into());
-        }
-        match probe::run_cli(&self.codex, &self.launcher, program, &["login", "status"]).await {
-            Ok(output) if output.code == Some(0) => Check::passed("login", output.error_summary()),
-            Ok(output) => Check::failed(
-                "login",
-                output.error_summary(),
-                "run `codex login`, or set CODEX_API_KEY, as the server's user",
-            ),
-            Err(error) => {
-                Check::failed("login", error.to_string(), "run `codex login status` as the server's user")
-            }
-        }
     }
 
     async fn check_sandbox(&self, program: &Path) -> Check {

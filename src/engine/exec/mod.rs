@@ -19,7 +19,9 @@ use self::events::Translator;
 use super::{
     Engine, EngineStatus, Events, ModelCatalog, Turn, TurnEvent, TurnGuard,
     cli::{
-        error_messages, models,
+        error_messages,
+        login::watch::LoginWatch,
+        models,
         probe::{self, BinaryId, CliInfo, ProbeError},
         provider,
         transport::{TransportSelector, Workload},
@@ -43,6 +45,7 @@ const NEGATIVE_CACHE_TTL: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Exec {
     codex: Codex,
+    login: Arc<LoginWatch>,
     log: Log,
     launcher: Launcher,
     transport: Arc<TransportSelector>,
@@ -67,6 +70,7 @@ impl Exec {
     pub fn new(codex: Codex, log: Log, launcher: Launcher) -> Self {
         Self {
             transport: Arc::new(TransportSelector::new(codex.upstream_transport)),
+            login: Arc::new(LoginWatch::new(&codex)),
             codex,
             log,
             launcher,
@@ -113,6 +117,10 @@ impl Exec {
 #[tonic::async_trait]
 impl Engine for Exec {
     async fn run(&self, turn: Turn, guard: TurnGuard) -> Result<Events, Error> {
+        // Codex deletes a login that its configuration forbids, so no process starts with such a login.
+        if let Some(problem) = self.login.settled().await.problem {
+            return Err(Error::EngineUnavailable { message: problem.with_remedy() });
+        }
         let unavailable = |error: Arc<ProbeError>| Error::EngineUnavailable { message: error.to_string() };
         let installed = self.installed().await.map_err(unavailable)?;
         // An agent usually calls the model several times.
@@ -138,10 +146,19 @@ impl Engine for Exec {
     }
 
     async fn status(&self) -> EngineStatus {
+        let problem = self.login.current().problem;
+        if let Some(problem) = problem.as_ref().filter(|problem| problem.endangers_login()) {
+            let unavailable_reason = Some(problem.with_remedy());
+            return EngineStatus {
+                kind: "exec",
+                version: String::new(),
+                unavailable_reason,
+                degraded_reason: None,
+                account: None,
+            };
+        }
         let (version, unavailable_reason) = match self.installed().await {
-            Ok(installed) => {
-                (installed.version.clone(), provider::check_key(&self.codex).err().map(|e| e.to_string()))
-            }
+            Ok(installed) => (installed.version.clone(), problem.map(|problem| problem.with_remedy())),
             Err(error) => (String::new(), Some(error.to_string())),
         };
         EngineStatus { kind: "exec", version, unavailable_reason, degraded_reason: None, account: None }

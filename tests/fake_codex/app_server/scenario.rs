@@ -9,6 +9,7 @@ use super::failures::{self, Failure};
 pub(crate) enum Scenario {
     Echo,
     Report,
+    Login,
     Text(usize),
     Stream(usize, Duration),
     Flood(usize),
@@ -150,6 +151,7 @@ pub(crate) fn parse_name(name: &str) -> Result<Scenario, String> {
         _ if !rest.is_empty() => return Err(format!("fake codex: `{head}` has no parameter")),
         "echo" | "after-end" => Scenario::Echo,
         "report" => Scenario::Report,
+        "login" => Scenario::Login,
         "commentary" => Scenario::Commentary,
         "items" => Scenario::Items,
         "compaction" => Scenario::Compaction,

@@ -95,10 +95,11 @@ async fn doctor_with_a_fault_reports_the_remedy(engine: Engine) {
     let (_, rows) = findings(&program.run(&["doctor", "--json"]).await);
     assert!(finding(&rows, "codex").1.contains("npm install -g @openai/codex"), "{rows:?}");
 
-    let program = Program::new(Codex::Fake, engine).env("FAKE_CODEX_LOGIN", "0");
+    let program = Program::new(Codex::Fake, engine);
+    std::fs::remove_file(program.codex_home().join("auth.json")).unwrap();
     let (ok, rows) = findings(&program.run(&["doctor", "--json"]).await);
     let (outcome, text, remedy) = finding(&rows, "login");
-    assert_eq!((ok, outcome.as_str(), text.as_str()), (false, "failed", "Not logged in"));
+    assert_eq!((ok, outcome.as_str(), text.as_str()), (false, "failed", "the Codex CLI is not logged in"));
     assert!(remedy.contains("codex login"), "{remedy}");
 
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

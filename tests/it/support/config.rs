@@ -9,7 +9,7 @@ use std::{
 
 use codex_api::config::{Config, Sources};
 
-use super::{Codex, Engine, executable, processes};
+use super::{Codex, Engine, executable, login, processes};
 
 /// How the real CLI reaches the scripted upstream.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -122,6 +122,9 @@ impl AppConfig {
     pub fn load(&self, home: &Path, marker: &str) -> Config {
         for folder in ["scratch", "work", "codex-home"] {
             std::fs::create_dir_all(home.join(folder)).unwrap();
+        }
+        if self.codex == Codex::Fake {
+            login::write(&home.join("codex-home"), &login::key("sk-fake"));
         }
         let mut env: BTreeMap<OsString, OsString> = BTreeMap::new();
         let mut set = |name: &str, value: OsString| drop(env.insert(name.into(), value));

@@ -6,6 +6,7 @@ pub mod config;
 pub mod engines;
 pub mod grpc;
 pub mod http;
+pub mod login;
 pub mod processes;
 pub mod program;
 pub mod staged;

@@ -18,7 +18,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Codex, Engine, TIMEOUT, engines, executable, processes};
+use super::{Codex, Engine, TIMEOUT, engines, executable, login, processes};
 use crate::eventually;
 
 /// A `codex-api` command with its own home folder and environment. Dropping it removes the folder.
@@ -35,6 +35,9 @@ impl Program {
         let marker = format!("{}-{}", std::process::id(), home.path().file_name().unwrap().display());
         for folder in ["scratch", "work", "codex-home"] {
             std::fs::create_dir(home.path().join(folder)).unwrap();
+        }
+        if codex == Codex::Fake {
+            login::write(&home.path().join("codex-home"), &login::key("sk-fake"));
         }
         let below_home = |folder: &str| home.path().join(folder).display().to_string();
         let env = [
@@ -67,6 +70,11 @@ impl Program {
     /// Returns the working directory.
     pub fn work_dir(&self) -> PathBuf {
         self.home.path().join("work")
+    }
+
+    /// Returns the home of the CLI.
+    pub fn codex_home(&self) -> PathBuf {
+        self.home.path().join("codex-home")
     }
 
     /// Writes `.env` into the working directory.

@@ -1,6 +1,7 @@
 //! Warm workers that exit, hang, age or are replaced. A client loses at most its running turn and gets a clear error.
 
 mod leftovers;
+mod logins;
 mod lost;
 mod recycle;
 mod replaced;

@@ -8,6 +8,7 @@ use super::model_catalog::Catalogs;
 use crate::{
     config::{Codex, Profile, Sandbox},
     engine::cli::{
+        environment,
         probe::CliInfo,
         provider,
         provider::Retries,
@@ -79,6 +80,10 @@ pub(crate) fn arguments(codex: &Codex, installed: &CliInfo, catalogs: &Catalogs)
     }
     if let Some((key, value)) = provider::telemetry_override(codex) {
         set(key, value);
+    }
+    if environment::api_key(&environment::environment(codex)).is_some() {
+        // The worker's home has a login file with the key, which another store would hide.
+        set("cli_auth_credentials_store", "file".into());
     }
     set("model_catalog_json", catalogs.path(codex.profile).to_string_lossy().into_owned().into());
     match codex.profile {

@@ -66,8 +66,8 @@ impl WorkerHome {
     fn create_in(root: &Path, codex: &Codex, installed: &CliInfo) -> io::Result<Self> {
         let dir = create_dir(root)?;
         let mut env = environment::environment(codex);
-        let key = OsString::from("CODEX_API_KEY");
-        let key = env.remove(&key).filter(|key| !key.is_empty());
+        let key = environment::api_key(&env);
+        env.remove(OsStr::new(environment::API_KEY));
         if let Some(users) = environment::codex_home(&env) {
             link_user_files(dir.path(), &users, key.is_some())?;
         }
@@ -244,8 +244,8 @@ fn add_no_proxy_loopback(env: &mut BTreeMap<OsString, OsString>) {
 
 /// Writes a login file with the key of `CODEX_API_KEY`, which only `codex exec` reads from the environment. A key is
 /// never refreshed, so the copy invalidates no other login.
-fn write_login(home: &Path, key: &OsStr) -> io::Result<()> {
-    let login = serde_json::json!({"auth_mode": "apikey", "OPENAI_API_KEY": key.to_string_lossy()});
+fn write_login(home: &Path, key: &str) -> io::Result<()> {
+    let login = serde_json::json!({"auth_mode": "apikey", "OPENAI_API_KEY": key});
     write_private_file(&home.join("auth.json"), login.to_string().as_bytes())
 }
 

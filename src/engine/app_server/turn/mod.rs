@@ -35,7 +35,10 @@ use super::{
 };
 use crate::{
     config::{Profile, Sandbox},
-    engine::{EventSender, RateLimits, TurnGuard, cli::transport::TransportSelector},
+    engine::{
+        EventSender, RateLimits, TurnGuard,
+        cli::{error_messages, transport::TransportSelector},
+    },
     error::Error,
 };
 
@@ -111,6 +114,7 @@ impl TurnDriver {
             return Ok(());
         };
         let uses_websocket = start.thread_params.uses_websocket();
+        let login = self.pool.login_mark();
         let result = match Box::pin(self.start_turn(&lease, &thread, start, events)).await {
             Ok(Some(turn)) => {
                 let ids = TurnIds { thread: &thread, turn: &turn };
@@ -126,6 +130,11 @@ impl TurnDriver {
             Ok(None) => Ok(()),
             Err(error) => Err(error),
         };
+        match &result {
+            Ok(()) => self.pool.report_login(&login, true),
+            Err(error) if error_messages::is_login_refused(error) => self.pool.report_login(&login, false),
+            Err(_) => {}
+        }
         if self.sandbox == Sandbox::DangerFullAccess {
             // With another mode the sandbox kills the processes of the turn.
             Box::pin(lease.reap_commands(&thread)).await;

@@ -6,7 +6,7 @@ use crate::engine::{
     app_server::{
         capabilities::CapabilityError, launch::model_catalog::CatalogError, rpc::dispatch::CallError,
     },
-    cli::probe::ProbeError,
+    cli::{login::LoginError, probe::ProbeError},
 };
 
 /// The reason why a worker could not be started.
@@ -15,6 +15,9 @@ pub(crate) enum StartError {
     /// The installed CLI cannot be run.
     #[error(transparent)]
     Cli(#[from] ProbeError),
+    /// The CLI has no login that it can use.
+    #[error("{}", .0.with_remedy())]
+    Login(LoginError),
     /// The model catalogs cannot be written.
     #[error(transparent)]
     Catalog(#[from] CatalogError),

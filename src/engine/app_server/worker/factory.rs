@@ -19,7 +19,7 @@ use crate::{
     engine::{
         RateLimits,
         app_server::{capabilities, capabilities::WorkerFeatures, launch::worker_home},
-        cli::{probe, probe::CliInfo},
+        cli::{login::watch::LoginWatch, probe, probe::CliInfo},
         process::{Input, Launcher, SpawnSpec},
     },
 };
@@ -28,6 +28,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct WorkerFactory {
     codex: Codex,
+    login: Arc<LoginWatch>,
     launcher: Launcher,
     /// The names of the models that the catalogs must contain.
     model_names: Vec<String>,
@@ -68,6 +69,7 @@ impl WorkerFactory {
         let spec =
             WorkerSpec::new(&codex, launcher, installed.clone(), private_dir.path(), &model_names).await?;
         Ok(Self {
+            login: Arc::new(LoginWatch::new(&codex)),
             codex,
             launcher: launcher.clone(),
             model_names,
@@ -78,6 +80,11 @@ impl WorkerFactory {
             private_dir,
             rate_limits: Arc::default(),
         })
+    }
+
+    /// Returns the watch of the login.
+    pub(crate) fn login(&self) -> &Arc<LoginWatch> {
+        &self.login
     }
 
     /// Returns the spec of the workers that may run turns.
@@ -98,6 +105,8 @@ impl WorkerFactory {
     /// Spawns a worker without probing it.
     pub(crate) async fn spawn_unprobed(&self, spec: &Arc<WorkerSpec>) -> Result<Worker, StartError> {
         let scratch = &self.codex.scratch;
+        // Read before the process starts. A login that changes meanwhile makes the worker outdated at once.
+        let login = self.login.current().identity;
         let home = worker_home::WorkerHome::create(&self.codex, &spec.installed)
             .map_err(directory_error("a home for a worker", scratch))?;
         let commands = worker_home::create_commands_dir(&self.codex)
@@ -115,6 +124,7 @@ impl WorkerFactory {
         };
         let mut worker = Worker::start(launch, &self.launcher, spec, self.rate_limits(), &self.tasks).await?;
         worker.commands_dir = commands_dir;
+        worker.login = login;
         Ok(worker)
     }
 
@@ -138,6 +148,10 @@ impl WorkerFactory {
 
     /// Spawns a worker that may run turns. Probes the worker if no worker of its spec was probed before.
     async fn spawn_probed(&self) -> Result<Worker, SpawnFailure> {
+        // Codex deletes a login that its configuration forbids, so no process starts with such a login.
+        if let Some(problem) = self.login.settled().await.problem {
+            return Err(SpawnFailure::Temporary(StartError::Login(problem)));
+        }
         let spec = self.current_spec().await?;
         let is_probed = spec.features().is_some();
         let failure = |error| match is_probed {

@@ -34,6 +34,7 @@ use super::rpc::{
 };
 use crate::engine::{
     RateLimits, TurnGuard,
+    cli::login::{Identity, watch::CurrentLogin},
     process::{ChildHandle, Launcher, SpawnSpec, Started, platform, stderr_summary},
 };
 
@@ -70,6 +71,8 @@ pub(crate) struct Worker {
     pub(crate) spec: Arc<WorkerSpec>,
     /// The parent of the temporary directories of the worker's turns.
     pub(crate) commands_dir: Option<PathBuf>,
+    /// The login that the process found at its start.
+    login: Option<Identity>,
     started: Instant,
     leases: LeaseCounter,
     state: Mutex<WorkerState>,
@@ -113,6 +116,7 @@ impl Worker {
             rpc,
             spec,
             commands_dir: None,
+            login: None,
             started: Instant::now(),
             leases: LeaseCounter::default(),
             state: Mutex::new(WorkerState::Ready),
@@ -127,6 +131,11 @@ impl Worker {
         self.apply(WorkerEvent::Closed);
         self.rpc.close();
         drop(self.process.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
+    /// Returns `true` unless turns need another login than this worker has.
+    fn has_login(&self, login: &CurrentLogin) -> bool {
+        login.identity.is_none() || self.login == login.identity
     }
 
     /// Returns the current state.

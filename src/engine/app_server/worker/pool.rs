@@ -1,5 +1,5 @@
 //! The pool of workers. One task per slot spawns a worker, watches it, replaces it when it is lost or due, and lets a
-//! replaced worker finish its turns.
+//! replaced worker finish its turns. A worker with a former login gets no more turns.
 
 use std::{
     sync::{Arc, PoisonError, RwLock},
@@ -18,7 +18,11 @@ use super::{
     lease::WorkerLease,
     state::{WorkerEvent, WorkerState},
 };
-use crate::{config::Workers, error::Error};
+use crate::{
+    config::Workers,
+    engine::cli::login::watch::{CurrentLogin, LoginMark, LoginWatch},
+    error::Error,
+};
 
 /// Delay after a failed start. Doubled at each further failure, up to [`MAX_START_DELAY`].
 const MIN_DELAY: Duration = Duration::from_millis(250);
@@ -28,6 +32,9 @@ const MAX_START_DELAY: Duration = Duration::from_secs(30);
 /// kill the next worker too. The delay doubles up to [`MAX_RESTART_DELAY`].
 const STABLE_AGE: Duration = Duration::from_secs(10);
 const MAX_RESTART_DELAY: Duration = Duration::from_secs(1);
+
+/// Delay after a failed replacement of a worker with a former login, which gets no turns.
+const LOGIN_RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// Maximum time that a turn waits for a worker.
 const LEASE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -52,6 +59,8 @@ struct PoolStatus {
     start_error: Option<StartError>,
     /// The time of the last change.
     changed: Instant,
+    /// The generation of the login for which the workers are or will be replaced.
+    login: u64,
 }
 
 /// The limits of one slot's workers. All slots start together and get equally many turns. The limits differ between
@@ -82,6 +91,7 @@ enum Due {
     Age,
     Memory,
     Outdated,
+    Login,
 }
 
 impl Due {
@@ -91,6 +101,7 @@ impl Due {
             Self::Age => "CODEX_WORKER_MAX_SECONDS is reached",
             Self::Memory => "CODEX_WORKER_MAX_MEMORY_MB is reached",
             Self::Outdated => "the Codex CLI was replaced",
+            Self::Login => "account or key of the login changed",
         }
     }
 }
@@ -100,6 +111,7 @@ impl Due {
 pub(crate) struct Pool {
     config: Workers,
     spawner: Arc<dyn SpawnWorker>,
+    login: Arc<LoginWatch>,
     ready: RwLock<Vec<Arc<Worker>>>,
     status: watch::Sender<PoolStatus>,
     stop: CancellationToken,
@@ -114,12 +126,16 @@ impl Pool {
         first: Worker,
         config: Workers,
         spawner: Arc<dyn SpawnWorker>,
+        login: Arc<LoginWatch>,
         tasks: &TaskTracker,
     ) -> Arc<Self> {
+        let status =
+            PoolStatus { start_error: None, changed: Instant::now(), login: login.current().generation };
         let pool = Arc::new(Self {
             spawner,
+            login,
             ready: RwLock::default(),
-            status: watch::Sender::new(PoolStatus { start_error: None, changed: Instant::now() }),
+            status: watch::Sender::new(status),
             stop: CancellationToken::new(),
             replacing: Mutex::default(),
             tasks: tasks.clone(),
@@ -137,9 +153,13 @@ impl Pool {
     ///
     /// # Errors
     ///
-    /// [`Error::Draining`] if the pool is closed, [`Error::EngineUnavailable`] if no worker is ready in time. Cancel
-    /// safe.
+    /// [`Error::Draining`] if the pool is closed, [`Error::EngineUnavailable`] if no worker is ready in time or there is
+    /// no login. Cancel safe.
     pub(crate) async fn lease(&self) -> Result<WorkerLease, Error> {
+        let login = self.login.settled().await;
+        if let Some(problem) = login.problem {
+            return Err(Error::EngineUnavailable { message: problem.with_remedy() });
+        }
         let mut status = self.status.subscribe();
         let leased = tokio::time::timeout(LEASE_TIMEOUT, async {
             loop {
@@ -162,20 +182,54 @@ impl Pool {
     }
 
     fn try_lease(&self) -> Option<WorkerLease> {
+        let login = self.current_login();
         let ready = self.ready.read().unwrap_or_else(PoisonError::into_inner);
         let best = ready
             .iter()
+            .filter(|worker| worker.has_login(&login))
             .map(|worker| (worker, worker.state()))
             .filter(|(_, state)| state.accepts_turns())
             .min_by_key(|(worker, state)| (*state == WorkerState::Slow, worker.leases.running()));
         best.map(|(worker, _)| WorkerLease::new(worker))
     }
 
+    /// Returns the login of new workers. After a change, wakes the slots and the waiting turns.
+    fn current_login(&self) -> CurrentLogin {
+        let login = self.login.current();
+        self.status.send_if_modified(|status| {
+            let is_new = status.login != login.generation;
+            if is_new {
+                *status = PoolStatus { start_error: None, changed: Instant::now(), login: login.generation };
+            }
+            is_new
+        });
+        login
+    }
+
+    /// Returns a mark of the login of a turn that starts now.
+    pub(crate) fn login_mark(&self) -> LoginMark {
+        self.login.mark()
+    }
+
+    /// Records whether the upstream accepted the login of a turn. Also notices a login that changed meanwhile.
+    pub(crate) fn report_login(&self, mark: &LoginMark, accepted: bool) {
+        if accepted {
+            self.login.accept();
+        } else {
+            self.login.refuse(mark);
+            drop(self.current_login());
+        }
+    }
+
     /// Returns the reason why no worker is ready, or `None` if a worker is ready. Also returns `None` shortly after the
-    /// loss of the last worker, because turns wait for its successor.
+    /// loss of the last worker or a change of the login, because turns wait for the successor.
     pub(crate) fn unavailable_reason(&self) -> Option<String> {
+        let login = self.current_login();
+        if let Some(problem) = &login.problem {
+            return Some(problem.with_remedy());
+        }
         let ready = self.ready.read().unwrap_or_else(PoisonError::into_inner);
-        if ready.iter().any(|worker| worker.state() != WorkerState::Closed) {
+        if ready.iter().any(|worker| worker.state() != WorkerState::Closed && worker.has_login(&login)) {
             return None;
         }
         drop(ready);
@@ -203,7 +257,10 @@ impl Pool {
                     Some(Err(error)) => {
                         tracing::error!(%error, delay_ms = start_delay.as_millis(), "worker failed to start");
                         self.publish(|_| {}, Some(error));
-                        self.delay(start_delay).await;
+                        tokio::select! {
+                            () = self.delay_within_login(start_delay) => {}
+                            () = self.stop.cancelled() => {}
+                        }
                         start_delay = (start_delay * 2).min(MAX_START_DELAY);
                         continue;
                     }
@@ -254,7 +311,7 @@ impl Pool {
     /// Waits until `worker` is due and returns its successor. `worker` gets turns until the successor is ready.
     async fn successor(&self, limits: SlotLimits, worker: &Worker) -> Worker {
         loop {
-            sleep(DUE_INTERVAL).await;
+            self.delay_within_login(DUE_INTERVAL).await;
             let Some(due) = self.due(limits, worker) else { continue };
             // Workers that are due together are replaced one by one. Otherwise the number of processes would double.
             let replacing = self.replacing.lock().await;
@@ -268,7 +325,12 @@ impl Pool {
                 }
                 Some(Err(error)) => {
                     tracing::warn!(%error, reason = due.as_str(), "worker cannot be replaced yet");
-                    self.delay(MAX_START_DELAY).await;
+                    if due == Due::Login {
+                        self.publish(|_| {}, Some(error));
+                        self.delay_within_login(LOGIN_RETRY_DELAY).await;
+                    } else {
+                        self.delay_within_login(MAX_START_DELAY).await;
+                    }
                 }
             }
         }
@@ -307,8 +369,21 @@ impl Pool {
         }
     }
 
+    /// Waits for `delay`, at most until the login changes.
+    async fn delay_within_login(&self, delay: Duration) {
+        let mut status = self.status.subscribe();
+        let generation = self.status.borrow().login;
+        tokio::select! {
+            () = sleep(delay) => {}
+            _changed = status.wait_for(|status| status.login != generation) => {}
+        }
+    }
+
     fn due(&self, limits: SlotLimits, worker: &Worker) -> Option<Due> {
-        if worker.leases.total() >= limits.max_turns {
+        let login = self.current_login();
+        if login.problem.is_none() && !worker.has_login(&login) {
+            Some(Due::Login)
+        } else if worker.leases.total() >= limits.max_turns {
             Some(Due::Turns)
         } else if worker.started.elapsed() >= limits.max_age {
             Some(Due::Age)
@@ -324,7 +399,10 @@ impl Pool {
     /// Changes the ready workers and wakes the turns that wait for a worker.
     fn publish(&self, change: impl FnOnce(&mut Vec<Arc<Worker>>), start_error: Option<StartError>) {
         change(&mut self.ready.write().unwrap_or_else(PoisonError::into_inner));
-        self.status.send_replace(PoolStatus { start_error, changed: Instant::now() });
+        self.status.send_modify(|status| {
+            status.start_error = start_error;
+            status.changed = Instant::now();
+        });
     }
 }
 

@@ -12,7 +12,10 @@ use tokio::{
 };
 
 use super::*;
-use crate::engine::app_server::{rpc::client::RpcClient, worker::spec::WorkerSpec};
+use crate::{
+    config::{Config, Sources},
+    engine::app_server::{rpc::client::RpcClient, worker::spec::WorkerSpec},
+};
 
 /// Spawns workers until `broken` is set.
 #[derive(Debug, Default)]
@@ -20,6 +23,8 @@ struct ToySpawner {
     started: AtomicUsize,
     refused: AtomicUsize,
     broken: AtomicBool,
+    /// The login that a started worker finds.
+    login: Option<Arc<LoginWatch>>,
     /// One token per worker, in the order of the starts. Cancelling the token ends the worker.
     ends: Mutex<Vec<CancellationToken>>,
     tasks: TaskTracker,
@@ -43,12 +48,14 @@ impl SpawnWorker for ToySpawner {
                 () = end.cancelled() => {}
             }
         });
-        Ok(Worker::new(
+        let mut worker = Worker::new(
             RpcClient::start(stdin, stdout, 1 << 16, Arc::default(), &self.tasks),
             Arc::new(WorkerSpec::for_test()),
             None,
             None,
-        ))
+        );
+        worker.login = self.login.as_ref().and_then(|login| login.current().identity);
+        Ok(worker)
     }
 
     fn is_outdated(&self, _worker: &Worker) -> bool {
@@ -82,11 +89,18 @@ fn config(count: usize) -> Workers {
 }
 
 async fn pool(config: Workers) -> (Arc<Pool>, Arc<ToySpawner>) {
-    let spawner = Arc::new(ToySpawner::default());
+    pool_with_env(config, &[("CODEX_API_KEY", "sk-1")]).await
+}
+
+async fn pool_with_env(config: Workers, env: &[(&str, &str)]) -> (Arc<Pool>, Arc<ToySpawner>) {
+    let env = env.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+    let sources = Sources { env, current_dir: "/work".into(), ..Sources::default() };
+    let login = Arc::new(LoginWatch::new(&Config::load(sources).unwrap().codex));
+    let spawner = Arc::new(ToySpawner { login: Some(Arc::clone(&login)), ..ToySpawner::default() });
     let first = spawner.spawn().await.unwrap();
     let count = config.count;
     let dyn_spawner: Arc<dyn SpawnWorker> = Arc::<ToySpawner>::clone(&spawner);
-    let pool = Pool::start(first, config, dyn_spawner, &spawner.tasks);
+    let pool = Pool::start(first, config, dyn_spawner, login, &spawner.tasks);
     until(|| pool.ready.read().unwrap().len() == count).await;
     (pool, spawner)
 }
@@ -206,6 +220,46 @@ async fn due_worker_without_a_successor_is_still_watched() {
         pool.unavailable_reason().is_some(),
         "the loss is reported although the next attempt is 30 s away"
     );
+    spawner.broken.store(false, Ordering::Relaxed);
+    drop(pool.lease().await.unwrap());
+    close(&pool, &spawner).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn worker_with_a_former_login_gets_no_more_turns_and_finishes_its_own() {
+    let home = tempfile::tempdir().unwrap();
+    let log_in = |key: &str| {
+        let new = home.path().join("new");
+        std::fs::write(&new, json!({"OPENAI_API_KEY": key}).to_string()).unwrap();
+        std::fs::rename(new, home.path().join("auth.json")).unwrap();
+    };
+    log_in("sk-1");
+    let limits = Workers { max_turns: 100, ..config(2) };
+    let (pool, spawner) = pool_with_env(limits, &[("CODEX_HOME", home.path().to_str().unwrap())]).await;
+    let old = pool.lease().await.unwrap();
+    log_in("sk-2");
+    assert_eq!(pool.unavailable_reason(), None, "the successor is starting");
+    for _ in 0..10 {
+        let new = pool.lease().await.unwrap();
+        assert_ne!(new.worker.login, old.worker.login);
+    }
+    until(|| spawner.started() == 4).await;
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(spawner.started(), 4, "the workers with the new login stay");
+    assert!(!old.rpc.is_closed(), "the turn of the old worker still runs");
+    let worker = Arc::clone(&old.worker);
+    drop(old);
+    until(|| worker.rpc.is_closed()).await;
+
+    // A login that cannot be used leads to no start.
+    spawner.broken.store(true, Ordering::Relaxed);
+    log_in("sk-3");
+    let refused = pool.lease().await.unwrap_err();
+    assert!(
+        matches!(&refused, Error::EngineUnavailable { message } if message.ends_with(": the test spawner is broken")),
+        "{refused}"
+    );
+    assert!(pool.unavailable_reason().is_some());
     spawner.broken.store(false, Ordering::Relaxed);
     drop(pool.lease().await.unwrap());
     close(&pool, &spawner).await;

@@ -1,0 +1,287 @@
+//! A login that changes while the server runs. Running turns finish with the former login, the next turn has the new one,
+//! and no turn fails.
+
+use std::{
+    fs,
+    path::PathBuf,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+
+use super::{health, open_stream, within, workers};
+use crate::{
+    both_engines, eventually,
+    support::{
+        AppConfig, Engine, TIMEOUT, TestApp, chat_request,
+        http::body,
+        login::{self, chatgpt, key},
+        with_app,
+    },
+};
+
+fn codex_home(app: &TestApp) -> PathBuf {
+    app.home.path().join("codex-home")
+}
+
+/// Returns the login with which a turn runs.
+async fn login_of_a_turn(app: &TestApp) -> String {
+    app.complete(&body("fake:login", "hi")).await["choices"][0]["message"]["content"].as_str().unwrap().into()
+}
+
+fn two_workers(engine: Engine) -> AppConfig {
+    AppConfig::fake(engine).workers(2).max_concurrency(10).max_queue(20)
+}
+
+/// One change of the login: the new login, what a turn reports afterwards, and whether the file is renamed.
+struct Change(Value, &'static str, bool);
+
+both_engines!(changed_login_is_used_by_the_next_turn_and_no_turn_fails);
+async fn changed_login_is_used_by_the_next_turn_and_no_turn_fails(engine: Engine) {
+    let changes = [
+        Change(key("sk-second"), "sk-second", false),
+        Change(key("sk-third!"), "sk-third!", true),
+        Change(chatgpt("acc-1", 1), "acc-1", true),
+        Change(chatgpt("acc-2", 1), "acc-2", false),
+        Change(key("sk-fourth"), "sk-fourth", false),
+    ];
+    with_app(two_workers(engine), async |app| {
+        let home = codex_home(app);
+        let running = open_stream(app, 1, slow_turn(engine)).await;
+        let (stop, turns) = (AtomicBool::new(false), AtomicUsize::new(0));
+        let clients = join_all((0..8).map(async |_| {
+            while !stop.load(Ordering::Relaxed) {
+                let answer = login_of_a_turn(app).await;
+                assert!(answer.starts_with("sk-") || answer.starts_with("acc-"), "{answer}");
+                turns.fetch_add(1, Ordering::Relaxed);
+            }
+        }));
+        let change = async {
+            for Change(new, expected, renamed) in changes {
+                if renamed {
+                    login::replace(&home, &new)
+                } else {
+                    login::write(&home, &new)
+                }
+                // The turn starts after the write, so it must not have the former login.
+                assert_eq!(login_of_a_turn(app).await, expected);
+                let before = turns.load(Ordering::Relaxed);
+                eventually!("the clients run turns", turns.load(Ordering::Relaxed) > before + 16);
+            }
+            stop.store(true, Ordering::Relaxed);
+        };
+        within(TIMEOUT, "turns during the changes", async { tokio::join!(clients, change) }).await;
+        assert_eq!(health(app).await.0, 200);
+        drop(running);
+        if engine == Engine::AppServer {
+            eventually!("the workers with former logins have exited", workers(app).len() == 2);
+        }
+    })
+    .await;
+}
+
+/// Returns a turn that outlives the changes.
+fn slow_turn(engine: Engine) -> (&'static str, &'static str) {
+    match engine {
+        Engine::Exec => ("fake:slow:2000", "hi"),
+        Engine::AppServer => ("fake:stream:100000:20", "hi"),
+    }
+}
+
+#[tokio::test]
+async fn running_turn_finishes_on_the_worker_with_the_former_login() {
+    with_app(two_workers(Engine::AppServer).workers(1), async |app| {
+        let old = workers(app);
+        let mut grpc = app.grpc().await;
+        let long = tokio::spawn(async move { grpc.chat(chat_request("fake:stream:100:20", "hi")).await });
+        eventually!("the turn runs", app.status().await.running_turns == 1);
+        login::replace(&codex_home(app), &key("sk-new"));
+        assert_eq!(login_of_a_turn(app).await, "sk-new");
+        assert!(workers(app).contains(&old[0]), "the former worker finishes its turn");
+        let answer = long.await.unwrap().unwrap().into_inner();
+        assert_eq!(answer.choices[0].text.matches("t=").count(), 100);
+        eventually!("the former worker has exited", !workers(app).contains(&old[0]));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn refreshed_tokens_of_the_same_account_replace_no_worker() {
+    with_app(two_workers(Engine::AppServer), async |app| {
+        let home = codex_home(app);
+        let first = workers(app);
+        login::replace(&home, &chatgpt("acc-1", 1));
+        assert_eq!(login_of_a_turn(app).await, "acc-1");
+        eventually!("both workers have the account", {
+            let pids = workers(app);
+            pids.len() == 2 && pids.iter().all(|pid| !first.contains(pid))
+        });
+        let before = workers(app);
+        for version in 2..8 {
+            if version % 2 == 0 {
+                login::replace(&home, &chatgpt("acc-1", version));
+            } else {
+                login::write(&home, &chatgpt("acc-1", version));
+            }
+            assert_eq!(login_of_a_turn(app).await, "acc-1");
+        }
+        assert_eq!(workers(app), before);
+        login::replace(&home, &key("sk-last"));
+        assert_eq!(login_of_a_turn(app).await, "sk-last");
+    })
+    .await;
+}
+
+both_engines!(half_written_login_delays_turns_and_fails_none);
+async fn half_written_login_delays_turns_and_fails_none(engine: Engine) {
+    with_app(two_workers(engine), async |app| {
+        let file = codex_home(app).join("auth.json");
+        let (new, before) = (key("sk-whole").to_string(), workers(app));
+        fs::write(&file, &new[..new.len() / 2]).unwrap();
+        assert_eq!(health(app).await.0, 200, "the write is in progress");
+        let turn = login_of_a_turn(app);
+        let finish = async {
+            eventually!("the turn waits for the login", app.status().await.running_turns == 1);
+            fs::write(&file, &new).unwrap();
+        };
+        let (login, ()) = tokio::join!(turn, finish);
+        assert_eq!(login, "sk-whole");
+        if engine == Engine::AppServer {
+            eventually!("the workers are replaced", workers(app).iter().all(|pid| !before.contains(pid)));
+        }
+    })
+    .await;
+}
+
+both_engines!(lost_login_is_reported_until_it_is_back);
+async fn lost_login_is_reported_until_it_is_back(engine: Engine) {
+    let lost: [(&str, fn(&std::path::Path)); 3] = [
+        ("not logged in", |file| fs::remove_file(file).unwrap()),
+        ("its JSON is not complete", |file| fs::write(file, r#"{"auth_mode": "chatgpt", "tok"#).unwrap()),
+        ("its JSON is not complete", |file| fs::write(file, "").unwrap()),
+    ];
+    with_app(two_workers(engine), async |app| {
+        let file = codex_home(app).join("auth.json");
+        let before = workers(app);
+        for (finding, lose) in lost {
+            lose(&file);
+            eventually!("health reports the login", health(app).await.0 == 503);
+            let (_, report) = health(app).await;
+            let reason = report["reason"].as_str().unwrap();
+            assert!(reason.contains(finding) && reason.contains("codex login"), "{reason}");
+            let (status, error) = app.http_error(&body("fake:login", "hi")).await;
+            assert_eq!((status, &error["code"]), (503, &json!("engine_unavailable")), "{error}");
+            login::write(&codex_home(app), &key("sk-fake"));
+            assert_eq!(health(app).await.0, 200);
+            assert_eq!(login_of_a_turn(app).await, "sk-fake");
+        }
+        assert_eq!(workers(app), before, "the same login needs no other worker");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn login_that_appears_after_the_start_is_used_by_the_next_turn() {
+    for engine in ["auto", "exec", "app-server"] {
+        // The configuration names an empty home, in which the test logs in later.
+        let home = tempfile::tempdir().unwrap();
+        let config = two_workers(Engine::AppServer).env("CODEX_ENGINE", engine);
+        with_app(config.env("CODEX_HOME", home.path()), async |app| {
+            let (status, report) = health(app).await;
+            assert_eq!(status, 503, "{report}");
+            assert!(report["reason"].as_str().unwrap().contains("not logged in"), "{report}");
+            assert!(workers(app).is_empty());
+            login::write(home.path(), &key("sk-later"));
+            assert_eq!(login_of_a_turn(app).await, "sk-later");
+            assert_eq!(health(app).await.0, 200);
+        })
+        .await;
+    }
+}
+
+both_engines!(login_that_the_configuration_forbids_starts_no_process);
+async fn login_that_the_configuration_forbids_starts_no_process(engine: Engine) {
+    let chatgpt_only = "forced_login_method = \"chatgpt\"";
+    let rows = [
+        (chatgpt_only, key("sk-1"), "", "forced_login_method"),
+        ("forced_login_method = \"api\"", chatgpt("acc-1", 1), "", "forced_login_method"),
+        ("forced_chatgpt_workspace_id = \"acc-other\"", chatgpt("acc-1", 1), "", "acc-other"),
+        (chatgpt_only, chatgpt("acc-1", 1), "sk-env", "CODEX_API_KEY"),
+    ];
+    for (config, login, env_key, finding) in rows {
+        let home = tempfile::tempdir().unwrap();
+        fs::write(home.path().join("config.toml"), config).unwrap();
+        login::write(home.path(), &login);
+        let pids = home.path().join("pids");
+        let settings = AppConfig::fake(engine)
+            .env("CODEX_HOME", home.path())
+            .env("CODEX_API_KEY", env_key)
+            .env("FAKE_CODEX_PID_FILE", &pids);
+        with_app(settings, async |app| {
+            let (status, report) = health(app).await;
+            assert_eq!(status, 503, "{report}");
+            let reason = report["reason"].as_str().unwrap();
+            assert!(reason.contains(finding) && reason.contains("config.toml"), "{reason}");
+            assert_eq!(app.http_error(&body("fake:login", "hi")).await.0, 503);
+            assert!(!pids.exists(), "no process of the CLI has started");
+            // The configuration is mended.
+            fs::write(home.path().join("config.toml"), "").unwrap();
+            let expected = match (env_key, login["OPENAI_API_KEY"].as_str()) {
+                ("", key) => key.unwrap_or("acc-1"),
+                (key, _) => key,
+            };
+            assert_eq!(login_of_a_turn(app).await, expected);
+        })
+        .await;
+        let left: Value =
+            serde_json::from_str(&fs::read_to_string(home.path().join("auth.json")).unwrap()).unwrap();
+        assert_eq!(left, login, "the login is untouched");
+    }
+}
+
+#[tokio::test]
+async fn login_in_the_keyring_is_refused_with_the_remedy() {
+    let home = tempfile::tempdir().unwrap();
+    fs::write(home.path().join("config.toml"), "cli_auth_credentials_store = \"keyring\"").unwrap();
+    let config = |key: &str| {
+        AppConfig::fake(Engine::AppServer).env("CODEX_HOME", home.path()).env("CODEX_API_KEY", key)
+    };
+    with_app(config(""), async |app| {
+        let (status, report) = health(app).await;
+        let reason = report["reason"].as_str().unwrap();
+        assert_eq!(status, 503, "{report}");
+        assert!(reason.contains("cli_auth_credentials_store = \"file\""), "{reason}");
+        assert!(reason.contains("CODEX_API_KEY"), "{reason}");
+    })
+    .await;
+    with_app(config("sk-env"), async |app| {
+        assert_eq!(login_of_a_turn(app).await, "sk-env");
+        let arguments = app.processes().join("\n");
+        assert!(arguments.contains("cli_auth_credentials_store=\"file\""), "{arguments}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn refused_tokens_are_reported_until_the_login_changes() {
+    with_app(two_workers(Engine::AppServer), async |app| {
+        let home = codex_home(app);
+        login::replace(&home, &chatgpt("acc-1", 1));
+        assert_eq!(login_of_a_turn(app).await, "acc-1");
+        assert_eq!(app.http_error(&body("fake:failed:401", "hi")).await.0, 503);
+        let (status, report) = health(app).await;
+        assert_eq!(status, 503, "{report}");
+        assert!(report["reason"].as_str().unwrap().contains("codex login"), "{report}");
+        login::replace(&home, &chatgpt("acc-1", 2));
+        assert_eq!(health(app).await.0, 200);
+        assert_eq!(login_of_a_turn(app).await, "acc-1");
+    })
+    .await;
+    // The key of another kind of login may be refused for one model only.
+    with_app(two_workers(Engine::AppServer), async |app| {
+        assert_eq!(app.http_error(&body("fake:failed:401", "hi")).await.0, 503);
+        assert_eq!(health(app).await.0, 200);
+    })
+    .await;
+}
