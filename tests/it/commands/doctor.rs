@@ -7,6 +7,7 @@ use crate::{
     both_engines,
     support::{
         Codex, Engine, TIMEOUT,
+        login::{self, chatgpt, key},
         program::{ExitedProgram, Program},
     },
 };
@@ -267,6 +268,73 @@ async fn doctor_with_the_real_cli_reports_the_missing_login(engine: Engine) {
     let ended = program.env("CODEX_API_KEY", "sk-x").run(&["doctor", "--json"]).await;
     assert_eq!(finding(&findings(&ended).1, "login").0, "ok", "{ended:?}");
     assert_eq!(ended.code, Some(0), "{ended:?}");
+}
+
+both_engines!(doctor_of_each_login_reports_it_offline);
+async fn doctor_of_each_login_reports_it_offline(engine: Engine) {
+    let mut lost = chatgpt("acc-1", 1);
+    lost["tokens"]["refresh_token"] = "".into();
+    // The payload is `{"exp":1}`.
+    lost["tokens"]["access_token"] = "e30.eyJleHAiOjF9.c2ln".into();
+    let mut expired = lost.clone();
+    expired["tokens"]["refresh_token"] = "r".into();
+    let forced = "forced_login_method = \"chatgpt\"\n";
+    let own = "model_provider = \"p\"\n[model_providers.p]\nname = \"p\"\nrequires_openai_auth = true\n";
+    // Only processes with the user's own home find a login in the keyring.
+    let keyring = match engine {
+        Engine::Exec => ("ok", "in the keyring"),
+        Engine::AppServer => ("failed", "homes of their own"),
+    };
+    let rows = [
+        ("", Some(chatgpt("acc-1", 1)), &[][..], "ok", "acc-1, plan plus"),
+        ("", Some(expired), &[], "ok", "the CLI refreshes it"),
+        ("", Some(lost), &[], "failed", "has expired"),
+        ("", None, &[("OPENAI_API_KEY", "k")], "failed", "OPENAI_API_KEY"),
+        ("", None, &[("CODEX_API_KEY", "")], "failed", "not logged in"),
+        (own, None, &[], "failed", "not logged in"),
+        (own, Some(key("k")), &[], "ok", "API key"),
+        (forced, Some(key("k")), &[], "failed", "forced_login_method"),
+        ("cli_auth_credentials_store = \"keyring\"", None, &[], keyring.0, keyring.1),
+    ];
+    for (config, login, env, expected, text) in rows {
+        let program = env
+            .iter()
+            .fold(Program::new(Codex::Fake, engine), |program, (name, value)| program.env(name, *value));
+        // Exec without a home of its own finds a login in the keyring.
+        let program =
+            program.env("CODEX_ENGINE", if engine == Engine::Exec { "auto" } else { engine.name() });
+        std::fs::remove_file(program.codex_home().join("auth.json")).unwrap();
+        std::fs::write(program.codex_home().join("config.toml"), config).unwrap();
+        if let Some(login) = &login {
+            login::write(&program.codex_home(), login);
+        }
+        let ended = program.run(&["doctor", "--json"]).await;
+        let (ok, rows) = findings(&ended);
+        let (outcome, finding, remedy) = finding(&rows, "login");
+        assert_eq!((ok, outcome.as_str()), (expected == "ok", expected), "{rows:?}");
+        assert!(finding.contains(text), "{text}: {finding}");
+        assert_eq!(remedy.is_empty(), expected == "ok", "{remedy}");
+        assert!(!rows.iter().any(|row| row.3.contains("newer")), "{rows:?}");
+    }
+}
+
+#[tokio::test]
+async fn login_file_that_cannot_be_replaced_is_a_warning_of_doctor_and_log() {
+    let program = || {
+        let program = Program::new(Codex::Fake, Engine::AppServer);
+        login::write(&program.codex_home(), &chatgpt("acc-1", 1));
+        std::fs::hard_link(program.codex_home().join("auth.json"), program.work_dir().join("link")).unwrap();
+        program
+    };
+    let ended = program().run(&["doctor", "--json"]).await;
+    let (outcome, text, remedy) = finding(&findings(&ended).1, "login: file");
+    assert_eq!((ended.code, outcome.as_str()), (Some(0), "warning"), "{ended:?}");
+    assert!(text.contains("2 hard links") && remedy.contains("mount the folder"), "{text} {remedy}");
+    let mut server = program().serve(&[]).await;
+    let line = server.log_line("login has a limitation").unwrap();
+    assert!(line["remedy"].as_str().unwrap().contains("mount the folder"), "{line}");
+    server.signal(Signal::TERM);
+    assert_eq!(server.exit_code(TIMEOUT).await, Some(0));
 }
 
 both_engines!(doctor_with_turn_runs_one_turn);

@@ -7,16 +7,19 @@ use std::{
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
+use codex_api::demo::Upstream;
 use futures_util::future::join_all;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::{health, open_stream, within, workers};
 use crate::{
     both_engines, eventually,
     support::{
-        AppConfig, Engine, TIMEOUT, TestApp, chat_request,
+        AppConfig, Codex, Engine, TIMEOUT, TestApp, chat_request,
         http::body,
         login::{self, chatgpt, key},
+        program::Program,
         with_app,
     },
 };
@@ -137,7 +140,8 @@ both_engines!(half_written_login_delays_turns_and_fails_none);
 async fn half_written_login_delays_turns_and_fails_none(engine: Engine) {
     with_app(two_workers(engine), async |app| {
         let file = codex_home(app).join("auth.json");
-        let (new, before) = (key("sk-whole").to_string(), workers(app));
+        let new = key("sk-whole").to_string();
+        let before = workers(app);
         fs::write(&file, &new[..new.len() / 2]).unwrap();
         assert_eq!(health(app).await.0, 200, "the write is in progress");
         let turn = login_of_a_turn(app);
@@ -163,6 +167,9 @@ async fn lost_login_is_reported_until_it_is_back(engine: Engine) {
     ];
     with_app(two_workers(engine), async |app| {
         let file = codex_home(app).join("auth.json");
+        if engine == Engine::AppServer {
+            eventually!("both workers run", workers(app).len() == 2);
+        }
         let before = workers(app);
         for (finding, lose) in lost {
             lose(&file);
@@ -284,4 +291,56 @@ async fn refused_tokens_are_reported_until_the_login_changes() {
         assert_eq!(health(app).await.0, 200);
     })
     .await;
+}
+
+both_engines!(
+    #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+    key_replaced_while_running_reaches_the_upstream_with_the_next_turn
+);
+async fn key_replaced_while_running_reaches_the_upstream_with_the_next_turn(engine: Engine) {
+    let upstream = Upstream::start().await.unwrap();
+    let program = Program::new(Codex::Real, engine).env("CODEX_WORKERS", "2");
+    let home = program.codex_home();
+    let url = upstream.base_url();
+    let config = format!(
+        "model_provider = \"own\"\nchatgpt_base_url = \"{url}/\"\n[analytics]\nenabled = false\n\
+         [model_providers.own]\nname = \"own\"\nbase_url = \"{url}\"\nwire_api = \"responses\"\n\
+         requires_openai_auth = true\n"
+    );
+    fs::write(home.join("config.toml"), config).unwrap();
+    login::write(&home, &key("sk-first"));
+    let mut server = program.serve(&[]).await;
+    let client = reqwest::Client::new();
+    let turn = async || {
+        upstream.clear();
+        let request = body("gpt-5.5", r#"@@{"text":"01234"}@@"#);
+        let response = client.post(server.url("/v1/chat/completions")).json(&request).send().await.unwrap();
+        assert_eq!(response.status(), 200, "{}", response.text().await.unwrap());
+        let requests = upstream.requests();
+        requests.last().unwrap().headers["authorization"].clone()
+    };
+    assert_eq!(turn().await, "Bearer sk-first");
+    login::replace(&home, &key("sk-second"));
+    assert_eq!(turn().await, "Bearer sk-second");
+    login::write(&home, &key("sk-third!"));
+    assert_eq!(turn().await, "Bearer sk-third!");
+
+    // A login that the configuration forbids is not used, and the CLI does not delete it.
+    let allowed = fs::read_to_string(home.join("config.toml")).unwrap();
+    fs::write(home.join("config.toml"), format!("forced_login_method = \"chatgpt\"\n{allowed}")).unwrap();
+    let health = async || {
+        let response = reqwest::get(server.url("/healthz")).await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    };
+    let (status, report) = health().await;
+    assert!(status == 503 && report.contains("forced_login_method"), "{status} {report}");
+    let request = body("gpt-5.5", "hi");
+    let response = client.post(server.url("/v1/chat/completions")).json(&request).send().await.unwrap();
+    assert_eq!(response.status(), 503);
+    assert!(fs::read_to_string(home.join("auth.json")).unwrap().contains("sk-third!"));
+    fs::write(home.join("config.toml"), allowed).unwrap();
+    assert_eq!(health().await.0, 200);
+    assert_eq!(turn().await, "Bearer sk-third!");
+    server.signal(Signal::TERM);
+    assert_eq!(server.exit_code(TIMEOUT).await, Some(0));
 }
