@@ -240,16 +240,13 @@ impl Login {
             (None, None) => match store {
                 Store::File => read_file(file.as_deref()),
                 Store::Keyring | Store::Ephemeral => LoginKind::Keyring,
-                Store::Auto => match read_file(file.as_deref()) {
+                Store::Auto => {
+                    let kind = read_file(file.as_deref());
                     // Without a bus there is no Secret Service, and the CLI uses the file.
-                    LoginKind::Missing
-                        if cfg!(target_os = "macos")
-                            || environment::variable(&env, "DBUS_SESSION_BUS_ADDRESS").is_some() =>
-                    {
-                        LoginKind::Keyring
-                    }
-                    kind => kind,
-                },
+                    let has_keyring = cfg!(target_os = "macos")
+                        || environment::variable(&env, "DBUS_SESSION_BUS_ADDRESS").is_some();
+                    if kind == LoginKind::Missing && has_keyring { LoginKind::Keyring } else { kind }
+                }
             },
         };
         Self {

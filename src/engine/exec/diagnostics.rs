@@ -33,13 +33,12 @@ impl Exec {
                 checks.push(self.check_sandbox(&installed.program).await);
             }
             Err(error) => {
-                let remedy = match *error {
-                    ProbeError::Configuration { .. } | ProbeError::TimedOut { .. }
-                        if login::checks::needs_bundle(&self.codex) =>
-                    {
-                        login::checks::NO_BUNDLE
-                    }
-                    _ => remedy(&error),
+                let may_lack_bundle =
+                    matches!(*error, ProbeError::Configuration { .. } | ProbeError::TimedOut { .. });
+                let remedy = if may_lack_bundle && login::checks::needs_bundle(&self.codex) {
+                    login::checks::NO_BUNDLE
+                } else {
+                    remedy(&error)
                 };
                 checks.push(Check::failed("codex", error.to_string(), remedy));
                 checks.extend(login);

@@ -300,9 +300,6 @@ async fn doctor_of_each_login_reports_it_offline(engine: Engine) {
         let program = env
             .iter()
             .fold(Program::new(Codex::Fake, engine), |program, (name, value)| program.env(name, *value));
-        // Exec without a home of its own finds a login in the keyring.
-        let program =
-            program.env("CODEX_ENGINE", if engine == Engine::Exec { "auto" } else { engine.name() });
         std::fs::remove_file(program.codex_home().join("auth.json")).unwrap();
         std::fs::write(program.codex_home().join("config.toml"), config).unwrap();
         if let Some(login) = &login {

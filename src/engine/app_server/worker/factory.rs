@@ -24,6 +24,9 @@ use crate::{
     },
 };
 
+/// Maximum number of starts of one worker while the login is being written.
+const MAX_STARTS: u32 = 3;
+
 /// Spawns workers of the installed CLI.
 #[derive(Debug)]
 pub(crate) struct WorkerFactory {
@@ -190,7 +193,19 @@ impl WorkerFactory {
 #[tonic::async_trait]
 impl SpawnWorker for WorkerFactory {
     async fn spawn(&self) -> Result<Worker, StartError> {
-        let worker = self.spawn_probed().await;
+        let mut worker;
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            self.login.settled().await;
+            let login = self.login.mark();
+            worker = self.spawn_probed().await;
+            self.login.settled().await;
+            // A process that started within a write of the login may have read a part of the file.
+            if attempts == MAX_STARTS || worker.is_err() || self.login.mark() == login {
+                break;
+            }
+        }
         self.refused.store(matches!(worker, Err(SpawnFailure::Refused(_))), Ordering::Relaxed);
         worker.map_err(|(SpawnFailure::Refused(error) | SpawnFailure::Temporary(error))| error)
     }

@@ -128,6 +128,9 @@ fn identity_depends_on_account_and_key_only() {
     assert_eq!(env(Some(&key("sk-2"))), env(None), "the variable has precedence");
 }
 
+/// Configuration, login, environment, and a part of the problem. Empty if there is none.
+type Row<'a> = (&'a str, Option<Value>, &'a [(&'a str, &'a str)], &'a str);
+
 #[test]
 fn problem_of_each_login_names_the_cause() {
     let own = "model_provider = \"p\"\n[model_providers.p]\nname = \"p\"\n";
@@ -145,7 +148,7 @@ fn problem_of_each_login_names_the_cause() {
     let other_id = "forced_chatgpt_workspace_id = \"other\"";
     let keyring = "cli_auth_credentials_store = \"keyring\"";
     let auto = "cli_auth_credentials_store = \"auto\"";
-    let rows: &[(&str, Option<Value>, &[(&str, &str)], &str)] = &[
+    let rows: &[Row<'_>] = &[
         ("", sk(), none, ""),
         ("", account(), none, ""),
         ("", None, env_key, ""),

@@ -18,13 +18,16 @@ fn checks(home: &Home) -> Vec<(&'static str, Severity, String)> {
         .collect()
 }
 
+/// Configuration, login, environment, and the expected checks.
+type Row<'a> = (&'a str, Option<Value>, &'a [(&'a str, &'a str)], &'a [(&'a str, Severity, &'a str)]);
+
 #[test]
 fn examine_of_each_login_reports_finding_and_remedy() {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let key = || Some(json!({"auth_mode": "apikey", "OPENAI_API_KEY": "sk-file"}));
     let account = |expires, refresh| Some(chatgpt("acc-1", expires, refresh));
     let own = "model_provider = \"p\"\n[model_providers.p]\nname = \"p\"\n";
-    let rows: &[(&str, Option<Value>, &[(&str, &str)], &[(&str, Severity, &str)])] = &[
+    let rows: &[Row<'_>] = &[
         ("", key(), &[], &[("login", Passed, "--turn")]),
         ("", None, &[("CODEX_API_KEY", "k")], &[("login", Passed, "by CODEX_API_KEY")]),
         (
