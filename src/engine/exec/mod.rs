@@ -13,6 +13,7 @@ use std::{
 };
 
 use async_stream::try_stream;
+use futures_util::StreamExt;
 use tokio::process::ChildStdout;
 
 use self::events::Translator;
@@ -136,13 +137,21 @@ impl Engine for Exec {
             let prompt = truncate(&prompt, self.log.max_chars);
             tracing::info!(turn.id = %turn.id, arguments = ?spec.arguments, %prompt, "starting codex exec");
         }
+        // Marked before the process starts, so that a login that is written meanwhile does not count as refused.
+        let mark = self.login.mark();
         let Started { stdout, process, .. } = self.launcher.start(spec, guard).map_err(|error| {
             Error::EngineUnavailable { message: format!("the Codex CLI cannot be started: {error}") }
         })?;
         let debug = self.log.debug.then_some(self.log.max_chars);
         let lines = LineReader::new(stdout, self.codex.line_limit);
         let output = ChildOutput { process, lines, debug, transport: Arc::clone(&self.transport) };
-        Ok(events(output, Translator::new(self.codex.upstream_retries)))
+        let events = events(output, Translator::new(self.codex.upstream_retries));
+        let login = Arc::clone(&self.login);
+        Ok(Events::from_stream(events.inspect(move |event| match event {
+            Err(error) if error_messages::is_login_refused(error) => login.refuse(&mark),
+            Ok(TurnEvent::Finished { .. }) => login.accept(),
+            Ok(_) | Err(_) => {}
+        })))
     }
 
     async fn status(&self) -> EngineStatus {

@@ -271,9 +271,9 @@ async fn login_in_the_keyring_is_refused_with_the_remedy() {
     .await;
 }
 
-#[tokio::test]
-async fn refused_tokens_are_reported_until_the_login_changes() {
-    with_app(two_workers(Engine::AppServer), async |app| {
+both_engines!(refused_tokens_are_reported_until_the_login_changes);
+async fn refused_tokens_are_reported_until_the_login_changes(engine: Engine) {
+    with_app(two_workers(engine), async |app| {
         let home = codex_home(app);
         login::replace(&home, &chatgpt("acc-1", 1));
         assert_eq!(login_of_a_turn(app).await, "acc-1");
@@ -287,7 +287,7 @@ async fn refused_tokens_are_reported_until_the_login_changes() {
     })
     .await;
     // The key of another kind of login may be refused for one model only.
-    with_app(two_workers(Engine::AppServer), async |app| {
+    with_app(two_workers(engine), async |app| {
         assert_eq!(app.http_error(&body("fake:failed:401", "hi")).await.0, 503);
         assert_eq!(health(app).await.0, 200);
     })
