@@ -39,6 +39,10 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
     /// exited and the last file is removed.
     async fn run(&self, turn: Turn, guard: TurnGuard) -> Result<Events, Error>;
 
+    /// Waits for an engine that is about to become ready, for a limited time. Called before each turn, so that the first
+    /// turn after the operator's remedy does not fail.
+    async fn prepare(&self) {}
+
     /// Returns the readiness of the engine. A success is cached, a failure is checked again.
     async fn status(&self) -> EngineStatus;
 

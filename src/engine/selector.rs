@@ -231,6 +231,7 @@ struct Probed {
     at: Instant,
     /// The number of consecutive probes of this program that found the app-server unusable.
     failed_probes: u32,
+    /// Only the login was missing.
     needs_login: bool,
 }
 
@@ -322,16 +323,6 @@ impl EngineSelector {
         }
     }
 
-    /// Probes again at once if only the login was missing and is there now. Otherwise returns at once.
-    async fn wait_for_login(&self) {
-        let probed = self.probed.notified();
-        let needs_login = self.last.read().unwrap_or_else(PoisonError::into_inner).needs_login;
-        if needs_login && login::check(&self.config.codex).is_ok() {
-            self.login_appeared.notify_one();
-            drop(tokio::time::timeout(LOGIN_TIMEOUT, probed).await);
-        }
-    }
-
     fn is_due(&self, binary: Option<&BinaryId>) -> bool {
         let last = self.last.read().unwrap_or_else(PoisonError::into_inner);
         let program_changed = last.binary.as_ref() != binary;
@@ -401,8 +392,17 @@ impl Engine for EngineSelector {
         }
     }
 
+    /// Probes again at once if only the login was missing and is there now.
+    async fn prepare(&self) {
+        let probed = self.probed.notified();
+        let needs_login = self.last.read().unwrap_or_else(PoisonError::into_inner).needs_login;
+        if needs_login && login::check(&self.config.codex).is_ok() {
+            self.login_appeared.notify_one();
+            drop(tokio::time::timeout(LOGIN_TIMEOUT, probed).await);
+        }
+    }
+
     async fn status(&self) -> EngineStatus {
-        self.wait_for_login().await;
         match self.active() {
             Active::AppServer(engine) => engine.status().await,
             Active::Exec(engine) => {

@@ -149,6 +149,7 @@ impl Service {
         };
         let start = async {
             let tickets = self.admission.enter(request.n)?;
+            self.engine.prepare().await;
             let status = self.engine.status().await;
             log.engine = status.kind;
             if let Some(message) = status.unavailable_reason {

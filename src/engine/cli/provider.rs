@@ -119,29 +119,16 @@ pub(crate) fn websocket_provider(codex: &Codex, installed: &CliInfo) -> Option<&
     OwnProvider::new(codex, installed).filter(|_| is_wanted).map(|provider| provider.websocket_id)
 }
 
-/// The failures that the CLI retries. Codex nests its two limits: with both set, a dead upstream gets the product of both
-/// numbers of attempts, which takes minutes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Retries {
-    /// Failures before the response. A broken response is not retried.
-    Requests,
-    /// Failures before the response and broken responses. Codex reports each retry.
-    Responses,
-}
-
 /// Returns dotted keys and TOML values for `-c`. The CLI retries at most `CODEX_UPSTREAM_RETRIES` times.
-pub(crate) fn settings(codex: &Codex, installed: &CliInfo, retries: Retries) -> Vec<(String, String)> {
+pub(crate) fn settings(codex: &Codex, installed: &CliInfo) -> Vec<(String, String)> {
     let mut settings: Vec<(String, String)> = Vec::new();
     let mut set = |id: &str, name: &str, value: &toml::Value| {
         settings.push((format!("model_providers.{id}.{name}"), value.to_string()));
     };
-    let limit = i64::from(codex.upstream_retries);
-    let (request_retries, stream_retries) = match retries {
-        Retries::Requests => (limit, 0),
-        Retries::Responses => (0, limit),
-    };
+    // Codex nests the limits. With both set, a dead upstream gets the product of both numbers of attempts, which takes
+    // minutes. Codex reports the retries of the outer limit.
     let retries: [(&str, toml::Value); 2] =
-        [("request_max_retries", request_retries.into()), ("stream_max_retries", stream_retries.into())];
+        [("request_max_retries", 0.into()), ("stream_max_retries", i64::from(codex.upstream_retries).into())];
     let Some(own) = OwnProvider::new(codex, installed) else {
         // Only the entry of the user's own provider can be configured. For another built-in provider the engine counts
         // the retries.
@@ -235,10 +222,7 @@ mod tests {
         ];
         let codex = Config::load(Sources { env: env.into(), ..Sources::default() }).unwrap().codex;
         let installed = CliInfo { version: "0.169.0".into(), ..CliInfo::default() };
-        settings(&codex, &installed, Retries::Responses)
-            .into_iter()
-            .map(|(key, value)| format!("{key}={value}"))
-            .collect()
+        settings(&codex, &installed).into_iter().map(|(key, value)| format!("{key}={value}")).collect()
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::{
     config::{Codex, Sandbox},
     engine::{
         Format, Turn,
-        cli::{environment, probe::CliInfo, provider, provider::Retries},
+        cli::{environment, probe::CliInfo, provider},
         process::{Input, SpawnSpec},
     },
     error::Error,
@@ -61,8 +61,7 @@ pub(super) fn build(
     if let Some((key, value)) = provider::telemetry_override(codex) {
         arguments.set_toml(key, &value.to_string());
     }
-    // An interrupted response is not retried, because the model would repeat text that the client already has.
-    for (key, value) in provider::settings(codex, installed, Retries::Requests) {
+    for (key, value) in provider::settings(codex, installed) {
         arguments.set_toml(&key, &value);
     }
     if let Some(websocket) = websocket_provider {

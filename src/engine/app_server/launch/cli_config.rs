@@ -11,7 +11,6 @@ use crate::{
         environment,
         probe::CliInfo,
         provider,
-        provider::Retries,
         user_config::{UserConfig, is_bare_key},
     },
 };
@@ -94,7 +93,7 @@ pub(crate) fn arguments(codex: &Codex, installed: &CliInfo, catalogs: &Catalogs)
     let mut arguments = vec![OsString::from("app-server")];
     let settings = settings.into_iter().map(|(key, value)| (key, value.to_string()));
     // A retry ends the turn if the client already has text of the response (see `translate::response_attempt`).
-    for (key, value) in settings.chain(provider::settings(codex, installed, Retries::Responses)) {
+    for (key, value) in settings.chain(provider::settings(codex, installed)) {
         arguments.extend(["-c".into(), format!("{key}={value}").into()]);
     }
     arguments

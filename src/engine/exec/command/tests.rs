@@ -83,9 +83,9 @@ fn build_with_defaults_returns_the_minimal_command() {
         "-c",
         "model_providers.codex-api-openai.env_http_headers={ OpenAI-Organization = \"OPENAI_ORGANIZATION\", OpenAI-Project = \"OPENAI_PROJECT\" }",
         "-c",
-        "model_providers.codex-api-openai.request_max_retries=2",
+        "model_providers.codex-api-openai.request_max_retries=0",
         "-c",
-        "model_providers.codex-api-openai.stream_max_retries=0",
+        "model_providers.codex-api-openai.stream_max_retries=2",
         "-c",
         "model_provider=\"codex-api-openai\"",
         "-",
@@ -150,8 +150,8 @@ fn build_with_a_custom_provider_limits_its_retries() {
     fs::write(home.path().join("config.toml"), config).unwrap();
     let mut codex = codex(&[("CODEX_HOME", home.path().to_str().unwrap()), ("CODEX_UPSTREAM_RETRIES", "4")]);
     let args = arguments(&build(&turn(), &codex, &installed(), None).unwrap());
-    assert!(args.iter().any(|a| a == "model_providers.mock.request_max_retries=4"));
-    assert!(args.iter().any(|a| a == "model_providers.mock.stream_max_retries=0"));
+    assert!(args.iter().any(|a| a == "model_providers.mock.request_max_retries=0"));
+    assert!(args.iter().any(|a| a == "model_providers.mock.stream_max_retries=4"));
 
     fs::write(home.path().join("config.toml"), "model_provider = \"openai\"\n").unwrap();
     let args = arguments(&build(&turn(), &codex, &installed(), None).unwrap());
