@@ -259,7 +259,7 @@ impl Login {
             missing_key: provider::check_key(codex).err(),
             finds_keyring: codex.engine == EngineChoice::Exec
                 && codex.cli_home.is_none()
-                && store == Store::Keyring,
+                && matches!(store, Store::Keyring | Store::Auto),
         }
     }
 

@@ -184,6 +184,7 @@ fn problem_of_each_login_names_the_cause() {
         (keyring, None, &[("CODEX_ENGINE", "exec"), ("CODEX_CLI_HOME", "/nowhere")], "not logged in"),
         (auto, sk(), bus, ""),
         (auto, None, bus, "auto"),
+        (auto, None, &[bus[0], ("CODEX_ENGINE", "exec")], ""),
         ("cli_auth_credentials_store = \"ephemeral\"", None, none, "ephemeral"),
     ];
     for (config, login, env, expected) in rows {
