@@ -21,23 +21,15 @@ async fn broken_response_is_retried_until_text_was_delivered(engine: Engine) {
         {
             let before = app.upstream_request_count();
             let request = body("gpt-5.5", &prompt);
-            match engine {
-                Engine::AppServer => {
-                    let answer = app.complete(&request).await;
-                    assert_eq!(answer["choices"][0]["message"]["content"], text);
-                    assert_eq!(answer["codex"]["notices"][0]["kind"], "retry", "{answer}");
-                    let expected = 2 + u64::from(text.starts_with("look"));
-                    assert_eq!(app.upstream_request_count() - before, expected, "{prompt}");
-                }
-                // `codex exec` reports whole messages only, so the engine cannot know whether a retry would repeat text.
-                Engine::Exec => {
-                    let (status, error) = app.http_error(&request).await;
-                    assert_eq!((status, &error["code"]), (502, &Value::from("upstream_unavailable")));
-                }
-            }
+            let answer = app.complete(&request).await;
+            assert_eq!(answer["choices"][0]["message"]["content"], text);
+            assert_eq!(answer["codex"]["notices"][0]["kind"], "retry", "{answer}");
+            let expected = 2 + u64::from(text.starts_with("look"));
+            assert_eq!(app.upstream_request_count() - before, expected, "{prompt}");
         }
-        // The response is retried up to the limit, but not after the client has received text of it.
-        for (cut, attempts) in [(0, if engine == Engine::AppServer { 3 } else { 1 }), (2, 1)] {
+        // The response is retried up to the limit, but not after the client has received text of it. Over exec the client
+        // receives whole messages.
+        for (cut, attempts) in [(0, 3), (2, if engine == Engine::AppServer { 1 } else { 3 })] {
             let before = app.upstream_request_count();
             let (status, error) = app
                 .http_error(&body("gpt-5.5", &format!(r#"@@{{"text":"a b c d","cut_after":{cut}}}@@"#)))
