@@ -10,6 +10,7 @@ use std::{
 
 use serde_json::json;
 use tonic::Request as Call;
+use tonic_types::StatusExt;
 
 use super::{
     config::Config,
@@ -107,11 +108,30 @@ async fn real_turn(config: &Config, engine: Arc<dyn Engine>) -> Check {
                 format!("answered {answer:?} after {:.1} s", started.elapsed().as_secs_f64()),
             )
         }
-        Err(status) => Check::failed(
-            "turn",
-            status.message().to_owned(),
-            "fix the other findings; CODEX_LOG=debug logs details",
-        ),
+        Err(status) => {
+            let details = status.get_error_details();
+            let reason = details.error_info().map(|info| info.reason.as_str()).unwrap_or_default();
+            Check::failed("turn", status.message().to_owned(), turn_remedy(reason))
+        }
+    }
+}
+
+/// Returns the remedy for a failed turn, by the reason of its error.
+fn turn_remedy(reason: &str) -> &'static str {
+    match reason {
+        "ENGINE_UNAVAILABLE" => {
+            "fix the other findings; if there are none, run `codex login` as the server's user, or set CODEX_API_KEY to \
+             another key; a running server uses the new login without a restart"
+        }
+        "UPSTREAM_UNAVAILABLE" | "TIMEOUT" => {
+            "let the server reach the upstream: check the network, DNS, HTTPS_PROXY and NO_PROXY, and SSL_CERT_FILE if a \
+             proxy inspects TLS"
+        }
+        "INSUFFICIENT_QUOTA" | "RATE_LIMIT_EXCEEDED" => {
+            "wait for the reset of the limit, or log in with another account"
+        }
+        "MODEL_NOT_FOUND" => "set CODEX_MODEL to a model of `codex debug models` that the account may use",
+        _ => "fix the other findings; CODEX_LOG=debug logs details",
     }
 }
 

@@ -342,9 +342,16 @@ async fn doctor_with_turn_runs_one_turn(engine: Engine) {
     assert_eq!((ended.code, outcome.as_str()), (Some(0), "ok"), "{ended:?}");
     assert!(text.contains(&format!("answered {:?}", engine.echo("Answer with the word OK."))), "{text}");
 
-    let program = Program::new(Codex::Fake, engine).env("CODEX_MODEL", "fake:failed:401");
-    let ended = program.run(&["doctor", "--json", "--turn"]).await;
-    let (outcome, text, remedy) = finding(&findings(&ended).1, "turn");
-    assert_eq!((ended.code, outcome.as_str()), (Some(1), "failed"), "{ended:?}");
-    assert!(text.contains("401") && !remedy.is_empty(), "{text} {remedy}");
+    for (kind, expected_text, expected_remedy) in [
+        ("401", "401", "codex login"),
+        ("502", "502", "network"),
+        ("429-usage-limit", "usage limit", "reset"),
+        ("404-model", "does not exist", "CODEX_MODEL"),
+    ] {
+        let program = Program::new(Codex::Fake, engine).env("CODEX_MODEL", format!("fake:failed:{kind}"));
+        let ended = program.run(&["doctor", "--json", "--turn"]).await;
+        let (outcome, text, remedy) = finding(&findings(&ended).1, "turn");
+        assert_eq!((ended.code, outcome.as_str()), (Some(1), "failed"), "{ended:?}");
+        assert!(text.contains(expected_text) && remedy.contains(expected_remedy), "{kind}: {text} {remedy}");
+    }
 }
