@@ -17,6 +17,11 @@ pub fn key(key: &str) -> Value {
 /// Returns the login of a ChatGPT account whose access token expires in an hour. `version` makes its tokens differ.
 pub fn chatgpt(account: &str, version: u32) -> Value {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    chatgpt_until(account, version, now + Duration::from_secs(3600))
+}
+
+/// Returns the login of a ChatGPT account whose access token expires at `expires` since the Unix epoch.
+pub fn chatgpt_until(account: &str, version: u32, expires: Duration) -> Value {
     let claims =
         json!({"chatgpt_account_id": account, "chatgpt_user_id": "user-1", "chatgpt_plan_type": "plus"});
     let token = |expires: Duration| {
@@ -26,11 +31,10 @@ pub fn chatgpt(account: &str, version: u32) -> Value {
         let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
         format!("{}.{}.c2ln", part(&json!({"alg": "none"})), part(&payload))
     };
-    let later = now + Duration::from_secs(3600);
     json!({
         "auth_mode": "chatgpt",
         "tokens": {
-            "id_token": token(later), "access_token": token(later),
+            "id_token": token(expires), "access_token": token(expires),
             "refresh_token": format!("refresh-{version}"), "account_id": account,
         },
         "last_refresh": "2026-01-01T00:00:00Z",

@@ -31,6 +31,8 @@ fn classify_message_of_each_known_text_returns_its_error() {
             "UPSTREAM_REJECTED",
         ),
         (quota, "INSUFFICIENT_QUOTA"),
+        ("workspace routing discovery failed", "UPSTREAM_UNAVAILABLE"),
+        ("workspace routing discovery timed out", "UPSTREAM_UNAVAILABLE"),
         ("The requested model 'x' does not exist.", "MODEL_NOT_FOUND"),
         ("unexpected status 401 Unauthorized: Incorrect API key, url: http://u", "ENGINE_UNAVAILABLE"),
         ("unexpected status 403 Forbidden: no, url: http://u", "ENGINE_UNAVAILABLE"),
