@@ -7,7 +7,10 @@ use super::{
     probe::CliInfo,
     user_config::{UserConfig, is_bare_key},
 };
-use crate::config::{Codex, UpstreamTransport};
+use crate::{
+    config::{Codex, UpstreamTransport},
+    engine::Check,
+};
 
 /// Features that the server disables if the CLI has them.
 ///
@@ -155,6 +158,37 @@ pub(crate) fn settings(codex: &Codex, installed: &CliInfo) -> Vec<(String, Strin
     settings
 }
 
+/// Returns the doctor's check of the provider and its transport.
+pub(crate) fn examine(codex: &Codex) -> Check {
+    let name = "upstream";
+    let transport = match codex.upstream_transport {
+        UpstreamTransport::Https => "https",
+        UpstreamTransport::WebSocket => "websocket",
+        UpstreamTransport::Auto => "auto",
+    };
+    if codex.scripted_upstream.is_some() {
+        return Check::passed(name, format!("scripted, transport {transport}"));
+    }
+    let user = UserConfig::load(codex);
+    if selects_openai(&user) {
+        let moved =
+            if user.get("openai_base_url").is_some() { " at openai_base_url of config.toml" } else { "" };
+        return Check::passed(name, format!("OpenAI{moved}, transport {transport}"));
+    }
+    let provider = match user.model_provider() {
+        Some(id) if !user.selects_profile() => format!("the provider {id} of config.toml"),
+        Some(_) | None => "the provider of the profile in config.toml".to_owned(),
+    };
+    if codex.upstream_transport == UpstreamTransport::Https {
+        return Check::passed(name, provider);
+    }
+    Check::warning(
+        name,
+        format!("{provider}; CODEX_UPSTREAM_TRANSPORT={transport} has no effect on it"),
+        "set supports_websockets in the provider's entry in config.toml, and unset CODEX_UPSTREAM_TRANSPORT",
+    )
+}
+
 /// Returns the id of the user's own provider, if `config.toml` selects one and flags can configure it.
 pub(crate) fn configured(codex: &Codex) -> Option<String> {
     if codex.scripted_upstream.is_some() {
@@ -257,6 +291,31 @@ mod tests {
         };
         assert!(!has_websocket("https") && has_websocket("websocket") && has_websocket("auto"));
         assert!(!settings_with("", "https").iter().any(|setting| setting.contains("websocket")));
+    }
+
+    #[test]
+    fn examine_of_another_provider_warns_of_a_transport_without_effect() {
+        let examine_with = |config: &str, transport: &str| {
+            let home = tempfile::tempdir().unwrap();
+            fs::write(home.path().join("config.toml"), config).unwrap();
+            let env = [
+                ("CODEX_HOME".into(), home.path().into()),
+                ("CODEX_UPSTREAM_TRANSPORT".into(), transport.into()),
+            ];
+            let config = Config::load(Sources { env: env.into(), ..Sources::default() }).unwrap();
+            format!("{:?}", examine(&config.codex))
+        };
+        let rec = "model_provider = \"rec\"\n[model_providers.rec]\nname = \"r\"";
+        for (config, transport, expected) in [
+            ("", "auto", "OpenAI, transport auto"),
+            ("openai_base_url = \"http://127.0.0.1:1/v1\"", "https", "OpenAI at openai_base_url"),
+            (rec, "https", "the provider rec of config.toml"),
+            (rec, "websocket", "CODEX_UPSTREAM_TRANSPORT=websocket has no effect"),
+        ] {
+            let found = examine_with(config, transport);
+            assert!(found.contains(expected), "{config} {transport}: {found}");
+            assert_eq!(found.contains("Warning"), expected.contains("no effect"), "{found}");
+        }
     }
 
     #[test]

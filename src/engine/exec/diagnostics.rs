@@ -10,6 +10,7 @@ use crate::{
         cli::{
             environment, login,
             probe::{self, ProbeError},
+            provider,
             user_config::UserConfig,
         },
     },
@@ -30,6 +31,7 @@ impl Exec {
                 let finding = format!("{} at {}", installed.version, installed.program.display());
                 checks.push(Check::passed("codex", finding));
                 checks.extend(login);
+                checks.push(provider::examine(&self.codex));
                 checks.push(self.check_sandbox(&installed.program).await);
             }
             Err(error) => {

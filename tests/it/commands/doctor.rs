@@ -12,8 +12,8 @@ use crate::{
     },
 };
 
-const CHECKS: [&str; 8] =
-    ["configuration", "port", "workspace", "home", "codex", "login", "sandbox", "model"];
+const CHECKS: [&str; 9] =
+    ["configuration", "port", "workspace", "home", "codex", "login", "upstream", "sandbox", "model"];
 
 /// The additional checks of the capability probe.
 const CAPABILITY_CHECKS: [&str; 10] = [
