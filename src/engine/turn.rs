@@ -122,11 +122,11 @@ impl Format {
 
 /// The admission permit of a turn, opaque to the engine. The engine drops it when no process and no file of the turn
 /// is left.
-pub struct TurnGuard(#[expect(dead_code, reason = "held for its destructor")] Box<dyn Any + Send>);
+pub struct TurnGuard(#[expect(dead_code, reason = "held for its destructor")] Box<dyn Any + Send + Sync>);
 
 impl TurnGuard {
     /// Wraps a permit.
-    pub fn new(permit: impl Any + Send) -> Self {
+    pub fn new(permit: impl Any + Send + Sync) -> Self {
         Self(Box::new(permit))
     }
 }

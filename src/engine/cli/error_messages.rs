@@ -135,10 +135,12 @@ fn login_refused(code: u16, text: &str) -> Error {
 /// The start of the message about a login that the upstream refused, before the status.
 const LOGIN_REFUSED: &str = "the upstream refused the server's own login (";
 
-/// Returns `true` if the upstream refused the login itself, and not only the access of its account.
+/// Returns `true` if the upstream or the CLI refused the login itself, and not only the access of its account.
 pub(crate) fn is_login_refused(error: &Error) -> bool {
-    let refused =
-        |message: &str| message.strip_prefix(LOGIN_REFUSED).is_some_and(|status| status.starts_with("401"));
+    let refused = |message: &str| {
+        message == LOGIN_REMEDY
+            || message.strip_prefix(LOGIN_REFUSED).is_some_and(|status| status.starts_with("401"))
+    };
     matches!(error, Error::EngineUnavailable { message } if refused(message))
 }
 

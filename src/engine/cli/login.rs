@@ -89,6 +89,11 @@ impl Identity {
         }
         Self(hash.finalize().into())
     }
+
+    #[cfg(test)]
+    pub(crate) const fn for_test(number: u8) -> Self {
+        Self([number; 32])
+    }
 }
 
 impl fmt::Debug for Identity {

@@ -13,7 +13,6 @@ use std::{
 };
 
 use async_stream::try_stream;
-use futures_util::StreamExt;
 use tokio::process::ChildStdout;
 
 use self::events::Translator;
@@ -21,7 +20,7 @@ use super::{
     Engine, EngineStatus, Events, ModelCatalog, Turn, TurnEvent, TurnGuard,
     cli::{
         error_messages,
-        login::watch::LoginWatch,
+        login::watch::{LoginMark, LoginWatch, MAX_ATTEMPTS},
         models,
         probe::{self, BinaryId, CliInfo, ProbeError},
         provider,
@@ -45,7 +44,7 @@ const NEGATIVE_CACHE_TTL: Duration = Duration::from_secs(2);
 /// The exec engine, with the cached probe of its CLI.
 #[derive(Debug)]
 pub struct Exec {
-    codex: Codex,
+    codex: Arc<Codex>,
     login: Arc<LoginWatch>,
     log: Log,
     launcher: Launcher,
@@ -72,7 +71,7 @@ impl Exec {
         Self {
             transport: Arc::new(TransportSelector::new(codex.upstream_transport)),
             login: Arc::new(LoginWatch::new(&codex)),
-            codex,
+            codex: Arc::new(codex),
             log,
             launcher,
             last_probe: RwLock::new(None),
@@ -124,34 +123,18 @@ impl Engine for Exec {
         }
         let unavailable = |error: Arc<ProbeError>| Error::EngineUnavailable { message: error.to_string() };
         let installed = self.installed().await.map_err(unavailable)?;
-        // An agent usually calls the model several times.
-        let is_websocket =
-            self.transport.selects_websocket(Workload::SeveralCalls, tokio::time::Instant::now());
-        let provider = provider::websocket_provider(&self.codex, &installed).filter(|_| is_websocket);
-        let spec = command::build(&turn, &self.codex, &installed, provider)?;
-        if self.log.debug {
-            let prompt = match &spec.stdin {
-                Input::Text(text) => String::from_utf8_lossy(text),
-                Input::Open => "".into(),
-            };
-            let prompt = truncate(&prompt, self.log.max_chars);
-            tracing::info!(turn.id = %turn.id, arguments = ?spec.arguments, %prompt, "starting codex exec");
-        }
-        // Marked before the process starts, so that a login that is written meanwhile does not count as refused.
-        let mark = self.login.mark();
-        let Started { stdout, process, .. } = self.launcher.start(spec, guard).map_err(|error| {
-            Error::EngineUnavailable { message: format!("the Codex CLI cannot be started: {error}") }
-        })?;
-        let debug = self.log.debug.then_some(self.log.max_chars);
-        let lines = LineReader::new(stdout, self.codex.line_limit);
-        let output = ChildOutput { process, lines, debug, transport: Arc::clone(&self.transport) };
-        let events = events(output, Translator::new(self.codex.upstream_retries));
-        let login = Arc::clone(&self.login);
-        Ok(Events::from_stream(events.inspect(move |event| match event {
-            Err(error) if error_messages::is_login_refused(error) => login.refuse(&mark),
-            Ok(TurnEvent::Finished { .. }) => login.accept(),
-            Ok(_) | Err(_) => {}
-        })))
+        let starter = Starter {
+            codex: Arc::clone(&self.codex),
+            login: Arc::clone(&self.login),
+            log: self.log.clone(),
+            launcher: self.launcher.clone(),
+            transport: Arc::clone(&self.transport),
+            installed,
+            turn,
+            guard: Arc::new(guard),
+        };
+        let first = starter.start()?;
+        Ok(events(starter, first))
     }
 
     async fn status(&self) -> EngineStatus {
@@ -214,54 +197,152 @@ impl Engine for Exec {
     }
 }
 
-/// A process with its output lines. `debug` is the maximum length of a logged line.
-struct ChildOutput {
-    process: ChildHandle,
-    lines: LineReader<OutputPipe<ChildStdout>>,
-    debug: Option<usize>,
+/// Starts the processes of one turn. Dropped at the first output, because until then the turn may start again.
+struct Starter {
+    codex: Arc<Codex>,
+    login: Arc<LoginWatch>,
+    log: Log,
+    launcher: Launcher,
     transport: Arc<TransportSelector>,
+    installed: Arc<CliInfo>,
+    turn: Turn,
+    /// Dropped when the last process has exited and the turn cannot start again.
+    guard: Arc<TurnGuard>,
 }
 
-/// Returns the events of a process. Dropping the stream stops the process.
-fn events(output: ChildOutput, mut translator: Translator) -> Events {
-    let events = try_stream! {
-        // The destructuring moves the whole value into the stream. Otherwise its unused fields, such as `process`, would be dropped at once.
-        let ChildOutput { mut process, mut lines, debug, transport } = output;
-        loop {
-            let line = match lines.next().await {
-                Ok(Some(line)) => line,
-                Ok(None) => break,
-                Err(LineError::TooLong { limit }) => Err(Error::TurnFailed {
-                    message: format!("the Codex CLI printed a line of more than {limit} bytes (CODEX_SUBPROCESS_STREAM_LIMIT)"),
-                })?,
-                Err(LineError::Io(error)) => Err(Error::internal(error))?,
+impl Starter {
+    fn start(&self) -> Result<TurnProcess, Error> {
+        // An agent usually calls the model several times.
+        let is_websocket =
+            self.transport.selects_websocket(Workload::SeveralCalls, tokio::time::Instant::now());
+        let provider = provider::websocket_provider(&self.codex, &self.installed).filter(|_| is_websocket);
+        let spec = command::build(&self.turn, &self.codex, &self.installed, provider)?;
+        if self.log.debug {
+            let prompt = match &spec.stdin {
+                Input::Text(text) => String::from_utf8_lossy(text),
+                Input::Open => "".into(),
             };
-            if let Some(max_chars) = debug {
-                tracing::info!(line = %truncate(&String::from_utf8_lossy(line), max_chars), "codex printed a line");
+            let prompt = truncate(&prompt, self.log.max_chars);
+            tracing::info!(turn.id = %self.turn.id, arguments = ?spec.arguments, %prompt, "starting codex exec");
+        }
+        // Marked before the process starts, so that a login that is written meanwhile does not count as refused.
+        let mark = self.login.mark();
+        let started = self.launcher.start(spec, Arc::clone(&self.guard));
+        let Started { stdout, process, .. } = started.map_err(|error| Error::EngineUnavailable {
+            message: format!("the Codex CLI cannot be started: {error}"),
+        })?;
+        let lines = LineReader::new(stdout, self.codex.line_limit);
+        Ok(TurnProcess { process, lines, mark })
+    }
+
+    /// Starts the turn again after a refusal of the login of the process, if the login has changed since. Another process
+    /// refreshed the tokens, which ended the former ones, or the operator replaced the login.
+    async fn start_again(&self, refused: TurnProcess, attempts: u32) -> Option<Result<TurnProcess, Error>> {
+        if attempts == MAX_ATTEMPTS {
+            self.login.exhaust();
+            return None;
+        }
+        self.login.changed_since(&refused.mark).await?;
+        refused.process.stop().await;
+        tracing::info!(turn.id = %self.turn.id, "login changed; starting the turn again");
+        Some(self.start())
+    }
+}
+
+/// A process with its output lines, and the mark of the login before its start.
+struct TurnProcess {
+    process: ChildHandle,
+    lines: LineReader<OutputPipe<ChildStdout>>,
+    mark: LoginMark,
+}
+
+impl TurnProcess {
+    /// Returns the next line, or `None` at the end of the output.
+    async fn next_line(&mut self, debug: Option<usize>) -> Result<Option<&[u8]>, Error> {
+        let line = match self.lines.next().await {
+            Ok(line) => line,
+            Err(LineError::TooLong { limit }) => {
+                return Err(Error::TurnFailed {
+                    message: format!(
+                        "the Codex CLI printed a line of more than {limit} bytes (CODEX_SUBPROCESS_STREAM_LIMIT)"
+                    ),
+                });
             }
-            for event in translator.push(line)? {
-                if let TurnEvent::Notice(notice) = &event
-                    && error_messages::is_transport_fallback(&notice.message)
-                {
-                    transport.record_fallback(tokio::time::Instant::now());
-                }
-                if !matches!(event, TurnEvent::Finished { .. }) {
-                    yield event;
-                    continue;
-                }
-                process.detach();
-                if translator.is_lossy(&event) {
-                    let last_message = process.exit().await.and_then(|exit| exit.output_file);
-                    for lost in translator.recover(last_message)? {
-                        yield lost;
+            Err(LineError::Io(error)) => return Err(Error::internal(error)),
+        };
+        if let (Some(line), Some(max_chars)) = (line, debug) {
+            tracing::info!(line = %truncate(&String::from_utf8_lossy(line), max_chars), "codex printed a line");
+        }
+        Ok(line)
+    }
+}
+
+/// Returns the events of a turn. Dropping the stream stops its process.
+fn events(starter: Starter, first: TurnProcess) -> Events {
+    let (login, transport) = (Arc::clone(&starter.login), Arc::clone(&starter.transport));
+    let debug = starter.log.debug.then_some(starter.log.max_chars);
+    let max_retries = starter.codex.upstream_retries;
+    let events = try_stream! {
+        let mut starter = Some(starter);
+        let mut process = first;
+        let mut attempts = 1;
+        loop {
+            let mut translator = Translator::new(max_retries);
+            let error = loop {
+                let translated = match process.next_line(debug).await {
+                    Ok(Some(line)) => translator.push(line),
+                    Ok(None) => {
+                        let code = process.process.exit().await.and_then(|exit| exit.status.code());
+                        break translator.on_exit(code, &process.process.stderr());
                     }
+                    Err(error) => break error,
+                };
+                let new = match translated {
+                    Ok(new) => new,
+                    Err(error) => break error,
+                };
+                for event in new {
+                    match &event {
+                        TurnEvent::Notice(notice) => {
+                            if error_messages::is_transport_fallback(&notice.message) {
+                                transport.record_fallback(tokio::time::Instant::now());
+                            }
+                        }
+                        _ => starter = None,
+                    }
+                    if !matches!(event, TurnEvent::Finished { .. }) {
+                        yield event;
+                        continue;
+                    }
+                    login.accept();
+                    process.process.detach();
+                    if translator.is_lossy(&event) {
+                        let last_message = process.process.exit().await.and_then(|exit| exit.output_file);
+                        for lost in translator.recover(last_message)? {
+                            yield lost;
+                        }
+                    }
+                    yield event;
+                    return;
                 }
-                yield event;
+            };
+            if !error_messages::is_login_refused(&error) {
+                Err(error)?;
                 return;
             }
+            let mark = process.mark.clone();
+            let next = match &starter {
+                Some(starter) => starter.start_again(process, attempts).await,
+                None => None,
+            };
+            let Some(next) = next else {
+                login.refuse(&mark);
+                Err(error)?;
+                return;
+            };
+            process = next?;
+            attempts += 1;
         }
-        let code = process.exit().await.and_then(|exit| exit.status.code());
-        Err(translator.on_exit(code, &process.stderr()))?;
     };
     Events::from_stream(events)
 }

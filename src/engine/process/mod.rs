@@ -129,7 +129,7 @@ pub(crate) struct ChildHandle {
     exit: watch::Receiver<Option<Exit>>,
     supervisor_pid: Option<u32>,
     detached: CancellationToken,
-    #[expect(dead_code, reason = "dropping it requests the stop")]
+    /// Dropping it requests the stop.
     stop: DropGuard,
 }
 
@@ -248,6 +248,13 @@ impl ChildHandle {
     /// effect.
     pub(crate) fn detach(&self) {
         self.detached.cancel();
+    }
+
+    /// Stops the child and completes when all processes have exited.
+    pub(crate) async fn stop(self) {
+        let Self { stop, mut exit, .. } = self;
+        drop(stop);
+        let _exited = exit.wait_for(Option::is_some).await;
     }
 
     /// Returns the PID of the supervisor, which is the parent of the program.

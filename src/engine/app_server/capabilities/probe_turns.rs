@@ -113,7 +113,7 @@ impl ProbeTurns<'_> {
             let content = json!([{"type": "input_text", "text": directive}]);
             let message = json!({"type": "message", "role": "user", "content": content});
             accepted(
-                client.call(&InjectItems { thread_id: &id, items: vec![message.into()] }, CALL_TIMEOUT).await,
+                client.call(&InjectItems { thread_id: &id, items: &[message.into()] }, CALL_TIMEOUT).await,
             )?;
             let output_schema = Some(
                 json!({"type": "object", "properties": {}, "required": [], "additionalProperties": false}),

@@ -12,7 +12,8 @@ pub(crate) fn heap_size(item: &RawItem) -> usize {
     heap_size_of_value(item.as_value())
 }
 
-fn heap_size_of_value(value: &Value) -> usize {
+/// Returns the approximate heap size of a JSON value in bytes.
+pub(crate) fn heap_size_of_value(value: &Value) -> usize {
     /// Overhead of the allocator for each block.
     const BLOCK: usize = 16;
     /// Capacity of eleven members, which is allocated for every six members.

@@ -253,7 +253,7 @@ pub(crate) fn started_thread_id(result: &Value) -> Option<String> {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct InjectItems<'a> {
     pub(crate) thread_id: &'a str,
-    pub(crate) items: Vec<RawItem>,
+    pub(crate) items: &'a [RawItem],
 }
 
 impl Method for InjectItems<'_> {

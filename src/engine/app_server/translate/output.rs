@@ -22,6 +22,15 @@ pub(crate) struct TranslatorOutput {
     pub(crate) action: Action,
 }
 
+impl TranslatorOutput {
+    /// Returns `true` if the model or the agent has done something, which another attempt would repeat.
+    pub(crate) const fn is_progress(&self) -> bool {
+        self.starts_message
+            || !matches!(self.event, None | Some(TurnEvent::Notice(_)))
+            || !matches!(self.action, Action::Continue)
+    }
+}
+
 /// The next action of the turn driver.
 #[derive(Debug, Default)]
 pub(crate) enum Action {

@@ -31,13 +31,21 @@ use super::{
         thread_queue::{ThreadMessage, ThreadReceiver, ThreadSender},
     },
     tools::ToolSet,
-    worker::{CALL_LIMIT, lease::WorkerLease, pool::Pool},
+    worker::{
+        CALL_LIMIT,
+        lease::WorkerLease,
+        pool::{NextPlace, Pool},
+    },
 };
 use crate::{
     config::{Profile, Sandbox},
     engine::{
         EventSender, RateLimits, TurnGuard,
-        cli::{error_messages, transport::TransportSelector},
+        cli::{
+            error_messages,
+            login::watch::{LoginMark, MAX_ATTEMPTS},
+            transport::TransportSelector,
+        },
     },
     error::Error,
 };
@@ -68,10 +76,24 @@ pub(super) struct TurnDriver {
     pub(super) deadline: Option<Instant>,
     /// Time that a worker has to complete an interrupt, if longer than [`MIN_INTERRUPT_TIMEOUT`].
     pub(super) cancel_grace: Duration,
-    /// The limits of the account, for the error of a reached limit.
+    /// The limits of the account of the turn's worker, for the error of a reached limit.
     pub(super) rate_limits: Arc<RateLimits>,
     /// Cancelled when all turns must end.
     pub(super) stop: CancellationToken,
+}
+
+/// A thread and its worker.
+#[derive(Clone, Copy)]
+struct ThreadIds<'a> {
+    lease: &'a WorkerLease,
+    thread: &'a str,
+}
+
+/// The end of the work on a thread.
+enum ThreadEnd {
+    Done(Result<(), Error>),
+    /// The turn must run on another thread.
+    StartOver,
 }
 
 /// The ids of a turn that runs on a worker.
@@ -105,46 +127,112 @@ impl TurnDriver {
     /// holds no memory for these futures.
     async fn run_turn(
         &mut self,
-        mut start: Box<TurnStart>,
+        start: Box<TurnStart>,
         events: &EventSender,
         guard: TurnGuard,
     ) -> Result<(), Error> {
-        let (sender, mut receiver) = thread_queue::pair();
-        let Some((lease, thread)) = Box::pin(self.start_thread(sender, &mut start, events)).await? else {
-            return Ok(());
-        };
-        let uses_websocket = start.thread_params.uses_websocket();
-        let login = self.pool.login_mark();
-        let result = match Box::pin(self.start_turn(&lease, &thread, start, events)).await {
-            Ok(Some(turn)) => {
-                let ids = TurnIds { thread: &thread, turn: &turn };
-                let outcome = self.stream(&lease, &mut receiver, ids, events).await;
-                if uses_websocket {
-                    record_transport(&lease.spec.transport, &outcome);
-                }
-                if outcome.state == TurnState::Active {
-                    Box::pin(self.interrupt(&lease, &mut receiver, ids)).await;
-                }
-                outcome.error.map_or(Ok(()), Err)
+        // Dropped at the first output.
+        let mut start = Some(start);
+        let mut attempts = 0;
+        loop {
+            let mark = self.pool.login_mark();
+            let (sender, mut receiver) = thread_queue::pair();
+            let Some(parameters) = start.as_mut() else { return Ok(()) };
+            let Some((lease, thread)) = Box::pin(self.start_thread(sender, parameters, events)).await? else {
+                return Ok(());
+            };
+            let ids = ThreadIds { lease: &lease, thread: &thread };
+            let end = self.run_thread(ids, &mut receiver, &mut start, (mark, &mut attempts), events).await;
+            if self.sandbox == Sandbox::DangerFullAccess {
+                // With another mode the sandbox kills the processes of the turn.
+                Box::pin(lease.reap_commands(&thread)).await;
             }
-            Ok(None) => Ok(()),
-            Err(error) => Err(error),
-        };
-        match &result {
-            Ok(()) => self.pool.report_login(&login, true),
-            Err(error) if error_messages::is_login_refused(error) => self.pool.report_login(&login, false),
-            Err(_) => {}
+            if let Some(temp_dir) = self.temp_dir.take() {
+                Box::pin(temp_dir.remove()).await;
+            }
+            match end {
+                ThreadEnd::Done(result) => {
+                    drop(guard);
+                    Box::pin(release_thread(&lease, &thread)).await;
+                    return result;
+                }
+                ThreadEnd::StartOver => Box::pin(release_thread(&lease, &thread)).await,
+            }
         }
-        if self.sandbox == Sandbox::DangerFullAccess {
-            // With another mode the sandbox kills the processes of the turn.
-            Box::pin(lease.reap_commands(&thread)).await;
+    }
+
+    /// Runs the turn on a thread. If the login is refused before any output, and has changed since, the turn runs again:
+    /// another process refreshed the tokens, which ended the former ones, or the operator replaced the login.
+    ///
+    /// Codex keeps the injected history of a failed turn, and a further turn on the thread sends the same items (0.169).
+    async fn run_thread(
+        &mut self,
+        ids: ThreadIds<'_>,
+        receiver: &mut ThreadReceiver,
+        start: &mut Option<Box<TurnStart>>,
+        (mut mark, attempts): (LoginMark, &mut u32),
+        events: &EventSender,
+    ) -> ThreadEnd {
+        let ThreadIds { lease, thread } = ids;
+        let mut is_injected = false;
+        loop {
+            let Some(parameters) = start.as_mut() else { return ThreadEnd::Done(Ok(())) };
+            let uses_websocket = parameters.thread_params.uses_websocket();
+            *attempts += 1;
+            let turn = match Box::pin(self.start_turn(ids, parameters, is_injected, events)).await {
+                Ok(Some(turn)) => turn,
+                Ok(None) => return ThreadEnd::Done(Ok(())),
+                Err(error) => return ThreadEnd::Done(Err(error)),
+            };
+            is_injected = true;
+            let turn_ids = TurnIds { thread, turn: &turn };
+            let outcome = self.stream(lease, receiver, turn_ids, start, events).await;
+            if uses_websocket {
+                record_transport(&lease.spec.transport, &outcome);
+            }
+            if outcome.state == TurnState::Active {
+                Box::pin(self.interrupt(lease, receiver, turn_ids)).await;
+            }
+            let Some(error) = outcome.error else {
+                self.pool.report_login(&mark, true);
+                return ThreadEnd::Done(Ok(()));
+            };
+            if !error_messages::is_login_refused(&error) {
+                return ThreadEnd::Done(Err(error));
+            }
+            let can_start_thread = start.as_ref().map(|start| start.can_start_thread());
+            let next = Box::pin(self.place_after_refusal(lease, &mark, *attempts, can_start_thread)).await;
+            match next {
+                // An interrupted turn leaves a message about the interrupt in the history of its thread.
+                Some(NextPlace::SameThread) if outcome.state == TurnState::Completed => {}
+                Some(_) if can_start_thread == Some(true) => {
+                    tracing::info!("login changed; starting the turn on another thread");
+                    return ThreadEnd::StartOver;
+                }
+                Some(_) | None => {
+                    self.pool.report_login(&mark, false);
+                    return ThreadEnd::Done(Err(error));
+                }
+            }
+            tracing::info!("login changed; starting the turn again");
+            mark = self.pool.login_mark();
         }
-        if let Some(temp_dir) = self.temp_dir.take() {
-            Box::pin(temp_dir.remove()).await;
+    }
+
+    /// Returns where the turn may run again after a refusal of the login. `can_start_thread` is `None` after an output.
+    async fn place_after_refusal(
+        &self,
+        lease: &WorkerLease,
+        mark: &LoginMark,
+        attempts: u32,
+        can_start_thread: Option<bool>,
+    ) -> Option<NextPlace> {
+        can_start_thread?;
+        if attempts == MAX_ATTEMPTS {
+            self.pool.exhaust_login();
+            return None;
         }
-        drop(guard);
-        Box::pin(release_thread(&lease, &thread)).await;
-        result
+        self.pool.place_after_refusal(mark, lease).await
     }
 
     /// Starts a thread on a worker. Returns `None` if the client has left.
@@ -171,6 +259,7 @@ impl TurnDriver {
                 TurnTempDir::create(&start.turn, lease.commands_dir.as_deref()).map_err(Error::internal)?;
             let temp_dir = self.temp_dir.as_ref().map(TurnTempDir::path);
             let params = StartThread(start.thread_params.for_worker(&lease.spec, temp_dir));
+            self.rate_limits = Arc::clone(&lease.rate_limits);
             let started = tokio::select! {
                 started = lease.rpc.start_thread(&params, CALL_LIMIT, sender.clone()) => started,
                 () = self.stop.cancelled() => return Err(Error::Draining),
@@ -191,24 +280,26 @@ impl TurnDriver {
         }
     }
 
-    /// Injects the history and starts the turn. Returns the turn's id, or `None` if the client has left.
+    /// Injects the history, unless the thread has it, and starts the turn. Returns the turn's id, or `None` if the client
+    /// has left.
     ///
     /// Waits for the result of `turn/start` even if the client leaves, because an interrupt needs the id.
     async fn start_turn(
         &mut self,
-        lease: &WorkerLease,
-        thread: &str,
-        mut start: Box<TurnStart>,
+        ThreadIds { lease, thread }: ThreadIds<'_>,
+        start: &mut TurnStart,
+        is_injected: bool,
         events: &EventSender,
     ) -> Result<Option<String>, Error> {
-        let (items, turn) = (start.inject_items(thread), start.start_turn(thread));
         let calls = async {
-            lease.rpc.call(&items, CALL_LIMIT).await?;
-            drop(items);
+            if !is_injected {
+                lease.rpc.call(&start.inject_items(thread), CALL_LIMIT).await?;
+                start.drop_large_parts();
+            }
             if events.is_closed() {
                 return Ok(None);
             }
-            lease.rpc.call(&turn, CALL_LIMIT).await.map(Some)
+            lease.rpc.call(&start.start_turn(thread), CALL_LIMIT).await.map(Some)
         };
         let started = tokio::select! {
             started = calls => started.map_err(|error| call_error(error, lease, self.profile))?,

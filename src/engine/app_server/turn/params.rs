@@ -6,7 +6,10 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use crate::engine::app_server::{
-    history::InitialHistory, launch::cli_config, tools::ToolSet, worker::spec::WorkerSpec,
+    history::{InitialHistory, response_item},
+    launch::cli_config,
+    tools::ToolSet,
+    worker::spec::WorkerSpec,
 };
 use crate::{
     config::{Codex, Profile},
@@ -74,6 +77,11 @@ impl ThreadParams {
             None => drop(self.params.as_object_mut().and_then(|params| params.remove("modelProvider"))),
         }
         &self.params
+    }
+
+    /// Returns the approximate size in bytes.
+    pub(crate) fn heap_size(&self) -> usize {
+        response_item::heap_size_of_value(&self.params)
     }
 
     /// Returns `true` if the last parameters of [`ThreadParams::for_worker`] select the WebSocket.

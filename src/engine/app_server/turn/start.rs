@@ -1,14 +1,17 @@
-//! The parameters for starting a turn. Large parameters, such as tool schemas and images, are dropped once the turn has
-//! started.
+//! The parameters for starting a turn. They are dropped at the first output of the turn, because until then the turn may
+//! start again. Large parameters, such as images, are dropped once the history is injected.
 
 use super::params::ThreadParams;
 use crate::engine::{
     Format, Turn,
     app_server::{
-        history::InitialHistory,
+        history::{InitialHistory, response_item},
         rpc::protocol::{InjectItems, StartTurn},
     },
 };
+
+/// Maximum size of the parameters that are kept for another thread, in bytes.
+const MAX_KEPT_BYTES: usize = 256 << 10;
 
 /// The parameters for starting one turn.
 #[derive(Debug)]
@@ -19,9 +22,24 @@ pub(crate) struct TurnStart {
 }
 
 impl TurnStart {
-    /// Returns the parameters of `thread/inject_items`. Takes the items of the history.
-    pub(crate) fn inject_items<'a>(&mut self, thread_id: &'a str) -> InjectItems<'a> {
-        InjectItems { thread_id, items: std::mem::take(&mut self.history.items) }
+    /// Returns the parameters of `thread/inject_items`.
+    pub(crate) fn inject_items<'a>(&'a self, thread_id: &'a str) -> InjectItems<'a> {
+        InjectItems { thread_id, items: &self.history.items }
+    }
+
+    /// Drops the parameters of another thread if they are large.
+    pub(crate) fn drop_large_parts(&mut self) {
+        let items: usize = self.history.items.iter().map(response_item::heap_size).sum();
+        if items + self.thread_params.heap_size() > MAX_KEPT_BYTES {
+            self.history.items = Vec::new();
+            self.history.developer_instructions = None;
+            self.thread_params = ThreadParams::default();
+        }
+    }
+
+    /// Returns `true` if the turn can start on another thread.
+    pub(crate) fn can_start_thread(&self) -> bool {
+        !self.history.items.is_empty()
     }
 
     /// Returns the parameters of `turn/start`.

@@ -17,6 +17,7 @@ use super::{
     TurnDriver, TurnIds,
     errors::{oversized_line_error, slow_consumer_error, worker_lost_error},
     interrupt,
+    start::TurnStart,
 };
 use crate::{
     engine::{
@@ -64,12 +65,15 @@ impl TurnOutcome {
 impl TurnDriver {
     /// Forwards events until the turn completes or is cancelled.
     ///
+    /// Drops `start` at the first output of the turn, because the turn cannot run again then.
+    ///
     /// Creates the cancel future once and polls this future only when no message is queued, so that each delta is cheap.
     pub(super) async fn stream(
         &self,
         lease: &WorkerLease,
         receiver: &mut ThreadReceiver,
         ids: TurnIds<'_>,
+        start: &mut Option<Box<TurnStart>>,
         events: &EventSender,
     ) -> TurnOutcome {
         let mut translator =
@@ -89,11 +93,16 @@ impl TurnDriver {
             {
                 lease.spec.transport.record_fallback(Instant::now());
             }
+            let ends_response =
+                matches!(message, Some(ThreadMessage::Notification(Notification::RawResponseCompleted(_))));
             let (state, output) = translate(&mut translator, message);
             let mut output = match output {
                 Ok(output) => output,
                 Err(error) => return TurnOutcome::new(state, Err(error)),
             };
+            if start.is_some() && (ends_response || output.is_progress()) {
+                *start = None;
+            }
             if let Action::Validate(calls) = output.action {
                 let verdicts = tokio::select! {
                     verdicts = Box::pin(validate_calls::validate(Arc::clone(&self.tools), calls)) => verdicts,

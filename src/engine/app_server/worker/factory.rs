@@ -17,7 +17,7 @@ use super::{Worker, error::StartError, pool::SpawnWorker, spec::WorkerSpec};
 use crate::{
     config::{Codex, Config, Models},
     engine::{
-        RateLimits,
+        LimitsByAccount, RateLimits,
         app_server::{capabilities, capabilities::WorkerFeatures, launch::worker_home},
         cli::{login::watch::LoginWatch, probe, probe::CliInfo},
         process::{Input, Launcher, SpawnSpec},
@@ -45,8 +45,8 @@ pub(crate) struct WorkerFactory {
     refused: AtomicBool,
     /// The parent of the catalogs' directories.
     private_dir: TempDir,
-    /// The limits of the account, which every worker reports.
-    rate_limits: Arc<RateLimits>,
+    /// The limits of the accounts, which every worker reports.
+    account_limits: LimitsByAccount,
 }
 
 /// The reason why no worker was spawned.
@@ -81,7 +81,7 @@ impl WorkerFactory {
             unprobed: Mutex::default(),
             refused: AtomicBool::new(false),
             private_dir,
-            rate_limits: Arc::default(),
+            account_limits: LimitsByAccount::default(),
         })
     }
 
@@ -95,9 +95,9 @@ impl WorkerFactory {
         Arc::clone(&self.spec.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Returns the limits of the account.
+    /// Returns the limits of the current account.
     pub(crate) fn rate_limits(&self) -> Arc<RateLimits> {
-        Arc::clone(&self.rate_limits)
+        self.account_limits.of(self.login.current().identity)
     }
 
     /// Returns `true` if the installed program failed the probe. Such a program has replaced a program that passed the probe.
@@ -125,7 +125,8 @@ impl WorkerFactory {
             shared_dir: Some(self.private_dir.path().to_owned()),
             ..SpawnSpec::default()
         };
-        let mut worker = Worker::start(launch, &self.launcher, spec, self.rate_limits(), &self.tasks).await?;
+        let limits = self.account_limits.of(login);
+        let mut worker = Worker::start(launch, &self.launcher, spec, limits, &self.tasks).await?;
         worker.commands_dir = commands_dir;
         worker.login = login;
         Ok(worker)

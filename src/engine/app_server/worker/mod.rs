@@ -73,6 +73,8 @@ pub(crate) struct Worker {
     pub(crate) commands_dir: Option<PathBuf>,
     /// The login that the process found at its start.
     login: Option<Identity>,
+    /// The limits of its account.
+    pub(crate) rate_limits: Arc<RateLimits>,
     started: Instant,
     leases: LeaseCounter,
     state: Mutex<WorkerState>,
@@ -96,7 +98,8 @@ impl Worker {
             return Err(StartError::NoPipe);
         };
         let pid = process.supervisor_pid();
-        let rpc = RpcClient::start(stdin, stdout, spec.codex.line_limit, rate_limits, tasks);
+        let limits = Arc::clone(&rate_limits);
+        let rpc = RpcClient::start(stdin, stdout, spec.codex.line_limit, limits, tasks);
         match handshake(&rpc).await {
             Ok(()) => {}
             Err(CallError::Closed(_)) => {
@@ -108,7 +111,9 @@ impl Worker {
             }
             Err(error) => return Err(error.into()),
         }
-        Ok(Self::new(rpc, Arc::clone(spec), Some(process), pid))
+        let mut worker = Self::new(rpc, Arc::clone(spec), Some(process), pid);
+        worker.rate_limits = rate_limits;
+        Ok(worker)
     }
 
     fn new(rpc: RpcClient, spec: Arc<WorkerSpec>, process: Option<ChildHandle>, pid: Option<u32>) -> Self {
@@ -117,6 +122,7 @@ impl Worker {
             spec,
             commands_dir: None,
             login: None,
+            rate_limits: Arc::default(),
             started: Instant::now(),
             leases: LeaseCounter::default(),
             state: Mutex::new(WorkerState::Ready),

@@ -106,6 +106,15 @@ impl Due {
     }
 }
 
+/// The place where a turn may run again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NextPlace {
+    /// The worker has the same account and reads its new tokens (0.169).
+    SameThread,
+    /// The worker keeps the former account or key.
+    OtherWorker,
+}
+
 /// The pool of workers.
 #[derive(Debug)]
 pub(crate) struct Pool {
@@ -219,6 +228,24 @@ impl Pool {
             self.login.refuse(mark);
             drop(self.current_login());
         }
+    }
+
+    /// Returns where a turn that started at `mark` may run again after the upstream refused its login. Returns `None` if
+    /// the login has not changed since or cannot be used.
+    pub(crate) async fn place_after_refusal(
+        &self,
+        mark: &LoginMark,
+        lease: &WorkerLease,
+    ) -> Option<NextPlace> {
+        let login = self.login.changed_since(mark).await;
+        drop(self.current_login());
+        let is_same = |login: CurrentLogin| lease.has_login(&login) && lease.state() != WorkerState::Closed;
+        login.map(|login| if is_same(login) { NextPlace::SameThread } else { NextPlace::OtherWorker })
+    }
+
+    /// Records that every attempt of a turn was refused.
+    pub(crate) fn exhaust_login(&self) {
+        self.login.exhaust();
     }
 
     /// Returns the reason why no worker is ready, or `None` if a worker is ready. Also returns `None` shortly after the

@@ -22,6 +22,9 @@ const TRUSTED_AGE: Duration = Duration::from_secs(1);
 /// good tokens for a while.
 const REFUSAL_TIME: Duration = Duration::from_secs(30);
 
+/// Maximum number of attempts of a turn whose login is refused before any output.
+pub(crate) const MAX_ATTEMPTS: u32 = 3;
+
 /// Pause between two looks at a file that is being written.
 const SETTLE_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -53,6 +56,8 @@ struct State {
     unsettled: Option<Instant>,
     /// The time of the last refusal by the upstream, with the files at that time.
     refused: Option<(Instant, LoginMark)>,
+    /// The time at which every attempt of a turn was refused, although the files changed in between.
+    exhausted: Option<Instant>,
     current: CurrentLogin,
 }
 
@@ -98,7 +103,7 @@ impl LoginWatch {
         let login = Login::read(codex);
         let problem = login.problem(SystemTime::now());
         let current = CurrentLogin { generation: 0, identity: used_identity(&login), problem };
-        let state = State { versions, login, unsettled: None, refused: None, current };
+        let state = State { versions, login, unsettled: None, refused: None, exhausted: None, current };
         Self { codex: codex.clone(), files, state: Mutex::new(state) }
     }
 
@@ -126,6 +131,21 @@ impl LoginWatch {
         LoginMark(self.look().versions.clone())
     }
 
+    /// Returns the login if a turn that started at `mark` and whose login was refused may run again: the files changed
+    /// since, and turns can use the login.
+    pub(crate) async fn changed_since(&self, mark: &LoginMark) -> Option<CurrentLogin> {
+        let current = self.settled().await;
+        let state = self.lock();
+        let is_exhausted = state.exhausted.is_some_and(|since| since.elapsed() < REFUSAL_TIME);
+        (current.problem.is_none() && state.versions != mark.0 && !is_exhausted).then_some(current)
+    }
+
+    /// Records that every attempt of a turn was refused. For a while or until a turn is accepted, no turn runs again.
+    /// Otherwise each attempt could cost a refresh of a login that the upstream refuses whatever its tokens are.
+    pub(crate) fn exhaust(&self) {
+        self.lock().exhausted = Some(Instant::now());
+    }
+
     /// Records that the upstream refused the login of a turn that started at `mark`. Has no effect if the login was
     /// written since, because the turn may have used the former one.
     pub(crate) fn refuse(&self, mark: &LoginMark) {
@@ -140,7 +160,8 @@ impl LoginWatch {
 
     /// Records that the upstream accepted the login.
     pub(crate) fn accept(&self) {
-        self.lock().refused = None;
+        let mut state = self.lock();
+        (state.refused, state.exhausted) = (None, None);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -176,6 +197,9 @@ impl LoginWatch {
             let change = Change { identity: identity != state.current.identity, problem: problem.as_ref() };
             change.log(&state.current);
             let generation = state.current.generation + 1;
+            if change.identity {
+                state.exhausted = None;
+            }
             state.current = CurrentLogin { generation, identity, problem };
         }
         state
