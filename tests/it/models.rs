@@ -6,9 +6,10 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
-    both_engines,
+    both_engines, eventually,
     support::{
-        AppConfig, Codex, Engine, TIMEOUT, TestApp, chat_request, http::body, program::Program, with_app,
+        AppConfig, Codex, Engine, TIMEOUT, TestApp, chat_request, http::body, login, program::Program,
+        with_app,
     },
 };
 
@@ -22,6 +23,7 @@ async fn listed(app: &TestApp, id: &str) -> Value {
 fn home(config: &str) -> TempDir {
     let home = tempfile::tempdir().unwrap();
     std::fs::write(home.path().join("config.toml"), config).unwrap();
+    login::write(home.path(), &login::key("sk-fake"));
     home
 }
 
@@ -126,6 +128,26 @@ async fn default_model_of_the_real_cli_reaches_the_upstream(engine: Engine) {
         let model = requests.last().unwrap().body["model"].as_str().unwrap();
         assert_eq!(model, target);
         assert_ne!(model, "gpt-5-codex");
+    })
+    .await;
+}
+
+/// Without the file, each process asks the upstream for its models before it starts the turn.
+#[tokio::test]
+async fn turns_over_exec_get_the_catalog_that_the_cli_printed() {
+    with_app(AppConfig::fake(Engine::Exec), async |app| {
+        let catalog = async || {
+            let report: Value =
+                serde_json::from_str(&app.chat(chat_request("fake:report", "x")).await).unwrap();
+            let arguments = report["argv"].as_array().unwrap();
+            let value = arguments.iter().find_map(|argument| {
+                argument.as_str().unwrap().strip_prefix("model_catalog_json=\"").map(str::to_owned)
+            });
+            value.map(|path| path.trim_end_matches('"').to_owned())
+        };
+        eventually!("turns get the catalog", catalog().await.is_some());
+        let text = std::fs::read_to_string(catalog().await.unwrap()).unwrap();
+        assert!(text.contains("gpt-6-sol"), "{text}");
     })
     .await;
 }

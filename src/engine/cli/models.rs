@@ -34,14 +34,14 @@ struct Entry {
     priority: i64,
 }
 
-/// Returns the catalog of the installed CLI, or `None` if this version prints none.
-pub(crate) async fn load(
+/// Returns the output of [`PRINT_CATALOG`], or `None` if this version prints no catalog.
+pub(crate) async fn print(
     codex: &Codex,
     launcher: &Launcher,
     installed: &CliInfo,
-) -> Result<Option<ModelCatalog>, ProbeError> {
+) -> Result<Option<String>, ProbeError> {
     let output = probe::run_cli(codex, launcher, &installed.program, &PRINT_CATALOG).await?;
-    Ok(if output.code == Some(0) { parse(codex, &output.stdout) } else { None })
+    Ok((output.code == Some(0)).then_some(output.stdout))
 }
 
 /// Parses the output of [`PRINT_CATALOG`]. The user's `config.toml` may choose another default.
@@ -62,8 +62,8 @@ fn catalog(printed: &str, configured: Option<&str>) -> Option<ModelCatalog> {
 pub(crate) async fn examine(config: &Config, launcher: &Launcher, installed: &CliInfo) -> Check {
     let (codex, models) = (&config.codex, &config.models);
     let provider = provider::configured(codex);
-    let catalog = match load(codex, launcher, installed).await {
-        Ok(catalog) => catalog,
+    let catalog = match print(codex, launcher, installed).await {
+        Ok(printed) => printed.and_then(|text| parse(codex, &text)),
         Err(error) => {
             return Check::warning(
                 "model",

@@ -105,6 +105,11 @@ impl OwnProvider {
     }
 }
 
+/// Returns `true` if turns use OpenAI, with the server's entry in place of the built-in provider.
+pub(crate) fn is_openai(codex: &Codex) -> bool {
+    codex.scripted_upstream.is_none() && selects_openai(&UserConfig::load(codex))
+}
+
 /// Returns `true` if the user's configuration selects the built-in provider `openai`.
 fn selects_openai(user: &UserConfig) -> bool {
     // The provider of a profile of the CLI has precedence over `-c model_provider`.

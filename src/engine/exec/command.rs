@@ -1,6 +1,12 @@
 //! Builds the command of one turn: arguments, environment, files and stdin of `codex exec`.
 
-use std::{collections::BTreeMap, ffi::OsString, fs, io, os::unix::fs::PermissionsExt, path::Path};
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fs, io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
 
 use tempfile::TempDir;
 
@@ -15,12 +21,21 @@ use crate::{
     error::Error,
 };
 
-/// Returns the command of a turn, which uses `websocket_provider` if there is one. Writes images and schema to a private folder that belongs to the command.
+/// The parts of a command that depend on former turns.
+#[derive(Debug, Default)]
+pub(super) struct TurnOptions {
+    /// The provider with a WebSocket, if the turn uses one.
+    pub(super) websocket_provider: Option<&'static str>,
+    /// The file with the model catalog, if it was read.
+    pub(super) catalog: Option<PathBuf>,
+}
+
+/// Returns the command of a turn. Writes images and schema to a private folder that belongs to the command.
 pub(super) fn build(
     turn: &Turn,
     codex: &Codex,
     installed: &CliInfo,
-    websocket_provider: Option<&str>,
+    options: &TurnOptions,
 ) -> Result<SpawnSpec, Error> {
     let prompt = Prompt::new(turn);
     let mut arguments = Arguments::default();
@@ -64,8 +79,11 @@ pub(super) fn build(
     for (key, value) in provider::settings(codex, installed) {
         arguments.set_toml(&key, &value);
     }
-    if let Some(websocket) = websocket_provider {
+    if let Some(websocket) = options.websocket_provider {
         arguments.set_text("model_provider", websocket);
+    }
+    if let Some(catalog) = &options.catalog {
+        arguments.set_text("model_catalog_json", &catalog.to_string_lossy());
     }
 
     arguments.push("-");

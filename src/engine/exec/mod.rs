@@ -1,6 +1,7 @@
 //! The exec engine runs one `codex exec --json` process per turn. This engine gives turns the strongest isolation and supports every
 //! CLI since 0.110. Text arrives in whole messages, as the CLI prints them.
 
+mod catalog;
 mod command;
 mod diagnostics;
 mod events;
@@ -15,14 +16,13 @@ use std::{
 use async_stream::try_stream;
 use tokio::process::ChildStdout;
 
-use self::events::Translator;
+use self::{catalog::CatalogFile, command::TurnOptions, events::Translator};
 use super::{
     Engine, EngineStatus, Events, ModelCatalog, Turn, TurnEvent, TurnGuard,
     cli::{
         error_messages,
         login::watch::{LoginMark, LoginWatch, MAX_ATTEMPTS},
-        models,
-        probe::{self, BinaryId, CliInfo, ProbeError},
+        probe::{self, CliInfo, ProbeError},
         provider,
         transport::{TransportSelector, Workload},
     },
@@ -52,15 +52,7 @@ pub struct Exec {
     last_probe: RwLock<Option<(Instant, ProbeResult)>>,
     /// Held during a probe, so that only one probe runs.
     probing: tokio::sync::Mutex<()>,
-    /// The catalog of the program that was asked last.
-    catalog: tokio::sync::Mutex<Option<LoadedCatalog>>,
-}
-
-/// The catalog of a program. `None` if the program prints none.
-#[derive(Debug)]
-struct LoadedCatalog {
-    binary: Option<BinaryId>,
-    catalog: Option<Arc<ModelCatalog>>,
+    catalog: Arc<CatalogFile>,
 }
 
 type ProbeResult = Result<Arc<CliInfo>, Arc<ProbeError>>;
@@ -69,6 +61,7 @@ impl Exec {
     /// Creates the engine. The first use probes the CLI.
     pub fn new(codex: Codex, log: Log, launcher: Launcher) -> Self {
         Self {
+            catalog: Arc::new(CatalogFile::new(Codex::clone(&codex), launcher.clone())),
             transport: Arc::new(TransportSelector::new(codex.upstream_transport)),
             login: Arc::new(LoginWatch::new(&codex)),
             codex: Arc::new(codex),
@@ -76,7 +69,6 @@ impl Exec {
             launcher,
             last_probe: RwLock::new(None),
             probing: tokio::sync::Mutex::default(),
-            catalog: tokio::sync::Mutex::default(),
         }
     }
 
@@ -129,6 +121,7 @@ impl Engine for Exec {
             log: self.log.clone(),
             launcher: self.launcher.clone(),
             transport: Arc::clone(&self.transport),
+            catalog: Arc::clone(&self.catalog),
             installed,
             turn,
             guard: Arc::new(guard),
@@ -172,16 +165,7 @@ impl Engine for Exec {
 
     async fn model_catalog(&self) -> Option<Arc<ModelCatalog>> {
         let installed = self.installed().await.ok()?;
-        let mut last = self.catalog.lock().await;
-        if let Some(last) = last.as_ref().filter(|last| last.binary == installed.binary) {
-            return last.catalog.clone();
-        }
-        let catalog = models::load(&self.codex, &self.launcher, &installed).await;
-        // A failure is cached too. Otherwise each request would wait for a CLI that does not answer.
-        let catalog = catalog.inspect_err(|error| tracing::warn!(%error, "cannot read the model catalog"));
-        let catalog = catalog.ok().flatten().map(Arc::new);
-        *last = Some(LoadedCatalog { binary: installed.binary.clone(), catalog: catalog.clone() });
-        catalog
+        self.catalog.models(&installed).await
     }
 
     fn profiles(&self) -> Vec<Profile> {
@@ -193,6 +177,7 @@ impl Engine for Exec {
     }
 
     async fn drain(&self) {
+        self.catalog.drain().await;
         self.launcher.drain().await;
     }
 }
@@ -204,6 +189,7 @@ struct Starter {
     log: Log,
     launcher: Launcher,
     transport: Arc<TransportSelector>,
+    catalog: Arc<CatalogFile>,
     installed: Arc<CliInfo>,
     turn: Turn,
     /// Dropped when the last process has exited and the turn cannot start again.
@@ -216,7 +202,9 @@ impl Starter {
         let is_websocket =
             self.transport.selects_websocket(Workload::SeveralCalls, tokio::time::Instant::now());
         let provider = provider::websocket_provider(&self.codex, &self.installed).filter(|_| is_websocket);
-        let spec = command::build(&self.turn, &self.codex, &self.installed, provider)?;
+        let options =
+            TurnOptions { websocket_provider: provider, catalog: self.catalog.path(&self.installed) };
+        let spec = command::build(&self.turn, &self.codex, &self.installed, &options)?;
         if self.log.debug {
             let prompt = match &spec.stdin {
                 Input::Text(text) => String::from_utf8_lossy(text),

@@ -1,0 +1,144 @@
+//! The model catalog of the installed CLI, as a file for the processes of turns. Without the file, each process asks the
+//! upstream for its models first, and waits for five seconds if the upstream is silent.
+
+use std::{
+    fs, io,
+    path::PathBuf,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    config::Codex,
+    engine::{
+        ModelCatalog,
+        cli::{
+            models,
+            probe::{BinaryId, CliInfo},
+            provider,
+        },
+        process::Launcher,
+    },
+};
+
+/// Age from which a catalog is read again. Codex's own cache has the same age.
+const MAX_AGE: Duration = Duration::from_secs(300);
+
+/// The catalog of the installed CLI.
+#[derive(Debug)]
+pub(super) struct CatalogFile {
+    codex: Codex,
+    launcher: Launcher,
+    /// Created with the first catalog.
+    dir: OnceLock<TempDir>,
+    loaded: Mutex<Option<Loaded>>,
+    /// Held while the CLI prints the catalog, so that only one process does.
+    loading: tokio::sync::Mutex<()>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// The catalog of one program.
+#[derive(Debug, Clone)]
+struct Loaded {
+    binary: Option<BinaryId>,
+    at: Instant,
+    /// `None` if the program prints no catalog.
+    models: Option<Arc<ModelCatalog>>,
+    /// `None` if the program prints no catalog, or if turns must not use it.
+    file: Option<PathBuf>,
+}
+
+impl CatalogFile {
+    pub(super) fn new(codex: Codex, launcher: Launcher) -> Self {
+        Self {
+            codex,
+            launcher,
+            dir: OnceLock::new(),
+            loaded: Mutex::default(),
+            loading: tokio::sync::Mutex::default(),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        }
+    }
+
+    /// Returns the models of the catalog, or `None` if the CLI prints none. The first call runs the CLI.
+    pub(super) async fn models(&self, installed: &CliInfo) -> Option<Arc<ModelCatalog>> {
+        if let Some(loaded) = self.loaded(installed) {
+            return loaded.models;
+        }
+        let _loading = self.loading.lock().await;
+        match self.loaded(installed) {
+            Some(loaded) => loaded.models,
+            None => self.load(installed).await.models,
+        }
+    }
+
+    /// Returns the file for a turn, or `None` before the catalog was read. Reads a missing or old catalog in the
+    /// background, so that no turn waits for it.
+    pub(super) fn path(self: &Arc<Self>, installed: &Arc<CliInfo>) -> Option<PathBuf> {
+        if !provider::is_openai(&self.codex) {
+            // The catalog has the models of OpenAI only.
+            return None;
+        }
+        let loaded = self.loaded(installed);
+        if loaded.as_ref().is_none_or(|loaded| loaded.at.elapsed() >= MAX_AGE) {
+            let (this, installed) = (Arc::clone(self), Arc::clone(installed));
+            self.tasks.spawn(async move {
+                let Ok(_loading) = this.loading.try_lock() else { return };
+                tokio::select! {
+                    _loaded = this.load(&installed) => {}
+                    () = this.stop.cancelled() => {}
+                }
+            });
+        }
+        loaded?.file
+    }
+
+    /// Stops reading and removes the file.
+    pub(super) async fn drain(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    fn loaded(&self, installed: &CliInfo) -> Option<Loaded> {
+        let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        loaded.as_ref().filter(|loaded| loaded.binary == installed.binary).cloned()
+    }
+
+    /// Runs the CLI. A failure counts as a program without a catalog for [`MAX_AGE`]. Otherwise each request would wait for a
+    /// CLI that does not answer.
+    async fn load(&self, installed: &CliInfo) -> Loaded {
+        let printed = models::print(&self.codex, &self.launcher, installed).await;
+        let printed = printed.inspect_err(|error| tracing::warn!(%error, "cannot read the model catalog"));
+        let printed = printed.ok().flatten();
+        let models = printed.as_deref().and_then(|text| models::parse(&self.codex, text)).map(Arc::new);
+        let file = printed.filter(|_| models.is_some()).and_then(|text| {
+            let written = self.write(&text);
+            written.inspect_err(|error| tracing::warn!(%error, "cannot write the model catalog")).ok()
+        });
+        let loaded = Loaded { binary: installed.binary.clone(), at: Instant::now(), models, file };
+        *self.loaded.lock().unwrap_or_else(PoisonError::into_inner) = Some(loaded.clone());
+        loaded
+    }
+
+    /// Replaces the file. Its path stays the same, because a process that starts now reads it.
+    fn write(&self, text: &str) -> io::Result<PathBuf> {
+        let dir = match self.dir.get() {
+            Some(dir) => dir,
+            None => {
+                let created =
+                    tempfile::Builder::new().prefix("codex-api-").tempdir_in(&self.codex.scratch)?;
+                self.dir.get_or_init(|| created)
+            }
+        };
+        let (new, path) = (dir.path().join("models.new"), dir.path().join("models.json"));
+        fs::write(&new, text)?;
+        fs::rename(&new, &path)?;
+        Ok(path)
+    }
+}
