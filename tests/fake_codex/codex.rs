@@ -4,7 +4,7 @@
 //!
 //! Environment: `FAKE_CODEX_SCENARIO` (overrides the model), `FAKE_CODEX_VERSION`, `FAKE_CODEX_LOGIN` (`0` for
 //! no login, `chatgpt`), `FAKE_CODEX_PID_FILE` (receives the process ids of `exec`, `app-server` and grandchildren, one per
-//! line), `FAKE_CODEX_APP_SERVER` (`mute`, `dies`, `garbage`, `stubborn`, `careless`).
+//! line), `FAKE_CODEX_REFUSED` (see `login.rs`), `FAKE_CODEX_APP_SERVER` (`mute`, `dies`, `garbage`, `stubborn`, `careless`).
 
 #![allow(
     clippy::needless_pass_by_value,
@@ -49,7 +49,7 @@ fn main() -> ExitCode {
     if argv == [watch::GRANDCHILD] {
         return watch::grandchild();
     }
-    let _ = login::at_start();
+    login::read_at_start();
     match run(&argv) {
         Ok(code) => ExitCode::from(code),
         Err(e) => {

@@ -108,7 +108,15 @@ fn run_scenario(scenario: Scenario, invocation: &Invocation<'_>) -> io::Result<u
             let text = report::report(exec, &invocation.cwd, &invocation.prompt, invocation.schema.as_ref());
             answer(exec, 0, &text)
         }
-        Scenario::Login => answer(exec, 0, crate::login::at_start()),
+        Scenario::Login { after_text } => match crate::login::request() {
+            Ok(name) => answer(exec, 0, &name),
+            Err(kind) => {
+                if after_text {
+                    line(&lines::message(0, "some text before"))?;
+                }
+                crate::failures::from_kind(kind).map_or(Ok(FAKE_ONLY), fail)
+            }
+        },
         Scenario::Text(chars) => answer(exec, 0, &digits(chars)),
         Scenario::Commentary => {
             line(&lines::message(0, "First I look."))?;

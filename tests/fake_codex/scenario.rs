@@ -7,7 +7,7 @@ use crate::failures::{self, Failure};
 pub(crate) enum Scenario {
     Echo,
     Report,
-    Login,
+    Login { after_text: bool },
     Text(usize),
     Commentary,
     Items,
@@ -70,7 +70,8 @@ pub(crate) fn parse_name(name: &str) -> Result<Scenario, String> {
         _ if !rest.is_empty() => return Err(format!("fake codex: `{head}` has no parameter")),
         "echo" => Scenario::Echo,
         "report" => Scenario::Report,
-        "login" => Scenario::Login,
+        "login" => Scenario::Login { after_text: false },
+        "login-after-text" => Scenario::Login { after_text: true },
         "commentary" => Scenario::Commentary,
         "items" => Scenario::Items,
         "reasoning" => Scenario::Reasoning,

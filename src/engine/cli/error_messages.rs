@@ -210,6 +210,9 @@ fn is_login_failure(text: &str) -> bool {
         "Login is restricted to workspace",
         "current credentials lack a workspace identifier",
         "current credentials belong to",
+        // The backend of ChatGPT logins, before the first model call.
+        "workspace routing discovery unauthorized",
+        "selected workspace missing from routing discovery",
     ];
     SIGNS.iter().any(|sign| text.contains(sign))
 }

@@ -9,7 +9,9 @@ use super::failures::{self, Failure};
 pub(crate) enum Scenario {
     Echo,
     Report,
-    Login,
+    Login {
+        after_text: bool,
+    },
     Text(usize),
     Stream(usize, Duration),
     Flood(usize),
@@ -151,7 +153,8 @@ pub(crate) fn parse_name(name: &str) -> Result<Scenario, String> {
         _ if !rest.is_empty() => return Err(format!("fake codex: `{head}` has no parameter")),
         "echo" | "after-end" => Scenario::Echo,
         "report" => Scenario::Report,
-        "login" => Scenario::Login,
+        "login" => Scenario::Login { after_text: false },
+        "login-after-text" => Scenario::Login { after_text: true },
         "commentary" => Scenario::Commentary,
         "items" => Scenario::Items,
         "compaction" => Scenario::Compaction,

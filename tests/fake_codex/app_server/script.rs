@@ -55,7 +55,12 @@ pub(crate) fn acts(scenario: &Scenario, turn_input: &TurnInput) -> Vec<Act> {
             acts
         }
         Scenario::Report => one_message(vec![report(turn_input).to_string()]),
-        Scenario::Login => one_message(vec![crate::login::at_start().to_owned()]),
+        Scenario::Login { after_text } => match crate::login::request() {
+            Ok(name) => one_message(vec![name]),
+            Err(kind) => {
+                failures::from_kind(kind).map(|failure| fail(&failure, *after_text)).unwrap_or_default()
+            }
+        },
         Scenario::Text(chars) => one_message(digits(*chars)),
         Scenario::Stream(count, every) => open_message(Act::Stream { left: *count, every: *every }),
         Scenario::Flood(bytes) => open_message(Act::Flood { left: *bytes }),

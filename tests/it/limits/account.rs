@@ -10,7 +10,7 @@ use tonic_types::StatusExt;
 
 use crate::{
     both_engines,
-    support::{AppConfig, Engine, TestApp, chat_request, http::body, with_app},
+    support::{AppConfig, Engine, TestApp, chat_request, http::body, login, with_app},
 };
 
 async fn status(app: &TestApp) -> Value {
@@ -44,6 +44,20 @@ async fn assert_reset(app: &TestApp, model: &str, text: &str, seconds: u64) {
             text.strip_prefix("The usage limit of the ChatGPT plan is reached. It resets at 20").unwrap();
         assert!(rest.ends_with(" UTC.") && rest.len() == "26-11-26 02:30 UTC.".len(), "{text}");
     }
+}
+
+#[tokio::test]
+async fn limits_of_a_former_account_are_not_reported() {
+    with_app(AppConfig::fake(Engine::AppServer), async |app| {
+        let home = app.home.path().join("codex-home");
+        for account in ["acc-1", "acc-2"] {
+            login::replace(&home, &login::chatgpt(account, 1));
+            assert_eq!(status(app).await["account_limits"], json!(null), "{account}");
+            app.complete(&body("fake:limits:42", "hi")).await;
+            assert_ne!(status(app).await["account_limits"], json!(null), "{account}");
+        }
+    })
+    .await;
 }
 
 #[tokio::test]

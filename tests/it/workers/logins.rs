@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
@@ -62,8 +62,7 @@ async fn changed_login_is_used_by_the_next_turn_and_no_turn_fails(engine: Engine
         }));
         let change = async {
             for Change(new, expected, renamed) in changes {
-                // A process of `codex exec` that starts within a write in place reads a part of the file.
-                if renamed || engine == Engine::Exec {
+                if renamed {
                     login::replace(&home, &new);
                 } else {
                     login::write(&home, &new);
@@ -294,6 +293,171 @@ async fn refused_tokens_are_reported_until_the_login_changes(engine: Engine) {
     .await;
 }
 
+/// The tokens that the upstream of the fake refuses.
+struct Refused(tempfile::TempDir);
+
+impl Refused {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// Refuses a token. At the first refusal, `next` becomes the login, as if another process had written it.
+    fn add(&self, token: &str, next: Option<&Value>) {
+        if let Some(next) = next {
+            fs::write(self.path().join(format!("{token}.next")), next.to_string()).unwrap();
+        }
+        fs::write(self.path().join(token), "").unwrap();
+    }
+
+    /// Returns the number of refusals so far.
+    fn count(&self) -> usize {
+        fs::read_to_string(self.path().join("refusals")).map_or(0, |log| log.lines().count())
+    }
+}
+
+fn with_refused(engine: Engine, refused: &Refused) -> AppConfig {
+    two_workers(engine).env("FAKE_CODEX_REFUSED", refused.path())
+}
+
+both_engines!(turns_with_tokens_that_a_refresh_ended_run_again);
+async fn turns_with_tokens_that_a_refresh_ended_run_again(engine: Engine) {
+    let refused = Refused::new();
+    with_app(with_refused(engine, &refused), async |app| {
+        let home = codex_home(app);
+        login::replace(&home, &chatgpt("acc-1", 1));
+        assert_eq!(login_of_a_turn(app).await, "acc-1");
+        for version in 1..4 {
+            let next = chatgpt("acc-1", version + 1);
+            let before = refused.count();
+            refused.add(&format!("refresh-{version}"), Some(&next));
+            let turns = join_all((0..8).map(|_| login_of_a_turn(app)));
+            assert_eq!(within(TIMEOUT, "eight turns", turns).await, ["acc-1"; 8]);
+            assert!(refused.count() > before, "no turn was refused");
+            let file: Value =
+                serde_json::from_str(&fs::read_to_string(home.join("auth.json")).unwrap()).unwrap();
+            assert_eq!(file, next);
+        }
+        assert_eq!(health(app).await.0, 200);
+        eventually!("all slots are free", app.status().await.running_turns == 0);
+    })
+    .await;
+}
+
+both_engines!(turn_of_a_refused_login_runs_again_with_another_one);
+async fn turn_of_a_refused_login_runs_again_with_another_one(engine: Engine) {
+    let rows = [
+        (key("sk-1"), "sk-1", key("sk-2"), "sk-2"),
+        (key("sk-3"), "sk-3", chatgpt("acc-4", 4), "acc-4"),
+        (chatgpt("acc-5", 5), "refresh-5", chatgpt("acc-6", 6), "acc-6"),
+        (chatgpt("acc-7", 7), "refresh-7", key("sk-8"), "sk-8"),
+    ];
+    let refused = Refused::new();
+    with_app(with_refused(engine, &refused), async |app| {
+        for (number, (old, token, new, expected)) in rows.iter().enumerate() {
+            login::replace(&codex_home(app), old);
+            login_of_a_turn(app).await;
+            refused.add(token, Some(new));
+            assert_eq!(login_of_a_turn(app).await, *expected);
+            assert_eq!(refused.count(), number + 1);
+        }
+        eventually!("all slots are free", app.status().await.running_turns == 0);
+    })
+    .await;
+}
+
+both_engines!(refused_login_that_does_not_change_fails_the_turn_at_once);
+async fn refused_login_that_does_not_change_fails_the_turn_at_once(engine: Engine) {
+    let rows = [(key("sk-over"), "sk-over"), (chatgpt("acc-1", 1), "refresh-1")];
+    for (login, token) in rows {
+        let refused = Refused::new();
+        with_app(with_refused(engine, &refused), async |app| {
+            login::replace(&codex_home(app), &login);
+            login_of_a_turn(app).await;
+            refused.add(token, None);
+            let (status, error) = app.http_error(&body("fake:login", "hi")).await;
+            assert_eq!((status, &error["code"]), (503, &json!("engine_unavailable")), "{error}");
+            assert_eq!(refused.count(), 1);
+        })
+        .await;
+    }
+}
+
+both_engines!(attempts_of_a_refused_turn_are_limited);
+async fn attempts_of_a_refused_turn_are_limited(engine: Engine) {
+    let refused = Refused::new();
+    let refuse = |version: u32| {
+        refused.add(&format!("refresh-{version}"), Some(&chatgpt("acc-1", version + 1)));
+    };
+    with_app(with_refused(engine, &refused), async |app| {
+        login::replace(&codex_home(app), &chatgpt("acc-1", 1));
+        login_of_a_turn(app).await;
+        (1..=4).for_each(refuse);
+        assert_eq!(app.http_error(&body("fake:login", "hi")).await.0, 503);
+        assert_eq!(refused.count(), 3);
+        // Until the upstream accepts a turn, each turn has one attempt.
+        assert_eq!(app.http_error(&body("fake:login", "hi")).await.0, 503);
+        assert_eq!(refused.count(), 4);
+        assert_eq!(login_of_a_turn(app).await, "acc-1");
+        refuse(5);
+        assert_eq!(login_of_a_turn(app).await, "acc-1");
+        assert_eq!(refused.count(), 5);
+        // A text that the client has would come twice.
+        refuse(6);
+        assert_eq!(app.http_error(&body("fake:login-after-text", "hi")).await.0, 503);
+        assert_eq!(refused.count(), 6);
+        eventually!("all slots are free", app.status().await.running_turns == 0);
+    })
+    .await;
+}
+
+both_engines!(
+    #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+    turn_refused_while_the_key_is_replaced_runs_again_with_the_same_items
+);
+async fn turn_refused_while_the_key_is_replaced_runs_again_with_the_same_items(engine: Engine) {
+    let upstream = Upstream::start().await.unwrap();
+    let program =
+        Program::new(Codex::Real, engine).env("CODEX_WORKERS", "2").env("CODEX_UPSTREAM_RETRIES", "0");
+    let home = program.codex_home();
+    fs::write(home.join("config.toml"), own_provider(&upstream)).unwrap();
+    login::write(&home, &key("sk-first"));
+    let mut server = program.serve(&[]).await;
+    let client = reqwest::Client::new();
+    upstream.clear();
+    let prompt = r#"@@{"status":401,"hang_before_ms":1000,"times":1,"then":{"text":"01234"}}@@"#;
+    let turn = client.post(server.url("/v1/chat/completions")).json(&body("gpt-5.5", prompt)).send();
+    let replace = async {
+        eventually!("the upstream has the request", !upstream.requests().is_empty());
+        login::replace(&home, &key("sk-second"));
+    };
+    let (response, ()) = tokio::join!(turn, replace);
+    let response = response.unwrap();
+    assert_eq!(response.status(), 200, "{}", response.text().await.unwrap());
+    let answer: Value = response.json().await.unwrap();
+    assert_eq!(answer["choices"][0]["message"]["content"], "01234");
+    let requests = upstream.requests();
+    let keys: Vec<_> = requests.iter().map(|request| request.headers["authorization"].as_str()).collect();
+    assert_eq!(keys, ["Bearer sk-first", "Bearer sk-second"]);
+    let items = |number: usize| requests[number].body["input"].as_array().unwrap().len();
+    assert_eq!(items(0), items(1));
+    server.signal(Signal::TERM);
+    assert_eq!(server.exit_code(TIMEOUT).await, Some(0));
+}
+
+/// Returns a configuration with a provider that uses the login.
+fn own_provider(upstream: &Upstream) -> String {
+    let url = upstream.base_url();
+    format!(
+        "model_provider = \"own\"\nchatgpt_base_url = \"{url}/\"\n[analytics]\nenabled = false\n\
+         [model_providers.own]\nname = \"own\"\nbase_url = \"{url}\"\nwire_api = \"responses\"\n\
+         requires_openai_auth = true\n"
+    )
+}
+
 both_engines!(
     #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
     key_replaced_while_running_reaches_the_upstream_with_the_next_turn
@@ -302,13 +466,7 @@ async fn key_replaced_while_running_reaches_the_upstream_with_the_next_turn(engi
     let upstream = Upstream::start().await.unwrap();
     let program = Program::new(Codex::Real, engine).env("CODEX_WORKERS", "2");
     let home = program.codex_home();
-    let url = upstream.base_url();
-    let config = format!(
-        "model_provider = \"own\"\nchatgpt_base_url = \"{url}/\"\n[analytics]\nenabled = false\n\
-         [model_providers.own]\nname = \"own\"\nbase_url = \"{url}\"\nwire_api = \"responses\"\n\
-         requires_openai_auth = true\n"
-    );
-    fs::write(home.join("config.toml"), config).unwrap();
+    fs::write(home.join("config.toml"), own_provider(&upstream)).unwrap();
     login::write(&home, &key("sk-first"));
     let mut server = program.serve(&[]).await;
     let client = reqwest::Client::new();

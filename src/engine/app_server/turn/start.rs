@@ -57,3 +57,22 @@ impl TurnStart {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::app_server::rpc::protocol::{ContentPart, RawItem};
+
+    #[test]
+    fn drop_large_parts_keeps_a_small_history_only() {
+        for (bytes, kept) in [(1 << 10, true), (MAX_KEPT_BYTES, false)] {
+            let content = vec![ContentPart::InputText("x".repeat(bytes))];
+            let items = vec![RawItem::message("user", content)];
+            let history = InitialHistory { developer_instructions: None, items };
+            let mut start =
+                TurnStart { turn: Turn::default(), thread_params: ThreadParams::default(), history };
+            start.drop_large_parts();
+            assert_eq!(start.can_start_thread(), kept, "{bytes} bytes");
+        }
+    }
+}

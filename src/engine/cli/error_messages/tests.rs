@@ -85,10 +85,30 @@ fn classify_message_of_each_known_text_returns_its_error() {
             "To use Codex with your ChatGPT plan, upgrade to Plus: https://chatgpt.com/explore/plus.",
             "INSUFFICIENT_QUOTA",
         ),
+        ("workspace routing discovery unauthorized (401)", "ENGINE_UNAVAILABLE"),
+        ("selected workspace missing from routing discovery", "ENGINE_UNAVAILABLE"),
+        ("workspace routing discovery failed (500)", "UPSTREAM_UNAVAILABLE"),
         ("an unknown message", "TURN_FAILED"),
     ];
     for (message, expected) in table {
         assert_eq!(reason(message), expected, "{message}");
+    }
+}
+
+#[test]
+fn is_login_refused_is_true_for_the_login_itself_only() {
+    let table = [
+        ("unexpected status 401 Unauthorized: no, url: http://u", true),
+        ("unexpected status 401 Unauthorized: no, url: ws://u", true),
+        ("Your access token could not be refreshed because your refresh token was already used.", true),
+        ("workspace routing discovery unauthorized (401)", true),
+        ("unexpected status 403 Forbidden: no, url: http://u", false),
+        ("Missing environment variable: `MOCK_KEY`.", false),
+        ("unexpected status 503 Service Unavailable: 401, url: http://u", false),
+    ];
+    for (message, expected) in table {
+        let TurnEnd::Error(error) = classify_message(message) else { panic!("{message}") };
+        assert_eq!(is_login_refused(&error), expected, "{message}");
     }
 }
 

@@ -67,6 +67,27 @@ fn refusal_ends_with_a_new_login_or_an_accepted_turn() {
     assert!(!refused());
 }
 
+#[tokio::test]
+async fn changed_since_returns_a_login_that_was_written_and_can_be_used() {
+    let home = Home::new("", Some(&chatgpt("acc", FAR, "r1")));
+    let watch = LoginWatch::new(&home.codex());
+    let mark = watch.mark();
+    assert_eq!(watch.changed_since(&mark).await, None);
+    home.log_in(&chatgpt("acc", FAR, "r2"));
+    assert_eq!(watch.changed_since(&mark).await, Some(watch.current()));
+    assert_eq!(watch.changed_since(&watch.mark()).await, None);
+    // Every attempt of a turn was refused.
+    watch.exhaust();
+    assert_eq!(watch.changed_since(&mark).await, None);
+    watch.accept();
+    assert!(watch.changed_since(&mark).await.is_some());
+    watch.exhaust();
+    home.log_in(&chatgpt("other", FAR, "r2"));
+    assert!(watch.changed_since(&mark).await.is_some(), "another account");
+    fs::remove_file(home.file()).unwrap();
+    assert_eq!(watch.changed_since(&mark).await, None, "logged out");
+}
+
 #[test]
 fn setting_that_changes_is_noticed() {
     let home = Home::new("forced_login_method = \"api\"", Some(&chatgpt("acc", FAR, "r1")));
