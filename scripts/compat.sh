@@ -25,6 +25,7 @@ groups=(
     "answers, long and odd texts|any|chat::answer_of_the_real_cli limits::prompts::unusual_texts_reach_the_model limits::prompts::answer_of_120000_tokens"
     "cancellation|any|cancel::abandoned_turns_of_the_real_cli cancel::command_"
     "failures and retries|any|errors::failures_of_the_real_cli errors::unreachable_upstream errors::failed_request_of_the_real_cli errors::incomplete_response_of_the_real_cli"
+    "OpenAI login over HTTPS and WebSocket|any|upstream::transports"
     "sandbox and secrets|any|trust::sandbox::writing_turn trust::secrets::command_ trust::secrets::sandboxed_command"
     "openai-python, openai-node, grpcio|any|clients::openai_python_passes clients::openai_node_passes clients::grpc_python"
     "histories, item by item|app-server|histories::"
@@ -63,7 +64,7 @@ cases() {
     local other=exec prefix
     [[ $1 == exec ]] && other=app_server
     for prefix in "${@:2}"; do
-        { grep "^$prefix" "$results/tests" || true; } | { grep -v "::$other\$" || true; }
+        { grep "^$prefix" "$results/tests" || true; } | { grep -Ev "::$other(::|\$)" || true; }
     done | sort -u
 }
 

@@ -69,6 +69,9 @@ pub(super) fn answer(state: &State, received: Received<'_>, number: u64) -> Resu
     if is_warm_up {
         return Ok(Answer { step: Step::default(), acts: plan::warm_up(&parsed, number) });
     }
+    if parsed.compacts {
+        return Ok(Answer { step: Step::default(), acts: plan::compaction(&parsed, number) });
+    }
     let invalid = |reason: String| Refusal::bad_request("invalid_directive", &reason);
     let step = choose(state, &parsed).map_err(invalid)?;
     let acts = plan::acts(&step, &parsed, number).map_err(invalid)?;

@@ -60,6 +60,18 @@ pub(super) fn warm_up(request: &ParsedRequest, number: u64) -> Acts {
     Box::new([created(ids, request), end].into_iter())
 }
 
+/// Returns the acts of a remote compaction: one item in place of the whole conversation.
+pub(super) fn compaction(request: &ParsedRequest, number: u64) -> Acts {
+    let ids = Ids { number, round: request.round };
+    let item = json!({"id": ids.item_id("cmp", 0), "type": "compaction",
+        "encrypted_content": format!("demo-compaction-{number}")});
+    let step = Step::default();
+    let usage = usage(&step, request, &[]);
+    let parts = [event(ADDED, 0, json!({"item": item.clone()})), event(DONE, 0, json!({"item": item}))];
+    let begin = iter::once(created(ids, request));
+    Box::new(begin.chain(parts).chain(end(&step, request, ids, &usage)))
+}
+
 /// Returns the acts of a step. Fails if the content cannot be built. `number` makes ids unique.
 pub(super) fn acts(step: &Step, request: &ParsedRequest, number: u64) -> Result<Acts, String> {
     let messages = messages(step, request)?;

@@ -12,6 +12,8 @@ pub(super) struct ParsedRequest {
     pub(super) user: String,
     /// Rounds of tool calls since then: 0 for the first model call of a turn.
     pub(super) round: usize,
+    /// Whether the request asks OpenAI to compact the conversation.
+    pub(super) compacts: bool,
     /// Whether the request selects reasoning summaries.
     pub(super) summary: bool,
     /// The schema of the answer.
@@ -53,6 +55,7 @@ impl ParsedRequest {
             model: body["model"].as_str().unwrap_or("demo").to_owned(),
             user,
             round,
+            compacts: items.last().is_some_and(|item| item["type"] == "compaction_trigger"),
             summary: body["reasoning"]["summary"].as_str().is_some_and(|word| word != "none"),
             schema,
             chars: chars(&body["input"]) + body["instructions"].as_str().map_or(0, count),

@@ -213,3 +213,38 @@ async fn demo_without_an_account_answers(engine: Engine) {
     assert_eq!(server.exit_code(TIMEOUT).await, Some(0));
     server.assert_nothing_is_left().await;
 }
+
+both_engines!(
+    #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+    demo_uses_the_selected_transport
+);
+async fn demo_uses_the_selected_transport(engine: Engine) {
+    // HTTP ignores the frame, so the answer shows the transport.
+    let refusal =
+        json!({"type": "error", "status": 400, "error": {"message": "over the WebSocket", "code": "x"}});
+    let steps =
+        [json!({"text": "whole", "delay_ms": 1}), json!({"text": "over HTTP", "ws": {"frame": refusal}})];
+    for (transport, expected) in [
+        ("websocket", [(200, "whole"), (400, "over the WebSocket")]),
+        ("https", [(200, "whole"), (200, "over HTTP")]),
+    ] {
+        let program = Program::new(Codex::Real, engine).env("CODEX_UPSTREAM_TRANSPORT", transport);
+        let mut server = program.serve(&["serve", "--demo"]).await;
+        for (step, (status, text)) in steps.iter().zip(expected) {
+            let request = body("gpt-5.5", &format!("@@{step}@@"));
+            let url = server.url("/v1/chat/completions");
+            let response = reqwest::Client::new().post(url).json(&request).send().await.unwrap();
+            assert_eq!(response.status(), status, "{transport}");
+            let answer: Value = response.json().await.unwrap();
+            let content = answer["choices"][0]["message"]["content"].as_str();
+            let found = content.or(answer["error"]["message"].as_str()).unwrap();
+            assert!(
+                if status == 200 { found == text } else { found.contains(text) },
+                "{transport}: {answer}"
+            );
+        }
+        server.signal(Signal::TERM);
+        assert_eq!(server.exit_code(TIMEOUT).await, Some(0));
+        server.assert_nothing_is_left().await;
+    }
+}

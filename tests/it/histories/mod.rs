@@ -30,11 +30,11 @@ const DOORS: [Door; 2] = [Door::Grpc, Door::Http];
 
 /// Starts a turn and returns its upstream request. Drops the turn as soon as the upstream has the request.
 async fn upstream_request_of(app: &TestApp, door: Door, body: &Value) -> UpstreamRequest {
-    let before = app.upstream_request_count();
+    let before = app.last_request_number();
     match door {
         Door::Grpc => {
             let stream = app.grpc().await.stream_chat(contract(body)).await.unwrap();
-            eventually!("the upstream has the request", app.upstream_request_count() > before);
+            eventually!("the upstream has the request", app.model_calls_since(before) > 0);
             drop(stream);
         }
         Door::Http => {
@@ -44,7 +44,7 @@ async fn upstream_request_of(app: &TestApp, door: Door, body: &Value) -> Upstrea
                 matches!(&body["tool_choice"], Value::Object(_)) || body["tool_choice"] == "required";
             let expected = if requires_call { 502 } else { 200 };
             assert_eq!(response.status(), expected, "{:?}", response.text().await);
-            eventually!("the upstream has the request", app.upstream_request_count() > before);
+            eventually!("the upstream has the request", app.model_calls_since(before) > 0);
             drop(response);
         }
     }

@@ -16,11 +16,11 @@ use crate::{
 
 /// Returns the bytes of the upstream request for a prompt of two words.
 async fn request_bytes(app: &TestApp, model: &str) -> usize {
-    let before = app.upstream_request_count();
+    let before = app.last_request_number();
     let body =
         json!({"model": model, "messages": [{"role": "user", "content": r#"Hello! @@{"text":"Hi."}@@"#}]});
     app.complete(&body).await;
-    assert_eq!(app.upstream_request_count(), before + 1, "{model}");
+    assert_eq!(app.model_calls_since(before), 1, "{model}");
     app.last_upstream_request().body.to_string().len()
 }
 
@@ -71,8 +71,8 @@ async fn http_notices(app: &TestApp, model: &str) -> [Vec<String>; 2] {
 }
 
 /// Returns the texts of the notices, the answer and the number of upstream requests.
-async fn grpc_notices(app: &TestApp, model: &str) -> (Vec<String>, String, u64) {
-    let before = app.upstream_request_count();
+async fn grpc_notices(app: &TestApp, model: &str) -> (Vec<String>, String, usize) {
+    let before = app.last_request_number();
     let request = pb::ChatRequest { model: model.into(), ..long_request() };
     let stream = app.grpc().await.stream_chat(request).await.unwrap().into_inner();
     let (mut notices, mut answer) = (Vec::new(), String::new());
@@ -83,7 +83,7 @@ async fn grpc_notices(app: &TestApp, model: &str) -> (Vec<String>, String, u64) 
             _ => {}
         }
     }
-    (notices, answer, app.upstream_request_count() - before)
+    (notices, answer, app.model_calls_since(before))
 }
 
 const RAISED_PROMPT_LIMIT: (&str, &str) = ("CODEX_MAX_PROMPT_CHARS", "1000000");

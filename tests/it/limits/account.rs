@@ -135,14 +135,15 @@ async fn rate_limit_with_a_delay_in_its_text_has_it_as_header(engine: Engine) {
 
 #[tokio::test]
 #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
-async fn limits_in_the_headers_of_the_real_cli_reach_status_and_error() {
+async fn limits_of_the_real_cli_reach_status_and_error() {
     with_app(AppConfig::real(Engine::AppServer).upstream_retries(0), async |app| {
         let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
         let headers = |used: u32| {
             json!({"x-codex-primary-used-percent": used.to_string(), "x-codex-primary-window-minutes": "300",
                    "x-codex-primary-reset-at": (now + 7200).to_string()})
         };
-        let good = json!({"text": "fine", "headers": headers(42)});
+        let primary = json!({"used_percent": 42, "window_minutes": 300, "reset_at": now + 7200});
+        let good = json!({"text": "fine", "rate_limits": {"primary": primary}});
         app.complete(&body("gpt-5.5", &format!("@@{good}@@"))).await;
         let limits = app.status().await.account_limits.expect("limits");
         let window = &limits.windows[0];

@@ -11,7 +11,7 @@ use std::{
 };
 
 use codex_api::{
-    demo::Upstream,
+    demo::{Transport, Upstream},
     pb::{self, codex_service_client::CodexServiceClient},
     server::{Options, Server},
     shutdown::Shutdown,
@@ -22,7 +22,7 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 
-use super::{AppConfig, Codex, Engine, TIMEOUT, UpstreamAs, processes};
+use super::{AppConfig, Codex, Engine, TIMEOUT, UpstreamAs, WebSocketLimit, processes};
 use crate::eventually;
 
 /// Time for the drain after a failed scenario. Afterwards the remaining processes are killed.
@@ -37,6 +37,7 @@ pub async fn with_app<T>(config: AppConfig, scenario: impl AsyncFnOnce(&TestApp)
     let checked = async {
         let outcome = Box::pin(scenario(&app)).await;
         app.assert_slots_are_free().await;
+        app.assert_transport_was_used();
         app.stop().await;
         outcome
     };
@@ -93,6 +94,8 @@ pub struct TestApp {
     draining: AtomicBool,
     running: Mutex<Option<JoinHandle<()>>>,
     upstream: Mutex<Option<Arc<Upstream>>>,
+    /// The transport of the requests of a login that `CODEX_TEST_UPSTREAM` has selected.
+    expected_transport: Option<Transport>,
 }
 
 impl TestApp {
@@ -103,7 +106,8 @@ impl TestApp {
             Codex::Fake => None,
             Codex::Real => Some(Arc::new(Upstream::start().await.unwrap())),
         };
-        let (engine, upstream_as) = (config.engine, config.upstream_as);
+        let (engine, upstream_as, expected_transport) =
+            (config.engine, config.upstream_as, config.expected_transport);
         let mut config = config.load(home.path(), &marker);
         let codex_home = home.path().join("codex-home");
         if let Some(upstream) = &upstream {
@@ -123,7 +127,18 @@ impl TestApp {
         let run = app.run(shutdown.clone());
         let running = Mutex::new(Some(tokio::spawn(async move { run.await.unwrap() })));
         let (draining, upstream) = (AtomicBool::new(false), Mutex::new(upstream));
-        Self { address, grpc_address, engine, home, marker, shutdown, draining, running, upstream }
+        Self {
+            address,
+            grpc_address,
+            engine,
+            home,
+            marker,
+            shutdown,
+            draining,
+            running,
+            upstream,
+            expected_transport,
+        }
     }
 
     /// Returns the scripted upstream of the real CLI.
@@ -207,6 +222,27 @@ impl TestApp {
                 Err(_) => self.draining.load(Ordering::Relaxed),
             }
         });
+    }
+
+    /// Returns whether this holds for the server, which is so if `CODEX_TEST_UPSTREAM` selects the WebSocket.
+    pub fn is_limited_by(&self, _limit: WebSocketLimit) -> bool {
+        self.expected_transport == Some(Transport::WebSocket)
+    }
+
+    /// Asserts that the upstream got its requests with a login and over the transport of `CODEX_TEST_UPSTREAM`. A
+    /// WebSocket that fails may lead to HTTP.
+    fn assert_transport_was_used(&self) {
+        let Some(expected) = self.expected_transport else { return };
+        let Some(upstream) = self.upstream.lock().unwrap().clone() else { return };
+        let requests = upstream.requests();
+        let of_websocket = requests.iter().any(|request| request.transport == Transport::WebSocket);
+        if !requests.is_empty() {
+            assert_eq!(of_websocket, expected == Transport::WebSocket, "the WebSocket was used");
+        }
+        for request in requests {
+            // A test may set another key.
+            assert_ne!(request.headers["authorization"], "Bearer scripted");
+        }
     }
 
     /// Drains the server within [`TEARDOWN_TIMEOUT`] and kills its remaining processes.

@@ -7,38 +7,12 @@ use std::{
     path::Path,
 };
 
-use codex_api::config::{Config, Sources};
+use codex_api::{
+    config::{Config, Sources},
+    demo::Transport,
+};
 
-use super::{Codex, Engine, executable, login, processes};
-
-/// How the real CLI reaches the scripted upstream.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum UpstreamAs {
-    /// As a provider of its own, like `serve --demo`: over HTTP, without a login.
-    #[default]
-    Provider,
-    /// As OpenAI: the home of the CLI has an API key, and `openai_base_url` is the address of the upstream. The CLI uses a
-    /// WebSocket first.
-    OpenAiLogin,
-}
-
-impl UpstreamAs {
-    /// Writes the configuration and the login of the CLI.
-    pub fn write_home(self, codex_home: &Path, base_url: &str) {
-        if self == Self::Provider {
-            return;
-        }
-        let origin = base_url.strip_suffix("/v1").unwrap();
-        // The last three settings keep the CLI from asking chatgpt.com.
-        let config = format!(
-            "openai_base_url = \"{base_url}\"\nchatgpt_base_url = \"{origin}/backend-api/\"\n\
-             check_for_update_on_startup = false\n[analytics]\nenabled = false\n"
-        );
-        std::fs::write(codex_home.join("config.toml"), config).unwrap();
-        let login = r#"{"auth_mode":"apikey","OPENAI_API_KEY":"sk-test"}"#;
-        std::fs::write(codex_home.join("auth.json"), login).unwrap();
-    }
-}
+use super::{Codex, Engine, UpstreamAs, WebSocketLimit, executable, login, processes, upstream};
 
 /// Settings of a test server, by typed setters or by names of environment variables. Only `PATH` is taken from the
 /// environment of the machine.
@@ -47,6 +21,8 @@ pub struct AppConfig {
     pub codex: Codex,
     pub engine: Engine,
     pub upstream_as: UpstreamAs,
+    /// The transport that the requests must have, if the test did not select its own.
+    pub expected_transport: Option<Transport>,
     env: Vec<(String, OsString)>,
 }
 
@@ -70,12 +46,44 @@ impl AppConfig {
     }
 
     pub fn new(codex: Codex, engine: Engine) -> Self {
-        Self { codex, engine, upstream_as: UpstreamAs::default(), env: Vec::new() }
+        let config = Self {
+            codex,
+            engine,
+            upstream_as: UpstreamAs::default(),
+            expected_transport: None,
+            env: Vec::new(),
+        };
+        match (codex, upstream::selected()) {
+            (Codex::Fake, _) | (Codex::Real, (_, None)) => config,
+            (Codex::Real, (upstream_as, Some(transport))) => Self {
+                expected_transport: Some(transport),
+                ..config.upstream_as(upstream_as).upstream_transport(transport)
+            },
+        }
     }
 
-    /// Sets how the real CLI reaches the scripted upstream.
+    /// Sets how the real CLI reaches the scripted upstream, also against `CODEX_TEST_UPSTREAM`.
     pub fn upstream_as(self, upstream_as: UpstreamAs) -> Self {
-        Self { upstream_as, ..self }
+        Self { upstream_as, expected_transport: None, ..self }
+    }
+
+    /// Leaves the server on HTTP if `CODEX_TEST_UPSTREAM` selects the WebSocket.
+    pub fn without_websocket(self, _limit: WebSocketLimit) -> Self {
+        match self.expected_transport {
+            Some(_) => {
+                Self { expected_transport: Some(Transport::Http), ..self.upstream_transport(Transport::Http) }
+            }
+            None => self,
+        }
+    }
+
+    /// Sets the transport to the upstream.
+    pub fn upstream_transport(self, transport: Transport) -> Self {
+        let setting = match transport {
+            Transport::Http => "https",
+            Transport::WebSocket => "websocket",
+        };
+        self.env("CODEX_UPSTREAM_TRANSPORT", setting)
     }
 
     setters! {

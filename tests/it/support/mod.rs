@@ -10,6 +10,7 @@ pub mod login;
 pub mod processes;
 pub mod program;
 pub mod staged;
+pub mod upstream;
 pub mod wire;
 
 use std::{
@@ -20,8 +21,9 @@ use std::{
 use codex_api::pb;
 
 pub use app::{TestApp, with_app};
-pub use config::{AppConfig, UpstreamAs};
+pub use config::AppConfig;
 pub use engines::Engine;
+pub use upstream::{UpstreamAs, WebSocketLimit};
 
 /// The time limit of every wait. An operation that exceeds it is considered hanging.
 pub const TIMEOUT: Duration = Duration::from_secs(30);

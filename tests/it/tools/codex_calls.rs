@@ -42,9 +42,9 @@ fn command_runs(app: &TestApp) -> usize {
     lines
 }
 
-/// Returns the id of a Codex call by its index in the response.
-fn codex_call_id(app: &TestApp, index: usize) -> String {
-    format!("call_s0_{}_{index}", app.upstream_request_count())
+/// Returns the id of a Codex call by the number of its request and its index in the response.
+fn codex_call_id(number: u64, index: usize) -> String {
+    format!("call_s0_{number}_{index}")
 }
 
 /// Sends the request, and again with the results of the client calls. Returns the first outcome and the ids of the Codex
@@ -52,7 +52,8 @@ fn codex_call_id(app: &TestApp, index: usize) -> String {
 async fn call_and_answer(app: &TestApp, route: Route, body: &Value) -> (Outcome, Vec<String>) {
     let first = app.turn(route, body).await;
     assert_eq!(first.finish_reason, "tool_calls", "{route:?}");
-    let codex_ids = (0..5).map(|index| codex_call_id(app, index)).collect();
+    let number = app.last_request_number();
+    let codex_ids = (0..5).map(|index| codex_call_id(number, index)).collect();
     let results = first.calls.iter().map(|call| tool_result(call, format!("result {}", call.arguments)));
     let more: Vec<Value> = [first.message()].into_iter().chain(results).collect();
     let second = app.turn(route, &followed_by(body, &more)).await;
@@ -83,6 +84,7 @@ async fn commands_around_client_calls_run_once() {
     let body = request(MODEL, &prompt, &[function("f", "a")]);
     for route in ROUTES {
         let (first, codex_ids) = call_and_answer(app, route, &body).await;
+        let number = codex_ids[0].split('_').nth(2).unwrap().parse().unwrap();
         assert_eq!(first.called(), [("f", r#"{"a":"1"}"#), ("f", r#"{"a":"2"}"#)], "{route:?}");
         assert_eq!(first.text, "Let me see.");
         assert_eq!(command_runs(app), 2, "{route:?}: each command runs once, to its end");
@@ -96,7 +98,7 @@ async fn commands_around_client_calls_run_once() {
         assert!(answers[1]["output"].as_str().unwrap().contains("exited with code 3"));
         sent.assert_ends_with_items(&[
             user(&prompt),
-            reasoning("all at once", app.upstream_request_count() - 1),
+            reasoning("all at once", number),
             assistant("Let me see."),
             call("exec_command", &arguments(0), &codex_ids[0]),
             call("f", r#"{"a":"1"}"#, a),
@@ -158,7 +160,7 @@ async fn commands_stay_in_the_history_if_the_client_edits_the_message() {
         let body = request(MODEL, &prompt, &[function("f", "a")]);
         let first = app.turn(Route::Http, &body).await;
         assert_eq!(command_runs(app), 2);
-        let number = app.upstream_request_count();
+        let number = app.last_request_number();
         let [client_call] = &first.calls[..] else { panic!("{first:?}") };
         let mut message = first.message();
         message["content"] = "In short.".into();

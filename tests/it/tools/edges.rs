@@ -10,29 +10,33 @@ use super::{
     script,
     upstream_request::{call, output, user},
 };
-use crate::support::with_app;
+use crate::support::{WebSocketLimit, with_app};
 
 #[tokio::test]
 #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
 async fn functions_reach_every_model_and_are_called() {
     with_app(real_workers(), async |app| {
         let models: Value = reqwest::get(app.url("/v1/models")).await.unwrap().json().await.unwrap();
-        let mut names: Vec<String> = models["data"]
+        // The name of a model, and the model that it stands for.
+        let mut names: Vec<(String, String)> = models["data"]
             .as_array()
             .unwrap()
             .iter()
-            .map(|model| model["id"].as_str().unwrap().to_owned())
+            .map(|model| {
+                let id = model["id"].as_str().unwrap();
+                (id.to_owned(), model["codex"]["target"].as_str().unwrap_or(id).to_owned())
+            })
             .collect();
         assert!(names.len() >= 3, "{names:?}");
-        names.push("an-unknown-model".to_owned());
+        names.push(("an-unknown-model".to_owned(), "an-unknown-model".to_owned()));
         let prompt = script(&json!([{"calls": [{"name": "f", "arguments": {"a": "1"}}]}, {"text": "done"}]));
-        for name in names {
+        for (name, target) in names {
             for model in [name.clone(), format!("{name}:chat")] {
                 let body = request(&model, &prompt, &[function("f", "a")]);
                 let first = app.turn(Route::Sse, &body).await;
                 assert_eq!(first.called(), [("f", r#"{"a":"1"}"#)], "{model}");
                 let sent = app.last_upstream_request();
-                assert_eq!(sent.body["model"], name.as_str());
+                assert_eq!(sent.body["model"], target.as_str());
                 assert!(sent.functions().contains(&"f"), "{model}: {:?}", sent.functions());
                 let id = &first.calls[0].id;
                 let second = app
@@ -75,7 +79,9 @@ async fn broken_response_after_a_call_is_retried() {
 #[tokio::test]
 #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
 async fn broken_response_after_a_call_without_retries_fails() {
-    with_app(real_workers().upstream_retries(0), async |app| {
+    let config = real_workers().upstream_retries(0);
+    let config = config.without_websocket(WebSocketLimit::FallbackRepeatsTheRequest);
+    with_app(config, async |app| {
         let step = json!({"calls": [{"name": "f", "arguments": {"a": "1"}}], "eof": true});
         let body = request(MODEL, &script(&json!([step, {"text": "never"}])), &[function("f", "a")]);
         let (status, error) = app.http_error(&body).await;

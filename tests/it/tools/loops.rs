@@ -31,7 +31,7 @@ async fn call_and_result_lead_to_the_answer() {
             let body = request(model, &prompt, &[function("get_weather", "city")]);
             for (index, route) in ROUTES.into_iter().enumerate() {
                 let first = app.turn(route, &body).await;
-                let number = app.upstream_request_count();
+                let number = app.last_request_number();
                 assert_eq!(first.text, "Let me look.", "{route:?}");
                 assert_eq!(first.called(), [("get_weather", arguments)], "{route:?}");
                 assert_eq!(first.finish_reason, "tool_calls", "{route:?}");
@@ -83,7 +83,7 @@ async fn parallel_calls_with_results_in_another_order_reach_the_model() {
                 request(model, &prompt, &[function("get_weather", "city"), function("get_time", "zone")]);
             for route in ROUTES {
                 let first = app.turn(route, &body).await;
-                let number = app.upstream_request_count();
+                let number = app.last_request_number();
                 let expected = [
                     ("get_weather", r#"{"city":"Rome"}"#),
                     ("get_time", r#"{"zone":"CET"}"#),
@@ -139,7 +139,7 @@ async fn several_rounds_keep_their_reasoning() {
         for (round, (route, thought, text)) in (1..).zip(rounds) {
             let outcome = app.turn(route, &body).await;
             app.last_upstream_request().assert_ends_with_items(&expected);
-            let number = app.upstream_request_count();
+            let number = app.last_request_number();
             let client_call = &outcome.calls[0];
             expected.extend(thought.map(|thought| reasoning(thought, number)));
             expected.extend(text.map(assistant));
@@ -178,7 +178,7 @@ async fn agent_with_client_tools_uses_its_own_tools() {
         let body = request(MODEL, &prompt, &[function("ask_boss", "what")]);
         for route in ROUTES {
             let first = app.turn(route, &body).await;
-            let number = app.upstream_request_count();
+            let number = app.last_request_number();
             assert_eq!(first.called(), [("ask_boss", r#"{"what":"x"}"#)], "{route:?}: only the client call");
             assert_eq!(first.usage, [30, 2, 4, 2], "{route:?}: the sum of both model calls");
             // The output of the command in the upstream request.

@@ -20,7 +20,7 @@ async fn results_without_exactly_one_call_are_refused_with_the_field() {
                 assert_eq!(refusal(app, &body).await, expected, "{messages}");
             }
         }
-        assert_eq!(app.upstream_request_count(), 0, "no request reaches the model");
+        assert_eq!(app.last_request_number(), 0, "no request reaches the model");
     })
     .await;
 }
@@ -43,7 +43,7 @@ async fn invalid_tool_messages_are_refused_with_the_field() {
             let body = json!({"model": MODEL, "messages": messages});
             assert_eq!(refusal(app, &body).await, (400, field.to_owned(), field.to_owned()), "{messages}");
         }
-        assert_eq!(app.upstream_request_count(), 0, "no request reaches the model");
+        assert_eq!(app.last_request_number(), 0, "no request reaches the model");
     })
     .await;
 }
@@ -93,7 +93,7 @@ async fn invalid_tools_are_refused_with_the_field() {
         for (body, param, field) in cases {
             assert_eq!(refusal(app, &body).await, (400, param.to_owned(), field.to_owned()), "{body}");
         }
-        assert_eq!(app.upstream_request_count(), 0, "no request reaches the model");
+        assert_eq!(app.last_request_number(), 0, "no request reaches the model");
     })
     .await;
 }

@@ -74,7 +74,7 @@ async fn reasoning_in_another_conversation_is_left_out() {
         body["messages"].as_array_mut().unwrap().insert(0, system);
         for route in ROUTES {
             let first = app.turn(route, &body).await;
-            let number = app.upstream_request_count();
+            let number = app.last_request_number();
             let [a, b] = &first.calls[..] else { panic!("{first:?}") };
             let same = followed_by(&body, &[first.message(), tool_result(a, "r"), tool_result(b, "r")]);
             let (mut another_model, mut another_profile, mut another_system) =
@@ -153,7 +153,7 @@ async fn reasoning_with_edited_calls_is_left_out() {
     with_app(real_workers().profile("chat"), async |app| {
         let body = request(MODEL, &prompt, &[function("f", "a")]);
         let first = app.turn(Route::Http, &body).await;
-        let number = app.upstream_request_count();
+        let number = app.last_request_number();
         let id = first.calls[0].id.as_str();
         let answered = tool_result(&first.calls[0], "r");
 
@@ -205,7 +205,7 @@ async fn results_with_images_reach_the_model() {
             let body = request(model, &prompt, &[function("f", "a")]);
             for route in ROUTES {
                 let first = app.turn(route, &body).await;
-                let number = app.upstream_request_count();
+                let number = app.last_request_number();
                 let [a, b] = &first.calls[..] else { panic!("{first:?}") };
                 let picture = json!({"type": "image_url", "image_url": {"url": PNG}});
                 let content = json!([{"type": "text", "text": "here:"}, picture]);

@@ -43,7 +43,7 @@ async fn parallel_tool_calls_off_keeps_one_call_in_answer_and_history() {
                 let first = app.turn(route, &body).await;
                 assert_eq!(first.called(), [("f", r#"{"a":"1"}"#)], "{route:?}");
                 assert!(app.last_upstream_request().instructions().contains("one at a time"), "{route:?}");
-                let number = app.upstream_request_count();
+                let number = app.last_request_number();
                 let id = &first.calls[0].id;
                 let second = app
                     .turn(route, &followed_by(&body, &[first.message(), tool_result(&first.calls[0], "r")]))
@@ -234,7 +234,7 @@ async fn strict_arguments_against_the_schema_return_to_the_model() {
                 let first = app.turn(route, &body).await;
                 assert_eq!(first.called(), [("book", right)], "{route:?}: only the valid call");
                 assert_eq!(first.usage, [20, 8, 6, 2], "{route:?}: both model calls");
-                let number = app.upstream_request_count();
+                let number = app.last_request_number();
                 let sent = app.last_upstream_request();
                 // A keyword that Codex drops is in the description.
                 let description = sent.function("book")["description"].as_str().unwrap();
@@ -324,12 +324,12 @@ async fn strict_arguments_beyond_the_budget_fail_the_turn() {
         let body = request(MODEL, &script(&json!([book(items(3)), {"text": "never"}])), &[expensive.clone()]);
         assert_eq!(app.turn(Route::Http, &body).await.called(), [("book", items(3).to_string().as_str())]);
         // The model cannot correct such a call, so the turn fails without another attempt.
-        let before = app.upstream_request_count();
+        let before = app.last_request_number();
         let body = request(MODEL, &script(&json!([book(items(2_000)), {"text": "never"}])), &[expensive]);
         let (status, error) = app.http_error(&body).await;
         assert_eq!((status, &error["code"]), (502, &json!("turn_failed")));
         assert!(error["message"].as_str().unwrap().contains("cannot be checked"), "{error}");
-        assert_eq!(app.upstream_request_count() - before, 1);
+        assert_eq!(app.model_calls_since(before), 1);
         let grpc = app.grpc().await.chat(contract(&body)).await.unwrap_err();
         assert_eq!(grpc.message(), error["message"].as_str().unwrap());
     })
@@ -380,7 +380,7 @@ async fn client_function_named_as_a_codex_tool_is_called() {
                     "Does exec_command.\n\nThis is the application's function `exec_command`."
                 );
                 assert!(sent.functions().contains(&"client_mcp__a__b"));
-                let number = app.upstream_request_count();
+                let number = app.last_request_number();
                 let id = &first.calls[0].id;
                 app.turn(
                     route,

@@ -13,17 +13,24 @@ pub struct UpstreamRequest {
 }
 
 impl TestApp {
-    /// Returns the last request of the upstream.
+    /// Returns the last model call.
     pub fn last_upstream_request(&self) -> UpstreamRequest {
         let requests = self.upstream().requests();
-        let body = (*requests.last().expect("the upstream has a request").body).clone();
+        let last = requests.iter().rfind(|request| !request.is_warm_up());
+        let body = (*last.expect("the upstream has a request").body).clone();
         let items = body["input"].as_array().unwrap().iter().map(without_metadata).collect();
         UpstreamRequest { body, items }
     }
 
-    /// Returns the number of the last request of the upstream, or 0.
-    pub fn upstream_request_count(&self) -> u64 {
+    /// Returns the number of the last request of the upstream, or 0. The ids of its response have this number.
+    pub fn last_request_number(&self) -> u64 {
         self.upstream().requests().last().map_or(0, |request| request.number)
+    }
+
+    /// Returns how many model calls came after the request with this number. A WebSocket's warm-up is none.
+    pub fn model_calls_since(&self, number: u64) -> usize {
+        let requests = self.upstream().requests();
+        requests.iter().filter(|request| request.number > number && !request.is_warm_up()).count()
     }
 }
 

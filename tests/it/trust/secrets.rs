@@ -14,8 +14,8 @@ use tonic::Request;
 use crate::{
     both_engines, eventually,
     support::{
-        AppConfig, Engine, TestApp, chat_request, grpc::collect_events, http::body, processes, staged::Gate,
-        with_app,
+        AppConfig, Engine, TestApp, UpstreamAs, chat_request, grpc::collect_events, http::body, processes,
+        staged::Gate, with_app,
     },
 };
 
@@ -75,16 +75,21 @@ fn writable_folders(app: &TestApp) -> BTreeSet<PathBuf> {
     found
 }
 
-/// Asserts that no secret is in any of these folders.
-fn assert_no_secret_in(folders: &BTreeSet<PathBuf>) {
+/// Asserts that no secret is in any of these folders. The home of a worker may have the login that the CLI uses.
+fn assert_no_secret_in(folders: &BTreeSet<PathBuf>, login: Option<&Path>) {
     for folder in folders {
-        assert_eq!(files_containing(folder, HUSH), Vec::<String>::new());
+        let mut found = files_containing(folder, HUSH);
+        found.retain(|file| login.is_none_or(|login| Path::new(file) != login));
+        assert_eq!(found, Vec::<String>::new());
     }
 }
 
 /// Runs a turn whose command prints its environment under a sandbox, and asserts that no secret is printed or stored.
 async fn assert_command_output_has_no_secret(engine: Engine, sandbox: &str, command: &str) {
-    with_app(AppConfig::real(engine).envs(SECRETS).sandbox(sandbox), async |app| {
+    let config = AppConfig::real(engine).envs(SECRETS).sandbox(sandbox);
+    // With a login, the CLI uses `CODEX_API_KEY`. The server hides it from the scripted provider.
+    let uses_key = config.upstream_as == UpstreamAs::OpenAiLogin;
+    with_app(config, async |app| {
         let mut gate = Gate::in_folder(&app.home.path().join("work"));
         let pipe = app.home.path().join("work/gate").display().to_string();
         let arguments = serde_json::json!({"cmd": format!("{command}; read -r _ < {pipe}")});
@@ -98,19 +103,21 @@ async fn assert_command_output_has_no_secret(engine: Engine, sandbox: &str, comm
         let inspection = async {
             eventually!("the command runs", !processes::with_argument(&pipe).is_empty());
             let folders = writable_folders(app);
+            let mut login = None;
             if engine == Engine::AppServer {
                 let home = environment(app.workers()[0])["CODEX_HOME"].as_str().unwrap().to_owned();
                 assert!(
                     folders.contains(Path::new(&home)) && files_containing(Path::new(&home), "").len() > 3,
                     "{folders:?}"
                 );
-                assert_eq!(fs::metadata(home).unwrap().permissions().mode() & 0o777, 0o700);
+                assert_eq!(fs::metadata(&home).unwrap().permissions().mode() & 0o777, 0o700);
+                login = uses_key.then(|| Path::new(&home).join("auth.json"));
             }
-            assert_no_secret_in(&folders);
+            assert_no_secret_in(&folders, login.as_deref());
             gate.open();
-            folders
+            (folders, login)
         };
-        let (events, folders) = tokio::join!(turn, inspection);
+        let (events, (folders, login)) = tokio::join!(turn, inspection);
         let printed: Vec<String> = events
             .iter()
             .filter_map(|event| match event.event.as_ref()? {
@@ -127,11 +134,15 @@ async fn assert_command_output_has_no_secret(engine: Engine, sandbox: &str, comm
         assert!(printed[0].contains("PATH="), "the command prints its environment: {}", printed[0]);
         assert!(!printed[0].contains(HUSH), "{}", printed[0]);
         // After the turn, no file and no upstream request has a secret.
-        assert_no_secret_in(&folders);
+        assert_no_secret_in(&folders, login.as_deref());
         let files = fs::read_dir(app.home.path().join("codex-home")).unwrap().count();
         assert!(files > 0, "the inspected folder has the state of the CLI");
-        let upstream = app.upstream();
-        assert!(!format!("{:?}", upstream.requests()).contains(HUSH));
+        for mut request in app.upstream().requests() {
+            let authorization = request.headers.remove("authorization");
+            let key = if uses_key { "Bearer hush-codex-api-key" } else { "Bearer scripted" };
+            assert_eq!(authorization.as_deref(), Some(key));
+            assert!(!format!("{request:?}").contains(HUSH));
+        }
     })
     .await;
 }

@@ -38,11 +38,7 @@ use both_transports;
 
 /// Configures a server over the real CLI with an API key of OpenAI.
 fn logged_in(engine: Engine, transport: Transport) -> AppConfig {
-    let setting = match transport {
-        Transport::Http => "https",
-        Transport::WebSocket => "websocket",
-    };
-    AppConfig::real(engine).upstream_as(UpstreamAs::OpenAiLogin).env("CODEX_UPSTREAM_TRANSPORT", setting)
+    AppConfig::real(engine).upstream_as(UpstreamAs::OpenAiLogin).upstream_transport(transport)
 }
 
 /// Runs a scenario and asserts that the CLI has used this transport, with the key of its login. A WebSocket that fails may

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{both_transports, logged_in, with_login};
 use crate::{
-    eventually,
+    both_engines, eventually,
     support::{
         Engine, TestApp,
         http::{Answer, answer_of_chunks, answer_of_completion, body, streamed},
@@ -188,10 +188,12 @@ async fn response_that_breaks_off_is_asked_again(engine: Engine, transport: Tran
     .await;
 }
 
-#[tokio::test]
-#[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
-async fn upgrade_refused_with_426_leads_to_http() {
-    let config = logged_in(Engine::AppServer, Transport::WebSocket);
+both_engines!(
+    #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+    upgrade_refused_with_426_leads_to_http
+);
+async fn upgrade_refused_with_426_leads_to_http(engine: Engine) {
+    let config = logged_in(engine, Transport::WebSocket);
     with_login(config, Transport::Http, async |app| {
         let answer = app.complete(&body(MODEL, r#"@@{"text":"over HTTP"}@@"#)).await;
         assert_eq!(answer["choices"][0]["message"]["content"], "over HTTP");

@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use codex_api::demo::Upstream;
 use futures_util::{StreamExt, future::join_all};
 use rustix::process::{Pid, Signal};
 
@@ -11,7 +12,7 @@ use super::{
 use crate::{
     eventually,
     support::{
-        Codex, Engine, TIMEOUT, TestApp, chat_request,
+        Codex, Engine, TIMEOUT, TestApp, UpstreamAs, chat_request,
         http::body,
         program::{Program, RunningProgram},
         with_app,
@@ -117,10 +118,13 @@ async fn drain_finishes_short_turns_and_cancels_long_ones() {
     .await;
 }
 
-/// Starts the program with two workers; returns the private folders of both.
-async fn serve_with_two_workers(codex: Codex) -> (RunningProgram, Vec<PathBuf>) {
+/// Starts the program with two workers and the login of an upstream that runs no turn; returns the private folders of
+/// both.
+async fn serve_with_two_workers(codex: Codex, upstream: &Upstream) -> (RunningProgram, Vec<PathBuf>) {
     let program = Program::new(codex, Engine::AppServer).env("CODEX_WORKERS", "2");
     let program = program.env("CODEX_SANDBOX", "workspace-write");
+    // Workers start only with a login.
+    UpstreamAs::OpenAiLogin.write_home(&program.codex_home(), &upstream.base_url());
     let server = program.serve(&["serve"]).await;
     let workers = || -> Vec<Pid> {
         let lines = server.processes();
@@ -153,7 +157,8 @@ async fn stopped_server_with_the_real_cli_leaves_no_private_folder() {
 }
 
 async fn stopped_server_leaves_no_private_folder(codex: Codex) {
-    let (mut server, folders) = serve_with_two_workers(codex).await;
+    let upstream = Upstream::start().await.unwrap();
+    let (mut server, folders) = serve_with_two_workers(codex, &upstream).await;
     server.signal(Signal::TERM);
     assert_eq!(server.exit_code(TIMEOUT).await, Some(0), "{:?}", server.log());
     assert!(folders.iter().all(|folder| !folder.exists()), "{folders:?}");
@@ -172,7 +177,8 @@ async fn killed_server_with_the_real_cli_leaves_no_private_folder() {
 }
 
 async fn killed_server_leaves_no_private_folder(codex: Codex) {
-    let (mut server, folders) = serve_with_two_workers(codex).await;
+    let upstream = Upstream::start().await.unwrap();
+    let (mut server, folders) = serve_with_two_workers(codex, &upstream).await;
     server.signal(Signal::KILL);
     assert_eq!(server.exit_code(TIMEOUT).await, None);
     for folder in folders {
