@@ -5,14 +5,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::cli::login::Identity;
 use crate::error::Error;
 
 /// Maximum number of remembered windows. An account has two for each of a few limits.
 const MAX_WINDOWS: usize = 16;
-
-/// Maximum number of accounts whose limits are remembered. Workers of a former account may still run.
-const MAX_ACCOUNTS: usize = 4;
 
 /// The limits of an account, merged from its readings.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,25 +53,6 @@ pub(crate) struct LimitsReading {
     pub(crate) plan: String,
     pub(crate) windows: Vec<LimitWindow>,
     pub(crate) credits: Option<Credits>,
-}
-
-/// The limits of the accounts that the server used last, so that a new account does not have those of the former one.
-#[derive(Debug, Default)]
-pub(crate) struct LimitsByAccount(Mutex<Vec<(Option<Identity>, Arc<RateLimits>)>>);
-
-impl LimitsByAccount {
-    /// Returns the limits of an account.
-    pub(crate) fn of(&self, account: Option<Identity>) -> Arc<RateLimits> {
-        let mut accounts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = accounts.iter().position(|(known, _)| *known == account);
-        let limits = known.map(|index| accounts.remove(index).1).unwrap_or_default();
-        if accounts.len() == MAX_ACCOUNTS {
-            accounts.remove(0);
-        }
-        // The account that was used last is the last one.
-        accounts.push((account, Arc::clone(&limits)));
-        limits
-    }
 }
 
 /// The newest limits of an account. The workers with one login share one value.
@@ -193,20 +170,6 @@ mod tests {
         limits.update(reading("plus", vec![]), at(5));
         let current = limits.current().unwrap();
         assert_eq!((current.plan.as_str(), current.windows.len(), &current.credits), ("plus", 0, &None));
-    }
-
-    #[test]
-    fn limits_of_another_account_are_unknown_and_bounded() {
-        let accounts = LimitsByAccount::default();
-        let one = |number: u8| Some(Identity::for_test(number));
-        accounts.of(one(0)).update(reading("pro", vec![window("codex", 42.0, 60)]), at(0));
-        assert_eq!(accounts.of(one(1)).current(), None);
-        assert!(accounts.of(one(0)).current().is_some());
-        for number in 0..100 {
-            accounts.of(one(number));
-        }
-        assert_eq!(accounts.0.lock().unwrap().len(), MAX_ACCOUNTS);
-        assert!(accounts.of(one(0)).current().is_none());
     }
 
     #[test]

@@ -17,7 +17,7 @@ mod tool;
 mod turn;
 
 pub use account::{AccountLimits, Credits, LimitWindow};
-pub(crate) use account::{LimitsByAccount, LimitsReading, RateLimits};
+pub(crate) use account::{LimitsReading, RateLimits};
 pub use check::{Check, Severity};
 pub use events::{EventSender, Events, TurnEvent};
 pub use image::{Image, ImageKind};

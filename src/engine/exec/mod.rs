@@ -290,13 +290,12 @@ fn events(starter: Starter, first: TurnProcess) -> Events {
                     Err(error) => break error,
                 };
                 for event in new {
-                    match &event {
-                        TurnEvent::Notice(notice) => {
-                            if error_messages::is_transport_fallback(&notice.message) {
-                                transport.record_fallback(tokio::time::Instant::now());
-                            }
+                    if let TurnEvent::Notice(notice) = &event {
+                        if error_messages::is_transport_fallback(&notice.message) {
+                            transport.record_fallback(tokio::time::Instant::now());
                         }
-                        _ => starter = None,
+                    } else {
+                        starter = None;
                     }
                     if !matches!(event, TurnEvent::Finished { .. }) {
                         yield event;
@@ -314,22 +313,24 @@ fn events(starter: Starter, first: TurnProcess) -> Events {
                     return;
                 }
             };
-            if !error_messages::is_login_refused(&error) {
-                Err(error)?;
-                return;
-            }
+            let is_refused = error_messages::is_login_refused(&error);
             let mark = process.mark.clone();
             let next = match &starter {
-                Some(starter) => starter.start_again(process, attempts).await,
-                None => None,
+                Some(starter) if is_refused => starter.start_again(process, attempts).await,
+                Some(_) | None => None,
             };
-            let Some(next) = next else {
+            if let Some(next) = next {
+                process = next?;
+                attempts += 1;
+                continue;
+            }
+            if is_refused {
                 login.refuse(&mark);
-                Err(error)?;
-                return;
-            };
-            process = next?;
-            attempts += 1;
+            }
+            // The slot must be free although the stream still exists.
+            drop(starter.take());
+            Err(error)?;
+            return;
         }
     };
     Events::from_stream(events)

@@ -13,11 +13,13 @@ use tempfile::TempDir;
 use tokio::sync::Mutex;
 use tokio_util::task::TaskTracker;
 
-use super::{Worker, error::StartError, pool::SpawnWorker, spec::WorkerSpec};
+use super::{
+    Worker, account_limits::LimitsByAccount, error::StartError, pool::SpawnWorker, spec::WorkerSpec,
+};
 use crate::{
     config::{Codex, Config, Models},
     engine::{
-        LimitsByAccount, RateLimits,
+        RateLimits,
         app_server::{capabilities, capabilities::WorkerFeatures, launch::worker_home},
         cli::{login::watch::LoginWatch, probe, probe::CliInfo},
         process::{Input, Launcher, SpawnSpec},

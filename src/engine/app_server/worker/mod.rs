@@ -1,6 +1,7 @@
 //! Workers: `codex app-server` processes. This module starts one, completes its handshake, watches it and kills it. The
 //! [`pool`] assigns turns to workers and replaces them.
 
+pub(crate) mod account_limits;
 pub(crate) mod command_reaper;
 pub(crate) mod error;
 pub(crate) mod factory;
