@@ -52,7 +52,7 @@ impl Digest {
 }
 
 /// A delivered text, and its repetition if the upstream starts over.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct DeliveredText {
     delivered: Digest,
     /// The repetition so far. `None` unless a repetition is expected.
@@ -128,6 +128,12 @@ impl DeliveredText {
 
     fn repetition_with(&self, text: &str) -> Option<String> {
         Some(format!("{}{text}", self.repeated.as_ref()?.whole()?))
+    }
+
+    /// Adds text that is no repetition, which the client gets.
+    pub(crate) fn append(&mut self, text: &str) {
+        self.repeated = None;
+        self.delivered.append(text);
     }
 
     /// Starts another text, which the client gets.

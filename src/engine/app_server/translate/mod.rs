@@ -175,6 +175,7 @@ impl Translator {
                 self.call_ids.reserve(id);
             } else if let Some(client_id) = self.call_ids.resolve_output(id) {
                 output = self.advance(LoopInput::ClientOutput(id))?;
+                self.attempt.on_client_output();
                 item.set_call_id(&client_id);
             }
         }

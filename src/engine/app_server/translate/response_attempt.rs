@@ -7,6 +7,10 @@
 //! The client never receives anything twice. An announced retry after delivered text fails the turn, because a retry costs
 //! tokens and seldom repeats the text. After a silent retry the model has answered again already: the client receives what
 //! follows the delivered text, and the turn fails if the new answer differs from this text. Reasoning that differs is dropped.
+//!
+//! A response that breaks off between two items leaves no sign. A message or reasoning that follows a complete one is therefore
+//! compared with those of the response, from the first one on. It is another item if it differs.
+//!
 //! Actions of the agent are delivered each time, because they happen each time. Completed items of a broken response stay in
 //! Codex's history, so the model continues after them.
 
@@ -36,6 +40,19 @@ enum Progress {
     Complete,
 }
 
+/// The relation of the reasoning that arrives to the delivered reasoning.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Repetition {
+    #[default]
+    No,
+    /// The reasoning follows complete reasoning, so that it repeats this reasoning or is new.
+    Possible,
+    /// The attempt at the response is another one.
+    Certain,
+    /// The reasoning of this attempt differs from the delivered reasoning, and the client gets none of it.
+    Differs,
+}
+
 /// The current response, over all attempts at it.
 #[derive(Debug, Default)]
 pub(crate) struct ResponseAttempt {
@@ -45,10 +62,15 @@ pub(crate) struct ResponseAttempt {
     /// The delivered text is the beginning of a message that did not end, so that the next message must repeat it.
     must_repeat: bool,
     text_delivered: bool,
+    /// The complete messages of the response.
+    complete_messages: Vec<DeliveredText>,
+    /// The index of the complete message that the next message may repeat.
+    next_repeated: usize,
+    /// The current message may repeat that message, or repeats it.
+    may_repeat: bool,
     reasoning_item: Progress,
     reasoning: DeliveredText,
-    /// The reasoning of this attempt differs from the delivered reasoning.
-    reasoning_muted: bool,
+    reasoning_repetition: Repetition,
     /// The part of the reasoning that the last delta belonged to.
     reasoning_part: Option<ReasoningPart>,
     /// The same at the start of the response.
@@ -70,26 +92,33 @@ impl ResponseAttempt {
             Progress::Open | Progress::Broken => false,
             // A broken response may repeat a complete message. If the texts differ, another message starts.
             Progress::Complete => {
-                self.text.expect_repetition();
-                !self.text.is_repeating()
+                // The response may be repeated once more.
+                let index =
+                    if self.next_repeated < self.complete_messages.len() { self.next_repeated } else { 0 };
+                self.expect_message(index);
+                !self.may_repeat
             }
             Progress::None => {
                 self.text.replace("");
+                self.may_repeat = false;
                 true
             }
         }
+    }
+
+    /// Expects that the next message repeats this complete one.
+    fn expect_message(&mut self, index: usize) {
+        self.text = self.complete_messages.get(index).cloned().unwrap_or_default();
+        self.text.expect_repetition();
+        self.next_repeated = index;
+        self.may_repeat = self.text.is_repeating();
     }
 
     /// Records text of the message. Returns the text that the client gets.
     pub(crate) fn push_text(&mut self, text: String) -> Result<Option<NewText>, Error> {
         self.received = true;
         self.message = Progress::Open;
-        let piece = self.text.push(text);
-        let new = match piece {
-            Piece::New(text) => NewText { starts_message: false, text },
-            Piece::Repeated => NewText { starts_message: false, text: String::new() },
-            Piece::Differs(whole) => self.start_other_message(whole)?,
-        };
+        let new = self.compare(text)?;
         self.must_repeat &= self.text.is_repeating();
         self.text_delivered |= !new.text.is_empty();
         Ok((!new.text.is_empty()).then_some(new))
@@ -100,19 +129,44 @@ impl ResponseAttempt {
         // An upstream that does not stream sends the text only here.
         let suffix = self.text.suffix_of(whole).to_owned();
         let mut new = self.push_text(suffix)?;
-        if self.text.is_repeating() && !whole.is_empty() {
+        while self.text.is_repeating() && !whole.is_empty() {
             let other = self.start_other_message(self.text.repetition())?;
-            self.text_delivered = true;
-            new = Some(other);
+            self.text_delivered |= !other.text.is_empty();
+            new = Some(other).filter(|new| !new.text.is_empty());
         }
         self.message = Progress::Complete;
+        match self.complete_messages.get_mut(self.next_repeated).filter(|_| self.may_repeat) {
+            Some(repeated) => {
+                repeated.clone_from(&self.text);
+                self.next_repeated += 1;
+            }
+            None => {
+                self.complete_messages.push(self.text.clone());
+                self.next_repeated = 0;
+            }
+        }
         Ok(new)
     }
 
+    fn compare(&mut self, text: String) -> Result<NewText, Error> {
+        Ok(match self.text.push(text) {
+            Piece::New(text) => NewText { starts_message: false, text },
+            Piece::Repeated => NewText { starts_message: false, text: String::new() },
+            Piece::Differs(whole) => self.start_other_message(whole)?,
+        })
+    }
+
+    /// Handles a text that differs from the expected repetition. Takes the text so far.
     fn start_other_message(&mut self, whole: Option<String>) -> Result<NewText, Error> {
         match whole {
+            // The repetition broke off as well, and the response starts over.
+            Some(text) if self.may_repeat && self.next_repeated > 0 => {
+                self.expect_message(0);
+                self.compare(text)
+            }
             Some(text) if !self.must_repeat => {
                 self.text.replace(&text);
+                self.may_repeat = false;
                 Ok(NewText { starts_message: true, text })
             }
             Some(_) | None => Err(diverged_error()),
@@ -122,11 +176,29 @@ impl ResponseAttempt {
     /// Records the start or the end of a reasoning item.
     pub(crate) fn on_reasoning_item(&mut self, completed: bool) {
         if completed {
+            if self.reasoning_item == Progress::Open && self.reasoning_repetition == Repetition::Possible {
+                self.reasoning_repetition = Repetition::Certain;
+            }
             self.reasoning_item = Progress::Complete;
             return;
         }
         self.detect_retry();
+        let is_known = match self.reasoning_repetition {
+            Repetition::No | Repetition::Possible => false,
+            Repetition::Certain => self.reasoning.is_repeating(),
+            Repetition::Differs => true,
+        };
+        if self.reasoning_item == Progress::Complete && !is_known {
+            self.expect_reasoning(Repetition::Possible);
+        }
         self.reasoning_item = Progress::None;
+    }
+
+    /// Expects that the next reasoning repeats the delivered reasoning.
+    fn expect_reasoning(&mut self, repetition: Repetition) {
+        self.reasoning.expect_repetition();
+        self.reasoning_repetition = repetition;
+        self.reasoning_part.clone_from(&self.first_reasoning_part);
     }
 
     /// Records a delta of the reasoning. Returns the text that the client gets.
@@ -147,14 +219,20 @@ impl ResponseAttempt {
     fn deliver_reasoning(&mut self, text: String) -> Option<String> {
         self.received = true;
         self.reasoning_item = Progress::Open;
-        if self.reasoning_muted {
+        if self.reasoning_repetition == Repetition::Differs {
             return None;
         }
-        match self.reasoning.push(text) {
-            Piece::New(text) => Some(text),
-            Piece::Repeated => None,
-            Piece::Differs(_) => {
-                self.reasoning_muted = true;
+        match (self.reasoning.push(text), self.reasoning_repetition) {
+            (Piece::New(text), _) => Some(text),
+            (Piece::Repeated, _) => None,
+            (Piece::Differs(Some(whole)), Repetition::Possible) => {
+                let text = format!("{REASONING_BREAK}{}", whole.trim_start_matches(REASONING_BREAK));
+                self.reasoning.append(&text);
+                self.reasoning_repetition = Repetition::No;
+                Some(text)
+            }
+            (Piece::Differs(_), _) => {
+                self.reasoning_repetition = Repetition::Differs;
                 None
             }
         }
@@ -171,6 +249,21 @@ impl ResponseAttempt {
     pub(crate) fn on_action(&mut self) {
         if self.message == Progress::Complete {
             self.message = Progress::None;
+        }
+        if self.reasoning_item == Progress::Complete {
+            self.reasoning_item = Progress::None;
+        }
+    }
+
+    /// Records that Codex answered a call of the client itself. If the response with the call broke off, the model may repeat
+    /// what it sent before the call.
+    pub(crate) fn on_client_output(&mut self) {
+        if self.message == Progress::None && !self.complete_messages.is_empty() {
+            self.message = Progress::Complete;
+            self.next_repeated = 0;
+        }
+        if self.reasoning_item == Progress::None && !self.reasoning.is_empty() {
+            self.reasoning_item = Progress::Complete;
         }
     }
 
@@ -211,10 +304,9 @@ impl ResponseAttempt {
         if self.must_repeat {
             self.text.expect_repetition();
         }
+        self.next_repeated = 0;
         self.reasoning_item = Progress::None;
-        self.reasoning.expect_repetition();
-        self.reasoning_muted = false;
-        self.reasoning_part.clone_from(&self.first_reasoning_part);
+        self.expect_reasoning(Repetition::Certain);
         self.received = false;
     }
 

@@ -160,3 +160,86 @@ fn silent_retries_count_to_the_limit() {
     attempt.start_message();
     assert!(!retry(&mut attempt, 3, 2));
 }
+
+/// Pushes whole items. Returns what the client gets, with `|` before each message.
+fn items(attempt: &mut ResponseAttempt, response: u32, items: &[(&str, &str)]) -> String {
+    let mut got = String::new();
+    for (index, (kind, text)) in items.iter().enumerate() {
+        if *kind == "reasoning" {
+            attempt.on_reasoning_item(false);
+            let item = format!("{response} {index}");
+            let deltas = text.split_inclusive(' ').filter_map(|word| reason(attempt, &item, word));
+            got.extend(deltas);
+            attempt.on_reasoning_item(true);
+            continue;
+        }
+        let mut starts = attempt.start_message();
+        let mut news = Vec::new();
+        for word in text.split_inclusive(' ') {
+            news.extend(attempt.push_text(word.to_owned()).unwrap());
+        }
+        news.extend(attempt.complete_message(text).unwrap());
+        for new in news {
+            starts |= new.starts_message;
+            if std::mem::take(&mut starts) {
+                got.push('|');
+            }
+            got.push_str(&new.text);
+        }
+    }
+    got
+}
+
+#[test]
+fn response_that_breaks_off_between_items_is_delivered_once() {
+    let whole = [
+        ("reasoning", "I think hard"),
+        ("reasoning", "I know it"),
+        ("message", "Let me see"),
+        ("message", "It is four"),
+        ("message", "Or five"),
+    ];
+    let expected = "I think hard\n\nI know it|Let me see|It is four|Or five";
+    for first in 0..=whole.len() {
+        for second in 0..=whole.len() {
+            let mut attempt = ResponseAttempt::default();
+            let mut got = items(&mut attempt, 1, &whole[..first]);
+            got += &items(&mut attempt, 2, &whole[..second]);
+            got += &items(&mut attempt, 3, &whole);
+            attempt.complete().unwrap();
+            assert_eq!(got, expected, "{first} {second}");
+        }
+    }
+}
+
+#[test]
+fn items_that_follow_a_complete_one_are_delivered() {
+    let whole = [("reasoning", "I think"), ("reasoning", ""), ("reasoning", "I know"), ("message", "one")];
+    let mut attempt = ResponseAttempt::default();
+    assert_eq!(items(&mut attempt, 1, &whole), "I think\n\nI know|one");
+    attempt.on_call();
+    attempt.complete().unwrap();
+    // The next response has the same reasoning and the same message.
+    assert_eq!(items(&mut attempt, 2, &whole), "\n\nI think\n\nI know|one");
+    // The model continues after the items that it has sent.
+    assert_eq!(items(&mut attempt, 3, &[("reasoning", "I see"), ("message", "two")]), "\n\nI see|two");
+}
+
+#[test]
+fn response_that_is_repeated_after_a_rejected_call_is_delivered_once() {
+    let response = [("reasoning", "I think"), ("message", "Let me look.")];
+    for (second, expected) in
+        [(response, ""), ([("reasoning", "I see"), ("message", "It is warm.")], "\n\nI see|It is warm.")]
+    {
+        let mut attempt = ResponseAttempt::default();
+        assert_eq!(items(&mut attempt, 1, &response), "I think|Let me look.");
+        attempt.on_call();
+        attempt.on_client_output();
+        assert_eq!(items(&mut attempt, 2, &second), expected);
+        attempt.on_call();
+        attempt.complete().unwrap();
+        // The response was complete, so that the calls went back to the model for their arguments.
+        attempt.on_client_output();
+        assert_eq!(items(&mut attempt, 3, &response), "\n\nI think|Let me look.");
+    }
+}
