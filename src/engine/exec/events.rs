@@ -25,6 +25,16 @@ pub(super) struct Translator {
     answer: Option<String>,
     /// Reasoning was emitted, so that the next piece starts a paragraph.
     has_reasoning: bool,
+    /// The messages and the reasoning since the last action of the agent. A response that breaks off leaves no sign, and its
+    /// repetition begins with these items.
+    emitted: Emitted,
+}
+
+/// Texts of complete items.
+#[derive(Debug, Default)]
+struct Emitted {
+    messages: Vec<String>,
+    reasoning: Vec<String>,
 }
 
 impl Translator {
@@ -35,6 +45,7 @@ impl Translator {
             last_retry_reason: None,
             answer: None,
             has_reasoning: false,
+            emitted: Emitted::default(),
         }
     }
 
@@ -96,14 +107,18 @@ impl Translator {
         match item.kind {
             ExecItemKind::AgentMessage { text } if completed => {
                 self.retries = Retries::default();
-                // After a response that broke off without a report, the model repeats its message.
-                if self.answer.as_ref() == Some(&text) {
+                self.answer = Some(text.clone());
+                if self.emitted.messages.contains(&text) {
                     return Vec::new();
                 }
-                self.answer = Some(text.clone());
+                self.emitted.messages.push(text.clone());
                 message(text)
             }
             ExecItemKind::Reasoning { text } if completed && !text.is_empty() => {
+                if self.emitted.reasoning.contains(&text) {
+                    return Vec::new();
+                }
+                self.emitted.reasoning.push(text.clone());
                 let is_first = !std::mem::replace(&mut self.has_reasoning, true);
                 let text = if is_first { text } else { format!("{REASONING_BREAK}{text}") };
                 vec![TurnEvent::Reasoning(text.into())]
@@ -123,6 +138,7 @@ impl Translator {
                 self.retries = Retries::default();
                 if !matches!(item.kind, ExecItemKind::TodoList { .. }) {
                     self.answer = None;
+                    self.emitted = Emitted::default();
                 }
                 vec![TurnEvent::Item(Box::new(item.into_pb(completed)))]
             }

@@ -147,6 +147,33 @@ fn push_equal_message_without_an_action_between_is_a_repetition() {
 }
 
 #[test]
+fn push_items_of_a_repeated_response_are_skipped_until_an_action() {
+    let item = |kind: &str, text: &str| serde_json::json!({"type": "item.completed", "item": {"id": "i", "type": kind, "text": text}});
+    let response = [
+        item("reasoning", "a"),
+        item("reasoning", "b"),
+        item("agent_message", "one"),
+        item("agent_message", "two"),
+    ];
+    let command = serde_json::json!({"type": "item.completed", "item": {"id": "c", "type": "command_execution", "command": "ls"}});
+    let mut translator = Translator::new(0);
+    let mut counts = |lines: &[Value]| lines.iter().map(|line| push(&mut translator, line).len()).collect();
+    let (new, skipped): (Vec<usize>, Vec<usize>) = (vec![1, 1, 2, 2], vec![0; 4]);
+    for expected in [&new, &skipped, &skipped] {
+        let got: Vec<usize> = counts(&response);
+        assert_eq!(&got, expected);
+    }
+    let got: Vec<usize> = counts(&[command]);
+    assert_eq!(got, [1]);
+    let got: Vec<usize> = counts(&response);
+    assert_eq!(got, new);
+    // The answer is the last message, also if it was skipped.
+    let end = TurnEvent::Finished { reason: pb::FinishReason::Stop, usage: None };
+    assert!(translator.is_lossy(&end));
+    assert_eq!(translator.recover(Some("two".into())).unwrap(), []);
+}
+
+#[test]
 fn push_retry_after_content_filter_ends_the_turn() {
     let mut translator = Translator::new(5);
     let events = translator
