@@ -220,7 +220,7 @@ impl Starter {
             message: format!("the Codex CLI cannot be started: {error}"),
         })?;
         let lines = LineReader::new(stdout, self.codex.line_limit);
-        Ok(TurnProcess { process, lines, mark })
+        Ok(TurnProcess { process, lines, mark, uses_websocket: provider.is_some() })
     }
 
     /// Starts the turn again after a refusal of the login of the process, if the login has changed since. Another process
@@ -242,6 +242,7 @@ struct TurnProcess {
     process: ChildHandle,
     lines: LineReader<OutputPipe<ChildStdout>>,
     mark: LoginMark,
+    uses_websocket: bool,
 }
 
 impl TurnProcess {
@@ -302,6 +303,9 @@ fn events(starter: Starter, first: TurnProcess) -> Events {
                         continue;
                     }
                     login.accept();
+                    if process.uses_websocket {
+                        transport.record_success();
+                    }
                     process.process.detach();
                     if translator.is_lossy(&event) {
                         let last_message = process.process.exit().await.and_then(|exit| exit.output_file);
@@ -313,6 +317,9 @@ fn events(starter: Starter, first: TurnProcess) -> Events {
                     return;
                 }
             };
+            if process.uses_websocket && matches!(error, Error::Rejected { .. }) {
+                transport.record_rejection(tokio::time::Instant::now());
+            }
             let is_refused = error_messages::is_login_refused(&error);
             let mark = process.mark.clone();
             let next = match &starter {
