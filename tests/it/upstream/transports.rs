@@ -8,8 +8,9 @@ use super::{both_transports, logged_in, with_login};
 use crate::{
     both_engines, eventually,
     support::{
-        Engine, TestApp,
+        Engine, TIMEOUT, TestApp,
         http::{Answer, answer_of_chunks, answer_of_completion, body, streamed},
+        with_app,
     },
     tools::routes::{ROUTES, tool_result},
 };
@@ -166,6 +167,28 @@ async fn failure_of_the_upstream_is_the_same_error(engine: Engine, transport: Tr
         ] {
             let (status, error) = app.http_error(&body(MODEL, &directive(&step))).await;
             assert_eq!((status, error["code"].as_str().unwrap()), expected, "{step}: {error}");
+        }
+    })
+    .await;
+}
+
+both_engines!(
+    #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+    error_event_without_a_status_ends_the_turn_over_http
+);
+async fn error_event_without_a_status_ends_the_turn_over_http(engine: Engine) {
+    let message = "The server had an error.";
+    with_app(logged_in(engine, Transport::Http), async |app| {
+        for event in [
+            json!({"type": "error", "error": {"type": "server_error", "code": "server_error", "message": message}}),
+            json!({"type": "error", "code": "server_error", "message": message, "param": null}),
+        ] {
+            let step = json!({"status": 200, "headers": {"content-type": "text/event-stream"},
+                "body": format!("event: error\ndata: {event}\n\n")});
+            let request = body(MODEL, &directive(&step));
+            let outcome = tokio::time::timeout(TIMEOUT, app.http_error(&request)).await;
+            let (status, error) = outcome.expect("the turn does not wait for the idle timeout");
+            assert_eq!((status, &error["code"]), (502, &json!("upstream_unavailable")), "{event}: {error}");
         }
     })
     .await;
