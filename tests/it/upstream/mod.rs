@@ -1,5 +1,6 @@
 //! The real CLI with the login of its built-in provider, which reaches the upstream over a WebSocket or over HTTP.
 
+mod cuts;
 mod refresh;
 mod transports;
 
