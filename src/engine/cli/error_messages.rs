@@ -96,11 +96,6 @@ pub(crate) fn is_answer_over_websocket(reason: &str) -> bool {
     is_answer && !names_websocket(reason)
 }
 
-/// Returns `true` if a warning reports that Codex changes from a WebSocket to HTTPS and sends the request again.
-pub(crate) fn is_fallback(warning: &str) -> bool {
-    warning.starts_with("Falling back from WebSockets")
-}
-
 /// Classifies a message with a separate status.
 pub(crate) fn classify_status(code: u16, message: &str) -> Error {
     unexpected_status(message).unwrap_or_else(|| by_status(code, &without_addresses(message)))

@@ -147,7 +147,7 @@ impl Translator {
 
     /// Starts the count of retries again if Codex changes from a WebSocket to HTTPS.
     fn on_warning(&mut self, message: &str) {
-        if error_messages::is_fallback(message) {
+        if error_messages::is_transport_fallback(message) {
             self.retries.fall_back();
         }
     }

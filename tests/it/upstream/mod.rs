@@ -2,6 +2,7 @@
 
 mod cuts;
 mod refresh;
+mod refused;
 mod transports;
 
 use codex_api::demo::{Transport, Upgrade};

@@ -129,7 +129,7 @@ impl Translator {
                 Ok(Some(TurnEvent::Item(Box::new(items::plan(update)))).into())
             }
             Notification::Warning(warning) => {
-                if error_messages::is_fallback(&warning.message) {
+                if error_messages::is_transport_fallback(&warning.message) {
                     self.attempt.on_fallback();
                 }
                 Ok(Some(notice(NoticeKind::Warning, &warning.message)).into())
