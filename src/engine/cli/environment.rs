@@ -19,6 +19,9 @@ const MINIMAL_CONFIG: &str = "\
 /// The key that the CLI uses before every other login. Blank counts as not set.
 pub(crate) const API_KEY: &str = "CODEX_API_KEY";
 
+/// The access token of an account. The CLI uses it before the login file.
+pub(crate) const ACCESS_TOKEN: &str = "CODEX_ACCESS_TOKEN";
+
 /// Returns the environment of the CLI.
 pub(crate) fn environment(codex: &Codex) -> BTreeMap<OsString, OsString> {
     let mut env = codex.env.clone();

@@ -239,7 +239,8 @@ impl Login {
         let file = environment::codex_home(&env).map(|home| home.join("auth.json"));
         let store = Store::new(config);
         let text = |name: &str| config.get(name).and_then(toml::Value::as_str).map(str::to_owned);
-        let kind = match (environment::api_key(&env), environment::variable(&env, "CODEX_ACCESS_TOKEN")) {
+        let kind = match (environment::api_key(&env), environment::variable(&env, environment::ACCESS_TOKEN))
+        {
             (Some(key), _) => LoginKind::EnvironmentKey(Identity::new("key", &[&key])),
             (None, Some(token)) => LoginKind::EnvironmentToken(Identity::new("token", &[&token])),
             (None, None) => match store {

@@ -38,7 +38,8 @@ impl UpstreamAs {
 pub enum WebSocketLimit {
     /// Codex sends no notification before its first retry over a WebSocket. `upstream::cuts` has the WebSocket's behaviour.
     FirstRetryIsSilent,
-    /// After its last retry Codex sends the request once more over HTTP, also with `CODEX_UPSTREAM_RETRIES=0`.
+    /// After the last attempt over the WebSocket, Codex falls back to HTTP and starts to count again. With
+    /// `CODEX_UPSTREAM_RETRIES=0` it sends the request twice.
     FallbackRepeatsTheRequest,
 }
 

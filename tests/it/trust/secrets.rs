@@ -75,11 +75,11 @@ fn writable_folders(app: &TestApp) -> BTreeSet<PathBuf> {
     found
 }
 
-/// Asserts that no secret is in any of these folders. The home of a worker may have the login that the CLI uses.
-fn assert_no_secret_in(folders: &BTreeSet<PathBuf>, login: Option<&Path>) {
+/// Asserts that no secret is in any of these folders, but for the login of a worker in its home, if the CLI uses the key.
+fn assert_no_secret_in(folders: &BTreeSet<PathBuf>, uses_key: bool) {
     for folder in folders {
         let mut found = files_containing(folder, HUSH);
-        found.retain(|file| login.is_none_or(|login| Path::new(file) != login));
+        found.retain(|file| !uses_key || Path::new(file) != folder.join("auth.json"));
         assert_eq!(found, Vec::<String>::new());
     }
 }
@@ -103,21 +103,19 @@ async fn assert_command_output_has_no_secret(engine: Engine, sandbox: &str, comm
         let inspection = async {
             eventually!("the command runs", !processes::with_argument(&pipe).is_empty());
             let folders = writable_folders(app);
-            let mut login = None;
             if engine == Engine::AppServer {
                 let home = environment(app.workers()[0])["CODEX_HOME"].as_str().unwrap().to_owned();
                 assert!(
                     folders.contains(Path::new(&home)) && files_containing(Path::new(&home), "").len() > 3,
                     "{folders:?}"
                 );
-                assert_eq!(fs::metadata(&home).unwrap().permissions().mode() & 0o777, 0o700);
-                login = uses_key.then(|| Path::new(&home).join("auth.json"));
+                assert_eq!(fs::metadata(home).unwrap().permissions().mode() & 0o777, 0o700);
             }
-            assert_no_secret_in(&folders, login.as_deref());
+            assert_no_secret_in(&folders, uses_key);
             gate.open();
-            (folders, login)
+            folders
         };
-        let (events, (folders, login)) = tokio::join!(turn, inspection);
+        let (events, folders) = tokio::join!(turn, inspection);
         let printed: Vec<String> = events
             .iter()
             .filter_map(|event| match event.event.as_ref()? {
@@ -134,7 +132,7 @@ async fn assert_command_output_has_no_secret(engine: Engine, sandbox: &str, comm
         assert!(printed[0].contains("PATH="), "the command prints its environment: {}", printed[0]);
         assert!(!printed[0].contains(HUSH), "{}", printed[0]);
         // After the turn, no file and no upstream request has a secret.
-        assert_no_secret_in(&folders, login.as_deref());
+        assert_no_secret_in(&folders, uses_key);
         let files = fs::read_dir(app.home.path().join("codex-home")).unwrap().count();
         assert!(files > 0, "the inspected folder has the state of the CLI");
         for mut request in app.upstream().requests() {
@@ -182,14 +180,18 @@ async fn cli_environment_has_its_own_keys_only(engine: Engine) {
             SECRETS.iter().any(|(n, value)| *n == name && env.get(name) == Some(&Value::from(*value)))
         };
         // The CLI needs the login and the key of the provider.
-        for name in ["CODEX_ACCESS_TOKEN", "OPENAI_API_KEY", "MOCK_SECRET"] {
+        for name in ["OPENAI_API_KEY", "MOCK_SECRET"] {
             assert!(has_secret(name), "{name} is missing: {env:?}");
         }
         match engine {
-            Engine::Exec => assert!(has_secret("CODEX_API_KEY"), "{env:?}"),
+            Engine::Exec => {
+                assert!(has_secret("CODEX_API_KEY") && has_secret("CODEX_ACCESS_TOKEN"), "{env:?}");
+            }
             // The app-server ignores `CODEX_API_KEY`. The server writes a private login file for the worker instead.
             Engine::AppServer => {
                 assert!(!env.contains_key("CODEX_API_KEY"), "{env:?}");
+                // An app-server would use the token before the key.
+                assert!(!env.contains_key("CODEX_ACCESS_TOKEN"), "{env:?}");
                 let login = Path::new(env["CODEX_HOME"].as_str().unwrap()).join("auth.json");
                 assert!(fs::read_to_string(&login).unwrap().contains("hush-codex-api-key"));
                 assert_eq!(fs::metadata(&login).unwrap().permissions().mode() & 0o777, 0o600);

@@ -73,6 +73,8 @@ impl WorkerHome {
         }
         if let Some(key) = key {
             write_login(dir.path(), &key)?;
+            // An app-server prefers the token to the login file, whereas `codex exec` prefers the key to both.
+            env.remove(OsStr::new(environment::ACCESS_TOKEN));
         }
         if major_minor(&installed.version) >= (0, 169) {
             // The CLI cannot open a folder as a database and continues without the log. Older versions (0.140) hang.
