@@ -18,7 +18,7 @@ fn read(name: &str) -> String {
 }
 
 /// Asserts that a document has the expected text. With `UPDATE_DOCS`, writes the expected text.
-fn assert_document(name: &str, is: &str, should_be: &str) {
+pub fn assert_document(name: &str, is: &str, should_be: &str) {
     if is == should_be {
         return;
     }
@@ -55,7 +55,7 @@ fn assert_part(document: &str, name: &str, should_be: impl FnOnce(&str) -> Strin
 }
 
 /// Escapes a text for a cell of a Markdown table, where `<` would begin an HTML tag.
-fn table_cell(text: &str) -> String {
+pub fn table_cell(text: &str) -> String {
     let words = text.split(' ').map(|word| {
         if word.starts_with('<') && word.ends_with('>') {
             format!("`{word}`")

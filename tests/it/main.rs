@@ -17,6 +17,7 @@ mod commands;
 mod documents;
 mod door;
 mod errors;
+mod faults;
 mod formats;
 mod histories;
 mod layers;
