@@ -204,6 +204,14 @@ pub(crate) fn configured(codex: &Codex) -> Option<String> {
     (config.provider(id).is_some() && is_bare_key(id)).then(|| id.to_owned())
 }
 
+/// Returns `true` if the user's own provider uses a WebSocket.
+pub(crate) fn configures_websocket(codex: &Codex) -> bool {
+    let config = UserConfig::load(codex);
+    let provider = configured(codex).and_then(|id| config.provider(&id).cloned());
+    let value = provider.as_ref().and_then(|provider| provider.get("supports_websockets"));
+    value.and_then(toml::Value::as_bool) == Some(true)
+}
+
 /// The selected provider reads its key from a variable that is not set, so that every turn would fail.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the provider {provider} of config.toml reads its key from {variable}, which is not set")]

@@ -1,11 +1,7 @@
 //! Builds the command of one turn: arguments, environment, files and stdin of `codex exec`.
 
 use std::{
-    collections::BTreeMap,
-    ffi::OsString,
-    fs, io,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
+    collections::BTreeMap, ffi::OsString, fs, io, os::unix::fs::PermissionsExt, path::Path, sync::Arc,
 };
 
 use tempfile::TempDir;
@@ -26,8 +22,8 @@ use crate::{
 pub(super) struct TurnOptions {
     /// The provider with a WebSocket, if the turn uses one.
     pub(super) websocket_provider: Option<&'static str>,
-    /// The file with the model catalog, if it was read.
-    pub(super) catalog: Option<PathBuf>,
+    /// The model catalog, if it was read.
+    pub(super) catalog: Option<Arc<str>>,
 }
 
 /// Returns the command of a turn. Writes images and schema to a private folder that belongs to the command.
@@ -83,7 +79,9 @@ pub(super) fn build(
         arguments.set_text("model_provider", websocket);
     }
     if let Some(catalog) = &options.catalog {
-        arguments.set_text("model_catalog_json", &catalog.to_string_lossy());
+        let file = temp_dir.path().join("models.json");
+        fs::write(&file, catalog.as_bytes()).map_err(Error::internal)?;
+        arguments.set_text("model_catalog_json", &file.to_string_lossy());
     }
 
     arguments.push("-");

@@ -25,8 +25,12 @@ pub(super) struct Translator {
     answer: Option<String>,
     /// Reasoning was emitted, so that the next piece starts a paragraph.
     has_reasoning: bool,
-    /// The messages and the reasoning since the last action of the agent. A response that breaks off leaves no sign, and its
-    /// repetition begins with these items.
+    /// The CLI may retry a response without a report, as it does over a WebSocket.
+    retries_silently: bool,
+    /// The CLI has reported a retry since the last action of the agent.
+    has_retried: bool,
+    /// The messages and the reasoning since the last action of the agent. The repetition of a response that broke off begins
+    /// with these items.
     emitted: Emitted,
 }
 
@@ -38,9 +42,11 @@ struct Emitted {
 }
 
 impl Translator {
-    pub(super) fn new(max_retries: u32) -> Self {
+    pub(super) fn new(max_retries: u32, retries_silently: bool) -> Self {
         Self {
             max_retries,
+            retries_silently,
+            has_retried: false,
             retries: Retries::default(),
             last_retry_reason: None,
             answer: None,
@@ -108,14 +114,14 @@ impl Translator {
             ExecItemKind::AgentMessage { text } if completed => {
                 self.retries = Retries::default();
                 self.answer = Some(text.clone());
-                if self.emitted.messages.contains(&text) {
+                if self.may_repeat() && self.emitted.messages.contains(&text) {
                     return Vec::new();
                 }
                 self.emitted.messages.push(text.clone());
                 message(text)
             }
             ExecItemKind::Reasoning { text } if completed && !text.is_empty() => {
-                if self.emitted.reasoning.contains(&text) {
+                if self.may_repeat() && self.emitted.reasoning.contains(&text) {
                     return Vec::new();
                 }
                 self.emitted.reasoning.push(text.clone());
@@ -139,16 +145,23 @@ impl Translator {
                 if !matches!(item.kind, ExecItemKind::TodoList { .. }) {
                     self.answer = None;
                     self.emitted = Emitted::default();
+                    self.has_retried = false;
                 }
                 vec![TurnEvent::Item(Box::new(item.into_pb(completed)))]
             }
         }
     }
 
+    /// Returns `true` if an item may be part of a repeated response.
+    const fn may_repeat(&self) -> bool {
+        self.retries_silently || self.has_retried
+    }
+
     /// Starts the count of retries again if Codex changes from a WebSocket to HTTPS.
     fn on_warning(&mut self, message: &str) {
         if error_messages::is_transport_fallback(message) {
             self.retries.fall_back();
+            self.has_retried = true;
         }
     }
 
@@ -162,6 +175,7 @@ impl Translator {
             .split_once('(')
             .map_or(rest, |(_, reason)| reason.strip_suffix(')').unwrap_or(reason))
             .trim();
+        self.has_retried = true;
         // `codex exec` reports whole items, and each of them starts the count again.
         self.retries.record(message, reason, false);
         let outcome = error_messages::classify_message(reason);

@@ -1,7 +1,7 @@
 //! The exec engine runs one `codex exec --json` process per turn. This engine gives turns the strongest isolation and supports every
 //! CLI since 0.110. Text arrives in whole messages, as the CLI prints them.
 
-mod catalog;
+mod catalog_text;
 mod command;
 mod diagnostics;
 mod events;
@@ -16,7 +16,7 @@ use std::{
 use async_stream::try_stream;
 use tokio::process::ChildStdout;
 
-use self::{catalog::CatalogFile, command::TurnOptions, events::Translator};
+use self::{catalog_text::CatalogText, command::TurnOptions, events::Translator};
 use super::{
     Engine, EngineStatus, Events, ModelCatalog, Turn, TurnEvent, TurnGuard,
     cli::{
@@ -52,7 +52,7 @@ pub struct Exec {
     last_probe: RwLock<Option<(Instant, ProbeResult)>>,
     /// Held during a probe, so that only one probe runs.
     probing: tokio::sync::Mutex<()>,
-    catalog: Arc<CatalogFile>,
+    catalog: Arc<CatalogText>,
 }
 
 type ProbeResult = Result<Arc<CliInfo>, Arc<ProbeError>>;
@@ -61,7 +61,7 @@ impl Exec {
     /// Creates the engine. The first use probes the CLI.
     pub fn new(codex: Codex, log: Log, launcher: Launcher) -> Self {
         Self {
-            catalog: Arc::new(CatalogFile::new(Codex::clone(&codex), launcher.clone())),
+            catalog: Arc::new(CatalogText::new(Codex::clone(&codex), launcher.clone())),
             transport: Arc::new(TransportSelector::new(codex.upstream_transport)),
             login: Arc::new(LoginWatch::new(&codex)),
             codex: Arc::new(codex),
@@ -189,7 +189,7 @@ struct Starter {
     log: Log,
     launcher: Launcher,
     transport: Arc<TransportSelector>,
-    catalog: Arc<CatalogFile>,
+    catalog: Arc<CatalogText>,
     installed: Arc<CliInfo>,
     turn: Turn,
     /// Dropped when the last process has exited and the turn cannot start again.
@@ -203,7 +203,7 @@ impl Starter {
             self.transport.selects_websocket(Workload::SeveralCalls, tokio::time::Instant::now());
         let provider = provider::websocket_provider(&self.codex, &self.installed).filter(|_| is_websocket);
         let options =
-            TurnOptions { websocket_provider: provider, catalog: self.catalog.path(&self.installed) };
+            TurnOptions { websocket_provider: provider, catalog: self.catalog.text(&self.installed) };
         let spec = command::build(&self.turn, &self.codex, &self.installed, &options)?;
         if self.log.debug {
             let prompt = match &spec.stdin {
@@ -220,7 +220,9 @@ impl Starter {
             message: format!("the Codex CLI cannot be started: {error}"),
         })?;
         let lines = LineReader::new(stdout, self.codex.line_limit);
-        Ok(TurnProcess { process, lines, mark, uses_websocket: provider.is_some() })
+        let uses_websocket = provider.is_some();
+        let retries_silently = uses_websocket || provider::configures_websocket(&self.codex);
+        Ok(TurnProcess { process, lines, mark, uses_websocket, retries_silently })
     }
 
     /// Starts the turn again after a refusal of the login of the process, if the login has changed since. Another process
@@ -242,7 +244,10 @@ struct TurnProcess {
     process: ChildHandle,
     lines: LineReader<OutputPipe<ChildStdout>>,
     mark: LoginMark,
+    /// The process uses the server's provider with a WebSocket.
     uses_websocket: bool,
+    /// The process may retry a response without a report.
+    retries_silently: bool,
 }
 
 impl TurnProcess {
@@ -276,7 +281,7 @@ fn events(starter: Starter, first: TurnProcess) -> Events {
         let mut process = first;
         let mut attempts = 1;
         loop {
-            let mut translator = Translator::new(max_retries);
+            let mut translator = Translator::new(max_retries, process.retries_silently);
             let error = loop {
                 let translated = match process.next_line(debug).await {
                     Ok(Some(line)) => translator.push(line),

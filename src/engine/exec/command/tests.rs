@@ -164,10 +164,11 @@ fn build_with_a_custom_provider_limits_its_retries() {
     assert!(arguments(&spec).iter().any(|a| a == "model_provider=\"codex-api-scripted\""));
     assert_eq!(spec.env.get(&OsString::from("CODEX_HOME")), Some(&OsString::from("/demo")));
 
-    let options =
-        TurnOptions { websocket_provider: Some("websocket"), catalog: Some("/scratch/models.json".into()) };
+    let options = TurnOptions { websocket_provider: Some("websocket"), catalog: Some("{}".into()) };
     let spec = build(&turn(), &codex, &installed(), &options).unwrap();
-    assert!(arguments(&spec).iter().any(|a| a == "model_catalog_json=\"/scratch/models.json\""));
+    let catalog =
+        arguments(&spec).iter().find_map(|a| a.strip_prefix("model_catalog_json=\"").map(str::to_owned));
+    assert_eq!(fs::read_to_string(catalog.unwrap().trim_end_matches('"')).unwrap(), "{}");
     let providers: Vec<_> =
         arguments(&spec).into_iter().filter(|argument| argument.starts_with("model_provider=")).collect();
     let last = providers.last().unwrap();

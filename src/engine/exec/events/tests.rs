@@ -8,14 +8,14 @@ fn push(translator: &mut Translator, line: &Value) -> Vec<TurnEvent> {
 }
 
 fn one(line: &str) -> TurnEvent {
-    let mut events = Translator::new(2).push(line.as_bytes()).unwrap();
+    let mut events = Translator::new(2, false).push(line.as_bytes()).unwrap();
     assert_eq!(events.len(), 1, "{line}");
     events.remove(0)
 }
 
 #[test]
 fn push_message_and_completion_returns_text_and_usage() {
-    let mut translator = Translator::new(2);
+    let mut translator = Translator::new(2, false);
     let line = serde_json::json!({"type":"item.completed","item":{"id":"item_1","type":"agent_message","text":"hi ü"}});
     assert_eq!(push(&mut translator, &line), [TurnEvent::MessageStarted, TurnEvent::Text("hi ü".into())]);
     let line = serde_json::json!({"type":"turn.completed","usage":{"input_tokens":21,"cached_input_tokens":9,
@@ -38,7 +38,7 @@ fn push_duplicate_keys_unknown_events_and_garbage_is_tolerated() {
     let TurnEvent::Item(item) = one(hologram) else { panic!("expected an item") };
     assert_eq!((item.status(), item.kind), (pb::ItemStatus::Completed, None));
 
-    let mut translator = Translator::new(2);
+    let mut translator = Translator::new(2, false);
     for line in
         ["{\"type\":\"thread.started\"}", "not json", "", "[]", "3", "{\"type\":\"new.thing\"}", "\u{fffd}"]
     {
@@ -82,7 +82,7 @@ fn reconnecting(n: u32, reason: &str) -> String {
 
 #[test]
 fn push_retries_returns_notices_up_to_the_limit() {
-    let mut translator = Translator::new(2);
+    let mut translator = Translator::new(2, false);
     for n in 1..=2 {
         let events =
             translator.push(reconnecting(n, "stream disconnected before completion: x").as_bytes()).unwrap();
@@ -96,7 +96,7 @@ fn push_retries_returns_notices_up_to_the_limit() {
 
 #[test]
 fn push_websocket_retries_does_not_count_them() {
-    let mut translator = Translator::new(0);
+    let mut translator = Translator::new(0, false);
     let reason = "unexpected status 404 Not Found: x, url: ws://127.0.0.1:1/v1/responses";
     for n in 2..=5 {
         assert_eq!(translator.push(reconnecting(n, reason).as_bytes()).unwrap().len(), 1);
@@ -111,7 +111,7 @@ fn push_websocket_retries_without_a_url_does_not_count_them() {
         "stream disconnected before completion: WebSocket protocol error: Handshake not finished",
         "stream disconnected before completion: Connection closed normally",
     ] {
-        let mut translator = Translator::new(1);
+        let mut translator = Translator::new(1, false);
         for n in 2..=5 {
             assert_eq!(translator.push(reconnecting(n, reason).as_bytes()).unwrap().len(), 1, "{reason}");
         }
@@ -129,7 +129,7 @@ fn push_websocket_retries_without_a_url_does_not_count_them() {
 fn push_notices_have_no_address_of_the_upstream() {
     let reason = "unexpected status 404 Not Found: x, url: ws://127.0.0.1:1/v1/responses";
     let [TurnEvent::Notice(notice)] =
-        &Translator::new(2).push(reconnecting(2, reason).as_bytes()).unwrap()[..]
+        &Translator::new(2, false).push(reconnecting(2, reason).as_bytes()).unwrap()[..]
     else {
         panic!("a notice");
     };
@@ -141,9 +141,14 @@ fn push_equal_message_without_an_action_between_is_a_repetition() {
     let message =
         serde_json::json!({"type":"item.completed","item":{"id":"i","type":"agent_message","text":"one"}});
     let command = serde_json::json!({"type":"item.completed","item":{"id":"c","type":"command_execution","command":"ls"}});
-    let mut translator = Translator::new(0);
+    let mut translator = Translator::new(0, true);
     let counts = [&message, &message, &command, &message].map(|line| push(&mut translator, line).len());
     assert_eq!(counts, [2, 0, 1, 2]);
+    // Without a retry the model said it twice.
+    let mut translator = Translator::new(1, false);
+    let retry = serde_json::json!({"type": "error", "message": "Reconnecting... 1/1 (stream disconnected)"});
+    let counts = [&message, &message, &retry, &message].map(|line| push(&mut translator, line).len());
+    assert_eq!(counts, [2, 2, 1, 0]);
 }
 
 #[test]
@@ -156,7 +161,7 @@ fn push_items_of_a_repeated_response_are_skipped_until_an_action() {
         item("agent_message", "two"),
     ];
     let command = serde_json::json!({"type": "item.completed", "item": {"id": "c", "type": "command_execution", "command": "ls"}});
-    let mut translator = Translator::new(0);
+    let mut translator = Translator::new(0, true);
     let mut counts = |lines: &[Value]| lines.iter().map(|line| push(&mut translator, line).len()).collect();
     let (new, skipped): (Vec<usize>, Vec<usize>) = (vec![1, 1, 2, 2], vec![0; 4]);
     for expected in [&new, &skipped, &skipped] {
@@ -175,7 +180,7 @@ fn push_items_of_a_repeated_response_are_skipped_until_an_action() {
 
 #[test]
 fn push_retry_after_content_filter_ends_the_turn() {
-    let mut translator = Translator::new(5);
+    let mut translator = Translator::new(5, false);
     let events = translator
         .push(reconnecting(1, "Incomplete response returned, reason: content_filter").as_bytes())
         .unwrap();
@@ -184,27 +189,27 @@ fn push_retry_after_content_filter_ends_the_turn() {
 
 #[test]
 fn on_exit_during_a_retry_returns_the_reason_of_the_retry() {
-    let mut translator = Translator::new(5);
+    let mut translator = Translator::new(5, false);
     translator.push(reconnecting(1, "unexpected status 401 Unauthorized: no").as_bytes()).unwrap();
     assert_eq!(translator.on_exit(Some(1), "").reason(), "ENGINE_UNAVAILABLE");
-    assert_eq!(Translator::new(5).on_exit(Some(0), "").reason(), "TURN_FAILED");
+    assert_eq!(Translator::new(5, false).on_exit(Some(0), "").reason(), "TURN_FAILED");
 }
 
 #[test]
 fn recover_with_a_lost_message_returns_it() {
-    let end = |line: &str| Translator::new(0).push(line.as_bytes()).unwrap().remove(0);
+    let end = |line: &str| Translator::new(0, true).push(line.as_bytes()).unwrap().remove(0);
     let zero = end(r#"{"type":"turn.completed","usage":{"input_tokens":0,"output_tokens":0}}"#);
     let counted = end(r#"{"type":"turn.completed","usage":{"input_tokens":9,"output_tokens":1}}"#);
     assert_eq!(zero, TurnEvent::Finished { reason: pb::FinishReason::Stop, usage: None });
 
-    let empty = Translator::new(0);
+    let empty = Translator::new(0, true);
     assert!(empty.is_lossy(&zero) && empty.is_lossy(&counted));
     let text = |t: &str| vec![TurnEvent::MessageStarted, TurnEvent::Text(t.into())];
-    assert_eq!(Translator::new(0).recover(Some("all".into())).unwrap(), text("all"));
-    assert_eq!(Translator::new(0).recover(None).unwrap_err().reason(), "TURN_FAILED");
+    assert_eq!(Translator::new(0, true).recover(Some("all".into())).unwrap(), text("all"));
+    assert_eq!(Translator::new(0, true).recover(None).unwrap_err().reason(), "TURN_FAILED");
 
     let with_answer = || {
-        let mut translator = Translator::new(0);
+        let mut translator = Translator::new(0, true);
         let line = r#"{"type":"item.completed","item":{"id":"i","type":"agent_message","text":"one"}}"#;
         translator.push(line.as_bytes()).unwrap();
         translator

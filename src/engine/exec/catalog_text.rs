@@ -1,14 +1,11 @@
-//! The model catalog of the installed CLI, as a file for the processes of turns. Without the file, each process asks the
-//! upstream for its models first, and waits for five seconds if the upstream is silent.
+//! The model catalog of the installed CLI, for the processes of turns. A process without a catalog asks the upstream for
+//! its models first, and waits for five seconds if the upstream is silent.
 
 use std::{
-    fs, io,
-    path::PathBuf,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use tempfile::TempDir;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -29,11 +26,9 @@ const MAX_AGE: Duration = Duration::from_secs(300);
 
 /// The catalog of the installed CLI.
 #[derive(Debug)]
-pub(super) struct CatalogFile {
+pub(super) struct CatalogText {
     codex: Codex,
     launcher: Launcher,
-    /// Created with the first catalog.
-    dir: OnceLock<TempDir>,
     loaded: Mutex<Option<Loaded>>,
     /// Held while the CLI prints the catalog, so that only one process does.
     loading: tokio::sync::Mutex<()>,
@@ -48,16 +43,15 @@ struct Loaded {
     at: Instant,
     /// `None` if the program prints no catalog.
     models: Option<Arc<ModelCatalog>>,
-    /// `None` if the program prints no catalog, or if turns must not use it.
-    file: Option<PathBuf>,
+    /// The output of the program, 0.7 MB with 0.169. `None` if the program prints no catalog.
+    text: Option<Arc<str>>,
 }
 
-impl CatalogFile {
+impl CatalogText {
     pub(super) fn new(codex: Codex, launcher: Launcher) -> Self {
         Self {
             codex,
             launcher,
-            dir: OnceLock::new(),
             loaded: Mutex::default(),
             loading: tokio::sync::Mutex::default(),
             tasks: TaskTracker::new(),
@@ -77,9 +71,9 @@ impl CatalogFile {
         }
     }
 
-    /// Returns the file for a turn, or `None` before the catalog was read. Reads a missing or old catalog in the
+    /// Returns the text for a turn, or `None` before the catalog was read. Reads a missing or old catalog in the
     /// background, so that no turn waits for it.
-    pub(super) fn path(self: &Arc<Self>, installed: &Arc<CliInfo>) -> Option<PathBuf> {
+    pub(super) fn text(self: &Arc<Self>, installed: &Arc<CliInfo>) -> Option<Arc<str>> {
         if !provider::is_openai(&self.codex) {
             // The catalog has the models of OpenAI only.
             return None;
@@ -95,10 +89,10 @@ impl CatalogFile {
                 }
             });
         }
-        loaded?.file
+        loaded?.text
     }
 
-    /// Stops reading and removes the file.
+    /// Stops reading.
     pub(super) async fn drain(&self) {
         self.stop.cancel();
         self.tasks.close();
@@ -117,28 +111,9 @@ impl CatalogFile {
         let printed = printed.inspect_err(|error| tracing::warn!(%error, "cannot read the model catalog"));
         let printed = printed.ok().flatten();
         let models = printed.as_deref().and_then(|text| models::parse(&self.codex, text)).map(Arc::new);
-        let file = printed.filter(|_| models.is_some()).and_then(|text| {
-            let written = self.write(&text);
-            written.inspect_err(|error| tracing::warn!(%error, "cannot write the model catalog")).ok()
-        });
-        let loaded = Loaded { binary: installed.binary.clone(), at: Instant::now(), models, file };
+        let text = printed.filter(|_| models.is_some()).map(Arc::from);
+        let loaded = Loaded { binary: installed.binary.clone(), at: Instant::now(), models, text };
         *self.loaded.lock().unwrap_or_else(PoisonError::into_inner) = Some(loaded.clone());
         loaded
-    }
-
-    /// Replaces the file. Its path stays the same, because a process that starts now reads it.
-    fn write(&self, text: &str) -> io::Result<PathBuf> {
-        let dir = match self.dir.get() {
-            Some(dir) => dir,
-            None => {
-                let created =
-                    tempfile::Builder::new().prefix("codex-api-").tempdir_in(&self.codex.scratch)?;
-                self.dir.get_or_init(|| created)
-            }
-        };
-        let (new, path) = (dir.path().join("models.new"), dir.path().join("models.json"));
-        fs::write(&new, text)?;
-        fs::rename(&new, &path)?;
-        Ok(path)
     }
 }
