@@ -1,8 +1,11 @@
-//! Removes addresses of the upstream from texts for callers. Both engines use it for errors and notices. Pure.
+//! Removes keys and addresses of the upstream from texts for callers. Both engines use it for errors and notices. Pure.
 //!
 //! The text around an address stays. Links to public pages stay too, because Codex tells with them what to do.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    borrow::Cow,
+    net::{IpAddr, SocketAddr},
+};
 
 /// Replaces an address in the middle of a sentence.
 const REMOVED: &str = "<address>";
@@ -15,8 +18,18 @@ const API_PATHS: &[&str] = &["/backend-api", "/api", "/v1"];
 /// Marks that end with an address and tell nothing without it.
 const MARKS: &[&str] = &[", url: ", " for url (", " ("];
 
-/// Returns a text without addresses of the upstream: URLs, `host:port`, IP addresses.
+/// Starts of keys and tokens: API keys, sessions and JSON Web Tokens.
+const KEY_STARTS: &[&str] = &["sk-", "sess-", "eyJ"];
+
+/// Minimum length of a key. Shorter words only look like one.
+const MIN_KEY_BYTES: usize = 16;
+
+/// Replaces a key.
+const REMOVED_KEY: &str = "<key>";
+
+/// Returns a text without keys and without addresses of the upstream: URLs, `host:port`, IP addresses.
 pub(crate) fn without_addresses(text: &str) -> String {
+    let text = &*without_keys(text);
     let mut result = String::with_capacity(text.len());
     let mut rest = text;
     while !rest.is_empty() {
@@ -47,6 +60,30 @@ pub(crate) fn without_addresses(text: &str) -> String {
         result.push_str(after);
     }
     result
+}
+
+/// Replaces keys and tokens.
+fn without_keys(text: &str) -> Cow<'_, str> {
+    if !KEY_STARTS.iter().any(|start| text.contains(start)) {
+        return text.into();
+    }
+    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let mut result = String::with_capacity(text.len());
+    let mut rest = text;
+    while !rest.is_empty() {
+        let start = rest.find(is_part).unwrap_or(rest.len());
+        result.push_str(&rest[..start]);
+        rest = &rest[start..];
+        let end = rest.find(|c| !is_part(c)).unwrap_or(rest.len());
+        let word = rest[..end].trim_end_matches('.');
+        // A separator is one character at least, so that the loop ends.
+        let end = if word.is_empty() { end } else { word.len() };
+        let word = &rest[..end];
+        rest = &rest[end..];
+        let is_key = word.len() >= MIN_KEY_BYTES && KEY_STARTS.iter().any(|start| word.starts_with(start));
+        result.push_str(if is_key { REMOVED_KEY } else { word });
+    }
+    result.into()
 }
 
 fn is_separator(c: char) -> bool {
@@ -120,6 +157,22 @@ mod tests {
             ("http://chatgpt.com/explore/plus", "<address>"),
         ] {
             assert_eq!(without_addresses(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn without_addresses_replaces_keys_and_keeps_similar_words() {
+        let key = "sk-proj-0123456789abcdefghij";
+        for (text, expected) in [
+            (format!("bad key {key}."), "bad key <key>."),
+            (format!("{{\"key\":\"{key}\"}}"), "{\"key\":\"<key>\"}"),
+            ("Bearer eyJhbGciOiJub25lIn0.eyJzdWIiOiJ1In0.c2ln".to_owned(), "Bearer <key>"),
+            (
+                "a risk-based task-1, sk-x, ask-me-another-question".to_owned(),
+                "a risk-based task-1, sk-x, ask-me-another-question",
+            ),
+        ] {
+            assert_eq!(without_addresses(&text), expected);
         }
     }
 
