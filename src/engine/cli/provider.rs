@@ -32,11 +32,21 @@ const WEBSOCKET_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// minutes.
 const WEBSOCKET_IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// Former names of disabled features, with the names today. The CLI still accepts a former name in `config.toml`, whatever
+/// the value of the name today is.
+const FORMER_NAMES: &[(&str, &str)] = &[("connectors", APPS), ("collab", "multi_agent")];
+
 /// Returns the features that are disabled in every profile.
 pub(crate) fn disabled_features(codex: &Codex, installed: &CliInfo) -> impl Iterator<Item = &'static str> {
     let apps = (!codex.apps).then_some(APPS);
-    let features = DISABLED_FEATURES.iter().copied().chain(apps);
-    features.filter(|feature| installed.features.contains_key(*feature))
+    let features: Vec<&str> = DISABLED_FEATURES.iter().copied().chain(apps).collect();
+    let user = UserConfig::load(codex);
+    // The CLI warns of a former name in each turn, so the name is set only if the user has set it.
+    let former =
+        FORMER_NAMES.iter().filter(|(name, today)| features.contains(today) && user.sets_feature(name));
+    let former: Vec<&str> = former.map(|(name, _)| *name).collect();
+    let is_installed = |feature: &&str| installed.features.contains_key(*feature);
+    features.into_iter().filter(is_installed).chain(former).collect::<Vec<_>>().into_iter()
 }
 
 /// Returns the override that disables the telemetry of the CLI, unless the user's `config.toml` enables or disables it.
@@ -328,6 +338,26 @@ mod tests {
             let found = examine_with(config, transport);
             assert!(found.contains(expected), "{config} {transport}: {found}");
             assert_eq!(found.contains("Warning"), expected.contains("no effect"), "{found}");
+        }
+    }
+
+    #[test]
+    fn disabled_features_include_former_names_that_the_user_has_set() {
+        let home = tempfile::tempdir().unwrap();
+        let installed = CliInfo { features: [("apps".to_owned(), true)].into(), ..CliInfo::default() };
+        let found = |config: &str, apps: &str| {
+            fs::write(home.path().join("config.toml"), config).unwrap();
+            let env =
+                [("CODEX_HOME".into(), home.path().into()), ("CODEX_ENABLE_APPS".into(), apps.into())].into();
+            let codex = Config::load(Sources { env, ..Sources::default() }).unwrap().codex;
+            disabled_features(&codex, &installed).collect::<Vec<_>>()
+        };
+        assert_eq!(found("", "0"), ["apps"]);
+        for config in
+            ["[features]\nconnectors = true", "profile = \"p\"\n[profiles.p.features]\nconnectors = true"]
+        {
+            assert_eq!(found(config, "0"), ["apps", "connectors"], "{config}");
+            assert_eq!(found(config, "1"), Vec::<&str>::new(), "{config}");
         }
     }
 

@@ -105,6 +105,16 @@ impl UserConfig {
         self.get("mcp_servers").and_then(toml::Value::as_table).into_iter().flatten()
     }
 
+    /// Returns `true` if the configuration or one of its profiles sets a feature.
+    pub(crate) fn sets_feature(&self, name: &str) -> bool {
+        let sets = |table: &toml::Table| {
+            table.get("features").and_then(toml::Value::as_table).is_some_and(|set| set.contains_key(name))
+        };
+        let profiles = self.get("profiles").and_then(toml::Value::as_table);
+        let mut profiles = profiles.into_iter().flatten().filter_map(|(_, profile)| profile.as_table());
+        sets(&self.0) || profiles.any(sets)
+    }
+
     /// Returns `true` if a profile of the CLI is selected, which may change any other value.
     pub(crate) fn selects_profile(&self) -> bool {
         self.0.contains_key("profile")
