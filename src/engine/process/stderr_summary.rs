@@ -7,7 +7,8 @@ const MAX_SUMMARY_CHARS: usize = 300;
 /// Returns the last error line of `stderr` with the lines that explain it.
 pub(crate) fn summarize_stderr(stderr: &str) -> String {
     let lines = stderr.lines().take_while(|line| !is_backtrace(line)).map(str::trim);
-    let lines: Vec<&str> = lines.filter(|line| !line.is_empty() && !is_noise(line)).collect();
+    let is_text = |line: &&str| !line.is_empty() && !is_noise(line) && !is_source_line(line);
+    let lines: Vec<&str> = lines.filter(is_text).collect();
     let begin = lines.iter().rposition(|line| is_error(line));
     let is_no_warning = |line: &&&str| !line.starts_with("WARNING: ");
     let lines: Vec<&str> = match begin {
@@ -42,6 +43,11 @@ fn is_noise(line: &str) -> bool {
         || STARTS.iter().any(|start| line.starts_with(start))
 }
 
+/// Returns `true` for a line that quotes a file, such as `3 | key = "secret"`, or marks a place in it.
+fn is_source_line(line: &str) -> bool {
+    line.split_once('|').is_some_and(|(number, _)| number.trim().bytes().all(|b| b.is_ascii_digit()))
+}
+
 /// Returns `true` for a line like `src/main.rs:1:2`.
 fn is_source_location(line: &str) -> bool {
     line.split_once(".rs:")
@@ -51,6 +57,15 @@ fn is_source_location(line: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn summarize_stderr_quotes_no_line_of_a_file() {
+        let stderr = "Error loading config.toml: TOML parse error at line 3, column 7\n  |\n3 | key = s3cr3t\n  |       ^^^^^^\ninvalid value\n";
+        assert_eq!(
+            summarize_stderr(stderr),
+            "Error loading config.toml: TOML parse error at line 3, column 7 invalid value"
+        );
+    }
 
     #[test]
     fn summarize_stderr_with_warnings_and_backtrace_returns_the_error() {
