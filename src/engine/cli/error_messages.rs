@@ -96,12 +96,22 @@ pub(crate) fn is_answer_over_websocket(reason: &str) -> bool {
     is_answer && !names_websocket(reason)
 }
 
+/// Returns `true` if a retry follows a plain 429. Codex waits for as long as the `Retry-After` of the 429 says, which may be
+/// hours, and reports neither the header nor the wait.
+pub(crate) fn is_rate_limit_without_delay(reason: &str) -> bool {
+    reason.starts_with("exceeded retry limit, last status: 429")
+        || reason.starts_with("unexpected status 429")
+}
+
 /// Classifies a message with a separate status.
 pub(crate) fn classify_status(code: u16, message: &str) -> Error {
     unexpected_status(message).unwrap_or_else(|| by_status(code, &without_addresses(message)))
 }
 
 fn by_status(code: u16, text: &str) -> Error {
+    if is_html(text) {
+        return html_page(code);
+    }
     let message = format!("the upstream answered {code}: {text}");
     match code {
         400 | 403 | 404 | 422 if is_unknown_model(text) => Error::ModelNotFound { message },
@@ -110,8 +120,21 @@ fn by_status(code: u16, text: &str) -> Error {
         402 => usage_limit(message),
         413 => Error::ContextLengthExceeded { message },
         429 => Error::RateLimited { retry_after: retry_delay(text), message },
-        500.. => Error::UpstreamUnavailable { message },
+        // A proxy or a portal answers with a redirect or with 407.
+        300..=399 | 407 | 500.. => Error::UpstreamUnavailable { message },
         _ => Error::TurnFailed { message },
+    }
+}
+
+fn is_html(text: &str) -> bool {
+    let start = text.trim_start().get(..15).unwrap_or(text.trim_start()).to_ascii_lowercase();
+    start.starts_with("<html") || start.starts_with("<!doctype html") || start.starts_with("<head")
+}
+
+/// Returns the error of a response that the API does not send.
+fn html_page(code: u16) -> Error {
+    Error::UpstreamUnavailable {
+        message: format!("the upstream answered {code} with an HTML page, possibly of a proxy or a portal"),
     }
 }
 

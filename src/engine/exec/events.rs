@@ -183,7 +183,12 @@ impl Translator {
         match outcome {
             // The client has the partial answer, which a retry would repeat.
             TurnEnd::Truncated(reason) => Ok(vec![TurnEvent::Finished { reason, usage: None }]),
-            TurnEnd::Error(error) if self.retries.count() > self.max_retries => Err(retries_exhausted(error)),
+            TurnEnd::Error(error)
+                if self.retries.count() > self.max_retries
+                    || error_messages::is_rate_limit_without_delay(reason) =>
+            {
+                Err(retries_exhausted(error))
+            }
             TurnEnd::Error(_) => Ok(vec![notice(Kind::Retry, message)]),
         }
     }

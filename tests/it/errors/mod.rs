@@ -463,3 +463,18 @@ async fn rate_limit_carries_the_retry_delay_of_codex(engine: Engine) {
     })
     .await;
 }
+
+both_engines!(
+    #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+    rate_limit_with_a_long_delay_ends_the_turn_at_once
+);
+async fn rate_limit_with_a_long_delay_ends_the_turn_at_once(engine: Engine) {
+    // Codex waits as long as the header says, and reports only that it retries. The test ends before the delay does.
+    let step = r#"@@{"status":429,"headers":{"retry-after":"600"},"body":{"error":{"message":"slow","code":"rate_limit_exceeded"}}}@@"#;
+    with_app(AppConfig::real(engine).upstream_retries(2).timeout_seconds(25.0), async |app| {
+        let (status, error) = app.http_error(&body("gpt-5.5", step)).await;
+        assert_eq!((status, &error["code"]), (429, &"rate_limit_exceeded".into()), "{error}");
+        assert_eq!(app.upstream().requests().len(), 1);
+    })
+    .await;
+}

@@ -259,7 +259,9 @@ impl Translator {
             // `turn/completed` repeats this error.
             return Ok(TranslatorOutput::default());
         }
-        let may_retry = self.attempt.try_retry(&error.message, errors::reason(error), self.max_retries);
+        let reason = errors::reason(error);
+        let may_retry = self.attempt.try_retry(&error.message, reason, self.max_retries)
+            && !error_messages::is_rate_limit_without_delay(reason);
         let output = self.advance(LoopInput::ResponseFailed)?;
         match errors::classify(error) {
             TurnEnd::Truncated(reason) => Ok(self.finish(reason)),

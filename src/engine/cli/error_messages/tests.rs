@@ -32,6 +32,12 @@ fn classify_message_of_each_known_text_returns_its_error() {
         ),
         (quota, "INSUFFICIENT_QUOTA"),
         ("workspace routing discovery failed", "UPSTREAM_UNAVAILABLE"),
+        ("unexpected status 302 Found: Unknown error, url: http://u", "UPSTREAM_UNAVAILABLE"),
+        ("unexpected status 407 Proxy Authentication Required: no, url: http://u", "UPSTREAM_UNAVAILABLE"),
+        (
+            "unexpected status 403 Forbidden: <!DOCTYPE html><html>log in</html>, url: http://u",
+            "UPSTREAM_UNAVAILABLE",
+        ),
         ("workspace routing discovery timed out", "UPSTREAM_UNAVAILABLE"),
         ("The requested model 'x' does not exist.", "MODEL_NOT_FOUND"),
         ("unexpected status 401 Unauthorized: Incorrect API key, url: http://u", "ENGINE_UNAVAILABLE"),
