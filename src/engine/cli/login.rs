@@ -162,18 +162,22 @@ pub(crate) enum LoginError {
     },
     /// The login has another workspace than `forced_chatgpt_workspace_id`. The CLI would delete the login.
     #[error(
-        "forced_chatgpt_workspace_id is {}, but the login has {}; the Codex CLI would delete auth.json",
-        .forced.join(" or "), .found.as_deref().unwrap_or("no workspace")
+        "forced_chatgpt_workspace_id is {}, but the login has another workspace; the Codex CLI would delete auth.json",
+        .forced.join(" or ")
     )]
     WrongWorkspace {
         /// The allowed workspaces.
         forced: Vec<String>,
-        /// The workspace of the login.
-        found: Option<String>,
     },
     /// The access token has expired and cannot be refreshed.
     #[error("the ChatGPT login has expired and has no refresh token")]
     Expired,
+    /// The access token has expired, and the CLI cannot save another one.
+    #[error(
+        "the access token of the ChatGPT login has expired, and auth.json cannot be replaced: the Codex CLI would spend \
+         the refresh token and lose the new one"
+    )]
+    CannotSave,
     /// The upstream refused the login.
     #[error("the upstream refused the login of the Codex CLI, and it has not changed since")]
     Refused,
@@ -202,15 +206,18 @@ impl LoginError {
             Self::WrongWorkspace { .. } => {
                 "log in to the required workspace, or change forced_chatgpt_workspace_id in the CLI's config.toml"
             }
+            Self::CannotSave => {
+                "mount the folder of auth.json, not the file, and keep both writable for the server's user"
+            }
             Self::Expired | Self::Refused => {
                 "run `codex login` again, or set another key, as the server's user"
             }
         }
     }
 
-    /// Returns `true` if the CLI would delete the user's login, so that no process of it may start.
+    /// Returns `true` if the CLI would delete or lose the user's login, so that no process of it may start.
     pub(crate) const fn endangers_login(&self) -> bool {
-        matches!(self, Self::WrongMethod { .. } | Self::WrongWorkspace { .. })
+        matches!(self, Self::WrongMethod { .. } | Self::WrongWorkspace { .. } | Self::CannotSave)
     }
 
     /// Returns the finding with its remedy.
@@ -225,7 +232,13 @@ impl LoginError {
 ///
 /// [`LoginError`] if every turn would fail, or if the CLI would delete the login.
 pub(crate) fn check(codex: &Codex) -> Result<(), LoginError> {
-    Login::read(codex).problem(SystemTime::now()).map_or(Ok(()), Err)
+    let (login, now) = (Login::read(codex), SystemTime::now());
+    match login.problem(now) {
+        Some(problem) => Err(problem),
+        // A running server continues with the tokens that its workers have in memory.
+        None if login.is_lost_by_refresh(now) => Err(LoginError::CannotSave),
+        None => Ok(()),
+    }
 }
 
 impl Login {
@@ -307,6 +320,12 @@ impl Login {
         }
     }
 
+    /// Returns `true` if the first process of the CLI would spend the refresh token without saving the new one.
+    fn is_lost_by_refresh(&self, now: SystemTime) -> bool {
+        let (LoginKind::ChatGpt(login), Some(file)) = (&self.kind, &self.file) else { return false };
+        self.required && login.is_expired(now) && file::reason_irreplaceable(file).is_some()
+    }
+
     /// Returns the setting that forbids this login. The CLI reacts by deleting `auth.json`.
     fn conflict(&self) -> Option<LoginError> {
         let (method, found) = match &self.kind {
@@ -327,7 +346,7 @@ impl Login {
         if allowed.is_empty() || login.account.as_ref().is_some_and(|account| allowed.contains(account)) {
             return None;
         }
-        Some(LoginError::WrongWorkspace { forced: allowed.clone(), found: login.account.clone() })
+        Some(LoginError::WrongWorkspace { forced: allowed.clone() })
     }
 }
 

@@ -1,9 +1,6 @@
 //! The doctor's checks of the login, and the warnings at the start of the server. Offline.
 
-use std::{
-    fs,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use super::{ChatGpt, Login, LoginError, LoginKind, file};
 use crate::{
@@ -30,7 +27,7 @@ pub(crate) fn examine(codex: &Codex) -> Vec<Check> {
     }
     let login = Login::read(codex);
     let now = SystemTime::now();
-    let first = match login.problem(now) {
+    let first = match super::check(codex).err() {
         Some(LoginError::NotLoggedIn) if is_set(codex, "OPENAI_API_KEY") => Check::failed(
             "login",
             format!("{}; it does not read OPENAI_API_KEY", LoginError::NotLoggedIn),
@@ -125,10 +122,9 @@ fn warnings_of(codex: &Codex, login: &Login, now: SystemTime) -> Vec<Check> {
         );
     }
     let LoginKind::ChatGpt(tokens) = &login.kind else { return warnings };
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     if tokens.has_refresh_token
         && let Some(path) = &login.file
-        && let Some(reason) = file::irreplaceable(path, &mounts)
+        && let Some(reason) = file::reason_irreplaceable(path)
     {
         warn(
             "login: file",

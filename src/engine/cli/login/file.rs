@@ -114,6 +114,11 @@ pub(crate) enum Irreplaceable {
     ReadOnlyFolder(PathBuf),
 }
 
+/// Returns the reason why the target of `file` cannot be replaced.
+pub(super) fn reason_irreplaceable(file: &Path) -> Option<Irreplaceable> {
+    irreplaceable(file, &fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())
+}
+
 /// Returns the reason why the target of `file` cannot be replaced. `mounts` is the text of `/proc/self/mountinfo`.
 pub(super) fn irreplaceable(file: &Path, mounts: &str) -> Option<Irreplaceable> {
     let file = fs::canonicalize(file).ok()?;

@@ -175,7 +175,7 @@ fn problem_of_each_login_names_the_cause() {
         (forced_api, account(), env_key, ""),
         (forced_id, account(), none, ""),
         (forced_ids, account(), none, ""),
-        (other_id, account(), none, "other, but the login has acc"),
+        (other_id, account(), none, "other, but the login has another workspace"),
         (other_id, sk(), none, ""),
         (keyring, None, none, "keyring"),
         (keyring, sk(), none, "keyring"),
@@ -194,6 +194,21 @@ fn problem_of_each_login_names_the_cause() {
         let matches = if expected.is_empty() { found.is_empty() } else { found.contains(expected) };
         assert!(matches, "{config} {env:?} expects {expected:?}: {found:?}");
     }
+}
+
+#[test]
+fn check_of_an_expired_login_that_cannot_be_saved_fails() {
+    let check_login = |expires: u64, is_linked: bool| {
+        let home = Home::new("", Some(&chatgpt("acc", expires, "r")));
+        if is_linked {
+            fs::hard_link(home.file(), home.dir.path().join("hard")).unwrap();
+        }
+        check(&home.codex())
+    };
+    assert_eq!(check_login(1, true), Err(LoginError::CannotSave));
+    assert_eq!(check_login(1, false), Ok(()), "the CLI refreshes the login");
+    assert_eq!(check_login(FAR, true), Ok(()), "the doctor warns");
+    assert!(LoginError::CannotSave.endangers_login());
 }
 
 #[test]

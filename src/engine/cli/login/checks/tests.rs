@@ -1,3 +1,5 @@
+use std::fs;
+
 use std::time::UNIX_EPOCH;
 
 use serde_json::{Value, json};
