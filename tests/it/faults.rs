@@ -201,6 +201,11 @@ const SECTIONS: &[Section] = &[
                 ],
             },
             Fault {
+                action: "429 with `Retry-After: 3600`",
+                result: "429 at once, without a delay: Codex would wait for an hour and hides the header",
+                tests: &["errors::rate_limit_with_a_long_delay_ends_the_turn_at_once"],
+            },
+            Fault {
                 action: "a usage limit (`usage_limit_reached`) with known windows",
                 result: "429 with the reset as date in UTC, `Retry-After` and `RetryInfo`",
                 tests: &[
@@ -217,6 +222,18 @@ const SECTIONS: &[Section] = &[
                 action: "`usage_not_included` over exec",
                 result: "429 `insufficient_quota`",
                 tests: &["errors::failures_of_the_fake_are_mapped_at_both_doors"],
+            },
+            Fault {
+                action: "a proxy or a portal answers with a redirect, 407 or an HTML page",
+                result: "502 `upstream_unavailable` that names the page, not the login",
+                tests: &[
+                    "engine::cli::error_messages::tests::classify_message_of_each_known_text_returns_its_error",
+                ],
+            },
+            Fault {
+                action: "the upstream's text repeats a key or a token",
+                result: "the text with `<key>` in its place",
+                tests: &["engine::addresses::tests::without_addresses_replaces_keys_and_keeps_similar_words"],
             },
             Fault {
                 action: "the upstream is unreachable",
@@ -328,6 +345,21 @@ const SECTIONS: &[Section] = &[
                 ],
             },
             Fault {
+                action: "the access token has expired and `auth.json` cannot be replaced",
+                result: "503 with the remedy; no CLI starts, so that it cannot spend the refresh token",
+                tests: &["engine::cli::login::tests::check_of_an_expired_login_that_cannot_be_saved_fails"],
+            },
+            Fault {
+                action: "a start or `doctor` with an access token that has expired",
+                result: "the CLI refreshes it, once, as the next turn would",
+                tests: &["upstream::refresh::expired_login_is_refreshed_by_the_cli"],
+            },
+            Fault {
+                action: "a client leaves, the deadline expires or the server stops while the CLI refreshes its tokens",
+                result: "if the refresh takes longer than the grace of the cancellation, the new tokens are lost and the operator must log in again: the CLI tells nobody that it refreshes. A test needs TLS and the real names",
+                tests: &[],
+            },
+            Fault {
                 action: "access tokens die under load, several workers refresh",
                 result: "nothing: a turn whose login was refused before any output runs again with the new tokens, at most twice",
                 tests: &[
@@ -423,6 +455,13 @@ const SECTIONS: &[Section] = &[
                 ],
             },
             Fault {
+                action: "config.toml enables the apps under a former name of the feature (`connectors`)",
+                result: "the same: off unless `CODEX_ENABLE_APPS=1`",
+                tests: &[
+                    "engine::cli::provider::tests::disabled_features_include_former_names_that_the_user_has_set",
+                ],
+            },
+            Fault {
                 action: "the telemetry endpoint is dead",
                 result: "nothing: telemetry is off unless config.toml turns it on",
                 tests: &["engine::cli::provider::tests::telemetry_is_disabled_unless_the_user_decides"],
@@ -501,6 +540,11 @@ const SECTIONS: &[Section] = &[
                 tests: &[
                     "engine::cli::provider::tests::examine_of_another_provider_warns_of_a_transport_without_effect",
                 ],
+            },
+            Fault {
+                action: "config.toml is not TOML",
+                result: "`/healthz` and the doctor name line and column; they quote no line, which may hold a key",
+                tests: &["engine::process::stderr_summary::tests::summarize_stderr_quotes_no_line_of_a_file"],
             },
             Fault {
                 action: "a configured model that the CLI does not know",
