@@ -179,6 +179,10 @@ fn is_secret(word: &str) -> bool {
 }
 
 fn classify_prefix(text: &str) -> Error {
+    if is_html(text) {
+        // The whole body of a 400. Codex does not report the status.
+        return html_page(400);
+    }
     let message = text.to_owned();
     let starts = |prefix: &str| text.starts_with(prefix);
     if starts("exceeded retry limit, last status: 429") {

@@ -69,8 +69,8 @@ impl TransportSelector {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).has_worked = true;
     }
 
-    /// Records that the upstream rejected a turn over the WebSocket. Codex does not fall back if a proxy answers the
-    /// upgrade with 400, so that every turn would fail. A WebSocket that has worked before is not the cause.
+    /// Records that the upstream rejected or failed a turn over the WebSocket. Codex does not fall back if a proxy answers
+    /// the upgrade with 400, so that every turn would fail. A WebSocket that has worked before is not the cause.
     pub(crate) fn record_rejection(&self, now: Instant) {
         if !self.state.lock().unwrap_or_else(PoisonError::into_inner).has_worked {
             self.record_fallback(now);

@@ -322,7 +322,9 @@ fn events(starter: Starter, first: TurnProcess) -> Events {
                     return;
                 }
             };
-            if process.uses_websocket && matches!(error, Error::Rejected { .. }) {
+            let is_rejected =
+                matches!(error, Error::Rejected { .. } | Error::UpstreamUnavailable { .. });
+            if process.uses_websocket && is_rejected {
                 transport.record_rejection(tokio::time::Instant::now());
             }
             let is_refused = error_messages::is_login_refused(&error);

@@ -342,7 +342,9 @@ impl TurnDriver {
 fn record_transport(transport: &TransportSelector, outcome: &TurnOutcome) {
     match &outcome.error {
         None if outcome.state == TurnState::Completed => transport.record_success(),
-        Some(Error::Rejected { .. }) => transport.record_rejection(Instant::now()),
+        Some(Error::Rejected { .. } | Error::UpstreamUnavailable { .. }) => {
+            transport.record_rejection(Instant::now());
+        }
         None | Some(_) => {}
     }
 }

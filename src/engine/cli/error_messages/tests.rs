@@ -31,6 +31,7 @@ fn classify_message_of_each_known_text_returns_its_error() {
             "UPSTREAM_REJECTED",
         ),
         (quota, "INSUFFICIENT_QUOTA"),
+        ("<html>Bad Request: Upgrade not supported by proxy</html>", "UPSTREAM_UNAVAILABLE"),
         ("workspace routing discovery failed", "UPSTREAM_UNAVAILABLE"),
         ("unexpected status 302 Found: Unknown error, url: http://u", "UPSTREAM_UNAVAILABLE"),
         ("unexpected status 407 Proxy Authentication Required: no, url: http://u", "UPSTREAM_UNAVAILABLE"),
