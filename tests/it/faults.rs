@@ -202,7 +202,7 @@ const SECTIONS: &[Section] = &[
             },
             Fault {
                 action: "429 with `Retry-After: 3600`",
-                result: "429 at once, without a delay: Codex would wait for an hour and hides the header",
+                result: "429 at once, without a delay: Codex would wait for an hour and hides the header. Over a WebSocket Codex does not report its first retry, so that the turn ends at its deadline",
                 tests: &["errors::rate_limit_with_a_long_delay_ends_the_turn_at_once"],
             },
             Fault {

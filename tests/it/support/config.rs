@@ -64,7 +64,8 @@ impl AppConfig {
 
     /// Sets how the real CLI reaches the scripted upstream, also against `CODEX_TEST_UPSTREAM`.
     pub fn upstream_as(self, upstream_as: UpstreamAs) -> Self {
-        Self { upstream_as, expected_transport: None, ..self }
+        let env = self.env.into_iter().filter(|(name, _)| name != "CODEX_UPSTREAM_TRANSPORT").collect();
+        Self { upstream_as, expected_transport: None, env, ..self }
     }
 
     /// Leaves the server on HTTP if `CODEX_TEST_UPSTREAM` selects the WebSocket.
