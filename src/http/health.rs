@@ -9,7 +9,11 @@ use axum::{
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 
-use super::{Facade, error::ApiError, extract, field_names::FieldNames};
+use super::{
+    Facade,
+    error::ApiError,
+    status::{self, non_empty},
+};
 use crate::pb::{self, codex_service_server::CodexService};
 
 #[derive(Debug, Serialize)]
@@ -32,12 +36,7 @@ pub(super) async fn show<S: CodexService>(
     State(facade): State<Facade<S>>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let (parts, _) = request.into_parts();
-    let call = extract::call(&parts, pb::GetStatusRequest {});
-    let answer = facade.service.get_status(call).await;
-    let status =
-        answer.map_err(|status| ApiError::from_status(&status, &FieldNames::default()))?.into_inner();
-
+    let status = status::fetch(&facade, request).await?;
     let code = if status.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let draining = status.draining;
     let mut response = (code, Json(Health::from(status))).into_response();
@@ -50,7 +49,6 @@ pub(super) async fn show<S: CodexService>(
 
 impl From<pb::GetStatusResponse> for Health {
     fn from(status: pb::GetStatusResponse) -> Self {
-        let non_empty = |text: String| (!text.is_empty()).then_some(text);
         Self {
             ok: status.ready,
             engine: status.engine,

@@ -59,16 +59,26 @@ pub(super) async fn show<S: CodexService>(
     State(facade): State<Facade<S>>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let (parts, _) = request.into_parts();
-    let call = extract::call(&parts, pb::GetStatusRequest {});
-    let answer = facade.service.get_status(call).await;
-    let status = answer.map_err(|status| ApiError::from_status(&status, &FieldNames::default()))?;
-    let mut response = Json(ServerStatus::from(status.into_inner())).into_response();
+    let status = fetch(&facade, request).await?;
+    let mut response = Json(ServerStatus::from(status)).into_response();
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
 }
 
-fn non_empty(text: String) -> Option<String> {
+/// Calls `GetStatus`.
+pub(super) async fn fetch<S: CodexService>(
+    facade: &Facade<S>,
+    request: Request,
+) -> Result<pb::GetStatusResponse, ApiError> {
+    let (parts, _) = request.into_parts();
+    let call = extract::call(&parts, pb::GetStatusRequest {});
+    let answer = facade.service.get_status(call).await;
+    let status = answer.map_err(|status| ApiError::from_status(&status, &FieldNames::default()))?;
+    Ok(status.into_inner())
+}
+
+/// Returns `None` for an empty text, which stands for a missing value in the contract.
+pub(super) fn non_empty(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
