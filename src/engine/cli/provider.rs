@@ -37,16 +37,15 @@ const WEBSOCKET_IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 const FORMER_NAMES: &[(&str, &str)] = &[("connectors", APPS), ("collab", "multi_agent")];
 
 /// Returns the features that are disabled in every profile.
-pub(crate) fn disabled_features(codex: &Codex, installed: &CliInfo) -> impl Iterator<Item = &'static str> {
+pub(crate) fn disabled_features(codex: &Codex, installed: &CliInfo) -> Vec<&'static str> {
     let apps = (!codex.apps).then_some(APPS);
     let features: Vec<&str> = DISABLED_FEATURES.iter().copied().chain(apps).collect();
     let user = UserConfig::load(codex);
     // The CLI warns of a former name in each turn, so the name is set only if the user has set it.
-    let former =
-        FORMER_NAMES.iter().filter(|(name, today)| features.contains(today) && user.sets_feature(name));
-    let former: Vec<&str> = former.map(|(name, _)| *name).collect();
+    let is_former = |(name, today): &&(&str, &str)| features.contains(today) && user.sets_feature(name);
+    let former = FORMER_NAMES.iter().filter(is_former).map(|(name, _)| *name);
     let is_installed = |feature: &&str| installed.features.contains_key(*feature);
-    features.into_iter().filter(is_installed).chain(former).collect::<Vec<_>>().into_iter()
+    features.iter().copied().filter(is_installed).chain(former).collect()
 }
 
 /// Returns the override that disables the telemetry of the CLI, unless the user's `config.toml` enables or disables it.
@@ -350,7 +349,7 @@ mod tests {
             let env =
                 [("CODEX_HOME".into(), home.path().into()), ("CODEX_ENABLE_APPS".into(), apps.into())].into();
             let codex = Config::load(Sources { env, ..Sources::default() }).unwrap().codex;
-            disabled_features(&codex, &installed).collect::<Vec<_>>()
+            disabled_features(&codex, &installed)
         };
         assert_eq!(found("", "0"), ["apps"]);
         for config in
