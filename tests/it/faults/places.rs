@@ -1,0 +1,6 @@
+//! Addresses, proxies and connections.
+
+use super::Section;
+
+pub(super) const SECTIONS: &[Section] =
+    &[Section { title: "Addresses, proxies and connections", faults: &[] }];
