@@ -3,11 +3,13 @@
 
 mod answers;
 mod bodies;
+mod formats;
 mod host;
 mod limits;
 mod networks;
 mod places;
 mod retries;
+mod runtime;
 
 use std::{
     fmt::Write as _,
@@ -38,11 +40,13 @@ struct Section {
 fn sections() -> impl Iterator<Item = &'static Section> {
     let files = [
         bodies::SECTIONS,
+        formats::SECTIONS,
         answers::SECTIONS,
         retries::SECTIONS,
         limits::SECTIONS,
         places::SECTIONS,
         host::SECTIONS,
+        runtime::SECTIONS,
         networks::SECTIONS,
     ];
     files.into_iter().flatten().filter(|section| !section.faults.is_empty())
