@@ -6,10 +6,13 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 
 use crate::error::Error;
 
@@ -23,9 +26,16 @@ pub(super) struct Admission {
     max_running: Arc<AtomicUsize>,
     max_waiting: usize,
     resize_lock: Arc<Mutex<()>>,
-    /// Smoothed duration of a turn, for `Retry-After`.
+    /// Smoothed duration of a turn in milliseconds, for `Retry-After`; 0 before the first turn has ended.
     average_ms: Arc<AtomicU64>,
 }
+
+/// Duration of a turn before any was measured. A turn of a coding agent takes seconds to minutes.
+const ASSUMED_TURN: Duration = Duration::from_secs(10);
+
+/// Bounds of `Retry-After`. The official SDKs ignore a delay above one minute.
+const MIN_RETRY_AFTER: Duration = Duration::from_secs(1);
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// An entry of one turn, which may wait for a slot. Dropping it frees the entry.
 #[derive(Debug)]
@@ -128,17 +138,22 @@ impl Admission {
         }
     }
 
-    /// Estimates when a slot is free.
+    /// Estimates when the turns that wait now have a slot and the next one is free.
     fn retry_after(&self) -> Duration {
-        let average = Duration::from_millis(self.average_ms.load(Ordering::Relaxed));
-        let per_slot = average / u32::try_from(self.max_running()).unwrap_or(u32::MAX);
-        per_slot.clamp(Duration::from_secs(1), Duration::from_secs(60))
+        let average = match self.average_ms.load(Ordering::Relaxed) {
+            0 => ASSUMED_TURN,
+            measured => Duration::from_millis(measured),
+        };
+        let count = |turns: usize| u32::try_from(turns).unwrap_or(u32::MAX);
+        let per_slot = average / count(self.max_running().max(1));
+        let turns_before = count(self.load().waiting).saturating_add(1);
+        per_slot.saturating_mul(turns_before).clamp(MIN_RETRY_AFTER, MAX_RETRY_AFTER)
     }
 }
 
 impl QueueTicket {
     /// Waits for a slot, in the order of arrival. Fails at the deadline or when admission closes.
-    pub(super) async fn slot(self, deadline: tokio::time::Instant) -> Result<RunPermit, Error> {
+    pub(super) async fn slot(self, deadline: Instant) -> Result<RunPermit, Error> {
         let Self { admission, entry } = self;
         let waited =
             tokio::time::timeout_at(deadline, Arc::clone(&admission.slots.free).acquire_owned()).await;
@@ -159,9 +174,13 @@ impl QueueTicket {
 impl Drop for RunPermit {
     fn drop(&mut self) {
         let elapsed = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let before = self.average_ms.load(Ordering::Relaxed);
         // A lost update of two turns that end together is acceptable for an average.
-        self.average_ms.store(before - before / 8 + elapsed / 8, Ordering::Relaxed);
+        let average = match self.average_ms.load(Ordering::Relaxed) {
+            0 => elapsed,
+            before => before - before / 8 + elapsed / 8,
+        };
+        // 0 stands for an average that was not measured.
+        self.average_ms.store(average.max(1), Ordering::Relaxed);
     }
 }
 
@@ -223,8 +242,8 @@ fn consume_debt(debt: &AtomicUsize) -> bool {
 mod tests {
     use super::*;
 
-    fn soon() -> tokio::time::Instant {
-        tokio::time::Instant::now() + Duration::from_secs(5)
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(5)
     }
 
     #[tokio::test(start_paused = true)]
@@ -252,6 +271,40 @@ mod tests {
         let error = tickets.remove(0).slot(soon()).await.unwrap_err();
         assert_eq!(error.reason(), "OVERLOADED");
         assert_eq!(admission.load(), Load { running: 1, waiting: 0 });
+    }
+
+    /// Returns the delay of a refusal.
+    fn refused(admission: &Admission) -> Duration {
+        let error = admission.enter(1).unwrap_err();
+        let Error::Overloaded { retry_after, .. } = error else { panic!("{error}") };
+        retry_after
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn admission_retry_after_follows_the_turns_and_the_queue() {
+        for (running, waiting, seconds) in
+            [(1, 0, 10.0), (2, 0, 5.0), (2, 3, 20.0), (1, 32, 60.0), (20, 0, 1.0)]
+        {
+            let admission = Admission::new(running, waiting);
+            let mut permits = Vec::new();
+            let mut tickets = admission.enter(u32::try_from(running + waiting).unwrap()).unwrap();
+            for ticket in tickets.drain(..running) {
+                permits.push(ticket.slot(soon()).await.unwrap());
+            }
+            let delay = refused(&admission);
+            assert_eq!(delay.as_secs_f64(), seconds, "{running} running, {waiting} waiting, none measured");
+        }
+        // The first measured turn counts in full.
+        let admission = Admission::new(1, 0);
+        let permit = admission.enter(1).unwrap().remove(0).slot(soon()).await.unwrap();
+        tokio::time::advance(Duration::from_secs(40)).await;
+        drop(permit);
+        let permit = admission.enter(1).unwrap().remove(0).slot(soon()).await.unwrap();
+        assert_eq!(refused(&admission).as_secs(), 40);
+        tokio::time::advance(Duration::from_secs(8)).await;
+        drop(permit);
+        let _permit = admission.enter(1).unwrap().remove(0).slot(soon()).await.unwrap();
+        assert_eq!(refused(&admission).as_secs(), 36, "a later one moves the average by an eighth");
     }
 
     #[tokio::test]
