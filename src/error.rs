@@ -87,8 +87,9 @@ pub enum Error {
         /// The delay before a retry, if the upstream sent one.
         retry_after: Option<Duration>,
     },
-    /// The plan or quota of the server's Codex account is exhausted. A retry succeeds after hours or a purchase.
-    #[error("{message}")]
+    /// The plan or quota of the server's Codex account is exhausted. A retry succeeds after hours or a purchase. Clients
+    /// look for the first words, which are OpenAI's.
+    #[error("You exceeded your current quota: {message}")]
     UsageLimit {
         /// The upstream's message, or this server's with the time of the reset.
         message: String,

@@ -113,8 +113,9 @@ fn check_token(token: &Secret, headers: &HeaderMap) -> Result<Caller, Error> {
     }
     let problem = if has_candidate { "the token is wrong" } else { "the token is missing" };
     Err(Error::Unauthenticated {
+        // Clients look for the first words, which are OpenAI's.
         message: format!(
-            "{problem}; send the value of the server's CODEX_GATEWAY_TOKEN as `Authorization: Bearer TOKEN` (in SDKs: the API \
+            "Incorrect API key provided: {problem}; send the value of the server's CODEX_GATEWAY_TOKEN as `Authorization: Bearer TOKEN` (in SDKs: the API \
              key) or as `x-api-key: TOKEN`"
         ),
     })

@@ -42,8 +42,10 @@ pub struct ServerConfig {
     pub allowed_hosts: Vec<String>,
     /// Web origins that may call.
     pub cors_origins: Vec<String>,
-    /// Interval of keep-alive comments in a silent stream.
+    /// Interval of keep-alives in a silent stream.
     pub sse_keepalive: Option<Duration>,
+    /// Form of keep-alives, unless the request selects another.
+    pub sse_keepalive_form: KeepAliveForm,
     /// Time limit for first bytes and headers.
     pub header_timeout: Duration,
     /// Maximum pause within a request body.
@@ -58,6 +60,26 @@ pub struct ServerConfig {
     pub threads: usize,
     /// Time that running turns get to finish during the drain.
     pub drain_grace: Duration,
+}
+
+/// Form of keep-alives in a stream of server-sent events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeepAliveForm {
+    /// A comment, which clients of server-sent events skip.
+    Comment,
+    /// A chunk with an empty delta, for clients that parse every line as JSON.
+    Chunk,
+}
+
+impl KeepAliveForm {
+    /// Returns the form of a word of the setting.
+    pub fn parse(word: &str) -> Option<Self> {
+        match word {
+            "comment" => Some(Self::Comment),
+            "chunk" => Some(Self::Chunk),
+            _ => None,
+        }
+    }
 }
 
 /// Models and defaults of reasoning.

@@ -9,8 +9,8 @@ use std::{
 };
 
 use super::{
-    Codex, EngineChoice, Limits, Log, Models, Profile, Sandbox, Secret, ServerConfig, UpstreamTransport,
-    Workers, is_word,
+    Codex, EngineChoice, KeepAliveForm, Limits, Log, Models, Profile, Sandbox, Secret, ServerConfig,
+    UpstreamTransport, Workers, is_word,
     kinds::{Key, OptionalText, Text},
     settings,
     sources::RawSettings,
@@ -26,6 +26,8 @@ pub(super) fn server(raw: &mut RawSettings) -> ServerConfig {
         allowed_hosts: allowed_hosts(raw),
         cors_origins: cors_origins(raw),
         sse_keepalive: (keepalive > 0).then(|| Duration::from_secs(keepalive)),
+        sse_keepalive_form: KeepAliveForm::parse(raw.get(&settings::SSE_KEEPALIVE_FORM))
+            .unwrap_or(KeepAliveForm::Comment),
         header_timeout: raw.get(&settings::HEADER_TIMEOUT_SECONDS),
         body_timeout: raw.get(&settings::BODY_TIMEOUT_SECONDS),
         write_timeout: raw.get(&settings::WRITE_TIMEOUT_SECONDS),

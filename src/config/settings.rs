@@ -205,7 +205,11 @@ settings! {
     }
     SSE_KEEPALIVE_SECONDS: Number = Number { min: 0, max: 3600 } => {
         env: "CODEX_SSE_KEEPALIVE_SECONDS", flag: "sse-keepalive-seconds", value: "SECONDS", default: "15",
-        help: "Interval of keep-alive comments in a silent stream, for proxies; 0 disables them",
+        help: "Interval of keep-alives in a silent stream, for proxies; 0 disables them",
+    }
+    SSE_KEEPALIVE_FORM: OneOf = OneOf(&["comment", "chunk"]) => {
+        env: "CODEX_SSE_KEEPALIVE_FORM", flag: "sse-keepalive-form", value: "FORM", default: "comment",
+        help: "Form of keep-alives: an SSE comment, or a chunk with an empty delta for clients that parse every line as JSON",
     }
     DRAIN_SECONDS: Seconds = Seconds { min: 0, max: 86_400 } => {
         env: "CODEX_DRAIN_SECONDS", flag: "drain-seconds", value: "SECONDS", default: "30",

@@ -1,8 +1,11 @@
 //! The names of models: what the installed CLI knows, and the model that a requested name stands for.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::config::{CATCH_ALL, Models};
+use crate::{
+    config::{CATCH_ALL, Models},
+    pb,
+};
 
 /// The models that the installed CLI knows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -11,6 +14,10 @@ pub struct ModelCatalog {
     pub names: BTreeSet<String>,
     /// The model of the CLI if none is requested: the `model` of its `config.toml`, otherwise the first of its catalog.
     pub default: Option<String>,
+    /// What the catalog says about each model, by name.
+    pub models: BTreeMap<String, pb::Model>,
+    /// The models that the CLI offers to its users, its default first.
+    pub listed: Vec<String>,
 }
 
 impl ModelCatalog {
@@ -68,6 +75,7 @@ mod tests {
         ModelCatalog {
             names: names.iter().map(|&name| name.to_owned()).collect(),
             default: names.first().map(|&name| name.to_owned()),
+            ..ModelCatalog::default()
         }
     }
 

@@ -29,7 +29,7 @@ use self::extract::BodyLimits;
 use self::field_names::FieldNames;
 use super::{
     auth::Authenticator,
-    config::ServerConfig,
+    config::{KeepAliveForm, ServerConfig},
     context::{REQUEST_ID, RequestContext},
     pb::codex_service_server::CodexService,
 };
@@ -49,6 +49,7 @@ pub fn router<S: CodexService>(
         service,
         body_limits: BodyLimits { max_bytes: config.max_body_bytes, pause: config.body_timeout },
         keep_alive: config.sse_keepalive,
+        keep_alive_form: config.sse_keepalive_form,
     };
     let authenticated = Router::new()
         .route("/v1/chat/completions", post(chat::complete::<S>))
@@ -91,6 +92,7 @@ struct Facade<S> {
     service: Arc<S>,
     body_limits: BodyLimits,
     keep_alive: Option<Duration>,
+    keep_alive_form: KeepAliveForm,
 }
 
 impl<S> Clone for Facade<S> {
@@ -99,6 +101,7 @@ impl<S> Clone for Facade<S> {
             service: Arc::clone(&self.service),
             body_limits: self.body_limits,
             keep_alive: self.keep_alive,
+            keep_alive_form: self.keep_alive_form,
         }
     }
 }

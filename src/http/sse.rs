@@ -18,6 +18,8 @@ use http::header;
 use serde::Serialize;
 use tokio::time::{Instant, Sleep};
 
+use crate::config::KeepAliveForm;
+
 /// The last frame of a successful stream.
 pub(super) const DONE: &[u8] = b"data: [DONE]\n\n";
 
@@ -60,17 +62,18 @@ pub(super) fn response(
     (headers, Body::new(body)).into_response()
 }
 
-/// The timer of a body's comments. The connection polls it with the body, so that no task can outlive the body.
+/// The timer of a body's keep-alives. The connection polls it with the body, so that no task can outlive the body.
 #[derive(Debug)]
 pub(super) struct KeepAlive {
     interval: Duration,
+    form: KeepAliveForm,
     timer: Pin<Box<Sleep>>,
 }
 
 impl KeepAlive {
     /// Begins the first interval now.
-    pub(super) fn new(interval: Duration) -> Self {
-        Self { interval, timer: Box::pin(tokio::time::sleep(interval)) }
+    pub(super) fn new(interval: Duration, form: KeepAliveForm) -> Self {
+        Self { interval, form, timer: Box::pin(tokio::time::sleep(interval)) }
     }
 
     /// Restarts the interval after a frame.
@@ -78,11 +81,11 @@ impl KeepAlive {
         self.timer.as_mut().reset(Instant::now() + self.interval);
     }
 
-    /// Returns a comment after an interval without a frame, and begins the next interval.
-    pub(super) fn poll_comment(&mut self, cx: &mut Context<'_>) -> Poll<Bytes> {
+    /// Returns the form of the keep-alive that is due after an interval without a frame. Begins the next interval.
+    pub(super) fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<KeepAliveForm> {
         ready!(self.timer.as_mut().poll(cx));
         self.reset();
-        Poll::Ready(Bytes::from_static(KEEP_ALIVE))
+        Poll::Ready(self.form)
     }
 }
 

@@ -111,8 +111,13 @@ pub(in crate::http) fn completed(usage: Option<pb::Usage>) -> Result<Event, Stat
     Ok(Event::Completed(pb::Completed { usage }))
 }
 
-pub(in crate::http) const USAGE: pb::Usage =
-    pb::Usage { input_tokens: 100, cached_input_tokens: 64, output_tokens: 20, reasoning_output_tokens: 12 };
+pub(in crate::http) const USAGE: pb::Usage = pb::Usage {
+    input_tokens: 100,
+    cached_input_tokens: 64,
+    output_tokens: 20,
+    reasoning_output_tokens: 12,
+    estimated: false,
+};
 
 #[tonic::async_trait]
 impl CodexService for TestService {

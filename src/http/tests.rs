@@ -82,11 +82,61 @@ async fn chat_stream_has_openais_shape() {
         (HELLO_STREAM, include_str!("../../tests/fixtures/openai/stream.sse")),
         (&with_usage, include_str!("../../tests/fixtures/openai/stream_usage.sse")),
     ] {
-        let response = send(&TestService::scripted(events.clone()), &config(), chat(body.to_owned())).await;
+        let mut request = chat(body.to_owned());
+        request.headers_mut().insert("x-codex-notices", "1".parse().unwrap());
+        let response = send(&TestService::scripted(events.clone()), &config(), request).await;
         assert_eq!(response.headers()["content-type"], "text/event-stream; charset=utf-8");
         assert_eq!(response.headers()["cache-control"], "no-cache");
         assert_eq!(response.headers()["x-accel-buffering"], "no");
         assert_eq!(read(response).await, (StatusCode::OK, expected.to_owned()));
+        // Clients that did not ask for notices get lines of JSON only.
+        let response = send(&TestService::scripted(events.clone()), &config(), chat(body.to_owned())).await;
+        let (_, body) = read(response).await;
+        assert!(body.lines().all(|line| line.is_empty() || line.starts_with("data: ")), "{body}");
+        let frames = |body: &str| body.split("\n\n").filter(|frame| !frame.starts_with(':')).count();
+        assert_eq!(frames(&body), frames(expected));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn chat_stream_headers_select_notices_and_keep_alives() {
+    let mut chunks = config();
+    chunks.sse_keepalive_form = crate::config::KeepAliveForm::Chunk;
+    let mut silent = config();
+    silent.sse_keepalive = None;
+    let comment = ": keep-alive\n\n";
+    let is_chunk = |frame: &str| frame.starts_with("data: ") && frame.contains("\"delta\":{}");
+    // The first frame after the roles, or `None` if the stream stays silent.
+    for (config, header, expected) in [
+        (&config(), None, Some("comment")),
+        (&config(), Some("chunk"), Some("chunk")),
+        (&config(), Some("off"), None),
+        (&chunks, None, Some("chunk")),
+        (&chunks, Some("comment"), Some("comment")),
+        (&silent, Some("chunk"), None),
+    ] {
+        let events = stream::iter(framed(vec![])).chain(stream::pending());
+        let mut request = chat(HELLO_STREAM);
+        if let Some(header) = header {
+            request.headers_mut().insert("x-codex-keepalive", header.parse().unwrap());
+        }
+        let response = send(&TestService::streaming(events), config, request).await;
+        let mut body = response.into_body().into_data_stream();
+        body.next().await.unwrap().unwrap();
+        let frame = tokio::time::timeout(Duration::from_secs(60), body.next()).await;
+        let frame = frame.ok().map(|frame| String::from_utf8(frame.unwrap().unwrap().to_vec()).unwrap());
+        let found = frame.as_deref().map(|frame| match frame {
+            frame if frame == comment => "comment",
+            frame if is_chunk(frame) => "chunk",
+            other => panic!("{other}"),
+        });
+        assert_eq!(found, expected, "{header:?}");
+    }
+    for (name, value) in [("x-codex-notices", "yes"), ("x-codex-keepalive", "json")] {
+        let mut request = chat(HELLO_STREAM);
+        request.headers_mut().insert(name, value.parse().unwrap());
+        let (status, body) = read(send(&TestService::scripted(vec![]), &config(), request).await).await;
+        assert_eq!((status, &json(&body)["error"]["param"]), (StatusCode::BAD_REQUEST, &name.into()));
     }
 }
 

@@ -10,7 +10,10 @@ use std::{
 use futures_util::{StreamExt, future::BoxFuture};
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::choice::{ChoiceBuilder, ChoiceState};
+use super::{
+    choice::{ChoiceBuilder, ChoiceState},
+    usage_estimate::UsageEstimate,
+};
 use crate::{
     context::deadline::Deadline,
     engine::Events,
@@ -18,13 +21,15 @@ use crate::{
     pb::{self, chat_event::Event},
 };
 
-/// Maximum time between two events of a turn whose answer is truncated. After this time the answer ends without the usage.
+/// Maximum time between two events of a turn whose answer is truncated. After this time the answer ends with an
+/// estimated usage.
 pub(super) const USAGE_GRACE: Duration = Duration::from_millis(250);
 
 /// A turn and the builder of its answer. Dropping it cancels the turn.
 pub(super) struct ChoiceStream {
     turn: TurnState,
     builder: ChoiceBuilder,
+    estimate: UsageEstimate,
     /// Other choices run too, so that the request cannot be offered for retry.
     has_siblings: bool,
 }
@@ -43,16 +48,21 @@ enum TurnState {
 pub(super) enum Progress {
     /// The choice continues.
     Open,
-    /// The choice ended, with its usage if the turn reported it.
-    Ended(Option<pb::Usage>),
+    /// The choice ended, with its usage.
+    Ended(pb::Usage),
     /// The turn's events ended without a terminal event.
     Broken,
 }
 
 impl ChoiceStream {
     /// Returns a choice whose turn runs.
-    pub(super) fn running(events: Events, builder: ChoiceBuilder, has_siblings: bool) -> Self {
-        Self { turn: TurnState::Running(events), builder, has_siblings }
+    pub(super) fn running(
+        events: Events,
+        builder: ChoiceBuilder,
+        estimate: UsageEstimate,
+        has_siblings: bool,
+    ) -> Self {
+        Self { turn: TurnState::Running(events), builder, estimate, has_siblings }
     }
 
     /// Returns a choice whose turn starts with the first poll. Other choices of the request run already.
@@ -60,8 +70,9 @@ impl ChoiceStream {
         start: impl Future<Output = Result<Events, Error>> + Send + 'static,
         deadline: Deadline,
         builder: ChoiceBuilder,
+        estimate: UsageEstimate,
     ) -> Self {
-        Self { turn: TurnState::Queued(Box::pin(start), deadline), builder, has_siblings: true }
+        Self { turn: TurnState::Queued(Box::pin(start), deadline), builder, estimate, has_siblings: true }
     }
 
     /// Returns `true` if a demanded call has not arrived yet.
@@ -111,11 +122,15 @@ impl ChoiceStream {
                 Poll::Ready(Some(Err(_)) | None) | Poll::Pending => {
                     self.turn = TurnState::Ended;
                     self.builder.finish_truncated(emit);
-                    return Poll::Ready(Ok(Progress::Ended(None)));
+                    return Poll::Ready(Ok(Progress::Ended(self.estimate.usage())));
                 }
             },
         };
-        Poll::Ready(Ok(match self.builder.push(event, emit) {
+        let mut emit = |event| {
+            self.estimate.record(&event);
+            emit(event);
+        };
+        Poll::Ready(Ok(match self.builder.push(event, &mut emit) {
             ChoiceState::Open => Progress::Open,
             ChoiceState::Truncated => {
                 self.begin_grace();
@@ -123,7 +138,7 @@ impl ChoiceStream {
             }
             ChoiceState::Ended(usage) => {
                 self.turn = TurnState::Ended;
-                Progress::Ended(usage)
+                Progress::Ended(usage.unwrap_or_else(|| self.estimate.usage()))
             }
         }))
     }

@@ -75,7 +75,7 @@ struct StreamState {
     next_sequence_number: u64,
     awaits_call: bool,
     open_choices: usize,
-    usage: Option<pb::Usage>,
+    usage: pb::Usage,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,7 +101,7 @@ impl StartedRequest {
             next_sequence_number: 0,
             awaits_call,
             open_choices: choices.len(),
-            usage: Some(pb::Usage::default()),
+            usage: pb::Usage::default(),
         };
         state.enqueue(0, Event::Started(started));
         EventStream {
@@ -219,7 +219,7 @@ impl EventStream {
         let usage = self.state.usage;
         self.state.log.complete(usage);
         self.end();
-        self.state.number(0, Event::Completed(pb::Completed { usage }))
+        self.state.number(0, Event::Completed(pb::Completed { usage: Some(usage) }))
     }
 
     /// Ends the stream and returns its last item, a status. Drops the queued events.
@@ -260,7 +260,7 @@ impl StreamState {
         pb::ChatEvent { id, sequence_number, choice_index, event: Some(event) }
     }
 
-    fn end_choice(&mut self, usage: Option<pb::Usage>) {
+    fn end_choice(&mut self, usage: pb::Usage) {
         self.open_choices -= 1;
         self.usage = sum(self.usage, usage);
         self.phase = Phase::Streaming;
@@ -281,15 +281,15 @@ fn is_early(event: &Event, awaits_call: bool) -> bool {
     }
 }
 
-/// Returns the usage of all choices; absent as soon as one choice did not report its own.
-fn sum(total: Option<pb::Usage>, choice: Option<pb::Usage>) -> Option<pb::Usage> {
-    let (a, b) = (total?, choice?);
-    Some(pb::Usage {
+/// Returns the usage of all choices; estimated as soon as one choice has an estimate.
+fn sum(a: pb::Usage, b: pb::Usage) -> pb::Usage {
+    pb::Usage {
         input_tokens: a.input_tokens + b.input_tokens,
         cached_input_tokens: a.cached_input_tokens + b.cached_input_tokens,
         output_tokens: a.output_tokens + b.output_tokens,
         reasoning_output_tokens: a.reasoning_output_tokens + b.reasoning_output_tokens,
-    })
+        estimated: a.estimated || b.estimated,
+    }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod models;
 mod output_filter;
 mod turn_log;
 mod upstream_health;
+mod usage_estimate;
 mod validate;
 
 use std::{
@@ -29,6 +30,7 @@ use self::{
     output_filter::TextFilter,
     turn_log::TurnLog,
     upstream_health::UpstreamHealth,
+    usage_estimate::UsageEstimate,
     validate::RequestPolicy,
 };
 use super::{
@@ -58,6 +60,8 @@ pub struct Service {
     draining: CancellationToken,
     /// Limits the log to one line about the alias of the default model.
     alias_logged: Once,
+    /// Start of the server, in seconds since 1970.
+    started_at: i64,
 }
 
 impl Service {
@@ -85,6 +89,7 @@ impl Service {
             interrupt: CancellationToken::new(),
             draining: CancellationToken::new(),
             alias_logged: Once::new(),
+            started_at: unix_seconds(),
         }
     }
 
@@ -183,6 +188,7 @@ impl Service {
         let ChoiceRequest { mut turn, stop, max_output_tokens, deadline } = request;
         turn.deadline = Some(deadline.at());
         let count = tickets.len();
+        let estimate = UsageEstimate::new(&turn);
         let mut choices = Vec::with_capacity(count);
         for (index, ticket) in tickets.into_iter().enumerate() {
             let filter = TextFilter::new(self.strip_answer_tags, &stop, max_output_tokens);
@@ -192,8 +198,8 @@ impl Service {
             turn.id = if count == 1 { id.to_owned() } else { format!("{id}.{index}") };
             let start = start_turn(Arc::clone(&self.engine), turn, ticket, deadline);
             choices.push(match index {
-                0 => ChoiceStream::running(start.await?, builder, count > 1),
-                _ => ChoiceStream::queued(start, deadline, builder),
+                0 => ChoiceStream::running(start.await?, builder, estimate.clone(), count > 1),
+                _ => ChoiceStream::queued(start, deadline, builder, estimate.clone()),
             });
         }
         Ok(choices)
@@ -273,12 +279,9 @@ impl CodexService for Service {
     ) -> Result<Response<pb::ListModelsResponse>, Status> {
         let cli_models = self.engine.models().await;
         let models = &self.policy.models;
-        let catalog = match models.depends_on_catalog(&models.default) {
-            true => self.model_catalog().await,
-            false => None,
-        };
+        let catalog = self.model_catalog().await;
         let profiles = self.engine.profiles();
-        let models = models::list(models, &cli_models, catalog.as_deref(), &profiles);
+        let models = models::list(models, &cli_models, catalog.as_deref(), &profiles, self.started_at);
         Ok(Response::new(pb::ListModelsResponse { models }))
     }
 

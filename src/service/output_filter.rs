@@ -131,7 +131,8 @@ struct TokenLimit {
 /// Maximum length of uncounted text without a space.
 const MAX_UNCOUNTED_BYTES: usize = 4096;
 
-static TOKENIZER: LazyLock<&'static bpe_openai::Tokenizer> = LazyLock::new(bpe_openai::o200k_base);
+/// Counts tokens as the models do. Loaded with the first use.
+pub(super) static TOKENIZER: LazyLock<&'static bpe_openai::Tokenizer> = LazyLock::new(bpe_openai::o200k_base);
 
 impl TokenLimit {
     fn new(limit: u32) -> Self {

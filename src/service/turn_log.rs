@@ -30,7 +30,7 @@ pub(super) struct TurnLog {
 enum Outcome {
     /// The stream was dropped before its end: the client disconnected.
     Cancelled,
-    Completed(Option<pb::Usage>),
+    Completed(pb::Usage),
     Failed(Error),
 }
 
@@ -66,7 +66,7 @@ impl TurnLog {
     }
 
     /// Sets the outcome of a complete answer.
-    pub(super) fn complete(&mut self, usage: Option<pb::Usage>) {
+    pub(super) fn complete(&mut self, usage: pb::Usage) {
         self.outcome = Outcome::Completed(usage);
     }
 
@@ -90,7 +90,7 @@ impl Drop for TurnLog {
         }
         let (outcome, usage, cause) = match &self.outcome {
             Outcome::Cancelled => ("CANCELLED", None, None),
-            Outcome::Completed(usage) => ("OK", *usage, None),
+            Outcome::Completed(usage) => ("OK", Some(*usage), None),
             Outcome::Failed(error) => (error.reason(), None, Some(error.to_string())),
         };
         let metadata = (!self.metadata.is_empty()).then_some(&self.metadata);
@@ -106,6 +106,7 @@ impl Drop for TurnLog {
             tokens.input = usage.map(|u| u.input_tokens),
             tokens.cached = usage.map(|u| u.cached_input_tokens),
             tokens.output = usage.map(|u| u.output_tokens),
+            tokens.estimated = usage.filter(|u| u.estimated).map(|_| true),
             queue.wait_ms = self.slot_at.map(|at| self.elapsed_ms(at)),
             first_text_ms = self.first_text_at.map(|at| self.elapsed_ms(at)),
             duration_ms = self.elapsed_ms(Instant::now()),

@@ -161,7 +161,8 @@ const checks = {
     assert.ok(got.codex.notices.some((n) => n.kind === "warning" && n.message.includes(model)), JSON.stringify(got));
     const chunks = await all(create(HELLO, { model, stream: true }));
     assert.equal(textOf(chunks), "hello world");
-    const raw = await create(HELLO, { model, stream: true }).asResponse();
+    const headers = { "x-codex-notices": "1" };
+    const raw = await create(HELLO, { model, stream: true }, { headers }).asResponse();
     assert.match(await raw.text(), /^: notice \{"kind":"warning"/m);
   },
 

@@ -79,7 +79,9 @@ def notices_are_compatible_with_the_sdk():
     kinds = [notice["kind"] for notice in got.model_extra["codex"]["notices"]]
     assert "warning" in kinds, got
     same(text_of(CLIENT.chat.completions.create(**options, stream=True)), "hello world", "streamed content")
-    raw = CLIENT.chat.completions.with_raw_response.create(**options, stream=True)
+    asking = {"x-codex-notices": "1"}
+    same(text_of(CLIENT.chat.completions.create(**options, stream=True, extra_headers=asking)), "hello world", "content")
+    raw = CLIENT.chat.completions.with_raw_response.create(**options, stream=True, extra_headers=asking)
     assert ': notice {"kind":"warning"' in raw.http_response.read().decode(), "the stream has the notice"
 
 

@@ -10,6 +10,7 @@
     reason = "tests may panic, print, start programs and match only the relevant variants"
 )]
 
+mod answers;
 mod cancel;
 mod chat;
 mod clients;

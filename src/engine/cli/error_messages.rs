@@ -39,7 +39,7 @@ fn upstream_body(text: &str) -> Option<Error> {
     let message = without_addresses(error.get("message").or(body.get("detail"))?.as_str()?);
     let code = error.get("code").and_then(|code| code.as_str()).unwrap_or_default();
     Some(match code {
-        "model_not_found" => Error::ModelNotFound { message },
+        "model_not_found" => model_not_found(message),
         "context_length_exceeded" => Error::ContextLengthExceeded { message },
         "insufficient_quota" => usage_limit(message),
         _ => rejected_or_unknown_model(message),
@@ -47,7 +47,7 @@ fn upstream_body(text: &str) -> Option<Error> {
 }
 
 fn rejected_or_unknown_model(message: String) -> Error {
-    if is_unknown_model(&message) { Error::ModelNotFound { message } } else { Error::Rejected { message } }
+    if is_unknown_model(&message) { model_not_found(message) } else { Error::Rejected { message } }
 }
 
 /// Parses `unexpected status 401 Unauthorized: <upstream's message>, url: …`.
@@ -114,7 +114,7 @@ fn by_status(code: u16, text: &str) -> Error {
     }
     let message = format!("the upstream answered {code}: {text}");
     match code {
-        400 | 403 | 404 | 422 if is_unknown_model(text) => Error::ModelNotFound { message },
+        400 | 403 | 404 | 422 if is_unknown_model(text) => model_not_found(message),
         400 | 422 => Error::Rejected { message },
         401 | 403 => login_refused(code, &quoted(text)),
         402 => usage_limit(message),
@@ -209,7 +209,7 @@ fn classify_prefix(text: &str) -> Error {
     } else if is_login_failure(text) {
         Error::EngineUnavailable { message: LOGIN_REMEDY.to_owned() }
     } else if is_unknown_model(text) {
-        Error::ModelNotFound { message }
+        model_not_found(message)
     } else if is_upstream_failure(text) {
         Error::UpstreamUnavailable { message }
     } else {
@@ -264,6 +264,15 @@ pub(crate) fn is_transport_fallback(warning: &str) -> bool {
 /// Returns the error of a reached plan or quota. Some texts have a delay (`try again in 3 days 4 hours`).
 pub(crate) fn usage_limit(message: String) -> Error {
     Error::UsageLimit { retry_after: retry_delay(&message), message }
+}
+
+/// Returns the error of an unknown model. Clients look for OpenAI's words, which other texts of the upstream lack.
+fn model_not_found(message: String) -> Error {
+    let message = match message.contains("does not exist") {
+        true => message,
+        false => format!("The model does not exist or you do not have access to it: {message}"),
+    };
+    Error::ModelNotFound { message }
 }
 
 /// Returns `true` for the texts about a model that is unknown, retired, or not available to the account.

@@ -110,7 +110,8 @@ impl CatalogText {
         let printed = models::print(&self.codex, &self.launcher, installed).await;
         let printed = printed.inspect_err(|error| tracing::warn!(%error, "cannot read the model catalog"));
         let printed = printed.ok().flatten();
-        let models = printed.as_deref().and_then(|text| models::parse(&self.codex, text)).map(Arc::new);
+        let models =
+            printed.as_deref().and_then(|text| models::parse(&self.codex, installed, text)).map(Arc::new);
         let text = printed.filter(|_| models.is_some()).map(Arc::from);
         let loaded = Loaded { binary: installed.binary.clone(), at: Instant::now(), models, text };
         *self.loaded.lock().unwrap_or_else(PoisonError::into_inner) = Some(loaded.clone());

@@ -173,7 +173,12 @@ impl Engine for Exec {
     }
 
     async fn models(&self) -> Vec<pb::Model> {
-        Vec::new()
+        // The catalog has the models of OpenAI only.
+        if !provider::is_openai(&self.codex) {
+            return Vec::new();
+        }
+        let Some(catalog) = self.model_catalog().await else { return Vec::new() };
+        catalog.listed.iter().filter_map(|name| catalog.models.get(name)).cloned().collect()
     }
 
     async fn drain(&self) {

@@ -73,7 +73,7 @@ pub(super) struct ExecUsage {
 impl From<ExecUsage> for pb::Usage {
     fn from(usage: ExecUsage) -> Self {
         let ExecUsage { input_tokens, cached_input_tokens, output_tokens, reasoning_output_tokens } = usage;
-        Self { input_tokens, cached_input_tokens, output_tokens, reasoning_output_tokens }
+        Self { input_tokens, cached_input_tokens, output_tokens, reasoning_output_tokens, estimated: false }
     }
 }
 

@@ -16,9 +16,18 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct ChunkEncoder {
     head: Head,
-    include_usage: bool,
+    options: ChunkOptions,
     choices: Vec<ChoiceState>,
     phase: Phase,
+}
+
+/// What the client wants in its stream.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct ChunkOptions {
+    /// Whether the last chunk has the usage.
+    pub(super) include_usage: bool,
+    /// Whether notices are sent as comments. Some clients parse every line as JSON.
+    pub(super) notices: bool,
 }
 
 /// The fields that every chunk of a stream repeats.
@@ -65,7 +74,7 @@ struct ToolCallDelta {
 
 impl ChunkEncoder {
     /// Begins a stream of `choices` answers with its first event. Fails unless that is `started`.
-    pub(super) fn new(first: pb::ChatEvent, choices: u32, include_usage: bool) -> Result<Self, Status> {
+    pub(super) fn new(first: pb::ChatEvent, choices: u32, options: ChunkOptions) -> Result<Self, Status> {
         let Some(Event::Started(started)) = first.event else {
             return Err(Error::internal("a stream of events did not begin with `started`").into());
         };
@@ -76,7 +85,7 @@ impl ChunkEncoder {
             system_fingerprint: non_empty(started.system_fingerprint),
         };
         let choices = vec![ChoiceState::default(); choices as usize];
-        Ok(Self { head, include_usage, choices, phase: Phase::Started })
+        Ok(Self { head, options, choices, phase: Phase::Started })
     }
 
     /// Returns whether the role chunks are not written yet.
@@ -130,16 +139,24 @@ impl ChunkEncoder {
                     return Err(Error::internal("`completed` came before every answer was finished").into());
                 }
                 self.phase = Phase::Complete;
-                if let Some(usage) = completed.usage.filter(|_| self.include_usage) {
+                if let Some(usage) = completed.usage.filter(|_| self.options.include_usage) {
                     self.write_chunk(&[], Some(Some(Usage::from(usage))), out);
                 }
             }
             Event::Started(_) => return Err(Error::internal("`started` came twice").into()),
-            Event::Notice(notice) => sse::write_notice(out, &Notice::from(notice)),
+            Event::Notice(notice) if self.options.notices => sse::write_notice(out, &Notice::from(notice)),
+            Event::Notice(_) => {}
             // OpenAI's stream has no frame for the agent's own work.
             Event::Item(_) => {}
         }
         Ok(())
+    }
+
+    /// Writes a chunk without content. Its choice has an empty delta, because clients read `choices[0]` of chunks without
+    /// usage.
+    pub(super) fn empty_chunk(&self, out: &mut BytesMut) {
+        let open = (0..).zip(&self.choices).find(|(_, choice)| !choice.finished);
+        self.write_delta(open.map_or(0, |(index, _)| index), &Delta::Empty {}, out);
     }
 
     /// Returns whether `completed` was written.
@@ -167,7 +184,7 @@ impl ChunkEncoder {
 
     /// Returns the `usage` of every chunk but the last: `null` if usage was requested, else absent.
     fn null_usage(&self) -> Option<Option<Usage>> {
-        self.include_usage.then_some(None)
+        self.options.include_usage.then_some(None)
     }
 
     /// Returns the state of an answer that an event may continue.

@@ -8,6 +8,7 @@ mod messages;
 mod request;
 mod response;
 mod sse_body;
+mod stream_headers;
 mod tools;
 
 use axum::{
@@ -20,7 +21,7 @@ use http::HeaderValue;
 use http::request::Parts;
 use tonic::Status;
 
-use self::chunks::ChunkEncoder;
+use self::chunks::{ChunkEncoder, ChunkOptions};
 use self::convert::ConvertedRequest;
 use self::request::ChatCompletionRequest;
 use self::sse_body::SseBody;
@@ -66,6 +67,8 @@ async fn stream<S: CodexService>(
     converted: ConvertedRequest,
     include_usage: bool,
 ) -> Result<Response, ApiError> {
+    let options = ChunkOptions { include_usage, notices: stream_headers::notices(&parts.headers)? };
+    let keep_alive = stream_headers::keep_alive(facade, &parts.headers)?;
     let ConvertedRequest { request, field_names, .. } = converted;
     let choices = request.n.unwrap_or(1);
     let events = facade.service.stream_chat(extract::call(parts, request)).await;
@@ -79,8 +82,7 @@ async fn stream<S: CodexService>(
             return Err(ApiError::from_status(&status, &field_names));
         }
     };
-    let encoder = ChunkEncoder::new(first, choices, include_usage);
+    let encoder = ChunkEncoder::new(first, choices, options);
     let encoder = encoder.map_err(|status| ApiError::from_status(&status, &field_names))?;
-    let keep_alive = facade.keep_alive.map(sse::KeepAlive::new);
     Ok(sse::response(SseBody::new(encoder, events, field_names, keep_alive)))
 }

@@ -77,6 +77,9 @@ pub(super) struct Usage {
     total_tokens: u64,
     prompt_tokens_details: PromptTokensDetails,
     completion_tokens_details: CompletionTokensDetails,
+    /// An extension: a part of the numbers is an estimate. Omitted for Codex's own numbers.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    codex_estimated: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -165,6 +168,7 @@ impl From<pb::Usage> for Usage {
                 accepted_prediction_tokens: 0,
                 rejected_prediction_tokens: 0,
             },
+            codex_estimated: usage.estimated,
         }
     }
 }

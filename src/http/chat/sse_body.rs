@@ -1,5 +1,5 @@
-//! The body of a streamed response: encodes ready events into one piece of bytes, writes comments while the stream is
-//! silent, and ends with `[DONE]` or with an error.
+//! The body of a streamed response: encodes ready events into one piece of bytes, writes keep-alives while the stream
+//! is silent, and ends with `[DONE]` or with an error.
 
 use std::{
     collections::VecDeque,
@@ -15,6 +15,7 @@ use tonic::Status;
 
 use super::chunks::ChunkEncoder;
 use crate::{
+    config::KeepAliveForm,
     error::Error,
     http::{error::ApiError, field_names::FieldNames, sse},
     pb::{ChatEvent, chat_event::Event},
@@ -95,6 +96,17 @@ impl<S: Stream<Item = Result<ChatEvent, Status>>> SseBody<S> {
         })
     }
 
+    /// Returns the frame of a silent stream.
+    fn keep_alive_frame(&mut self, form: KeepAliveForm) -> Bytes {
+        match form {
+            KeepAliveForm::Comment => Bytes::from_static(sse::KEEP_ALIVE),
+            KeepAliveForm::Chunk => {
+                self.encoder.empty_chunk(&mut self.out);
+                self.out.split().freeze()
+            }
+        }
+    }
+
     /// Buffers the events that are ready now.
     fn fill_lookahead(&mut self, cx: &mut Context<'_>) {
         let Some(events) = &mut self.events else { return };
@@ -145,7 +157,7 @@ impl<S: Stream<Item = Result<ChatEvent, Status>>> Body for SseBody<S> {
             if piece.is_ready() {
                 keep_alive.reset();
             } else {
-                piece = keep_alive.poll_comment(cx).map(Some);
+                piece = keep_alive.poll_due(cx).map(|form| Some(this.keep_alive_frame(form)));
             }
         }
         piece.map(|piece| piece.map(|bytes| Ok(Frame::data(bytes))))

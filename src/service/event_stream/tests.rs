@@ -11,7 +11,10 @@ use crate::{
     context::RequestContext,
     engine::{Events, Turn, TurnEvent},
     pb::FinishReason,
-    service::{choice::ChoiceBuilder, choice_stream::USAGE_GRACE, output_filter::TextFilter},
+    service::{
+        choice::ChoiceBuilder, choice_stream::USAGE_GRACE, output_filter::TextFilter,
+        usage_estimate::UsageEstimate,
+    },
 };
 
 const LIMIT: Duration = Duration::from_secs(100);
@@ -28,7 +31,15 @@ fn started(limit: Duration, choices: usize) -> (Vec<TurnSender>, EventStream, Ca
             let (sender, events) = mpsc::channel(4);
             let events = tokio_stream::wrappers::ReceiverStream::new(events);
             let builder = ChoiceBuilder::new(&turn, TextFilter::new(false, &[], None));
-            (sender, ChoiceStream::running(Events::from_stream(events), builder, has_siblings))
+            (
+                sender,
+                ChoiceStream::running(
+                    Events::from_stream(events),
+                    builder,
+                    UsageEstimate::default(),
+                    has_siblings,
+                ),
+            )
         })
         .unzip();
     let request = StartedRequest {
@@ -152,7 +163,12 @@ fn truncating(events: mpsc::Receiver<Result<TurnEvent, Error>>) -> StartedReques
         log: TurnLog::new("id".into(), "m".into(), RequestContext::in_process(), 1),
         deadline: Deadline::new(Instant::now(), LIMIT, &MetadataMap::new(), None).unwrap(),
         started: pb::Started::default(),
-        choices: vec![ChoiceStream::running(Events::from_stream(events), builder, false)],
+        choices: vec![ChoiceStream::running(
+            Events::from_stream(events),
+            builder,
+            UsageEstimate::default(),
+            false,
+        )],
         interrupt: CancellationToken::new(),
         drain_token: TaskTracker::new().token(),
     }
@@ -166,7 +182,9 @@ async fn event_stream_truncated_answer_waits_for_the_usage_up_to_the_grace() {
     sender.try_send(Ok(TurnEvent::Text("aX".into()))).unwrap();
     let events: Vec<_> = stream.try_collect().await.unwrap();
     assert_eq!((events.len(), start.elapsed()), (4, USAGE_GRACE));
-    assert_eq!(events.last().unwrap().event, Some(Event::Completed(pb::Completed { usage: None })));
+    let Some(Event::Completed(completed)) = &events.last().unwrap().event else { panic!("{events:?}") };
+    let usage = completed.usage.unwrap();
+    assert!(usage.estimated && usage.output_tokens == 1, "{usage:?}");
     assert!(sender.is_closed());
 
     let (sender, events) = mpsc::channel(4);
@@ -175,7 +193,22 @@ async fn event_stream_truncated_answer_waits_for_the_usage_up_to_the_grace() {
     sender.try_send(Ok(finished(3))).unwrap();
     let events: Vec<_> = stream.try_collect().await.unwrap();
     let Some(Event::Completed(completed)) = &events.last().unwrap().event else { panic!("{events:?}") };
-    assert_eq!(completed.usage.unwrap().output_tokens, 3);
+    let usage = completed.usage.unwrap();
+    assert!(!usage.estimated && usage.output_tokens == 3, "{usage:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn event_stream_turn_without_a_usage_has_an_estimate() {
+    for reason in [FinishReason::Stop, FinishReason::ContentFilter, FinishReason::Length] {
+        let (turns, stream, _interrupt) = started(LIMIT, 2);
+        turns[0].try_send(Ok(TurnEvent::Text("one two".into()))).unwrap();
+        turns[0].try_send(Ok(TurnEvent::Finished { reason, usage: None })).unwrap();
+        turns[1].try_send(Ok(finished(3))).unwrap();
+        let events: Vec<_> = stream.try_collect().await.unwrap();
+        let Some(Event::Completed(completed)) = &events.last().unwrap().event else { panic!("{events:?}") };
+        let usage = completed.usage.unwrap();
+        assert!(usage.estimated && usage.output_tokens == 2 + 3, "{usage:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -209,7 +242,8 @@ async fn event_stream_with_endless_events_yields_to_other_tasks() {
     let (_, unused) = mpsc::channel(1);
     let mut request = truncating(unused);
     let builder = ChoiceBuilder::new(&Turn::default(), TextFilter::new(false, &[], None));
-    request.choices = vec![ChoiceStream::running(Events::from_stream(events), builder, false)];
+    request.choices =
+        vec![ChoiceStream::running(Events::from_stream(events), builder, UsageEstimate::default(), false)];
     let mut stream = request.into_stream();
     let other = async { "other" };
     let endless = async { while stream.next().await.is_some() {} };

@@ -54,7 +54,11 @@ fn validate_alias_is_resolved_and_kept() {
 
 #[test]
 fn validate_unknown_default_becomes_the_default_of_the_cli() {
-    let catalog = ModelCatalog { names: ["new".to_owned()].into(), default: Some("new".to_owned()) };
+    let catalog = ModelCatalog {
+        names: ["new".to_owned()].into(),
+        default: Some("new".to_owned()),
+        ..ModelCatalog::default()
+    };
     for (env, model, expected) in [
         (&[][..], "", "new"),
         (&[], ":chat", "new"),

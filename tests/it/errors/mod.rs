@@ -17,7 +17,7 @@ use crate::{
     both_engines, eventually,
     support::{
         AppConfig, Codex, Engine, TIMEOUT, TestApp, WebSocketLimit, chat_request,
-        http::{body, notices, streamed},
+        http::{body, notices},
         program::Program,
         with_app,
     },
@@ -308,7 +308,7 @@ async fn retry_notices_of_the_fake_are_delivered_at_both_doors(engine: Engine) {
         // The HTTP door delivers the same notices in members and comments that SDKs ignore.
         let request = body("fake:reconnect:2:ok", "hi");
         let whole = app.complete(&request).await;
-        let stream = app.post(&streamed(request)).await.text().await.unwrap();
+        let stream = app.stream_with_notices(&request).await;
         for notices in [whole["codex"]["notices"].as_array().unwrap(), &notices(&stream)] {
             let kind_and_message =
                 |notice: &Value| (notice["kind"] == "retry", notice["message"].as_str().unwrap().to_owned());

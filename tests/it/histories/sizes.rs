@@ -8,7 +8,7 @@ use crate::{
     support::{
         TestApp, UpstreamAs, chat_request,
         grpc::{code_and_reason, collect_events},
-        http::{body, notices, streamed},
+        http::{body, notices},
         with_app,
     },
     tools::real_workers,
@@ -66,7 +66,7 @@ const TIMES: usize = 90_000;
 async fn http_notices(app: &TestApp, model: &str) -> [Vec<String>; 2] {
     let text = format!(r#"{} @@{{"text":"done"}}@@"#, TEXT.repeat(TIMES));
     let body = body(model, &text);
-    let streamed = app.post(&streamed(body.clone())).await.text().await.unwrap();
+    let streamed = app.stream_with_notices(&body).await;
     let message = |notice: &Value| notice["message"].as_str().unwrap().to_owned();
     let whole = app.complete(&body).await;
     let whole = whole["codex"]["notices"].as_array().into_iter().flatten().map(message).collect();

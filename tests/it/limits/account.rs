@@ -41,7 +41,10 @@ async fn assert_reset(app: &TestApp, model: &str, text: &str, seconds: u64) {
     assert_eq!(error["code"], "insufficient_quota");
     for text in [message.as_str(), error["message"].as_str().unwrap()] {
         let rest =
-            text.strip_prefix("The usage limit of the ChatGPT plan is reached. It resets at 20").unwrap();
+            text.strip_prefix(
+                "You exceeded your current quota: The usage limit of the ChatGPT plan is reached. It resets at 20",
+            )
+            .unwrap();
         assert!(rest.ends_with(" UTC.") && rest.len() == "26-11-26 02:30 UTC.".len(), "{text}");
     }
 }

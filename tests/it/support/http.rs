@@ -30,6 +30,13 @@ impl TestApp {
         async { request.await.unwrap() }
     }
 
+    /// Sends a request that is streamed with notices and returns the whole event stream.
+    pub async fn stream_with_notices(&self, body: &Value) -> String {
+        let request = reqwest::Client::new().post(self.url("/v1/chat/completions"));
+        let request = request.header("x-codex-notices", "1").json(&streamed(body.clone()));
+        request.send().await.unwrap().text().await.unwrap()
+    }
+
     /// Sends a request and returns the whole chat completion. Panics if the status is an error.
     pub async fn complete(&self, body: &Value) -> Value {
         let response = self.post(body).await;

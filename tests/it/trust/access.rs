@@ -55,7 +55,12 @@ async fn request_without_the_token_is_refused_except_health(engine: Engine) {
             let request = if name.is_empty() { chat(app) } else { chat(app).header(name, value) };
             let response = request.send().await.unwrap();
             assert!(response.headers()["www-authenticate"].to_str().unwrap().starts_with("Bearer"), "{name}");
-            assert_eq!(status_and_code(response).await, (401, "invalid_api_key".into()), "{name}: {value}");
+            let status = response.status().as_u16();
+            let error = response.json::<Value>().await.unwrap()["error"].take();
+            assert_eq!((status, &error["code"]), (401, &"invalid_api_key".into()), "{name}: {value}");
+            assert!(
+                error["message"].as_str().unwrap().starts_with("Incorrect API key provided: the token is")
+            );
             assert_eq!(
                 code_and_reason(&grpc_call(app, name, value).await.unwrap_err()),
                 unauthenticated,

@@ -18,6 +18,7 @@ impl UsageAccumulator {
             cached_input_tokens: sum.cached_input_tokens + usage.cached_input_tokens,
             output_tokens: sum.output_tokens + usage.output_tokens,
             reasoning_output_tokens: sum.reasoning_output_tokens + usage.reasoning_output_tokens,
+            estimated: false,
         });
     }
 
@@ -36,6 +37,6 @@ impl UsageAccumulator {
 impl From<TokenUsage> for pb::Usage {
     fn from(usage: TokenUsage) -> Self {
         let TokenUsage { input_tokens, cached_input_tokens, output_tokens, reasoning_output_tokens } = usage;
-        Self { input_tokens, cached_input_tokens, output_tokens, reasoning_output_tokens }
+        Self { input_tokens, cached_input_tokens, output_tokens, reasoning_output_tokens, estimated: false }
     }
 }

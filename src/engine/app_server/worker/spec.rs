@@ -72,7 +72,7 @@ impl WorkerSpec {
         })?;
         let printed = model_catalog::print(codex, launcher, &installed).await?;
         let catalogs = model_catalog::write_catalogs(&printed, catalog_dir.path(), model_names)?;
-        let known_models = models::parse(codex, &printed).map(Arc::new);
+        let known_models = models::parse(codex, &installed, &printed).map(Arc::new);
         let arguments = cli_config::arguments(codex, &installed, &catalogs);
         Ok(Self {
             codex: codex.clone(),

@@ -20,8 +20,13 @@ fn push_message_and_completion_returns_text_and_usage() {
     assert_eq!(push(&mut translator, &line), [TurnEvent::MessageStarted, TurnEvent::Text("hi ü".into())]);
     let line = serde_json::json!({"type":"turn.completed","usage":{"input_tokens":21,"cached_input_tokens":9,
         "cache_write_input_tokens":0,"output_tokens":12,"reasoning_output_tokens":3}});
-    let usage =
-        pb::Usage { input_tokens: 21, cached_input_tokens: 9, output_tokens: 12, reasoning_output_tokens: 3 };
+    let usage = pb::Usage {
+        input_tokens: 21,
+        cached_input_tokens: 9,
+        output_tokens: 12,
+        reasoning_output_tokens: 3,
+        estimated: false,
+    };
     assert_eq!(
         push(&mut translator, &line),
         [TurnEvent::Finished { reason: pb::FinishReason::Stop, usage: Some(Box::new(usage)) }]

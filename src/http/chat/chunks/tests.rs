@@ -8,7 +8,7 @@ fn event(choice_index: u32, event: Event) -> pb::ChatEvent {
 
 fn started(choices: u32, include_usage: bool) -> ChunkEncoder {
     let first = event(0, Event::Started(pb::Started::default()));
-    ChunkEncoder::new(first, choices, include_usage).unwrap()
+    ChunkEncoder::new(first, choices, ChunkOptions { include_usage, notices: true }).unwrap()
 }
 
 fn delta(text: &str) -> Event {
@@ -87,7 +87,7 @@ fn chunk_encoder_usage_is_absent_unless_requested() {
 
 #[test]
 fn chunk_encoder_event_out_of_order_is_an_internal_error() {
-    let not_started = ChunkEncoder::new(event(0, delta("a")), 1, false).unwrap_err();
+    let not_started = ChunkEncoder::new(event(0, delta("a")), 1, ChunkOptions::default()).unwrap_err();
     assert_eq!(not_started.code(), tonic::Code::Internal);
     for wrong in [
         event(0, Event::Started(pb::Started::default())),

@@ -8,6 +8,8 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::{
+    config::KeepAliveForm,
+    http::chat::chunks::ChunkOptions,
     http::test_service::{USAGE, completed, finished, framed, text},
     pb::FinishReason,
 };
@@ -16,7 +18,8 @@ use crate::{
 fn body(events: Vec<(u32, Result<Event, Status>)>, choices: u32, pauses: Vec<bool>) -> String {
     let mut events = framed(events).into_iter();
     let first = events.next().unwrap().unwrap();
-    let encoder = ChunkEncoder::new(first, choices, true).unwrap();
+    let encoder =
+        ChunkEncoder::new(first, choices, ChunkOptions { include_usage: true, notices: true }).unwrap();
     let pauses = pauses.into_iter().chain(std::iter::repeat(false));
     let mut events: VecDeque<_> = events.zip(pauses).collect();
     let events = stream::poll_fn(move |cx| {
@@ -146,7 +149,7 @@ async fn channel_body(
 ) -> (tokio::sync::mpsc::Sender<Result<ChatEvent, Status>>, axum::response::Response) {
     let (sender, receiver) = tokio::sync::mpsc::channel(1);
     let first = framed(vec![]).remove(0).unwrap();
-    let encoder = ChunkEncoder::new(first, 1, false).unwrap();
+    let encoder = ChunkEncoder::new(first, 1, ChunkOptions::default()).unwrap();
     let events = Box::pin(tokio_stream::wrappers::ReceiverStream::new(receiver));
     let mut response = sse::response(SseBody::new(encoder, events, FieldNames::default(), keep_alive));
     let roles = response.body_mut().frame().await.unwrap().unwrap().into_data().unwrap();
@@ -156,7 +159,7 @@ async fn channel_body(
 
 #[tokio::test(start_paused = true)]
 async fn sse_body_comment_follows_every_silence_and_delays_no_frame() {
-    let keep_alive = sse::KeepAlive::new(Duration::from_secs(15));
+    let keep_alive = sse::KeepAlive::new(Duration::from_secs(15), KeepAliveForm::Comment);
     let (sender, response) = channel_body(Some(keep_alive)).await;
     let mut body = response.into_body().into_data_stream();
     let start = Instant::now();
@@ -173,6 +176,19 @@ async fn sse_body_comment_follows_every_silence_and_delays_no_frame() {
     drop(sender);
     assert!(body.next().await.unwrap().unwrap().starts_with(b"data: {\"error\""));
     assert!(body.next().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn sse_body_keep_alive_chunk_has_one_open_choice_and_an_empty_delta() {
+    let keep_alive = sse::KeepAlive::new(Duration::from_secs(15), KeepAliveForm::Chunk);
+    let (_sender, response) = channel_body(Some(keep_alive)).await;
+    let mut body = response.into_body().into_data_stream();
+    let frame = body.next().await.unwrap().unwrap();
+    let text = std::str::from_utf8(&frame).unwrap();
+    let chunk: Value = serde_json::from_str(text.strip_prefix("data: ").unwrap()).unwrap();
+    assert_eq!((&chunk["id"], &chunk["model"]), (&"chatcmpl-1".into(), &"alias".into()));
+    let choice = serde_json::json!([{"index": 0, "delta": {}, "logprobs": null, "finish_reason": null}]);
+    assert_eq!(chunk["choices"], choice);
 }
 
 #[tokio::test]
