@@ -53,7 +53,7 @@ fn check_token_in_either_header_is_accepted() {
 fn check_wrong_token_is_not_repeated_in_the_error() {
     let authenticator = authenticator(|config| config.token = Some(Secret::new("swordfish")));
     let missing = check(&authenticator, &[]).unwrap_err().to_string();
-    assert!(missing.starts_with("the token is missing; send"), "{missing}");
+    assert!(missing.starts_with("Incorrect API key provided: the token is missing; send"), "{missing}");
     let wrong = check(&authenticator, &[("x-api-key", "guess")]).unwrap_err().to_string();
     assert!(wrong.contains("Authorization: Bearer") && !wrong.contains("guess"), "{wrong}");
 }

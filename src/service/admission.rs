@@ -4,7 +4,7 @@
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -26,12 +26,31 @@ pub(super) struct Admission {
     max_running: Arc<AtomicUsize>,
     max_waiting: usize,
     resize_lock: Arc<Mutex<()>>,
-    /// Smoothed duration of a turn in milliseconds, for `Retry-After`; 0 before the first turn has ended.
-    average_ms: Arc<AtomicU64>,
+    /// Duration of a turn, for `Retry-After`.
+    average: Arc<Mutex<Average>>,
 }
 
-/// Duration of a turn before any was measured. A turn of a coding agent takes seconds to minutes.
-const ASSUMED_TURN: Duration = Duration::from_secs(10);
+/// Average duration of a turn.
+#[derive(Debug)]
+struct Average {
+    duration: Duration,
+    /// Number of averaged turns, at most [`Average::MAX_TURNS`].
+    turns: u32,
+}
+
+impl Average {
+    /// Older turns count less beyond this number.
+    const MAX_TURNS: u32 = 8;
+
+    /// Counts as one turn before any was measured. A turn of a coding agent takes seconds to minutes.
+    const ASSUMED: Self = Self { duration: Duration::from_secs(10), turns: 1 };
+
+    fn add(&mut self, turn: Duration) {
+        self.turns = (self.turns + 1).min(Self::MAX_TURNS);
+        let former = self.duration * (self.turns - 1) / self.turns;
+        self.duration = former + turn / self.turns;
+    }
+}
 
 /// Bounds of `Retry-After`. The official SDKs ignore a delay above one minute.
 const MIN_RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -47,7 +66,7 @@ pub(super) struct QueueTicket {
 /// The slot of a running turn. Dropping it starts the next turn that waits.
 #[derive(Debug)]
 pub(super) struct RunPermit {
-    average_ms: Arc<AtomicU64>,
+    average: Arc<Mutex<Average>>,
     since: Instant,
     _entry: ResizablePermit,
     _slot: ResizablePermit,
@@ -69,7 +88,7 @@ impl Admission {
             max_running: Arc::new(AtomicUsize::new(max_running)),
             max_waiting,
             resize_lock: Arc::default(),
-            average_ms: Arc::new(AtomicU64::new(0)),
+            average: Arc::new(Mutex::new(Average::ASSUMED)),
         }
     }
 
@@ -140,10 +159,7 @@ impl Admission {
 
     /// Estimates when the turns that wait now have a slot and the next one is free.
     fn retry_after(&self) -> Duration {
-        let average = match self.average_ms.load(Ordering::Relaxed) {
-            0 => ASSUMED_TURN,
-            measured => Duration::from_millis(measured),
-        };
+        let average = self.average.lock().unwrap_or_else(PoisonError::into_inner).duration;
         let count = |turns: usize| u32::try_from(turns).unwrap_or(u32::MAX);
         let per_slot = average / count(self.max_running().max(1));
         let turns_before = count(self.load().waiting).saturating_add(1);
@@ -167,20 +183,13 @@ impl QueueTicket {
                 });
             }
         };
-        Ok(RunPermit { average_ms: admission.average_ms, since: Instant::now(), _entry: entry, _slot: slot })
+        Ok(RunPermit { average: admission.average, since: Instant::now(), _entry: entry, _slot: slot })
     }
 }
 
 impl Drop for RunPermit {
     fn drop(&mut self) {
-        let elapsed = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
-        // A lost update of two turns that end together is acceptable for an average.
-        let average = match self.average_ms.load(Ordering::Relaxed) {
-            0 => elapsed,
-            before => before - before / 8 + elapsed / 8,
-        };
-        // 0 stands for an average that was not measured.
-        self.average_ms.store(average.max(1), Ordering::Relaxed);
+        self.average.lock().unwrap_or_else(PoisonError::into_inner).add(self.since.elapsed());
     }
 }
 
@@ -294,17 +303,21 @@ mod tests {
             let delay = refused(&admission);
             assert_eq!(delay.as_secs_f64(), seconds, "{running} running, {waiting} waiting, none measured");
         }
-        // The first measured turn counts in full.
+        // The assumption counts as one turn, so that neither one short nor one long turn decides.
         let admission = Admission::new(1, 0);
         let permit = admission.enter(1).unwrap().remove(0).slot(soon()).await.unwrap();
         tokio::time::advance(Duration::from_secs(40)).await;
         drop(permit);
         let permit = admission.enter(1).unwrap().remove(0).slot(soon()).await.unwrap();
-        assert_eq!(refused(&admission).as_secs(), 40);
-        tokio::time::advance(Duration::from_secs(8)).await;
+        assert_eq!(refused(&admission).as_secs(), 25);
         drop(permit);
+        for _ in 0..60 {
+            let permit = admission.enter(1).unwrap().remove(0).slot(soon()).await.unwrap();
+            tokio::time::advance(Duration::from_secs(4)).await;
+            drop(permit);
+        }
         let _permit = admission.enter(1).unwrap().remove(0).slot(soon()).await.unwrap();
-        assert_eq!(refused(&admission).as_secs(), 36, "a later one moves the average by an eighth");
+        assert_eq!(refused(&admission).as_millis().div_ceil(100), 41, "later turns replace the assumption");
     }
 
     #[tokio::test]

@@ -174,7 +174,8 @@ async fn stream_that_waits_for_the_arguments_of_the_real_cli_is_alive() {
     with_app(config, async |app| {
         let content = "0123456789".repeat(4);
         let call = json!({"name": "write_file", "arguments": {"content": content}});
-        let steps = json!([{"calls": [call], "arguments_delay_ms": 600}]);
+        // The text begins the stream; without it the head waits for the first event, up to 10 s.
+        let steps = json!([{"text": "I write.", "calls": [call], "arguments_delay_ms": 600}]);
         let mut request = streamed(body("gpt-5.5", &format!("@@{steps}@@")));
         request["tools"] = json!([{"type": "function", "function": {"name": "write_file", "parameters":
             {"type": "object", "properties": {"content": {"type": "string"}}}}}]);

@@ -294,7 +294,8 @@ fn is_unknown_model(text: &str) -> bool {
 
 /// Parses `… try again in 1.5s`, or `1h20m`. Returns `None` for an unknown unit.
 pub(crate) fn retry_delay(text: &str) -> Option<Duration> {
-    let mut rest = text.split("try again in ").nth(1)?;
+    // Some plans get a sentence of its own: `Try again in …`.
+    let (_, mut rest) = text.split_once("try again in ").or_else(|| text.split_once("Try again in "))?;
     let mut seconds = None;
     while rest.starts_with(|c: char| c.is_ascii_digit()) {
         let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());

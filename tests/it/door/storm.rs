@@ -113,7 +113,9 @@ async fn cancelled_http_calls_leave_other_streams_intact(engine: Engine) {
         for _ in 0..ANSWERED {
             let answer = calls.next().await.unwrap().unwrap();
             assert_eq!(answer.status(), 429);
-            assert_eq!(answer.headers()["retry-after"], "1");
+            // Up to 9 turns are before this one, and few turns were measured.
+            let delay: u64 = answer.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+            assert!((1..=23).contains(&delay), "{delay}");
         }
         drop(calls);
 

@@ -138,6 +138,43 @@ async fn rate_limit_with_a_delay_in_its_text_has_it_as_header(engine: Engine) {
 
 #[tokio::test]
 #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+async fn usage_limit_of_every_plan_has_its_time_and_delay() {
+    with_app(AppConfig::real(Engine::AppServer).upstream_retries(0), async |app| {
+        let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
+        // The last one is a plan that the CLI does not know.
+        let plans = ["free", "go", "plus", "pro", "team", "business", "enterprise", "edu", "platinum"];
+        for plan in plans.map(Value::from).into_iter().chain([Value::Null]) {
+            let limit = json!({"error": {"type": "usage_limit_reached", "plan_type": plan, "resets_at": now + 7200}});
+            let headers = json!({"x-codex-primary-used-percent": "100", "x-codex-primary-window-minutes": "300",
+                "x-codex-primary-reset-at": (now + 7200).to_string()});
+            let refusal = json!({"status": 429, "body": limit, "headers": headers});
+            assert_reset(app, "gpt-5.5", &format!("@@{refusal}@@"), 7200).await;
+        }
+    })
+    .await;
+}
+
+both_engines!(
+    #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+    usage_limit_of_every_plan_is_recognized_by_its_words
+);
+async fn usage_limit_of_every_plan_is_recognized_by_its_words(engine: Engine) {
+    with_app(AppConfig::real(engine).upstream_retries(0), async |app| {
+        let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
+        for plan in ["free", "plus", "team", "enterprise", "platinum"] {
+            let limit =
+                json!({"error": {"type": "usage_limit_reached", "plan_type": plan, "resets_at": now + 7200}});
+            let refusal = json!({"status": 429, "body": limit});
+            let (_, error, _, message) = refused(app, "gpt-5.5", &format!("@@{refusal}@@")).await;
+            assert_eq!(error["code"], "insufficient_quota", "{plan}: {message}");
+            assert!(message.to_lowercase().contains("try again at "), "{plan}: {message}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
 async fn limits_of_the_real_cli_reach_status_and_error() {
     with_app(AppConfig::real(Engine::AppServer).upstream_retries(0), async |app| {
         let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();

@@ -130,7 +130,8 @@ fn classify_message_parses_the_delay_and_removes_the_url() {
     for (text, expected) in [
         ("unexpected status 429 Too Many Requests: Slow down, try again in 3.2s., url: http://u", 3200),
         ("exceeded retry limit, last status: 429 Too Many Requests; try again in 3.2s", 3200),
-        ("You've hit your usage limit. Try again in 3 days 4 hours.", 0),
+        ("You've hit your usage limit. Try again in 3 days 4 hours.", 273_600_000),
+        ("You've hit your usage limit. Try again at 4:27 PM.", 0),
         ("You've hit your usage limit. Visit https://u or try again in 3 days 4 hours.", 273_600_000),
     ] {
         let TurnEnd::Error(Error::RateLimited { retry_after, .. } | Error::UsageLimit { retry_after, .. }) =
@@ -175,7 +176,7 @@ fn classify_message_keeps_public_links_and_no_internal_address() {
     for (message, expected) in [
         (
             "You’ve hit your usage limit. Upgrade to Pro (https://chatgpt.com/explore/pro), or try again at 4:27 PM.",
-            "You’ve hit your usage limit. Upgrade to Pro (https://chatgpt.com/explore/pro), or try again at 4:27 PM.",
+            "You exceeded your current quota: You’ve hit your usage limit. Upgrade to Pro (https://chatgpt.com/explore/pro), or try again at 4:27 PM.",
         ),
         (
             "unexpected status 403 Forbidden: <html>blocked by proxy</html>, url: ws://10.1.2.3/v1/responses",
@@ -253,4 +254,27 @@ fn classify_message_of_a_refused_login_removes_keys() {
     }
     let long = error_text(&format!("unexpected status 403 Forbidden: {}", "no ".repeat(1000)));
     assert!(long.chars().count() < 2 * MAX_QUOTE_CHARS, "{long}");
+}
+
+#[test]
+fn errors_have_the_words_that_clients_look_for() {
+    let error_text = |text: &str| match classify_message(text) {
+        TurnEnd::Error(error) => error.to_string(),
+        TurnEnd::Truncated(_) => panic!("expected a failure"),
+    };
+    for (text, words) in [
+        ("You've hit your usage limit. Try again at 4:27 PM.", "You exceeded your current quota: You've hit"),
+        ("Quota exceeded. Check your plan and billing details.", "You exceeded your current quota: Quota"),
+        (
+            "{\"detail\":\"The 'gpt-5-codex' model is not supported when using Codex with a ChatGPT account.\"}",
+            "The model does not exist or you do not have access to it: The 'gpt-5-codex' model",
+        ),
+        (
+            "{\"error\":{\"message\":\"The model `x` does not exist or you do not have access to it.\",\"code\":\"model_not_found\"}}",
+            "The model `x` does not exist or you do not have access to it.",
+        ),
+    ] {
+        let message = error_text(text);
+        assert!(message.starts_with(words), "{message}");
+    }
 }
