@@ -32,13 +32,13 @@ pub enum Error {
         message: String,
     },
     /// The prompt exceeds this server's limit. The caller shortens it.
-    #[error("{message}")]
+    #[error("{}", too_long(message))]
     PromptTooLarge {
         /// The limit and the size.
         message: String,
     },
     /// The prompt exceeds the model's context. The caller shortens it.
-    #[error("{message}")]
+    #[error("{}", too_long(message))]
     ContextLengthExceeded {
         /// The upstream's message.
         message: String,
@@ -222,6 +222,15 @@ impl Error {
     }
 }
 
+/// Returns the text about a prompt that is too long. Agents shorten their conversation if they find OpenAI's words; with
+/// other words they give up or send it again.
+fn too_long(cause: &str) -> String {
+    let cause = cause.trim_end().trim_end_matches('.');
+    format!(
+        "This model's maximum context length is exceeded: {cause}. Please reduce the length of the messages."
+    )
+}
+
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
         let mut details = ErrorDetails::new();
@@ -259,6 +268,24 @@ mod tests {
             Status::from(Error::Overloaded { message: "full".into(), retry_after: Duration::from_secs(3) });
         let delay = status.get_error_details().retry_info().and_then(|r| r.retry_delay);
         assert_eq!(delay, Some(Duration::from_secs(3)));
+    }
+
+    #[test]
+    fn text_about_a_long_prompt_has_the_words_that_agents_search() {
+        for cause in ["too long", "Too long.", "300001 tokens.\n"] {
+            let message = cause.to_owned();
+            for error in
+                [Error::PromptTooLarge { message: message.clone() }, Error::ContextLengthExceeded { message }]
+            {
+                let text = Status::from(error).message().to_owned();
+                assert!(text.starts_with("This model's maximum context length is exceeded: "), "{text}");
+                assert!(text.ends_with(". Please reduce the length of the messages."), "{text}");
+                assert!(
+                    text.contains(cause.trim_end().trim_end_matches('.')) && !text.contains(".."),
+                    "{text}"
+                );
+            }
+        }
     }
 
     #[test]
