@@ -15,6 +15,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .build_client(true)
         .build_transport(false)
         .bytes(".codex.v1.Image.data")
+        .bytes(".codex.v1.File.data")
         // By far the largest event, and one of the rarest.
         .boxed(".codex.v1.ChatEvent.event.item")
         .codec_path("crate::grpc::codec::SmallCodec")

@@ -38,6 +38,8 @@ pub struct Turn {
     pub reasoning_summary: String,
     /// Verbosity. `None` selects the model's default.
     pub verbosity: Option<String>,
+    /// Service tier of the upstream. `None` selects the upstream's own.
+    pub service_tier: Option<String>,
     /// Format of the answer.
     pub format: Format,
     /// Sandbox of the agent's commands.

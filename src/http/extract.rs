@@ -122,10 +122,15 @@ async fn skip(mut body: Body, limits: BodyLimits) {
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    // Editors and the shells of Windows write a byte order mark, which JSON does not allow.
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Err(ApiError::invalid_json("the body is empty; a JSON object is expected"));
     }
-    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    // The parser does not check members that it skips.
+    let text = std::str::from_utf8(bytes)
+        .map_err(|error| ApiError::invalid_json(format!("the body is not valid JSON: {error}")))?;
+    let mut reader = serde_json::Deserializer::from_str(text);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();
         refusal(path.trim_end_matches(['.', '?']), error.inner())

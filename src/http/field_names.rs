@@ -10,6 +10,8 @@ pub(super) struct FieldNames {
     pub(super) reasoning_effort: &'static str,
     /// For each message, whether its content was one string, which has no parts to name.
     pub(super) string_contents: Vec<bool>,
+    /// For each tool, whether it has its fields itself instead of in `function`.
+    pub(super) flat_tools: Vec<bool>,
 }
 
 /// Request header for the contract's `timeout`.
@@ -21,6 +23,7 @@ impl Default for FieldNames {
             max_output_tokens: "max_completion_tokens",
             reasoning_effort: "reasoning_effort",
             string_contents: Vec::new(),
+            flat_tools: Vec::new(),
         }
     }
 }
@@ -36,9 +39,10 @@ impl FieldNames {
             ["timeout"] => TIMEOUT_HEADER.to_owned(),
             ["tool_choice", "name"] => "tool_choice.function.name".to_owned(),
             ["tool_choice", "mode"] => "tool_choice".to_owned(),
-            [tool, "parameters_json"] if tool.starts_with("tools[") => format!("{tool}.function.parameters"),
             [tool, rest @ ..] if tool.starts_with("tools[") && !rest.is_empty() => {
-                format!("{tool}.function.{}", rest.join("."))
+                let function = if is_set(&self.flat_tools, tool) { "" } else { ".function" };
+                let rest = rest.join(".");
+                format!("{tool}{function}.{}", if rest == "parameters_json" { "parameters" } else { &rest })
             }
             [message, call, rest @ ("name" | "arguments")]
                 if message.starts_with("messages[") && call.starts_with("tool_calls[") =>
@@ -56,8 +60,7 @@ impl FieldNames {
     }
 
     fn content(&self, message: &str, index: &str, rest: &[&str]) -> String {
-        let number = message.trim_start_matches("messages[").trim_end_matches(']').parse::<usize>();
-        let is_string = number.is_ok_and(|n| self.string_contents.get(n).copied().unwrap_or(false));
+        let is_string = is_set(&self.string_contents, message);
         let inner = match rest {
             _ if is_string => return format!("{message}.content"),
             [] => "",
@@ -70,6 +73,13 @@ impl FieldNames {
     }
 }
 
+/// Returns the flag of an element, such as `tools[1]`.
+fn is_set(flags: &[bool], element: &str) -> bool {
+    let number =
+        element.split_once('[').and_then(|(_, rest)| rest.trim_end_matches(']').parse::<usize>().ok());
+    number.and_then(|number| flags.get(number)).copied().unwrap_or(false)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,6 +90,7 @@ mod tests {
             max_output_tokens: "max_tokens",
             reasoning_effort: "reasoning.effort",
             string_contents: vec![false, true],
+            flat_tools: vec![false, true],
         };
         for (field, param) in [
             ("model", "model"),
@@ -91,6 +102,9 @@ mod tests {
             ("timeout", "x-codex-timeout-seconds"),
             ("tools", "tools"),
             ("tools[2]", "tools[2]"),
+            ("tools[1]", "tools[1]"),
+            ("tools[1].name", "tools[1].name"),
+            ("tools[1].parameters_json", "tools[1].parameters"),
             ("tools[2].parameters", "tools[2].function.parameters"),
             ("tools[2].parameters_json", "tools[2].function.parameters"),
             ("tool_choice.name", "tool_choice.function.name"),
@@ -103,6 +117,7 @@ mod tests {
             ("messages[0].parts[3].image", "messages[0].content[3].image_url"),
             ("messages[0].parts[3].image.data", "messages[0].content[3].image_url"),
             ("messages[0].parts[3].image.detail", "messages[0].content[3].image_url.detail"),
+            ("messages[0].parts[3].file", "messages[0].content[3]"),
             ("messages[1].parts[0].text", "messages[1].content"),
             ("messages[0].tool_calls[1].name", "messages[0].tool_calls[1].function.name"),
             ("messages[0].tool_calls[1].id", "messages[0].tool_calls[1].id"),

@@ -300,7 +300,7 @@ async fn chat_wrong_body_is_a_json_error() {
         ("\"text\"", 400, "invalid_json", None),
         (&deep, 400, "invalid_value", Some("messages[0]")),
         ("{\"messages\":[{\"role\":\"user\",\"content\":\"\\ud800\"}]}", 400, "invalid_json", None),
-        ("{\"x\":\"\\ud800\",\"messages\":[]}", 400, "invalid_json", None),
+        ("{\"model\":\"\\ud800\",\"messages\":[]}", 400, "invalid_json", None),
         ("{} {}", 400, "invalid_json", None),
         ("{}", 400, "invalid_value", Some("messages")),
         ("{\"messages\":null}", 400, "invalid_value", Some("messages")),

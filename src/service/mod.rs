@@ -135,7 +135,7 @@ impl Service {
         let context = extensions.remove().unwrap_or_else(RequestContext::in_process);
         let drain_token = self.requests.token();
         self.resize();
-        let catalog = match self.policy.models.depends_on_catalog(&request.model) {
+        let catalog = match self.policy.needs_catalog(&request) {
             true => self.model_catalog().await,
             false => None,
         };

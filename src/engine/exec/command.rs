@@ -58,6 +58,9 @@ pub(super) fn build(
     if let Some(verbosity) = &turn.verbosity {
         arguments.set_text("model_verbosity", verbosity);
     }
+    if let Some(tier) = &turn.service_tier {
+        arguments.set_text("service_tier", tier);
+    }
     // `codex --search exec` is accepted and has no effect. This key has an effect.
     arguments.set_text("web_search", if turn.web_search { "live" } else { "disabled" });
     // By default a command of the agent inherits the whole environment, including the upstream's key.

@@ -2,9 +2,9 @@
 //! model names.
 
 use super::{
-    extra_params,
+    extra_params::ExtraParams,
     messages::convert_message,
-    request::{ChatCompletionRequest, ResponseFormat, StreamOptions, TextOr},
+    request::{ChatCompletionRequest, Message, ResponseFormat, StreamOptions, TextOr},
     tools::{convert_tool_choice, convert_tools, truncate_for_error},
 };
 use crate::{
@@ -37,11 +37,16 @@ impl TryFrom<ChatCompletionRequest> for ConvertedRequest {
 
     /// Converts a body. The error names the parameter that has no equivalent.
     fn try_from(wire: ChatCompletionRequest) -> Result<Self, ApiError> {
-        let mut ignored_params = extra_params::ignored_params(&wire.extra)?;
+        let messages = wire.messages.unwrap_or_default();
+        if messages.is_empty() {
+            return Err(without_messages(&wire.extra));
+        }
+        let mut ignored_params = wire.extra.ignored()?;
         let stream = streaming(wire.stream, wire.stream_options.as_ref())?;
-        let (max_output_tokens, max_name) = match (wire.max_completion_tokens, wire.max_tokens) {
-            (Some(newer), _) => (Some(newer), "max_completion_tokens"),
-            (None, older) => (older, "max_tokens"),
+        let is_limit = |limit: &u32| *limit != 0;
+        let (max_output_tokens, max_name) = match wire.max_completion_tokens.filter(is_limit) {
+            Some(newer) => (Some(newer), "max_completion_tokens"),
+            None => (wire.max_tokens.filter(is_limit), "max_tokens"),
         };
         let (nested_effort, summary) =
             wire.reasoning.map_or((None, None), |reasoning| (reasoning.effort, reasoning.summary));
@@ -49,14 +54,12 @@ impl TryFrom<ChatCompletionRequest> for ConvertedRequest {
             (Some(effort), _) => (effort, "reasoning_effort"),
             (None, nested) => (nested.unwrap_or_default(), "reasoning.effort"),
         };
-        let messages = wire.messages.unwrap_or_default();
-        if messages.is_empty() {
-            return Err(ApiError::invalid("messages", "messages must be a list of at least one message"));
-        }
+        let tools = wire.tools.unwrap_or_default();
         let field_names = FieldNames {
             max_output_tokens: max_name,
             reasoning_effort: effort_name,
             string_contents: messages.iter().map(|m| matches!(m.content, Some(TextOr::Text(_)))).collect(),
+            flat_tools: tools.iter().map(|tool| tool.function.is_none()).collect(),
         };
         if let Some(schema) = wire.response_format.as_ref().and_then(|format| format.json_schema.as_ref()) {
             // Codex has no parameter for a description, and its schemas are always strict.
@@ -65,8 +68,14 @@ impl TryFrom<ChatCompletionRequest> for ConvertedRequest {
             let ignored = ignored.into_iter().filter(|(_, ignored)| *ignored);
             ignored_params.extend(ignored.map(|(name, _)| format!("response_format.json_schema.{name}")));
         }
-        let tools = convert_tools(wire.tools.unwrap_or_default())?;
-        let choice = wire.tool_choice.as_ref().map(convert_tool_choice).transpose()?;
+        if wire.prompt_cache_key.is_some() {
+            ignored_params.push("prompt_cache_key".to_owned());
+        }
+        if messages.iter().any(chooses_detail) {
+            ignored_params.push("messages[].content[].image_url.detail".to_owned());
+        }
+        let tools = convert_tools(tools)?;
+        let choice = wire.tool_choice.map(convert_tool_choice).transpose()?;
         let request = pb::ChatRequest {
             model: wire.model.unwrap_or_default(),
             messages: messages
@@ -82,6 +91,7 @@ impl TryFrom<ChatCompletionRequest> for ConvertedRequest {
             reasoning_effort: effort,
             stop: match wire.stop {
                 None => Vec::new(),
+                Some(TextOr::Text(text)) if text.is_empty() => Vec::new(),
                 Some(TextOr::Text(text)) => vec![text],
                 Some(TextOr::List(list)) => list,
             },
@@ -92,20 +102,45 @@ impl TryFrom<ChatCompletionRequest> for ConvertedRequest {
             verbosity: wire.verbosity.unwrap_or_default(),
             timeout: None,
             reasoning_summary: summary.unwrap_or_default(),
+            service_tier: wire.service_tier.unwrap_or_default(),
+            prompt_cache_key: wire.prompt_cache_key.unwrap_or_default(),
         };
         Ok(Self { request, stream, field_names, ignored_params })
     }
 }
 
+/// Returns the error of a body without messages, which may be meant for another route.
+fn without_messages(extra: &ExtraParams) -> ApiError {
+    let other = [("input", "the Responses API"), ("prompt", "the Completions API")];
+    let text = match other.into_iter().find(|(name, _)| extra.has(name)) {
+        Some((name, api)) => format!(
+            "messages: this is a body of {api}, which this server does not have: instead of `{name}`, send `messages` to \
+             /v1/chat/completions"
+        ),
+        None => "messages must be a list of at least one message".to_owned(),
+    };
+    ApiError::invalid("messages", text)
+}
+
+/// Returns `true` if a client chose the resolution of an image. Codex chooses another one for some models.
+fn chooses_detail(message: &Message) -> bool {
+    let Some(TextOr::List(parts)) = &message.content else { return false };
+    let mut details = parts.iter().filter_map(|part| {
+        let url = part.image_url.as_ref()?;
+        url.detail.as_deref().or(part.detail.as_deref())
+    });
+    details.any(|detail| !matches!(detail, "" | "auto"))
+}
+
 fn streaming(stream: Option<bool>, options: Option<&StreamOptions>) -> Result<Option<Streaming>, ApiError> {
     let include_usage = options.and_then(|options| options.include_usage).unwrap_or_default();
-    match (stream.unwrap_or_default(), options) {
-        (true, _) => Ok(Some(Streaming { include_usage })),
-        (false, None) => Ok(None),
-        (false, Some(_)) => Err(ApiError::invalid(
+    match stream.unwrap_or_default() {
+        true => Ok(Some(Streaming { include_usage })),
+        false if include_usage => Err(ApiError::invalid(
             "stream_options",
-            "stream_options is only allowed together with `stream: true`",
+            "stream_options.include_usage is only allowed together with `stream: true`",
         )),
+        false => Ok(None),
     }
 }
 

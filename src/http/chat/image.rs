@@ -1,19 +1,8 @@
 //! Decodes an `image_url`. Accepts only `data:` URLs, because this server fetches nothing. The core checks the format of
 //! the bytes.
 
-use base64::{
-    Engine as _, alphabet,
-    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
-};
-
-use super::request::ImageUrl;
+use super::{data_url::DataUrl, request::ImageUrl};
 use crate::{http::error::ApiError, pb};
-
-/// Base64 with or without padding, because many clients omit the padding.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &alphabet::STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
 
 /// Decodes an image; `param` is its place in the request.
 pub(super) fn decode_image(image_url: ImageUrl, param: &str) -> Result<pb::Image, ApiError> {
@@ -29,30 +18,19 @@ pub(super) fn decode_image(image_url: ImageUrl, param: &str) -> Result<pb::Image
         }
         _ => return Err(invalid("only `data:` URLs are accepted; send `data:image/png;base64,…`")),
     }
-    let (kind, text) = rest.split_once(',').ok_or_else(|| invalid("a `data:` URL without a comma"))?;
-    let kind = kind.to_ascii_lowercase();
-    let mut kind = kind.split(';').map(str::trim);
-    match kind.next().unwrap_or_default() {
+    let url = DataUrl::parse(rest).ok_or_else(|| invalid("a `data:` URL without a comma"))?;
+    match url.media_type.as_str() {
         "image/png" | "image/jpeg" | "image/jpg" | "image/webp" | "image/gif" => {}
         _ => return Err(invalid("only image/png, image/jpeg, image/webp and image/gif are accepted")),
     }
-    if kind.next_back() != Some("base64") {
+    if !url.is_base64 {
         return Err(invalid("the data must be base64: `data:image/png;base64,…`"));
     }
-    let data =
-        decode_base64(text).map_err(|error| invalid(&format!("the data is not valid base64: {error}")))?;
+    let data = url.decode().map_err(|error| invalid(&format!("the data is not valid base64: {error}")))?;
     if data.is_empty() {
         return Err(invalid("the image is empty"));
     }
     Ok(pb::Image { data: data.into(), detail: detail.unwrap_or_default() })
-}
-
-fn decode_base64(text: &str) -> Result<Vec<u8>, base64::DecodeError> {
-    // MIME encoders break lines.
-    if text.bytes().any(|byte| byte.is_ascii_whitespace()) {
-        return BASE64.decode(text.split_ascii_whitespace().collect::<String>());
-    }
-    BASE64.decode(text)
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! Converts messages to the contract's. Parts keep their indexes, so that the path in an error of the core is correct.
 
 use super::{
+    file::decode_file,
     image::decode_image,
-    request::{Message, Part, TextOr},
+    request::{File, ImageUrl, Message, Part, TextOr},
     tools::{convert_calls, truncate_for_error},
 };
 use crate::{
@@ -66,27 +67,54 @@ fn role(name: &str, at: &str) -> Result<pb::Role, ApiError> {
     }
 }
 
+/// Converts a part, also with its name in the Responses API.
 fn content_part(part: Part, role: pb::Role, at: &str) -> Result<pb::ContentPart, ApiError> {
     let missing =
         |field: &str| ApiError::invalid(format!("{at}.{field}"), format!("{at}.{field} is missing"));
     match part.kind.as_str() {
-        "text" => part.text.map(text_part).ok_or_else(|| missing("text")),
+        "text" | "input_text" | "output_text" => part.text.map(text_part).ok_or_else(|| missing("text")),
         "refusal" if role == pb::Role::Assistant => {
             part.refusal.map(text_part).ok_or_else(|| missing("refusal"))
         }
-        "image_url" => {
-            let url = part.image_url.ok_or_else(|| missing("image_url"))?;
+        // Thoughts of any model, with and without a readable text. Codex cannot take them. An empty text keeps the indexes.
+        "thinking" | "redacted_thinking" | "thought" | "reasoning" | "reasoning_content"
+        | "reasoning_text" | "summary_text"
+            if role == pb::Role::Assistant =>
+        {
+            Ok(text_part(String::new()))
+        }
+        "image_url" | "input_image" => {
+            let url = part.image_url.ok_or_else(|| match part.file_id {
+                Some(_) => {
+                    let error = format!("{at}: this server stores no files; send the image as `image_url`");
+                    ApiError::unsupported(format!("{at}.file_id"), error)
+                }
+                None => missing("image_url"),
+            })?;
+            let url = ImageUrl { detail: url.detail.or(part.detail), ..url };
             let image = decode_image(url, &format!("{at}.image_url"))?;
             Ok(pb::ContentPart { part: Some(content_part::Part::Image(image)) })
         }
+        "file" => {
+            let file = part.file.ok_or_else(|| missing("file"))?;
+            file_part(file, &format!("{at}.file"))
+        }
+        "input_file" => {
+            let Part { filename, file_data, file_id, file_url, .. } = part;
+            file_part(part.file.unwrap_or(File { filename, file_data, file_id, file_url }), at)
+        }
         other => {
             let error = format!(
-                "{at}: parts of type `{}` are not supported here; use `text` or `image_url`",
+                "{at}: parts of type `{}` are not supported here; use `text`, `image_url` or `file`",
                 truncate_for_error(other)
             );
             Err(ApiError::unsupported(at, error))
         }
     }
+}
+
+fn file_part(file: File, at: &str) -> Result<pb::ContentPart, ApiError> {
+    Ok(pb::ContentPart { part: Some(content_part::Part::File(decode_file(file, at)?)) })
 }
 
 fn text_part(text: String) -> pb::ContentPart {

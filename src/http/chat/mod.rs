@@ -2,9 +2,12 @@
 
 mod chunks;
 mod convert;
+mod data_url;
 mod extra_params;
+mod file;
 mod image;
 mod messages;
+mod objects;
 mod request;
 mod response;
 mod sse_body;

@@ -1,5 +1,5 @@
-//! The body of a chat completion request as clients send it. Unknown fields are ignored, and an error contains the path
-//! of the wrong value. `convert` interprets the fields.
+//! The body of a chat completion request as clients send it, including the forms of OpenAI's other APIs. Unknown fields are
+//! skipped, and an error contains the path of the wrong value. `convert` interprets the fields.
 
 use std::{collections::HashMap, fmt, marker::PhantomData};
 
@@ -10,11 +10,16 @@ use serde::{
         value::{MapAccessDeserializer, SeqAccessDeserializer},
     },
 };
-use serde_json::{Map, Value, value::RawValue};
+use serde_json::value::RawValue;
+
+use super::{
+    extra_params::ExtraParams,
+    objects::{WithOthers, objects},
+};
 
 /// The whole body. `null` is the same as an absent field everywhere.
 #[derive(Debug, Deserialize)]
-#[serde(expecting = "a JSON object")]
+#[serde(remote = "Self", expecting = "a JSON object")]
 pub(super) struct ChatCompletionRequest {
     pub(super) model: Option<String>,
     pub(super) messages: Option<Vec<Message>>,
@@ -22,9 +27,9 @@ pub(super) struct ChatCompletionRequest {
     pub(super) stream_options: Option<StreamOptions>,
     #[serde(default, deserialize_with = "integer_u32")]
     pub(super) n: Option<u32>,
-    #[serde(default, deserialize_with = "integer_u32")]
+    #[serde(default, deserialize_with = "limit_u32")]
     pub(super) max_tokens: Option<u32>,
-    #[serde(default, deserialize_with = "integer_u32")]
+    #[serde(default, deserialize_with = "limit_u32")]
     pub(super) max_completion_tokens: Option<u32>,
     pub(super) stop: Option<TextOr<String>>,
     pub(super) reasoning_effort: Option<String>,
@@ -32,55 +37,57 @@ pub(super) struct ChatCompletionRequest {
     pub(super) verbosity: Option<String>,
     pub(super) response_format: Option<ResponseFormat>,
     pub(super) tools: Option<Vec<Tool>>,
-    pub(super) tool_choice: Option<Value>,
+    pub(super) tool_choice: Option<ToolChoice>,
     pub(super) parallel_tool_calls: Option<bool>,
     pub(super) metadata: Option<HashMap<String, String>>,
-    /// All other fields, for `extra_params`.
-    #[serde(flatten)]
-    pub(super) extra: Map<String, Value>,
+    pub(super) service_tier: Option<String>,
+    pub(super) prompt_cache_key: Option<String>,
+    /// All other fields.
+    #[serde(skip)]
+    pub(super) extra: ExtraParams,
+}
+
+impl<'de> Deserialize<'de> for ChatCompletionRequest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut extra = ExtraParams::default();
+        let request = Self::deserialize(WithOthers { deserializer, others: &mut extra })?;
+        Ok(Self { extra, ..request })
+    }
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(expecting = "an object")]
+#[serde(remote = "Self", expecting = "an object")]
 pub(super) struct StreamOptions {
     pub(super) include_usage: Option<bool>,
-    #[serde(flatten)]
-    _rest: IgnoredFields,
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(expecting = "an object")]
+#[serde(remote = "Self", expecting = "an object")]
 pub(super) struct Reasoning {
     pub(super) effort: Option<String>,
     pub(super) summary: Option<String>,
-    #[serde(flatten)]
-    _rest: IgnoredFields,
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(expecting = "an object with a `type`")]
+#[serde(remote = "Self", expecting = "an object with a `type`")]
 pub(super) struct ResponseFormat {
     #[serde(rename = "type")]
     pub(super) kind: String,
     pub(super) json_schema: Option<JsonSchema>,
-    #[serde(flatten)]
-    _rest: IgnoredFields,
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(expecting = "an object with a `name` and a `schema`")]
+#[serde(remote = "Self", expecting = "an object with a `name` and a `schema`")]
 pub(super) struct JsonSchema {
     pub(super) name: Option<String>,
     pub(super) description: Option<String>,
     /// Kept as text, because the order of properties determines the order of the answer.
     pub(super) schema: Option<Box<RawValue>>,
     pub(super) strict: Option<bool>,
-    #[serde(flatten)]
-    _rest: IgnoredFields,
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(expecting = "an object with a `role`")]
+#[serde(remote = "Self", expecting = "an object with a `role`")]
 pub(super) struct Message {
     pub(super) role: String,
     pub(super) content: Option<TextOr<Part>>,
@@ -90,20 +97,33 @@ pub(super) struct Message {
     pub(super) tool_call_id: Option<String>,
     pub(super) function_call: Option<IgnoredAny>,
     pub(super) audio: Option<IgnoredAny>,
-    #[serde(flatten)]
-    _rest: IgnoredFields,
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(expecting = "an object with a `type`")]
+#[serde(remote = "Self", expecting = "an object with a `type`")]
 pub(super) struct Part {
     #[serde(rename = "type")]
     pub(super) kind: String,
     pub(super) text: Option<String>,
     pub(super) refusal: Option<String>,
     pub(super) image_url: Option<ImageUrl>,
-    #[serde(flatten)]
-    _rest: IgnoredFields,
+    pub(super) file: Option<File>,
+    /// The resolution of an `input_image`.
+    pub(super) detail: Option<String>,
+    /// The fields of an `input_file`.
+    pub(super) filename: Option<String>,
+    pub(super) file_data: Option<String>,
+    pub(super) file_id: Option<IgnoredAny>,
+    pub(super) file_url: Option<IgnoredAny>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(remote = "Self", expecting = "an object with a `filename` and `file_data`")]
+pub(super) struct File {
+    pub(super) filename: Option<String>,
+    pub(super) file_data: Option<String>,
+    pub(super) file_id: Option<IgnoredAny>,
+    pub(super) file_url: Option<IgnoredAny>,
 }
 
 /// `{"url": …}`, or only the URL, which some clients send.
@@ -114,17 +134,21 @@ pub(super) struct ImageUrl {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(expecting = "an object with a `type`")]
+#[serde(remote = "Self", expecting = "an object with a `type`")]
 pub(super) struct Tool {
     #[serde(rename = "type")]
-    pub(super) kind: String,
+    pub(super) kind: Option<String>,
     pub(super) function: Option<Function>,
-    #[serde(flatten)]
-    _rest: IgnoredFields,
+    /// The fields of a function without the nested object, as in the Responses API.
+    pub(super) name: Option<String>,
+    pub(super) description: Option<String>,
+    #[serde(default, deserialize_with = "raw_object")]
+    pub(super) parameters: Option<Box<RawValue>>,
+    pub(super) strict: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(expecting = "an object with a `name`")]
+#[serde(remote = "Self", expecting = "an object with a `name`")]
 pub(super) struct Function {
     pub(super) name: String,
     pub(super) description: Option<String>,
@@ -132,39 +156,61 @@ pub(super) struct Function {
     #[serde(default, deserialize_with = "raw_object")]
     pub(super) parameters: Option<Box<RawValue>>,
     pub(super) strict: Option<bool>,
-    #[serde(flatten)]
-    _rest: IgnoredFields,
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(expecting = "an object with an `id` and a `function`")]
+#[serde(remote = "Self", expecting = "an object with an `id` and a `function`")]
 pub(super) struct ToolCall {
     pub(super) id: String,
     #[serde(rename = "type")]
     pub(super) kind: Option<String>,
     pub(super) function: Option<CalledFunction>,
-    #[serde(flatten)]
-    _rest: IgnoredFields,
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(expecting = "an object with a `name` and `arguments`")]
+#[serde(remote = "Self", expecting = "an object with a `name` and `arguments`")]
 pub(super) struct CalledFunction {
     pub(super) name: String,
     pub(super) arguments: Option<String>,
-    #[serde(flatten)]
-    _rest: IgnoredFields,
 }
 
-/// The unknown fields of an object. With this flattened field, serde also refuses an array in place of the object.
+/// A word, or an object.
 #[derive(Debug)]
-struct IgnoredFields;
-
-impl<'de> Deserialize<'de> for IgnoredFields {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        IgnoredAny::deserialize(deserializer).map(|_| Self)
-    }
+pub(super) enum ToolChoice {
+    Word(String),
+    Object(ToolChoiceObject),
 }
+
+#[derive(Debug, Deserialize)]
+#[serde(remote = "Self", expecting = "an object with a `type`")]
+pub(super) struct ToolChoiceObject {
+    #[serde(rename = "type")]
+    pub(super) kind: Option<String>,
+    pub(super) function: Option<ChosenFunction>,
+    pub(super) name: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(remote = "Self", expecting = "an object with a `name`")]
+pub(super) struct ChosenFunction {
+    pub(super) name: Option<String>,
+}
+
+objects!(
+    StreamOptions,
+    Reasoning,
+    ResponseFormat,
+    JsonSchema,
+    Message,
+    Part,
+    File,
+    Tool,
+    Function,
+    ToolCall,
+    CalledFunction,
+    ToolChoiceObject,
+    ChosenFunction,
+);
 
 /// A string, or a list.
 #[derive(Debug)]
@@ -196,6 +242,28 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for TextOr<T> {
             }
         }
         deserializer.deserialize_any(TextOrVisitor(PhantomData))
+    }
+}
+
+impl<'de> Deserialize<'de> for ToolChoice {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ChoiceVisitor;
+        impl<'de> Visitor<'de> for ChoiceVisitor {
+            type Value = ToolChoice;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("`auto`, `none`, `required` or an object")
+            }
+
+            fn visit_str<E>(self, word: &str) -> Result<ToolChoice, E> {
+                Ok(ToolChoice::Word(word.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ToolChoice, A::Error> {
+                Deserialize::deserialize(MapAccessDeserializer::new(map)).map(ToolChoice::Object)
+            }
+        }
+        deserializer.deserialize_any(ChoiceVisitor)
     }
 }
 
@@ -247,38 +315,58 @@ fn raw_object<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<R
 /// Deserializes a whole number, also as `5.0`, which JSON does not distinguish from `5`. The core checks the range,
 /// including 0.
 fn integer_u32<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
-    struct IntegerVisitor;
-    impl Visitor<'_> for IntegerVisitor {
-        type Value = Option<u32>;
+    deserializer.deserialize_any(IntegerVisitor { is_limit: false })
+}
 
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            write!(f, "a whole number from 1 to {}", u32::MAX)
+/// Deserializes a limit. A negative number means no limit, as 0 does, and so does a number that no answer reaches.
+fn limit_u32<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    deserializer.deserialize_any(IntegerVisitor { is_limit: true })
+}
+
+struct IntegerVisitor {
+    /// Whether numbers beyond the range have a meaning.
+    is_limit: bool,
+}
+
+impl Visitor<'_> for IntegerVisitor {
+    type Value = Option<u32>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_limit {
+            return f.write_str("a whole number");
         }
+        write!(f, "a whole number from 1 to {}", u32::MAX)
+    }
 
-        fn visit_unit<E>(self) -> Result<Self::Value, E> {
-            Ok(None)
-        }
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
 
-        fn visit_u64<E: de::Error>(self, number: u64) -> Result<Self::Value, E> {
-            let wrong = |_| E::invalid_value(Unexpected::Unsigned(number), &self);
-            u32::try_from(number).map(Some).map_err(wrong)
-        }
-
-        fn visit_i64<E: de::Error>(self, number: i64) -> Result<Self::Value, E> {
-            let wrong = |_| E::invalid_value(Unexpected::Signed(number), &self);
-            u32::try_from(number).map(Some).map_err(wrong)
-        }
-
-        fn visit_f64<E: de::Error>(self, number: f64) -> Result<Self::Value, E> {
-            let fits = number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&number);
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked just above")]
-            match fits {
-                true => Ok(Some(number as u32)),
-                false => Err(E::invalid_value(Unexpected::Float(number), &self)),
-            }
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Self::Value, E> {
+        match u32::try_from(number) {
+            Ok(number) => Ok(Some(number)),
+            Err(_) if self.is_limit => Ok(None),
+            Err(_) => Err(E::invalid_value(Unexpected::Unsigned(number), &self)),
         }
     }
-    deserializer.deserialize_any(IntegerVisitor)
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<Self::Value, E> {
+        match u64::try_from(number) {
+            Ok(number) => self.visit_u64(number),
+            Err(_) if self.is_limit => Ok(None),
+            Err(_) => Err(E::invalid_value(Unexpected::Signed(number), &self)),
+        }
+    }
+
+    fn visit_f64<E: de::Error>(self, number: f64) -> Result<Self::Value, E> {
+        let is_whole = number.fract() == 0.0;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked just above")]
+        match (0.0..=f64::from(u32::MAX)).contains(&number) {
+            true if is_whole => Ok(Some(number as u32)),
+            false if is_whole && self.is_limit => Ok(None),
+            true | false => Err(E::invalid_value(Unexpected::Float(number), &self)),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,9 +1,7 @@
 //! Converts tools, the tool choice and earlier tool calls to the contract's. The core refuses tools where the engine
 //! cannot call them.
 
-use serde_json::Value;
-
-use super::request::{Tool, ToolCall};
+use super::request::{Function, Tool, ToolCall, ToolChoice, ToolChoiceObject};
 use crate::{
     http::error::ApiError,
     pb::{self, tool_choice::Mode},
@@ -19,13 +17,14 @@ pub(super) fn convert_tools(tools: Vec<Tool>) -> Result<Vec<pb::Tool>, ApiError>
 }
 
 fn convert_tool(tool: Tool, at: &str) -> Result<pb::Tool, ApiError> {
-    let Tool { kind, function, .. } = tool;
-    if kind != "function" {
+    let Tool { kind, function, name, description, parameters, strict } = tool;
+    if let Some(kind) = kind.filter(|kind| kind != "function") {
         let error =
             format!("{at}: tools of type `{}` are not supported; use `function`", truncate_for_error(&kind));
         return Err(ApiError::unsupported(format!("{at}.type"), error));
     }
-    let Some(function) = function else {
+    let flat = name.map(|name| Function { name, description, parameters, strict });
+    let Some(function) = function.or(flat) else {
         return Err(ApiError::invalid(format!("{at}.function"), format!("{at}.function is missing")));
     };
     Ok(pb::Tool {
@@ -37,34 +36,43 @@ fn convert_tool(tool: Tool, at: &str) -> Result<pb::Tool, ApiError> {
     })
 }
 
-/// Converts the tool choice.
-pub(super) fn convert_tool_choice(choice: &Value) -> Result<pb::ToolChoice, ApiError> {
-    let mode = |mode: Mode| pb::ToolChoice { mode: mode.into(), name: String::new() };
-    match choice {
-        Value::String(name) if name == "auto" => Ok(mode(Mode::Auto)),
-        Value::String(name) if name == "none" => Ok(mode(Mode::None)),
-        Value::String(name) if name == "required" => Ok(mode(Mode::Required)),
-        Value::Object(object) if object.get("type").is_some_and(|kind| kind == "function") => {
-            match choice.pointer("/function/name").and_then(Value::as_str) {
-                Some(name) => Ok(pb::ToolChoice { mode: Mode::Named.into(), name: name.to_owned() }),
-                None => Err(ApiError::invalid(
-                    "tool_choice.function.name",
-                    "tool_choice.function.name must be the name of one of `tools`",
-                )),
+/// Converts the tool choice. Besides OpenAI's forms, takes those of its Responses API and of Anthropic's API.
+pub(super) fn convert_tool_choice(choice: ToolChoice) -> Result<pb::ToolChoice, ApiError> {
+    let (word, is_object) = match choice {
+        ToolChoice::Word(word) => (word, false),
+        ToolChoice::Object(ToolChoiceObject { kind, function, name }) => {
+            let name = function.and_then(|function| function.name).or(name);
+            match kind.as_deref() {
+                None | Some("function" | "tool") => return named(name),
+                Some(_) => (kind.unwrap_or_default(), true),
             }
         }
-        Value::Object(object) if object.contains_key("type") => {
-            Err(ApiError::unsupported("tool_choice.type", "tool_choice.type: only `function` is supported"))
+    };
+    let mode = match word.as_str() {
+        "auto" => Mode::Auto,
+        "none" => Mode::None,
+        "required" | "any" => Mode::Required,
+        _ if is_object => {
+            let error = "tool_choice.type: only `function`, `auto`, `none` and `required` are supported";
+            return Err(ApiError::unsupported("tool_choice.type", error));
         }
-        Value::Null
-        | Value::Bool(_)
-        | Value::Number(_)
-        | Value::String(_)
-        | Value::Array(_)
-        | Value::Object(_) => Err(ApiError::invalid(
-            "tool_choice",
-            "tool_choice must be `auto`, `none`, `required` or \
+        _ => {
+            return Err(ApiError::invalid(
+                "tool_choice",
+                "tool_choice must be `auto`, `none`, `required` or \
                  `{\"type\": \"function\", \"function\": {\"name\": …}}`",
+            ));
+        }
+    };
+    Ok(pb::ToolChoice { mode: mode.into(), name: String::new() })
+}
+
+fn named(name: Option<String>) -> Result<pb::ToolChoice, ApiError> {
+    match name {
+        Some(name) => Ok(pb::ToolChoice { mode: Mode::Named.into(), name }),
+        None => Err(ApiError::invalid(
+            "tool_choice.function.name",
+            "tool_choice.function.name must be the name of one of `tools`",
         )),
     }
 }

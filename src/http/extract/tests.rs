@@ -107,6 +107,14 @@ fn parse_syntax_error_contains_position_and_surrogate_hint() {
 }
 
 #[test]
+fn parse_skips_a_byte_order_mark() {
+    assert_eq!(parse::<Value>(b"\xef\xbb\xbf{\"a\":1}").unwrap(), json!({"a": 1}));
+    let empty = serde_json::to_value(parse::<Value>(b"\xef\xbb\xbf \n").unwrap_err().body()).unwrap();
+    assert!(empty["error"]["message"].as_str().unwrap().contains("empty"));
+    assert!(parse::<Value>(b"\xef\xbb\xbf\xef\xbb\xbf{}").is_err());
+}
+
+#[test]
 fn parse_error_with_a_long_quote_is_truncated_in_the_middle() {
     let long = format!("{{\"n\":\"{}\"}}", "é".repeat(100_000));
     #[derive(Debug, serde::Deserialize)]

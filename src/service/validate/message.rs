@@ -1,6 +1,6 @@
 //! Validates the messages of a request, one by one and together.
 
-use super::check_length;
+use super::{check_length, file};
 use crate::{
     config::Limits,
     engine::{Image, ImageKind, MAX_CALL_ID_BYTES, Message, Part, Role},
@@ -8,8 +8,12 @@ use crate::{
     pb::{self, content_part},
 };
 
-/// Validates all messages, and their number of images and characters.
-pub(super) fn validate_all(messages: Vec<pb::Message>, limits: &Limits) -> Result<Vec<Message>, Error> {
+/// Validates all messages, and their number of images and characters. `window` is the model's context window, if known.
+pub(super) fn validate_all(
+    messages: Vec<pb::Message>,
+    limits: &Limits,
+    window: Option<u64>,
+) -> Result<Vec<Message>, Error> {
     if messages.is_empty() {
         return Err(Error::invalid("messages", "at least one message is required"));
     }
@@ -27,10 +31,12 @@ pub(super) fn validate_all(messages: Vec<pb::Message>, limits: &Limits) -> Resul
     }
     let chars: usize = checked.iter().map(chars).sum();
     if chars > limits.max_prompt_chars {
+        let window = window.map(|tokens| format!("; the model's context window has {tokens} tokens"));
         return Err(Error::PromptTooLarge {
             message: format!(
-                "the prompt has {chars} characters; this server allows {} (CODEX_MAX_PROMPT_CHARS)",
-                limits.max_prompt_chars
+                "the prompt has {chars} characters; this server allows {} (CODEX_MAX_PROMPT_CHARS){}",
+                limits.max_prompt_chars,
+                window.unwrap_or_default()
             ),
         });
     }
@@ -75,14 +81,18 @@ fn validate(message: pb::Message, field: &str, limits: &Limits) -> Result<Messag
             return Err(Error::invalid(field, "a call needs an id and a function name"));
         }
     }
-    // Clients send the empty result of a tool as `null` or `[]` too.
-    let is_empty_result = role == Role::Tool && message.parts.is_empty();
-    if message.parts.is_empty() && message.tool_calls.is_empty() && !is_empty_result {
+    // Clients send the empty result of a tool as `null` or `[]` too, and the answer of a model that only thought.
+    let is_empty_text = match role {
+        Role::Tool => message.parts.is_empty(),
+        Role::Assistant => message.parts.is_empty() && message.tool_calls.is_empty(),
+        Role::System | Role::Developer | Role::User => false,
+    };
+    if message.parts.is_empty() && message.tool_calls.is_empty() && !is_empty_text {
         return Err(Error::invalid(format!("{field}.parts"), "a message needs content"));
     }
     let parts = message.parts.into_iter().enumerate();
     let parts = parts.map(|(i, p)| part(p, role, &format!("{field}.parts[{i}]"), limits));
-    let empty = is_empty_result.then(|| Ok(Part::Text(String::new())));
+    let empty = is_empty_text.then(|| Ok(Part::Text(String::new())));
     Ok(Message {
         parts: parts.chain(empty).collect::<Result<_, _>>()?,
         role,
@@ -96,11 +106,21 @@ fn part(part: pb::ContentPart, role: Role, field: &str, limits: &Limits) -> Resu
     let image = match part.part {
         Some(content_part::Part::Text(text)) => return Ok(Part::Text(text)),
         Some(content_part::Part::Image(image)) => image,
-        None => return Err(Error::invalid(field, "a part needs text or an image")),
+        Some(content_part::Part::File(file)) => {
+            let field = format!("{field}.file");
+            if role == Role::Assistant {
+                return Err(Error::invalid(field, "files are not allowed in messages of the role assistant"));
+            }
+            return file::text(&file, &field).map(Part::Text);
+        }
+        None => return Err(Error::invalid(field, "a part needs text, an image or a file")),
     };
     let field = format!("{field}.image");
     if !matches!(role, Role::User | Role::Tool) {
         return Err(Error::invalid(field, "images are allowed in messages of the roles user and tool only"));
+    }
+    if !matches!(image.detail.as_str(), "" | "auto" | "low" | "high" | "original") {
+        return Err(Error::invalid(format!("{field}.detail"), "expected auto, low, high or original"));
     }
     if image.data.len() > limits.max_image_bytes {
         let (bytes, max) = (image.data.len(), limits.max_image_bytes);

@@ -1,6 +1,7 @@
 //! Validates a `pb::ChatRequest` into an `engine::Turn`. Each field gets its final value here, or the request is
 //! refused with the field's name. No other code reads the request.
 
+mod file;
 mod message;
 mod schemas;
 mod tool_calls;
@@ -51,18 +52,25 @@ impl RequestPolicy {
         let requested = if request.model.is_empty() { &self.models.default } else { &request.model };
         let (name, profile) = self.profile(requested)?;
         let model = engine::resolve_model(&self.models, catalog, name);
+        let known = catalog.and_then(|catalog| catalog.models.get(model));
+        check_length("prompt_cache_key", &request.prompt_cache_key, 512)?;
         let stop = stop(request.stop)?;
         let turn = Turn {
             id: String::new(),
             model: model.to_owned(),
             profile,
-            messages: message::validate_all(request.messages, &self.limits)?,
+            messages: message::validate_all(
+                request.messages,
+                &self.limits,
+                known.map(|known| known.context_window).filter(|window| *window > 0),
+            )?,
             tool_choice: schemas::tool_choice(&request.tools, request.tool_choice.as_ref())?,
             tools: schemas::tools(request.tools, request.tool_choice.as_ref())?,
             parallel_tool_calls: request.parallel_tool_calls.unwrap_or(true),
-            reasoning_effort: self.effort(request.reasoning_effort)?,
+            reasoning_effort: self.effort(request.reasoning_effort, known)?,
             reasoning_summary: self.summary(request.reasoning_summary)?,
             verbosity: verbosity(request.verbosity)?,
+            service_tier: service_tier(request.service_tier, known)?,
             format: schemas::format(request.response_format)?,
             sandbox: self.sandbox(request.agent.unwrap_or_default())?,
             web_search: self.search(request.agent.unwrap_or_default())?,
@@ -74,10 +82,30 @@ impl RequestPolicy {
             turn,
             n: self.n(request.n, capacity)?,
             stop,
-            max_output_tokens: max_output_tokens(request.max_output_tokens)?,
+            // Clients say 0 for "no limit".
+            max_output_tokens: request.max_output_tokens.filter(|limit| *limit != 0),
             timeout: timeout(request.timeout)?,
             metadata: metadata(request.metadata)?,
         })
+    }
+
+    /// Returns `true` if the validation of a request needs the catalog.
+    pub(super) fn needs_catalog(&self, request: &pb::ChatRequest) -> bool {
+        let depends_on_model = !request.reasoning_effort.is_empty() || !request.service_tier.is_empty();
+        depends_on_model || self.models.depends_on_catalog(&request.model) || self.may_be_too_long(request)
+    }
+
+    /// Returns `true` if the prompt has more bytes than it may have characters. The error then names the model's window.
+    fn may_be_too_long(&self, request: &pb::ChatRequest) -> bool {
+        use pb::content_part::Part;
+        let parts = request.messages.iter().flat_map(|message| &message.parts);
+        let bytes = parts.map(|part| match &part.part {
+            Some(Part::Text(text)) => text.len(),
+            Some(Part::File(file)) => file.data.len(),
+            Some(Part::Image(_)) | None => 0,
+        });
+        let calls = request.messages.iter().flat_map(|message| &message.tool_calls);
+        bytes.chain(calls.map(|call| call.arguments.len())).sum::<usize>() > self.limits.max_prompt_chars
     }
 
     /// Splits a model's name from the suffix that selects a profile: `gpt-5.5:chat`.
@@ -93,7 +121,7 @@ impl RequestPolicy {
         Ok((if name.is_empty() { &self.models.default } else { name }, profile))
     }
 
-    fn effort(&self, requested: String) -> Result<String, Error> {
+    fn effort(&self, requested: String, model: Option<&pb::Model>) -> Result<String, Error> {
         if requested.is_empty() {
             return Ok(self.models.reasoning_effort.clone());
         }
@@ -101,6 +129,16 @@ impl RequestPolicy {
             return Err(Error::invalid(
                 "reasoning_effort",
                 "expected a word such as minimal, low, medium, high or xhigh",
+            ));
+        }
+        let known = model.map(|model| model.reasoning_efforts.as_slice()).unwrap_or_default();
+        // Codex does not offer these two, but the upstream has them for some models.
+        let is_offered = known.contains(&requested) || matches!(requested.as_str(), "none" | "minimal");
+        if !known.is_empty() && !is_offered {
+            let known = known.join(", ");
+            return Err(Error::invalid(
+                "reasoning_effort",
+                format!("reasoning_effort: the model has {known}; {requested} is not one of them"),
             ));
         }
         Ok(requested)
@@ -198,11 +236,20 @@ fn verbosity(requested: String) -> Result<Option<String>, Error> {
     }
 }
 
-fn max_output_tokens(requested: Option<u32>) -> Result<Option<u32>, Error> {
-    if requested == Some(0) {
-        return Err(Error::invalid("max_output_tokens", "expected at least 1"));
+fn service_tier(requested: String, model: Option<&pb::Model>) -> Result<Option<String>, Error> {
+    let tiers = model.map(|model| model.service_tiers.as_slice()).unwrap_or_default();
+    match requested.as_str() {
+        "" | "auto" | "default" => Ok(None),
+        "flex" | "priority" => Ok(Some(requested)),
+        tier if tiers.iter().any(|known| known == tier) => Ok(Some(requested)),
+        _ => {
+            let others =
+                tiers.iter().map(String::as_str).filter(|tier| !matches!(*tier, "flex" | "priority"));
+            let known: Vec<&str> =
+                ["auto", "default", "flex", "priority"].into_iter().chain(others).collect();
+            Err(Error::invalid("service_tier", format!("service_tier: expected one of {}", known.join(", "))))
+        }
     }
-    Ok(requested)
 }
 
 fn timeout(requested: Option<prost_types::Duration>) -> Result<Option<Duration>, Error> {

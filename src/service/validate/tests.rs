@@ -128,7 +128,20 @@ fn validate_wrong_fields_are_named() {
     assert_eq!(refused(|r| r.stop = vec!["x".into(); 5]), "stop");
     assert_eq!(refused(|r| r.n = Some(0)), "n");
     assert_eq!(refused(|r| r.n = Some(5)), "n");
-    assert_eq!(refused(|r| r.max_output_tokens = Some(0)), "max_output_tokens");
+    assert_eq!(refused(|r| r.prompt_cache_key = "k".repeat(513)), "prompt_cache_key");
+    assert_eq!(refused(|r| r.service_tier = "bogus".into()), "service_tier");
+    let detailed = |detail: &str| pb::ContentPart {
+        part: Some(pb::content_part::Part::Image(pb::Image { data: b"x"[..].into(), detail: detail.into() })),
+    };
+    assert_eq!(refused(|r| r.messages[0].parts.push(detailed("huge"))), "messages[0].parts[1].image.detail");
+    let file = pb::ContentPart { part: Some(pb::content_part::Part::File(pb::File::default())) };
+    assert_eq!(
+        refused(|r| {
+            r.messages[0].role = pb::Role::Assistant.into();
+            r.messages[0].parts.push(file);
+        }),
+        "messages[0].parts[1].file"
+    );
     assert_eq!(refused(|r| r.timeout = Some(prost_types::Duration { seconds: 0, nanos: 0 })), "timeout");
     assert_eq!(refused(|r| r.timeout = Some(prost_types::Duration { seconds: -1, nanos: 0 })), "timeout");
     assert_eq!(refused(|r| r.response_format = Some(schema("", "{}"))), "response_format.json_schema.name");
@@ -176,6 +189,100 @@ fn validate_prompt_limit_counts_characters() {
         |text: &str| pb::ChatRequest { messages: vec![message(pb::Role::User, text)], ..Default::default() };
     assert!(policy.validate(request("äöü€"), CAPACITY, None).is_ok());
     assert_eq!(policy.validate(request("äöü€."), CAPACITY, None).unwrap_err().reason(), "PROMPT_TOO_LARGE");
+}
+
+#[test]
+fn validate_long_prompt_names_the_window_of_a_known_model() {
+    let policy = policy(&[("CODEX_MAX_PROMPT_CHARS", "4")]);
+    let request = pb::ChatRequest { model: "known".into(), ..request() };
+    let long = pb::ChatRequest { messages: vec![message(pb::Role::User, "12345")], ..request.clone() };
+    assert!(policy.needs_catalog(&long) && !policy.needs_catalog(&request));
+    let message = |catalog| policy.validate(long.clone(), CAPACITY, catalog).unwrap_err().to_string();
+    let known = catalog();
+    assert_eq!(
+        message(Some(&known)),
+        "This model's maximum context length is exceeded: the prompt has 5 characters; this server allows 4 \
+         (CODEX_MAX_PROMPT_CHARS); the model's context window has 272000 tokens. Please reduce the length of the messages."
+    );
+    assert!(!message(None).contains("window"));
+}
+
+/// Returns a catalog with the model `known`.
+fn catalog() -> ModelCatalog {
+    let model = pb::Model {
+        context_window: 272_000,
+        reasoning_efforts: vec!["low".to_owned(), "ultra".to_owned()],
+        service_tiers: vec!["priority".to_owned(), "warp".to_owned()],
+        ..pb::Model::default()
+    };
+    ModelCatalog { models: [("known".to_owned(), model)].into(), ..ModelCatalog::default() }
+}
+
+#[test]
+fn validate_words_of_a_known_model_are_those_of_its_catalog() {
+    let catalog = catalog();
+    let policy = policy(&[("CODEX_MODEL_ALIASES", r#"{"alias":"known"}"#)]);
+    let validate = |model: &str, effort: &str, tier: &str| {
+        let request = pb::ChatRequest {
+            model: model.into(),
+            reasoning_effort: effort.into(),
+            service_tier: tier.into(),
+            ..request()
+        };
+        assert!(policy.needs_catalog(&request));
+        let turn = policy.validate(request, CAPACITY, Some(&catalog)).map(|parsed| parsed.turn);
+        turn.map(|turn| (turn.reasoning_effort, turn.service_tier)).map_err(|error| error.to_string())
+    };
+    for (model, effort, tier, expected) in [
+        ("known", "low", "priority", Some("priority")),
+        ("known", "ultra", "warp", Some("warp")),
+        ("known", "none", "flex", Some("flex")),
+        ("known:chat", "minimal", "auto", None),
+        ("alias", "low", "default", None),
+        ("other", "bogus", "priority", Some("priority")),
+    ] {
+        let expected = Ok((effort.to_owned(), expected.map(str::to_owned)));
+        assert_eq!(validate(model, effort, tier), expected, "{model}");
+    }
+    for model in ["known", "alias", "known:chat", "alias:chat"] {
+        let error = validate(model, "bogus", "").unwrap_err();
+        assert_eq!(error, "reasoning_effort: the model has low, ultra; bogus is not one of them", "{model}");
+        let error = validate(model, "", "bogus").unwrap_err();
+        assert_eq!(error, "service_tier: expected one of auto, default, flex, priority, warp", "{model}");
+    }
+    assert!(validate("other", "", "warp").is_err());
+}
+
+#[test]
+fn validate_limit_of_zero_tokens_is_no_limit() {
+    let limit = |limit| pb::ChatRequest { max_output_tokens: limit, ..request() };
+    for (requested, expected) in [(Some(0), None), (None, None), (Some(1), Some(1))] {
+        let parsed = policy(&[]).validate(limit(requested), CAPACITY, None).unwrap();
+        assert_eq!(parsed.max_output_tokens, expected);
+    }
+}
+
+#[test]
+fn validate_empty_answer_in_a_history_is_an_empty_text() {
+    let mut request = request();
+    request.messages.push(pb::Message { role: pb::Role::Assistant.into(), ..Default::default() });
+    request.messages.push(message(pb::Role::User, "go on"));
+    let turn = policy(&[]).validate(request, CAPACITY, None).unwrap().turn;
+    let [Part::Text(text)] = &turn.messages[1].parts[..] else { panic!("{:?}", turn.messages[1]) };
+    assert_eq!(text, "");
+}
+
+#[test]
+fn validate_file_becomes_text_within_the_limit() {
+    let file = pb::File { filename: "a.md".into(), media_type: String::new(), data: b"# hi"[..].into() };
+    let part = pb::ContentPart { part: Some(pb::content_part::Part::File(file)) };
+    let mut request = request();
+    request.messages[0].parts.push(part);
+    let turn = policy(&[]).validate(request.clone(), CAPACITY, None).unwrap().turn;
+    let [_, Part::Text(text)] = &turn.messages[0].parts[..] else { panic!("{:?}", turn.messages[0]) };
+    assert!(text.contains("name=\"a.md\">\n# hi\n</file-"), "{text}");
+    let small = policy(&[("CODEX_MAX_PROMPT_CHARS", "5")]);
+    assert_eq!(small.validate(request, CAPACITY, None).unwrap_err().reason(), "PROMPT_TOO_LARGE");
 }
 
 #[test]

@@ -41,6 +41,9 @@ impl ThreadParams {
         if let Some(instructions) = &history.developer_instructions {
             params["developerInstructions"] = instructions.as_str().into();
         }
+        if let Some(tier) = &turn.service_tier {
+            params["serviceTier"] = tier.as_str().into();
+        }
         let dynamic_tools = tools.dynamic_tools();
         if !dynamic_tools.is_empty() {
             params["dynamicTools"] = dynamic_tools.into();

@@ -82,10 +82,20 @@ fn convert_full_request_reaches_the_contract_whole() {
         verbosity: "high".into(),
         timeout: None,
         reasoning_summary: String::new(),
+        service_tier: String::new(),
+        prompt_cache_key: String::new(),
     };
     assert_eq!(converted.request, expected);
     assert_eq!(converted.stream, Some(Streaming { include_usage: true }));
-    assert_eq!(converted.ignored_params, ["temperature", "user", "response_format.json_schema.description"]);
+    assert_eq!(
+        converted.ignored_params,
+        [
+            "temperature",
+            "user",
+            "response_format.json_schema.description",
+            "messages[].content[].image_url.detail"
+        ]
+    );
     assert_eq!(converted.field_names.max_output_tokens, "max_completion_tokens");
     assert_eq!(converted.field_names.string_contents, [true, false, false, false, true, false]);
 }
@@ -173,7 +183,18 @@ fn convert_unsupported_is_refused_by_place() {
         ),
         (message(json!({"role": "assistant", "audio": {"id": "a"}})), "messages[1].audio", unsupported),
         (part(json!({"type": "input_audio"})), "messages[1].content[1]", unsupported),
-        (part(json!({"type": "file"})), "messages[1].content[1]", unsupported),
+        (part(json!({"type": "file"})), "messages[1].content[1].file", invalid),
+        (part(json!({"type": "file", "file": {}})), "messages[1].content[1].file.file_data", invalid),
+        (part(json!({"type": "input_file"})), "messages[1].content[1].file_data", invalid),
+        (
+            part(json!({"type": "file", "file": {"file_id": "f"}})),
+            "messages[1].content[1].file.file_id",
+            unsupported,
+        ),
+        (part(json!({"type": "input_image", "file_id": "f"})), "messages[1].content[1].file_id", unsupported),
+        (part(json!({"type": "thinking", "thinking": "hm"})), "messages[1].content[1]", unsupported),
+        (json!({"input": "hi"}), "messages", invalid),
+        (json!({"prompt": "hi", "messages": []}), "messages", invalid),
         (part(json!({"type": "refusal", "refusal": "no"})), "messages[1].content[1]", unsupported),
         (part(json!({"type": "text"})), "messages[1].content[1].text", invalid),
         (part(json!({"type": "image_url"})), "messages[1].content[1].image_url", invalid),
@@ -192,7 +213,6 @@ fn convert_unsupported_is_refused_by_place() {
             "messages[1].tool_calls[0].function",
             invalid,
         ),
-        (with(json!({"stream_options": {}})), "stream_options", invalid),
         (
             with(json!({"stream_options": {"include_usage": true}, "stream": false})),
             "stream_options",
@@ -200,8 +220,7 @@ fn convert_unsupported_is_refused_by_place() {
         ),
         (with(json!({"tools": [{"type": "custom"}]})), "tools[0].type", unsupported),
         (with(json!({"tools": [{"type": "function"}]})), "tools[0].function", invalid),
-        (with(json!({"tool_choice": "any"})), "tool_choice", invalid),
-        (with(json!({"tool_choice": 1})), "tool_choice", invalid),
+        (with(json!({"tool_choice": "f"})), "tool_choice", invalid),
         (with(json!({"tool_choice": {"type": "allowed_tools"}})), "tool_choice.type", unsupported),
         (with(json!({"tool_choice": {"type": "function"}})), "tool_choice.function.name", invalid),
         (with(json!({"response_format": {"type": "xml"}})), "response_format.type", invalid),
@@ -217,4 +236,158 @@ fn convert_unsupported_is_refused_by_place() {
         assert_eq!((&error["param"], &error["code"]), (&json!(param), &json!(code)), "{body}");
         assert_eq!(error["type"], "invalid_request_error");
     }
+}
+
+fn parts_of(content: &Value) -> Vec<pb::ContentPart> {
+    let body = json!({"messages": [{"role": "assistant", "content": content}]});
+    convert(body).unwrap().request.messages.remove(0).parts
+}
+
+#[test]
+fn convert_thoughts_are_left_out() {
+    for thought in [
+        json!({"type": "thinking", "thinking": "hm", "signature": "s"}),
+        json!({"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}),
+        json!({"type": "redacted_thinking", "data": "x"}),
+        json!({"type": "reasoning", "text": "hm"}),
+        json!({"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}], "content": null}),
+        json!({"type": "reasoning", "reasoning": {"text": "hm"}}),
+    ] {
+        let parts = parts_of(&json!([thought, {"type": "text", "text": "hi"}]));
+        assert_eq!(parts, [text(""), text("hi")], "{thought}");
+        assert_eq!(parts_of(&json!([thought])), [text("")], "{thought}");
+    }
+}
+
+#[test]
+fn convert_assistant_without_content_passes() {
+    for message in [
+        json!({"role": "assistant"}),
+        json!({"role": "assistant", "content": null}),
+        json!({"role": "assistant", "content": []}),
+        json!({"role": "assistant", "content": null, "tool_calls": []}),
+        json!({"role": "assistant", "content": null, "tool_calls": null, "function_call": null}),
+        json!({"role": "assistant", "reasoning_content": "hm", "reasoning": {"a": [1]}}),
+    ] {
+        let converted = convert(json!({"messages": [message]})).unwrap().request.messages.remove(0);
+        assert_eq!(converted, self::message(pb::Role::Assistant, vec![]));
+    }
+}
+
+#[test]
+fn convert_parts_of_the_responses_api_equal_those_of_chat() {
+    let of = |parts: Value| {
+        let converted = convert(json!({"messages": [{"role": "user", "content": parts}]})).unwrap();
+        (converted.request.messages, converted.ignored_params)
+    };
+    let url = "data:image/png;base64,AAEC/w==";
+    let file = json!({"filename": "a.txt", "file_data": "data:text/plain;base64,aGk="});
+    for (responses, chat) in [
+        (json!({"type": "input_text", "text": "a"}), json!({"type": "text", "text": "a"})),
+        (
+            json!({"type": "output_text", "text": "a", "annotations": []}),
+            json!({"type": "text", "text": "a"}),
+        ),
+        (
+            json!({"type": "input_image", "image_url": url}),
+            json!({"type": "image_url", "image_url": {"url": url}}),
+        ),
+        (
+            json!({"type": "input_image", "image_url": url, "detail": "high"}),
+            json!({"type": "image_url", "image_url": {"url": url, "detail": "high"}}),
+        ),
+        (
+            json!({"type": "input_file", "filename": "a.txt", "file_data": "aGk="}),
+            json!({"type": "file", "file": {"filename": "a.txt", "file_data": "aGk="}}),
+        ),
+        (json!({"type": "input_file", "file": file}), json!({"type": "file", "file": file})),
+    ] {
+        assert_eq!(of(json!([responses])), of(json!([chat])), "{responses}");
+    }
+    let detail =
+        |detail: &str| of(json!([{"type": "image_url", "image_url": {"url": url, "detail": detail}}])).1;
+    assert_eq!(detail("low"), ["messages[].content[].image_url.detail"]);
+    assert!(detail("auto").is_empty());
+}
+
+#[test]
+fn convert_flat_tools_equal_nested_tools() {
+    let request = |tool: Value| convert(with(json!({"tools": [tool]}))).unwrap();
+    let nested = request(json!({"type": "function", "function": {
+        "name": "f", "description": "d", "strict": true, "parameters": {"type": "object"}}}));
+    let flat = json!({"name": "f", "description": "d", "strict": true, "parameters": {"type": "object"}});
+    let untyped = request(flat.clone());
+    let mut typed = flat;
+    typed["type"] = json!("function");
+    let typed = request(typed);
+    assert_eq!((&nested.request, &nested.request), (&typed.request, &untyped.request));
+    assert_eq!((typed.field_names.flat_tools, nested.field_names.flat_tools), (vec![true], vec![false]));
+}
+
+#[test]
+fn convert_tool_choice_takes_the_forms_of_other_apis() {
+    let tools = json!([{"type": "function", "name": "f"}]);
+    for (choice, mode, name) in [
+        (json!("auto"), Mode::Auto, ""),
+        (json!("none"), Mode::None, ""),
+        (json!("required"), Mode::Required, ""),
+        (json!("any"), Mode::Required, ""),
+        (json!({"type": "auto"}), Mode::Auto, ""),
+        (json!({"type": "auto", "disable_parallel_tool_use": false}), Mode::Auto, ""),
+        (json!({"type": "none"}), Mode::None, ""),
+        (json!({"type": "required"}), Mode::Required, ""),
+        (json!({"type": "any"}), Mode::Required, ""),
+        (json!({"type": "function", "function": {"name": "f"}}), Mode::Named, "f"),
+        (json!({"type": "function", "name": "f"}), Mode::Named, "f"),
+        (json!({"type": "tool", "name": "f"}), Mode::Named, "f"),
+        (json!({"function": {"name": "f"}}), Mode::Named, "f"),
+    ] {
+        let request = convert(with(json!({"tools": tools, "tool_choice": choice}))).unwrap().request;
+        let converted = request.tool_choice.unwrap();
+        assert_eq!((converted.mode(), &*converted.name), (mode, name), "{choice}");
+    }
+}
+
+#[test]
+fn convert_values_that_mean_nothing_pass() {
+    let plain = convert(with(json!({}))).unwrap();
+    for change in [
+        json!({"stream_options": {}}),
+        json!({"stream_options": {"include_usage": false}, "stream": false}),
+        json!({"stop": ""}),
+        json!({"stop": []}),
+        json!({"stop": null}),
+        json!({"max_tokens": -1}),
+        json!({"max_tokens": 0}),
+        json!({"max_completion_tokens": -1.0, "max_tokens": 0.0}),
+        json!({"tools": [], "tool_choice": {"type": "auto"}, "functions": [], "function_call": "none"}),
+        json!({"logprobs": false, "top_logprobs": 0, "audio": null, "modalities": ["text"]}),
+        json!({"store": false, "logit_bias": {}, "web_search_options": null, "service_tier": null}),
+        json!({"reasoning_effort": null, "reasoning": {}, "verbosity": null, "metadata": {}}),
+    ] {
+        let converted = convert(with(change.clone())).unwrap();
+        assert_eq!((converted.request, converted.stream), (plain.request.clone(), None), "{change}");
+        assert!(converted.ignored_params.is_empty(), "{change}");
+    }
+    let one = convert(with(json!({"max_completion_tokens": 0, "max_tokens": 16.0}))).unwrap().request;
+    assert_eq!(one.max_output_tokens, Some(16));
+}
+
+#[test]
+fn convert_body_of_another_route_is_refused_with_the_right_one() {
+    let message = |body: Value| convert(body).unwrap_err()["message"].as_str().unwrap().to_owned();
+    for body in
+        [json!({"model": "m", "input": [], "instructions": "i"}), json!({"input": "x", "messages": null})]
+    {
+        let message = message(body);
+        assert!(message.contains("Responses API") && message.contains("/v1/chat/completions"), "{message}");
+    }
+    assert!(message(json!({"prompt": "x"})).contains("Completions API"));
+}
+
+#[test]
+fn convert_words_for_codex_are_passed_on() {
+    let converted = convert(with(json!({"service_tier": "priority", "prompt_cache_key": "k"}))).unwrap();
+    assert_eq!((&*converted.request.service_tier, &*converted.request.prompt_cache_key), ("priority", "k"));
+    assert_eq!(converted.ignored_params, ["prompt_cache_key"]);
 }

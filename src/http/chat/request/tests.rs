@@ -10,7 +10,8 @@ fn parse(json: &str) -> Result<ChatCompletionRequest, String> {
 fn request_null_equals_absent_everywhere() {
     let nothing = r#"{"model":null,"messages":null,"stream":null,"stream_options":null,"n":null,"max_tokens":null,
         "max_completion_tokens":null,"stop":null,"reasoning_effort":null,"reasoning":null,"verbosity":null,
-        "response_format":null,"tools":null,"tool_choice":null,"parallel_tool_calls":null,"metadata":null}"#;
+        "response_format":null,"tools":null,"tool_choice":null,"parallel_tool_calls":null,"metadata":null,
+        "service_tier":null,"prompt_cache_key":null,"x":null}"#;
     assert_eq!(format!("{:?}", parse(nothing).unwrap()), format!("{:?}", parse("{}").unwrap()));
 
     let bare = r#"{"messages":[{"role":"user"}]}"#;
@@ -25,9 +26,33 @@ fn integer_u32_accepts_floats_without_fraction() {
         assert_eq!(parse(&format!("{{\"n\":{text}}}")).unwrap().n, Some(number));
     }
     for text in ["5.5", "-1", "-0.5", "4294967296", "1e99", "\"5\"", "true", "[]", "{}"] {
+        let error = parse(&format!("{{\"n\":{text}}}")).unwrap_err();
+        assert!(error.starts_with("n | invalid "), "{text}: {error}");
+        assert!(error.contains("expected a whole number from 1 to 4294967295"), "{text}: {error}");
+    }
+}
+
+#[test]
+fn limit_u32_beyond_the_range_is_no_limit() {
+    for (text, limit) in [
+        ("16", Some(16)),
+        ("16.0", Some(16)),
+        ("0", Some(0)),
+        ("-1", None),
+        ("-1.0", None),
+        ("-9223372036854775808", None),
+        ("9223372036854775807", None),
+        ("1e99", None),
+        ("null", None),
+    ] {
+        for name in ["max_tokens", "max_completion_tokens"] {
+            let request = parse(&format!("{{\"{name}\":{text}}}")).unwrap();
+            assert_eq!(request.max_tokens.or(request.max_completion_tokens), limit, "{name}: {text}");
+        }
+    }
+    for text in ["5.5", "-0.5", "\"5\"", "true", "[]"] {
         let error = parse(&format!("{{\"max_tokens\":{text}}}")).unwrap_err();
         assert!(error.starts_with("max_tokens | invalid "), "{text}: {error}");
-        assert!(error.contains("expected a whole number from 1 to 4294967295"), "{text}: {error}");
     }
 }
 
@@ -79,6 +104,10 @@ fn request_wrong_value_is_named_by_place() {
             "response_format | invalid type: string \"json\", expected an object",
         ),
         (r#"{"stream_options":[true]}"#, "stream_options | invalid type: sequence, expected an object"),
+        (r#"{"tool_choice":1}"#, "tool_choice | invalid type: integer `1`, expected `auto`"),
+        (r#"{"tools":[["function"]]}"#, "tools[0] | invalid type: sequence, expected an object"),
+        (r#"[{"model":"a"}]"#, ". | invalid type: sequence, expected a JSON object"),
+        (r#"{"service_tier":1}"#, "service_tier | invalid type: integer `1`, expected a string"),
         (r#"{"model":"a","model":"b"}"#, ". | duplicate field `model`"),
     ] {
         let error = parse(json).unwrap_err();
