@@ -91,6 +91,8 @@ pub struct Models {
     pub default_is_configured: bool,
     /// Real name by requested name. [`CATCH_ALL`] stands for every unknown name.
     pub aliases: BTreeMap<String, String>,
+    /// Profile by requested name, for aliases whose target has a suffix, such as `gpt-5.5:chat`.
+    pub alias_profiles: BTreeMap<String, Profile>,
     /// Listed models besides the aliases and their targets.
     pub advertised: Vec<String>,
     /// Reasoning effort of requests without one.
@@ -261,6 +263,15 @@ impl Profile {
             Self::Chat => "chat",
         }
     }
+
+    /// Splits the suffix of a name that selects a profile. Returns `None` if there is none.
+    fn split_suffix(name: &str) -> Option<(&str, Self)> {
+        let (name, suffix) = name.rsplit_once(':')?;
+        [Self::Agent, Self::Chat]
+            .into_iter()
+            .find(|profile| profile.as_str() == suffix)
+            .map(|found| (name, found))
+    }
 }
 
 impl Models {
@@ -277,9 +288,7 @@ impl Models {
     /// Splits a name with a profile suffix, such as `gpt-5.5:chat`. Returns `None` if there is no suffix or if the
     /// whole name is an alias.
     pub fn with_profile<'a>(&self, requested: &'a str) -> Option<(&'a str, Profile)> {
-        let (name, suffix) = requested.rsplit_once(':').filter(|_| !self.aliases.contains_key(requested))?;
-        let known = [Profile::Agent, Profile::Chat];
-        known.into_iter().find(|profile| profile.as_str() == suffix).map(|profile| (name, profile))
+        if self.aliases.contains_key(requested) { None } else { Profile::split_suffix(requested) }
     }
 }
 
@@ -366,6 +375,19 @@ impl Config {
                 "CODEX_PROFILE: chat needs the app-server engine, and CODEX_ENGINE=exec excludes it; \
                  set CODEX_ENGINE=app-server, or CODEX_PROFILE=agent",
             );
+        }
+        for (alias, profile) in &config.models.alias_profiles {
+            let problem = match profile {
+                Profile::Chat if config.codex.engine == EngineChoice::Exec => {
+                    "needs the app-server engine, and CODEX_ENGINE=exec excludes it"
+                }
+                Profile::Agent if config.codex.profile == Profile::Chat => {
+                    "is not allowed by CODEX_PROFILE=chat"
+                }
+                Profile::Agent | Profile::Chat => continue,
+            };
+            let suffix = profile.as_str();
+            values.push_error(&format!("CODEX_MODEL_ALIASES: the suffix :{suffix} of {alias:?} {problem}"));
         }
         values.finish(config)
     }

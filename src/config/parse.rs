@@ -107,15 +107,25 @@ pub(super) fn models(raw: &mut RawSettings) -> Models {
     }
     let aliases_key = &settings::MODEL_ALIASES;
     let aliases = raw.get(aliases_key);
-    let aliases = serde_json::from_str(&aliases).unwrap_or_else(|error| {
+    let mut aliases: BTreeMap<String, String> = serde_json::from_str(&aliases).unwrap_or_else(|error| {
         let expected = "expected a JSON object of strings such as {\"gpt-4o\":\"gpt-5.5\"}";
         raw.push_error_of(aliases_key, &format!("{expected}: {error}"));
         BTreeMap::new()
     });
+    let default = raw.get(&settings::MODEL);
+    let mut alias_profiles = BTreeMap::new();
+    for (alias, target) in &mut aliases {
+        if let Some((name, profile)) = Profile::split_suffix(target) {
+            alias_profiles.insert(alias.clone(), profile);
+            let default = Profile::split_suffix(&default).map_or(default.as_str(), |(name, _)| name);
+            *target = if name.is_empty() { default } else { name }.to_owned();
+        }
+    }
     Models {
-        default: raw.get(&settings::MODEL),
+        default,
         default_is_configured: raw.is_set(&settings::MODEL),
         aliases,
+        alias_profiles,
         advertised: raw.get(&settings::ADVERTISED_MODELS),
         reasoning_effort,
         reasoning_summary: raw.get(&settings::MODEL_REASONING_SUMMARY).to_owned(),

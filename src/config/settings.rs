@@ -95,7 +95,7 @@ settings! {
     }
     MODEL_ALIASES: Text = Text => {
         env: "CODEX_MODEL_ALIASES", flag: "model-aliases", value: "JSON", default: "{}",
-        help: "Model aliases: a JSON object from requested name to real name; the name * stands for every unknown name",
+        help: "Model aliases: a JSON object from requested name to real name; the name * stands for every unknown name; a real name may end with :chat or :agent",
     }
     ADVERTISED_MODELS: List = List => {
         env: "CODEX_ADVERTISED_MODELS", flag: "advertised-models", value: "LIST", default: "",
@@ -168,7 +168,7 @@ settings! {
         help: "Maximum prompt length in characters (413 above it)",
     }
     MAX_IMAGES: Size = Size { min: 0, max: 1000 } => {
-        env: "CODEX_MAX_IMAGES", flag: "max-images", value: "N", default: "8",
+        env: "CODEX_MAX_IMAGES", flag: "max-images", value: "N", default: "50",
         help: "Maximum number of images per request",
     }
     MAX_IMAGE_BYTES: Size = Size { min: 1, max: 1 << 30 } => {

@@ -104,3 +104,26 @@ fn load_with_secrets_keeps_them_from_debug_output_and_child() {
     assert_eq!(names, ["CODEX_HOME", "OPENAI_API_KEY", "PATH"]);
     assert_eq!(config.warnings, ["CODEX_GATEWAY_TOKNE is not a setting; did you mean CODEX_GATEWAY_TOKEN?"]);
 }
+
+#[test]
+fn load_alias_with_a_profile_that_the_server_lacks_is_refused() {
+    let aliases = |target: &str| format!(r#"{{"fast":"{target}"}}"#);
+    for (target, setting, allowed) in [
+        ("m:chat", ("CODEX_ENGINE", "exec"), false),
+        ("m:agent", ("CODEX_ENGINE", "exec"), true),
+        ("m:agent", ("CODEX_PROFILE", "chat"), false),
+        ("m:chat", ("CODEX_PROFILE", "chat"), true),
+        ("m:chat", ("CODEX_ENGINE", "auto"), true),
+    ] {
+        let result = load(&[("CODEX_MODEL_ALIASES", &aliases(target)), setting], "", &[]);
+        match result {
+            Ok(config) => assert!(allowed && config.models.aliases["fast"] == "m", "{target} {setting:?}"),
+            Err(error) => {
+                assert!(!allowed, "{target} {setting:?}: {error}");
+                assert!(error.to_string().starts_with("CODEX_MODEL_ALIASES: the suffix :"), "{error}");
+            }
+        }
+    }
+    let models = load(&[("CODEX_MODEL_ALIASES", &aliases("a:b:chat"))], "", &[]).unwrap().models;
+    assert_eq!((&*models.aliases["fast"], models.alias_profiles["fast"]), ("a:b", Profile::Chat));
+}

@@ -21,7 +21,7 @@ pub(crate) use account::{LimitsReading, RateLimits};
 pub use check::{Check, Severity};
 pub use events::{EventSender, Events, TurnEvent};
 pub use image::{Image, ImageKind};
-pub use models::{ModelCatalog, resolve as resolve_model};
+pub use models::{ModelCatalog, profile_of_alias, resolve as resolve_model};
 pub use tool::{Parameters, ResponseSchema, Tool};
 pub(crate) use turn::REASONING_BREAK;
 pub use turn::{Format, MAX_CALL_ID_BYTES, Message, Part, Role, ToolChoice, Turn, TurnGuard};

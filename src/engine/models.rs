@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    config::{CATCH_ALL, Models},
+    config::{CATCH_ALL, Models, Profile},
     pb,
 };
 
@@ -39,15 +39,26 @@ impl ModelCatalog {
 
 /// Returns the real name of a requested model. `catalog` is `None` if the CLI cannot list its models.
 pub fn resolve<'a>(models: &'a Models, catalog: Option<&'a ModelCatalog>, name: &'a str) -> &'a str {
-    let target = match models.aliases.get(name) {
-        Some(target) => target,
-        None if name == models.default || is_known(models, catalog, name) => name,
-        None => models.aliases.get(CATCH_ALL).map_or(name, String::as_str),
-    };
+    let target = alias(models, catalog, name).and_then(|alias| models.aliases.get(alias));
+    let target = target.map_or(name, String::as_str);
     if target != models.default {
         return target;
     }
     catalog.and_then(|catalog| catalog.alias_of_default(models)).unwrap_or(target)
+}
+
+/// Returns the profile that the alias of a requested name selects.
+pub fn profile_of_alias(models: &Models, catalog: Option<&ModelCatalog>, name: &str) -> Option<Profile> {
+    models.alias_profiles.get(alias(models, catalog, name)?).copied()
+}
+
+/// Returns the alias that a requested name uses, which is the name itself or the catch-all.
+fn alias<'a>(models: &Models, catalog: Option<&ModelCatalog>, name: &'a str) -> Option<&'a str> {
+    match models.aliases.contains_key(name) {
+        true => Some(name),
+        false if name == models.default || is_known(models, catalog, name) => None,
+        false => Some(CATCH_ALL),
+    }
 }
 
 /// Returns `true` for a name that the configuration or the CLI contains.
@@ -65,6 +76,7 @@ mod tests {
             default: "gpt-5-codex".to_owned(),
             default_is_configured: false,
             aliases: aliases.iter().map(|&(name, target)| (name.to_owned(), target.to_owned())).collect(),
+            alias_profiles: BTreeMap::new(),
             advertised: vec!["listed".to_owned()],
             reasoning_effort: "high".to_owned(),
             reasoning_summary: "auto".to_owned(),

@@ -11,6 +11,7 @@
 )]
 
 mod answers;
+mod bodies;
 mod cancel;
 mod chat;
 mod clients;

@@ -50,7 +50,7 @@ impl RequestPolicy {
     ) -> Result<ValidatedRequest, Error> {
         check_length("model", &request.model, 256)?;
         let requested = if request.model.is_empty() { &self.models.default } else { &request.model };
-        let (name, profile) = self.profile(requested)?;
+        let (name, profile) = self.profile(requested, catalog)?;
         let model = engine::resolve_model(&self.models, catalog, name);
         let known = catalog.and_then(|catalog| catalog.models.get(model));
         check_length("prompt_cache_key", &request.prompt_cache_key, 512)?;
@@ -108,10 +108,16 @@ impl RequestPolicy {
         bytes.chain(calls.map(|call| call.arguments.len())).sum::<usize>() > self.limits.max_prompt_chars
     }
 
-    /// Splits a model's name from the suffix that selects a profile: `gpt-5.5:chat`.
-    fn profile<'a>(&'a self, requested: &'a str) -> Result<(&'a str, Profile), Error> {
+    /// Splits a model's name from the suffix that selects a profile: `gpt-5.5:chat`. Without a suffix, an alias may select
+    /// the profile.
+    fn profile<'a>(
+        &'a self,
+        requested: &'a str,
+        catalog: Option<&ModelCatalog>,
+    ) -> Result<(&'a str, Profile), Error> {
         let Some((name, profile)) = self.models.with_profile(requested) else {
-            return Ok((requested, self.profile));
+            let of_alias = engine::profile_of_alias(&self.models, catalog, requested);
+            return Ok((requested, of_alias.unwrap_or(self.profile)));
         };
         if profile == Profile::Agent && self.profile == Profile::Chat {
             return Err(policy_widened(

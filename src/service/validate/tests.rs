@@ -91,6 +91,29 @@ fn validate_profile_suffix_cannot_widen() {
 }
 
 #[test]
+fn validate_suffix_of_an_alias_target_selects_the_profile() {
+    let aliases = r#"{"fast":"gpt-5.5:chat","own":":chat","slow":"gpt-5.5:agent","v":"m:1","*":"any:chat"}"#;
+    let policy = policy(&[("CODEX_MODEL_ALIASES", aliases), ("CODEX_MODEL", "d")]);
+    for (requested, model, profile) in [
+        ("fast", "gpt-5.5", Profile::Chat),
+        // The client's own suffix takes precedence.
+        ("fast:agent", "gpt-5.5", Profile::Agent),
+        ("fast:chat", "gpt-5.5", Profile::Chat),
+        ("slow", "gpt-5.5", Profile::Agent),
+        ("own", "d", Profile::Chat),
+        ("v", "m:1", Profile::Agent),
+        ("unknown", "any", Profile::Chat),
+        ("unknown:agent", "any", Profile::Agent),
+        ("gpt-5.5", "gpt-5.5", Profile::Agent),
+        ("", "d", Profile::Agent),
+    ] {
+        let request = pb::ChatRequest { model: requested.into(), ..request() };
+        let parsed = policy.validate(request, CAPACITY, None).unwrap();
+        assert_eq!((parsed.turn.model.as_str(), parsed.turn.profile), (model, profile), "{requested}");
+    }
+}
+
+#[test]
 fn validate_wrong_fields_are_named() {
     let image = |data: &'static [u8]| pb::ContentPart {
         part: Some(pb::content_part::Part::Image(pb::Image { data: data.into(), detail: String::new() })),
