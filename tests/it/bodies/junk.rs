@@ -65,7 +65,6 @@ async fn unknown_members_need_no_more_memory_than_the_body() {
         }
         let used = peak_memory(&server).saturating_sub(before);
         // The buffer doubles while it grows.
-        eprintln!("{place}: {} MB", used >> 20);
         assert!(used < 5 * BYTES, "{place}: {} MB", used >> 20);
     }
 }
