@@ -324,7 +324,7 @@ def bad_request_error():
     error = raises(openai.BadRequestError, CLIENT.chat.completions.create, model=MODEL, messages=[])
     same((error.type, error.param), ("invalid_request_error", "messages"))
     assert error.request_id, "no request id"
-    for name, value in (("n", 0), ("logprobs", True), ("stop", ["a", "b", "c", "d", "e"]), ("max_tokens", 0)):
+    for name, value in (("n", 0), ("logprobs", True), ("stop", ["a", "b", "c", "d", "e"]), ("max_tokens", 1.5)):
         same(raises(openai.BadRequestError, create, HELLO, **{name: value}).param, name, f"param of {name}={value}")
 
 
