@@ -6,12 +6,15 @@ use std::collections::BTreeMap;
 /// Parses a `.env` file. The error names the line.
 pub(super) fn parse(text: &str) -> Result<BTreeMap<String, String>, String> {
     let mut variables = BTreeMap::new();
+    // Some editors write a byte order mark.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     for (index, line) in text.lines().enumerate() {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        let assignment = line.strip_prefix("export ").unwrap_or(line);
+        let exported = line.strip_prefix("export").filter(|rest| rest.starts_with(char::is_whitespace));
+        let assignment = exported.unwrap_or(line);
         let Some((name, value)) = assignment.split_once('=') else {
             return Err(format!("line {}: expected NAME=value", index + 1));
         };
@@ -35,9 +38,9 @@ fn unquote(value: &str) -> Result<String, &'static str> {
         return double_quoted(rest);
     }
     // A comment needs white space before it, because `#` is common within tokens and colours.
-    let starts = [value.find(" #"), value.find("\t#")];
-    let end = starts.into_iter().flatten().min().unwrap_or(value.len());
-    Ok(if value.starts_with('#') { String::new() } else { value[..end].trim_end().to_owned() })
+    let is_comment = |start: &usize| value[..*start].chars().next_back().is_none_or(char::is_whitespace);
+    let end = value.match_indices('#').map(|(start, _)| start).find(is_comment).unwrap_or(value.len());
+    Ok(value[..end].trim_end().to_owned())
 }
 
 fn double_quoted(rest: &str) -> Result<String, &'static str> {
@@ -83,6 +86,24 @@ mod tests {
         assert_eq!(get("F"), Some("a#b"));
         assert_eq!(get("G"), Some(""));
         assert_eq!(get("H"), Some("a"), "a comment after a tab, with another comment sign in it");
+    }
+
+    #[test]
+    fn parse_comment_after_any_white_space_ends_the_value() {
+        for space in [" ", "\t", " \t ", "\u{b}", "\u{a0}", "\u{3000}"] {
+            let text = format!(
+                "A=value{space}# comment\r\nB={space}#\nC='q'{space}# c\nD=\"q\"{space}#c\nE=a#b{space}c\n"
+            );
+            let map = parse(&text).unwrap();
+            let values: Vec<&str> = map.values().map(String::as_str).collect();
+            assert_eq!(values, ["value", "", "q", "q", &format!("a#b{space}c")], "{space:?}");
+        }
+    }
+
+    #[test]
+    fn parse_export_and_byte_order_mark_are_skipped() {
+        let map = parse("\u{feff}export\tA=1\nexported=2\n").unwrap();
+        assert_eq!((map["A"].as_str(), map["exported"].as_str()), ("1", "2"));
     }
 
     #[test]

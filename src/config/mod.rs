@@ -159,6 +159,8 @@ pub struct Codex {
     pub cancel_grace: Duration,
     /// Environment of the CLI: the server's environment and `.env`, without the server's own settings.
     pub env: BTreeMap<OsString, OsString>,
+    /// The `.env` file that each start reads, even if there is none. `None` if `.env` is not read.
+    pub dotenv_file: Option<PathBuf>,
     /// Parent of temporary folders of turns (`TMPDIR`).
     pub scratch: PathBuf,
     /// The scripted upstream of `serve --demo` and of tests.
@@ -328,6 +330,8 @@ pub struct Sources {
     pub env: BTreeMap<OsString, OsString>,
     /// Text of the `.env` file, if there is one.
     pub dotenv: Option<String>,
+    /// The path of the `.env` file, even if there is none. `None` if `.env` is not read.
+    pub dotenv_file: Option<PathBuf>,
     /// The current directory.
     pub current_dir: PathBuf,
 }
@@ -340,13 +344,14 @@ impl Sources {
         let disabled = disabled.is_some_and(|v| kinds::parse_switch(&v.to_string_lossy()) == Some(true));
         let fail = |message: String| ConfigError(vec![message]);
         let current_dir = std::env::current_dir().map_err(|e| fail(format!("current directory: {e}")))?;
-        let dotenv = match std::fs::read_to_string(current_dir.join(".env")) {
-            _ if disabled => None,
-            Ok(text) => Some(text),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
-            Err(e) => return Err(fail(format!(".env: {e}"))),
+        let dotenv_file = (!disabled).then(|| current_dir.join(".env"));
+        let dotenv = match dotenv_file.as_ref().map(std::fs::read_to_string) {
+            None => None,
+            Some(Ok(text)) => Some(text),
+            Some(Err(e)) if e.kind() == std::io::ErrorKind::NotFound => None,
+            Some(Err(e)) => return Err(fail(format!(".env: {e}"))),
         };
-        Ok(Self { flags, env, dotenv, current_dir })
+        Ok(Self { flags, env, dotenv, dotenv_file, current_dir })
     }
 }
 

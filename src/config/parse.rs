@@ -160,6 +160,7 @@ pub(super) fn codex(raw: &mut RawSettings) -> Codex {
             false => PathBuf::from(text),
         }),
         workspace: raw.get(&settings::WORKSPACE).unwrap_or_else(|| raw.current_dir()),
+        dotenv_file: raw.dotenv_file(),
         add_dirs: raw.get(&settings::ADD_DIRS),
         cli_home: raw.get(&settings::CLI_HOME),
         profile: match raw.get(&settings::PROFILE) {

@@ -278,9 +278,39 @@ settings! {
 /// Disables `.env`. Read from the process environment only.
 pub const NO_DOTENV: &str = "CODEX_NO_DOTENV";
 
-/// Variables of the Codex CLI. They reach the CLI unchanged and are never reported as typing errors.
-pub const CLI_VARIABLES: &[&str] =
-    &["CODEX_HOME", "CODEX_API_KEY", "CODEX_ACCESS_TOKEN", "CODEX_SQLITE_HOME", "CODEX_CA_CERTIFICATE"];
+/// Variables of the Codex CLI and its launchers (0.169). They reach the CLI unchanged and are never reported as typing
+/// errors.
+pub const CLI_VARIABLES: &[&str] = &[
+    "CODEX_ACCESS_TOKEN",
+    "CODEX_API_KEY",
+    "CODEX_APPLY_GIT_CFG",
+    "CODEX_CA_CERTIFICATE",
+    "CODEX_CI",
+    "CODEX_CONNECTORS_TOKEN",
+    "CODEX_EXEC_SERVER_URL",
+    "CODEX_GITHUB_PERSONAL_ACCESS_TOKEN",
+    "CODEX_HOME",
+    "CODEX_INTERNAL_ORIGINATOR_OVERRIDE",
+    "CODEX_MANAGED_BY_BUN",
+    "CODEX_MANAGED_BY_NPM",
+    "CODEX_MANAGED_BY_PNPM",
+    "CODEX_MANAGED_PACKAGE_ROOT",
+    "CODEX_NON_INTERACTIVE",
+    "CODEX_OSS_BASE_URL",
+    "CODEX_OSS_PORT",
+    "CODEX_PERMISSION_PROFILE",
+    "CODEX_RELEASE",
+    "CODEX_SANDBOX_NETWORK_DISABLED",
+    "CODEX_SESSION_ID",
+    "CODEX_SQLITE_HOME",
+    "CODEX_STARTING_DIFF",
+    "CODEX_THREAD_ID",
+    "CODEX_TUI_RECORD_SESSION",
+    "CODEX_VERSION",
+];
+
+/// Values that the Codex CLI sets for its own commands, in variables that are also settings. They count as not set.
+pub(super) const CLI_VALUES: &[(&str, &str)] = &[("CODEX_SANDBOX", "seatbelt")];
 
 /// Returns the setting with this environment name.
 pub fn find(env: &str) -> Option<&'static Setting> {
@@ -293,12 +323,23 @@ pub fn closest_setting(name: &str) -> Option<&'static str> {
     if !name.starts_with("CODEX_") || known(name) {
         return None;
     }
+    let distance = |known: &str| strsim::damerau_levenshtein(known, name);
+    // Two changes of a short name lead to another word: CODEX_CI is no misspelt CODEX_BIN.
+    let max_distance = |known: &str| if known.len().min(name.len()) < SHORT_NAME { 1 } else { 2 };
     SETTINGS
         .iter()
         .map(|setting| setting.env)
         .chain([NO_DOTENV])
-        .filter(|known| strsim::damerau_levenshtein(known, name) <= 2)
-        .min_by_key(|known| strsim::damerau_levenshtein(known, name))
+        .filter(|known| distance(known) <= max_distance(known))
+        .min_by_key(|known| distance(known))
+}
+
+/// Length from which two changes of a name are a typing error.
+const SHORT_NAME: usize = "CODEX_".len() + 7;
+
+/// Returns `true` if a variable is probably `CODEX_GATEWAY_TOKEN` with a typing error, so that it holds a secret.
+pub(super) fn is_misspelt_token(name: &str) -> bool {
+    closest_setting(name) == Some(GATEWAY_TOKEN.setting.env)
 }
 
 #[cfg(test)]
@@ -309,6 +350,11 @@ mod tests {
     fn closest_setting_of_typing_errors_only_returns_a_name() {
         assert_eq!(closest_setting("CODEX_MAX_CONCURENCY"), Some("CODEX_MAX_CONCURRENCY"));
         assert_eq!(closest_setting("CODEX_GATEWAY_TOKNE"), Some("CODEX_GATEWAY_TOKEN"));
+        assert_eq!(closest_setting("CODEX_SANDBOXX"), Some("CODEX_SANDBOX"));
+        assert_eq!(closest_setting("CODEX_BINN"), Some("CODEX_BIN"));
+        for name in ["CODEX_CI", "CODEX_LAB", "CODEX_MODE1S", "CODEX_WORKING"] {
+            assert_eq!(closest_setting(name), None, "{name}");
+        }
         assert_eq!(closest_setting("CODEX_HOME"), None);
         assert_eq!(closest_setting("CODEX_THREAD_ID"), None);
         assert_eq!(closest_setting("CODEX_MODEL"), None);

@@ -22,13 +22,14 @@ pub(super) struct RawSettings {
     /// The environment of the CLI.
     child: BTreeMap<OsString, OsString>,
     current_dir: PathBuf,
+    dotenv_file: Option<PathBuf>,
     errors: Vec<String>,
     warnings: Vec<String>,
 }
 
 impl RawSettings {
     pub(super) fn merge(sources: Sources) -> Self {
-        let Sources { flags, env, dotenv, current_dir } = sources;
+        let Sources { flags, env, dotenv, dotenv_file, current_dir } = sources;
         let mut errors = Vec::new();
         let file = dotenv.map_or_else(BTreeMap::new, |text| {
             dotenv::parse(&text).unwrap_or_else(|e| {
@@ -42,7 +43,8 @@ impl RawSettings {
             // An empty value counts as not set, so that a template with `NAME=` lines has no effect.
             let candidates =
                 [flags.get(setting.env).cloned(), from_env(setting.env), file.get(setting.env).cloned()];
-            let value = candidates.into_iter().flatten().find(|v| !v.trim().is_empty());
+            let is_foreign = |v: &str| settings::CLI_VALUES.contains(&(setting.env, v));
+            let value = candidates.into_iter().flatten().find(|v| !v.trim().is_empty() && !is_foreign(v));
             if value.is_some() {
                 set.insert(setting.env);
             }
@@ -57,7 +59,7 @@ impl RawSettings {
             })
             .collect();
         let child = child_env(&env, &file);
-        Self { merged, set, child, current_dir, errors, warnings }
+        Self { merged, set, child, current_dir, dotenv_file, errors, warnings }
     }
 
     /// Returns the value of a setting. Records an error if the text cannot be parsed.
@@ -98,6 +100,10 @@ impl RawSettings {
         self.current_dir.clone()
     }
 
+    pub(super) fn dotenv_file(&self) -> Option<PathBuf> {
+        self.dotenv_file.clone()
+    }
+
     pub(super) fn child_env(&self) -> BTreeMap<OsString, OsString> {
         self.child.clone()
     }
@@ -123,8 +129,8 @@ fn child_env(
     child.retain(|name, _| {
         let name = name.to_string_lossy();
         let is_setting = settings::find(&name).is_some() || name == settings::NO_DOTENV;
-        // A misspelt CODEX_GATEWAY_TOKEN is a secret as well.
-        !is_setting && !name.starts_with("CODEX_GATEWAY_") && settings::closest_setting(&name).is_none()
+        // A misspelt CODEX_GATEWAY_TOKEN is a secret as well. Other unknown variables may belong to Codex.
+        !is_setting && !name.starts_with("CODEX_GATEWAY_") && !settings::is_misspelt_token(&name)
     });
     child
 }

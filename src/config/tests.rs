@@ -5,6 +5,7 @@ fn load(env: &[(&str, &str)], dotenv: &str, flags: &[(&str, &str)]) -> Result<Co
         flags: flags.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
         env: env.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
         dotenv: (!dotenv.is_empty()).then(|| dotenv.to_owned()),
+        dotenv_file: None,
         current_dir: "/here".into(),
     })
 }
@@ -126,4 +127,38 @@ fn load_alias_with_a_profile_that_the_server_lacks_is_refused() {
     }
     let models = load(&[("CODEX_MODEL_ALIASES", &aliases("a:b:chat"))], "", &[]).unwrap().models;
     assert_eq!((&*models.aliases["fast"], models.alias_profiles["fast"]), ("a:b", Profile::Chat));
+fn load_with_variables_of_codex_passes_them_on_without_a_warning() {
+    // The last names are not known here.
+    let foreign = settings::CLI_VARIABLES.iter().copied().chain([
+        "CODEX_CI",
+        "CODEX_BAR",
+        "CODEX_LGO",
+        "CODEX_WORKER",
+        "CODEX_NETWORK_PROXY_ACTIVE",
+    ]);
+    for name in foreign {
+        let config = load(&[(name, " kept ")], "", &[]).unwrap();
+        assert_eq!(config.codex.env.get(&OsString::from(name)), Some(&" kept ".into()), "{name}");
+        if settings::CLI_VARIABLES.contains(&name) || name == "CODEX_CI" || name == "CODEX_BAR" {
+            assert_eq!(config.warnings, Vec::<String>::new(), "{name}");
+        }
+    }
+}
+
+#[test]
+fn load_inside_the_sandbox_of_codex_ignores_its_mark() {
+    let config =
+        load(&[("CODEX_SANDBOX", "seatbelt"), ("CODEX_SANDBOX_NETWORK_DISABLED", "1")], "", &[]).unwrap();
+    assert_eq!(config.codex.sandbox, Sandbox::ReadOnly);
+    assert!(config.codex.env.contains_key(&OsString::from("CODEX_SANDBOX_NETWORK_DISABLED")));
+    assert!(load(&[("CODEX_SANDBOX", "none")], "", &[]).is_err());
+}
+
+#[test]
+fn load_with_a_misspelt_token_keeps_it_from_the_cli() {
+    for name in ["CODEX_GATEWAY_TOKNE", "CODEX_GATEWY_TOKEN", "CODEX_GATEWAY_TOKENS", "CODEX_GATEWAY_SECRET"]
+    {
+        let config = load(&[(name, "secret")], "", &[]).unwrap();
+        assert!(!config.codex.env.contains_key(&OsString::from(name)), "{name}");
+    }
 }
