@@ -59,7 +59,9 @@ fn serve(config: Config, demo: bool) -> ExitCode {
         let app =
             match Server::start(config, Options { demo, reap_orphans: true, ..Options::default() }).await {
                 Ok(app) => app,
-                Err(error @ StartError::Engine(_)) => return print_error(&error.to_string(), USAGE),
+                Err(error @ (StartError::Engine(_) | StartError::Unsafe { .. })) => {
+                    return print_error(&error.to_string(), USAGE);
+                }
                 Err(error) => return print_error(&error.to_string(), 1),
             };
         let shutdown = Shutdown::default();

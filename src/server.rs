@@ -2,7 +2,12 @@
 //! drains it in order.
 
 use std::{
-    fs::Permissions, io, net::SocketAddr, os::unix::fs::PermissionsExt, path::PathBuf, sync::Arc,
+    fs::Permissions,
+    io,
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -18,7 +23,8 @@ use super::{
     config::{Config, ScriptedUpstream},
     demo::Upstream,
     engine::{
-        cli::environment,
+        Severity,
+        cli::{environment, writable_roots},
         process::{Launcher, platform},
         selector,
     },
@@ -91,6 +97,14 @@ pub enum StartError {
     /// The binary was built without the demo.
     #[error("--demo needs a binary that was built with the cargo feature `demo`")]
     NoDemo,
+    /// Commands of the agent could replace what the server runs or reads.
+    #[error("{finding}; {remedy}")]
+    Unsafe {
+        /// The finding.
+        finding: String,
+        /// The action for the operator.
+        remedy: &'static str,
+    },
     /// The configuration requires an engine that the installed CLI does not support.
     #[error("{0}")]
     Engine(#[from] selector::ChoiceError),
@@ -104,11 +118,12 @@ impl Server {
         }
         let demo = if options.demo { Some(Demo::start(&mut config).await?) } else { None };
         let prepare = |resource| move |cause| StartError::Prepare { resource, cause };
+        let supervisor = options.supervisor.unwrap_or_else(platform::own_executable);
+        check_writable_folders(&config, &supervisor)?;
         environment::prepare(&config.codex).map_err(prepare("CODEX_CLI_HOME"))?;
         let shared = bind(config.server.listen)?;
         let grpc_only = config.server.grpc_listen.map(bind).transpose()?;
 
-        let supervisor = options.supervisor.unwrap_or_else(platform::own_executable);
         let mut launcher = Launcher::new(supervisor, config.codex.cancel_grace);
         if options.reap_orphans {
             launcher = launcher.with_orphan_reaper().map_err(prepare("orphan reaper"))?;
@@ -201,6 +216,23 @@ impl Demo {
         tracing::warn!("demo: a scripted upstream replaces the model");
         Ok(Self { _upstream: upstream, _home: home })
     }
+}
+
+/// Refuses what the doctor reports as a failure, and logs its warnings.
+fn check_writable_folders(config: &Config, supervisor: &Path) -> Result<(), StartError> {
+    for check in writable_roots::examine(&config.codex, supervisor) {
+        match check.severity {
+            Severity::Passed => {}
+            Severity::Warning => {
+                let (finding, remedy) = (check.finding, check.remedy);
+                tracing::warn!(check = check.name, finding, remedy, "workspace or sandbox is risky");
+            }
+            Severity::Failed => {
+                return Err(StartError::Unsafe { finding: check.finding, remedy: check.remedy });
+            }
+        }
+    }
+    Ok(())
 }
 
 fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {

@@ -30,18 +30,33 @@ pub(crate) fn find(
     configured: Option<&Path>,
     env: &BTreeMap<OsString, OsString>,
 ) -> Result<PathBuf, LocateError> {
-    let program = match configured {
-        Some(name) if name.components().count() == 1 => {
-            on_path(name, env).ok_or_else(|| LocateError::MissingOnPath(name.to_owned()))?
-        }
-        Some(path) if is_executable(path) => path.to_owned(),
-        Some(path) => return Err(LocateError::NoExecutable(path.to_owned())),
-        None => on_path(Path::new("codex"), env).ok_or(LocateError::Uninstalled)?,
-    };
+    let program = named(configured, env)?;
     Ok(native(&program).unwrap_or(program))
 }
 
-fn on_path(name: &Path, env: &BTreeMap<OsString, OsString>) -> Option<PathBuf> {
+/// Returns the files that decide which executable runs: the named one, even if it does not exist, and the native program of
+/// npm's launcher.
+pub(crate) fn programs(configured: Option<&Path>, env: &BTreeMap<OsString, OsString>) -> Vec<PathBuf> {
+    let path = configured.filter(|path| path.components().count() > 1).map(Path::to_owned);
+    let program = named(configured, env).ok().or(path);
+    let native = program.as_deref().and_then(native);
+    program.into_iter().chain(native).collect()
+}
+
+/// Returns the configured executable, which may be npm's launcher.
+fn named(configured: Option<&Path>, env: &BTreeMap<OsString, OsString>) -> Result<PathBuf, LocateError> {
+    match configured {
+        Some(name) if name.components().count() == 1 => {
+            on_path(name, env).ok_or_else(|| LocateError::MissingOnPath(name.to_owned()))
+        }
+        Some(path) if is_executable(path) => Ok(path.to_owned()),
+        Some(path) => Err(LocateError::NoExecutable(path.to_owned())),
+        None => on_path(Path::new("codex"), env).ok_or(LocateError::Uninstalled),
+    }
+}
+
+/// Returns the first executable of this name on `PATH`.
+pub(crate) fn on_path(name: &Path, env: &BTreeMap<OsString, OsString>) -> Option<PathBuf> {
     let path = env.get(&OsString::from("PATH"))?;
     std::env::split_paths(path).map(|folder| folder.join(name)).find(|file| is_executable(file))
 }

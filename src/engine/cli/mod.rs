@@ -1,5 +1,5 @@
 //! The installed Codex CLI: location, version and features, environment, user configuration, login, models, provider,
-//! transport, retries, error messages.
+//! transport, retries, error messages, folders that commands may write to.
 
 pub(crate) mod environment;
 pub(crate) mod error_messages;
@@ -11,3 +11,4 @@ pub(crate) mod provider;
 pub(crate) mod retries;
 pub(crate) mod transport;
 pub(crate) mod user_config;
+pub(crate) mod writable_roots;

@@ -11,6 +11,7 @@ use std::{
 use super::{
     environment::{self, HomeError},
     locate::{self, LocateError},
+    writable_roots::{self, WritableError},
 };
 use crate::{
     config::Codex,
@@ -71,6 +72,9 @@ pub(crate) enum ProbeError {
     /// `CODEX_WORKSPACE` is not a folder.
     #[error("CODEX_WORKSPACE names {}, which is not a folder", .0.display())]
     Workspace(PathBuf),
+    /// Commands of the agent could have replaced what would run.
+    #[error(transparent)]
+    Writable(#[from] WritableError),
     /// The CLI cannot use its home.
     #[error(transparent)]
     Home(#[from] HomeError),
@@ -140,6 +144,7 @@ pub(crate) async fn run(codex: &Codex, launcher: &Launcher) -> Result<CliInfo, P
     if !codex.workspace.is_dir() {
         return Err(ProbeError::Workspace(codex.workspace.clone()));
     }
+    writable_roots::check(codex, launcher.supervisor())?;
     environment::check_home(codex)?;
     let output = run_cli(codex, launcher, &program, &["--version"]).await?;
     let Some(version) = version(&output) else {

@@ -105,6 +105,14 @@ impl UserConfig {
         self.get("mcp_servers").and_then(toml::Value::as_table).into_iter().flatten()
     }
 
+    /// Returns the writable folders of the sandbox `workspace-write`, also those of profiles.
+    pub(crate) fn writable_roots(&self) -> impl Iterator<Item = &str> {
+        let profiles = self.get("profiles").and_then(toml::Value::as_table).into_iter().flatten();
+        let tables = profiles.filter_map(|(_, profile)| profile.as_table()).chain([&*self.0]);
+        let roots = tables.filter_map(|table| lookup(table, "sandbox_workspace_write.writable_roots"));
+        roots.filter_map(toml::Value::as_array).flatten().filter_map(toml::Value::as_str)
+    }
+
     /// Returns `true` if the configuration or one of its profiles sets a feature.
     pub(crate) fn sets_feature(&self, name: &str) -> bool {
         let sets = |table: &toml::Table| {

@@ -6,12 +6,13 @@ use super::Exec;
 use crate::{
     config::Sandbox,
     engine::{
-        Check,
+        Check, Severity,
         cli::{
             environment, login,
             probe::{self, ProbeError},
             provider,
             user_config::UserConfig,
+            writable_roots,
         },
     },
 };
@@ -20,6 +21,12 @@ impl Exec {
     /// Runs all checks.
     pub async fn examine(&self) -> Vec<Check> {
         let mut checks = vec![self.check_workspace(), self.check_home()];
+        let folders = writable_roots::examine(&self.codex, self.launcher.supervisor());
+        let must_not_run = folders.iter().any(|check| check.severity == Severity::Failed);
+        checks.extend(folders);
+        if must_not_run {
+            return checks;
+        }
         let login = login::checks::examine(&self.codex);
         if login::check(&self.codex).is_err_and(|error| error.endangers_login()) {
             // No process of the CLI may start with this login.
@@ -103,9 +110,8 @@ impl Exec {
 
     async fn check_sandbox(&self, program: &Path) -> Check {
         if self.codex.sandbox == Sandbox::DangerFullAccess {
-            let finding =
-                "danger-full-access: commands of the agent have all permissions of this user".into();
-            return Check::warning("sandbox", finding, "set CODEX_SANDBOX to read-only or workspace-write");
+            // The check of the writable folders warns.
+            return Check::passed("sandbox", "none, as configured".into());
         }
         match probe::run_cli(&self.codex, &self.launcher, program, &["sandbox", "--", "true"]).await {
             Ok(output) if output.code == Some(0) => {
@@ -131,6 +137,7 @@ fn remedy(error: &ProbeError) -> &'static str {
         ProbeError::Workspace(_) | ProbeError::Home(_) => {
             "fix the failed check above first; the CLI cannot be probed before"
         }
+        ProbeError::Writable(_) => writable_roots::REMEDY,
         ProbeError::Configuration { .. } => "fix the config.toml in the CLI's home",
         ProbeError::ApprovalPolicy { .. } => "set CODEX_APPROVAL_POLICY=never",
         ProbeError::Locate(_)

@@ -13,7 +13,7 @@ use std::{
     collections::BTreeMap,
     ffi::OsString,
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -149,6 +149,11 @@ impl Launcher {
     /// because the reaper kills every other child.
     pub fn with_orphan_reaper(self) -> io::Result<Self> {
         Ok(Self { orphan_reaper: Some(OrphanReaper::new()?), ..self })
+    }
+
+    /// Returns the `codex-api` executable that supervises children.
+    pub(crate) fn supervisor(&self) -> &Path {
+        &self.supervisor
     }
 
     /// Stops all children and completes when none is left.
