@@ -17,6 +17,8 @@ usage: scripts/serve.sh [--demo | --doctor] [--dev] [host] [port] [-- further fl
 
 Uses `codex` from CODEX_BIN or PATH. Without one, installs the pinned CLI from npm into .tools/.
 Settings come from the environment and from .env in the current directory.
+With CODEX_SANDBOX=workspace-write and no CODEX_WORKSPACE, the agent works in a folder of its own
+below ${XDG_DATA_HOME:-~/.local/share}/codex-api, because the current directory holds .env and programs.
 END
 }
 
@@ -43,15 +45,32 @@ case ${#places[@]} in
     *) usage >&2 && die "too many arguments" ;;
 esac
 
-# Succeeds if the user configured a codex. An exported CODEX_BIN would take precedence over .env.
-codex_is_configured() {
-    [[ -n ${CODEX_BIN:-} ]] && return
+# configured NAME [VALUE]: succeeds if the environment or .env sets NAME (to VALUE). An exported variable would take
+# precedence over .env.
+configured() {
+    local name=$1 value=${2:-[^[:space:]#\"\']}
+    if [[ -n ${!name:-} ]]; then
+        [[ -z ${2:-} || ${!name} == "$2" ]]
+        return
+    fi
     [[ ${CODEX_NO_DOTENV:-0} == 0 && -f .env ]] &&
-        grep -qE '^[[:space:]]*(export[[:space:]]+)?CODEX_BIN[[:space:]]*=[[:space:]]*[^[:space:]#]' .env
+        grep -qE "^[[:space:]]*(export[[:space:]]+)?${name}[[:space:]]*=[[:space:]]*[\"']?${value}" .env
+}
+
+# has_flag NAME VALUE ARGUMENTS…: succeeds if the arguments have --NAME (with VALUE, unless it is empty).
+has_flag() {
+    local name=$1 value=$2 argument previous=
+    shift 2
+    for argument; do
+        [[ $argument == "--$name=${value:-${argument#*=}}" ]] && return
+        [[ $previous == "--$name" && $argument == "${value:-$argument}" ]] && return
+        previous=$argument
+    done
+    return 1
 }
 
 need_rust
-if codex_is_configured; then
+if configured CODEX_BIN; then
     say "codex: configured by CODEX_BIN"
 elif command -v codex >/dev/null 2>&1; then
     say "codex: $(command -v codex)"
@@ -60,6 +79,16 @@ else
     install_codex
     export CODEX_BIN=$codex
     say "codex: $CODEX_BIN (run it with \`login\` to log in)"
+fi
+
+writes() {
+    has_flag sandbox '' "$@" && { has_flag sandbox workspace-write "$@"; return; }
+    configured CODEX_SANDBOX workspace-write
+}
+if writes "$@" && ! configured CODEX_WORKSPACE && ! has_flag workspace '' "$@"; then
+    export CODEX_WORKSPACE=${XDG_DATA_HOME:-$HOME/.local/share}/codex-api/workspace
+    (umask 077 && mkdir -p "$CODEX_WORKSPACE")
+    say "workspace: $CODEX_WORKSPACE (set CODEX_WORKSPACE for another)"
 fi
 
 target=${CARGO_TARGET_DIR:-$root/target}

@@ -371,14 +371,20 @@ async fn run_probe(config: &Config, launcher: &Launcher) -> ProbeOutcome<Arc<App
     }
     let installed = match probe::run(&config.codex, launcher).await {
         Ok(installed) => installed,
-        Err(error) => return ProbeOutcome::CliFailed(error),
+        Err(error) => {
+            probe::log_detail(&error.detail());
+            return ProbeOutcome::CliFailed(error);
+        }
     };
     if let Err(error) = login::check(&config.codex) {
         return ProbeOutcome::NoLogin(error);
     }
     match AppServer::start(config, launcher.clone(), &installed).await {
         Ok(engine) => ProbeOutcome::AppServer(Arc::new(engine)),
-        Err(reason) => ProbeOutcome::AppServerFailed(reason.to_string()),
+        Err(reason) => {
+            probe::log_detail(&reason.detail());
+            ProbeOutcome::AppServerFailed(reason.to_string())
+        }
     }
 }
 

@@ -114,7 +114,7 @@ impl AppServer {
             Err(error) => {
                 vec![Check::failed(
                     "engine: app-server",
-                    error.to_string(),
+                    error.detail(),
                     "CODEX_ENGINE=auto with CODEX_PROFILE=agent runs turns by `codex exec` instead; \
                      see docs/app-server-engine.md",
                 )]

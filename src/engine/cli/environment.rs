@@ -92,14 +92,16 @@ pub(crate) fn check_home(codex: &Codex) -> Result<(), HomeError> {
     if named { Err(HomeError::Missing { folder }) } else { Ok(()) }
 }
 
-/// The reason why the CLI cannot use its home.
+/// The reason why the CLI cannot use its home. The message is for callers.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HomeError {
     /// No variable names a home.
-    #[error("the Codex CLI has no home: neither CODEX_HOME nor HOME is set")]
+    #[error("the Codex CLI has no home: neither CODEX_HOME nor HOME is set; set CODEX_CLI_HOME")]
     Unset,
     /// The CLI cannot write to the folder.
-    #[error("the Codex CLI cannot write in its home {}: {cause}", .folder.display())]
+    #[error(
+        "the Codex CLI cannot write in its home; make it writable or set CODEX_CLI_HOME to another folder"
+    )]
     NotWritable {
         /// The home.
         folder: PathBuf,
@@ -107,17 +109,35 @@ pub(crate) enum HomeError {
         cause: io::Error,
     },
     /// The home is a file.
-    #[error("the Codex CLI's home {} is not a folder", .folder.display())]
+    #[error("the Codex CLI's home is not a folder; set CODEX_HOME or CODEX_CLI_HOME to another folder")]
     NotAFolder {
         /// The home.
         folder: PathBuf,
     },
     /// `CODEX_HOME` names a folder that does not exist.
-    #[error("CODEX_HOME names {}, which does not exist", .folder.display())]
+    #[error("CODEX_HOME names a folder that does not exist; create it or set another folder")]
     Missing {
         /// The home.
         folder: PathBuf,
     },
+}
+
+impl HomeError {
+    /// Returns the message for the operator.
+    pub(crate) fn detail(&self) -> String {
+        match self {
+            Self::Unset => self.to_string(),
+            Self::NotWritable { folder, cause } => {
+                format!("the Codex CLI cannot write in its home {}: {cause}", folder.display())
+            }
+            Self::NotAFolder { folder } => {
+                format!("the Codex CLI's home {} is not a folder", folder.display())
+            }
+            Self::Missing { folder } => {
+                format!("CODEX_HOME names {}, which does not exist", folder.display())
+            }
+        }
+    }
 }
 
 /// Returns the CLI's home: `CODEX_HOME`, otherwise `.codex` below `HOME`.

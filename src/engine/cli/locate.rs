@@ -9,20 +9,33 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The reason why no executable was found. The message contains the remedy.
+/// The reason why no executable was found. The message is for callers and contains the remedy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum LocateError {
     /// `CODEX_BIN` is a name that is not on `PATH`.
-    #[error("CODEX_BIN names {}, which is not on PATH", .0.display())]
+    #[error("CODEX_BIN names a program that is not on PATH; install the Codex CLI or correct CODEX_BIN")]
     MissingOnPath(PathBuf),
     /// `CODEX_BIN` is not an executable file.
-    #[error("CODEX_BIN names {}, which is not an executable file", .0.display())]
+    #[error("CODEX_BIN names no executable file; install the Codex CLI there or correct CODEX_BIN")]
     NoExecutable(PathBuf),
     /// `CODEX_BIN` is not set and `PATH` has no `codex`.
     #[error(
         "the Codex CLI was not found on PATH; install it (npm install -g @openai/codex) or set CODEX_BIN"
     )]
     Uninstalled,
+}
+
+impl LocateError {
+    /// Returns the message for the operator.
+    pub(crate) fn detail(&self) -> String {
+        match self {
+            Self::MissingOnPath(name) => format!("CODEX_BIN names {}, which is not on PATH", name.display()),
+            Self::NoExecutable(path) => {
+                format!("CODEX_BIN names {}, which is not an executable file", path.display())
+            }
+            Self::Uninstalled => self.to_string(),
+        }
+    }
 }
 
 /// Returns the executable to run.
@@ -129,6 +142,7 @@ mod tests {
     fn find_without_executable_names_the_remedy() {
         assert!(find(None, &BTreeMap::new()).unwrap_err().to_string().contains("CODEX_BIN"));
         let error = find(Some(Path::new("/nonexistent/codex")), &BTreeMap::new()).unwrap_err();
-        assert!(error.to_string().contains("/nonexistent/codex"));
+        assert!(error.detail().contains("/nonexistent/codex"));
+        assert!(error.to_string().contains("CODEX_BIN") && !error.to_string().contains('/'), "{error}");
     }
 }

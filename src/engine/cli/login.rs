@@ -162,8 +162,7 @@ pub(crate) enum LoginError {
     },
     /// The login has another workspace than `forced_chatgpt_workspace_id`. The CLI would delete the login.
     #[error(
-        "forced_chatgpt_workspace_id is {}, but the login has another workspace; the Codex CLI would delete auth.json",
-        .forced.join(" or ")
+        "the login has another workspace than forced_chatgpt_workspace_id; the Codex CLI would delete auth.json"
     )]
     WrongWorkspace {
         /// The allowed workspaces.
@@ -339,7 +338,9 @@ impl Login {
             | LoginKind::Unreadable(_) => return None,
         };
         if let Some(forced) = self.forced_method.as_ref().filter(|forced| *forced != method) {
-            return Some(LoginError::WrongMethod { forced: forced.clone(), found });
+            // Callers see the method. The CLI knows only these two.
+            let forced = if matches!(&**forced, "api" | "chatgpt") { forced } else { "another method" };
+            return Some(LoginError::WrongMethod { forced: forced.to_owned(), found });
         }
         let LoginKind::ChatGpt(login) = &self.kind else { return None };
         let allowed = &self.forced_workspaces;

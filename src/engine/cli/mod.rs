@@ -9,6 +9,7 @@ pub(crate) mod models;
 pub(crate) mod probe;
 pub(crate) mod provider;
 pub(crate) mod retries;
+pub(crate) mod scrub;
 pub(crate) mod transport;
 pub(crate) mod user_config;
 pub(crate) mod writable_roots;

@@ -5,12 +5,14 @@ use std::{
     fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
 use super::{
     environment::{self, HomeError},
     locate::{self, LocateError},
+    scrub,
     writable_roots::{self, WritableError},
 };
 use crate::{
@@ -63,23 +65,27 @@ pub(crate) fn binary_id(codex: &Codex) -> Option<BinaryId> {
     })
 }
 
-/// The reason why the installed CLI cannot be used. Each message names the problem that the operator must fix.
+/// The reason why the installed CLI cannot be used. Each message is for callers: a fixed sentence with the remedy, without
+/// paths and without output of the CLI. [`detail`](Self::detail) is for the log and the doctor.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProbeError {
     /// No executable was found.
     #[error(transparent)]
     Locate(#[from] LocateError),
     /// `CODEX_WORKSPACE` is not a folder.
-    #[error("CODEX_WORKSPACE names {}, which is not a folder", .0.display())]
+    #[error("CODEX_WORKSPACE names no folder; create it or set another folder")]
     Workspace(PathBuf),
     /// Commands of the agent could have replaced what would run.
-    #[error(transparent)]
+    #[error(
+        "commands of the agent can write to what the server runs or reads, so nothing is started; `codex-api doctor` \
+         and the log name it"
+    )]
     Writable(#[from] WritableError),
     /// The CLI cannot use its home.
     #[error(transparent)]
     Home(#[from] HomeError),
     /// The program does not start.
-    #[error("{} cannot be started: {cause}", .program.display())]
+    #[error("the Codex CLI cannot be started; `codex-api doctor` and the log have the cause")]
     Start {
         /// The program.
         program: PathBuf,
@@ -97,7 +103,7 @@ pub(crate) enum ProbeError {
         command: String,
     },
     /// The program is not Codex.
-    #[error("{} does not print a version like the Codex CLI: {output}", .program.display())]
+    #[error("the configured program does not print a version like the Codex CLI; correct CODEX_BIN")]
     NotCodex {
         /// The program.
         program: PathBuf,
@@ -122,7 +128,9 @@ pub(crate) enum ProbeError {
         policy: String,
     },
     /// The CLI rejects its configuration.
-    #[error("the Codex CLI rejects its configuration: {output}")]
+    #[error(
+        "the Codex CLI rejects its configuration; correct its config.toml, `codex-api doctor` and the log have the mistake"
+    )]
     Configuration {
         /// Its output.
         output: String,
@@ -130,9 +138,37 @@ pub(crate) enum ProbeError {
 }
 
 impl ProbeError {
+    /// Returns the message for the operator. It has no value of the CLI's configuration.
+    pub(crate) fn detail(&self) -> String {
+        match self {
+            Self::Locate(error) => error.detail(),
+            Self::Home(error) => error.detail(),
+            Self::Writable(error) => error.to_string(),
+            Self::Workspace(folder) => {
+                format!("CODEX_WORKSPACE names {}, which is not a folder", folder.display())
+            }
+            Self::Start { program, cause } => format!("{} cannot be started: {cause}", program.display()),
+            Self::NotCodex { program, output } => {
+                format!("{} does not print a version like the Codex CLI: {output}", program.display())
+            }
+            Self::Configuration { output } => format!("the Codex CLI rejects its configuration: {output}"),
+            Self::TimedOut { .. } | Self::TooOld { .. } | Self::ApprovalPolicy { .. } => self.to_string(),
+        }
+    }
+
     /// Returns `true` if the server's own settings must change, so that a retry cannot succeed.
     pub(crate) fn is_misconfiguration(&self) -> bool {
         matches!(self, Self::ApprovalPolicy { .. })
+    }
+}
+
+/// Logs the detail of a failure whose message callers see. Logs a repeated failure once.
+pub(crate) fn log_detail(detail: &str) {
+    static LAST: Mutex<String> = Mutex::new(String::new());
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    if *last != detail {
+        detail.clone_into(&mut last);
+        tracing::error!(detail, "the Codex CLI cannot be used");
     }
 }
 
@@ -148,7 +184,8 @@ pub(crate) async fn run(codex: &Codex, launcher: &Launcher) -> Result<CliInfo, P
     environment::check_home(codex)?;
     let output = run_cli(codex, launcher, &program, &["--version"]).await?;
     let Some(version) = version(&output) else {
-        return Err(ProbeError::NotCodex { program, output: output.error_summary() });
+        let output = scrub::without_values(&output.error_summary());
+        return Err(ProbeError::NotCodex { program, output });
     };
     if major_minor(&version) < MIN_VERSION {
         return Err(ProbeError::TooOld { version });
@@ -159,7 +196,8 @@ pub(crate) async fn run(codex: &Codex, launcher: &Launcher) -> Result<CliInfo, P
         return Err(ProbeError::ApprovalPolicy { version, policy: codex.approval_policy.clone() });
     }
     if output.code != Some(0) {
-        return Err(ProbeError::Configuration { output: output.error_summary() });
+        let output = scrub::without_values(&output.error_summary());
+        return Err(ProbeError::Configuration { output });
     }
     Ok(CliInfo { program, version, features: features(&output.stdout), binary })
 }
@@ -188,7 +226,12 @@ pub(crate) async fn run_cli(
 /// Parses `codex-cli 0.169.0` to `0.169.0`.
 fn version(output: &CommandOutput) -> Option<String> {
     let version = output.stdout.trim().strip_prefix("codex-cli ")?;
-    version.starts_with(|c: char| c.is_ascii_digit()).then(|| version.to_owned())
+    // Callers see the version.
+    let is_version = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '+');
+    let looks_right = version.starts_with(|c: char| c.is_ascii_digit())
+        && version.len() <= 64
+        && version.chars().all(is_version);
+    looks_right.then(|| version.to_owned())
 }
 
 /// Returns major and minor version.

@@ -260,7 +260,11 @@ fn missing_key(codex: &Codex) -> Option<MissingKey> {
     if is_set || dotenv.is_some_and(|text| text.lines().any(sets_variable)) {
         return None;
     }
-    Some(MissingKey { provider: id.to_owned(), variable: variable.to_owned() })
+    // Callers see both. A key in place of the variable's name is a usual mistake.
+    let is_variable = variable.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
+    let variable = if is_variable { variable } else { "the variable of its env_key" };
+    let provider = if is_bare_key(id) && id.len() <= 64 { id } else { "model_provider" };
+    Some(MissingKey { provider: provider.to_owned(), variable: variable.to_owned() })
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::environment;
+use super::{environment, scrub};
 use crate::config::Codex;
 
 /// The last parsed file. One process has one configuration; tests that load others replace it.
@@ -26,23 +26,18 @@ type FileVersion = (u64, i64, i64, u64);
 #[derive(Debug, Clone, Default)]
 pub(crate) struct UserConfig(Arc<toml::Table>);
 
-/// The reason why a `config.toml` cannot be used.
+/// The reason why a `config.toml` cannot be used. The messages have no path and quote nothing of the file.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UserConfigError {
     /// The file cannot be read.
-    #[error("config.toml in {} cannot be read: {cause}", .dir.display())]
-    Io {
-        /// The folder of the file.
-        dir: PathBuf,
-        /// The cause.
-        cause: io::Error,
-    },
-    /// The file is not TOML. The message does not quote the file.
-    #[error("config.toml in {} is not valid TOML: {message}", .dir.display())]
+    #[error("config.toml in the CLI's home cannot be read: {0}")]
+    Io(io::Error),
+    /// The file is not TOML.
+    #[error("config.toml in the CLI's home is not valid TOML{place}: {message}")]
     Syntax {
-        /// The folder of the file.
-        dir: PathBuf,
-        /// The parser's message without the source line.
+        /// The line, if the parser names one.
+        place: String,
+        /// The parser's message without the source line and without values.
         message: String,
     },
 }
@@ -64,7 +59,7 @@ impl UserConfig {
 
     fn read(dir: &Path) -> Result<Self, UserConfigError> {
         let path = dir.join("config.toml");
-        let io_error = |cause| UserConfigError::Io { dir: dir.to_owned(), cause };
+        let io_error = UserConfigError::Io;
         let version = match fs::metadata(&path) {
             Ok(meta) => (meta.ino(), meta.mtime(), meta.mtime_nsec(), meta.len()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
@@ -77,8 +72,8 @@ impl UserConfig {
         }
         let text = fs::read_to_string(&path).map_err(io_error)?;
         let table: toml::Table = text.parse().map_err(|error: toml::de::Error| UserConfigError::Syntax {
-            dir: dir.to_owned(),
-            message: error.message().to_owned(),
+            place: error.span().map(|span| place(&text, span.start)).unwrap_or_default(),
+            message: scrub::without_values(error.message()),
         })?;
         let table = Arc::new(table);
         *cache = Some(Cached { path, version, table: Arc::clone(&table) });
@@ -134,6 +129,12 @@ impl UserConfig {
     }
 }
 
+/// Returns the line of a position in the file.
+fn place(text: &str, position: usize) -> String {
+    let line = text.bytes().take(position).filter(|byte| *byte == b'\n').count() + 1;
+    format!(" (line {line})")
+}
+
 fn lookup<'a>(table: &'a toml::Table, key: &str) -> Option<&'a toml::Value> {
     let (first, rest) = key.split_once('.').unwrap_or((key, ""));
     let value = table.get(first)?;
@@ -162,9 +163,10 @@ mod tests {
         assert_eq!(UserConfig::read(dir.path()).unwrap().model_provider(), Some("a"));
         write("model_provider = \"b\"");
         assert_eq!(UserConfig::read(dir.path()).unwrap().model_provider(), Some("b"));
-        write("model_provider = secret");
+        write("\nmodel_provider = secret");
         let error = UserConfig::read(dir.path()).unwrap_err().to_string();
-        assert!(error.contains("is not valid TOML") && !error.contains("secret"), "{error}");
+        assert!(error.contains("is not valid TOML (line 2)") && !error.contains("secret"), "{error}");
+        assert!(!error.contains(&dir.path().display().to_string()), "{error}");
     }
 
     #[test]

@@ -208,10 +208,12 @@ fn conflict(root: &Root, used: &[Used]) -> Option<String> {
     let shown = root.place.target.display();
     let setting = root.setting;
     let names = |things: Vec<&Used>| {
-        let names: BTreeSet<String> =
-            things.iter().map(|thing| format!("{} ({})", thing.what, thing.place.target.display())).collect();
-        let more = names.len().saturating_sub(MAX_NAMED);
-        let mut text = names.into_iter().take(MAX_NAMED).collect::<Vec<_>>().join(", ");
+        // One of each kind, in the order of their importance.
+        let mut kinds = BTreeSet::new();
+        let named: Vec<_> = things.into_iter().filter(|thing| kinds.insert(thing.what)).collect();
+        let more = named.len().saturating_sub(MAX_NAMED);
+        let name = |thing: &Used| format!("{} ({})", thing.what, thing.place.target.display());
+        let mut text = named.into_iter().take(MAX_NAMED).map(name).collect::<Vec<_>>().join(", ");
         if more > 0 {
             text.push_str(&format!(" and {more} more"));
         }

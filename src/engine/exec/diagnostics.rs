@@ -49,7 +49,7 @@ impl Exec {
                 } else {
                     remedy(&error)
                 };
-                checks.push(Check::failed("codex", error.to_string(), remedy));
+                checks.push(Check::failed("codex", error.detail(), remedy));
                 checks.extend(login);
             }
         }
@@ -81,7 +81,7 @@ impl Exec {
         if let Err(error) = environment::check_home(&self.codex) {
             return Check::failed(
                 "home",
-                error.to_string(),
+                error.detail(),
                 "make it a folder that the server's user can write to, or set CODEX_HOME or CODEX_CLI_HOME to another",
             );
         }
@@ -122,11 +122,9 @@ impl Exec {
                 format!("a test command failed: {}", output.error_summary()),
                 "allow user namespaces for this user (in a container: for the container), otherwise commands fail",
             ),
-            Err(error) => Check::warning(
-                "sandbox",
-                error.to_string(),
-                "run `codex sandbox -- true` as the server's user",
-            ),
+            Err(error) => {
+                Check::warning("sandbox", error.detail(), "run `codex sandbox -- true` as the server's user")
+            }
         }
     }
 }

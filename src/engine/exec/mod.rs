@@ -84,10 +84,10 @@ impl Exec {
         let result = probe::run(&self.codex, &self.launcher).await.map(Arc::new).map_err(Arc::new);
         let mut last = self.last_probe.write().unwrap_or_else(PoisonError::into_inner);
         let before = last.replace((Instant::now(), result.clone()));
-        let before = before.and_then(|(_, result)| result.err()).map(|error| error.to_string());
+        let before = before.and_then(|(_, result)| result.err()).map(|error| error.detail());
         match &result {
-            Err(error) if before.as_ref() != Some(&error.to_string()) => {
-                tracing::error!(%error, "no turn can run");
+            Err(error) if before.as_ref() != Some(&error.detail()) => {
+                tracing::error!(error = error.detail(), "no turn can run");
             }
             Ok(_) if before.is_some() => tracing::info!("turns can run again"),
             Ok(_) | Err(_) => {}

@@ -53,7 +53,7 @@ async fn health_without_a_cli_is_not_serving_until_one_appears(engine: Engine) {
         assert_eq!((status, &health["ok"]), (503, &Value::Bool(false)), "{health}");
         assert_eq!(health["engine"], engine.name());
         let reason = health["reason"].as_str().unwrap();
-        assert!(reason.contains("CODEX_BIN") && reason.contains(bin.to_str().unwrap()), "{reason}");
+        assert!(reason.contains("CODEX_BIN") && !reason.contains('/'), "{reason}");
         assert_eq!(check(app, "").await.unwrap(), ServingStatus::NotServing);
         // A missing CLI is an unavailable engine, not a mistake of the client.
         let (status, error) = app.http_error(&body("fake:echo", "x")).await;

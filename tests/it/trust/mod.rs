@@ -2,6 +2,8 @@
 
 mod access;
 mod environment;
+mod reasons;
 mod sandbox;
 mod secrets;
 mod sub_agents;
+mod writable_folders;

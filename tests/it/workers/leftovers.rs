@@ -122,7 +122,8 @@ async fn drain_finishes_short_turns_and_cancels_long_ones() {
 /// both.
 async fn serve_with_two_workers(codex: Codex, upstream: &Upstream) -> (RunningProgram, Vec<PathBuf>) {
     let program = Program::new(codex, Engine::AppServer).env("CODEX_WORKERS", "2");
-    let program = program.env("CODEX_SANDBOX", "workspace-write");
+    // The workspace is the current folder, so `.env` in it must not be read.
+    let program = program.env("CODEX_SANDBOX", "workspace-write").env("CODEX_NO_DOTENV", "1");
     // Workers start only with a login.
     UpstreamAs::OpenAiLogin.write_home(&program.codex_home(), &upstream.base_url());
     let server = program.serve(&["serve"]).await;

@@ -99,6 +99,18 @@ pub(crate) enum CapabilityError {
     },
 }
 
+impl CapabilityError {
+    /// Returns the message for callers.
+    pub(crate) fn public(&self) -> String {
+        match self {
+            Self::Call(_) => {
+                "the app-server cannot be probed; `codex-api doctor` and the log have the cause".to_owned()
+            }
+            Self::TimedOut | Self::Missing { .. } => self.to_string(),
+        }
+    }
+}
+
 /// Probes a started app-server and returns its features.
 pub(super) async fn probe(
     client: &RpcClient,

@@ -76,6 +76,21 @@ pub(crate) enum CatalogError {
     },
 }
 
+impl CatalogError {
+    /// Returns the message for callers.
+    pub(crate) fn public(&self) -> String {
+        let more = "`codex-api doctor` and the log have the cause";
+        match self {
+            Self::Run(error) => error.to_string(),
+            Self::NotPrinted { version, .. } => {
+                format!("Codex {version} prints no catalog of its models; {more}")
+            }
+            Self::Format(_) => format!("the catalog of the installed CLI has an unknown format; {more}"),
+            Self::Write { .. } => format!("the model catalogs cannot be written; {more}"),
+        }
+    }
+}
+
 /// Returns the catalog that the installed CLI prints.
 pub(crate) async fn print(
     codex: &Codex,

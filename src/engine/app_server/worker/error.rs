@@ -6,10 +6,10 @@ use crate::engine::{
     app_server::{
         capabilities::CapabilityError, launch::model_catalog::CatalogError, rpc::dispatch::CallError,
     },
-    cli::{login::LoginError, probe::ProbeError},
+    cli::{login::LoginError, probe::ProbeError, scrub},
 };
 
-/// The reason why a worker could not be started.
+/// The reason why a worker could not be started. Each message is for callers: without paths and without output of the CLI.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StartError {
     /// The installed CLI cannot be run.
@@ -19,10 +19,10 @@ pub(crate) enum StartError {
     #[error("{}", .0.with_remedy())]
     Login(LoginError),
     /// The model catalogs cannot be written.
-    #[error(transparent)]
+    #[error("{}", .0.public())]
     Catalog(#[from] CatalogError),
     /// A directory for the worker cannot be created.
-    #[error("cannot create {purpose} in {}: {cause}", .parent.display())]
+    #[error("cannot create {purpose}; `codex-api doctor` and the log have the cause")]
     Directory {
         /// The purpose of the directory.
         purpose: &'static str,
@@ -32,24 +32,50 @@ pub(crate) enum StartError {
         cause: io::Error,
     },
     /// The process cannot be spawned.
-    #[error("cannot spawn the app-server: {0}")]
+    #[error("the app-server cannot be started; `codex-api doctor` and the log have the cause")]
     Spawn(#[from] io::Error),
     /// The process was spawned without a pipe.
     #[error("the app-server has no pipe")]
     NoPipe,
     /// The process exited before the handshake completed.
-    #[error("the app-server exited at its start: {}", if .stderr.is_empty() { "no output on standard error" } else { .stderr.as_str() })]
+    #[error("the app-server exited at its start; `codex-api doctor` and the log have its output")]
     Exited {
         /// A summary of the standard error of the process.
         stderr: String,
     },
     /// The handshake failed.
-    #[error("the handshake with the app-server failed: {0}")]
+    #[error("the handshake with the app-server failed; `codex-api doctor` and the log have the cause")]
     Handshake(#[from] CallError),
     /// The app-server lacks required capabilities, or cannot be probed.
-    #[error(transparent)]
+    #[error("{}", .0.public())]
     Capabilities(#[from] CapabilityError),
     /// The CLI was replaced between the probe and the start. The process may run either program.
     #[error("the Codex CLI was replaced while it was being started")]
     Replaced,
+}
+
+impl StartError {
+    /// Returns the message for the operator. It has no value of the CLI's configuration.
+    pub(crate) fn detail(&self) -> String {
+        match self {
+            Self::Cli(error) => error.detail(),
+            Self::Catalog(error) => scrub::without_values(&error.to_string()),
+            Self::Directory { purpose, parent, cause } => {
+                format!("cannot create {purpose} in {}: {cause}", parent.display())
+            }
+            Self::Spawn(cause) => format!("cannot spawn the app-server: {cause}"),
+            Self::Exited { stderr } if stderr.is_empty() => {
+                "the app-server exited at its start: no output on standard error".to_owned()
+            }
+            Self::Exited { stderr } => {
+                format!("the app-server exited at its start: {}", scrub::without_values(stderr))
+            }
+            Self::Handshake(error) => {
+                let error = scrub::without_values(&error.to_string());
+                format!("the handshake with the app-server failed: {error}")
+            }
+            Self::Capabilities(error) => error.to_string(),
+            Self::Login(_) | Self::NoPipe | Self::Replaced => self.to_string(),
+        }
+    }
 }

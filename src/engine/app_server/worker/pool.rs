@@ -282,7 +282,11 @@ impl Pool {
                     None => return,
                     Some(Ok(worker)) => worker,
                     Some(Err(error)) => {
-                        tracing::error!(%error, delay_ms = start_delay.as_millis(), "worker failed to start");
+                        tracing::error!(
+                            error = error.detail(),
+                            delay_ms = start_delay.as_millis(),
+                            "worker failed to start"
+                        );
                         self.publish(|_| {}, Some(error));
                         tokio::select! {
                             () = self.delay_within_login(start_delay) => {}
@@ -351,7 +355,11 @@ impl Pool {
                     return successor;
                 }
                 Some(Err(error)) => {
-                    tracing::warn!(%error, reason = due.as_str(), "worker cannot be replaced yet");
+                    tracing::warn!(
+                        error = error.detail(),
+                        reason = due.as_str(),
+                        "worker cannot be replaced yet"
+                    );
                     if due == Due::Login {
                         self.publish(|_| {}, Some(error));
                         self.delay_within_login(LOGIN_RETRY_DELAY).await;

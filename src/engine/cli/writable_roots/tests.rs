@@ -42,13 +42,13 @@ impl Host {
 
     /// Sets a variable; `@` stands for the root.
     fn with(mut self, name: &'static str, value: &str) -> Self {
-        let value = value.replace('@', &self.path("").display().to_string().trim_end_matches('/'));
+        let value = value.replace('@', self.path("").display().to_string().trim_end_matches('/'));
         self.env.push((name, value));
         self
     }
 
     fn config(self, text: &str) -> Self {
-        let text = text.replace('@', &self.path("").display().to_string().trim_end_matches('/'));
+        let text = text.replace('@', self.path("").display().to_string().trim_end_matches('/'));
         fs::write(self.path("home/.codex/config.toml"), text).unwrap();
         self
     }
@@ -184,7 +184,7 @@ fn check_of_a_script_includes_its_interpreter() {
         [("#!@/work/node -x", "@/bin"), ("#!/usr/bin/env -S A=1 node\n", "@/bin:@/work/tools")]
     {
         let host = Host::new();
-        let line = line.replace('@', &host.path("").display().to_string().trim_end_matches('/'));
+        let line = line.replace('@', host.path("").display().to_string().trim_end_matches('/'));
         fs::create_dir(host.path("work/tools")).unwrap();
         fs::copy(host.path("node"), host.path("work/tools/node")).unwrap();
         fs::write(host.path("npm/codex/vendor/bin/codex"), line).unwrap();
