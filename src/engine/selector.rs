@@ -19,7 +19,7 @@ use super::{
         probe::{self, BinaryId, ProbeError},
     },
     exec::Exec,
-    process::Launcher,
+    process::{Launcher, private_dir},
 };
 use crate::{
     config::{Codex, Config, EngineChoice, Profile},
@@ -74,6 +74,7 @@ pub async fn examine(config: &Config, launcher: &Launcher) -> Vec<Check> {
 /// installed.
 pub async fn choose(config: &Config, launcher: Launcher) -> Result<Arc<dyn Engine>, ChoiceError> {
     let codex = &config.codex;
+    private_dir::remove_orphaned(&codex.scratch);
     login::checks::log_warnings(codex);
     match codex.engine {
         EngineChoice::Exec if login::check(codex).is_err_and(|error| error.endangers_login()) => {

@@ -164,10 +164,7 @@ pub(crate) enum LoginError {
     #[error(
         "the login has another workspace than forced_chatgpt_workspace_id; the Codex CLI would delete auth.json"
     )]
-    WrongWorkspace {
-        /// The allowed workspaces.
-        forced: Vec<String>,
-    },
+    WrongWorkspace,
     /// The access token has expired and cannot be refreshed.
     #[error("the ChatGPT login has expired and has no refresh token")]
     Expired,
@@ -202,7 +199,7 @@ impl LoginError {
                 "log in by the required method, or change forced_login_method in the CLI's config.toml; with \
                  \"chatgpt\", also unset CODEX_API_KEY"
             }
-            Self::WrongWorkspace { .. } => {
+            Self::WrongWorkspace => {
                 "log in to the required workspace, or change forced_chatgpt_workspace_id in the CLI's config.toml"
             }
             Self::CannotSave => {
@@ -216,7 +213,7 @@ impl LoginError {
 
     /// Returns `true` if the CLI would delete or lose the user's login, so that no process of it may start.
     pub(crate) const fn endangers_login(&self) -> bool {
-        matches!(self, Self::WrongMethod { .. } | Self::WrongWorkspace { .. } | Self::CannotSave)
+        matches!(self, Self::WrongMethod { .. } | Self::WrongWorkspace | Self::CannotSave)
     }
 
     /// Returns the finding with its remedy.
@@ -347,7 +344,7 @@ impl Login {
         if allowed.is_empty() || login.account.as_ref().is_some_and(|account| allowed.contains(account)) {
             return None;
         }
-        Some(LoginError::WrongWorkspace { forced: allowed.clone() })
+        Some(LoginError::WrongWorkspace)
     }
 }
 

@@ -1,10 +1,12 @@
 //! Builds the command of one turn: arguments, environment, files and stdin of `codex exec`.
 
 use std::{
-    collections::BTreeMap, ffi::OsString, fs, io, os::unix::fs::PermissionsExt, path::Path, sync::Arc,
+    collections::BTreeMap,
+    ffi::OsString,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
 };
-
-use tempfile::TempDir;
 
 use super::transcript::Prompt;
 use crate::{
@@ -12,7 +14,7 @@ use crate::{
     engine::{
         Format, Turn,
         cli::{environment, probe::CliInfo, provider},
-        process::{Input, SpawnSpec},
+        process::{Input, SpawnSpec, private_dir::PrivateDir},
     },
     error::Error,
 };
@@ -26,13 +28,21 @@ pub(super) struct TurnOptions {
     pub(super) catalog: Option<Arc<str>>,
 }
 
+/// The command of a turn.
+#[derive(Debug)]
+pub(super) struct TurnCommand {
+    pub(super) spec: SpawnSpec,
+    /// The client's files in a folder of `spec`. The CLI has read them when it reports its first item.
+    pub(super) inputs: Vec<PathBuf>,
+}
+
 /// Returns the command of a turn. Writes images and schema to a private folder that belongs to the command.
 pub(super) fn build(
     turn: &Turn,
     codex: &Codex,
     installed: &CliInfo,
     options: &TurnOptions,
-) -> Result<SpawnSpec, Error> {
+) -> Result<TurnCommand, Error> {
     let prompt = Prompt::new(turn);
     let mut arguments = Arguments::default();
     arguments.extend(["-a", &codex.approval_policy, "exec", "--json", "--ephemeral"]);
@@ -49,7 +59,9 @@ pub(super) fn build(
         }
     }
     // The files come before other options, because `--image` is greedy and would consume the `-` for stdin.
-    let temp_dir = write_files(turn, &prompt, &codex.scratch, &mut arguments).map_err(Error::internal)?;
+    let catalog_bytes = options.catalog.as_ref().map_or(0, |catalog| catalog.len());
+    let temp_dir = create_dir(turn, &prompt, catalog_bytes, &codex.scratch).map_err(Error::internal)?;
+    let inputs = write_files(turn, &prompt, temp_dir.path(), &mut arguments).map_err(Error::internal)?;
     // The CLI loses events under a flood of deltas, including the answer. This file always contains the answer.
     let last_message = temp_dir.path().join("last-message.txt");
     arguments.push_path("--output-last-message=", &last_message);
@@ -66,8 +78,12 @@ pub(super) fn build(
     // By default a command of the agent inherits the whole environment, including the upstream's key.
     arguments.set_text("shell_environment_policy.inherit", "core");
     let mut env = environment::environment(codex);
+    let mut commands_dir = None;
     if turn.sandbox == Sandbox::WorkspaceWrite {
-        set_private_tmpdir(&temp_dir, &mut arguments, &mut env).map_err(Error::internal)?;
+        // On disk, because the files of commands may be large.
+        let folder = PrivateDir::create_in(&codex.scratch).map_err(Error::internal)?;
+        set_private_tmpdir(folder.path(), &mut arguments, &mut env);
+        commands_dir = Some(folder);
     }
     for feature in provider::disabled_features(codex, installed) {
         arguments.set_toml(&format!("features.{feature}"), "false");
@@ -87,61 +103,65 @@ pub(super) fn build(
         arguments.set_text("model_catalog_json", &file.to_string_lossy());
     }
 
+    temp_dir.make_unlistable().map_err(Error::internal)?;
     arguments.push("-");
-    Ok(SpawnSpec {
+    let spec = SpawnSpec {
         program: installed.program.clone(),
         arguments: arguments.0,
         env,
         working_dir: codex.workspace.clone(),
         stdin: Input::Text(prompt.text.into_bytes()),
-        temp_dirs: vec![temp_dir],
+        temp_dirs: [temp_dir].into_iter().chain(commands_dir).collect(),
         shared_dir: None,
         output_file: Some(last_message),
         deadline: turn.deadline,
-    })
+    };
+    Ok(TurnCommand { spec, inputs })
+}
+
+/// Creates the private folder for the client's files and the catalog, in memory if there is room.
+fn create_dir(turn: &Turn, prompt: &Prompt, catalog_bytes: usize, scratch: &Path) -> io::Result<PrivateDir> {
+    let images: usize = prompt.images.iter().map(|image| image.data.len()).sum();
+    let schema = match &turn.format {
+        Format::Text | Format::JsonObject => 0,
+        Format::JsonSchema(schema) => schema.text.len(),
+    };
+    PrivateDir::create(scratch, u64::try_from(images + schema + catalog_bytes).unwrap_or(u64::MAX))
 }
 
 /// Sets a private temporary folder for commands. By default commands may write to `/tmp`, which contains files of
 /// other turns.
-fn set_private_tmpdir(
-    temp_dir: &TempDir,
-    arguments: &mut Arguments,
-    env: &mut BTreeMap<OsString, OsString>,
-) -> io::Result<()> {
-    let folder = temp_dir.path().join("tmp");
-    fs::create_dir(&folder)?;
+fn set_private_tmpdir(folder: &Path, arguments: &mut Arguments, env: &mut BTreeMap<OsString, OsString>) {
     arguments.set_toml("sandbox_workspace_write.exclude_slash_tmp", "true");
     arguments.set_text("shell_environment_policy.set.TMPDIR", &folder.to_string_lossy());
     env.insert("TMPDIR".into(), folder.into());
-    Ok(())
 }
 
-/// Writes images and schema to a private folder and adds their arguments.
+/// Writes images and schema to the private folder and adds their arguments. Returns the files.
 fn write_files(
     turn: &Turn,
     prompt: &Prompt,
-    parent: &Path,
+    folder: &Path,
     arguments: &mut Arguments,
-) -> io::Result<TempDir> {
+) -> io::Result<Vec<PathBuf>> {
     let schema = match &turn.format {
         Format::Text | Format::JsonObject => None,
         Format::JsonSchema(schema) => Some(schema),
     };
-    // Other users of the machine must not read the client's images.
-    let owner_only = fs::Permissions::from_mode(0o700);
-    let temp_dir =
-        tempfile::Builder::new().prefix("codex-api-").permissions(owner_only).tempdir_in(parent)?;
+    let mut files = Vec::new();
     if let Some(schema) = schema {
-        let file = temp_dir.path().join("schema.json");
+        let file = folder.join("schema.json");
         fs::write(&file, &schema.text)?;
         arguments.push_path("--output-schema=", &file);
+        files.push(file);
     }
     for (index, image) in prompt.images.iter().enumerate() {
-        let file = temp_dir.path().join(format!("image-{}.{}", index + 1, image.kind.extension()));
+        let file = folder.join(format!("image-{}.{}", index + 1, image.kind.extension()));
         fs::write(&file, &image.data)?;
         arguments.push_path("--image=", &file);
+        files.push(file);
     }
-    Ok(temp_dir)
+    Ok(files)
 }
 
 #[derive(Debug, Default)]

@@ -9,6 +9,7 @@ mod protocol;
 mod transcript;
 
 use std::{
+    path::PathBuf,
     sync::{Arc, PoisonError, RwLock},
     time::{Duration, Instant},
 };
@@ -16,7 +17,11 @@ use std::{
 use async_stream::try_stream;
 use tokio::process::ChildStdout;
 
-use self::{catalog_text::CatalogText, command::TurnOptions, events::Translator};
+use self::{
+    catalog_text::CatalogText,
+    command::{TurnCommand, TurnOptions},
+    events::Translator,
+};
 use super::{
     Engine, EngineStatus, Events, ModelCatalog, Turn, TurnEvent, TurnGuard,
     cli::{
@@ -209,7 +214,8 @@ impl Starter {
         let provider = provider::websocket_provider(&self.codex, &self.installed).filter(|_| is_websocket);
         let options =
             TurnOptions { websocket_provider: provider, catalog: self.catalog.text(&self.installed) };
-        let spec = command::build(&self.turn, &self.codex, &self.installed, &options)?;
+        let TurnCommand { spec, inputs } =
+            command::build(&self.turn, &self.codex, &self.installed, &options)?;
         if self.log.debug {
             let prompt = match &spec.stdin {
                 Input::Text(text) => String::from_utf8_lossy(text),
@@ -227,7 +233,7 @@ impl Starter {
         let lines = LineReader::new(stdout, self.codex.line_limit);
         let uses_websocket = provider.is_some();
         let retries_silently = uses_websocket || provider::configures_websocket(&self.codex);
-        Ok(TurnProcess { process, lines, mark, uses_websocket, retries_silently })
+        Ok(TurnProcess { process, lines, mark, inputs, uses_websocket, retries_silently })
     }
 
     /// Starts the turn again after a refusal of the login of the process, if the login has changed since. Another process
@@ -249,6 +255,8 @@ struct TurnProcess {
     process: ChildHandle,
     lines: LineReader<OutputPipe<ChildStdout>>,
     mark: LoginMark,
+    /// The client's files, until they are removed.
+    inputs: Vec<PathBuf>,
     /// The process uses the server's provider with a WebSocket.
     uses_websocket: bool,
     /// The process may retry a response without a report.
@@ -256,6 +264,20 @@ struct TurnProcess {
 }
 
 impl TurnProcess {
+    /// Removes the client's files, which the CLI has read, so that commands of other turns cannot read them.
+    async fn remove_inputs(&mut self) {
+        let files = std::mem::take(&mut self.inputs);
+        if files.is_empty() {
+            return;
+        }
+        let removed = tokio::task::spawn_blocking(move || {
+            for file in files {
+                drop(std::fs::remove_file(file));
+            }
+        });
+        drop(removed.await);
+    }
+
     /// Returns the next line, or `None` at the end of the output.
     async fn next_line(&mut self, debug: Option<usize>) -> Result<Option<&[u8]>, Error> {
         let line = match self.lines.next().await {
@@ -307,6 +329,7 @@ fn events(starter: Starter, first: TurnProcess) -> Events {
                         }
                     } else {
                         starter = None;
+                        process.remove_inputs().await;
                     }
                     if !matches!(event, TurnEvent::Finished { .. }) {
                         yield event;

@@ -6,6 +6,7 @@ pub(crate) mod lines;
 pub(crate) mod orphan_reaper;
 pub(crate) mod output_pipe;
 pub mod platform;
+pub(crate) mod private_dir;
 pub(crate) mod stderr_summary;
 pub mod supervisor;
 
@@ -21,7 +22,6 @@ use std::{
 
 use futures_util::future::OptionFuture;
 use rustix::process::{Pid, Signal, kill_process};
-use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     process::{Child, ChildStderr, ChildStdin, ChildStdout, Command},
@@ -33,7 +33,7 @@ use tokio_util::{
     task::TaskTracker,
 };
 
-use self::{orphan_reaper::OrphanReaper, output_pipe::OutputPipe};
+use self::{orphan_reaper::OrphanReaper, output_pipe::OutputPipe, private_dir::PrivateDir};
 
 /// Maximum time to wait for killed processes to be reaped.
 pub(crate) const REAP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -69,7 +69,7 @@ pub(crate) struct SpawnSpec {
     pub(crate) working_dir: PathBuf,
     pub(crate) stdin: Input,
     /// Folders of the child, removed when the last of its processes has exited.
-    pub(crate) temp_dirs: Vec<TempDir>,
+    pub(crate) temp_dirs: Vec<PrivateDir>,
     /// A file in `temp_dirs` that is read after the exit.
     pub(crate) output_file: Option<PathBuf>,
     /// A folder that several children share. The supervisor removes it if this server was killed.
@@ -207,7 +207,9 @@ impl Launcher {
             };
             let (status, _, ()) = tokio::join!(ending, writing, tail_stderr(stderr, tail));
             let output_file = spec.output_file.and_then(|path| std::fs::read_to_string(path).ok());
-            drop(spec.temp_dirs);
+            for dir in spec.temp_dirs {
+                dir.remove().await;
+            }
             drop(guard);
             exited.send_replace(Some(Exit { status, output_file }));
         });

@@ -23,6 +23,7 @@ use super::{
         SIGNALS_PARENT_DEATH, descendants, is_exiting, kill_on_parent_death, reap_orphans_of_descendants,
         signal_on_parent_death,
     },
+    private_dir::remove_tree,
 };
 
 /// Pause between two checks of processes that cannot be waited for.
@@ -55,7 +56,7 @@ pub fn run(args: &SupervisorArgs) -> ExitCode {
     if !has_parent(args.parent) {
         // A running parent reads files in the folders first, and removes the folders itself.
         for folder in &args.remove {
-            drop(std::fs::remove_dir_all(folder));
+            drop(remove_tree(folder));
         }
     }
     match outcome {

@@ -1,6 +1,7 @@
 //! A server in the process of the tests, on its own port.
 
 use std::{
+    collections::BTreeSet,
     panic::{AssertUnwindSafe, resume_unwind},
     path::PathBuf,
     sync::{
@@ -96,6 +97,7 @@ pub struct TestApp {
     upstream: Mutex<Option<Arc<Upstream>>>,
     /// The transport of the requests of a login that `CODEX_TEST_UPSTREAM` has selected.
     expected_transport: Option<Transport>,
+    turn_folders: processes::TurnFolders,
 }
 
 impl TestApp {
@@ -138,6 +140,7 @@ impl TestApp {
             running,
             upstream,
             expected_transport,
+            turn_folders: processes::TurnFolders::default(),
         }
     }
 
@@ -174,14 +177,16 @@ impl TestApp {
         processes::with_marker(&self.marker)
     }
 
-    /// Returns the files of turns without the lock folder of the CLI's sandbox. The CLI keeps one lock folder per user of
+    /// Returns the files of turns, also those in memory, without the lock folder of the CLI's sandbox. The CLI keeps one lock folder per user of
     /// the machine.
     pub fn scratch_files(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(self.home.path().join("scratch")).unwrap();
         let paths = entries.map(|entry| entry.unwrap().path());
-        paths
-            .filter(|path| !path.to_string_lossy().contains("/codex-bwrap-synthetic-mount-targets-"))
-            .collect()
+        let on_disk =
+            paths.filter(|path| !path.to_string_lossy().contains("/codex-bwrap-synthetic-mount-targets-"));
+        let in_memory = self.turn_folders.existing(&self.processes());
+        let all: BTreeSet<PathBuf> = on_disk.chain(in_memory).collect();
+        all.into_iter().collect()
     }
 
     pub async fn status(&self) -> pb::GetStatusResponse {

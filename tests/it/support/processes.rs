@@ -1,6 +1,11 @@
 //! Running processes of a test server, found by an environment variable that each of them inherits.
 
-use std::fs;
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -31,6 +36,21 @@ pub fn with_argument(text: &str) -> Vec<String> {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         String::from_utf8_lossy(&line).contains(text)
     })
+}
+
+/// The private folders of turns of `codex exec`, which are in memory. A folder is known from the command line of its process.
+#[derive(Debug, Default)]
+pub struct TurnFolders(Mutex<BTreeSet<PathBuf>>);
+
+impl TurnFolders {
+    /// Adds the folders of running processes. Returns the known folders that exist.
+    pub fn existing(&self, processes: &[String]) -> Vec<PathBuf> {
+        let mut known = self.0.lock().unwrap();
+        let files = processes.iter().filter_map(|line| line.split("--output-last-message=").nth(1));
+        let folders = files.filter_map(|rest| Path::new(rest.split(' ').next()?).parent());
+        known.extend(folders.map(Path::to_owned));
+        known.iter().filter(|folder| folder.exists()).cloned().collect()
+    }
 }
 
 fn running_processes(is_wanted: impl Fn(u32) -> bool) -> Vec<String> {

@@ -1,7 +1,7 @@
 //! The program as a separate process with arguments, environment and signals.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Output, Stdio},
@@ -107,7 +107,9 @@ impl Program {
                 collected.lock().unwrap().push(line);
             }
         });
-        let mut running = RunningProgram { child, program: self, log, address: ([127, 0, 0, 1], 0).into() };
+        let address = ([127, 0, 0, 1], 0).into();
+        let turn_folders = processes::TurnFolders::default();
+        let mut running = RunningProgram { child, program: self, log, turn_folders, address };
         eventually!("the program listens", {
             if let Some(status) = running.child.try_wait().unwrap() {
                 panic!("{status}: {:?}", running.log());
@@ -139,6 +141,7 @@ pub struct RunningProgram {
     child: Child,
     program: Program,
     log: Arc<Mutex<Vec<String>>>,
+    turn_folders: processes::TurnFolders,
     pub address: SocketAddr,
 }
 
@@ -197,7 +200,9 @@ impl RunningProgram {
     pub fn scratch_files(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(self.program.home.path().join("scratch")).unwrap();
         let paths = entries.map(|entry| entry.unwrap().path());
-        paths.filter(|path| !is_sandbox_lock(path)).collect()
+        let in_memory = self.turn_folders.existing(&self.processes());
+        let all: BTreeSet<PathBuf> = paths.filter(|path| !is_sandbox_lock(path)).chain(in_memory).collect();
+        all.into_iter().collect()
     }
 
     /// Waits for the exit; returns the exit code, or `None` after a signal.

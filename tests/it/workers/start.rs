@@ -95,6 +95,9 @@ pub(super) async fn is_unhealthy(app: &TestApp) -> bool {
     health(app).await.0 == 503
 }
 
+/// What callers see of a worker that exits at its start.
+const EXITED: &str = "the app-server exited at its start; `codex-api doctor` and the log have its output";
+
 #[tokio::test]
 async fn worker_failing_to_start_is_reported_and_retried() {
     for mode in ["dies", "garbage"] {
@@ -107,13 +110,12 @@ async fn worker_failing_to_start_is_reported_and_retried() {
             signal_workers(app, Signal::KILL);
             eventually!("health reports the failure", is_unhealthy(app).await);
             if mode == "dies" {
-                eventually!(
-                    "health reports the cause",
-                    health(app).await.1.to_string().contains("ends the process")
-                );
+                eventually!("health reports the cause", health(app).await.1.to_string().contains(EXITED));
                 let (code, error) = app.http_error(&body("fake:text:5", "hi")).await;
                 assert_eq!((code, error["code"].as_str()), (503, Some("engine_unavailable")), "{error}");
-                assert!(error["message"].as_str().unwrap().contains("ends the process"), "{error}");
+                assert!(error["message"].as_str().unwrap().contains(EXITED), "{error}");
+                // Its output is for the operator.
+                assert!(!error.to_string().contains("ends the process"), "{error}");
                 // The delays between the attempts are 250 ms, 500 ms, 1 s, …
                 eventually!("the start is retried", codex.starts() - before >= 4);
                 assert!(began.elapsed().as_millis() >= 1750, "{:?}", began.elapsed());
@@ -140,10 +142,7 @@ async fn worker_failing_its_handshake_is_killed() {
         esac"#,
             );
             signal_workers(app, Signal::KILL);
-            eventually!(
-                "health reports the cause",
-                health(app).await.1.to_string().contains("no further output")
-            );
+            eventually!("health reports the cause", health(app).await.1.to_string().contains(EXITED));
             eventually!("the start is retried", codex.starts() - before >= 2);
             codex.install("");
             eventually!("health recovers", health(app).await.0 == 200);
@@ -154,7 +153,7 @@ async fn worker_failing_its_handshake_is_killed() {
 }
 
 #[tokio::test]
-async fn start_failure_reports_the_error_without_the_backtrace() {
+async fn start_failure_reports_a_fixed_sentence() {
     let codex = ReplaceableCodex::new();
     with_app(one_worker(Codex::Fake).codex_bin(codex.bin()), async |app| {
         let stderr = r"Error: the disk is full\n\nStack backtrace:\n   0: <unknown>\n   8: <unknown>\n";
@@ -162,8 +161,8 @@ async fn start_failure_reports_the_error_without_the_backtrace() {
         signal_workers(app, Signal::KILL);
         eventually!("health reports the cause", {
             let reason = health(app).await.1["reason"].to_string();
-            assert!(!reason.contains("unknown"), "{reason}");
-            reason.contains("Error: the disk is full\"")
+            assert!(!reason.contains("unknown") && !reason.contains("disk"), "{reason}");
+            reason.contains(EXITED)
         });
         codex.install("");
         eventually!("health recovers", health(app).await.0 == 200);
@@ -177,10 +176,8 @@ async fn unwritable_home_is_reported_by_health() {
         with_app(config.env("CODEX_HOME", "/proc"), async |app| {
             let (status, report) = health(app).await;
             assert_eq!(status, 503, "{report}");
-            assert!(
-                report["reason"].as_str().unwrap().contains("cannot write in its home /proc"),
-                "{report}"
-            );
+            let reason = report["reason"].as_str().unwrap();
+            assert!(reason.contains("cannot write in its home") && !reason.contains("/proc"), "{report}");
         })
         .await;
     }

@@ -1,17 +1,14 @@
 //! Private folders of the app-server engine. Each worker has a `CODEX_HOME` of its own, in memory if there is room.
-//! The home contains links to the user's files, except for files that grow or belong to one process. A server removes
-//! the folders of killed servers when it starts.
+//! The home contains links to the user's files, except for files that grow or belong to one process.
 
 use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
     fs::{self, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, symlink},
-    path::{Path, PathBuf},
+    os::unix::fs::{OpenOptionsExt, symlink},
+    path::Path,
 };
-
-use tempfile::TempDir;
 
 use crate::{
     config::{Codex, Sandbox},
@@ -20,12 +17,9 @@ use crate::{
             environment,
             probe::{CliInfo, major_minor},
         },
-        process::platform::{SCRATCH_DIR, is_in_memory, pid_namespace, start_ticks},
+        process::private_dir::PrivateDir,
     },
 };
-
-/// Minimum free bytes of a tmpfs. The default size in a container is 64 MiB.
-const MIN_FREE_BYTES: u64 = 32 << 20;
 
 /// Files that belong to one process or grow with each turn. `config.toml` is copied, databases (`*.sqlite`) are left out,
 /// and all other files are linked.
@@ -53,18 +47,17 @@ const LOG_DATABASE: &str = "logs_2.sqlite";
 /// The home of one worker. The folder is removed when the home is dropped.
 #[derive(Debug)]
 pub(crate) struct WorkerHome {
-    dir: TempDir,
+    dir: PrivateDir,
     env: BTreeMap<OsString, OsString>,
 }
 
 impl WorkerHome {
     /// Creates a home.
     pub(crate) fn create(codex: &Codex, installed: &CliInfo) -> io::Result<Self> {
-        Self::create_in(&private_dir_root(codex), codex, installed)
+        Self::create_in(PrivateDir::create(&codex.scratch, 0)?, codex, installed)
     }
 
-    fn create_in(root: &Path, codex: &Codex, installed: &CliInfo) -> io::Result<Self> {
-        let dir = create_dir(root)?;
+    fn create_in(dir: PrivateDir, codex: &Codex, installed: &CliInfo) -> io::Result<Self> {
         let mut env = environment::environment(codex);
         let key = environment::api_key(&env);
         env.remove(OsStr::new(environment::API_KEY));
@@ -102,89 +95,24 @@ impl WorkerHome {
     }
 
     /// Returns the folder, for the process that removes it at its exit.
-    pub(crate) fn into_dir(self) -> TempDir {
+    pub(crate) fn into_dir(self) -> PrivateDir {
         self.dir
     }
 }
 
-/// Creates the folder that all workers share, and removes the folders of killed servers.
-pub(crate) fn create_private_dir(codex: &Codex) -> io::Result<TempDir> {
-    for root in SCRATCH_DIR.map(Path::new).into_iter().chain([codex.scratch.as_path()]) {
-        if let Err(error) = remove_orphaned_dirs(root) {
-            tracing::debug!(%error, root = %root.display(), "cannot search for folders of killed servers");
-        }
-    }
-    create_dir(&private_dir_root(codex))
+/// Creates the folder that all workers share.
+pub(crate) fn create_private_dir(codex: &Codex) -> io::Result<PrivateDir> {
+    PrivateDir::create(&codex.scratch, 0)
 }
 
 /// Creates the folder for temporary files of commands, on disk because they may be large. Returns `None` if commands
 /// may not write.
-pub(crate) fn create_commands_dir(codex: &Codex) -> io::Result<Option<TempDir>> {
+pub(crate) fn create_commands_dir(codex: &Codex) -> io::Result<Option<PrivateDir>> {
     match codex.sandbox {
         Sandbox::ReadOnly => Ok(None),
-        Sandbox::WorkspaceWrite | Sandbox::DangerFullAccess => create_dir(&codex.scratch).map(Some),
-    }
-}
-
-/// Returns the parent of private folders: a tmpfs with enough room, otherwise the scratch folder.
-fn private_dir_root(codex: &Codex) -> PathBuf {
-    let memory = SCRATCH_DIR.map(Path::new).filter(|dir| is_in_memory(dir, MIN_FREE_BYTES));
-    memory.filter(|dir| create_dir(dir).is_ok()).map_or_else(|| codex.scratch.clone(), Path::to_owned)
-}
-
-/// Creates a folder that only this user can read. If this server is killed, [`remove_orphaned_dirs`] finds the
-/// folder by its name.
-fn create_dir(root: &Path) -> io::Result<TempDir> {
-    let owner_only = fs::Permissions::from_mode(0o700);
-    tempfile::Builder::new().prefix(&DirOwner::current()?.prefix()).permissions(owner_only).tempdir_in(root)
-}
-
-/// Removes the folders of servers that no longer run.
-fn remove_orphaned_dirs(root: &Path) -> io::Result<()> {
-    let current = DirOwner::current()?;
-    let user = rustix::process::geteuid().as_raw();
-    for entry in fs::read_dir(root)?.flatten() {
-        let Some(owner) = DirOwner::parse(&entry.file_name()) else { continue };
-        // A PID of another namespace does not identify the owner.
-        let is_orphaned =
-            owner.namespace == current.namespace && start_ticks(owner.pid) != Some(owner.start_ticks);
-        let is_own = entry.metadata().is_ok_and(|meta| meta.is_dir() && meta.uid() == user);
-        if is_orphaned && is_own {
-            tracing::info!(folder = %entry.path().display(), "removing the folder of a killed server");
-            drop(fs::remove_dir_all(entry.path()));
+        Sandbox::WorkspaceWrite | Sandbox::DangerFullAccess => {
+            PrivateDir::create_in(&codex.scratch).map(Some)
         }
-    }
-    Ok(())
-}
-
-/// The owner of a folder. The start time distinguishes the owner from a later process with the same PID.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct DirOwner {
-    namespace: u64,
-    pid: u32,
-    start_ticks: u64,
-}
-
-impl DirOwner {
-    fn current() -> io::Result<Self> {
-        let namespace = pid_namespace()?;
-        let pid = std::process::id();
-        let start_ticks =
-            start_ticks(pid).ok_or_else(|| io::Error::other("the start time of this process is unknown"))?;
-        Ok(Self { namespace, pid, start_ticks })
-    }
-
-    fn prefix(self) -> String {
-        format!("codex-api-worker-{}-{}-{}-", self.namespace, self.pid, self.start_ticks)
-    }
-
-    fn parse(name: &OsStr) -> Option<Self> {
-        let mut parts = name.to_str()?.strip_prefix("codex-api-worker-")?.split('-');
-        let namespace = parts.next()?.parse().ok()?;
-        let pid = parts.next()?.parse().ok()?;
-        let start_ticks = parts.next()?.parse().ok()?;
-        parts.next()?;
-        Some(Self { namespace, pid, start_ticks })
     }
 }
 

@@ -79,3 +79,20 @@ impl StartError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn message_of_an_exit_has_no_output_and_its_detail_has_no_value() {
+        let stderr = "Error: the disk is full: string \"hunter2\" in /home/ann/.codex/config.toml".to_owned();
+        let error = StartError::Exited { stderr };
+        assert!(!error.to_string().contains("disk"), "{error}");
+        let expected =
+            "the app-server exited at its start: Error: the disk is full: string \"…\" in config.toml";
+        assert_eq!(error.detail(), expected);
+        let error = StartError::from(ProbeError::Configuration { output: "secret".into() });
+        assert!(!error.to_string().contains("secret") && error.detail().contains("secret"));
+    }
+}

@@ -9,7 +9,6 @@ use std::{
     },
 };
 
-use tempfile::TempDir;
 use tokio::sync::Mutex;
 use tokio_util::task::TaskTracker;
 
@@ -22,7 +21,7 @@ use crate::{
         RateLimits,
         app_server::{capabilities, capabilities::WorkerFeatures, launch::worker_home},
         cli::{login::watch::LoginWatch, probe, probe::CliInfo},
-        process::{Input, Launcher, SpawnSpec},
+        process::{Input, Launcher, SpawnSpec, private_dir::PrivateDir},
     },
 };
 
@@ -46,7 +45,7 @@ pub(crate) struct WorkerFactory {
     /// Whether the installed program failed the probe.
     refused: AtomicBool,
     /// The parent of the catalogs' directories.
-    private_dir: TempDir,
+    private_dir: PrivateDir,
     /// The limits of the accounts, which every worker reports.
     account_limits: LimitsByAccount,
 }

@@ -175,7 +175,7 @@ fn problem_of_each_login_names_the_cause() {
         (forced_api, account(), env_key, ""),
         (forced_id, account(), none, ""),
         (forced_ids, account(), none, ""),
-        (other_id, account(), none, "other, but the login has another workspace"),
+        (other_id, account(), none, "the login has another workspace"),
         (other_id, sk(), none, ""),
         (keyring, None, none, "keyring"),
         (keyring, sk(), none, "keyring"),

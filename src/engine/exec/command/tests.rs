@@ -46,7 +46,7 @@ fn arguments(spec: &SpawnSpec) -> Vec<String> {
 
 #[test]
 fn build_with_defaults_returns_the_minimal_command() {
-    let spec = build(&turn(), &codex(&[]), &installed(), &TurnOptions::default()).unwrap();
+    let spec = build(&turn(), &codex(&[]), &installed(), &TurnOptions::default()).unwrap().spec;
     let expected = [
         "-a",
         "never",
@@ -107,7 +107,7 @@ fn build_with_settings_adds_their_arguments() {
     ]);
     let turn =
         Turn { sandbox: Sandbox::WorkspaceWrite, web_search: true, verbosity: Some("low".into()), ..turn() };
-    let spec = build(&turn, &codex, &installed(), &TurnOptions::default()).unwrap();
+    let spec = build(&turn, &codex, &installed(), &TurnOptions::default()).unwrap().spec;
     let arguments = arguments(&spec);
     for wanted in ["--add-dir=/a", "--add-dir=/work/b", "web_search=\"live\"", "model_verbosity=\"low\""] {
         assert!(arguments.iter().any(|a| a == wanted), "{wanted}");
@@ -115,7 +115,7 @@ fn build_with_settings_adds_their_arguments() {
     assert!(!arguments.iter().any(|a| a == "--skip-git-repo-check"));
     let env: BTreeMap<_, _> =
         spec.env.iter().map(|(k, v)| (k.to_string_lossy(), v.to_string_lossy())).collect();
-    let tmpdir = spec.temp_dirs[0].path().join("tmp").to_string_lossy().into_owned();
+    let tmpdir = spec.temp_dirs[1].path().to_string_lossy().into_owned();
     assert_eq!(
         env,
         BTreeMap::from([("HOME".into(), "/home/minimal".into()), ("TMPDIR".into(), tmpdir.into())])
@@ -131,7 +131,7 @@ fn build_with_schema_and_image_writes_them_to_a_private_folder() {
     }));
     let image = Image { data: bytes::Bytes::from_static(b"bytes"), kind: ImageKind::Webp };
     turn.messages[0].parts.push(Part::Image(image));
-    let spec = build(&turn, &codex(&[]), &installed(), &TurnOptions::default()).unwrap();
+    let spec = build(&turn, &codex(&[]), &installed(), &TurnOptions::default()).unwrap().spec;
     let folder = spec.temp_dirs[0].path().to_owned();
     let schema = format!("--output-schema={}/schema.json", folder.display());
     let image = format!("--image={}/image-1.webp", folder.display());
@@ -149,23 +149,23 @@ fn build_with_a_custom_provider_limits_its_retries() {
     let config = "model_provider = \"mock\"\n[model_providers.mock]\nname = \"m\"\n";
     fs::write(home.path().join("config.toml"), config).unwrap();
     let mut codex = codex(&[("CODEX_HOME", home.path().to_str().unwrap()), ("CODEX_UPSTREAM_RETRIES", "4")]);
-    let args = arguments(&build(&turn(), &codex, &installed(), &TurnOptions::default()).unwrap());
+    let args = arguments(&build(&turn(), &codex, &installed(), &TurnOptions::default()).unwrap().spec);
     assert!(args.iter().any(|a| a == "model_providers.mock.request_max_retries=0"));
     assert!(args.iter().any(|a| a == "model_providers.mock.stream_max_retries=4"));
 
     fs::write(home.path().join("config.toml"), "model_provider = \"openai\"\n").unwrap();
-    let args = arguments(&build(&turn(), &codex, &installed(), &TurnOptions::default()).unwrap());
+    let args = arguments(&build(&turn(), &codex, &installed(), &TurnOptions::default()).unwrap().spec);
     assert!(args.iter().any(|a| a == "model_provider=\"codex-api-openai\""));
     assert!(!args.iter().any(|a| a.starts_with("model_providers.mock")));
 
     let upstream = ScriptedUpstream { base_url: "http://127.0.0.1:1/v1".into(), codex_home: "/demo".into() };
     codex.scripted_upstream = Some(upstream);
-    let spec = build(&turn(), &codex, &installed(), &TurnOptions::default()).unwrap();
+    let spec = build(&turn(), &codex, &installed(), &TurnOptions::default()).unwrap().spec;
     assert!(arguments(&spec).iter().any(|a| a == "model_provider=\"codex-api-scripted\""));
     assert_eq!(spec.env.get(&OsString::from("CODEX_HOME")), Some(&OsString::from("/demo")));
 
     let options = TurnOptions { websocket_provider: Some("websocket"), catalog: Some("{}".into()) };
-    let spec = build(&turn(), &codex, &installed(), &options).unwrap();
+    let spec = build(&turn(), &codex, &installed(), &options).unwrap().spec;
     let catalog =
         arguments(&spec).iter().find_map(|a| a.strip_prefix("model_catalog_json=\"").map(str::to_owned));
     assert_eq!(fs::read_to_string(catalog.unwrap().trim_end_matches('"')).unwrap(), "{}");
@@ -197,7 +197,7 @@ fn prepare_home_twice_keeps_the_users_changes() {
 fn build_without_the_apps_setting_disables_apps() {
     let installed = CliInfo { features: [("apps".to_owned(), true)].into(), ..installed() };
     let is_disabled = |env: &[(&str, &str)]| {
-        let spec = build(&turn(), &codex(env), &installed, &TurnOptions::default()).unwrap();
+        let spec = build(&turn(), &codex(env), &installed, &TurnOptions::default()).unwrap().spec;
         arguments(&spec).iter().any(|argument| argument == "features.apps=false")
     };
     assert!(is_disabled(&[]));

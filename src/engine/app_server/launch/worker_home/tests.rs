@@ -1,3 +1,5 @@
+use std::os::unix::fs::PermissionsExt;
+
 use super::*;
 use crate::config::{Config, Sources};
 
@@ -23,7 +25,9 @@ fn create_with_user_files_links_all_but_per_process_files() {
         fs::write(users.join(file), file).unwrap();
     }
     let codex = codex(&[("CODEX_HOME", users.to_str().unwrap())]);
-    let home = WorkerHome::create_in(root.path(), &codex, &installed("0.169.0")).unwrap();
+    let home =
+        WorkerHome::create_in(PrivateDir::create_in(root.path()).unwrap(), &codex, &installed("0.169.0"))
+            .unwrap();
 
     let mut names: Vec<_> = fs::read_dir(home.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     names.sort();
@@ -53,7 +57,9 @@ fn create_with_an_older_cli_and_a_key_keeps_the_log_and_writes_a_login() {
     fs::create_dir_all(&users).unwrap();
     fs::write(users.join("auth.json"), "the user's").unwrap();
     let codex = codex(&[("CODEX_HOME", users.to_str().unwrap()), ("CODEX_API_KEY", "sk-1")]);
-    let home = WorkerHome::create_in(root.path(), &codex, &installed("0.140.0")).unwrap();
+    let home =
+        WorkerHome::create_in(PrivateDir::create_in(root.path()).unwrap(), &codex, &installed("0.140.0"))
+            .unwrap();
     assert!(!home.path().join(LOG_DATABASE).exists());
     assert!(!home.env().contains_key(OsStr::new("CODEX_API_KEY")));
     let login = home.path().join("auth.json");
@@ -69,7 +75,12 @@ fn create_with_proxy_and_sqlite_home_excludes_loopback_and_strips_the_key() {
     fs::create_dir_all(&users).unwrap();
     fs::write(users.join("config.toml"), "model = \"m\"\nsqlite_home = \"/elsewhere\"\n").unwrap();
     let env = [("CODEX_HOME", users.to_str().unwrap()), ("HTTP_PROXY", "http://p"), ("no_proxy", "corp")];
-    let home = WorkerHome::create_in(root.path(), &codex(&env), &installed("0.169.0")).unwrap();
+    let home = WorkerHome::create_in(
+        PrivateDir::create_in(root.path()).unwrap(),
+        &codex(&env),
+        &installed("0.169.0"),
+    )
+    .unwrap();
     assert_eq!(home.env().get(OsStr::new("NO_PROXY")), Some(&"corp,127.0.0.1,localhost".into()));
     assert_eq!(home.env().get(OsStr::new("CODEX_SQLITE_HOME")), Some(&home.path().into()));
     let config = fs::read_to_string(home.path().join("config.toml")).unwrap();
@@ -80,36 +91,9 @@ fn create_with_proxy_and_sqlite_home_excludes_loopback_and_strips_the_key() {
 fn create_without_a_user_home_links_future_logins() {
     let root = tempfile::tempdir().unwrap();
     let codex = codex(&[("HOME", root.path().to_str().unwrap())]);
-    let home = WorkerHome::create_in(root.path(), &codex, &installed("0.169.0")).unwrap();
+    let home =
+        WorkerHome::create_in(PrivateDir::create_in(root.path()).unwrap(), &codex, &installed("0.169.0"))
+            .unwrap();
     let login = fs::read_link(home.path().join("auth.json")).unwrap();
     assert_eq!(login, root.path().join(".codex/auth.json"));
-}
-
-#[test]
-fn remove_orphaned_dirs_with_running_servers_keeps_their_dirs() {
-    let root = tempfile::tempdir().unwrap();
-    let ours = DirOwner::current().unwrap();
-    let make = |owner: DirOwner| {
-        let path = root.path().join(format!("{}x", owner.prefix()));
-        fs::create_dir(&path).unwrap();
-        path
-    };
-    let running = create_dir(root.path()).unwrap();
-    // The PID of this process, used by another process at another time.
-    let reused = make(DirOwner { start_ticks: ours.start_ticks + 1, ..ours });
-    // Beyond the maximum PID of Linux.
-    let gone = make(DirOwner { pid: u32::MAX, ..ours });
-    let elsewhere = make(DirOwner { namespace: 1, pid: u32::MAX, ..ours });
-    let other = root.path().join("codex-api-worker-x");
-    fs::create_dir(&other).unwrap();
-
-    remove_orphaned_dirs(root.path()).unwrap();
-    assert!(!reused.exists() && !gone.exists());
-    assert!(running.path().exists() && elsewhere.exists() && other.exists());
-}
-
-#[test]
-fn is_in_memory_of_proc_and_missing_dirs_returns_false() {
-    assert!(!is_in_memory(Path::new("/proc"), 0));
-    assert!(!is_in_memory(Path::new("/nonexistent"), 0));
 }
