@@ -127,6 +127,9 @@ fn load_alias_with_a_profile_that_the_server_lacks_is_refused() {
     }
     let models = load(&[("CODEX_MODEL_ALIASES", &aliases("a:b:chat"))], "", &[]).unwrap().models;
     assert_eq!((&*models.aliases["fast"], models.alias_profiles["fast"]), ("a:b", Profile::Chat));
+}
+
+#[test]
 fn load_with_variables_of_codex_passes_them_on_without_a_warning() {
     // The last names are not known here.
     let foreign = settings::CLI_VARIABLES.iter().copied().chain([

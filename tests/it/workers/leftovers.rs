@@ -187,3 +187,25 @@ async fn killed_server_leaves_no_private_folder(codex: Codex) {
     }
     server.assert_nothing_is_left().await;
 }
+
+/// Both engines have the same private folders. A server that is killed with its supervisors removes nothing.
+#[tokio::test]
+async fn folders_of_a_killed_server_are_removed_at_the_next_start() {
+    for engine in [Engine::Exec, Engine::AppServer] {
+        let program = Program::new(Codex::Fake, engine);
+        // The owner is a process that has never run.
+        let namespace = std::os::unix::fs::MetadataExt::ino(&std::fs::metadata("/proc/self/ns/pid").unwrap());
+        let name = format!("codex-api-private-{namespace}-{}-1-test", u32::MAX);
+        let folder = program.work_dir().join("../scratch").join(name);
+        std::fs::create_dir_all(folder.join("locked")).unwrap();
+        std::fs::write(folder.join("locked/image-1.png"), "x").unwrap();
+        let locked: std::fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o500);
+        std::fs::set_permissions(folder.join("locked"), locked).unwrap();
+        let mut server = program.serve(&["serve"]).await;
+        assert!(!folder.exists(), "{engine:?}");
+        assert!(server.log_line("removing the folder of a killed server").is_some());
+        server.signal(Signal::TERM);
+        assert_eq!(server.exit_code(TIMEOUT).await, Some(0));
+        server.assert_nothing_is_left().await;
+    }
+}
