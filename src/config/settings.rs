@@ -116,7 +116,7 @@ settings! {
     }
     WORKSPACE: OptionalPath = OptionalPath => {
         env: "CODEX_WORKSPACE", flag: "workspace", value: "DIR", default: "",
-        help: "Working folder of the agent; the current folder when empty",
+        help: "Working folder of the agent; the current folder when empty; workspace-write needs a folder without .env, the CLI and this program",
     }
     ADD_DIRS: Paths = Paths => {
         env: "CODEX_ADD_DIRS", flag: "add-dirs", value: "LIST", default: "",

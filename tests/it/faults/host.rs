@@ -37,8 +37,8 @@ pub(super) const SECTIONS: &[Section] = &[Section {
         },
         Fault {
             action: "`scripts/serve.sh` with `workspace-write` and no workspace: the current folder holds `.tools/`, `target/` and `.env`",
-            result: "the agent works in a private folder below `~/.local/share/codex-api`. By hand: the script builds the release binary first",
-            tests: &[],
+            result: "the agent works in a private folder below `~/.local/share/codex-api`",
+            tests: &["trust::writable_folders::serve_script_gives_a_writing_agent_a_workspace_of_its_own"],
         },
         Fault {
             action: "the workspace is `/` or contains the home, is writable for every user or belongs to another one, or holds `.env`, whose secrets commands can read; `danger-full-access`",

@@ -215,3 +215,67 @@ fn assert_fixed_text(app: &TestApp, text: &str) {
     let home = app.home.path().display().to_string();
     assert!(!text.contains(&home) && !text.contains("/codex"), "{text}");
 }
+
+/// Runs `scripts/serve.sh` with programs in place of cargo and of the server. Returns the server's arguments and workspace.
+async fn serve_script(dotenv: &str, env: &[(&str, &str)], arguments: &[&str]) -> (String, String) {
+    let root = tempfile::tempdir().unwrap();
+    let path = |name: &str| root.path().join(name);
+    for folder in ["bin", "target/debug", "project", "home"] {
+        fs::create_dir_all(path(folder)).unwrap();
+    }
+    fs::write(path("project/.env"), dotenv).unwrap();
+    for (program, text) in [
+        ("bin/cargo", "#!/bin/sh\n"),
+        ("bin/codex", "#!/bin/sh\n"),
+        ("target/debug/codex-api", "#!/bin/sh\necho \"$*|$CODEX_WORKSPACE\"\n"),
+    ] {
+        fs::write(path(program), text).unwrap();
+        fs::set_permissions(path(program), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/serve.sh");
+    let output = tokio::process::Command::new("bash")
+        .arg(script)
+        .arg("--dev")
+        .args(arguments)
+        .env_clear()
+        .env("PATH", format!("{}:/usr/bin:/bin", path("bin").display()))
+        .env("HOME", path("home"))
+        .env("CARGO_TARGET_DIR", path("target"))
+        .envs(env.iter().copied())
+        .current_dir(path("project"))
+        .output()
+        .await
+        .unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let (arguments, workspace) =
+        printed.trim().split_once('|').unwrap_or_else(|| panic!("{:?}", output.stderr));
+    let below = workspace.strip_prefix(&path("home").display().to_string()).unwrap_or(workspace);
+    if below != workspace {
+        assert_eq!(fs::metadata(workspace).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+    (arguments.to_owned(), below.to_owned())
+}
+
+#[tokio::test]
+async fn serve_script_gives_a_writing_agent_a_workspace_of_its_own() {
+    let own = "/.local/share/codex-api/workspace";
+    let writes = ("CODEX_SANDBOX", "workspace-write");
+    for (dotenv, env, arguments, workspace) in [
+        ("", &[][..], &[][..], ""),
+        ("", &[writes], &[], own),
+        ("CODEX_SANDBOX = \"workspace-write\" # mine\n", &[], &[], own),
+        ("", &[], &["--", "--sandbox", "workspace-write"], own),
+        ("", &[], &["--", "--sandbox=workspace-write"], own),
+        // Whoever configured a workspace keeps it.
+        ("", &[writes, ("CODEX_WORKSPACE", "/mine")], &[], "/mine"),
+        ("CODEX_WORKSPACE=/mine\n", &[writes], &[], ""),
+        ("", &[writes], &["--", "--workspace", "/mine"], ""),
+        // A flag has precedence, then the environment.
+        ("", &[writes], &["--", "--sandbox", "read-only"], ""),
+        ("CODEX_SANDBOX=workspace-write\n", &[("CODEX_SANDBOX", "read-only")], &[], ""),
+    ] {
+        let (passed, found) = serve_script(dotenv, env, arguments).await;
+        assert_eq!(found, workspace, "{dotenv:?} {env:?} {arguments:?}");
+        assert!(passed.starts_with("serve"), "{passed}");
+    }
+}
