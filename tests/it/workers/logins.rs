@@ -213,7 +213,7 @@ async fn login_that_the_configuration_forbids_starts_no_process(engine: Engine) 
     let rows = [
         (chatgpt_only, key("sk-1"), "", "forced_login_method"),
         ("forced_login_method = \"api\"", chatgpt("acc-1", 1), "", "forced_login_method"),
-        ("forced_chatgpt_workspace_id = \"acc-other\"", chatgpt("acc-1", 1), "", "acc-other"),
+        ("forced_chatgpt_workspace_id = \"acc-other\"", chatgpt("acc-1", 1), "", "another workspace"),
         (chatgpt_only, chatgpt("acc-1", 1), "sk-env", "CODEX_API_KEY"),
     ];
     for (config, login, env_key, finding) in rows {
