@@ -61,9 +61,10 @@ pub(super) fn build(
     // The files come before other options, because `--image` is greedy and would consume the `-` for stdin.
     let catalog_bytes = options.catalog.as_ref().map_or(0, |catalog| catalog.len());
     let temp_dir = create_dir(turn, &prompt, catalog_bytes, &codex.scratch).map_err(Error::internal)?;
-    let inputs = write_files(turn, &prompt, temp_dir.path(), &mut arguments).map_err(Error::internal)?;
+    let folder = temp_dir.create_hidden().map_err(Error::internal)?;
+    let inputs = write_files(turn, &prompt, &folder, &mut arguments).map_err(Error::internal)?;
     // The CLI loses events under a flood of deltas, including the answer. This file always contains the answer.
-    let last_message = temp_dir.path().join("last-message.txt");
+    let last_message = folder.join("last-message.txt");
     arguments.push_path("--output-last-message=", &last_message);
     arguments.set_text("model_reasoning_effort", &turn.reasoning_effort);
     arguments.set_text("model_reasoning_summary", &turn.reasoning_summary);
@@ -98,12 +99,11 @@ pub(super) fn build(
         arguments.set_text("model_provider", websocket);
     }
     if let Some(catalog) = &options.catalog {
-        let file = temp_dir.path().join("models.json");
+        let file = folder.join("models.json");
         fs::write(&file, catalog.as_bytes()).map_err(Error::internal)?;
         arguments.set_text("model_catalog_json", &file.to_string_lossy());
     }
 
-    temp_dir.make_unlistable().map_err(Error::internal)?;
     arguments.push("-");
     let spec = SpawnSpec {
         program: installed.program.clone(),

@@ -27,6 +27,9 @@ const OWNER_ONLY: u32 = 0o700;
 /// their sandbox lets them read, but not change permissions.
 const UNLISTABLE: u32 = 0o300;
 
+/// Length of a random name. Each letter or digit has almost 6 bits.
+const RANDOM_CHARS: usize = 24;
+
 /// A private folder. Dropping it removes it with its content.
 #[derive(Debug)]
 pub(crate) struct PrivateDir(PathBuf);
@@ -59,9 +62,17 @@ impl PrivateDir {
         &self.0
     }
 
-    /// Makes the names of the files unreadable, so that only a process that was told a name can open a file.
-    pub(crate) fn make_unlistable(&self) -> io::Result<()> {
-        fs::set_permissions(&self.0, Permissions::from_mode(UNLISTABLE))
+    /// Creates a folder with a random name that cannot be read, so that only a process that was told the name can open a file
+    /// in it.
+    pub(crate) fn create_hidden(&self) -> io::Result<PathBuf> {
+        let unlistable = Permissions::from_mode(UNLISTABLE);
+        let random = tempfile::Builder::new()
+            .prefix("")
+            .rand_bytes(RANDOM_CHARS)
+            .permissions(unlistable)
+            .tempdir_in(&self.0)?;
+        fs::set_permissions(&self.0, Permissions::from_mode(UNLISTABLE))?;
+        Ok(random.keep())
     }
 
     /// Removes the folder on a blocking thread, because it may contain many files.
@@ -250,10 +261,11 @@ mod tests {
         let dir = PrivateDir::create_in(root.path()).unwrap();
         let path = dir.path().to_owned();
         assert_eq!(mode(&path), 0o700);
-        fs::write(path.join("file"), "x").unwrap();
-        dir.make_unlistable().unwrap();
-        assert_eq!(mode(&path), 0o300);
-        assert_eq!(fs::read_to_string(path.join("file")).unwrap(), "x");
+        let hidden = dir.create_hidden().unwrap();
+        fs::write(hidden.join("file"), "x").unwrap();
+        assert_eq!((mode(&path), mode(&hidden)), (0o300, 0o300));
+        assert_eq!((hidden.parent().unwrap(), hidden.file_name().unwrap().len()), (&*path, RANDOM_CHARS));
+        assert_eq!(fs::read_to_string(hidden.join("file")).unwrap(), "x");
         if !rustix::process::geteuid().is_root() {
             assert_eq!(fs::read_dir(&path).unwrap_err().kind(), io::ErrorKind::PermissionDenied);
         }

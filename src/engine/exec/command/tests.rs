@@ -132,7 +132,8 @@ fn build_with_schema_and_image_writes_them_to_a_private_folder() {
     let image = Image { data: bytes::Bytes::from_static(b"bytes"), kind: ImageKind::Webp };
     turn.messages[0].parts.push(Part::Image(image));
     let spec = build(&turn, &codex(&[]), &installed(), &TurnOptions::default()).unwrap().spec;
-    let folder = spec.temp_dirs[0].path().to_owned();
+    let folder = spec.output_file.as_ref().unwrap().parent().unwrap().to_owned();
+    assert_eq!(folder.parent().unwrap(), spec.temp_dirs[0].path());
     let schema = format!("--output-schema={}/schema.json", folder.display());
     let image = format!("--image={}/image-1.webp", folder.display());
     let arguments = arguments(&spec);
