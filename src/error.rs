@@ -1,6 +1,8 @@
 //! The errors of a request, one variant per reaction of the caller, and their conversion to a `tonic::Status`. HTTP is
 //! not involved here; `http::error` translates the status.
 
+pub(crate) mod foreign_text;
+
 use std::time::Duration;
 
 use tonic::{Code, Status};
@@ -199,6 +201,30 @@ impl Error {
         }
     }
 
+    /// Returns the text for the caller: scrubbed if others wrote a part of it, and so short that the status fits.
+    fn text_for_caller(&self) -> String {
+        let text = self.to_string();
+        match self {
+            Self::InvalidArgument { .. } | Self::Unsupported { .. } => cut_message(&text, 2),
+            Self::Unauthenticated { .. }
+            | Self::PermissionDenied { .. }
+            | Self::Overloaded { .. }
+            | Self::Draining
+            | Self::DeadlineExceeded { .. }
+            | Self::Internal { .. } => cut_message(&text, 1),
+            Self::PromptTooLarge { .. }
+            | Self::ContextLengthExceeded { .. }
+            | Self::Rejected { .. }
+            | Self::ModelNotFound { .. }
+            | Self::RateLimited { .. }
+            | Self::UsageLimit { .. }
+            | Self::EngineUnavailable { .. }
+            | Self::TurnFailed { .. }
+            | Self::WorkerLost { .. }
+            | Self::UpstreamUnavailable { .. } => cut_message(&foreign_text::scrubbed(&text), 1),
+        }
+    }
+
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Overloaded { retry_after, .. } => Some(*retry_after),
@@ -231,12 +257,29 @@ fn too_long(cause: &str) -> String {
     )
 }
 
+/// Maximum size of the message of a status in the headers of a response, in bytes. gRPC clients accept 8 KiB of headers,
+/// proxies as little as 4 KiB. The rest is for the other details.
+const MAX_MESSAGE_BYTES: usize = 3000;
+
+/// Maximum length of the path of a field in the details. A path holds names of the caller's schema.
+const MAX_FIELD_BYTES: usize = 256;
+
+/// Cuts a message that is in the details `copies` times, in base64, and in `grpc-message`, percent-encoded.
+fn cut_message(message: &str, copies: usize) -> String {
+    foreign_text::cut_middle(message, MAX_MESSAGE_BYTES * 3, |c| {
+        let encoded = if matches!(c, ' '..='~') && c != '%' { 1 } else { 3 * c.len_utf8() };
+        // Thirds of a byte, because base64 makes four bytes of three.
+        3 * encoded + 4 * copies * c.len_utf8()
+    })
+}
+
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
         let mut details = ErrorDetails::new();
         details.set_error_info(error.reason(), DOMAIN, std::collections::HashMap::new());
         if let Error::InvalidArgument { field, message } | Error::Unsupported { field, message } = &error {
-            details.add_bad_request_violation(field, message);
+            let field = foreign_text::cut_middle(field, MAX_FIELD_BYTES, char::len_utf8);
+            details.add_bad_request_violation(field, cut_message(message, 2));
         }
         if let Some(delay) = error.retry_after() {
             details.set_retry_info(Some(delay));
@@ -245,7 +288,7 @@ impl From<Error> for Status {
             tracing::error!(%cause, "internal error");
             INTERNAL_TEXT.to_owned()
         } else {
-            error.to_string()
+            error.text_for_caller()
         };
         Self::with_error_details(error.code(), message, details)
     }
@@ -285,6 +328,57 @@ mod tests {
                     "{text}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn status_with_a_huge_text_stays_below_4_kib_encoded() {
+        for letter in ["x", "ß", "語", "😀", "%", "\n", "\"", "\u{0}"] {
+            let text = format!("maximum context length {}", letter.repeat(5_000_000 / letter.len()));
+            for error in [
+                Error::invalid("f".repeat(10_000), text.as_str()),
+                Error::unsupported("語".repeat(10_000), text.as_str()),
+                Error::ContextLengthExceeded { message: text.clone() },
+                Error::Rejected { message: text.clone() },
+                Error::ModelNotFound { message: text.clone() },
+                Error::RateLimited { message: text.clone(), retry_after: Some(Duration::from_millis(1500)) },
+                Error::UsageLimit { message: text.clone(), retry_after: None },
+                Error::EngineUnavailable { message: text.clone() },
+                Error::TurnFailed { message: text.clone() },
+                Error::UpstreamUnavailable { message: text.clone() },
+                Error::PermissionDenied { reason: "HOST_REFUSED", message: text.clone() },
+            ] {
+                let name = format!("{} of {letter:?}", error.reason());
+                let headers = Status::from(error).into_http::<()>().into_parts().0.headers;
+                let size: usize =
+                    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+                assert!((2000..4096).contains(&size), "{name}: {size}");
+                let status = Status::from_header_map(&headers).unwrap();
+                assert!(status.message().contains("maximum context length "), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn status_of_each_error_of_others_has_no_key_address_or_path() {
+        let message =
+            "no sk-proj-0123456789abcdefghij at http://10.0.0.1:8/v1 in /root/.codex/auth.json".to_owned();
+        let expected = "no <key> at <address> in <path>";
+        for error in [
+            Error::PromptTooLarge { message: message.clone() },
+            Error::ContextLengthExceeded { message: message.clone() },
+            Error::Rejected { message: message.clone() },
+            Error::ModelNotFound { message: message.clone() },
+            Error::RateLimited { message: message.clone(), retry_after: None },
+            Error::UsageLimit { message: message.clone(), retry_after: None },
+            Error::EngineUnavailable { message: message.clone() },
+            Error::TurnFailed { message: message.clone() },
+            Error::WorkerLost { message: message.clone() },
+            Error::UpstreamUnavailable { message },
+        ] {
+            let status = Status::from(error);
+            assert!(status.message().contains(expected), "{}", status.message());
+            assert!(!String::from_utf8_lossy(status.details()).contains("0123456789"), "{status:?}");
         }
     }
 

@@ -2,7 +2,6 @@
 //! the service nor the doors.
 
 mod account;
-mod addresses;
 mod app_server;
 mod check;
 pub(crate) mod cli;

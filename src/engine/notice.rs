@@ -1,8 +1,8 @@
 //! Parts that both engines share: notices, the error of exhausted retries, and the instruction for JSON objects.
 
-use super::{TurnEvent, addresses::without_addresses};
+use super::TurnEvent;
 use crate::{
-    error::Error,
+    error::{Error, foreign_text},
     pb::{self, notice::Kind},
 };
 
@@ -13,7 +13,7 @@ pub(crate) const JSON_OBJECT_INSTRUCTION: &str =
 
 /// Returns a notice event, without addresses of the upstream.
 pub(crate) fn notice(kind: Kind, message: &str) -> TurnEvent {
-    TurnEvent::Notice(Box::new(pb::Notice { kind: kind.into(), message: without_addresses(message) }))
+    TurnEvent::Notice(Box::new(pb::Notice { kind: kind.into(), message: foreign_text::bounded(message) }))
 }
 
 /// Returns the error of a turn whose retries are exhausted. A text that cannot be classified counts as a failure of the

@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use crate::{engine::addresses::without_addresses, error::Error, pb};
+use crate::{
+    error::{Error, foreign_text::without_addresses},
+    pb,
+};
 
 /// The end of a turn that did not complete.
 #[derive(Debug)]
@@ -69,6 +72,7 @@ const WEBSOCKET_SCHEMES: &[&str] = &["ws://", "wss://"];
 fn upgrade_refused(code: u16, text: &str) -> Error {
     match code {
         401 | 402 | 429 => by_status(code, text),
+        _ if is_html(text) || is_binary(text) => upgrade_refused(code, ""),
         _ => {
             let answer = if text.is_empty() { code.to_string() } else { format!("{code}: {}", quoted(text)) };
             Error::UpstreamUnavailable {
@@ -108,9 +112,20 @@ pub(crate) fn classify_status(code: u16, message: &str) -> Error {
     unexpected_status(message).unwrap_or_else(|| by_status(code, &without_addresses(message)))
 }
 
+/// Classifies a message whose type already says that the upstream failed.
+pub(crate) fn classify_failure(message: &str) -> Error {
+    let message = message.trim();
+    unexpected_status(message)
+        .filter(|error| matches!(error, Error::UpstreamUnavailable { .. }))
+        .unwrap_or_else(|| {
+            let message = without_addresses(message);
+            unreadable_body(500, &message).unwrap_or(Error::UpstreamUnavailable { message })
+        })
+}
+
 fn by_status(code: u16, text: &str) -> Error {
-    if is_html(text) {
-        return html_page(code);
+    if let Some(error) = unreadable_body(code, text) {
+        return error;
     }
     let message = format!("the upstream answered {code}: {text}");
     match code {
@@ -126,16 +141,34 @@ fn by_status(code: u16, text: &str) -> Error {
     }
 }
 
-fn is_html(text: &str) -> bool {
-    let start = text.trim_start().get(..15).unwrap_or(text.trim_start()).to_ascii_lowercase();
-    start.starts_with("<html") || start.starts_with("<!doctype html") || start.starts_with("<head")
+/// Returns the error of a response that the API does not send: a page, or a body that is no text.
+fn unreadable_body(code: u16, text: &str) -> Option<Error> {
+    let kind = if is_html(text) {
+        "an HTML page"
+    } else if is_binary(text) {
+        "a body that is no text, perhaps compressed"
+    } else {
+        return None;
+    };
+    Some(Error::UpstreamUnavailable {
+        message: format!("the upstream answered {code} with {kind}, possibly of a proxy or a portal"),
+    })
 }
 
-/// Returns the error of a response that the API does not send.
-fn html_page(code: u16) -> Error {
-    Error::UpstreamUnavailable {
-        message: format!("the upstream answered {code} with an HTML page, possibly of a proxy or a portal"),
-    }
+/// The start of a text in which a mark of HTML makes it a page. Comments and declarations may precede the mark.
+const HTML_START_CHARS: usize = 1000;
+
+fn is_html(text: &str) -> bool {
+    let start: String =
+        text.trim_start_matches('\u{feff}').trim_start().chars().take(HTML_START_CHARS).collect();
+    let start = start.to_ascii_lowercase();
+    start.starts_with('<')
+        && ["<html", "<!doctype html", "<head", "<body", "<title"].iter().any(|mark| start.contains(mark))
+}
+
+/// Returns `true` if a body was no UTF-8 text. Codex replaces invalid bytes by U+FFFD.
+fn is_binary(text: &str) -> bool {
+    text.contains(|c: char| c == char::REPLACEMENT_CHARACTER || (c.is_control() && !c.is_whitespace()))
 }
 
 /// Returns the error of an upstream that refuses the server's key (401) or account (403, which has other causes as
@@ -179,9 +212,9 @@ fn is_secret(word: &str) -> bool {
 }
 
 fn classify_prefix(text: &str) -> Error {
-    if is_html(text) {
-        // The whole body of a 400. Codex does not report the status.
-        return html_page(400);
+    // The whole body of a 400. Codex does not report the status.
+    if let Some(error) = unreadable_body(400, text) {
+        return error;
     }
     let message = text.to_owned();
     let starts = |prefix: &str| text.starts_with(prefix);

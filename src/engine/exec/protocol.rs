@@ -4,7 +4,10 @@
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::pb::{self, item::Kind};
+use crate::{
+    error::foreign_text,
+    pb::{self, item::Kind},
+};
 
 /// One line of the output.
 #[derive(Debug, Default, Deserialize)]
@@ -185,6 +188,7 @@ impl ExecItemKind {
                 let McpToolCall { server, tool, arguments, result, error } = *call;
                 let error = error["message"].as_str().map_or_else(|| json_text(&error), str::to_owned);
                 let (arguments, result) = (json_text(&arguments), json_text(&result));
+                let error = foreign_text::bounded(&error);
                 Kind::McpToolCall(pb::McpToolCall { server, tool, arguments, result, error })
             }
             Self::WebSearch { query } => Kind::WebSearch(pb::WebSearch { query }),

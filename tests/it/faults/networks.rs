@@ -57,8 +57,8 @@ pub(super) const SECTIONS: &[Section] = &[
                 action: "a notice or error of Codex holds the upstream's address",
                 result: "the sentence without the address; public links stay",
                 tests: &[
-                    "engine::addresses::tests::without_addresses_keeps_the_sentence_around_an_internal_address",
-                    "engine::addresses::tests::without_addresses_keeps_public_links_and_other_text",
+                    "error::foreign_text::tests::without_addresses_keeps_the_sentence_around_an_internal_address",
+                    "error::foreign_text::tests::without_addresses_keeps_public_links_and_other_text",
                 ],
             },
             Fault {
@@ -209,7 +209,9 @@ pub(super) const SECTIONS: &[Section] = &[
             Fault {
                 action: "the upstream's text repeats a key or a token",
                 result: "the text with `<key>` in its place",
-                tests: &["engine::addresses::tests::without_addresses_replaces_keys_and_keeps_similar_words"],
+                tests: &[
+                    "error::foreign_text::tests::without_addresses_replaces_keys_and_keeps_similar_words",
+                ],
             },
             Fault {
                 action: "the upstream is unreachable",

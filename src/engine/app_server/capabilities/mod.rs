@@ -315,7 +315,7 @@ fn accepted<T>(response: Result<T, CallError>) -> Result<Option<T>, CallError> {
     match response {
         Ok(value) => Ok(Some(value)),
         Err(CallError::Refused(error)) => {
-            tracing::trace!(message = %error.message, "app-server refused a call of the probe");
+            tracing::trace!(text = error.message, "app-server refused a call of the probe");
             Ok(None)
         }
         Err(error @ (CallError::TimedOut(_) | CallError::Closed(_))) => Err(error),

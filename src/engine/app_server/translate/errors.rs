@@ -3,11 +3,10 @@
 
 use crate::{
     engine::{
-        addresses::without_addresses,
         app_server::rpc::protocol::{CodexErrorInfo, TurnError, UpstreamStatus},
         cli::{error_messages, error_messages::TurnEnd},
     },
-    error::Error,
+    error::{Error, foreign_text::without_addresses},
 };
 
 /// Classifies the error of `turn/completed` or of an `error` notification.
@@ -35,7 +34,7 @@ fn classify_type(info: CodexErrorInfo, reason: &str) -> Option<Error> {
         }
         CodexErrorInfo::UsageLimitExceeded => error_messages::usage_limit(message),
         CodexErrorInfo::InternalServerError | CodexErrorInfo::ServerOverloaded => {
-            Error::UpstreamUnavailable { message }
+            error_messages::classify_failure(reason)
         }
         CodexErrorInfo::CyberPolicy => Error::Rejected { message },
         CodexErrorInfo::Unauthorized => error_messages::classify_status(401, reason),

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::{
     engine::app_server::rpc::protocol::{ItemStatus, McpToolCall, PlanUpdate, ThreadItem, ThreadItemKind},
+    error::foreign_text,
     pb::{self, item::Kind},
 };
 
@@ -48,7 +49,8 @@ fn kind(kind: ThreadItemKind) -> Option<Kind> {
         }),
         ThreadItemKind::McpToolCall(call) => {
             let McpToolCall { server, tool, arguments, result, error } = *call;
-            let (arguments, result, error) = (json(&arguments), json(&result), error.into_text());
+            let (arguments, result, error) =
+                (json(&arguments), json(&result), foreign_text::bounded(&error.into_text()));
             Kind::McpToolCall(pb::McpToolCall { server, tool, arguments, result, error })
         }
         ThreadItemKind::WebSearch { query } => Kind::WebSearch(pb::WebSearch { query }),

@@ -4,14 +4,11 @@ use std::{fmt::Display, time::Duration};
 
 use crate::{
     config::Profile,
-    engine::{
-        addresses::without_addresses,
-        app_server::{
-            rpc::{dispatch::CallError, thread_queue::MAX_BUFFERED_BYTES},
-            worker::lease::WorkerLease,
-        },
+    engine::app_server::{
+        rpc::{dispatch::CallError, thread_queue::MAX_BUFFERED_BYTES},
+        worker::lease::WorkerLease,
     },
-    error::Error,
+    error::{Error, foreign_text},
 };
 
 /// Maps the error of a call that starts a turn. Kills the worker if the call timed out.
@@ -30,9 +27,17 @@ pub(super) fn call_error(error: CallError, lease: &WorkerLease, profile: Profile
             Error::PromptTooLarge { message: error.message }
         }
         CallError::Refused(error) => {
-            tracing::warn!(code = error.code, message = %error.message, ?profile, "app-server refused a turn");
+            tracing::warn!(
+                code = error.code,
+                text = foreign_text::bounded(&error.message),
+                ?profile,
+                "app-server refused a turn"
+            );
             Error::Rejected {
-                message: format!("the Codex CLI refuses the request: {}", without_addresses(&error.message)),
+                message: format!(
+                    "the Codex CLI refuses the request: {}",
+                    foreign_text::bounded(&error.message)
+                ),
             }
         }
     }

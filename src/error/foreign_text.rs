@@ -1,4 +1,5 @@
-//! Removes keys and addresses of the upstream from texts for callers. Both engines use it for errors and notices. Pure.
+//! Bounds texts of the upstream, of Codex and of its files, and removes keys, addresses and paths from them. `Status::from`
+//! applies it to every error, and the engines to notices. Pure.
 //!
 //! The text around an address stays. Links to public pages stay too, because Codex tells with them what to do.
 
@@ -19,13 +20,133 @@ const API_PATHS: &[&str] = &["/backend-api", "/api", "/v1"];
 const MARKS: &[&str] = &[", url: ", " for url (", " ("];
 
 /// Starts of keys and tokens: API keys, sessions and JSON Web Tokens.
-const KEY_STARTS: &[&str] = &["sk-", "sess-", "eyJ"];
+const KEY_STARTS: &[&str] = &[
+    "sk-",
+    "sess-",
+    "eyJ",
+    "gsk_",
+    "xai-",
+    "hf_",
+    "AIza",
+    "AKIA",
+    "ASIA",
+    "ghp_",
+    "gho_",
+    "ghs_",
+    "github_pat_",
+    "xoxb-",
+    "xoxp-",
+];
+
+/// Words, in lower case, after which the next word is a key or a password.
+const KEY_NAMES: &[&str] = &[
+    "bearer",
+    "basic",
+    "api_key",
+    "api-key",
+    "apikey",
+    "x-api-key",
+    "access_token",
+    "refresh_token",
+    "client_secret",
+    "password",
+];
 
 /// Minimum length of a key. Shorter words only look like one.
 const MIN_KEY_BYTES: usize = 16;
 
 /// Replaces a key.
 const REMOVED_KEY: &str = "<key>";
+
+/// Maximum length of a text for callers, in bytes.
+const MAX_BYTES: usize = 2000;
+
+/// Replaces what is cut out of the middle of a text.
+const CUT: &str = " … ";
+
+/// Folders that hold files of a server. Other absolute paths, such as `/v1/responses`, are routes.
+const FILE_ROOTS: &[&str] = &[
+    "/Users/",
+    "/app/",
+    "/data/",
+    "/dev/shm/",
+    "/etc/",
+    "/home/",
+    "/mnt/",
+    "/nix/",
+    "/opt/",
+    "/private/",
+    "/proc/",
+    "/root/",
+    "/run/",
+    "/srv/",
+    "/tmp/",
+    "/usr/",
+    "/var/",
+    "/work/",
+    "~/",
+];
+
+/// Replaces a path.
+const REMOVED_PATH: &str = "<path>";
+
+/// Returns a text for callers: without keys, addresses and paths, and not longer than a few thousand bytes.
+pub(crate) fn bounded(text: &str) -> String {
+    cut_middle(&scrubbed(text), MAX_BYTES, |c| c.len_utf8())
+}
+
+/// Returns a text without keys, addresses and paths.
+pub(crate) fn scrubbed(text: &str) -> String {
+    without_paths(&without_addresses(text))
+}
+
+/// Returns the text for the log: without keys, and at most `max_chars` long.
+pub(crate) fn for_log(text: &str, max_chars: usize) -> String {
+    cut_middle(&without_keys(text), max_chars, |_| 1)
+}
+
+/// Cuts the middle out of a text whose characters cost more than `max`. Three quarters of the rest are the start.
+pub(crate) fn cut_middle(text: &str, max: usize, cost: impl Fn(char) -> usize) -> String {
+    let sum = |chars: &mut dyn Iterator<Item = char>, max: usize| {
+        let mut spent = 0;
+        let fits = |c: &char| {
+            spent += cost(*c);
+            spent <= max
+        };
+        chars.take_while(fits).map(char::len_utf8).sum::<usize>()
+    };
+    if sum(&mut text.chars(), max) == text.len() {
+        return text.to_owned();
+    }
+    let max = max.saturating_sub(CUT.chars().map(&cost).sum());
+    let start = sum(&mut text.chars(), max / 4 * 3);
+    let end = text.len() - sum(&mut text[start..].chars().rev(), max / 4);
+    format!("{}{CUT}{}", &text[..start], &text[end..])
+}
+
+fn without_paths(text: &str) -> String {
+    let is_end = |c: char| is_separator(c) || matches!(c, ',' | ';' | '=' | '[' | ']' | '{' | '}' | '|');
+    let mut result = String::with_capacity(text.len());
+    for word in text.split_inclusive(is_end) {
+        let end = word.strip_suffix(is_end).map_or(word.len(), str::len);
+        let (path, separator) = word.split_at(end);
+        let is_path =
+            |path: &str| FILE_ROOTS.iter().any(|root| path.starts_with(root) && path.len() > root.len());
+        // A path begins its word, or follows a colon: `file:/etc/x`.
+        let start = if path.starts_with(['/', '~']) { Some(0) } else { path.find(":/").map(|at| at + 1) };
+        match start.filter(|start| is_path(&path[*start..])) {
+            Some(start) => {
+                let trimmed = path.trim_end_matches(['.', ':', '!', '?']);
+                result.push_str(&path[..start]);
+                result.push_str(REMOVED_PATH);
+                result.push_str(&path[trimmed.len()..]);
+            }
+            None => result.push_str(path),
+        }
+        result.push_str(separator);
+    }
+    result
+}
 
 /// Returns a text without keys and without addresses of the upstream: URLs, `host:port`, IP addresses.
 pub(crate) fn without_addresses(text: &str) -> String {
@@ -64,15 +185,16 @@ pub(crate) fn without_addresses(text: &str) -> String {
 
 /// Replaces keys and tokens.
 fn without_keys(text: &str) -> Cow<'_, str> {
-    if !KEY_STARTS.iter().any(|start| text.contains(start)) {
-        return text.into();
-    }
-    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    // `*` masks the middle of a key that the upstream quotes.
+    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '*' | '+' | '~');
     let mut result = String::with_capacity(text.len());
     let mut rest = text;
+    let mut names_key = false;
     while !rest.is_empty() {
         let start = rest.find(is_part).unwrap_or(rest.len());
         result.push_str(&rest[..start]);
+        // A name and its key are joined by a few characters, as in `api_key: "…"`.
+        names_key &= rest[..start].len() <= 5 && !rest[..start].contains([',', ')', '\n']);
         rest = &rest[start..];
         let end = rest.find(|c| !is_part(c)).unwrap_or(rest.len());
         let word = rest[..end].trim_end_matches('.');
@@ -80,7 +202,10 @@ fn without_keys(text: &str) -> Cow<'_, str> {
         let end = if word.is_empty() { end } else { word.len() };
         let word = &rest[..end];
         rest = &rest[end..];
-        let is_key = word.len() >= MIN_KEY_BYTES && KEY_STARTS.iter().any(|start| word.starts_with(start));
+        let is_key = word.len() >= MIN_KEY_BYTES
+            && (KEY_STARTS.iter().any(|start| word.starts_with(start))
+                || names_key && word.contains(|c: char| c.is_ascii_digit()));
+        names_key = KEY_NAMES.iter().any(|name| word.eq_ignore_ascii_case(name));
         result.push_str(if is_key { REMOVED_KEY } else { word });
     }
     result.into()
@@ -174,6 +299,46 @@ mod tests {
         ] {
             assert_eq!(without_addresses(&text), expected);
         }
+    }
+
+    #[test]
+    fn without_addresses_replaces_keys_of_other_kinds() {
+        for (text, expected) in [
+            (
+                "Incorrect API key provided: sk-proj-****************abcd.",
+                "Incorrect API key provided: <key>.",
+            ),
+            ("Authorization: Bearer 0123456789abcdef0123", "Authorization: Bearer <key>"),
+            ("{\"api_key\": \"0123456789abcdef0123\"}", "{\"api_key\": \"<key>\"}"),
+            ("gsk_0123456789abcdef AIza0123456789abcdef ghp_0123456789abcdef", "<key> <key> <key>"),
+            (
+                "Missing bearer or basic authentication in header",
+                "Missing bearer or basic authentication in header",
+            ),
+        ] {
+            assert_eq!(without_addresses(text), expected);
+        }
+    }
+
+    #[test]
+    fn scrubbed_replaces_paths_of_files_and_keeps_routes() {
+        for (text, expected) in [
+            ("cannot read /root/.codex/auth.json: denied", "cannot read <path>: denied"),
+            ("(\"/home/u/x y\"), ~/.codex/config.toml:3:1", "(\"<path> y\"), <path>"),
+            ("at file:/etc/passwd.", "at file:<path>."),
+            ("use /v1/responses and 3/5, not /root", "use /v1/responses and 3/5, not /root"),
+        ] {
+            assert_eq!(scrubbed(text), expected);
+        }
+    }
+
+    #[test]
+    fn cut_middle_keeps_start_and_end_within_the_bound() {
+        assert_eq!(cut_middle("short", 5, |_| 1), "short");
+        let text = format!("start{}end", "ß".repeat(5000));
+        let cut = cut_middle(&text, 100, char::len_utf8);
+        assert!(cut.len() <= 100, "{}", cut.len());
+        assert!(cut.starts_with("start") && cut.ends_with("end") && cut.contains('…'), "{cut}");
     }
 
     #[test]
