@@ -5,7 +5,14 @@ use std::{sync::Arc, time::Instant};
 use tracing::Span;
 
 use super::upstream_health::UpstreamHealth;
-use crate::{context::RequestContext, error::Error, pb};
+use crate::{
+    context::RequestContext,
+    error::{Error, foreign_text},
+    pb,
+};
+
+/// Maximum length of a cause in the log, unless the service sets another.
+const MAX_CAUSE_CHARS: usize = 4000;
 
 /// The facts of one request for the log. Owned by its event stream; dropping it writes the line.
 #[derive(Debug)]
@@ -22,6 +29,8 @@ pub(super) struct TurnLog {
     slot_at: Option<Instant>,
     first_text_at: Option<Instant>,
     outcome: Outcome,
+    /// Maximum length of a cause in the log, in characters.
+    pub(super) max_cause_chars: usize,
     /// Gets the outcome. The service shares its own.
     pub(super) upstream: Arc<UpstreamHealth>,
 }
@@ -49,6 +58,7 @@ impl TurnLog {
             slot_at: None,
             first_text_at: None,
             outcome: Outcome::Cancelled,
+            max_cause_chars: MAX_CAUSE_CHARS,
             upstream: Arc::default(),
         }
     }
@@ -91,14 +101,16 @@ impl Drop for TurnLog {
         let (outcome, usage, cause) = match &self.outcome {
             Outcome::Cancelled => ("CANCELLED", None, None),
             Outcome::Completed(usage) => ("OK", Some(*usage), None),
-            Outcome::Failed(error) => (error.reason(), None, Some(error.to_string())),
+            Outcome::Failed(error) => {
+                (error.reason(), None, Some(foreign_text::for_log(&error.to_string(), self.max_cause_chars)))
+            }
         };
         let metadata = (!self.metadata.is_empty()).then_some(&self.metadata);
         tracing::info!(
             request.id = self.context.request_id,
             caller = self.context.caller.as_str(),
-            turn.id = %self.id,
-            turn.model = %self.model,
+            turn.id = self.id,
+            turn.model = self.model,
             turn.choices = self.choices,
             engine.kind = self.engine,
             outcome,

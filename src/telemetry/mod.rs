@@ -1,5 +1,7 @@
 //! Sets up the log: one subscriber, as text for people or JSON for collectors.
 
+mod text_fields;
+
 use std::io::IsTerminal;
 
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
@@ -14,7 +16,8 @@ pub fn start(log: &Log) -> Result<(), String> {
     let started = if log.json {
         registry.with(layer.json().flatten_event(true)).try_init()
     } else {
-        registry.with(layer.with_ansi(std::io::stderr().is_terminal())).try_init()
+        let layer = layer.fmt_fields(text_fields::formatter()).with_ansi(std::io::stderr().is_terminal());
+        registry.with(layer).try_init()
     };
     started.map_err(|error| error.to_string())
 }
