@@ -51,6 +51,8 @@ impl RpcClient {
         let dispatcher = Arc::new(Dispatcher::new(outbox, rate_limits));
         let shared = Arc::clone(&dispatcher);
         tasks.spawn(async move {
+            // A panic of the task also closes the connection, otherwise the worker would seem to be idle.
+            let _closed = CloseOnDrop(Arc::clone(&shared));
             let reason = tokio::select! {
                 reason = io::write(stdin, lines) => reason,
                 reason = io::read(LineReader::new(stdout, line_limit), &shared) => reason,
@@ -164,6 +166,17 @@ impl RpcClient {
 
     fn closed_error(&self) -> CallError {
         CallError::Closed(self.0.state().close_reason.clone().unwrap_or(CloseReason::Exited))
+    }
+}
+
+/// Closes a connection when the task that owns its pipes ends, for any reason.
+struct CloseOnDrop(Arc<Dispatcher>);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        if !self.0.closed.is_cancelled() || self.0.state().close_reason.is_none() {
+            self.0.close(&CloseReason::TaskEnded);
+        }
     }
 }
 

@@ -83,6 +83,9 @@ pub(crate) enum CloseReason {
     /// [`RpcClient::close`]: super::client::RpcClient::close
     #[error("it did not answer")]
     NoAnswer,
+    /// The task that owns the pipes ended without a reason of its own: it panicked, or the runtime shuts down.
+    #[error("the server's task for it ended")]
+    TaskEnded,
     /// A write to the standard input of the process failed.
     #[error("writing to it failed: {0}")]
     Write(Arc<io::Error>),

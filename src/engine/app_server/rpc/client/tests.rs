@@ -299,3 +299,25 @@ async fn oversized_line_of_one_thread_fails_only_that_thread() {
         matches!(timeout(SOON, b.recv()).await.unwrap(), ThreadMessage::Closed(reason) if reason.to_string().contains("65536 bytes"))
     );
 }
+
+/// A pipe whose reader panics.
+struct PanickingPipe;
+
+impl AsyncRead for PanickingPipe {
+    fn poll_read(
+        self: std::pin::Pin<&mut Self>,
+        _cx: &mut std::task::Context<'_>,
+        _buffer: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        panic!("a defect of the reader");
+    }
+}
+
+#[tokio::test]
+async fn panic_of_the_task_closes_the_connection() {
+    let tasks = TaskTracker::new();
+    let client = RpcClient::start(tokio::io::sink(), PanickingPipe, 1 << 16, Arc::default(), &tasks);
+    timeout(SOON, client.closed()).await.unwrap();
+    let call = timeout(SOON, client.call(&AnyCall { a: 1 }, SOON)).await.unwrap();
+    assert!(matches!(call, Err(CallError::Closed(CloseReason::TaskEnded))), "{call:?}");
+}
