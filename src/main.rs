@@ -52,7 +52,7 @@ fn serve(config: Config, demo: bool) -> ExitCode {
         tracing::warn!("{warning}");
     }
     run(config.server.threads, async {
-        let signals = match Signals::register() {
+        let signals = match Signals::register(platform::ignores_hangup()) {
             Ok(signals) => signals,
             Err(error) => return print_error(&error.to_string(), 1),
         };

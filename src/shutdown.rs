@@ -102,31 +102,38 @@ impl Shutdown {
     }
 }
 
-/// Receives SIGTERM, SIGINT and SIGHUP. While this value exists, these signals do not kill the process, and no signal is
+/// Receives SIGTERM, SIGINT and SIGHUP, each of which begins the drain. A SIGHUP that is ignored at the start stays ignored,
+/// because `nohup` ignores it so that the server outlives its terminal. While this value exists, these signals do not kill the process, and no signal is
 /// lost between two calls of `next`.
 #[derive(Debug)]
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
-    hangup: Signal,
+    hangup: Option<Signal>,
 }
 
 impl Signals {
-    /// Registers the handlers. Must be called inside of the runtime.
-    pub fn register() -> io::Result<Self> {
+    /// Registers the handlers, except for SIGHUP if `ignores_hangup`. Must be called inside of the runtime.
+    pub fn register(ignores_hangup: bool) -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
+            hangup: if ignores_hangup { None } else { Some(signal(SignalKind::hangup())?) },
         })
     }
 
     /// Waits for the next signal and returns its name.
     pub async fn next(&mut self) -> &'static str {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
-            _ = self.hangup.recv() => "SIGHUP",
+            _ = hangup => "SIGHUP",
         }
     }
 }
@@ -162,7 +169,7 @@ mod tests {
     #[tokio::test]
     async fn handle_signals_first_drains_and_second_kills() {
         let shutdown = Shutdown::default();
-        let signals = Signals::register().unwrap();
+        let signals = Signals::register(false).unwrap();
         let sent = async {
             kill_process(getpid(), Signal::TERM).unwrap();
             shutdown.draining().await;

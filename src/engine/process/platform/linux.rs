@@ -37,6 +37,15 @@ pub fn disable_introspection() -> io::Result<()> {
     Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
+/// Returns `true` if this process ignores SIGHUP, as after `nohup`.
+pub fn ignores_hangup() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default();
+    // Bit 0 is signal 1, SIGHUP.
+    mask & 1 != 0
+}
+
 /// Returns the path of this executable, which stays valid if the file is replaced.
 pub(crate) fn own_executable() -> PathBuf {
     PathBuf::from("/proc/self/exe")

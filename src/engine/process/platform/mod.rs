@@ -12,12 +12,12 @@ use linux as system;
 #[cfg(not(all(target_os = "linux", not(feature = "portable"))))]
 use portable as system;
 
-pub use system::disable_introspection;
 pub(crate) use system::{
     ProcessStats, SCRATCH_DIR, boot_ticks, children, descendants, has_env_entry, is_exiting, is_in_memory,
     kill_on_parent_death, own_executable, pid_namespace, reap_orphans_of_descendants, signal_on_parent_death,
     start_ticks,
 };
+pub use system::{disable_introspection, ignores_hangup};
 
 /// `true` if a supervisor receives a signal when its parent exits. Otherwise the supervisor polls its parent.
 pub(crate) const SIGNALS_PARENT_DEATH: bool = cfg!(all(target_os = "linux", not(feature = "portable")));

@@ -31,6 +31,11 @@ pub fn disable_introspection() -> io::Result<()> {
     Ok(())
 }
 
+/// Returns `false`, because no portable interface tells it without unsafe code.
+pub fn ignores_hangup() -> bool {
+    false
+}
+
 /// Returns the path of this executable. After an update the path names the new file.
 pub(crate) fn own_executable() -> PathBuf {
     std::env::current_exe().unwrap_or_else(|_| PathBuf::from("codex-api"))
