@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{sync::Notify, time::sleep};
+use tokio::{
+    sync::Notify,
+    time::{sleep, timeout},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -16,7 +19,7 @@ use super::{
     cli::{
         login::{self, LoginError},
         models,
-        probe::{self, BinaryId, ProbeError},
+        probe::{self, BinaryId, PROBING, ProbeError, START_WAIT},
     },
     exec::Exec,
     process::{Launcher, private_dir},
@@ -80,8 +83,8 @@ pub async fn choose(config: &Config, launcher: Launcher) -> Result<Arc<dyn Engin
         EngineChoice::Exec if login::check(codex).is_err_and(|error| error.endangers_login()) => {
             Ok(Arc::new(Exec::new(codex.clone(), config.log.clone(), launcher)))
         }
-        EngineChoice::Exec => match probe::run(codex, &launcher).await {
-            Err(error) if error.is_misconfiguration() => Err(ChoiceError(error.to_string())),
+        EngineChoice::Exec => match timeout(START_WAIT, probe::run(codex, &launcher)).await {
+            Ok(Err(error)) if error.is_misconfiguration() => Err(ChoiceError(error.to_string())),
             Ok(_) | Err(_) => Ok(Arc::new(Exec::new(codex.clone(), config.log.clone(), launcher))),
         },
         EngineChoice::Auto | EngineChoice::AppServer => {
@@ -234,6 +237,8 @@ struct Probed {
     failed_probes: u32,
     /// Only the login was missing.
     needs_login: bool,
+    /// The first probe has not ended.
+    is_probing: bool,
 }
 
 /// The engine that runs turns now.
@@ -261,11 +266,19 @@ impl EngineSelector {
     /// approval policy.
     async fn start(config: Config, launcher: Launcher) -> Result<Arc<Self>, ChoiceError> {
         let binary = probe::binary_id(&config.codex);
-        let outcome = run_probe(&config, &launcher).await;
+        let mut first_probe = {
+            let (config, launcher) = (config.clone(), launcher.clone());
+            Box::pin(async move { run_probe(&config, &launcher).await })
+        };
+        let outcome = timeout(START_WAIT, &mut first_probe).await.ok();
+        let is_probing = outcome.is_none();
         let is_misconfigured =
-            matches!(&outcome, ProbeOutcome::CliFailed(error) if error.is_misconfiguration());
-        let needs_login = matches!(outcome, ProbeOutcome::NoLogin(_));
-        let selection = Selection::new(outcome, Requirement::new(&config.codex));
+            matches!(&outcome, Some(ProbeOutcome::CliFailed(error)) if error.is_misconfiguration());
+        let needs_login = matches!(outcome, Some(ProbeOutcome::NoLogin(_)));
+        let selection = match outcome {
+            Some(outcome) => Selection::new(outcome, Requirement::new(&config.codex)),
+            None => Selection::Missing(PROBING.to_owned()),
+        };
         match &selection {
             Selection::Unusable(reason) if config.codex.engine == EngineChoice::AppServer => {
                 return Err(ChoiceError(reason.clone()));
@@ -281,10 +294,11 @@ impl EngineSelector {
             launcher,
             last: RwLock::new(Probed {
                 selection,
-                binary,
+                binary: binary.clone(),
                 at: Instant::now(),
                 failed_probes: 1,
                 needs_login,
+                is_probing,
             }),
             login_appeared: Notify::new(),
             probed: Notify::new(),
@@ -293,8 +307,14 @@ impl EngineSelector {
         });
         let reprobing = Arc::clone(&selector);
         selector.tasks.spawn(async move {
+            let probes = async {
+                if is_probing {
+                    reprobing.record(first_probe.await, binary);
+                }
+                reprobing.probe_until_app_server().await;
+            };
             tokio::select! {
-                () = reprobing.probe_until_app_server() => {}
+                () = probes => {}
                 () = reprobing.stop.cancelled() => {}
             }
         });
@@ -310,18 +330,22 @@ impl EngineSelector {
             // The id is read first, so that a program that is replaced during the probe counts as changed.
             let binary = probe::binary_id(&self.config.codex);
             if self.is_due(binary.as_ref()) {
-                let outcome = run_probe(&self.config, &self.launcher).await;
-                let needs_login = matches!(outcome, ProbeOutcome::NoLogin(_));
-                let selection = Selection::new(outcome, Requirement::new(&self.config.codex));
-                let mut last = self.last.write().unwrap_or_else(PoisonError::into_inner);
-                log_change(selection.change_from(Some(&last.selection)).as_ref());
-                let failed_probes =
-                    if last.binary == binary { last.failed_probes.saturating_add(1) } else { 1 };
-                *last = Probed { selection, binary, at: Instant::now(), failed_probes, needs_login };
-                drop(last);
-                self.probed.notify_waiters();
+                self.record(run_probe(&self.config, &self.launcher).await, binary);
             }
         }
+    }
+
+    fn record(&self, outcome: ProbeOutcome<Arc<AppServer>>, binary: Option<BinaryId>) {
+        let needs_login = matches!(outcome, ProbeOutcome::NoLogin(_));
+        let selection = Selection::new(outcome, Requirement::new(&self.config.codex));
+        let mut last = self.last.write().unwrap_or_else(PoisonError::into_inner);
+        log_change(selection.change_from(Some(&last.selection)).as_ref());
+        let is_same = last.binary == binary && !last.is_probing;
+        let failed_probes = if is_same { last.failed_probes.saturating_add(1) } else { 1 };
+        let at = Instant::now();
+        *last = Probed { selection, binary, at, failed_probes, needs_login, is_probing: false };
+        drop(last);
+        self.probed.notify_waiters();
     }
 
     fn is_due(&self, binary: Option<&BinaryId>) -> bool {
@@ -348,6 +372,13 @@ impl EngineSelector {
                 "turns run by exec, because the installed CLI failed the probe of the app-server".to_owned(),
             ),
             Selection::Unusable(_) | Selection::Missing(_) => None,
+        }
+    }
+
+    /// Waits for the probe of exec's own, if exec runs turns.
+    async fn prepare_exec(&self) {
+        if let Active::Exec(engine) = self.active() {
+            engine.prepare().await;
         }
     }
 
@@ -399,14 +430,21 @@ impl Engine for EngineSelector {
         }
     }
 
-    /// Probes again at once if only the login was missing and is there now.
+    /// Waits for the first probe. Probes again at once if only the login was missing and is there now.
     async fn prepare(&self) {
-        let probed = self.probed.notified();
+        let mut probed = std::pin::pin!(self.probed.notified());
+        // From now on, the end of a probe is not missed.
+        probed.as_mut().enable();
+        if self.last.read().unwrap_or_else(PoisonError::into_inner).is_probing {
+            probed.await;
+            return self.prepare_exec().await;
+        }
         let needs_login = self.last.read().unwrap_or_else(PoisonError::into_inner).needs_login;
         if needs_login && login::check(&self.config.codex).is_ok() {
             self.login_appeared.notify_one();
-            drop(tokio::time::timeout(LOGIN_TIMEOUT, probed).await);
+            drop(timeout(LOGIN_TIMEOUT, probed).await);
         }
+        self.prepare_exec().await;
     }
 
     async fn status(&self) -> EngineStatus {

@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use tokio::time::timeout_at;
+use tokio::time::{timeout, timeout_at};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status};
 
@@ -41,6 +41,9 @@ use super::{
     pb::{self, codex_service_server::CodexService},
 };
 
+/// Maximum time that a list of models waits for the CLI. The list then has the configured models only.
+const LIST_WAIT: Duration = Duration::from_secs(2);
+
 /// The service behind both doors. Shared by them in an `Arc`.
 #[derive(Debug)]
 pub struct Service {
@@ -50,6 +53,8 @@ pub struct Service {
     /// The operator's limit of concurrent turns. `None` selects the limit of the engine.
     max_running: Option<usize>,
     strip_answer_tags: bool,
+    /// Maximum length of a cause in the log, in characters.
+    max_cause_chars: usize,
     demo: bool,
     upstream: Arc<UpstreamHealth>,
     /// Counts the running requests, for the drain.
@@ -83,6 +88,7 @@ impl Service {
             admission,
             max_running,
             strip_answer_tags: config.codex.strip_answer_tags,
+            max_cause_chars: config.log.max_chars,
             demo: config.codex.scripted_upstream.is_some(),
             upstream: Arc::default(),
             requests: TaskTracker::new(),
@@ -122,7 +128,7 @@ impl Service {
     /// Waits for running turns up to `grace`, then interrupts the rest. Completes when no turn is left.
     pub async fn drain(&self, grace: Duration) {
         self.begin_drain();
-        if tokio::time::timeout(grace, self.requests.wait()).await.is_err() {
+        if timeout(grace, self.requests.wait()).await.is_err() {
             tracing::warn!(turns = self.requests.len(), "drain grace expired; interrupting turns");
         }
         self.interrupt.cancel();
@@ -135,15 +141,23 @@ impl Service {
         let context = extensions.remove().unwrap_or_else(RequestContext::in_process);
         let drain_token = self.requests.token();
         self.resize();
+        let limit = self.policy.limits.timeout;
+        let requested = validate::timeout(request.timeout)?;
+        // The deadline is around everything that may wait for the CLI.
+        let deadline = Deadline::new(context.received_at, limit, &metadata, requested)?;
         let catalog = match self.policy.needs_catalog(&request) {
-            true => self.model_catalog().await,
+            true => timeout_at(deadline.at(), async {
+                self.engine.prepare().await;
+                self.model_catalog().await
+            })
+            .await
+            .map_err(|_| deadline.exceeded())?,
             false => None,
         };
         let request = self.policy.validate(request, self.admission.capacity(), catalog.as_deref())?;
         self.engine.check(&request.turn)?;
-        let limit = self.policy.limits.timeout;
-        let deadline = Deadline::new(context.received_at, limit, &metadata, request.timeout)?;
         let mut log = TurnLog::new(chat_id(), request.turn.model.clone(), context, request.n);
+        log.max_cause_chars = self.max_cause_chars;
         log.upstream = Arc::clone(&self.upstream);
         log.metadata = request.metadata;
         let choices = ChoiceRequest {
@@ -154,8 +168,11 @@ impl Service {
         };
         let start = async {
             let tickets = self.admission.enter(request.n)?;
-            self.engine.prepare().await;
-            let status = self.engine.status().await;
+            let status = timeout_at(deadline.at(), async {
+                self.engine.prepare().await;
+                self.engine.status().await
+            });
+            let status = status.await.map_err(|_| deadline.exceeded())?;
             log.engine = status.kind;
             if let Some(message) = status.unavailable_reason {
                 return Err(Error::EngineUnavailable { message });
@@ -277,9 +294,9 @@ impl CodexService for Service {
         &self,
         _request: Request<pb::ListModelsRequest>,
     ) -> Result<Response<pb::ListModelsResponse>, Status> {
-        let cli_models = self.engine.models().await;
+        let cli_models = timeout(LIST_WAIT, self.engine.models()).await.unwrap_or_default();
         let models = &self.policy.models;
-        let catalog = self.model_catalog().await;
+        let catalog = timeout(LIST_WAIT, self.model_catalog()).await.unwrap_or_default();
         let profiles = self.engine.profiles();
         let models = models::list(models, &cli_models, catalog.as_deref(), &profiles, self.started_at);
         Ok(Response::new(pb::ListModelsResponse { models }))

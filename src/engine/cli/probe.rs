@@ -46,6 +46,13 @@ const MIN_VERSION: (u64, u64) = (0, 110);
 /// Time limit of one command of the CLI, which takes some 20 ms.
 pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// The reason of an engine whose first probe has not ended.
+pub(crate) const PROBING: &str =
+    "the Codex CLI is being probed; turns wait for the result until their deadline";
+
+/// Maximum time that the start of the server waits for the first probe. The probe goes on in the background.
+pub(crate) const START_WAIT: Duration = Duration::from_secs(5);
+
 impl CliInfo {
     /// Returns `true` if another program is installed now, `false` if none is.
     pub(crate) fn is_outdated(&self, codex: &Codex) -> bool {
@@ -102,6 +109,9 @@ pub(crate) enum ProbeError {
         /// The arguments.
         command: String,
     },
+    /// The server stops, or its task failed.
+    #[error("the probe of the Codex CLI was interrupted")]
+    Interrupted,
     /// The program is not Codex.
     #[error("the configured program does not print a version like the Codex CLI; correct CODEX_BIN")]
     NotCodex {
@@ -152,7 +162,9 @@ impl ProbeError {
                 format!("{} does not print a version like the Codex CLI: {output}", program.display())
             }
             Self::Configuration { output } => format!("the Codex CLI rejects its configuration: {output}"),
-            Self::TimedOut { .. } | Self::TooOld { .. } | Self::ApprovalPolicy { .. } => self.to_string(),
+            Self::TimedOut { .. } | Self::Interrupted | Self::TooOld { .. } | Self::ApprovalPolicy { .. } => {
+                self.to_string()
+            }
         }
     }
 

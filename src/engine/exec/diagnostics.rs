@@ -33,7 +33,7 @@ impl Exec {
             checks.extend(login);
             return checks;
         }
-        match self.installed().await {
+        match self.cli.get().await {
             Ok(installed) => {
                 let finding = format!("{} at {}", installed.version, installed.program.display());
                 checks.push(Check::passed("codex", finding));
@@ -141,6 +141,7 @@ fn remedy(error: &ProbeError) -> &'static str {
         ProbeError::Locate(_)
         | ProbeError::Start { .. }
         | ProbeError::TimedOut { .. }
+        | ProbeError::Interrupted
         | ProbeError::NotCodex { .. }
         | ProbeError::TooOld { .. } => {
             "install or update the CLI: `npm install -g @openai/codex`, or start with scripts/serve.sh, which installs it"

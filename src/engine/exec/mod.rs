@@ -5,14 +5,11 @@ mod catalog_text;
 mod command;
 mod diagnostics;
 mod events;
+mod installed_cli;
 mod protocol;
 mod transcript;
 
-use std::{
-    path::PathBuf,
-    sync::{Arc, PoisonError, RwLock},
-    time::{Duration, Instant},
-};
+use std::{path::PathBuf, sync::Arc};
 
 use async_stream::try_stream;
 use tokio::process::ChildStdout;
@@ -21,13 +18,14 @@ use self::{
     catalog_text::CatalogText,
     command::{TurnCommand, TurnOptions},
     events::Translator,
+    installed_cli::InstalledCli,
 };
 use super::{
     Engine, EngineStatus, Events, ModelCatalog, Turn, TurnEvent, TurnGuard,
     cli::{
         error_messages,
         login::watch::{LoginMark, LoginWatch, MAX_ATTEMPTS},
-        probe::{self, CliInfo, ProbeError},
+        probe::{CliInfo, PROBING, ProbeError},
         provider,
         transport::{TransportSelector, Workload},
     },
@@ -43,9 +41,6 @@ use crate::{
     pb,
 };
 
-/// Time after which a failed probe is repeated.
-const NEGATIVE_CACHE_TTL: Duration = Duration::from_secs(2);
-
 /// The exec engine, with the cached probe of its CLI.
 #[derive(Debug)]
 pub struct Exec {
@@ -54,60 +49,23 @@ pub struct Exec {
     log: Log,
     launcher: Launcher,
     transport: Arc<TransportSelector>,
-    last_probe: RwLock<Option<(Instant, ProbeResult)>>,
-    /// Held during a probe, so that only one probe runs.
-    probing: tokio::sync::Mutex<()>,
+    cli: Arc<InstalledCli>,
     catalog: Arc<CatalogText>,
 }
-
-type ProbeResult = Result<Arc<CliInfo>, Arc<ProbeError>>;
 
 impl Exec {
     /// Creates the engine. The first use probes the CLI.
     pub fn new(codex: Codex, log: Log, launcher: Launcher) -> Self {
+        let shared = Arc::new(codex.clone());
         Self {
+            cli: Arc::new(InstalledCli::new(shared, launcher.clone())),
             catalog: Arc::new(CatalogText::new(Codex::clone(&codex), launcher.clone())),
             transport: Arc::new(TransportSelector::new(codex.upstream_transport)),
             login: Arc::new(LoginWatch::new(&codex)),
             codex: Arc::new(codex),
             log,
             launcher,
-            last_probe: RwLock::new(None),
-            probing: tokio::sync::Mutex::default(),
         }
-    }
-
-    /// Returns the installed CLI. A success is cached until the program changes, a failure for [`NEGATIVE_CACHE_TTL`].
-    async fn installed(&self) -> ProbeResult {
-        if let Some(result) = self.cached_probe() {
-            return result;
-        }
-        let _probing = self.probing.lock().await;
-        if let Some(result) = self.cached_probe() {
-            return result;
-        }
-        let result = probe::run(&self.codex, &self.launcher).await.map(Arc::new).map_err(Arc::new);
-        let mut last = self.last_probe.write().unwrap_or_else(PoisonError::into_inner);
-        let before = last.replace((Instant::now(), result.clone()));
-        let before = before.and_then(|(_, result)| result.err()).map(|error| error.detail());
-        match &result {
-            Err(error) if before.as_ref() != Some(&error.detail()) => {
-                tracing::error!(error = error.detail(), "no turn can run");
-            }
-            Ok(_) if before.is_some() => tracing::info!("turns can run again"),
-            Ok(_) | Err(_) => {}
-        }
-        result
-    }
-
-    fn cached_probe(&self) -> Option<ProbeResult> {
-        let last = self.last_probe.read().unwrap_or_else(PoisonError::into_inner);
-        let (probed_at, result) = last.as_ref()?;
-        let is_valid = match result {
-            Ok(installed) => probe::binary_id(&self.codex) == installed.binary,
-            Err(_) => probed_at.elapsed() < NEGATIVE_CACHE_TTL,
-        };
-        is_valid.then(|| result.clone())
     }
 }
 
@@ -119,7 +77,7 @@ impl Engine for Exec {
             return Err(Error::EngineUnavailable { message: problem.with_remedy() });
         }
         let unavailable = |error: Arc<ProbeError>| Error::EngineUnavailable { message: error.to_string() };
-        let installed = self.installed().await.map_err(unavailable)?;
+        let installed = self.cli.get().await.map_err(unavailable)?;
         let starter = Starter {
             codex: Arc::clone(&self.codex),
             login: Arc::clone(&self.login),
@@ -135,6 +93,11 @@ impl Engine for Exec {
         Ok(events(starter, first))
     }
 
+    async fn prepare(&self) {
+        // `run` reports the failure.
+        drop(self.cli.get().await);
+    }
+
     async fn status(&self) -> EngineStatus {
         let problem = self.login.current().problem;
         if let Some(problem) = problem.as_ref().filter(|problem| problem.endangers_login()) {
@@ -147,9 +110,10 @@ impl Engine for Exec {
                 account: None,
             };
         }
-        let (version, unavailable_reason) = match self.installed().await {
-            Ok(installed) => (installed.version.clone(), problem.map(|problem| problem.with_remedy())),
-            Err(error) => (String::new(), Some(error.to_string())),
+        let (version, unavailable_reason) = match self.cli.last().await {
+            Some(Ok(installed)) => (installed.version.clone(), problem.map(|problem| problem.with_remedy())),
+            Some(Err(error)) => (String::new(), Some(error.to_string())),
+            None => (String::new(), Some(PROBING.to_owned())),
         };
         EngineStatus { kind: "exec", version, unavailable_reason, degraded_reason: None, account: None }
     }
@@ -169,7 +133,7 @@ impl Engine for Exec {
     }
 
     async fn model_catalog(&self) -> Option<Arc<ModelCatalog>> {
-        let installed = self.installed().await.ok()?;
+        let installed = self.cli.get().await.ok()?;
         self.catalog.models(&installed).await
     }
 
@@ -187,6 +151,7 @@ impl Engine for Exec {
     }
 
     async fn drain(&self) {
+        self.cli.drain().await;
         self.catalog.drain().await;
         self.launcher.drain().await;
     }

@@ -35,7 +35,6 @@ pub(super) struct ValidatedRequest {
     pub(super) n: u32,
     pub(super) stop: Vec<String>,
     pub(super) max_output_tokens: Option<u32>,
-    pub(super) timeout: Option<Duration>,
     pub(super) metadata: Vec<(String, String)>,
 }
 
@@ -84,7 +83,6 @@ impl RequestPolicy {
             stop,
             // Clients say 0 for "no limit".
             max_output_tokens: request.max_output_tokens.filter(|limit| *limit != 0),
-            timeout: timeout(request.timeout)?,
             metadata: metadata(request.metadata)?,
         })
     }
@@ -258,7 +256,8 @@ fn service_tier(requested: String, model: Option<&pb::Model>) -> Result<Option<S
     }
 }
 
-fn timeout(requested: Option<prost_types::Duration>) -> Result<Option<Duration>, Error> {
+/// Checks the request's own time limit.
+pub(super) fn timeout(requested: Option<prost_types::Duration>) -> Result<Option<Duration>, Error> {
     let Some(requested) = requested else { return Ok(None) };
     match Duration::try_from(requested) {
         Ok(timeout) if !timeout.is_zero() => Ok(Some(timeout)),

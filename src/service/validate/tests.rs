@@ -165,8 +165,8 @@ fn validate_wrong_fields_are_named() {
         }),
         "messages[0].parts[1].file"
     );
-    assert_eq!(refused(|r| r.timeout = Some(prost_types::Duration { seconds: 0, nanos: 0 })), "timeout");
-    assert_eq!(refused(|r| r.timeout = Some(prost_types::Duration { seconds: -1, nanos: 0 })), "timeout");
+    assert!(timeout(Some(prost_types::Duration { seconds: 0, nanos: 0 })).is_err());
+    assert!(timeout(Some(prost_types::Duration { seconds: -1, nanos: 0 })).is_err());
     assert_eq!(refused(|r| r.response_format = Some(schema("", "{}"))), "response_format.json_schema.name");
     assert_eq!(
         refused(|r| r.response_format = Some(schema("n", "[]"))),
