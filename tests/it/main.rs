@@ -26,6 +26,7 @@ mod layers;
 mod limits;
 mod load;
 mod models;
+mod probes;
 mod support;
 mod tools;
 mod transport;

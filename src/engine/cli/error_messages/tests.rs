@@ -180,7 +180,7 @@ fn classify_message_keeps_public_links_and_no_internal_address() {
         ),
         (
             "unexpected status 403 Forbidden: <html>blocked by proxy</html>, url: ws://10.1.2.3/v1/responses",
-            "the WebSocket to the upstream was refused, possibly by a proxy or a firewall (403: <html>blocked by proxy</html>)",
+            "the WebSocket to the upstream was refused, possibly by a proxy or a firewall (403)",
         ),
         (r#"{"error":{"message":"ask http://10.1.2.3/help or 10.1.2.3:80"}}"#, "ask <address> or <address>"),
         ("something new at proxy.corp:8443", "something new at <address>"),
@@ -276,5 +276,23 @@ fn errors_have_the_words_that_clients_look_for() {
     ] {
         let message = error_text(text);
         assert!(message.starts_with(words), "{message}");
+    }
+}
+
+#[test]
+fn unreadable_bodies_become_a_fixed_text() {
+    for body in [
+        "<html><body>blocked by proxy.corp</body></html>",
+        "<!-- x --><!DOCTYPE html><title>Blocked</title>",
+        "\u{1f}\u{fffd}\u{8}\0\0blocked",
+    ] {
+        for code in [400, 401, 403, 404, 429, 500, 503] {
+            let text = format!("unexpected status {code} Some Reason: {body}, url: http://u/v1");
+            for error in [classify_status(code, &text), classify_status(code, body), classify_failure(body)] {
+                let found = error.to_string();
+                assert!(matches!(error, Error::UpstreamUnavailable { .. }), "{code}: {found}");
+                assert!(!found.contains("locked") && !found.contains('\0'), "{code}: {found}");
+            }
+        }
     }
 }
