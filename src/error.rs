@@ -267,7 +267,8 @@ const MAX_FIELD_BYTES: usize = 256;
 /// Cuts a message that is in the details `copies` times, in base64, and in `grpc-message`, percent-encoded.
 fn cut_message(message: &str, copies: usize) -> String {
     foreign_text::cut_middle(message, MAX_MESSAGE_BYTES * 3, |c| {
-        let encoded = if matches!(c, ' '..='~') && c != '%' { 1 } else { 3 * c.len_utf8() };
+        let is_plain = c.is_ascii_graphic() && !"\"#%<>?`{}".contains(c);
+        let encoded = if is_plain { 1 } else { 3 * c.len_utf8() };
         // Thirds of a byte, because base64 makes four bytes of three.
         3 * encoded + 4 * copies * c.len_utf8()
     })
@@ -334,7 +335,7 @@ mod tests {
     #[test]
     fn status_with_a_huge_text_stays_below_4_kib_encoded() {
         for letter in ["x", "ß", "語", "😀", "%", "\n", "\"", "\u{0}"] {
-            let text = format!("maximum context length {}", letter.repeat(5_000_000 / letter.len()));
+            let text = format!("maximum context length {}", letter.repeat(50_000 / letter.len()));
             for error in [
                 Error::invalid("f".repeat(10_000), text.as_str()),
                 Error::unsupported("語".repeat(10_000), text.as_str()),
@@ -352,7 +353,7 @@ mod tests {
                 let headers = Status::from(error).into_http::<()>().into_parts().0.headers;
                 let size: usize =
                     headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-                assert!((2000..4096).contains(&size), "{name}: {size}");
+                assert!((1500..4096).contains(&size), "{name}: {size}");
                 let status = Status::from_header_map(&headers).unwrap();
                 assert!(status.message().contains("maximum context length "), "{name}");
             }
