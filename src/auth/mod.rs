@@ -1,11 +1,14 @@
 //! Authenticates callers by token, and checks `Host` and `Origin`, so that web pages cannot call a server on the
 //! user's own machine. Each door renders a refusal in its own protocol.
 
+mod failures;
+
 use std::net::IpAddr;
 
 use http::{HeaderMap, Uri, header, uri::Authority};
 use subtle::ConstantTimeEq;
 
+use self::failures::Failures;
 use super::{
     config::{Secret, ServerConfig},
     context::Caller,
@@ -19,6 +22,7 @@ pub struct Authenticator {
     hosts: Vec<Host>,
     origins: Vec<String>,
     any_origin: bool,
+    failures: Failures,
 }
 
 impl Authenticator {
@@ -29,21 +33,31 @@ impl Authenticator {
             hosts: config.allowed_hosts.iter().filter_map(|host| Host::parse(host)).collect(),
             origins: config.cors_origins.iter().map(|o| o.trim_end_matches('/').to_owned()).collect(),
             any_origin: config.cors_origins.iter().any(|origin| origin == "*"),
+            failures: Failures::default(),
         }
+    }
+
+    /// Checks one request and delays the refusal of a missing or wrong token, the longer, the more requests of the peer
+    /// were refused. Other requests are not delayed.
+    pub async fn admit(&self, headers: &HeaderMap, uri: &Uri, peer: Option<IpAddr>) -> Result<Caller, Error> {
+        let checked = self.check(headers, uri);
+        if let (Err(Error::Unauthenticated { .. }), Some(peer)) = (&checked, peer) {
+            tokio::time::sleep(self.failures.record(peer)).await;
+        }
+        checked
     }
 
     /// Checks one request. `uri` has the authority of HTTP/2 and of absolute request targets.
     pub fn check(&self, headers: &HeaderMap, uri: &Uri) -> Result<Caller, Error> {
+        // A token is proof enough: a foreign web page cannot send it, neither with its own origin nor by DNS rebinding.
+        // Desktop applications, which hold the token, send origins such as `app://obsidian.md` and `null`.
+        if let Some(token) = &self.token {
+            return check_token(token, headers);
+        }
         let hosts = Host::from_request(headers, uri);
-        // With a token, hosts need no check: a page that reaches the server by DNS rebinding cannot send the token.
-        if self.token.is_none() {
-            self.check_hosts(&hosts)?;
-        }
+        self.check_hosts(&hosts)?;
         self.check_origins(headers, &hosts)?;
-        match &self.token {
-            None => Ok(Caller::Anonymous),
-            Some(token) => check_token(token, headers),
-        }
+        Ok(Caller::Anonymous)
     }
 
     fn check_hosts(&self, hosts: &[Option<Host>]) -> Result<(), Error> {
@@ -74,9 +88,10 @@ impl Authenticator {
         }
         Err(Error::PermissionDenied {
             reason: "ORIGIN_REFUSED",
-            message: "web pages of this origin may not call this server; the operator can allow it with \
-                      CODEX_CORS_ORIGINS"
-                .to_owned(),
+            message:
+                "web pages of this origin may not call this server, which has no token; the operator can set \
+                      CODEX_GATEWAY_TOKEN, or allow the origin with CODEX_CORS_ORIGINS"
+                    .to_owned(),
         })
     }
 

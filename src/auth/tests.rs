@@ -41,9 +41,10 @@ fn check_token_in_either_header_is_accepted() {
         (&[("authorization", "Bearer ")], "INVALID_API_KEY"),
         (&[("x-api-key", "")], "INVALID_API_KEY"),
         (&[], "INVALID_API_KEY"),
-        // With a token the host does not matter, but the origin does.
+        // With a token neither host nor origin matter.
         (&[("host", "elsewhere.test"), ("x-api-key", "swordfish")], "token"),
-        (&[("origin", "https://evil.test"), ("x-api-key", "swordfish")], "ORIGIN_REFUSED"),
+        (&[("origin", "null"), ("x-api-key", "swordfish")], "token"),
+        (&[("origin", "https://evil.test"), ("x-api-key", "wrong")], "INVALID_API_KEY"),
     ] {
         assert_eq!(reason(&authenticator, headers), expected, "{headers:?}");
     }

@@ -1,6 +1,9 @@
 //! The context of a request, which its door passes to the core.
 
 pub mod deadline;
+pub mod peer;
+
+use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName};
 use tokio::time::Instant;
@@ -16,6 +19,8 @@ pub struct RequestContext {
     pub caller: Caller,
     /// The id in logs. Absent where no access log is in front of the door.
     pub request_id: Option<String>,
+    /// The address of the peer. Absent where no listener is in front of the door.
+    pub peer: Option<IpAddr>,
     /// Time of the request's head. The time limit of the request begins here.
     pub received_at: Instant,
 }
@@ -43,22 +48,23 @@ impl Caller {
 }
 
 impl RequestContext {
-    /// Describes a request whose head a door has just read.
-    pub fn new(caller: Caller, headers: &HeaderMap) -> Self {
+    /// Describes a request whose head a door has read at `received_at`.
+    pub fn new(caller: Caller, headers: &HeaderMap, peer: Option<IpAddr>, received_at: Instant) -> Self {
         let request_id = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).map(str::to_owned);
-        Self { caller, request_id, received_at: Instant::now() }
+        Self { caller, request_id, peer, received_at }
     }
 
     /// Describes a call inside of this process, received now.
     pub fn in_process() -> Self {
-        Self { caller: Caller::InProcess, request_id: None, received_at: Instant::now() }
+        Self { caller: Caller::InProcess, request_id: None, peer: None, received_at: Instant::now() }
     }
 }
 
-/// Returns `true` if a request is a gRPC call, by its content type.
+/// Returns `true` if a request is a gRPC call, by its content type. gRPC-Web is another protocol.
 pub fn is_grpc(headers: &HeaderMap) -> bool {
     let kind = headers.get(http::header::CONTENT_TYPE);
-    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+    let rest = kind.and_then(|kind| kind.as_bytes().strip_prefix(b"application/grpc"));
+    rest.is_some_and(|rest| matches!(rest, [] | [b'+' | b';' | b' ', ..]))
 }
 
 #[cfg(test)]
@@ -71,7 +77,7 @@ mod tests {
     fn request_context_with_an_unprintable_id_has_none() {
         let id = |value: HeaderValue| {
             let headers = HeaderMap::from_iter([(REQUEST_ID, value)]);
-            RequestContext::new(Caller::Anonymous, &headers).request_id
+            RequestContext::new(Caller::Anonymous, &headers, None, Instant::now()).request_id
         };
         assert_eq!(id(HeaderValue::from_static("r-1")).as_deref(), Some("r-1"));
         assert_eq!(id(HeaderValue::from_bytes(b"\xff").unwrap()), None);

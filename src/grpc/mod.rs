@@ -13,6 +13,7 @@ use axum::{
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
+use tokio::time::Instant;
 use tonic::{Code, Status, service::Routes};
 use tonic_health::{
     ServingStatus,
@@ -24,7 +25,7 @@ use tower_http::timeout::RequestBodyTimeoutLayer;
 use super::{
     auth::Authenticator,
     config::ServerConfig,
-    context::{RequestContext, is_grpc},
+    context::{RequestContext, is_grpc, peer::peer_of},
     error::Error,
     pb::{
         self,
@@ -105,9 +106,10 @@ async fn authenticate(
         return refusal;
     }
     if !request.uri().path().starts_with(HEALTH_PATH) {
-        match authenticator.check(request.headers(), request.uri()) {
+        let (peer, received_at) = (peer_of(request.extensions()), Instant::now());
+        match authenticator.admit(request.headers(), request.uri(), peer).await {
             Ok(caller) => {
-                let context = RequestContext::new(caller, request.headers());
+                let context = RequestContext::new(caller, request.headers(), peer, received_at);
                 request.extensions_mut().insert(context);
             }
             Err(error) => return Status::from(error).into_http(),

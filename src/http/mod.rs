@@ -6,7 +6,9 @@ mod error;
 mod extract;
 mod field_names;
 mod health;
+mod index;
 mod models;
+mod paths;
 mod sse;
 mod status;
 
@@ -21,8 +23,11 @@ use axum::{
 };
 use bytes::{Bytes, BytesMut};
 use http::{HeaderName, HeaderValue, Method, Uri, header};
+use tokio::time::Instant;
 use tonic::Status;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
+
+pub use self::paths::normalize;
 
 use self::error::{ApiError, SHOULD_RETRY};
 use self::extract::BodyLimits;
@@ -30,7 +35,7 @@ use self::field_names::FieldNames;
 use super::{
     auth::Authenticator,
     config::{KeepAliveForm, ServerConfig},
-    context::{REQUEST_ID, RequestContext},
+    context::{REQUEST_ID, RequestContext, peer::peer_of},
     pb::codex_service_server::CodexService,
 };
 
@@ -58,6 +63,7 @@ pub fn router<S: CodexService>(
         .route("/v1/codex/status", get(status::show::<S>))
         .route_layer(middleware::from_fn_with_state(authenticator, authenticate));
     let routes = Router::new()
+        .route("/", get(index::show))
         .route("/healthz", get(health::show::<S>))
         .merge(authenticated)
         .method_not_allowed_fallback(method_not_allowed)
@@ -72,7 +78,9 @@ pub fn router<S: CodexService>(
 /// Returns the response to an unknown path.
 pub fn not_found(method: &Method, uri: &Uri) -> Response {
     let path: String = uri.path().chars().take(200).collect();
-    ApiError::unknown_url(format!("this server has no route {method} {path}")).into_response()
+    let routes = index::endpoints();
+    ApiError::unknown_url(format!("this server has no route {method} {path}; it has {routes}"))
+        .into_response()
 }
 
 /// Renders a status as an OpenAI error response, for layers around the facade.
@@ -118,9 +126,10 @@ async fn authenticate(
     mut request: Request,
     next: Next,
 ) -> Response {
-    match authenticator.check(request.headers(), request.uri()) {
+    let (peer, received_at) = (peer_of(request.extensions()), Instant::now());
+    match authenticator.admit(request.headers(), request.uri(), peer).await {
         Ok(caller) => {
-            let context = RequestContext::new(caller, request.headers());
+            let context = RequestContext::new(caller, request.headers(), peer, received_at);
             request.extensions_mut().insert(context);
             next.run(request).await
         }

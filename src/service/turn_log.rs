@@ -109,6 +109,7 @@ impl Drop for TurnLog {
         tracing::info!(
             request.id = self.context.request_id,
             caller = self.context.caller.as_str(),
+            peer = self.context.peer.map(tracing::field::display),
             turn.id = self.id,
             turn.model = self.model,
             turn.choices = self.choices,

@@ -2,6 +2,7 @@
 //! turn log of the service describes the turn itself.
 
 use std::{
+    net::IpAddr,
     pin::Pin,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
@@ -21,7 +22,7 @@ use tracing::{Instrument, Span};
 use uuid::Uuid;
 
 use super::hooked_body::{FrameHook, HookedBody, NextFrame};
-use crate::context::REQUEST_ID;
+use crate::context::{REQUEST_ID, peer::peer_of};
 
 /// Maximum length of an id from a caller.
 const MAX_ID_BYTES: usize = 128;
@@ -63,6 +64,7 @@ fn keep_or_create_id(headers: &HeaderMap) -> HeaderValue {
 struct AccessLogEntry {
     method: Method,
     path: String,
+    peer: Option<IpAddr>,
     route: Option<MatchedPath>,
     started: Instant,
     head: Option<(StatusCode, Duration)>,
@@ -75,6 +77,7 @@ impl AccessLogEntry {
         Self {
             method: request.method().clone(),
             path: request.uri().path().to_owned(),
+            peer: peer_of(request.extensions()),
             route: request.extensions().get().cloned(),
             started: Instant::now(),
             head: None,
@@ -117,6 +120,7 @@ impl Drop for AccessLogEntry {
                 tracing::$level!(
                     method = self.method.as_str(),
                     path = self.route(),
+                    peer = self.peer.map(tracing::field::display),
                     status,
                     grpc_status = self.grpc.map(|code| code as i32),
                     head_ms = self.head.map(|(_, time)| millis(time)),

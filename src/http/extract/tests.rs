@@ -151,7 +151,7 @@ fn timeout_other_than_a_positive_decimal_is_refused() {
 fn call_without_and_with_a_context_passes_it_on() {
     let mut parts = parts(&[("x-request-id", "r-1")]);
     assert!(call(&parts, ()).extensions().get::<RequestContext>().is_none());
-    let context = RequestContext::new(Caller::TokenHolder, &parts.headers);
+    let context = RequestContext::new(Caller::TokenHolder, &parts.headers, None, tokio::time::Instant::now());
     parts.extensions.insert(context);
     let call = call(&parts, ());
     let context: &RequestContext = call.extensions().get().unwrap();

@@ -138,26 +138,54 @@ async fn host_without_a_token_must_be_loopback(engine: Engine) {
     .await;
 }
 
-both_engines!(foreign_origin_is_refused);
-async fn foreign_origin_is_refused(engine: Engine) {
-    for token in [&[][..], &[("CODEX_GATEWAY_TOKEN", TOKEN)]] {
-        with_app(AppConfig::fake(engine).envs(token), async |app| {
-            for origin in ["https://evil.test", "null", "http://localhost:1", "http://127.0.0.1"] {
-                let response = chat(app).bearer_auth(TOKEN).header("origin", origin).send().await.unwrap();
-                assert_eq!(status_and_code(response).await, (403, "origin_refused".into()), "{origin}");
-                let refused = grpc_call(app, "origin", origin).await.unwrap_err();
-                assert_eq!(
-                    code_and_reason(&refused),
-                    (Code::PermissionDenied, "ORIGIN_REFUSED".into()),
-                    "{origin}"
-                );
-            }
-            let server_origin = format!("http://{}", app.address);
-            let response = chat(app).bearer_auth(TOKEN).header("origin", server_origin).send().await.unwrap();
-            assert_eq!(response.status(), 200);
-        })
-        .await;
-    }
+const FOREIGN_ORIGINS: [&str; 9] = [
+    "https://evil.test",
+    "null",
+    "http://localhost:1",
+    "http://127.0.0.1",
+    "app://obsidian.md",
+    "tauri://localhost",
+    "vscode-webview://1a2b3c",
+    "file://",
+    "capacitor://localhost",
+];
+
+both_engines!(foreign_origin_without_a_token_is_refused);
+async fn foreign_origin_without_a_token_is_refused(engine: Engine) {
+    with_app(AppConfig::fake(engine), async |app| {
+        for origin in FOREIGN_ORIGINS {
+            let response = chat(app).bearer_auth(TOKEN).header("origin", origin).send().await.unwrap();
+            assert_eq!(status_and_code(response).await, (403, "origin_refused".into()), "{origin}");
+            let refused = grpc_call(app, "origin", origin).await.unwrap_err();
+            assert_eq!(
+                code_and_reason(&refused),
+                (Code::PermissionDenied, "ORIGIN_REFUSED".into()),
+                "{origin}"
+            );
+        }
+        let server_origin = format!("http://{}", app.address);
+        let response = chat(app).header("origin", server_origin).send().await.unwrap();
+        assert_eq!(response.status(), 200);
+    })
+    .await;
+}
+
+both_engines!(token_is_accepted_from_any_origin);
+async fn token_is_accepted_from_any_origin(engine: Engine) {
+    let pages = AppConfig::fake(engine).env("CODEX_CORS_ORIGINS", "https://app.test");
+    with_app(pages.token(TOKEN), async |app| {
+        for origin in FOREIGN_ORIGINS {
+            let response = chat(app).bearer_auth(TOKEN).header("origin", origin).send().await.unwrap();
+            assert_eq!(response.status(), 200, "{origin}");
+            // A browser shows the answer to no page of an origin that is not configured.
+            assert!(!response.headers().contains_key("access-control-allow-origin"), "{origin}");
+            let response = chat(app).bearer_auth("wrong").header("origin", origin).send().await.unwrap();
+            assert_eq!(status_and_code(response).await, (401, "invalid_api_key".into()), "{origin}");
+            let refused = grpc_call(app, "origin", origin).await.unwrap_err();
+            assert_eq!(code_and_reason(&refused).0, Code::Unauthenticated, "{origin}");
+        }
+    })
+    .await;
 }
 
 both_engines!(content_type_other_than_json_is_refused);
@@ -241,9 +269,8 @@ async fn cors_allows_the_configured_origins_only(engine: Engine) {
             }
             let response = preflight(app, "https://evil.test").await;
             assert!(!response.headers().contains_key("access-control-allow-origin"));
-            let response =
-                chat(app).bearer_auth(TOKEN).header("origin", "https://evil.test").send().await.unwrap();
-            assert_eq!(status_and_code(response).await, (403, "origin_refused".into()));
+            let response = chat(app).header("origin", "https://evil.test").send().await.unwrap();
+            assert_eq!(status_and_code(response).await, (401, "invalid_api_key".into()));
         },
     )
     .await;
