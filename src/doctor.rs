@@ -54,6 +54,7 @@ async fn examine(config: &Config, turn: bool) -> Vec<Check> {
         checks.push(Check::passed("configuration", "no errors".into()));
     }
     checks.push(ports(config));
+    checks.push(open_files(config));
     if let Err(error) = environment::prepare(&config.codex) {
         checks.push(Check::failed(
             "CODEX_CLI_HOME",
@@ -86,6 +87,22 @@ fn ports(config: &Config) -> Check {
         }
     }
     Check::passed("port", format!("{} is free", config.server.listen))
+}
+
+fn open_files(config: &Config) -> Check {
+    let connections = config.server.max_connections;
+    let files =
+        transport::open_files::raise_limit(connections, 1 + usize::from(config.server.grpc_listen.is_some()));
+    let limit = files.limit.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string());
+    if files.connections < connections {
+        let remedy = "raise the hard limit (`ulimit -Hn`, LimitNOFILE of systemd, ulimits of Docker), or lower CODEX_MAX_CONNECTIONS";
+        let finding = format!(
+            "the limit is {limit}, and {connections} connections need {}; the server accepts {}",
+            files.needed, files.connections
+        );
+        return Check::warning("open files", finding, remedy);
+    }
+    Check::passed("open files", format!("{limit}, enough for {connections} connections"))
 }
 
 async fn real_turn(config: &Config, engine: Arc<dyn Engine>) -> Check {

@@ -17,6 +17,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::Request as Call;
+use tower::util::MapRequest;
 
 use super::{
     auth::Authenticator,
@@ -38,6 +39,7 @@ use super::{
     transport::{
         access_log,
         catch_panic::{self, ErrorRenderer},
+        open_files,
     },
 };
 
@@ -121,6 +123,19 @@ impl Server {
         let supervisor = options.supervisor.unwrap_or_else(platform::own_executable);
         check_writable_folders(&config, &supervisor)?;
         environment::prepare(&config.codex).map_err(prepare("CODEX_CLI_HOME"))?;
+        let listeners = 1 + usize::from(config.server.grpc_listen.is_some());
+        let files = open_files::raise_limit(config.server.max_connections, listeners);
+        if files.connections < config.server.max_connections {
+            let (limit, connections) = (files.limit, files.connections);
+            tracing::warn!(
+                limit,
+                connections,
+                "the limit of open files allows fewer connections than CODEX_MAX_CONNECTIONS; raise `ulimit -n`"
+            );
+            let per_peer = &mut config.server.max_connections_per_peer;
+            *per_peer = (*per_peer).min(connections - connections / 4);
+            config.server.max_connections = connections;
+        }
         let shared = bind(config.server.listen)?;
         let grpc_only = config.server.grpc_listen.map(bind).transpose()?;
 
@@ -244,10 +259,12 @@ const RENDERER: ErrorRenderer = ErrorRenderer { response: http::refusal, event: 
 
 /// Adds the layers around the routes of either door.
 fn apply_outer_layers(routes: Router) -> Router {
-    routes
+    let routes = routes
         .fallback(unknown_route)
         .layer(middleware::from_fn_with_state(RENDERER, catch_panic::catch))
-        .layer(middleware::from_fn(access_log::log))
+        .layer(middleware::from_fn(access_log::log));
+    // The layers of a router run after its routing, so the path is rewritten in front of a second router.
+    Router::new().fallback_service(MapRequest::new(routes, http::normalize))
 }
 
 async fn unknown_route(request: Request) -> Response {

@@ -48,6 +48,10 @@ pub struct ServerConfig {
     pub sse_keepalive_form: KeepAliveForm,
     /// Time limit for first bytes and headers.
     pub header_timeout: Duration,
+    /// Maximum time without a request on a connection.
+    pub idle_timeout: Duration,
+    /// Maximum age of a connection.
+    pub connection_age: Option<ConnectionAge>,
     /// Maximum pause within a request body.
     pub body_timeout: Duration,
     /// Maximum time in which the client reads nothing.
@@ -56,6 +60,8 @@ pub struct ServerConfig {
     pub max_body_bytes: usize,
     /// Maximum number of open connections.
     pub max_connections: usize,
+    /// Maximum number of open connections of one peer.
+    pub max_connections_per_peer: usize,
     /// Number of runtime threads. Defaults to half of the processors, at least one.
     pub threads: usize,
     /// Time that running turns get to finish during the drain.
@@ -80,6 +86,17 @@ impl KeepAliveForm {
             _ => None,
         }
     }
+}
+
+/// Maximum age of a connection.
+#[derive(Debug, Clone, Copy)]
+pub struct ConnectionAge {
+    /// The age.
+    pub max: Duration,
+    /// Time that running requests get to finish. Zero for no limit.
+    pub grace: Duration,
+    /// Random deviation of the age, from 0 to 1.
+    pub jitter: f64,
 }
 
 /// Models and defaults of reasoning.

@@ -9,8 +9,8 @@ use std::{
 };
 
 use super::{
-    Codex, EngineChoice, KeepAliveForm, Limits, Log, Models, Profile, Sandbox, Secret, ServerConfig,
-    UpstreamTransport, Workers, is_word,
+    Codex, ConnectionAge, EngineChoice, KeepAliveForm, Limits, Log, Models, Profile, Sandbox, Secret,
+    ServerConfig, UpstreamTransport, Workers, is_word,
     kinds::{Key, OptionalText, Text},
     settings,
     sources::RawSettings,
@@ -19,6 +19,8 @@ use super::{
 pub(super) fn server(raw: &mut RawSettings) -> ServerConfig {
     let port = u16::try_from(raw.get(&settings::GATEWAY_PORT)).unwrap_or_default();
     let keepalive = raw.get(&settings::SSE_KEEPALIVE_SECONDS);
+    let max_connections = raw.get(&settings::MAX_CONNECTIONS);
+    let per_peer = raw.get(&settings::MAX_CONNECTIONS_PER_PEER);
     ServerConfig {
         listen: SocketAddr::new(host(raw), port),
         grpc_listen: grpc_listen(raw),
@@ -28,14 +30,24 @@ pub(super) fn server(raw: &mut RawSettings) -> ServerConfig {
         sse_keepalive: (keepalive > 0).then(|| Duration::from_secs(keepalive)),
         sse_keepalive_form: KeepAliveForm::parse(raw.get(&settings::SSE_KEEPALIVE_FORM))
             .unwrap_or(KeepAliveForm::Comment),
+        idle_timeout: raw.get(&settings::IDLE_TIMEOUT_SECONDS),
+        connection_age: connection_age(raw),
         header_timeout: raw.get(&settings::HEADER_TIMEOUT_SECONDS),
         body_timeout: raw.get(&settings::BODY_TIMEOUT_SECONDS),
         write_timeout: raw.get(&settings::WRITE_TIMEOUT_SECONDS),
         max_body_bytes: raw.get(&settings::MAX_BODY_BYTES),
-        max_connections: raw.get(&settings::MAX_CONNECTIONS),
+        max_connections,
+        max_connections_per_peer: per_peer.unwrap_or(max_connections - max_connections / 4),
         threads: raw.get(&settings::THREADS).unwrap_or_else(default_threads),
         drain_grace: raw.get(&settings::DRAIN_SECONDS),
     }
+}
+
+fn connection_age(raw: &mut RawSettings) -> Option<ConnectionAge> {
+    let max = raw.get(&settings::CONNECTION_AGE_SECONDS);
+    let grace = raw.get(&settings::CONNECTION_AGE_GRACE_SECONDS);
+    let percent = u32::try_from(raw.get(&settings::CONNECTION_AGE_JITTER_PERCENT)).unwrap_or_default();
+    (!max.is_zero()).then(|| ConnectionAge { max, grace, jitter: f64::from(percent) / 100.0 })
 }
 
 /// Returns half of the processors. The others are left to the CLI. On few processors fewer threads are also faster: a

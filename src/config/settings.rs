@@ -181,7 +181,11 @@ settings! {
     }
     MAX_CONNECTIONS: Size = Size { min: 1, max: 1_000_000 } => {
         env: "CODEX_MAX_CONNECTIONS", flag: "max-connections", value: "N", default: "1024",
-        help: "Maximum number of open connections; further connections wait to be accepted",
+        help: "Maximum number of open connections; a further connection replaces the longest unused one, or waits",
+    }
+    MAX_CONNECTIONS_PER_PEER: OptionalSize = OptionalSize { min: 1, max: 1_000_000 } => {
+        env: "CODEX_MAX_CONNECTIONS_PER_PEER", flag: "max-connections-per-peer", value: "N", default: "",
+        help: "Maximum number of open connections of one address (of one /64 network with IPv6); when empty, three quarters of CODEX_MAX_CONNECTIONS",
     }
     THREADS: OptionalSize = OptionalSize { min: 1, max: 1024 } => {
         env: "CODEX_THREADS", flag: "threads", value: "N", default: "",
@@ -193,7 +197,23 @@ settings! {
     }
     HEADER_TIMEOUT_SECONDS: Seconds = Seconds { min: 1, max: 3600 } => {
         env: "CODEX_HEADER_TIMEOUT_SECONDS", flag: "header-timeout-seconds", value: "SECONDS", default: "30",
-        help: "Time limit for the first bytes of a connection and for request headers; also the limit of an idle connection",
+        help: "Time limit for the first bytes of a connection and for request headers",
+    }
+    IDLE_TIMEOUT_SECONDS: Seconds = Seconds { min: 1, max: 86_400 } => {
+        env: "CODEX_IDLE_TIMEOUT_SECONDS", flag: "idle-timeout-seconds", value: "SECONDS", default: "120",
+        help: "Close a connection without a request for this long, HTTP/2 too; must exceed the idle limit of a load balancer in front of the server",
+    }
+    CONNECTION_AGE_SECONDS: Seconds = Seconds { min: 0, max: 2_592_000 } => {
+        env: "CODEX_CONNECTION_AGE_SECONDS", flag: "connection-age-seconds", value: "SECONDS", default: "0",
+        help: "Maximum age of a connection, so that clients spread over new servers; running requests finish first; 0 for no limit",
+    }
+    CONNECTION_AGE_GRACE_SECONDS: Seconds = Seconds { min: 0, max: 604_800 } => {
+        env: "CODEX_CONNECTION_AGE_GRACE_SECONDS", flag: "connection-age-grace-seconds", value: "SECONDS", default: "0",
+        help: "Time that running requests get to finish at the maximum age; 0 for no limit",
+    }
+    CONNECTION_AGE_JITTER_PERCENT: Number = Number { min: 0, max: 100 } => {
+        env: "CODEX_CONNECTION_AGE_JITTER_PERCENT", flag: "connection-age-jitter-percent", value: "PERCENT", default: "10",
+        help: "Random deviation of the maximum age, so that connections opened together do not end together",
     }
     BODY_TIMEOUT_SECONDS: Seconds = Seconds { min: 1, max: 3600 } => {
         env: "CODEX_BODY_TIMEOUT_SECONDS", flag: "body-timeout-seconds", value: "SECONDS", default: "30",

@@ -1,6 +1,12 @@
 //! Serves an accepted connection until it is closed.
 
-use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{Router, body::Body, extract::ConnectInfo};
 use hyper::{
@@ -16,18 +22,20 @@ use hyper_util::{
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     net::TcpStream,
-    time::{sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
 use super::{
+    activity::{ConnectionActivity, Use},
     protocol_sniff,
     protocol_sniff::Protocol,
+    seats::Seat,
     stalled_response::{timed_body, with_stall_timeout},
-    write_timeout::{ConnectionActivity, WriteTimeout},
+    write_timeout::WriteTimeout,
 };
-use crate::config::ServerConfig;
+use crate::config::{ConnectionAge, ServerConfig};
 
 /// Maximum number of open requests per HTTP/2 connection.
 const MAX_STREAMS: u32 = 1024;
@@ -58,6 +66,9 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// the drain.
 const DRAIN_IDLE_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// Number of idle timeouts after which a closing connection is closed although bytes arrive, such as pings.
+const MAX_IDLE_ROUNDS: u32 = 3;
+
 /// State that all connections of one listener share.
 #[derive(Debug)]
 pub(crate) struct ConnectionServer {
@@ -65,6 +76,8 @@ pub(crate) struct ConnectionServer {
     http1: http1::Builder,
     http2: http2::Builder<Streams>,
     header_timeout: Duration,
+    idle_timeout: Duration,
+    age: Option<ConnectionAge>,
     write_timeout: Duration,
     drain: CancellationToken,
     kill: CancellationToken,
@@ -81,9 +94,11 @@ impl ConnectionServer {
         let streams = Streams { tracker, kill: kill.clone() };
         Self {
             app,
-            http1: http1(config.header_timeout),
+            http1: http1(),
             http2: http2(streams),
             header_timeout: config.header_timeout,
+            idle_timeout: config.idle_timeout,
+            age: config.connection_age,
             write_timeout: config.write_timeout,
             drain,
             kill,
@@ -91,11 +106,11 @@ impl ConnectionServer {
     }
 
     /// Serves one connection. Completes when the connection is closed.
-    pub(crate) async fn run(&self, stream: TcpStream, peer: SocketAddr) {
+    pub(crate) async fn run(&self, stream: TcpStream, peer: SocketAddr, seat: Seat) {
         if let Err(error) = self.set_socket_options(&stream) {
             tracing::debug!(%error, %peer, "cannot set socket options");
         }
-        let served = with_stall_timeout(Box::pin(self.serve(stream, peer)));
+        let served = with_stall_timeout(Box::pin(self.serve(stream, peer, &seat)));
         if let Some(Some(Err(error))) = self.kill.run_until_cancelled(served).await {
             tracing::debug!(error = &*error, %peer, "connection failed");
         }
@@ -113,16 +128,19 @@ impl ConnectionServer {
         &self,
         stream: TcpStream,
         peer: SocketAddr,
+        seat: &Seat,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let activity = Arc::new(ConnectionActivity::default());
+        let activity = &seat.activity;
         let (protocol, io) = tokio::select! {
             detected = protocol_sniff::detect_protocol(stream, self.header_timeout) => detected?,
             () = self.drain_idle_timeout() => return Ok(()),
+            () = seat.evicted.cancelled() => return Ok(()),
         };
-        let io = TokioIo::new(WriteTimeout::new(io, self.write_timeout, Arc::clone(&activity)));
+        let io = TokioIo::new(WriteTimeout::new(io, self.write_timeout, Arc::clone(activity)));
         let service = service_fn(|mut request: hyper::Request<Incoming>| {
             let in_flight = activity.begin_request();
             request.extensions_mut().insert(ConnectInfo(peer));
+            request.extensions_mut().insert(activity.watches().clone());
             let answer = self.app.clone().oneshot(request.map(Body::new));
             let limit = self.write_timeout;
             async move {
@@ -133,34 +151,48 @@ impl ConnectionServer {
         // Boxed, so that an HTTP/1.1 connection does not have the size of the other future.
         match protocol {
             Protocol::Http1 => {
-                Ok(Box::pin(self.serve_until_drained(self.http1.serve_connection(io, service), &activity))
-                    .await?)
+                let connection = self.http1.serve_connection(io, service);
+                Ok(Box::pin(self.serve_until_closed(connection, seat, Some(self.header_timeout))).await?)
             }
             Protocol::Http2 => {
-                Ok(Box::pin(self.serve_until_drained(self.http2.serve_connection(io, service), &activity))
-                    .await?)
+                let connection = self.http2.serve_connection(io, service);
+                Ok(Box::pin(self.serve_until_closed(connection, seat, None)).await?)
             }
         }
     }
 
-    /// Serves a connection. In a drain, closes it once it is idle.
-    async fn serve_until_drained<C: GracefulConnection>(
+    /// Serves a connection. In a drain, at its maximum age, unused for too long or without its seat, it gets no further
+    /// requests and is closed once it is idle. `head_timeout` limits the time of a request head.
+    async fn serve_until_closed<C: GracefulConnection>(
         &self,
         connection: C,
-        activity: &ConnectionActivity,
+        seat: &Seat,
+        head_timeout: Option<Duration>,
     ) -> Result<(), C::Error> {
         let mut connection = pin!(connection);
+        let activity = &*seat.activity;
+        let mut grace = None;
         tokio::select! {
             ended = connection.as_mut() => return ended,
-            () = self.drain.cancelled() => connection.as_mut().graceful_shutdown(),
-        }
-        loop {
-            let before = activity.io_count();
-            match timeout(DRAIN_IDLE_TIMEOUT, connection.as_mut()).await {
-                Ok(ended) => return ended,
-                Err(_) if activity.is_idle() && activity.io_count() == before => return Ok(()),
-                Err(_) => {}
+            () = self.drain.cancelled() => {}
+            () = seat.evicted.cancelled() => {
+                if !activity.has_served() {
+                    return Ok(());
+                }
             }
+            () = reach_age(self.age) => grace = self.age.map(|age| age.grace).filter(|grace| !grace.is_zero()),
+            () = unused(activity, self.idle_timeout, head_timeout) => {
+                // A client that has begun a head cannot continue with another connection.
+                if matches!(activity.current_use(), Use::Head(_)) && head_timeout.is_some() {
+                    return Ok(());
+                }
+            }
+        }
+        connection.as_mut().graceful_shutdown();
+        let closed = close_when_idle(connection, activity);
+        match grace {
+            None => closed.await,
+            Some(grace) => timeout(grace, closed).await.unwrap_or(Ok(())),
         }
     }
 
@@ -171,11 +203,58 @@ impl ConnectionServer {
     }
 }
 
-fn http1(header_timeout: Duration) -> http1::Builder {
+/// Serves a closing connection until it is closed or idle.
+async fn close_when_idle<C: GracefulConnection>(
+    mut connection: Pin<&mut C>,
+    activity: &ConnectionActivity,
+) -> Result<(), C::Error> {
+    let mut idle_rounds = 0;
+    loop {
+        let before = activity.io_count();
+        if let Ok(ended) = timeout(DRAIN_IDLE_TIMEOUT, connection.as_mut()).await {
+            return ended;
+        }
+        idle_rounds = if activity.is_idle() { idle_rounds + 1 } else { 0 };
+        if idle_rounds > 0 && (activity.io_count() == before || idle_rounds >= MAX_IDLE_ROUNDS) {
+            return Ok(());
+        }
+    }
+}
+
+/// Completes when no request was in progress for the idle timeout, or when a request head takes too long.
+async fn unused(activity: &ConnectionActivity, idle_timeout: Duration, head_timeout: Option<Duration>) {
+    let pause = head_timeout.map_or(idle_timeout, |head| head.min(idle_timeout));
+    loop {
+        let now = Instant::now();
+        let end = match (activity.current_use(), head_timeout) {
+            (Use::Busy, _) => None,
+            (Use::Head(since), Some(limit)) => Some(since + limit),
+            // HTTP/2 has no heads between its frames, and pings are no use.
+            (Use::Head(_), None) => Some(activity.unused_since() + idle_timeout),
+            (Use::Unused(since), _) => Some(since + idle_timeout),
+        };
+        if end.is_some_and(|end| end <= now) {
+            return;
+        }
+        // What begins later ends one pause after now at the earliest.
+        sleep_until(end.map_or(now + pause, |end| end.min(now + pause))).await;
+    }
+}
+
+/// Completes at the maximum age of a connection, which varies so that connections opened together do not end together.
+async fn reach_age(age: Option<ConnectionAge>) {
+    let Some(age) = age else { return std::future::pending().await };
+    // A hasher of the standard library has random keys.
+    let random = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), ()) % 2001;
+    let deviation = (f64::from(u32::try_from(random).unwrap_or(1000)) / 1000.0 - 1.0) * age.jitter;
+    sleep(age.max.mul_f64((1.0 + deviation).max(0.0))).await;
+}
+
+fn http1() -> http1::Builder {
     let mut http = http1::Builder::new();
-    // hyper's time limits have no effect without a timer.
+    // The limit of a head runs outside of hyper, whose limit includes the idle time before the head.
     http.timer(TokioTimer::new())
-        .header_read_timeout(header_timeout)
+        .header_read_timeout(None)
         .max_headers(MAX_HEADERS)
         .max_buf_size(BUFFER_BYTES);
     http

@@ -2,10 +2,13 @@
 //! and a drain. The router handles the requests.
 
 pub mod access_log;
+pub(crate) mod activity;
 pub mod catch_panic;
 pub(crate) mod connection;
 mod hooked_body;
+pub mod open_files;
 pub(crate) mod protocol_sniff;
+pub(crate) mod seats;
 pub(crate) mod stalled_response;
 pub(crate) mod write_timeout;
 
@@ -15,12 +18,12 @@ use axum::Router;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::sleep,
+    sync::Semaphore,
+    time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::connection::ConnectionServer;
+use self::{connection::ConnectionServer, seats::Seats};
 use super::config::ServerConfig;
 
 /// Length of the listen queue.
@@ -59,13 +62,29 @@ pub async fn serve(
     let tracker = TaskTracker::new();
     let connections =
         Arc::new(ConnectionServer::new(app, config, tracker.clone(), drain.clone(), kill.clone()));
-    let permits = Arc::new(Semaphore::new(config.max_connections));
+    let seats = Arc::new(Seats::new(config.max_connections, config.max_connections_per_peer));
+    let waiting = Arc::new(Semaphore::new(seats::spare(config.max_connections)));
     let accepting = async {
-        while let Some((permit, stream, peer)) = accept(&listener, &permits).await {
+        loop {
+            let (stream, peer) = accept(&listener).await;
             let connections = Arc::clone(&connections);
+            if let Some(seat) = seats.take(peer.ip()).await {
+                tracker.spawn(async move { connections.run(stream, peer, seat).await });
+                continue;
+            }
+            // A peer at its limit waits without delaying the others.
+            let Ok(place) = Arc::clone(&waiting).try_acquire_owned() else {
+                tracing::debug!(%peer, "too many connections of this peer; closing the newest");
+                continue;
+            };
+            let (seats, drain, limit) = (Arc::clone(&seats), drain.clone(), config.header_timeout);
             tracker.spawn(async move {
-                connections.run(stream, peer).await;
-                drop(permit);
+                let waiting = timeout(limit, seats.wait_and_take(peer.ip()));
+                let seat = drain.run_until_cancelled(waiting).await;
+                drop(place);
+                if let Some(Ok(seat)) = seat {
+                    connections.run(stream, peer, seat).await;
+                }
             });
         }
     };
@@ -81,15 +100,11 @@ pub async fn serve(
     tracker.wait().await;
 }
 
-/// Accepts the next connection when a permit is free. Other connections wait in the kernel.
-async fn accept(
-    listener: &TcpListener,
-    permits: &Arc<Semaphore>,
-) -> Option<(OwnedSemaphorePermit, TcpStream, SocketAddr)> {
-    let permit = Arc::clone(permits).acquire_owned().await.ok()?;
+/// Accepts the next connection.
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => return Some((permit, stream, peer)),
+            Ok(accepted) => return accepted,
             Err(error) if is_peer_error(&error) => {
                 tracing::debug!(%error, "connection closed before it was accepted");
             }

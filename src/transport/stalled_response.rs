@@ -13,8 +13,8 @@ use axum::body::Body;
 use tokio::time::{Instant, sleep_until};
 
 use super::{
+    activity::InFlight,
     hooked_body::{FrameHook, HookedBody, NextFrame},
-    write_timeout::InFlight,
 };
 
 /// Size of a frame per time limit. A larger frame gets one more limit for each multiple.
@@ -109,7 +109,7 @@ mod tests {
     use tokio::time::{sleep, timeout};
 
     use super::*;
-    use crate::transport::write_timeout::ConnectionActivity;
+    use crate::transport::activity::ConnectionActivity;
 
     const LIMIT: Duration = Duration::from_secs(60);
 

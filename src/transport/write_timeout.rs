@@ -1,13 +1,9 @@
-//! Time limit for a peer that reads nothing, and the activity of a connection, by which a drain distinguishes active
-//! from idle connections.
+//! Time limit for a peer that reads nothing. The same wrapper of the socket notes the activity of the connection.
 
 use std::{
     io,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
-    },
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -16,6 +12,8 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Sleep, sleep},
 };
+
+use super::activity::ConnectionActivity;
 
 /// Fails a write with `TimedOut` if the peer reads nothing for the limit.
 #[derive(Debug)]
@@ -27,42 +25,6 @@ pub(crate) struct WriteTimeout<T> {
     activity: Arc<ConnectionActivity>,
 }
 
-/// Activity of one connection, shared by its socket and its requests.
-#[derive(Debug, Default)]
-pub(crate) struct ConnectionActivity {
-    requests: AtomicUsize,
-    io_count: AtomicUsize,
-    write_pending: AtomicBool,
-}
-
-/// Counts as a request in progress until it is dropped.
-#[derive(Debug)]
-pub(crate) struct InFlight(Arc<ConnectionActivity>);
-
-impl ConnectionActivity {
-    /// Counts a request until the returned guard is dropped.
-    pub(crate) fn begin_request(self: &Arc<Self>) -> InFlight {
-        self.requests.fetch_add(1, Relaxed);
-        InFlight(Arc::clone(self))
-    }
-
-    /// Returns the number of completed reads and writes.
-    pub(crate) fn io_count(&self) -> usize {
-        self.io_count.load(Relaxed)
-    }
-
-    /// Returns `true` if no request is in progress and no byte waits to be sent.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.requests.load(Relaxed) == 0 && !self.write_pending.load(Relaxed)
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.requests.fetch_sub(1, Relaxed);
-    }
-}
-
 impl<T> WriteTimeout<T> {
     /// Limits the writes of `io`, and counts its reads and writes in `activity`.
     pub(crate) fn new(io: T, limit: Duration, activity: Arc<ConnectionActivity>) -> Self {
@@ -72,7 +34,7 @@ impl<T> WriteTimeout<T> {
     /// Counts reads and writes. A flush does not count, because it succeeds without data.
     fn count<R>(&self, result: &Poll<io::Result<R>>) {
         if result.is_ready() {
-            self.activity.io_count.fetch_add(1, Relaxed);
+            self.activity.count_io();
         }
     }
 
@@ -80,13 +42,13 @@ impl<T> WriteTimeout<T> {
     fn limit_pending<R>(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
         if result.is_ready() {
             if self.timer.take().is_some() {
-                self.activity.write_pending.store(false, Relaxed);
+                self.activity.set_write_pending(false);
             }
             return result;
         }
         let limit = self.limit;
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(limit)));
-        self.activity.write_pending.store(true, Relaxed);
+        self.activity.set_write_pending(true);
         ready!(timer.as_mut().poll(cx));
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer reads nothing")))
     }
@@ -130,8 +92,12 @@ impl<T: AsyncRead + Unpin> AsyncRead for WriteTimeout<T> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
         let result = Pin::new(&mut self.io).poll_read(cx, buf);
         self.count(&result);
+        if buf.filled().len() > before {
+            self.activity.note_read();
+        }
         result
     }
 }
@@ -177,14 +143,5 @@ mod tests {
         let (sent, bytes) = timeout(LIMIT * 4, async { tokio::join!(sent, received) }).await.unwrap();
         sent.unwrap();
         assert_eq!(&bytes, b"90ab");
-    }
-
-    #[test]
-    fn connection_activity_until_a_request_is_dropped_is_not_idle() {
-        let activity = Arc::new(ConnectionActivity::default());
-        let request = activity.begin_request();
-        assert!(!activity.is_idle());
-        drop(request);
-        assert!(activity.is_idle());
     }
 }

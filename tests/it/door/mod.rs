@@ -1,5 +1,6 @@
 //! The doors of a whole server: protocols, health, drain, cancelled calls.
 
+mod base_urls;
 mod drain;
 mod health;
 mod protocols;

@@ -12,6 +12,7 @@ use super::toy::in_time;
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
 pub const RST_STREAM: u8 = 3;
+pub const PING: u8 = 6;
 pub const GOAWAY: u8 = 7;
 const SETTINGS: u8 = 4;
 const END_STREAM: u8 = 1;
@@ -54,6 +55,11 @@ impl Connection {
             }
         }
     }
+}
+
+/// Builds a ping or, with `is_answer`, the answer to one.
+pub fn ping(payload: &[u8], is_answer: bool) -> Vec<u8> {
+    frame(PING, u8::from(is_answer), 0, payload)
 }
 
 /// Builds a GET without a body.

@@ -122,7 +122,7 @@ async fn unfinished_head_is_disconnected() {
 
 #[tokio::test]
 async fn idle_connection_is_closed_and_a_busy_one_stays_open() {
-    let mut server = Server::start(|config| config.header_timeout = SHORT);
+    let mut server = Server::start(|config| config.idle_timeout = SHORT);
     let feed = server.feed();
     let mut busy = in_time(reqwest::get(server.url("/events"))).await.unwrap();
     let mut idle = in_time(TcpStream::connect(server.addr)).await.unwrap();

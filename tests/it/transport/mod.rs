@@ -4,4 +4,5 @@ mod drain;
 mod frames;
 mod hazards;
 mod layers;
+mod seats;
 mod toy;
