@@ -48,7 +48,9 @@ async fn examine(config: &Config, turn: bool) -> Vec<Check> {
     let mut checks: Vec<Check> = config
         .warnings
         .iter()
-        .map(|warning| Check::warning("configuration", warning.clone(), "rename or remove the variable"))
+        .map(|warning| {
+            Check::warning("configuration", warning.clone(), "change, rename or remove the variable")
+        })
         .collect();
     if checks.is_empty() {
         checks.push(Check::passed("configuration", "no errors".into()));

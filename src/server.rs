@@ -14,7 +14,7 @@ use std::{
 use axum::{Router, extract::Request, middleware, response::Response};
 use futures_util::future::OptionFuture;
 use tempfile::TempDir;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tonic::Request as Call;
 use tower::util::MapRequest;
@@ -169,7 +169,7 @@ impl Server {
 
     /// Serves until `shutdown` begins the drain, then drains.
     ///
-    /// The drain reports not ready and refuses new connections and turns. Running turns may finish within their grace,
+    /// After SIGTERM the server first reports not ready and still serves for the lame-duck time. The drain refuses new connections and turns. Running turns may finish within their grace,
     /// then the rest is interrupted. The connections are closed at the end.
     pub async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
         let Self { config, service, shared, grpc_only, demo } = self;
@@ -186,13 +186,21 @@ impl Server {
         let serve_grpc = OptionFuture::from(grpc_only.map(|listener| serve(listener, grpc_app)));
         let serving = async { tokio::join!(serve(shared, shared_app), serve_grpc) };
         let stopping = async {
-            shutdown.draining().await;
-            health.set(false).await;
+            shutdown.leaving().await;
+            health.set(false);
+            service.begin_lame_duck();
+            let lame_duck = config.server.lame_duck.min(config.server.drain_grace);
+            let left_at = Instant::now();
+            tokio::select! {
+                () = shutdown.draining() => {}
+                () = tokio::time::sleep(lame_duck) => shutdown.begin_drain(),
+            }
+            let grace = config.server.drain_grace.saturating_sub(left_at.elapsed());
             service.begin_drain();
             drain.cancel();
             let kill_requested = shutdown.kill_token();
             tokio::select! {
-                () = service.drain(config.server.drain_grace) => {}
+                () = service.drain(grace) => {}
                 () = kill_requested.cancelled() => service.drain(Duration::ZERO).await,
             }
         };
@@ -278,11 +286,11 @@ async fn unknown_route(request: Request) -> Response {
 async fn sync_health(service: &Service, health: &Health, shutdown: &Shutdown) {
     while shutdown.phase() == Phase::Serving {
         let status = service.get_status(Call::new(pb::GetStatusRequest {})).await;
-        health.set(status.is_ok_and(|status| status.into_inner().ready)).await;
+        health.set(status.is_ok_and(|status| status.into_inner().ready));
         tokio::select! {
-            () = shutdown.draining() => {}
+            () = shutdown.leaving() => {}
             () = tokio::time::sleep(HEALTH_INTERVAL) => {}
         }
     }
-    health.set(false).await;
+    health.set(false);
 }

@@ -13,6 +13,8 @@ use tokio_util::sync::CancellationToken;
 pub enum Phase {
     /// Requests are accepted.
     Serving,
+    /// Not ready, so that load balancers select another server. Requests are still accepted.
+    LameDuck,
     /// Not ready. Running turns may finish within their grace.
     Draining,
     /// No turn and no connection is left.
@@ -43,7 +45,12 @@ impl Shutdown {
         self.phase.subscribe()
     }
 
-    /// Ends `Serving`.
+    /// Ends `Serving`. The drain begins after the lame-duck time of the server.
+    pub fn begin_lame_duck(&self) {
+        self.advance(Phase::LameDuck);
+    }
+
+    /// Ends `Serving` and `LameDuck`.
     pub fn begin_drain(&self) {
         self.advance(Phase::Draining);
     }
@@ -65,6 +72,11 @@ impl Shutdown {
     }
 
     /// Completes at the end of `Serving`.
+    pub async fn leaving(&self) {
+        self.reached(Phase::LameDuck).await;
+    }
+
+    /// Completes at the begin of the drain.
     pub async fn draining(&self) {
         self.reached(Phase::Draining).await;
     }
@@ -75,12 +87,16 @@ impl Shutdown {
     }
 
     /// Handles two signals and completes after the second. The first signal begins the drain, the second signal
-    /// interrupts the running turns.
+    /// interrupts the running turns. SIGTERM, which orchestrators send, begins the lame duck first.
     pub async fn handle_signals(&self, mut signals: Signals) {
         // The wait is outside of the macros, which skip their arguments if the line is filtered out.
         let signal = signals.next().await;
         tracing::info!(signal, "draining; a second signal interrupts turns");
-        self.begin_drain();
+        if signal == "SIGTERM" {
+            self.begin_lame_duck();
+        } else {
+            self.begin_drain();
+        }
         let signal = signals.next().await;
         tracing::warn!(signal, "interrupting turns");
         self.kill();
@@ -172,7 +188,8 @@ mod tests {
         let signals = Signals::register(false).unwrap();
         let sent = async {
             kill_process(getpid(), Signal::TERM).unwrap();
-            shutdown.draining().await;
+            shutdown.leaving().await;
+            assert_eq!(shutdown.phase(), Phase::LameDuck);
             assert!(!shutdown.kill_token().is_cancelled());
             kill_process(getpid(), Signal::INT).unwrap();
             shutdown.kill_token().cancelled().await;

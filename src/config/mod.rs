@@ -2,6 +2,7 @@
 //! reported at once, and secrets are never printed. The only room that reads the process environment.
 
 mod dotenv;
+mod exposure;
 mod kinds;
 mod parse;
 pub mod settings;
@@ -52,6 +53,8 @@ pub struct ServerConfig {
     pub idle_timeout: Duration,
     /// Maximum age of a connection.
     pub connection_age: Option<ConnectionAge>,
+    /// Time limit of a request, the same as [`Limits::timeout`]. It begins with the head.
+    pub request_timeout: Duration,
     /// Maximum pause within a request body.
     pub body_timeout: Duration,
     /// Maximum time in which the client reads nothing.
@@ -64,8 +67,18 @@ pub struct ServerConfig {
     pub max_connections_per_peer: usize,
     /// Number of runtime threads. Defaults to half of the processors, at least one.
     pub threads: usize,
-    /// Time that running turns get to finish during the drain.
+    /// Time that running turns get to finish from the end of `Serving`, including the lame duck.
     pub drain_grace: Duration,
+    /// Time after SIGTERM in which the server is not ready but serves.
+    pub lame_duck: Duration,
+}
+
+impl ServerConfig {
+    /// Returns `true` if a listener has another address than loopback.
+    pub fn is_public(&self) -> bool {
+        let addresses = [Some(self.listen), self.grpc_listen];
+        addresses.into_iter().flatten().any(|address| !address.ip().is_loopback())
+    }
 }
 
 /// Form of keep-alives in a stream of server-sent events.
@@ -376,17 +389,16 @@ impl Config {
     /// Merges the sources and parses every setting. The error lists all problems.
     pub fn load(sources: Sources) -> Result<Self, ConfigError> {
         let mut values = RawSettings::merge(sources);
+        let limits = parse::limits(&mut values);
         let config = Self {
-            server: parse::server(&mut values),
+            server: parse::server(&mut values, limits.timeout),
             models: parse::models(&mut values),
-            limits: parse::limits(&mut values),
+            limits,
             codex: parse::codex(&mut values),
             log: parse::log(&mut values),
             warnings: values.warnings(),
         };
-        let public = !config.server.listen.ip().is_loopback()
-            || config.server.grpc_listen.is_some_and(|a| !a.ip().is_loopback());
-        if public && config.server.token.is_none() {
+        if config.server.is_public() && config.server.token.is_none() {
             values.push_error(
                 "CODEX_GATEWAY_TOKEN: required when listening on an address that is not loopback; \
                  set it, or listen on 127.0.0.1",

@@ -10,18 +10,18 @@ use std::{
 
 use super::{
     Codex, ConnectionAge, EngineChoice, KeepAliveForm, Limits, Log, Models, Profile, Sandbox, Secret,
-    ServerConfig, UpstreamTransport, Workers, is_word,
+    ServerConfig, UpstreamTransport, Workers, exposure, is_word,
     kinds::{Key, OptionalText, Text},
     settings,
     sources::RawSettings,
 };
 
-pub(super) fn server(raw: &mut RawSettings) -> ServerConfig {
+pub(super) fn server(raw: &mut RawSettings, request_timeout: Duration) -> ServerConfig {
     let port = u16::try_from(raw.get(&settings::GATEWAY_PORT)).unwrap_or_default();
     let keepalive = raw.get(&settings::SSE_KEEPALIVE_SECONDS);
     let max_connections = raw.get(&settings::MAX_CONNECTIONS);
     let per_peer = raw.get(&settings::MAX_CONNECTIONS_PER_PEER);
-    ServerConfig {
+    let server = ServerConfig {
         listen: SocketAddr::new(host(raw), port),
         grpc_listen: grpc_listen(raw),
         token: token(raw),
@@ -33,6 +33,7 @@ pub(super) fn server(raw: &mut RawSettings) -> ServerConfig {
         idle_timeout: raw.get(&settings::IDLE_TIMEOUT_SECONDS),
         connection_age: connection_age(raw),
         header_timeout: raw.get(&settings::HEADER_TIMEOUT_SECONDS),
+        request_timeout,
         body_timeout: raw.get(&settings::BODY_TIMEOUT_SECONDS),
         write_timeout: raw.get(&settings::WRITE_TIMEOUT_SECONDS),
         max_body_bytes: raw.get(&settings::MAX_BODY_BYTES),
@@ -40,7 +41,10 @@ pub(super) fn server(raw: &mut RawSettings) -> ServerConfig {
         max_connections_per_peer: per_peer.unwrap_or(max_connections - max_connections / 4),
         threads: raw.get(&settings::THREADS).unwrap_or_else(default_threads),
         drain_grace: raw.get(&settings::DRAIN_SECONDS),
-    }
+        lame_duck: raw.get(&settings::LAME_DUCK_SECONDS),
+    };
+    exposure::check(&server, raw);
+    server
 }
 
 fn connection_age(raw: &mut RawSettings) -> Option<ConnectionAge> {

@@ -232,8 +232,12 @@ settings! {
         help: "Form of keep-alives: an SSE comment, or a chunk with an empty delta for clients that parse every line as JSON",
     }
     DRAIN_SECONDS: Seconds = Seconds { min: 0, max: 86_400 } => {
-        env: "CODEX_DRAIN_SECONDS", flag: "drain-seconds", value: "SECONDS", default: "30",
-        help: "Time that running turns get to finish after SIGTERM",
+        env: "CODEX_DRAIN_SECONDS", flag: "drain-seconds", value: "SECONDS", default: "25",
+        help: "Time from SIGTERM that running turns get to finish, including CODEX_LAME_DUCK_SECONDS; the server ends at most 4 seconds later, so that the default fits into the 30 seconds of Kubernetes",
+    }
+    LAME_DUCK_SECONDS: Seconds = Seconds { min: 0, max: 3600 } => {
+        env: "CODEX_LAME_DUCK_SECONDS", flag: "lame-duck-seconds", value: "SECONDS", default: "3",
+        help: "Time after SIGTERM in which the server reports not ready but still serves new requests, until load balancers have noticed; SIGINT skips it",
     }
     ["Codex CLI"]
     BIN: OptionalText = OptionalText => {

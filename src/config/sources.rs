@@ -82,6 +82,11 @@ impl RawSettings {
         self.errors.push(format!("{}: {text}", key.setting.env));
     }
 
+    /// Records a warning about a setting.
+    pub(super) fn push_warning_of<K>(&mut self, key: &Key<K>, text: &str) {
+        self.warnings.push(format!("{}: {text}", key.setting.env));
+    }
+
     pub(super) fn warnings(&self) -> Vec<String> {
         self.warnings.clone()
     }

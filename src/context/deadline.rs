@@ -55,6 +55,14 @@ impl Deadline {
             message: format!("the turn took longer than {seconds} s ({})", self.origin),
         }
     }
+
+    /// Returns the error of a request whose body is incomplete at the deadline.
+    pub fn body_exceeded(&self) -> Error {
+        let seconds = self.limit.as_secs_f64();
+        Error::DeadlineExceeded {
+            message: format!("the request was not received completely within {seconds} s ({})", self.origin),
+        }
+    }
 }
 
 /// Parses at most 8 digits and a unit. Returns `None` for any other text.

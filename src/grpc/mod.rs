@@ -1,7 +1,9 @@
 //! The gRPC door: contract, health and reflection as routes, behind the same authentication as the HTTP door. The
 //! service handles the requests.
 
+mod body_deadline;
 pub mod codec;
+mod health;
 
 use std::sync::Arc;
 
@@ -14,13 +16,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use tokio::time::Instant;
-use tonic::{Code, Status, service::Routes};
-use tonic_health::{
-    ServingStatus,
-    server::{HealthReporter, health_reporter},
-};
+use tonic::{Code, Status, codec::CompressionEncoding, service::Routes};
 use tower::{ServiceBuilder, util::MapRequestLayer};
 use tower_http::timeout::RequestBodyTimeoutLayer;
+
+pub use self::health::Health;
 
 use super::{
     auth::Authenticator,
@@ -29,12 +29,9 @@ use super::{
     error::Error,
     pb::{
         self,
-        codex_service_server::{CodexService, CodexServiceServer, SERVICE_NAME},
+        codex_service_server::{CodexService, CodexServiceServer},
     },
 };
-
-/// Service names in the health service: the whole server and the contract.
-const HEALTH_NAMES: &[&str] = &["", SERVICE_NAME];
 
 /// Path without authentication, because load balancers call it.
 const HEALTH_PATH: &str = "/grpc.health.v1.Health/";
@@ -45,12 +42,18 @@ pub fn routes<S: CodexService>(
     config: &ServerConfig,
     authenticator: Arc<Authenticator>,
 ) -> Result<(Router, Health), Error> {
-    let contract = CodexServiceServer::from_arc(service).max_decoding_message_size(config.max_body_bytes);
-    let (reporter, health) = health_reporter();
+    let mut contract = CodexServiceServer::from_arc(service).max_decoding_message_size(config.max_body_bytes);
+    // The limit of a message counts its decompressed bytes. A response is compressed if the client accepts it.
+    for encoding in [CompressionEncoding::Gzip, CompressionEncoding::Deflate, CompressionEncoding::Zstd] {
+        contract = contract.accept_compressed(encoding).send_compressed(encoding);
+    }
+    let (handle, health) = Health::new();
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(pb::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            // The details of errors, which clients resolve by name.
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
     let mut routes = Routes::builder();
     routes
@@ -68,8 +71,9 @@ pub fn routes<S: CodexService>(
         .into_axum_router()
         .reset_fallback()
         .layer(body_layers)
+        .layer(middleware::from_fn_with_state(config.request_timeout, body_deadline::limit))
         .layer(middleware::from_fn_with_state(authenticator, authenticate));
-    Ok((router, Health(reporter)))
+    Ok((router, handle))
 }
 
 /// Returns `true` if a request is a gRPC call, so that it gets a gRPC status.
@@ -80,20 +84,6 @@ pub fn is_call<B>(request: &Request<B>) -> bool {
 /// Returns the response to an unknown method.
 pub fn unknown_method() -> Response {
     Status::unimplemented("unknown method").into_http()
-}
-
-/// Handle of the health service.
-#[derive(Debug, Clone)]
-pub struct Health(HealthReporter);
-
-impl Health {
-    /// Sets the status of all service names.
-    pub async fn set(&self, healthy: bool) {
-        let status = if healthy { ServingStatus::Serving } else { ServingStatus::NotServing };
-        for name in HEALTH_NAMES {
-            self.0.set_service_status(*name, status).await;
-        }
-    }
 }
 
 /// Authenticates gRPC calls and adds their request context.
@@ -122,7 +112,12 @@ async fn authenticate(
 /// details; the contract promises INVALID_ARGUMENT with details. tonic offers no hook before its codec.
 fn rewrite_codec_error(response: Response) -> Response {
     let Some(status) = Status::from_header_map(response.headers()) else { return response };
-    let too_large = status.code() == Code::OutOfRange;
+    let too_large = match status.code() {
+        Code::OutOfRange => true,
+        // The size is known only after the decompression. Other services have statuses of this code too.
+        Code::ResourceExhausted => status.message().starts_with("Error decompressing"),
+        _ => false,
+    };
     // The server's own errors have details, including INTERNAL.
     let is_undecodable = status.code() == Code::Internal;
     if !(too_large || is_undecodable) || !status.details().is_empty() {

@@ -9,12 +9,17 @@ use http::{HeaderMap, HeaderName, header, request::Parts};
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
+use tokio::time::{Instant, timeout_at};
+use tonic::metadata::MetadataMap;
 
 use super::{
     error::ApiError,
     field_names::{FieldNames, TIMEOUT_HEADER},
 };
-use crate::{context::RequestContext, error::Error};
+use crate::{
+    context::{RequestContext, deadline::Deadline},
+    error::Error,
+};
 
 /// Maximum length of an error text that quotes the caller, in characters.
 const MAX_QUOTE: usize = 300;
@@ -29,6 +34,8 @@ pub(super) struct BodyLimits {
     pub(super) max_bytes: usize,
     /// Maximum pause between two frames.
     pub(super) pause: Duration,
+    /// Time limit of the request, which begins with its head.
+    pub(super) request: Duration,
 }
 
 /// Reads and parses a JSON body.
@@ -41,7 +48,13 @@ pub(super) async fn json<T: DeserializeOwned + Send + 'static>(
     check_content_encoding(&parts.headers)?;
     // A client with `expect: 100-continue` reads the response before it sends the body. Other clients send it first.
     let expects_continue = parts.headers.contains_key(header::EXPECT);
-    let bytes = read(body, limits, expects_continue).await?;
+    let deadline = deadline(parts, limits.request)?;
+    let bytes = match timeout_at(deadline.at(), read(body, limits, expects_continue)).await {
+        Ok(bytes) => bytes?,
+        Err(_) => {
+            return Err(ApiError::from_status(&deadline.body_exceeded().into(), &FieldNames::default()));
+        }
+    };
     if bytes.len() < LARGE_BODY {
         return parse(&bytes);
     }
@@ -49,6 +62,14 @@ pub(super) async fn json<T: DeserializeOwned + Send + 'static>(
     parsed.unwrap_or_else(|error| {
         Err(ApiError::from_status(&Error::internal(error).into(), &FieldNames::default()))
     })
+}
+
+/// Returns the deadline of a request by the server's and the caller's limit.
+fn deadline(parts: &Parts, server: Duration) -> Result<Deadline, ApiError> {
+    let received_at = parts.extensions.get().map_or_else(Instant::now, |c: &RequestContext| c.received_at);
+    let requested = timeout(&parts.headers)?.and_then(|limit| limit.try_into().ok());
+    Deadline::new(received_at, server, &MetadataMap::new(), requested)
+        .map_err(|error| ApiError::from_status(&error.into(), &FieldNames::default()))
 }
 
 /// Requires JSON, because any web page can send a form or plain text without the browser's permission.

@@ -52,7 +52,11 @@ pub fn router<S: CodexService>(
 ) -> Router {
     let facade = Facade {
         service,
-        body_limits: BodyLimits { max_bytes: config.max_body_bytes, pause: config.body_timeout },
+        body_limits: BodyLimits {
+            max_bytes: config.max_body_bytes,
+            pause: config.body_timeout,
+            request: config.request_timeout,
+        },
         keep_alive: config.sse_keepalive,
         keep_alive_form: config.sse_keepalive_form,
     };

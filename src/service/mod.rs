@@ -61,8 +61,8 @@ pub struct Service {
     requests: TaskTracker,
     /// Cancelled when the grace of the drain has expired.
     interrupt: CancellationToken,
-    /// Cancelled when the drain begins.
-    draining: CancellationToken,
+    /// Cancelled when the server begins to leave: with the lame duck, or with the drain.
+    leaving: CancellationToken,
     /// Limits the log to one line about the alias of the default model.
     alias_logged: Once,
     /// Start of the server, in seconds since 1970.
@@ -93,7 +93,7 @@ impl Service {
             upstream: Arc::default(),
             requests: TaskTracker::new(),
             interrupt: CancellationToken::new(),
-            draining: CancellationToken::new(),
+            leaving: CancellationToken::new(),
             alias_logged: Once::new(),
             started_at: unix_seconds(),
         }
@@ -106,9 +106,14 @@ impl Service {
         }
     }
 
+    /// Reports not ready from now on.
+    pub fn begin_lame_duck(&self) {
+        self.leaving.cancel();
+    }
+
     /// Refuses new requests from now on, and requests that wait for a slot.
     pub fn begin_drain(&self) {
-        self.draining.cancel();
+        self.leaving.cancel();
         self.admission.close();
         self.requests.close();
     }
@@ -308,7 +313,7 @@ impl CodexService for Service {
     ) -> Result<Response<pb::GetStatusResponse>, Status> {
         let engine = self.engine.status().await;
         self.resize();
-        let draining = self.draining.is_cancelled();
+        let draining = self.leaving.is_cancelled();
         let reason = if draining { Some(Error::Draining.to_string()) } else { engine.unavailable_reason };
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let (load, limits) = (self.admission.load(), self.admission.limits());

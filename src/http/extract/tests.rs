@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use super::*;
 use crate::context::Caller;
 
-const LIMITS: BodyLimits = BodyLimits { max_bytes: 32, pause: Duration::from_secs(30) };
+const LIMITS: BodyLimits =
+    BodyLimits { max_bytes: 32, pause: Duration::from_secs(30), request: Duration::from_secs(600) };
 
 fn parts(headers: &[(&'static str, &str)]) -> Parts {
     let mut request = Request::post("/").header(header::CONTENT_TYPE, "application/json");
@@ -151,7 +152,7 @@ fn timeout_other_than_a_positive_decimal_is_refused() {
 fn call_without_and_with_a_context_passes_it_on() {
     let mut parts = parts(&[("x-request-id", "r-1")]);
     assert!(call(&parts, ()).extensions().get::<RequestContext>().is_none());
-    let context = RequestContext::new(Caller::TokenHolder, &parts.headers, None, tokio::time::Instant::now());
+    let context = RequestContext::new(Caller::TokenHolder, &parts.headers, None, Instant::now());
     parts.extensions.insert(context);
     let call = call(&parts, ());
     let context: &RequestContext = call.extensions().get().unwrap();

@@ -7,6 +7,10 @@ use reqwest::Response;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
+use tonic::transport::Endpoint;
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
 
 use crate::{
     both_engines, eventually,
@@ -72,6 +76,37 @@ async fn running_turns_past_the_drain_grace_are_cancelled(engine: Engine) {
     // Asserted without waiting: nothing may be left when the server exits.
     assert_eq!(server.processes(), Vec::<String>::new());
     assert!(server.scratch_files().is_empty());
+}
+
+both_engines!(request_after_sigterm_is_served_by_a_lame_duck);
+async fn request_after_sigterm_is_served_by_a_lame_duck(engine: Engine) {
+    let mut server = Program::new(Codex::Fake, engine).serve(&[]).await;
+    let connect = || async { Endpoint::new(server.url("")).unwrap().connect().await.unwrap() };
+    let mut health = HealthClient::new(connect().await);
+    eventually!("the server is ready", {
+        let status = health.check(HealthCheckRequest::default()).await.unwrap().into_inner().status();
+        status == ServingStatus::Serving
+    });
+    server.signal(Signal::TERM);
+    eventually!("load balancers are told", {
+        reqwest::get(server.url("/healthz")).await.unwrap().status() == 503
+    });
+    let status = health.check(HealthCheckRequest::default()).await.unwrap().into_inner().status();
+    assert_eq!(status, ServingStatus::NotServing);
+    // A new connection of a client whose load balancer has not noticed yet.
+    let url = server.url("/v1/chat/completions");
+    let answer = reqwest::Client::new().post(url).json(&body("fake:echo", "x")).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let mut grpc = CodexServiceClient::new(connect().await);
+    grpc.chat(chat_request("fake:echo", "x")).await.unwrap();
+    assert_eq!(server.exit_code(EXIT_LIMIT).await, Some(0), "{:?}", server.log());
+    // Each line of a request names its peer.
+    let log = server.log();
+    let turns: Vec<_> = log.iter().filter(|line| line.contains("turn ended")).collect();
+    assert_eq!(turns.len(), 2, "{log:?}");
+    assert!(turns.iter().all(|line| line.contains("\"peer\":\"127.0.0.1\"")), "{turns:?}");
+    let refused = log.iter().find(|line| line.contains("/healthz")).unwrap();
+    assert!(refused.contains("\"peer\":\"127.0.0.1\""), "{refused}");
 }
 
 both_engines!(second_signal_ends_the_drain_immediately);

@@ -3,5 +3,7 @@
 mod base_urls;
 mod drain;
 mod health;
+mod mesh;
 mod protocols;
+mod slow_bodies;
 mod storm;
