@@ -112,12 +112,10 @@ async fn authenticate(
 /// details; the contract promises INVALID_ARGUMENT with details. tonic offers no hook before its codec.
 fn rewrite_codec_error(response: Response) -> Response {
     let Some(status) = Status::from_header_map(response.headers()) else { return response };
-    let too_large = match status.code() {
-        Code::OutOfRange => true,
-        // The size is known only after the decompression. Other services have statuses of this code too.
-        Code::ResourceExhausted => status.message().starts_with("Error decompressing"),
-        _ => false,
-    };
+    // The size of a compressed message is known only after the decompression.
+    let is_bomb =
+        status.code() == Code::ResourceExhausted && status.message().starts_with("Error decompressing");
+    let too_large = is_bomb || status.code() == Code::OutOfRange;
     // The server's own errors have details, including INTERNAL.
     let is_undecodable = status.code() == Code::Internal;
     if !(too_large || is_undecodable) || !status.details().is_empty() {

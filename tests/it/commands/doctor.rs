@@ -12,8 +12,18 @@ use crate::{
     },
 };
 
-const CHECKS: [&str; 9] =
-    ["configuration", "port", "workspace", "home", "codex", "login", "upstream", "sandbox", "model"];
+const CHECKS: [&str; 10] = [
+    "configuration",
+    "port",
+    "open files",
+    "workspace",
+    "home",
+    "codex",
+    "login",
+    "upstream",
+    "sandbox",
+    "model",
+];
 
 /// The additional checks of the capability probe.
 const CAPABILITY_CHECKS: [&str; 10] = [
