@@ -213,13 +213,15 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn try_take_beyond_the_limit_of_a_peer_affects_that_peer_alone() {
         let seats = Arc::new(Seats::new(10, 2));
-        let [first, _second, other] = [taken(&seats, 1), taken(&seats, 1), taken(&seats, 2)];
-        let requests = [first.activity.begin_request(), _second.activity.begin_request()];
+        let [first, second, other] = [taken(&seats, 1), taken(&seats, 1), taken(&seats, 2)];
+        let requests = [first.activity.begin_request(), second.activity.begin_request()];
         tokio::time::advance(MIN_UNUSED).await;
         assert_eq!(seats.try_take(peer(1)).unwrap_err(), NoSeat::PeerFull);
         let _third = taken(&seats, 3);
-        drop(requests);
-        tokio::time::advance(MIN_UNUSED).await;
+        for request in requests {
+            drop(request);
+            tokio::time::advance(MIN_UNUSED).await;
+        }
         let _more = taken(&seats, 1);
         assert!(first.evicted.is_cancelled() && !other.evicted.is_cancelled());
     }
