@@ -61,6 +61,8 @@ pub struct ServerConfig {
     pub write_timeout: Duration,
     /// Maximum size of a request body.
     pub max_body_bytes: usize,
+    /// Maximum size of all bodies whose content is in memory.
+    pub max_body_bytes_total: usize,
     /// Maximum number of open connections.
     pub max_connections: usize,
     /// Maximum number of open connections of one peer.
@@ -142,12 +144,18 @@ pub struct Limits {
     pub max_queue: usize,
     /// Maximum `n`.
     pub max_choices: u32,
-    /// Maximum prompt length in characters.
+    /// Maximum length of messages, tool calls, tools and schemas together, in characters.
     pub max_prompt_chars: usize,
+    /// Maximum number of messages, of their parts, and of their tool calls.
+    pub max_messages: usize,
+    /// Maximum number of tools.
+    pub max_tools: usize,
     /// Maximum number of images per request.
     pub max_images: usize,
     /// Maximum image size in bytes.
     pub max_image_bytes: usize,
+    /// Maximum width times height of an image. All images together may have twice as many pixels.
+    pub max_image_pixels: u64,
 }
 
 /// The Codex CLI and its engines.

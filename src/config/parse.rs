@@ -37,6 +37,7 @@ pub(super) fn server(raw: &mut RawSettings, request_timeout: Duration) -> Server
         body_timeout: raw.get(&settings::BODY_TIMEOUT_SECONDS),
         write_timeout: raw.get(&settings::WRITE_TIMEOUT_SECONDS),
         max_body_bytes: raw.get(&settings::MAX_BODY_BYTES),
+        max_body_bytes_total: raw.get(&settings::MAX_BODY_BYTES_TOTAL),
         max_connections,
         max_connections_per_peer: per_peer.unwrap_or(max_connections - max_connections / 4),
         threads: raw.get(&settings::THREADS).unwrap_or_else(default_threads),
@@ -157,7 +158,10 @@ pub(super) fn limits(raw: &mut RawSettings) -> Limits {
         // The CLI itself refuses 1,048,577 characters (0.169).
         max_prompt_chars: raw.get(&settings::MAX_PROMPT_CHARS),
         max_images: raw.get(&settings::MAX_IMAGES),
+        max_messages: raw.get(&settings::MAX_MESSAGES),
+        max_tools: raw.get(&settings::MAX_TOOLS),
         max_image_bytes: raw.get(&settings::MAX_IMAGE_BYTES),
+        max_image_pixels: raw.get(&settings::MAX_IMAGE_PIXELS),
     }
 }
 

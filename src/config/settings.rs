@@ -165,7 +165,15 @@ settings! {
     }
     MAX_PROMPT_CHARS: Size = Size { min: 1, max: 1_048_576 } => {
         env: "CODEX_MAX_PROMPT_CHARS", flag: "max-prompt-chars", value: "N", default: "200000",
-        help: "Maximum prompt length in characters (413 above it)",
+        help: "Maximum length of messages, tool calls, tools and schemas of a request together, in characters (413 above it)",
+    }
+    MAX_MESSAGES: Size = Size { min: 1, max: 1_000_000 } => {
+        env: "CODEX_MAX_MESSAGES", flag: "max-messages", value: "N", default: "10000",
+        help: "Maximum number of messages of a request; also of its content parts and of its tool calls, each counted over all messages",
+    }
+    MAX_TOOLS: Size = Size { min: 0, max: 100_000 } => {
+        env: "CODEX_MAX_TOOLS", flag: "max-tools", value: "N", default: "128",
+        help: "Maximum number of tools of a request; the default is the limit of OpenAI",
     }
     MAX_IMAGES: Size = Size { min: 0, max: 1000 } => {
         env: "CODEX_MAX_IMAGES", flag: "max-images", value: "N", default: "50",
@@ -175,9 +183,17 @@ settings! {
         env: "CODEX_MAX_IMAGE_BYTES", flag: "max-image-bytes", value: "BYTES", default: "10485760",
         help: "Maximum size of a decoded image",
     }
+    MAX_IMAGE_PIXELS: Number = Number { min: 1, max: 1 << 40 } => {
+        env: "CODEX_MAX_IMAGE_PIXELS", flag: "max-image-pixels", value: "N", default: "50000000",
+        help: "Maximum width times height of an image, because Codex decodes it to 4 or 8 bytes per pixel; the images of a request may have twice as many pixels together",
+    }
     MAX_BODY_BYTES: Size = Size { min: 1024, max: 1 << 30 } => {
         env: "CODEX_MAX_BODY_BYTES", flag: "max-body-bytes", value: "BYTES", default: "33554432",
         help: "Maximum size of a request body or gRPC message",
+    }
+    MAX_BODY_BYTES_TOTAL: Size = Size { min: 1 << 20, max: 1 << 40 } => {
+        env: "CODEX_MAX_BODY_BYTES_TOTAL", flag: "max-body-bytes-total", value: "BYTES", default: "268435456",
+        help: "Maximum size of all request bodies whose content is in memory, until Codex has it; further requests get 429, and an eighth is kept for bodies of up to 64 KiB",
     }
     MAX_CONNECTIONS: Size = Size { min: 1, max: 1_000_000 } => {
         env: "CODEX_MAX_CONNECTIONS", flag: "max-connections", value: "N", default: "1024",

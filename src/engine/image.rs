@@ -1,5 +1,7 @@
 //! Images of a conversation, with their format detected by content.
 
+mod pixels;
+
 use bytes::Bytes;
 
 /// An image.
@@ -29,6 +31,11 @@ impl ImageKind {
     pub fn detect(data: &[u8]) -> Option<Self> {
         imagesize::blob_size(data).ok()?;
         Self::detect_header(data).filter(|kind| kind.is_complete(data))
+    }
+
+    /// Returns the number of pixels of the largest frame, or `None` if the headers have no size.
+    pub fn pixels(self, data: &[u8]) -> Option<u64> {
+        pixels::largest_frame(self, data)
     }
 
     fn detect_header(data: &[u8]) -> Option<Self> {

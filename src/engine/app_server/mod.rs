@@ -138,7 +138,7 @@ impl Engine for AppServer {
             let items: String = items.chars().take(self.log.max_chars).collect();
             tracing::info!(turn.id = %turn.id, %items, "starting a thread");
         }
-        let conversation = self.turn_cache.key(&turn, turn.messages.len());
+        let conversation = self.turn_cache.key(&turn);
         // The history holds a copy of the messages, with images of many megabytes.
         turn.messages = Vec::new();
         let driver = Box::new(TurnDriver {

@@ -1,6 +1,6 @@
 //! Validates the messages of a request, one by one and together.
 
-use super::{check_length, file};
+use super::{check_length, file, too_many};
 use crate::{
     config::Limits,
     engine::{Image, ImageKind, MAX_CALL_ID_BYTES, Message, Part, Role},
@@ -8,19 +8,21 @@ use crate::{
     pb::{self, content_part},
 };
 
-/// Validates all messages, and their number of images and characters. `window` is the model's context window, if known.
-pub(super) fn validate_all(
-    messages: Vec<pb::Message>,
-    limits: &Limits,
-    window: Option<u64>,
-) -> Result<Vec<Message>, Error> {
+/// Factor between the pixels of one image and of all images of a request. With the defaults, eight photographs of 12
+/// megapixels fit.
+const MAX_LARGEST_IMAGES: u64 = 2;
+
+/// Validates all messages, and their numbers of parts, calls, images and pixels.
+pub(super) fn validate_all(messages: Vec<pb::Message>, limits: &Limits) -> Result<Vec<Message>, Error> {
     if messages.is_empty() {
         return Err(Error::invalid("messages", "at least one message is required"));
     }
+    check_counts(&messages, limits.max_messages)?;
+    let mut pixels = 0;
     let checked: Vec<Message> = messages
         .into_iter()
         .enumerate()
-        .map(|(index, message)| validate(message, &format!("messages[{index}]"), limits))
+        .map(|(index, message)| validate(message, &format!("messages[{index}]"), limits, &mut pixels))
         .collect::<Result<_, _>>()?;
     let images = checked.iter().flat_map(|m| &m.parts).filter(|part| matches!(part, Part::Image(_))).count();
     if images > limits.max_images {
@@ -29,29 +31,35 @@ pub(super) fn validate_all(
             format!("{images} images are more than the {} allowed (CODEX_MAX_IMAGES)", limits.max_images),
         ));
     }
-    let chars: usize = checked.iter().map(chars).sum();
-    if chars > limits.max_prompt_chars {
-        let window = window.map(|tokens| format!("; the model's context window has {tokens} tokens"));
-        return Err(Error::PromptTooLarge {
-            message: format!(
-                "the prompt has {chars} characters; this server allows {} (CODEX_MAX_PROMPT_CHARS){}",
-                limits.max_prompt_chars,
-                window.unwrap_or_default()
-            ),
-        });
-    }
     Ok(checked)
 }
 
-fn chars(message: &Message) -> usize {
+/// Checks the numbers of messages, parts and calls. Each costs memory and time here and in Codex, also if it is empty.
+fn check_counts(messages: &[pb::Message], max: usize) -> Result<(), Error> {
+    let parts = |message: &pb::Message| message.parts.len();
+    let calls = |message: &pb::Message| message.tool_calls.len();
+    let counts = [
+        (messages.len(), "messages"),
+        (messages.iter().map(parts).sum(), "content parts"),
+        (messages.iter().map(calls).sum(), "tool calls"),
+    ];
+    match counts.into_iter().find(|(count, _)| *count > max) {
+        Some((count, what)) => Err(too_many("messages", count, what, max, "CODEX_MAX_MESSAGES")),
+        None => Ok(()),
+    }
+}
+
+/// Returns the number of characters of a message that count for the limit of the prompt.
+pub(super) fn chars(message: &Message) -> usize {
     let text = message.parts.iter().map(|part| match part {
         Part::Text(text) => text.chars().count(),
         Part::Image(_) => 0,
     });
-    text.sum::<usize>() + message.tool_calls.iter().map(|call| call.arguments.chars().count()).sum::<usize>()
+    let calls = message.tool_calls.iter().map(|call| call.name.len() + call.arguments.chars().count());
+    text.sum::<usize>() + calls.sum::<usize>()
 }
 
-fn validate(message: pb::Message, field: &str, limits: &Limits) -> Result<Message, Error> {
+fn validate(message: pb::Message, field: &str, limits: &Limits, pixels: &mut u64) -> Result<Message, Error> {
     let role = match pb::Role::try_from(message.role) {
         Ok(pb::Role::System) => Role::System,
         Ok(pb::Role::Developer) => Role::Developer,
@@ -80,6 +88,7 @@ fn validate(message: pb::Message, field: &str, limits: &Limits) -> Result<Messag
             let field = format!("{field}.tool_calls[{index}]");
             return Err(Error::invalid(field, "a call needs an id and a function name"));
         }
+        check_length(&format!("{field}.tool_calls[{index}].id"), &call.id, MAX_CALL_ID_BYTES)?;
     }
     // Clients send the empty result of a tool as `null` or `[]` too, and the answer of a model that only thought.
     let is_empty_text = match role {
@@ -91,7 +100,7 @@ fn validate(message: pb::Message, field: &str, limits: &Limits) -> Result<Messag
         return Err(Error::invalid(format!("{field}.parts"), "a message needs content"));
     }
     let parts = message.parts.into_iter().enumerate();
-    let parts = parts.map(|(i, p)| part(p, role, &format!("{field}.parts[{i}]"), limits));
+    let parts = parts.map(|(i, p)| part(p, role, &format!("{field}.parts[{i}]"), limits, pixels));
     let empty = is_empty_text.then(|| Ok(Part::Text(String::new())));
     Ok(Message {
         parts: parts.chain(empty).collect::<Result<_, _>>()?,
@@ -102,7 +111,14 @@ fn validate(message: pb::Message, field: &str, limits: &Limits) -> Result<Messag
     })
 }
 
-fn part(part: pb::ContentPart, role: Role, field: &str, limits: &Limits) -> Result<Part, Error> {
+/// Validates a part and adds its pixels to `pixels`.
+fn part(
+    part: pb::ContentPart,
+    role: Role,
+    field: &str,
+    limits: &Limits,
+    pixels: &mut u64,
+) -> Result<Part, Error> {
     let image = match part.part {
         Some(content_part::Part::Text(text)) => return Ok(Part::Text(text)),
         Some(content_part::Part::Image(image)) => image,
@@ -128,7 +144,29 @@ fn part(part: pb::ContentPart, role: Role, field: &str, limits: &Limits) -> Resu
         return Err(Error::invalid(field, message));
     }
     let kind = ImageKind::detect(&image.data).ok_or_else(|| {
-        Error::invalid(field, "not a complete PNG, JPEG, WebP or GIF file, judged by its content")
+        Error::invalid(&field, "not a complete PNG, JPEG, WebP or GIF file, judged by its content")
     })?;
+    check_pixels(kind.pixels(&image.data), &field, limits.max_image_pixels, pixels)?;
     Ok(Part::Image(Image { data: image.data, kind }))
+}
+
+/// Checks the pixels of an image and adds them to those of the images before it.
+fn check_pixels(image: Option<u64>, field: &str, max: u64, sum: &mut u64) -> Result<(), Error> {
+    let Some(image) = image else {
+        return Err(Error::invalid(field, "the width and height of the image cannot be read"));
+    };
+    if image > max {
+        let message = format!("{image} pixels are more than the {max} allowed (CODEX_MAX_IMAGE_PIXELS)");
+        return Err(Error::invalid(field, message));
+    }
+    *sum += image;
+    let max = max.saturating_mul(MAX_LARGEST_IMAGES);
+    if *sum > max {
+        let message = format!(
+            "with this image, the images have {sum} pixels, more than the {max} allowed for all together (twice \
+             CODEX_MAX_IMAGE_PIXELS)"
+        );
+        return Err(Error::invalid(field, message));
+    }
+    Ok(())
 }

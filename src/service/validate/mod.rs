@@ -58,13 +58,9 @@ impl RequestPolicy {
             id: String::new(),
             model: model.to_owned(),
             profile,
-            messages: message::validate_all(
-                request.messages,
-                &self.limits,
-                known.map(|known| known.context_window).filter(|window| *window > 0),
-            )?,
+            messages: message::validate_all(request.messages, &self.limits)?,
             tool_choice: schemas::tool_choice(&request.tools, request.tool_choice.as_ref())?,
-            tools: schemas::tools(request.tools, request.tool_choice.as_ref())?,
+            tools: schemas::tools(request.tools, request.tool_choice.as_ref(), self.limits.max_tools)?,
             parallel_tool_calls: request.parallel_tool_calls.unwrap_or(true),
             reasoning_effort: self.effort(request.reasoning_effort, known)?,
             reasoning_summary: self.summary(request.reasoning_summary)?,
@@ -75,6 +71,7 @@ impl RequestPolicy {
             web_search: self.search(request.agent.unwrap_or_default())?,
             deadline: None,
         };
+        self.check_prompt(&turn, known.map(|known| known.context_window).filter(|window| *window > 0))?;
         tool_calls::check(&turn.messages)?;
         Ok(ValidatedRequest {
             requested_model: requested.clone(),
@@ -103,7 +100,32 @@ impl RequestPolicy {
             Some(Part::Image(_)) | None => 0,
         });
         let calls = request.messages.iter().flat_map(|message| &message.tool_calls);
-        bytes.chain(calls.map(|call| call.arguments.len())).sum::<usize>() > self.limits.max_prompt_chars
+        let bytes = bytes.chain(calls.map(|call| call.arguments.len()));
+        let tools = request.tools.iter().map(|tool| tool.description.len() + tool.parameters_json.len());
+        bytes.chain(tools).sum::<usize>() > self.limits.max_prompt_chars
+    }
+
+    /// Checks the length of all that the model reads. Codex sends the tools and the schema of the answer with each request.
+    /// The error has the model's context window, if it is known.
+    fn check_prompt(&self, turn: &Turn, window: Option<u64>) -> Result<(), Error> {
+        let messages: usize = turn.messages.iter().map(message::chars).sum();
+        let tools: usize = turn.tools.iter().map(schemas::tool_chars).sum();
+        let schema = schemas::format_chars(&turn.format);
+        let (sum, max) = (messages + tools + schema, self.limits.max_prompt_chars);
+        if sum <= max {
+            return Ok(());
+        }
+        let counted = match (tools, schema) {
+            (0, 0) => String::new(),
+            _ => format!(" (messages {messages}, tools {tools}, schema of the answer {schema})"),
+        };
+        let window = window.map(|tokens| format!("; the model's context window has {tokens} tokens"));
+        Err(Error::PromptTooLarge {
+            message: format!(
+                "the prompt has {sum} characters{counted}; this server allows {max} (CODEX_MAX_PROMPT_CHARS){}",
+                window.unwrap_or_default()
+            ),
+        })
     }
 
     /// Splits a model's name from the suffix that selects a profile: `gpt-5.5:chat`. Without a suffix, an alias may select
@@ -210,6 +232,11 @@ fn check_length(field: &str, text: &str, max_bytes: usize) -> Result<(), Error> 
         return Err(Error::invalid(field, "control characters are not allowed"));
     }
     Ok(())
+}
+
+/// Returns the error of a list that is too long.
+fn too_many(field: &str, count: usize, what: &str, max: usize, setting: &str) -> Error {
+    Error::invalid(field, format!("{count} {what} are more than the {max} allowed ({setting})"))
 }
 
 /// Returns `true` for a name that a function or a format may have.

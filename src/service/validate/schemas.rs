@@ -6,7 +6,7 @@ use std::{collections::HashSet, sync::Arc};
 use prost::Message;
 use serde_json::{Value, value::RawValue};
 
-use super::{NAME_RULE, is_name};
+use super::{NAME_RULE, is_name, too_many};
 use crate::{
     engine::{Format, Parameters, ResponseSchema, Tool, ToolChoice},
     error::Error,
@@ -20,7 +20,14 @@ const MAX_SCHEMA_BYTES: usize = 1 << 20;
 const MAX_TOOL_SCHEMAS_BYTES: usize = 4 << 20;
 
 /// Validates the tools. Returns no tools if the choice is `none`.
-pub(super) fn tools(tools: Vec<pb::Tool>, choice: Option<&pb::ToolChoice>) -> Result<Arc<[Tool]>, Error> {
+pub(super) fn tools(
+    tools: Vec<pb::Tool>,
+    choice: Option<&pb::ToolChoice>,
+    max_tools: usize,
+) -> Result<Arc<[Tool]>, Error> {
+    if tools.len() > max_tools {
+        return Err(too_many("tools", tools.len(), "tools", max_tools, "CODEX_MAX_TOOLS"));
+    }
     let mut names = HashSet::new();
     for (index, tool) in tools.iter().enumerate() {
         let field = || format!("tools[{index}].name");
@@ -78,6 +85,25 @@ fn validate_tool(index: usize, tool: pb::Tool, total_bytes: &mut usize) -> Resul
     Ok(Tool { name, description, parameters, strict })
 }
 
+/// Returns the number of characters of a tool that count for the limit of the prompt.
+pub(super) fn tool_chars(tool: &Tool) -> usize {
+    let schema = match &tool.parameters {
+        Parameters::None => 0,
+        Parameters::Json(text) => text.chars().count(),
+        // The text of the deprecated form is built only where it is needed. Its size is similar.
+        Parameters::Struct(object) => object.encoded_len(),
+    };
+    tool.name.len() + tool.description.chars().count() + schema
+}
+
+/// Returns the number of characters of the answer's schema.
+pub(super) fn format_chars(format: &Format) -> usize {
+    match format {
+        Format::Text | Format::JsonObject => 0,
+        Format::JsonSchema(schema) => schema.text.chars().count(),
+    }
+}
+
 /// Checks that a text is JSON of an object, without building the value.
 fn check_object(text: &str) -> Result<(), String> {
     let raw: &RawValue = serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))?;
@@ -99,7 +125,8 @@ pub(super) fn tool_choice(tools: &[pb::Tool], choice: Option<&pb::ToolChoice>) -
         }
         Ok(Mode::Required) => Ok(ToolChoice::Required),
         Ok(Mode::Named) if tools.iter().all(|tool| tool.name != choice.name) => {
-            Err(Error::invalid("tool_choice", format!("`tools` has no function named {:?}", choice.name)))
+            let name: String = choice.name.chars().take(64).collect();
+            Err(Error::invalid("tool_choice", format!("`tools` has no function named {name:?}")))
         }
         Ok(Mode::Named) => Ok(ToolChoice::Named(choice.name.clone())),
         Err(_) => Err(Error::invalid("tool_choice.mode", "not a known mode")),

@@ -286,6 +286,51 @@ fn validate_limit_of_zero_tokens_is_no_limit() {
 }
 
 #[test]
+fn validate_prompt_limit_counts_calls_tools_and_schemas() {
+    let policy = policy(&[("CODEX_MAX_PROMPT_CHARS", "100")]);
+    let refused = |change: &dyn Fn(&mut pb::ChatRequest, &str)| {
+        let validate = |text: &str| {
+            let mut request = request();
+            change(&mut request, text);
+            policy.validate(request, CAPACITY, None)
+        };
+        validate(&"x".repeat(50)).unwrap();
+        validate(&"x".repeat(100)).unwrap_err()
+    };
+    let described = refused(&|request, text| {
+        request.tools = vec![pb::Tool { description: text.into(), ..tool("f", "") }];
+    });
+    let counts = "the prompt has 103 characters (messages 2, tools 101, schema of the answer 0); this server allows 100 \
+                  (CODEX_MAX_PROMPT_CHARS)";
+    assert!(described.to_string().contains(counts), "{described}");
+    let parameters = refused(&|request, text| {
+        request.tools = vec![tool("f", &format!(r#"{{"title":"{text}"}}"#))];
+    });
+    let answer = refused(&|request, text| {
+        let schema = pb::JsonSchemaFormat {
+            name: "n".into(),
+            schema: format!(r#"{{"title":"{text}"}}"#),
+            ..Default::default()
+        };
+        let format = Some(pb::response_format::Format::JsonSchema(schema));
+        request.response_format = Some(pb::ResponseFormat { format });
+    });
+    let call = refused(&|request, text| {
+        let call = pb::ToolCall { id: "c".into(), name: "f".into(), arguments: text.into() };
+        request.messages.push(pb::Message {
+            role: pb::Role::Assistant.into(),
+            tool_calls: vec![call],
+            ..Default::default()
+        });
+        let result = pb::Message { tool_call_id: "c".into(), ..message(pb::Role::Tool, "") };
+        request.messages.push(result);
+    });
+    for error in [described, parameters, answer, call] {
+        assert_eq!(error.reason(), "PROMPT_TOO_LARGE", "{error}");
+    }
+}
+
+#[test]
 fn validate_empty_answer_in_a_history_is_an_empty_text() {
     let mut request = request();
     request.messages.push(pb::Message { role: pb::Role::Assistant.into(), ..Default::default() });
@@ -309,6 +354,78 @@ fn validate_file_becomes_text_within_the_limit() {
 }
 
 #[test]
+fn validate_lists_have_limits() {
+    let refused = |change: &dyn Fn(&mut pb::ChatRequest, usize)| {
+        let validate = |count: usize| {
+            let mut request = request();
+            change(&mut request, count);
+            policy(&[("CODEX_MAX_MESSAGES", "4"), ("CODEX_MAX_TOOLS", "4")]).validate(request, CAPACITY, None)
+        };
+        validate(4).unwrap();
+        let error = validate(5).unwrap_err();
+        let Error::InvalidArgument { field, message } = error else { panic!("{error:?}") };
+        format!("{field}: {message}")
+    };
+    let call = |n: usize| pb::ToolCall { id: n.to_string(), name: "f".into(), arguments: "{}".into() };
+    let calls = |message: &mut pb::Message, calls: std::ops::Range<usize>| {
+        message.role = pb::Role::Assistant.into();
+        message.tool_calls = calls.map(call).collect();
+    };
+    assert_eq!(
+        refused(&|request, count| request.messages = vec![message(pb::Role::User, ""); count]),
+        "messages: 5 messages are more than the 4 allowed (CODEX_MAX_MESSAGES)"
+    );
+    assert_eq!(
+        refused(&|request, count| {
+            let part = request.messages[0].parts[0].clone();
+            request.messages[0].parts.resize(count - 1, part);
+            request.messages.push(message(pb::Role::User, ""));
+        }),
+        "messages: 5 content parts are more than the 4 allowed (CODEX_MAX_MESSAGES)"
+    );
+    let mut many = request();
+    calls(&mut many.messages[0], 0..5);
+    let error = policy(&[("CODEX_MAX_MESSAGES", "4")]).validate(many, CAPACITY, None).unwrap_err();
+    assert_eq!(error.to_string(), "5 tool calls are more than the 4 allowed (CODEX_MAX_MESSAGES)");
+    assert_eq!(
+        refused(&|request, count| request.tools = (0..count).map(|n| tool(&format!("f{n}"), "")).collect()),
+        "tools: 5 tools are more than the 4 allowed (CODEX_MAX_TOOLS)"
+    );
+}
+
+/// Returns a PNG file of this size, of which only the header is correct.
+fn png(width: u32, height: u32) -> pb::ContentPart {
+    let header = [b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".as_slice(), &width.to_be_bytes(), &height.to_be_bytes()];
+    let data = [header.concat().as_slice(), b"IEND\xaeB`\x82"].concat();
+    pb::ContentPart {
+        part: Some(pb::content_part::Part::Image(pb::Image { data: data.into(), detail: String::new() })),
+    }
+}
+
+#[test]
+fn validate_images_have_a_limit_of_pixels_each_and_together() {
+    let validate = |sizes: &[(u32, u32)]| {
+        let mut request = request();
+        request.messages[0].parts.extend(sizes.iter().map(|(width, height)| png(*width, *height)));
+        policy(&[]).validate(request, CAPACITY, None)
+    };
+    // A photograph of 50 megapixels, a screenshot in 8K, and eight photographs of 12 megapixels.
+    for sizes in [&[(8160, 6120)][..], &[(7680, 4320)], &[(4032, 3024); 8]] {
+        validate(sizes).unwrap();
+    }
+    for (size, pixels) in [((30_000, 30_000), "900000000"), ((100_000, 100_000), "10000000000")] {
+        let error = validate(&[(1, 1), size]).unwrap_err();
+        let Error::InvalidArgument { field, message } = error else { panic!("{error:?}") };
+        assert_eq!(field, "messages[0].parts[2].image");
+        assert!(message.starts_with(pixels) && message.contains("CODEX_MAX_IMAGE_PIXELS"), "{message}");
+    }
+    let error = validate(&[(7000, 7000); 3]).unwrap_err();
+    let Error::InvalidArgument { field, message } = error else { panic!("{error:?}") };
+    assert_eq!(field, "messages[0].parts[3].image");
+    assert!(message.contains("147000000 pixels, more than the 100000000"), "{message}");
+}
+
+#[test]
 fn validate_empty_tool_result_is_an_empty_text() {
     let call = pb::ToolCall { id: "c".into(), name: "f".into(), arguments: "{}".into() };
     let mut request = request();
@@ -328,7 +445,10 @@ fn tool(name: &str, parameters_json: &str) -> pb::Tool {
 
 /// Returns the parameters of the tools of a valid request.
 fn tools(tools: Vec<pb::Tool>) -> Vec<Parameters> {
-    let turn = policy(&[]).validate(pb::ChatRequest { tools, ..request() }, CAPACITY, None).unwrap().turn;
+    let turn = policy(&[("CODEX_MAX_PROMPT_CHARS", "1048576")])
+        .validate(pb::ChatRequest { tools, ..request() }, CAPACITY, None)
+        .unwrap()
+        .turn;
     turn.tools.iter().map(|tool| tool.parameters.clone()).collect()
 }
 
@@ -356,7 +476,7 @@ fn validate_parameters_that_are_no_small_json_object_are_refused() {
     }
     let many =
         |count: usize| (0..count).map(|n| tool(&format!("f{n}"), &large(1_000_000))).collect::<Vec<_>>();
-    assert_eq!(tools(many(4)).len(), 4);
+    assert_eq!(tools(many(1)).len(), 1);
     assert_eq!(refused(|r| r.tools = many(5)), "tools[4].parameters_json");
     assert_eq!(refused(|r| r.tools = vec![tool("f", ""), tool("g", ""), tool("f", "")]), "tools[2].name");
 }

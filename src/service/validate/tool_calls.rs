@@ -1,6 +1,6 @@
 //! Checks that each tool call of a conversation has exactly one result.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use crate::{
     engine::{Message, Role},
@@ -13,12 +13,12 @@ use crate::{
 /// a message may have any order, but must precede a message of another role. The app-server would repair an invalid
 /// history without notice, and the exec engine would flatten it, so the service refuses it.
 pub(super) fn check(messages: &[Message]) -> Result<(), Error> {
-    // Calls of the last assistant message that have no result yet: message, index, id.
-    let mut open: Vec<(usize, usize, &str)> = Vec::new();
+    // Calls of the last assistant message that have no result yet, by id: message and index.
+    let mut open: HashMap<&str, (usize, usize)> = HashMap::new();
     for (place, message) in messages.iter().enumerate() {
         if message.role == Role::Tool {
             let id = message.tool_call_id.as_deref().unwrap_or_default();
-            let Some(position) = open.iter().position(|(_, _, open)| *open == id) else {
+            if open.remove(id).is_none() {
                 return Err(Error::invalid(
                     format!("messages[{place}].tool_call_id"),
                     format!(
@@ -26,27 +26,25 @@ pub(super) fn check(messages: &[Message]) -> Result<(), Error> {
                          message before it"
                     ),
                 ));
-            };
-            open.swap_remove(position);
+            }
             continue;
         }
         check_all_answered(&open)?;
-        let mut ids = HashSet::new();
+        open.clear();
         for (index, call) in message.tool_calls.iter().enumerate() {
-            if !ids.insert(&call.id) {
+            if open.insert(&call.id, (place, index)).is_some() {
                 return Err(Error::invalid(
                     format!("messages[{place}].tool_calls[{index}].id"),
                     format!("another call of messages[{place}] has the id {:?}", call.id),
                 ));
             }
         }
-        open = message.tool_calls.iter().enumerate().map(|(index, call)| (place, index, &*call.id)).collect();
     }
     check_all_answered(&open)
 }
 
-fn check_all_answered(open: &[(usize, usize, &str)]) -> Result<(), Error> {
-    let Some((place, index, id)) = open.iter().min() else { return Ok(()) };
+fn check_all_answered(open: &HashMap<&str, (usize, usize)>) -> Result<(), Error> {
+    let Some((id, (place, index))) = open.iter().min_by_key(|(_, place)| **place) else { return Ok(()) };
     Err(Error::invalid(
         format!("messages[{place}].tool_calls[{index}]"),
         format!(

@@ -4,14 +4,19 @@
 pub(crate) mod response_item;
 pub(crate) mod turn_cache;
 
-use std::{borrow::Cow, fmt::Write, sync::Arc};
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet},
+    fmt::Write,
+    sync::Arc,
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio::task::spawn_blocking;
 
-use self::turn_cache::{CachedTurn, TurnCache};
+use self::turn_cache::{CachedTurn, Position, TurnCache};
 use super::{
     rpc::protocol::{ContentPart, FunctionOutput, RawItem},
     tools::ToolSet,
@@ -25,8 +30,9 @@ use crate::{
 /// Maximum length of a call id that the upstream accepts. Clients may send longer ids from other services.
 const MAX_UPSTREAM_CALL_ID_BYTES: usize = 64;
 
-/// Maximum size of all images of a turn that are encoded on the runtime's thread, in bytes.
-const MAX_INLINE_IMAGE_BYTES: usize = 256 << 10;
+/// Maximum size of a conversation that is converted on the runtime's thread: bytes of texts and images, and messages.
+const MAX_INLINE_BYTES: usize = 256 << 10;
+const MAX_INLINE_MESSAGES: usize = 256;
 
 /// The initial history of a thread.
 #[derive(Debug, PartialEq)]
@@ -38,8 +44,8 @@ pub(super) struct InitialHistory {
 }
 
 impl InitialHistory {
-    /// Builds the history of a turn and returns the turn with the history. Encodes large images on a blocking thread, so
-    /// that other streams of the runtime's thread do not wait.
+    /// Builds the history of a turn and returns the turn with the history. Builds a large history on a blocking thread,
+    /// so that other streams of the runtime's thread do not wait.
     ///
     /// Cancel safe. A build that has begun runs to its end, and the result is dropped.
     pub(super) async fn build(
@@ -48,11 +54,11 @@ impl InitialHistory {
         cache: Arc<TurnCache>,
     ) -> Result<(Turn, Self), Error> {
         let parts = turn.messages.iter().flat_map(|message| &message.parts);
-        let image_bytes = parts.map(|part| match part {
-            Part::Text(_) => 0,
+        let bytes = parts.map(|part| match part {
+            Part::Text(text) => text.len(),
             Part::Image(image) => image.data.len(),
         });
-        let is_large = image_bytes.sum::<usize>() > MAX_INLINE_IMAGE_BYTES;
+        let is_large = turn.messages.len() > MAX_INLINE_MESSAGES || bytes.sum::<usize>() > MAX_INLINE_BYTES;
         let build = move || {
             let history = Self::new(&turn, &tools, &cache);
             (turn, history)
@@ -66,9 +72,15 @@ impl InitialHistory {
         let (lead, rest) = turn.messages.split_at(leading);
         let mut instructions: Vec<String> =
             lead.iter().map(joined_text).filter(|text| !text.is_empty()).collect();
-        let mut builder = ItemsBuilder { tools, cache, turn, items: Vec::new(), inserted: Vec::new() };
-        for (index, message) in rest.iter().enumerate() {
-            builder.add(message, leading + index);
+        let mut position = cache.start_of(turn);
+        for message in lead {
+            position.pass(message);
+        }
+        let inserted = HashMap::new();
+        let mut builder = ItemsBuilder { tools, cache, position, items: Vec::new(), inserted };
+        for message in rest {
+            builder.add(message);
+            builder.position.pass(message);
         }
         let mut items = builder.items;
         if items.is_empty() {
@@ -89,14 +101,15 @@ impl InitialHistory {
 struct ItemsBuilder<'a> {
     tools: &'a ToolSet,
     cache: &'a TurnCache,
-    turn: &'a Turn,
+    /// The position of the next message.
+    position: Position,
     items: Vec<RawItem>,
-    /// The cached turns whose items are in the list.
-    inserted: Vec<Arc<CachedTurn>>,
+    /// The cached turns whose items are in the list, by address.
+    inserted: HashMap<*const CachedTurn, Arc<CachedTurn>>,
 }
 
 impl ItemsBuilder<'_> {
-    fn add(&mut self, message: &Message, index: usize) {
+    fn add(&mut self, message: &Message) {
         match message.role {
             // Codex drops items with the role `system` without an error.
             Role::System | Role::Developer => {
@@ -112,7 +125,7 @@ impl ItemsBuilder<'_> {
                 }
                 self.items.push(RawItem::message("user", content));
             }
-            Role::Assistant => self.add_assistant(message, index),
+            Role::Assistant => self.add_assistant(message),
             Role::Tool => {
                 let call_id = upstream_call_id(message.tool_call_id.as_deref().unwrap_or_default());
                 self.items.push(RawItem::function_call_output(&call_id, function_output(&message.parts)));
@@ -120,22 +133,22 @@ impl ItemsBuilder<'_> {
         }
     }
 
-    fn add_assistant(&mut self, message: &Message, index: usize) {
-        if let Some(cached) = self.cached_turn(message, index) {
-            self.inserted.push(Arc::clone(&cached));
+    fn add_assistant(&mut self, message: &Message) {
+        if let Some(cached) = self.cached_turn(message) {
+            self.inserted.insert(Arc::as_ptr(&cached), Arc::clone(&cached));
             let calls_unchanged = has_same_calls(message, &cached);
             if calls_unchanged && has_same_text(message, &cached) {
-                let items = cached.items.iter().map(|item| self.with_alias(item, &message.tool_calls));
+                let calls = message.tool_calls.iter().map(|call| (call.id.as_str(), call)).collect();
+                let items = cached.items.iter().map(|item| self.with_alias(item, &calls));
                 let items: Vec<RawItem> = items.collect();
                 self.items.extend(items);
                 return;
             }
             // The client's version of the message and calls replaces the cached version. The work of Codex's own tools
             // stays, because a model that does not see this work repeats it. Reasoning is useless without its calls.
-            let is_client_call = |item: &RawItem| {
-                let calls = message.tool_calls.iter().chain(&cached.calls);
-                item.call_id().is_some_and(|id| calls.into_iter().any(|call| call.id == id))
-            };
+            let calls: HashSet<&str> =
+                message.tool_calls.iter().chain(&cached.calls).map(|call| call.id.as_str()).collect();
+            let is_client_call = |item: &RawItem| item.call_id().is_some_and(|id| calls.contains(id));
             let keep = |item: &&RawItem| match item.kind() {
                 "message" => false,
                 "reasoning" => calls_unchanged,
@@ -157,16 +170,16 @@ impl ItemsBuilder<'_> {
 
     /// Returns the turn that ended with at least one of these calls. Returns `None` if the list already contains the
     /// turn's items, because some clients make a message of each call.
-    fn cached_turn(&self, message: &Message, index: usize) -> Option<Arc<CachedTurn>> {
-        let key = self.cache.key(self.turn, index);
+    fn cached_turn(&self, message: &Message) -> Option<Arc<CachedTurn>> {
+        let key = self.position.key();
         let cached = message.tool_calls.iter().find_map(|call| self.cache.get(key, &call.id))?;
-        (!self.inserted.iter().any(|inserted| Arc::ptr_eq(inserted, &cached))).then_some(cached)
+        (!self.inserted.contains_key(&Arc::as_ptr(&cached))).then_some(cached)
     }
 
     /// Returns a cached item with the alias that this turn gives to the client's tool.
-    fn with_alias(&self, item: &RawItem, calls: &[pb::ToolCall]) -> RawItem {
+    fn with_alias(&self, item: &RawItem, calls: &HashMap<&str, &pb::ToolCall>) -> RawItem {
         let mut item = item.clone();
-        let call = item.call_id().and_then(|id| calls.iter().find(|call| call.id == id));
+        let call = item.call_id().and_then(|id| calls.get(id));
         if let Some(call) = call {
             item.set_call_id(&upstream_call_id(&call.id));
             item.set_name(&self.tools.alias(&call.name));

@@ -119,7 +119,7 @@ fn with_cached_turn() -> (TurnCache, Turn) {
     ];
     let question = message(Role::User, "what is there?");
     let first = Turn { messages: vec![question.clone()], ..Turn::default() };
-    cache.insert(cache.key(&first, 1), &calls, items.into_iter().map(RawItem::from).collect());
+    cache.insert(cache.key(&first), &calls, items.into_iter().map(RawItem::from).collect());
     let called = Message { tool_calls: calls.to_vec(), ..message(Role::Assistant, "Let me look.") };
     let turn = Turn { messages: vec![question, called, result("c1", "42")], ..Turn::default() };
     (cache, turn)
@@ -211,7 +211,7 @@ fn codex_calls_are_injected_once_for_a_message_per_call() {
     ];
     let question = message(Role::User, "go");
     let first = Turn { messages: vec![question.clone()], ..Turn::default() };
-    cache.insert(cache.key(&first, 1), &calls, items.into_iter().map(RawItem::from).collect());
+    cache.insert(cache.key(&first), &calls, items.into_iter().map(RawItem::from).collect());
     let with_call =
         |call: &pb::ToolCall| Message { tool_calls: vec![call.clone()], ..message(Role::Assistant, "") };
     let [one, two] = &calls;
@@ -251,7 +251,7 @@ fn codex_calls_are_injected_once_for_a_message_per_call() {
 
 #[tokio::test]
 async fn build_with_images_returns_the_turn_and_its_history() {
-    for bytes in [1, MAX_INLINE_IMAGE_BYTES + 1] {
+    for bytes in [1, MAX_INLINE_BYTES + 1] {
         let image = Image { data: vec![7; bytes].into(), kind: ImageKind::Png };
         let question = Message { parts: vec![Part::Image(image)], ..message(Role::User, "") };
         let turn = Turn { messages: vec![question], ..Turn::default() };

@@ -4,7 +4,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    hash::{BuildHasher, RandomState},
+    hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -34,6 +34,35 @@ pub(crate) struct TurnCache {
 /// conversation or model. Does not distinguish callers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct ConversationKey(u64);
+
+/// A position in a conversation. Moves forward in time proportional to the passed messages, so that the keys of all
+/// positions take linear time.
+#[derive(Debug)]
+pub(crate) struct Position {
+    random: RandomState,
+    /// State after the instructions before the position.
+    instructions: DefaultHasher,
+    /// Hash of the last message of the user.
+    user: Option<u64>,
+}
+
+impl Position {
+    /// Moves behind a message. The key includes only the size of an image.
+    pub(crate) fn pass(&mut self, message: &Message) {
+        match message.role {
+            Role::System | Role::Developer => fingerprint(message).hash(&mut self.instructions),
+            Role::User => self.user = Some(self.random.hash_one(fingerprint(message))),
+            Role::Assistant | Role::Tool => {}
+        }
+    }
+
+    /// Returns the key of the position.
+    pub(crate) fn key(&self) -> ConversationKey {
+        let mut hasher = self.instructions.clone();
+        self.user.hash(&mut hasher);
+        ConversationKey(hasher.finish())
+    }
+}
 
 /// A cached turn.
 #[derive(Debug)]
@@ -68,14 +97,20 @@ impl TurnCache {
         Self { max_turns, max_bytes, hasher: RandomState::new(), index: Mutex::default() }
     }
 
-    /// Returns the key of the position after `messages` messages of a turn. The key includes only the size of an image.
-    pub(crate) fn key(&self, turn: &Turn, messages: usize) -> ConversationKey {
-        let before = turn.messages.get(..messages).unwrap_or(&turn.messages);
-        let instructs = |message: &&Message| matches!(message.role, Role::System | Role::Developer);
-        let instructions: Vec<Vec<(&str, usize)>> =
-            before.iter().filter(instructs).map(fingerprint).collect();
-        let user = before.iter().rfind(|message| message.role == Role::User).map(fingerprint);
-        ConversationKey(self.hasher.hash_one((&turn.model, turn.profile.as_str(), instructions, user)))
+    /// Returns the key of the position after all messages of a turn.
+    pub(crate) fn key(&self, turn: &Turn) -> ConversationKey {
+        let mut position = self.start_of(turn);
+        for message in &turn.messages {
+            position.pass(message);
+        }
+        position.key()
+    }
+
+    /// Returns the position before the first message of a turn.
+    pub(crate) fn start_of(&self, turn: &Turn) -> Position {
+        let mut instructions = self.hasher.build_hasher();
+        (&turn.model, turn.profile.as_str()).hash(&mut instructions);
+        Position { random: self.hasher.clone(), instructions, user: None }
     }
 
     /// Caches a turn that ended with `calls`. `items` are all raw items since the turn began, in order. Drops the turn if

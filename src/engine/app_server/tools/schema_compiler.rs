@@ -26,9 +26,10 @@ const MAX_CONCURRENT_JOBS: usize = 2;
 /// Maximum text of the schemas of all strict tools of a request, in bytes.
 const MAX_STRICT_SCHEMA_BYTES: usize = 1 << 20;
 
-/// Bounds of the cache. Only schemas near the limits reach these bounds, because ordinary schemas have a few kilobytes.
+/// Bounds of the cache. Only schemas near the limits reach these bounds, because ordinary schemas have a few kilobytes. The
+/// memory after a request with the largest schemas exceeds the memory before by at most the bytes.
 const MAX_CACHED_SCHEMAS: usize = 4096;
-const MAX_CACHED_BYTES: usize = 128 << 20;
+const MAX_CACHED_BYTES: usize = 32 << 20;
 
 /// Measured memory of a cached schema. The first constant covers the text and both values parsed from the text. The second
 /// covers a part of the validator. The third covers a pattern, for each byte of its limit.
@@ -237,9 +238,12 @@ impl SchemaCache {
         Some(Arc::clone(&cached.schema))
     }
 
-    /// Caches a schema. A schema that is larger than the cache evicts all others. Returns the evicted schemas. The caller
-    /// drops the evicted schemas without the lock, because dropping 60 MB takes 70 ms.
+    /// Caches a schema, unless it is larger than the cache. Returns the evicted schemas. The caller drops the evicted
+    /// schemas without the lock, because dropping 60 MB takes 70 ms.
     fn insert(&mut self, key: SchemaKey, schema: &Arc<ToolSchema>) -> Vec<CachedSchema> {
+        if schema.memory_bytes() > MAX_CACHED_BYTES {
+            return Vec::new();
+        }
         self.clock += 1;
         let cached = CachedSchema { schema: Arc::clone(schema), last_used: self.clock };
         self.memory_bytes += schema.memory_bytes();
@@ -247,9 +251,7 @@ impl SchemaCache {
             self.memory_bytes -= before.schema.memory_bytes();
         }
         let mut evicted = Vec::new();
-        while self.schemas.len() > 1
-            && (self.schemas.len() > MAX_CACHED_SCHEMAS || self.memory_bytes > MAX_CACHED_BYTES)
-        {
+        while self.schemas.len() > MAX_CACHED_SCHEMAS || self.memory_bytes > MAX_CACHED_BYTES {
             let oldest = self.schemas.iter().min_by_key(|(_, cached)| cached.last_used).map(|(key, _)| *key);
             let Some(oldest) = oldest.and_then(|key| self.schemas.remove(&key)) else { break };
             self.memory_bytes -= oldest.schema.memory_bytes();

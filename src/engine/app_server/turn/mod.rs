@@ -293,7 +293,12 @@ impl TurnDriver {
     ) -> Result<Option<String>, Error> {
         let calls = async {
             if !is_injected {
-                lease.rpc.call(&start.inject_items(thread), CALL_LIMIT).await?;
+                for piece in start.inject_items(thread) {
+                    lease.rpc.call(&piece, CALL_LIMIT).await?;
+                    if events.is_closed() {
+                        return Ok(None);
+                    }
+                }
                 start.drop_large_parts();
             }
             if events.is_closed() {

@@ -6,12 +6,17 @@ use crate::engine::{
     Format, Turn,
     app_server::{
         history::{InitialHistory, response_item},
-        rpc::protocol::{InjectItems, StartTurn},
+        rpc::protocol::{InjectItems, RawItem, StartTurn},
     },
 };
 
 /// Maximum size of the parameters that are kept for another thread, in bytes.
 const MAX_KEPT_BYTES: usize = 256 << 10;
+
+/// Maximum number and size of the items of one `thread/inject_items`. A worker handles one request after the other, and
+/// answers pings and the requests of other turns between two pieces. An item is never divided.
+const MAX_PIECE_ITEMS: usize = 64;
+const MAX_PIECE_BYTES: usize = 256 << 10;
 
 /// The parameters for starting one turn.
 #[derive(Debug)]
@@ -22,9 +27,9 @@ pub(crate) struct TurnStart {
 }
 
 impl TurnStart {
-    /// Returns the parameters of `thread/inject_items`.
-    pub(crate) fn inject_items<'a>(&'a self, thread_id: &'a str) -> InjectItems<'a> {
-        InjectItems { thread_id, items: &self.history.items }
+    /// Returns the parameters of each `thread/inject_items`, in order.
+    pub(crate) fn inject_items<'a>(&'a self, thread_id: &'a str) -> impl Iterator<Item = InjectItems<'a>> {
+        pieces(&self.history.items).map(move |items| InjectItems { thread_id, items })
     }
 
     /// Drops the parameters of another thread if they are large.
@@ -58,10 +63,25 @@ impl TurnStart {
     }
 }
 
+/// Divides items into pieces within the limits.
+fn pieces(mut items: &[RawItem]) -> impl Iterator<Item = &[RawItem]> {
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = |item: &&RawItem| {
+            bytes += response_item::heap_size(item);
+            bytes <= MAX_PIECE_BYTES
+        };
+        let count = items.iter().take(MAX_PIECE_ITEMS).take_while(fits).count().max(1);
+        let (piece, rest) = items.split_at_checked(count)?;
+        items = rest;
+        Some(piece)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::app_server::rpc::protocol::{ContentPart, RawItem};
+    use crate::engine::app_server::rpc::protocol::ContentPart;
 
     #[test]
     fn drop_large_parts_keeps_a_small_history_only() {
@@ -74,5 +94,18 @@ mod tests {
             start.drop_large_parts();
             assert_eq!(start.can_start_thread(), kept, "{bytes} bytes");
         }
+    }
+
+    #[test]
+    fn pieces_keep_the_order_and_the_limits() {
+        let item = |bytes: usize| RawItem::message("user", vec![ContentPart::InputText("x".repeat(bytes))]);
+        let lengths = |items: &[RawItem]| pieces(items).map(<[_]>::len).collect::<Vec<_>>();
+        assert_eq!(lengths(&[]), [0; 0]);
+        assert_eq!(lengths(&vec![item(1); 300]), [64, 64, 64, 64, 44]);
+        assert_eq!(lengths(&vec![item(100 << 10); 5]), [2, 2, 1]);
+        // An item above the limit has a piece of its own.
+        assert_eq!(lengths(&[item(1), item(1 << 20), item(1), item(1)]), [1, 1, 2]);
+        let items: Vec<RawItem> = (0..700).map(|n| item(n * 10)).collect();
+        assert_eq!(pieces(&items).flatten().cloned().collect::<Vec<_>>(), items);
     }
 }

@@ -16,7 +16,7 @@ fn user_message(text: &str) -> Message {
 /// Returns the key of the position after these messages.
 fn key(cache: &TurnCache, messages: &[Message]) -> ConversationKey {
     let turn = Turn { model: "m".into(), messages: messages.to_vec(), ..Turn::default() };
-    cache.key(&turn, messages.len())
+    cache.key(&turn)
 }
 
 fn call(id: &str) -> pb::ToolCall {
@@ -53,11 +53,11 @@ fn get_with_another_model_profile_or_text_returns_none() {
     let messages =
         vec![instructs(Role::System, "be kind"), user_message("a"), instructs(Role::Developer, "be brief")];
     let turn = Turn { model: "m".into(), messages, ..Turn::default() };
-    let position = cache.key(&turn, 3);
+    let position = cache.key(&turn);
     insert_one(&cache, position, "1");
     let mut longer = turn.clone();
     longer.messages.push(Message { role: Role::Assistant, ..user_message("calls") });
-    assert!(cache.get(cache.key(&longer, 3), "1").is_some());
+    assert!(cache.get(cache.key(&longer), "1").is_some());
     let mut others = [turn.clone(), turn.clone(), turn.clone(), turn.clone(), turn];
     others[0].model = "n".into();
     others[1].profile = Profile::Chat;
@@ -65,7 +65,7 @@ fn get_with_another_model_profile_or_text_returns_none() {
         other.messages[index].parts = vec![Part::Text("something else".into())];
     }
     for other in others {
-        assert!(cache.get(cache.key(&other, 3), "1").is_none(), "{other:?}");
+        assert!(cache.get(cache.key(&other), "1").is_none(), "{other:?}");
     }
 }
 

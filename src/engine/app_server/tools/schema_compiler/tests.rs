@@ -89,16 +89,16 @@ fn cache_evicts_the_least_recently_used_beyond_its_bytes() {
         Arc::new(ToolSchema { full: None, rewritten: Value::Null, validator: None, text_bytes })
     };
     let key = |n: u8| [n; 32];
-    assert!(cache.insert(key(1), &schema(60)).is_empty());
-    assert!(cache.insert(key(2), &schema(60)).is_empty());
+    assert!(cache.insert(key(1), &schema(15)).is_empty());
+    assert!(cache.insert(key(2), &schema(15)).is_empty());
     assert!(cache.get(key(1)).is_some());
-    assert_eq!(cache.insert(key(3), &schema(60)).len(), 1);
+    assert_eq!(cache.insert(key(3), &schema(15)).len(), 1);
     assert!(cache.get(key(2)).is_none() && cache.get(key(1)).is_some());
-    assert_eq!(cache.memory_bytes, 120 << 20);
+    assert_eq!(cache.memory_bytes, 30 << 20);
     // A second insertion of the same schema takes no more memory.
-    assert!(cache.insert(key(3), &schema(60)).is_empty());
-    assert_eq!(cache.memory_bytes, 120 << 20);
-    // A schema that is larger than the cache evicts all others.
-    assert_eq!(cache.insert(key(4), &schema(200)).len(), 2);
-    assert_eq!((cache.schemas.len(), cache.memory_bytes), (1, 200 << 20));
+    assert!(cache.insert(key(3), &schema(15)).is_empty());
+    assert_eq!(cache.memory_bytes, 30 << 20);
+    // A schema that is larger than the cache evicts no other.
+    assert!(cache.insert(key(4), &schema(33)).is_empty());
+    assert_eq!((cache.schemas.len(), cache.memory_bytes), (2, 30 << 20));
 }
