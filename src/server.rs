@@ -22,6 +22,7 @@ use tower::util::MapRequest;
 use super::{
     auth::Authenticator,
     config::{Config, ScriptedUpstream},
+    context::body_budget::BodyBudget,
     demo::Upstream,
     engine::{
         Severity,
@@ -174,8 +175,11 @@ impl Server {
     pub async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
         let Self { config, service, shared, grpc_only, demo } = self;
         let authenticator = Arc::new(Authenticator::new(&config.server));
-        let http_routes = http::router(Arc::clone(&service), &config.server, Arc::clone(&authenticator));
-        let (grpc_routes, health) = grpc::routes(Arc::clone(&service), &config.server, authenticator)?;
+        let budget = BodyBudget::new(config.server.max_body_bytes_total, config.server.max_body_bytes);
+        let http_routes =
+            http::router(Arc::clone(&service), &config.server, Arc::clone(&authenticator), &budget);
+        let (grpc_routes, health) =
+            grpc::routes(Arc::clone(&service), &config.server, authenticator, &budget)?;
         let (shared_app, grpc_app) = match grpc_only {
             Some(_) => (apply_outer_layers(http_routes), apply_outer_layers(grpc_routes)),
             None => (apply_outer_layers(http_routes.merge(grpc_routes)), Router::new()),

@@ -63,6 +63,8 @@ pub struct ServerConfig {
     pub max_body_bytes: usize,
     /// Maximum size of all bodies whose content is in memory.
     pub max_body_bytes_total: usize,
+    /// Limits of the lists of a body, which are counted while it is read.
+    pub lists: ListLimits,
     /// Maximum number of open connections.
     pub max_connections: usize,
     /// Maximum number of open connections of one peer.
@@ -114,6 +116,15 @@ pub struct ConnectionAge {
     pub jitter: f64,
 }
 
+/// Limits of the lists of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListLimits {
+    /// Maximum number of messages, of their parts, and of their tool calls.
+    pub messages: usize,
+    /// Maximum number of tools.
+    pub tools: usize,
+}
+
 /// Models and defaults of reasoning.
 #[derive(Debug, Clone)]
 pub struct Models {
@@ -146,10 +157,8 @@ pub struct Limits {
     pub max_choices: u32,
     /// Maximum length of messages, tool calls, tools and schemas together, in characters.
     pub max_prompt_chars: usize,
-    /// Maximum number of messages, of their parts, and of their tool calls.
-    pub max_messages: usize,
-    /// Maximum number of tools.
-    pub max_tools: usize,
+    /// Limits of the lists of a request.
+    pub lists: ListLimits,
     /// Maximum number of images per request.
     pub max_images: usize,
     /// Maximum image size in bytes.

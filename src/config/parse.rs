@@ -9,8 +9,8 @@ use std::{
 };
 
 use super::{
-    Codex, ConnectionAge, EngineChoice, KeepAliveForm, Limits, Log, Models, Profile, Sandbox, Secret,
-    ServerConfig, UpstreamTransport, Workers, exposure, is_word,
+    Codex, ConnectionAge, EngineChoice, KeepAliveForm, Limits, ListLimits, Log, Models, Profile, Sandbox,
+    Secret, ServerConfig, UpstreamTransport, Workers, exposure, is_word,
     kinds::{Key, OptionalText, Text},
     settings,
     sources::RawSettings,
@@ -38,6 +38,7 @@ pub(super) fn server(raw: &mut RawSettings, request_timeout: Duration) -> Server
         write_timeout: raw.get(&settings::WRITE_TIMEOUT_SECONDS),
         max_body_bytes: raw.get(&settings::MAX_BODY_BYTES),
         max_body_bytes_total: raw.get(&settings::MAX_BODY_BYTES_TOTAL),
+        lists: lists(raw),
         max_connections,
         max_connections_per_peer: per_peer.unwrap_or(max_connections - max_connections / 4),
         threads: raw.get(&settings::THREADS).unwrap_or_else(default_threads),
@@ -149,6 +150,10 @@ pub(super) fn models(raw: &mut RawSettings) -> Models {
     }
 }
 
+fn lists(raw: &mut RawSettings) -> ListLimits {
+    ListLimits { messages: raw.get(&settings::MAX_MESSAGES), tools: raw.get(&settings::MAX_TOOLS) }
+}
+
 pub(super) fn limits(raw: &mut RawSettings) -> Limits {
     Limits {
         timeout: raw.get(&settings::TIMEOUT_SECONDS),
@@ -158,8 +163,7 @@ pub(super) fn limits(raw: &mut RawSettings) -> Limits {
         // The CLI itself refuses 1,048,577 characters (0.169).
         max_prompt_chars: raw.get(&settings::MAX_PROMPT_CHARS),
         max_images: raw.get(&settings::MAX_IMAGES),
-        max_messages: raw.get(&settings::MAX_MESSAGES),
-        max_tools: raw.get(&settings::MAX_TOOLS),
+        lists: lists(raw),
         max_image_bytes: raw.get(&settings::MAX_IMAGE_BYTES),
         max_image_pixels: raw.get(&settings::MAX_IMAGE_PIXELS),
     }

@@ -1,5 +1,6 @@
 //! The context of a request, which its door passes to the core.
 
+pub mod body_budget;
 pub mod deadline;
 pub mod peer;
 

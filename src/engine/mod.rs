@@ -23,7 +23,7 @@ pub use image::{Image, ImageKind};
 pub use models::{ModelCatalog, profile_of_alias, resolve as resolve_model};
 pub use tool::{Parameters, ResponseSchema, Tool};
 pub(crate) use turn::REASONING_BREAK;
-pub use turn::{Format, MAX_CALL_ID_BYTES, Message, Part, Role, ToolChoice, Turn, TurnGuard};
+pub use turn::{ContentGuard, Format, MAX_CALL_ID_BYTES, Message, Part, Role, ToolChoice, Turn, TurnGuard};
 
 use std::{fmt, sync::Arc};
 

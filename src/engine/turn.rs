@@ -48,6 +48,8 @@ pub struct Turn {
     pub web_search: bool,
     /// The profile.
     pub profile: Profile,
+    /// The permit for the memory of the content.
+    pub content: ContentGuard,
     /// Time at which all work of the turn must end, even if its events are not polled.
     pub deadline: Option<tokio::time::Instant>,
 }
@@ -119,6 +121,26 @@ impl Format {
     /// Returns `true` if the upstream enforces the format.
     pub fn is_schema(&self) -> bool {
         matches!(self, Self::JsonSchema(_))
+    }
+}
+
+/// The permit for the memory of a request's content, opaque to the engine. The engine drops it with the content, when Codex
+/// has it. Shared by the choices of a request.
+#[derive(Clone, Default)]
+pub struct ContentGuard(
+    #[expect(dead_code, reason = "held for its destructor")] Option<Arc<dyn Any + Send + Sync>>,
+);
+
+impl ContentGuard {
+    /// Wraps a permit.
+    pub fn new(permit: impl Any + Send + Sync) -> Self {
+        Self(Some(Arc::new(permit)))
+    }
+}
+
+impl fmt::Debug for ContentGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ContentGuard")
     }
 }
 

@@ -4,6 +4,8 @@
 mod body_deadline;
 pub mod codec;
 mod health;
+mod request_body;
+mod wire_counts;
 
 use std::sync::Arc;
 
@@ -21,11 +23,11 @@ use tower::{ServiceBuilder, util::MapRequestLayer};
 use tower_http::timeout::RequestBodyTimeoutLayer;
 
 pub use self::health::Health;
-
+use self::request_body::MessageLimits;
 use super::{
     auth::Authenticator,
     config::ServerConfig,
-    context::{RequestContext, is_grpc, peer::peer_of},
+    context::{RequestContext, body_budget::BodyBudget, is_grpc, peer::peer_of},
     error::Error,
     pb::{
         self,
@@ -41,6 +43,7 @@ pub fn routes<S: CodexService>(
     service: Arc<S>,
     config: &ServerConfig,
     authenticator: Arc<Authenticator>,
+    budget: &BodyBudget,
 ) -> Result<(Router, Health), Error> {
     let mut contract = CodexServiceServer::from_arc(service).max_decoding_message_size(config.max_body_bytes);
     // The limit of a message counts its decompressed bytes. A response is compressed if the client accepts it.
@@ -62,6 +65,8 @@ pub fn routes<S: CodexService>(
         .add_service(reflection().build_v1().map_err(Error::internal)?)
         // Older clients (grpcurl before 1.8.9, Python's reflection package) support only this version.
         .add_service(reflection().build_v1alpha().map_err(Error::internal)?);
+    let limits =
+        MessageLimits { max_bytes: config.max_body_bytes, lists: config.lists, budget: budget.clone() };
     let body_layers = ServiceBuilder::new()
         .layer(RequestBodyTimeoutLayer::new(config.body_timeout))
         .layer(MapRequestLayer::new(|request: Request<_>| request.map(Body::new)));
@@ -70,6 +75,7 @@ pub fn routes<S: CodexService>(
         .prepare()
         .into_axum_router()
         .reset_fallback()
+        .layer(middleware::from_fn_with_state(limits, request_body::read))
         .layer(body_layers)
         .layer(middleware::from_fn_with_state(config.request_timeout, body_deadline::limit))
         .layer(middleware::from_fn_with_state(authenticator, authenticate));

@@ -13,11 +13,17 @@ use tokio::time::{Instant, timeout_at};
 use tonic::metadata::MetadataMap;
 
 use super::{
+    counted,
     error::ApiError,
     field_names::{FieldNames, TIMEOUT_HEADER},
 };
 use crate::{
-    context::{RequestContext, deadline::Deadline},
+    config::ListLimits,
+    context::{
+        RequestContext,
+        body_budget::{BodyBudget, BodyPermit, HeldBody},
+        deadline::Deadline,
+    },
     error::Error,
 };
 
@@ -28,7 +34,7 @@ const MAX_QUOTE: usize = 300;
 const LARGE_BODY: usize = 256 * 1024;
 
 /// Limits of a body.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct BodyLimits {
     /// Maximum size in bytes.
     pub(super) max_bytes: usize,
@@ -36,29 +42,41 @@ pub(super) struct BodyLimits {
     pub(super) pause: Duration,
     /// Time limit of the request, which begins with its head.
     pub(super) request: Duration,
+    /// Limits of the lists of a body.
+    pub(super) lists: ListLimits,
+    /// The budget of all bodies.
+    pub(super) budget: BodyBudget,
 }
 
-/// Reads and parses a JSON body.
-pub(super) async fn json<T: DeserializeOwned + Send + 'static>(
-    parts: &Parts,
+/// Reads, parses and converts a JSON body. The extensions get the permit for its memory.
+pub(super) async fn json<T: DeserializeOwned, U: Send + 'static>(
+    parts: &mut Parts,
     body: Body,
-    limits: BodyLimits,
-) -> Result<T, ApiError> {
+    limits: &BodyLimits,
+    convert: impl FnOnce(T) -> Result<U, ApiError> + Send + 'static,
+) -> Result<U, ApiError> {
     check_content_type(&parts.headers)?;
     check_content_encoding(&parts.headers)?;
     // A client with `expect: 100-continue` reads the response before it sends the body. Other clients send it first.
     let expects_continue = parts.headers.contains_key(header::EXPECT);
     let deadline = deadline(parts, limits.request)?;
-    let bytes = match timeout_at(deadline.at(), read(body, limits, expects_continue)).await {
-        Ok(bytes) => bytes?,
+    let (bytes, permit) = match timeout_at(deadline.at(), read(body, limits, expects_continue)).await {
+        Ok(read) => read?,
         Err(_) => {
             return Err(ApiError::from_status(&deadline.body_exceeded().into(), &FieldNames::default()));
         }
     };
-    if bytes.len() < LARGE_BODY {
-        return parse(&bytes);
+    parts.extensions.insert(HeldBody::new(permit));
+    let (size, lists) = (bytes.len(), limits.lists);
+    let parse = move || {
+        let parsed = counted::within(lists, || parse(&bytes))?;
+        drop(bytes);
+        convert(parsed)
+    };
+    if size < LARGE_BODY {
+        return parse();
     }
-    let parsed = tokio::task::spawn_blocking(move || parse(&bytes)).await;
+    let parsed = tokio::task::spawn_blocking(parse).await;
     parsed.unwrap_or_else(|error| {
         Err(ApiError::from_status(&Error::internal(error).into(), &FieldNames::default()))
     })
@@ -91,26 +109,40 @@ fn check_content_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
     Err(ApiError::unsupported_media_type("compressed bodies are not supported; omit `content-encoding`"))
 }
 
-async fn read(mut body: Body, limits: BodyLimits, expects_continue: bool) -> Result<Bytes, ApiError> {
+/// Reads a body. Returns it with the permit for its memory.
+async fn read(
+    mut body: Body,
+    limits: &BodyLimits,
+    expects_continue: bool,
+) -> Result<(Bytes, BodyPermit), ApiError> {
     let max = limits.max_bytes;
     let declared = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    let too_large = || {
+        ApiError::body_too_large(format!("the body exceeds the limit of {max} bytes (CODEX_MAX_BODY_BYTES)"))
+    };
+    let exhausted = |error: Error| ApiError::from_status(&error.into(), &FieldNames::default());
+    let mut permit =
+        if declared > max { Err(too_large()) } else { limits.budget.open(declared).map_err(exhausted) };
     // The announced length is trusted only up to this size.
-    let mut bytes = BytesMut::with_capacity(declared.min(max).min(1 << 20));
-    let mut over = declared > max;
-    while !over {
-        let Some(frame) = next_frame(&mut body, limits.pause).await? else { return Ok(bytes.freeze()) };
-        if let Ok(data) = frame.into_data() {
-            over = bytes.len() + data.len() > max;
-            if !over {
-                bytes.extend_from_slice(&data);
-            }
+    let mut bytes = BytesMut::with_capacity(if permit.is_ok() { declared.min(1 << 20) } else { 0 });
+    while let Ok(held) = &mut permit {
+        let Some(frame) = next_frame(&mut body, limits.pause).await? else { break };
+        let Ok(data) = frame.into_data() else { continue };
+        let size = bytes.len() + data.len();
+        let refused = if size > max { Some(too_large()) } else { held.hold(size).err().map(exhausted) };
+        match refused {
+            Some(error) => permit = Err(error),
+            None => bytes.extend_from_slice(&data),
         }
     }
-    drop(bytes);
-    if !expects_continue {
-        skip(body, limits).await;
+    if permit.is_err() {
+        drop(bytes);
+        if !expects_continue {
+            skip(body, limits).await;
+        }
+        return permit.map(|permit| (Bytes::new(), permit));
     }
-    Err(ApiError::body_too_large(format!("the body exceeds the limit of {max} bytes (CODEX_MAX_BODY_BYTES)")))
+    permit.map(|permit| (bytes.freeze(), permit))
 }
 
 async fn next_frame(body: &mut Body, pause: Duration) -> Result<Option<http_body::Frame<Bytes>>, ApiError> {
@@ -129,7 +161,7 @@ async fn next_frame(body: &mut Body, pause: Duration) -> Result<Option<http_body
 
 /// Reads and discards the rest of a body, up to the limits. If the connection closed while the client sends, the client
 /// would get an error of the connection instead of the response.
-async fn skip(mut body: Body, limits: BodyLimits) {
+async fn skip(mut body: Body, limits: &BodyLimits) {
     let reading = async {
         let mut left = limits.max_bytes;
         while let Some(Ok(frame)) = body.frame().await {
@@ -193,6 +225,9 @@ pub(super) fn call<T>(parts: &Parts, message: T) -> tonic::Request<T> {
     let mut call = tonic::Request::new(message);
     if let Some(context) = parts.extensions.get::<RequestContext>() {
         call.extensions_mut().insert(context.clone());
+    }
+    if let Some(held) = parts.extensions.get::<HeldBody>() {
+        call.extensions_mut().insert(held.clone());
     }
     call
 }

@@ -2,6 +2,7 @@
 //! Validation, admission and deadlines are behind the trait.
 
 mod chat;
+mod counted;
 mod error;
 mod extract;
 mod field_names;
@@ -35,7 +36,7 @@ use self::field_names::FieldNames;
 use super::{
     auth::Authenticator,
     config::{KeepAliveForm, ServerConfig},
-    context::{REQUEST_ID, RequestContext, peer::peer_of},
+    context::{REQUEST_ID, RequestContext, body_budget::BodyBudget, peer::peer_of},
     pb::codex_service_server::CodexService,
 };
 
@@ -49,6 +50,7 @@ pub fn router<S: CodexService>(
     service: Arc<S>,
     config: &ServerConfig,
     authenticator: Arc<Authenticator>,
+    budget: &BodyBudget,
 ) -> Router {
     let facade = Facade {
         service,
@@ -56,6 +58,8 @@ pub fn router<S: CodexService>(
             max_bytes: config.max_body_bytes,
             pause: config.body_timeout,
             request: config.request_timeout,
+            lists: config.lists,
+            budget: budget.clone(),
         },
         keep_alive: config.sse_keepalive,
         keep_alive_form: config.sse_keepalive_form,
@@ -111,7 +115,7 @@ impl<S> Clone for Facade<S> {
     fn clone(&self) -> Self {
         Self {
             service: Arc::clone(&self.service),
-            body_limits: self.body_limits,
+            body_limits: self.body_limits.clone(),
             keep_alive: self.keep_alive,
             keep_alive_form: self.keep_alive_form,
         }

@@ -11,7 +11,7 @@ use tower::ServiceExt;
 use crate::{
     auth::Authenticator,
     config::{Config, ServerConfig, Sources},
-    context::{Caller, RequestContext},
+    context::{Caller, RequestContext, body_budget::BodyBudget},
     pb::{self, chat_event::Event, codex_service_server::CodexService},
 };
 
@@ -169,7 +169,8 @@ pub(in crate::http) async fn send(
     request: Request<Body>,
 ) -> Response<Body> {
     let authenticator = Arc::new(Authenticator::new(config));
-    super::router(Arc::clone(service), config, authenticator).oneshot(request).await.unwrap()
+    let budget = BodyBudget::new(config.max_body_bytes_total, config.max_body_bytes);
+    super::router(Arc::clone(service), config, authenticator, &budget).oneshot(request).await.unwrap()
 }
 
 /// Returns a chat request from loopback.

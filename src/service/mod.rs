@@ -18,7 +18,11 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use tokio::time::{timeout, timeout_at};
+use prost::Message;
+use tokio::{
+    task::spawn_blocking,
+    time::{timeout, timeout_at},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status};
 
@@ -31,24 +35,26 @@ use self::{
     turn_log::TurnLog,
     upstream_health::UpstreamHealth,
     usage_estimate::UsageEstimate,
-    validate::RequestPolicy,
+    validate::{RequestPolicy, ValidatedRequest},
 };
 use super::{
     config::Config,
-    context::{RequestContext, deadline::Deadline},
-    engine::{AccountLimits, Engine, Events, ModelCatalog, Turn, TurnGuard},
+    context::{RequestContext, body_budget::HeldBody, deadline::Deadline},
+    engine::{AccountLimits, ContentGuard, Engine, Events, ModelCatalog, Turn, TurnGuard},
     error::Error,
     pb::{self, codex_service_server::CodexService},
 };
 
 /// Maximum time that a list of models waits for the CLI. The list then has the configured models only.
 const LIST_WAIT: Duration = Duration::from_secs(2);
+/// Size of a request that is validated on a thread of the runtime, in bytes.
+const MAX_INLINE_BYTES: usize = 256 << 10;
 
 /// The service behind both doors. Shared by them in an `Arc`.
 #[derive(Debug)]
 pub struct Service {
     engine: Arc<dyn Engine>,
-    policy: RequestPolicy,
+    policy: Arc<RequestPolicy>,
     admission: Admission,
     /// The operator's limit of concurrent turns. `None` selects the limit of the engine.
     max_running: Option<usize>,
@@ -75,13 +81,13 @@ impl Service {
         let max_running = config.limits.max_concurrency;
         let running = max_running.unwrap_or_else(|| engine.usual_concurrency());
         let admission = Admission::new(running, config.limits.max_queue);
-        let policy = RequestPolicy {
+        let policy = Arc::new(RequestPolicy {
             models: config.models.clone(),
             limits: config.limits.clone(),
             sandbox: config.codex.sandbox,
             search: config.codex.search,
             profile: config.codex.profile,
-        };
+        });
         Self {
             engine,
             policy,
@@ -159,7 +165,10 @@ impl Service {
             .map_err(|_| deadline.exceeded())?,
             false => None,
         };
-        let request = self.policy.validate(request, self.admission.capacity(), catalog.as_deref())?;
+        let mut request = self.validate(request, catalog).await?;
+        if let Some(permit) = extensions.remove::<HeldBody>().and_then(|held| held.take()) {
+            request.turn.content = ContentGuard::new(permit);
+        }
         self.engine.check(&request.turn)?;
         let mut log = TurnLog::new(chat_id(), request.turn.model.clone(), context, request.n);
         log.max_cause_chars = self.max_cause_chars;
@@ -198,6 +207,18 @@ impl Service {
         };
         let interrupt = self.interrupt.clone();
         Ok(StartedRequest { log, deadline, started, choices, interrupt, drain_token }.into_stream())
+    }
+
+    /// Validates a request. A large one is validated on the blocking pool, because all streams share the runtime's threads.
+    async fn validate(
+        &self,
+        request: pb::ChatRequest,
+        catalog: Option<Arc<ModelCatalog>>,
+    ) -> Result<ValidatedRequest, Error> {
+        let (policy, capacity) = (Arc::clone(&self.policy), self.admission.capacity());
+        let is_large = request.encoded_len() > MAX_INLINE_BYTES;
+        let validate = move || policy.validate(request, capacity, catalog.as_deref());
+        if is_large { spawn_blocking(validate).await.map_err(Error::internal)? } else { validate() }
     }
 
     /// Starts the first choice. The others wait for their slots while the stream is polled.

@@ -36,9 +36,9 @@ pub(super) async fn complete<S: CodexService>(
     State(facade): State<Facade<S>>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let (parts, body) = request.into_parts();
-    let wire: ChatCompletionRequest = extract::json(&parts, body, facade.body_limits).await?;
-    let mut converted = ConvertedRequest::try_from(wire)?;
+    let (mut parts, body) = request.into_parts();
+    let convert = |wire: ChatCompletionRequest| ConvertedRequest::try_from(wire);
+    let mut converted = extract::json(&mut parts, body, &facade.body_limits, convert).await?;
     converted.request.timeout = extract::timeout(&parts.headers)?;
 
     let ignored = std::mem::take(&mut converted.ignored_params).join(", ");

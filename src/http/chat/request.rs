@@ -5,10 +5,7 @@ use std::{collections::HashMap, fmt, marker::PhantomData};
 
 use serde::{
     Deserialize, Deserializer,
-    de::{
-        self, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor,
-        value::{MapAccessDeserializer, SeqAccessDeserializer},
-    },
+    de::{self, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor, value::MapAccessDeserializer},
 };
 use serde_json::value::RawValue;
 
@@ -17,11 +14,14 @@ use super::{
     objects::{WithOthers, objects},
 };
 
+use crate::http::counted;
+
 /// The whole body. `null` is the same as an absent field everywhere.
 #[derive(Debug, Deserialize)]
 #[serde(remote = "Self", expecting = "a JSON object")]
 pub(super) struct ChatCompletionRequest {
     pub(super) model: Option<String>,
+    #[serde(default, deserialize_with = "counted::messages")]
     pub(super) messages: Option<Vec<Message>>,
     pub(super) stream: Option<bool>,
     pub(super) stream_options: Option<StreamOptions>,
@@ -36,9 +36,11 @@ pub(super) struct ChatCompletionRequest {
     pub(super) reasoning: Option<Reasoning>,
     pub(super) verbosity: Option<String>,
     pub(super) response_format: Option<ResponseFormat>,
+    #[serde(default, deserialize_with = "counted::tools")]
     pub(super) tools: Option<Vec<Tool>>,
     pub(super) tool_choice: Option<ToolChoice>,
     pub(super) parallel_tool_calls: Option<bool>,
+    #[serde(default, deserialize_with = "counted::metadata")]
     pub(super) metadata: Option<HashMap<String, String>>,
     pub(super) service_tier: Option<String>,
     pub(super) prompt_cache_key: Option<String>,
@@ -93,6 +95,7 @@ pub(super) struct Message {
     pub(super) content: Option<TextOr<Part>>,
     pub(super) refusal: Option<String>,
     pub(super) name: Option<String>,
+    #[serde(default, deserialize_with = "counted::calls")]
     pub(super) tool_calls: Option<Vec<ToolCall>>,
     pub(super) tool_call_id: Option<String>,
     pub(super) function_call: Option<IgnoredAny>,
@@ -238,7 +241,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for TextOr<T> {
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Self::Value, A::Error> {
-                Vec::deserialize(SeqAccessDeserializer::new(list)).map(TextOr::List)
+                counted::entries(counted::List::Parts, list).map(TextOr::List)
             }
         }
         deserializer.deserialize_any(TextOrVisitor(PhantomData))

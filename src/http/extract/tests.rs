@@ -7,8 +7,15 @@ use serde_json::{Value, json};
 use super::*;
 use crate::context::Caller;
 
-const LIMITS: BodyLimits =
-    BodyLimits { max_bytes: 32, pause: Duration::from_secs(30), request: Duration::from_secs(600) };
+fn limits() -> BodyLimits {
+    BodyLimits {
+        max_bytes: 32,
+        pause: Duration::from_secs(30),
+        request: Duration::from_secs(600),
+        lists: ListLimits { messages: 4, tools: 4 },
+        budget: BodyBudget::new(1 << 20, 32),
+    }
+}
 
 fn parts(headers: &[(&'static str, &str)]) -> Parts {
     let mut request = Request::post("/").header(header::CONTENT_TYPE, "application/json");
@@ -22,9 +29,9 @@ fn chunked(chunks: Vec<&'static str>) -> Body {
     Body::from_stream(stream::iter(chunks).map(|chunk| Ok::<_, Infallible>(Bytes::from(chunk))))
 }
 
-async fn read_json(parts: Parts, body: Body) -> Result<Value, Value> {
+async fn read_json(mut parts: Parts, body: Body) -> Result<Value, Value> {
     let error = |error: ApiError| serde_json::to_value(error.body()).unwrap()["error"].take();
-    json::<Value>(&parts, body, LIMITS).await.map_err(error)
+    json::<Value, _>(&mut parts, body, &limits(), Ok).await.map_err(error)
 }
 
 #[tokio::test]

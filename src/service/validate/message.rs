@@ -17,7 +17,7 @@ pub(super) fn validate_all(messages: Vec<pb::Message>, limits: &Limits) -> Resul
     if messages.is_empty() {
         return Err(Error::invalid("messages", "at least one message is required"));
     }
-    check_counts(&messages, limits.max_messages)?;
+    check_counts(&messages, limits.lists.messages)?;
     let mut pixels = 0;
     let checked: Vec<Message> = messages
         .into_iter()

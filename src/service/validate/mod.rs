@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::{
     config::{self, Limits, Models, Profile, Sandbox},
-    engine::{self, ModelCatalog, Turn},
+    engine::{self, ContentGuard, ModelCatalog, Turn},
     error::Error,
     pb,
 };
@@ -60,7 +60,7 @@ impl RequestPolicy {
             profile,
             messages: message::validate_all(request.messages, &self.limits)?,
             tool_choice: schemas::tool_choice(&request.tools, request.tool_choice.as_ref())?,
-            tools: schemas::tools(request.tools, request.tool_choice.as_ref(), self.limits.max_tools)?,
+            tools: schemas::tools(request.tools, request.tool_choice.as_ref(), self.limits.lists.tools)?,
             parallel_tool_calls: request.parallel_tool_calls.unwrap_or(true),
             reasoning_effort: self.effort(request.reasoning_effort, known)?,
             reasoning_summary: self.summary(request.reasoning_summary)?,
@@ -69,6 +69,7 @@ impl RequestPolicy {
             format: schemas::format(request.response_format)?,
             sandbox: self.sandbox(request.agent.unwrap_or_default())?,
             web_search: self.search(request.agent.unwrap_or_default())?,
+            content: ContentGuard::default(),
             deadline: None,
         };
         self.check_prompt(&turn, known.map(|known| known.context_window).filter(|window| *window > 0))?;

@@ -3,7 +3,7 @@
 
 use super::params::ThreadParams;
 use crate::engine::{
-    Format, Turn,
+    ContentGuard, Format, Turn,
     app_server::{
         history::{InitialHistory, response_item},
         rpc::protocol::{InjectItems, RawItem, StartTurn},
@@ -37,6 +37,7 @@ impl TurnStart {
         let items: usize = self.history.items.iter().map(response_item::heap_size).sum();
         if items + self.thread_params.heap_size() > MAX_KEPT_BYTES {
             self.history.items = Vec::new();
+            self.turn.content = ContentGuard::default();
             self.history.developer_instructions = None;
             self.thread_params = ThreadParams::default();
         }
