@@ -1,6 +1,8 @@
 //! Measures the gateway. `scripts/bench.sh` builds and runs this program, and `docs/benchmarks.md` is its output. The program
 //! starts and stops all servers, clients and upstreams on 127.0.0.1. It uses only the contract of the crate.
 
+#[path = "../hazards/attacks.rs"]
+mod attacks;
 mod bare;
 mod cancel;
 mod deltas;
@@ -8,10 +10,13 @@ mod flood;
 mod gateway;
 mod goals;
 mod grpc;
+mod hazards;
 mod http;
 mod idle;
 mod load;
 mod machine;
+#[path = "../hazards/observer.rs"]
+mod observer;
 mod options;
 mod page;
 mod plot;
@@ -57,6 +62,7 @@ struct Results {
     deltas: Vec<deltas::Row>,
     idles: Vec<idle::Idle>,
     floods: Vec<flood::Flood>,
+    hazards: Vec<hazards::Hazard>,
 }
 
 fn main() -> ExitCode {
@@ -97,6 +103,7 @@ async fn measure(options: &Options) -> BenchResult<()> {
         deltas: Vec::new(),
         idles: Vec::new(),
         floods: Vec::new(),
+        hazards: Vec::new(),
     };
     let outcome = all(options, &folder, &mut results).await;
     if let Err(error) = &outcome {
@@ -170,6 +177,9 @@ async fn all(options: &Options, folder: &TempDir, results: &mut Results) -> Benc
     }
     if options.is_selected("idle") {
         results.idles = idle::measure(&stage.fake(), options).await?;
+    }
+    if options.is_selected("hazards") {
+        results.hazards = hazards::measure(&stage.fake(), options).await?;
     }
     upstream.program.end().await
 }

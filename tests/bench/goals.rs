@@ -4,6 +4,7 @@ use crate::{
     Results,
     deltas::{Path, Sample},
     flood,
+    hazards::Hazard,
     plot::number,
     stats::median,
     turns::{self, Contender, Pace},
@@ -36,6 +37,7 @@ pub(crate) fn all(results: &Results) -> Vec<Goal> {
     throughput(results, &mut goals);
     deltas(results, &mut goals);
     costs(results, &mut goals);
+    hazards(results, &mut goals);
     goals
 }
 
@@ -179,6 +181,31 @@ fn costs(results: &Results, goals: &mut Vec<Goal>) {
         measured: format!("{} ×", number(ratio)),
         reached: at_least(ratio, 50.0),
     });
+}
+
+fn hazards(results: &Results, goals: &mut Vec<Goal>) {
+    for (label, target, limit, value) in [
+        (
+            "longest pause of a stream of 20 deltas a second while a request that costs too much runs ten times, worst request",
+            "at most 250 ms",
+            250.0,
+            (|hazard| hazard.stream_ms) as fn(&Hazard) -> f64,
+        ),
+        ("the same for `/healthz`", "at most 250 ms", 250.0, |hazard| hazard.health_ms),
+        ("memory that is not given back after such requests (RSS)", "at most 64 MiB", 64.0, |hazard| {
+            hazard.grown_mib
+        }),
+    ] {
+        let measured = worst(results.hazards.iter().map(value));
+        let unit = target.rsplit(' ').next().unwrap_or_default();
+        goals.push(Goal {
+            number: 5,
+            label,
+            target,
+            measured: format!("{} {unit}", number(measured)),
+            reached: at_most(measured, limit),
+        });
+    }
 }
 
 /// Returns the largest value.

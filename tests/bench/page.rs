@@ -299,6 +299,20 @@ fn small_tables(page: &mut String, results: &Results) -> BenchResult<()> {
         }
         writeln!(page)?;
     }
+    if !results.hazards.is_empty() {
+        writeln!(
+            page,
+            "## Requests that cost too much\n\nEach runs ten times on a new gateway with the fake codex, beside a stream of 20 \
+             deltas a second and a health report every 20 ms.\n\n\
+             | | longest pause of the stream (ms) | slowest health report (ms) | growth of RSS (MiB) |\n\
+             | --- | ---: | ---: | ---: |"
+        )?;
+        for hazard in &results.hazards {
+            let (stream, health) = (number(hazard.stream_ms), number(hazard.health_ms));
+            writeln!(page, "| {} | {stream} | {health} | {} |", hazard.name, number(hazard.grown_mib))?;
+        }
+        writeln!(page)?;
+    }
     if !results.cancels.is_empty() {
         writeln!(
             page,
