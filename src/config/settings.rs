@@ -185,7 +185,7 @@ settings! {
     }
     MAX_IMAGE_PIXELS: Number = Number { min: 1, max: 1 << 40 } => {
         env: "CODEX_MAX_IMAGE_PIXELS", flag: "max-image-pixels", value: "N", default: "50000000",
-        help: "Maximum width times height of an image, because Codex decodes it to 4 or 8 bytes per pixel; the images of a request may have twice as many pixels together",
+        help: "Maximum width times height of an image, because Codex takes 12 to 18 bytes per pixel to decode and resize it; the images of a request may have twice as many pixels together",
     }
     MAX_BODY_BYTES: Size = Size { min: 1024, max: 1 << 30 } => {
         env: "CODEX_MAX_BODY_BYTES", flag: "max-body-bytes", value: "BYTES", default: "33554432",

@@ -41,7 +41,7 @@ fn count(list: List) -> Result<(), String> {
     let Some((limits, mut counts)) = COUNTS.get() else { return Ok(()) };
     let (max, what, setting) = match list {
         List::Messages => (limits.messages, "messages", "CODEX_MAX_MESSAGES"),
-        List::Parts => (limits.messages, "content parts", "CODEX_MAX_MESSAGES"),
+        List::Parts => (limits.messages, "entries of `content` and `stop`", "CODEX_MAX_MESSAGES"),
         List::Calls => (limits.messages, "tool calls", "CODEX_MAX_MESSAGES"),
         List::Tools => (limits.tools, "tools", "CODEX_MAX_TOOLS"),
     };

@@ -5,7 +5,8 @@
 
 use super::ImageKind;
 
-/// Returns the pixels of the largest frame of a file. Codex decodes one frame only (0.169).
+/// Returns the pixels of the largest frame of a file. The frames of an animation are not added: Codex sends one picture.
+/// Codex 0.169 takes 12 bytes per pixel of a PNG file with three channels of 8 bits, and 18 with four channels of 16 bits.
 pub(super) fn largest_frame(kind: ImageKind, data: &[u8]) -> Option<u64> {
     let size = imagesize::blob_size(data).ok()?;
     let whole = area(u64::try_from(size.width).ok()?, u64::try_from(size.height).ok()?);

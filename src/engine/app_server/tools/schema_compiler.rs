@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
 };
 
 use serde_json::Value;
@@ -219,6 +219,8 @@ fn schema_key(tool: &Tool) -> SchemaKey {
 #[derive(Debug, Default)]
 struct SchemaCache {
     schemas: HashMap<SchemaKey, CachedSchema>,
+    /// Schemas that are larger than the cache, while a turn uses them. The choices of a request share one.
+    large: HashMap<SchemaKey, Weak<ToolSchema>>,
     memory_bytes: usize,
     /// Number of uses so far.
     clock: u64,
@@ -233,15 +235,19 @@ struct CachedSchema {
 impl SchemaCache {
     fn get(&mut self, key: SchemaKey) -> Option<Arc<ToolSchema>> {
         self.clock += 1;
-        let cached = self.schemas.get_mut(&key)?;
+        let Some(cached) = self.schemas.get_mut(&key) else {
+            return self.large.get(&key).and_then(Weak::upgrade);
+        };
         cached.last_used = self.clock;
         Some(Arc::clone(&cached.schema))
     }
 
-    /// Caches a schema, unless it is larger than the cache. Returns the evicted schemas. The caller drops the evicted
+    /// Caches a schema. One that is larger than the cache is kept only while a turn uses it. Returns the evicted schemas. The caller drops the evicted
     /// schemas without the lock, because dropping 60 MB takes 70 ms.
     fn insert(&mut self, key: SchemaKey, schema: &Arc<ToolSchema>) -> Vec<CachedSchema> {
         if schema.memory_bytes() > MAX_CACHED_BYTES {
+            self.large.retain(|_, schema| schema.strong_count() > 0);
+            self.large.insert(key, Arc::downgrade(schema));
             return Vec::new();
         }
         self.clock += 1;

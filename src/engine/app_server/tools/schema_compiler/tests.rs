@@ -98,7 +98,11 @@ fn cache_evicts_the_least_recently_used_beyond_its_bytes() {
     // A second insertion of the same schema takes no more memory.
     assert!(cache.insert(key(3), &schema(15)).is_empty());
     assert_eq!(cache.memory_bytes, 30 << 20);
-    // A schema that is larger than the cache evicts no other.
-    assert!(cache.insert(key(4), &schema(33)).is_empty());
+    // A schema that is larger than the cache evicts no other, and is kept while a turn uses it.
+    let large = schema(33);
+    assert!(cache.insert(key(4), &large).is_empty());
+    assert!(cache.get(key(4)).is_some_and(|cached| Arc::ptr_eq(&cached, &large)));
+    drop(large);
+    assert!(cache.get(key(4)).is_none());
     assert_eq!((cache.schemas.len(), cache.memory_bytes), (2, 30 << 20));
 }
