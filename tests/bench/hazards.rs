@@ -43,7 +43,7 @@ pub(crate) async fn measure(setup: &Setup, options: &Options) -> BenchResult<Vec
             send(&gateway, &attack).await?;
         }
         let pauses = tokio::task::spawn_blocking(|| neighbours.end()).await??;
-        if pauses.pieces == 0 {
+        if !pauses.goes_on {
             return Err(format!("{name}: the neighbour's stream ended").into());
         }
         drop(attack);

@@ -4,7 +4,7 @@
 use std::{
     io::{self, Read, Write},
     net::{Shutdown, SocketAddr, TcpStream},
-    sync::mpsc::{self, Sender},
+    sync::mpsc::{self, Receiver, Sender},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -12,11 +12,14 @@ use std::{
 /// Pause between two health reports.
 const HEALTH_PAUSE: Duration = Duration::from_millis(20);
 
+/// Maximum time until the next piece of a stream that goes on.
+const NEXT_PIECE: Duration = Duration::from_secs(10);
+
 /// The longest pauses of the neighbours.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pauses {
-    /// Number of pieces of the stream.
-    pub(crate) pieces: usize,
+    /// Whether the stream went on after the hazard.
+    pub(crate) goes_on: bool,
     /// Between two pieces of the stream.
     pub(crate) stream: Duration,
     /// From the start of a health report to its end.
@@ -27,7 +30,8 @@ pub(crate) struct Pauses {
 #[derive(Debug)]
 pub(crate) struct Observer {
     socket: TcpStream,
-    stream: JoinHandle<(usize, Duration)>,
+    stream: JoinHandle<Duration>,
+    pieces: Receiver<()>,
     stop: Sender<()>,
     health: JoinHandle<io::Result<Duration>>,
 }
@@ -49,14 +53,14 @@ impl Observer {
         if reader.read(&mut buffer)? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
+        let (arrived, pieces) = mpsc::channel();
         let stream = std::thread::spawn(move || {
-            let (mut pieces, mut longest, mut last) = (0, Duration::ZERO, Instant::now());
-            while reader.read(&mut buffer).is_ok_and(|bytes| bytes > 0) {
-                pieces += 1;
+            let (mut longest, mut last) = (Duration::ZERO, Instant::now());
+            while reader.read(&mut buffer).is_ok_and(|bytes| bytes > 0) && arrived.send(()).is_ok() {
                 longest = longest.max(last.elapsed());
                 last = Instant::now();
             }
-            (pieces, longest.max(last.elapsed()))
+            longest.max(last.elapsed())
         });
         let (stop, stopped) = mpsc::channel();
         let health = std::thread::spawn(move || {
@@ -66,19 +70,21 @@ impl Observer {
             }
             Ok(longest)
         });
-        Ok(Self { socket, stream, stop, health })
+        Ok(Self { socket, stream, pieces, stop, health })
     }
 
-    /// Ends the neighbours and returns their longest pauses.
+    /// Waits for the next piece of the stream, ends the neighbours, and returns their longest pauses.
     pub(crate) fn end(self) -> io::Result<Pauses> {
+        while self.pieces.try_recv().is_ok() {}
+        let goes_on = self.pieces.recv_timeout(NEXT_PIECE).is_ok();
         let lost = |_| io::Error::other("the thread of a neighbour panicked");
         // Fails if the thread has ended with an error, which follows.
         let _ended = self.stop.send(());
         let health = self.health.join().map_err(lost)??;
-        // Fails if the server has closed the stream, which its pieces show.
+        // Fails if the server has closed the stream.
         let _closed = self.socket.shutdown(Shutdown::Both);
-        let (pieces, stream) = self.stream.join().map_err(lost)?;
-        Ok(Pauses { pieces, stream, health })
+        let stream = self.stream.join().map_err(lost)?;
+        Ok(Pauses { goes_on, stream, health })
     }
 }
 
