@@ -84,7 +84,7 @@ pub(super) const SECTIONS: &[Section] = &[Section {
             result: "400 with the member; such a value has at most 64 KiB, and the metadata 16 pairs",
             tests: &[
                 "limits::hazards::tool_choice_of_many_megabytes",
-                "http::counted::tests::values_of_free_form_are_bounded",
+                "http::counted::tests::metadata_is_bounded",
             ],
         },
         Fault {
