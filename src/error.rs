@@ -3,9 +3,9 @@
 
 pub(crate) mod foreign_text;
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
-use tonic::{Code, Status};
+use tonic::{Code, Status, metadata::MetadataValue};
 use tonic_types::{ErrorDetails, StatusExt};
 
 /// The domain of every `google.rpc.ErrorInfo` of this service.
@@ -13,6 +13,13 @@ pub const DOMAIN: &str = "codex-api";
 
 /// The fixed text of every internal error. The log has the cause.
 pub const INTERNAL_TEXT: &str = "internal error; the server's log has the cause under this request id";
+
+/// Trailer of gRPC's retry policy: the delay before a retry in milliseconds. A negative value forbids retries, also if
+/// the client's policy lists the code.
+pub const RETRY_PUSHBACK: &str = "grpc-retry-pushback-ms";
+
+/// Delay before a retry of a failure that no event announces the end of.
+const DEFAULT_RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// The error of a request.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -119,17 +126,25 @@ pub enum Error {
         /// Codex's message.
         message: String,
     },
-    /// The worker process of the turn exited, perhaps for another reason than the turn. A retry may succeed.
+    /// The worker process of the turn exited before the turn could have an effect, perhaps for another reason than the
+    /// turn. A retry may succeed.
     #[error("{message}")]
     WorkerLost {
         /// The exit of the process.
         message: String,
     },
-    /// The upstream is unreachable or failing.
+    /// The upstream is unreachable or failing. A retry may succeed.
     #[error("{message}")]
     UpstreamUnavailable {
         /// Codex's message.
         message: String,
+    },
+    /// A turn whose agent has begun to act failed for a reason that would otherwise be offered for retry. Nothing
+    /// may repeat the request by itself. Created by [`Error::after_effects`].
+    #[error("{cause}; {}", effects_text(cause))]
+    FailedAfterEffects {
+        /// The reason of the failure.
+        cause: Box<Error>,
     },
     /// A defect of this server. The caller receives a fixed text.
     #[error("{cause}")]
@@ -155,6 +170,40 @@ impl Error {
         Self::Internal { cause: format!("{cause}") }
     }
 
+    /// Returns the error of a turn whose agent has begun to act: the same, unless machines would retry it.
+    ///
+    /// Proxies and gRPC clients retry UNAVAILABLE and RESOURCE_EXHAUSTED, SDKs retry 429 and 503. A failure that no
+    /// machine retries keeps its form, because callers react to it, for example to a context that is too long.
+    #[must_use]
+    pub fn after_effects(self) -> Self {
+        match self {
+            Self::Overloaded { .. }
+            | Self::RateLimited { .. }
+            | Self::UsageLimit { .. }
+            | Self::EngineUnavailable { .. }
+            | Self::Draining
+            | Self::UpstreamUnavailable { .. }
+            | Self::WorkerLost { .. } => Self::FailedAfterEffects { cause: Box::new(self) },
+            Self::InvalidArgument { .. }
+            | Self::Unsupported { .. }
+            | Self::PromptTooLarge { .. }
+            | Self::ContextLengthExceeded { .. }
+            | Self::Rejected { .. }
+            | Self::Unauthenticated { .. }
+            | Self::PermissionDenied { .. }
+            | Self::ModelNotFound { .. }
+            | Self::DeadlineExceeded { .. }
+            | Self::TurnFailed { .. }
+            | Self::FailedAfterEffects { .. }
+            | Self::Internal { .. } => self,
+        }
+    }
+
+    /// Returns the reason of the failure, also of a turn that had effects.
+    pub fn root_cause(&self) -> &Self {
+        if let Self::FailedAfterEffects { cause } = self { cause } else { self }
+    }
+
     /// Returns the stable reason for `google.rpc.ErrorInfo.reason`.
     pub fn reason(&self) -> &'static str {
         match self {
@@ -175,6 +224,7 @@ impl Error {
             Self::TurnFailed { .. } => "TURN_FAILED",
             Self::WorkerLost { .. } => "WORKER_LOST",
             Self::UpstreamUnavailable { .. } => "UPSTREAM_UNAVAILABLE",
+            Self::FailedAfterEffects { .. } => "FAILED_AFTER_EFFECTS",
             Self::Internal { .. } => "INTERNAL",
         }
     }
@@ -196,7 +246,7 @@ impl Error {
             Self::EngineUnavailable { .. } => Code::FailedPrecondition,
             Self::Draining | Self::UpstreamUnavailable { .. } | Self::WorkerLost { .. } => Code::Unavailable,
             Self::DeadlineExceeded { .. } => Code::DeadlineExceeded,
-            Self::TurnFailed { .. } => Code::Aborted,
+            Self::TurnFailed { .. } | Self::FailedAfterEffects { .. } => Code::Aborted,
             Self::Internal { .. } => Code::Internal,
         }
     }
@@ -221,6 +271,7 @@ impl Error {
             | Self::EngineUnavailable { .. }
             | Self::TurnFailed { .. }
             | Self::WorkerLost { .. }
+            | Self::FailedAfterEffects { .. }
             | Self::UpstreamUnavailable { .. } => cut_message(&foreign_text::scrubbed(&text), 1),
         }
     }
@@ -229,7 +280,9 @@ impl Error {
         match self {
             Self::Overloaded { retry_after, .. } => Some(*retry_after),
             Self::RateLimited { retry_after, .. } | Self::UsageLimit { retry_after, .. } => *retry_after,
-            Self::Draining => Some(Duration::from_secs(1)),
+            Self::Draining | Self::UpstreamUnavailable { .. } | Self::WorkerLost { .. } => {
+                Some(DEFAULT_RETRY_DELAY)
+            }
             Self::InvalidArgument { .. }
             | Self::Unsupported { .. }
             | Self::PromptTooLarge { .. }
@@ -241,10 +294,54 @@ impl Error {
             | Self::EngineUnavailable { .. }
             | Self::DeadlineExceeded { .. }
             | Self::TurnFailed { .. }
-            | Self::UpstreamUnavailable { .. }
-            | Self::WorkerLost { .. }
+            | Self::FailedAfterEffects { .. }
             | Self::Internal { .. } => None,
         }
+    }
+
+    /// Returns `true` if no machine may retry, because a retry may repeat effects or cannot succeed soon. The same errors
+    /// have `x-should-retry: false` over HTTP.
+    fn forbids_retry(&self) -> bool {
+        match self {
+            Self::UsageLimit { .. }
+            | Self::EngineUnavailable { .. }
+            | Self::DeadlineExceeded { .. }
+            | Self::TurnFailed { .. }
+            | Self::FailedAfterEffects { .. }
+            | Self::Internal { .. } => true,
+            Self::InvalidArgument { .. }
+            | Self::Unsupported { .. }
+            | Self::PromptTooLarge { .. }
+            | Self::ContextLengthExceeded { .. }
+            | Self::Rejected { .. }
+            | Self::Unauthenticated { .. }
+            | Self::PermissionDenied { .. }
+            | Self::ModelNotFound { .. }
+            | Self::Overloaded { .. }
+            | Self::RateLimited { .. }
+            | Self::Draining
+            | Self::UpstreamUnavailable { .. }
+            | Self::WorkerLost { .. } => false,
+        }
+    }
+
+    /// Returns the value of [`RETRY_PUSHBACK`].
+    fn retry_pushback(&self) -> Option<MetadataValue<tonic::metadata::Ascii>> {
+        if self.forbids_retry() {
+            return Some(MetadataValue::from_static("-1"));
+        }
+        // gRPC reads a signed number of 32 bits.
+        let delay = self.retry_after()?.as_millis();
+        Some(MetadataValue::from(i32::try_from(delay).unwrap_or(i32::MAX)))
+    }
+}
+
+/// Returns what a caller must know about the effects of a failed turn.
+fn effects_text(cause: &Error) -> &'static str {
+    if matches!(cause, Error::WorkerLost { .. }) {
+        "the agent may already have run commands or changed files, so look before you repeat the request"
+    } else {
+        "the agent had already begun to run commands or other tools, so look before you repeat the request"
     }
 }
 
@@ -277,7 +374,11 @@ fn cut_message(message: &str, copies: usize) -> String {
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
         let mut details = ErrorDetails::new();
-        details.set_error_info(error.reason(), DOMAIN, std::collections::HashMap::new());
+        let mut metadata = HashMap::new();
+        if let Error::FailedAfterEffects { cause } = &error {
+            metadata.insert("cause".to_owned(), cause.reason().to_owned());
+        }
+        details.set_error_info(error.reason(), DOMAIN, metadata);
         if let Error::InvalidArgument { field, message } | Error::Unsupported { field, message } = &error {
             let field = foreign_text::cut_middle(field, MAX_FIELD_BYTES, char::len_utf8);
             details.add_bad_request_violation(field, cut_message(message, 2));
@@ -291,7 +392,11 @@ impl From<Error> for Status {
         } else {
             error.text_for_caller()
         };
-        Self::with_error_details(error.code(), message, details)
+        let mut status = Self::with_error_details(error.code(), message, details);
+        if let Some(pushback) = error.retry_pushback() {
+            status.metadata_mut().insert(RETRY_PUSHBACK, pushback);
+        }
+        status
     }
 }
 
@@ -312,6 +417,41 @@ mod tests {
             Status::from(Error::Overloaded { message: "full".into(), retry_after: Duration::from_secs(3) });
         let delay = status.get_error_details().retry_info().and_then(|r| r.retry_delay);
         assert_eq!(delay, Some(Duration::from_secs(3)));
+    }
+
+    fn pushback(error: Error) -> Option<String> {
+        let status = Status::from(error);
+        status.metadata().get(RETRY_PUSHBACK).map(|value| value.to_str().unwrap().to_owned())
+    }
+
+    #[test]
+    fn status_after_effects_is_aborted_and_names_its_cause() {
+        let limited =
+            Error::RateLimited { message: "slow".into(), retry_after: Some(Duration::from_secs(2)) };
+        assert_eq!(pushback(limited.clone()).as_deref(), Some("2000"));
+        let error = limited.after_effects();
+        assert_eq!(error.root_cause().reason(), "RATE_LIMIT_EXCEEDED");
+        assert_eq!(pushback(error.clone()).as_deref(), Some("-1"));
+        let status = Status::from(error);
+        assert_eq!(status.code(), Code::Aborted);
+        assert!(status.message().starts_with("slow; the agent had already begun"), "{status}");
+        let details = status.get_error_details();
+        let info = details.error_info().unwrap();
+        assert_eq!(
+            (&*info.reason, &*info.metadata["cause"]),
+            ("FAILED_AFTER_EFFECTS", "RATE_LIMIT_EXCEEDED")
+        );
+        assert!(details.retry_info().is_none());
+        let lost = Error::WorkerLost { message: "gone".into() }.after_effects();
+        assert!(lost.to_string().contains("may already have run"), "{lost}");
+    }
+
+    #[test]
+    fn error_that_no_machine_retries_is_equal_after_effects() {
+        let long = Error::ContextLengthExceeded { message: "long".into() }.after_effects();
+        assert_eq!((long.code(), long.reason()), (Code::InvalidArgument, "CONTEXT_LENGTH_EXCEEDED"));
+        let twice = Error::Draining.after_effects().after_effects();
+        assert_eq!(twice.root_cause().reason(), "SHUTTING_DOWN");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::{any::Any, fmt, sync::Arc};
 
 use super::{
+    effects::Effects,
     image::Image,
     tool::{ResponseSchema, Tool},
 };
@@ -52,6 +53,8 @@ pub struct Turn {
     pub content: ContentGuard,
     /// Time at which all work of the turn must end, even if its events are not polled.
     pub deadline: Option<tokio::time::Instant>,
+    /// The bit that the engine sets when the agent begins to act. Shared by the choices of a request.
+    pub effects: Effects,
 }
 
 /// How the model may use the client's tools.

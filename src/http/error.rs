@@ -94,9 +94,11 @@ fn row_of_reason(reason: &str) -> Option<Row> {
         "SHUTTING_DOWN" => Row::new(S::SERVICE_UNAVAILABLE, SERVER, "shutting_down"),
         "TIMEOUT" => Row::new(S::GATEWAY_TIMEOUT, SERVER, "timeout").never_retried(),
         "TURN_FAILED" => Row::new(S::BAD_GATEWAY, SERVER, "turn_failed").never_retried(),
-        // The agent may already have acted, so the caller decides about a retry.
-        "WORKER_LOST" => Row::new(S::BAD_GATEWAY, SERVER, "worker_lost").never_retried(),
-        "UPSTREAM_UNAVAILABLE" => Row::new(S::BAD_GATEWAY, SERVER, "upstream_unavailable").never_retried(),
+        // The agent has acted, so the caller decides about a retry. Neither the status nor the code is one of those that
+        // proxies and clients retry by themselves.
+        "FAILED_AFTER_EFFECTS" => Row::new(S::BAD_GATEWAY, SERVER, "failed_after_effects").never_retried(),
+        "WORKER_LOST" => Row::new(S::SERVICE_UNAVAILABLE, SERVER, "worker_lost"),
+        "UPSTREAM_UNAVAILABLE" => Row::new(S::SERVICE_UNAVAILABLE, SERVER, "upstream_unavailable"),
         "INTERNAL" => Row::new(S::INTERNAL_SERVER_ERROR, SERVER, "internal_error").never_retried(),
         _ => return None,
     })

@@ -27,6 +27,7 @@ use super::{
 };
 use crate::{
     context::deadline::Deadline,
+    engine::Effects,
     error::Error,
     pb::{self, chat_event::Event},
 };
@@ -45,6 +46,8 @@ pub(super) struct StartedRequest {
     pub(super) deadline: Deadline,
     pub(super) started: pb::Started,
     pub(super) choices: Vec<ChoiceStream>,
+    /// Set by the engine when an agent of the request begins to act.
+    pub(super) effects: Effects,
     /// Cancelled when the drain interrupts running turns.
     pub(super) interrupt: CancellationToken,
     /// Keeps the drain waiting while the stream exists.
@@ -57,6 +60,7 @@ pub struct EventStream {
     choices: Vec<ChoiceStream>,
     /// Index of the choice that is polled first. Rotates, so that a fast choice does not starve the others.
     next_choice: usize,
+    effects: Effects,
     state: StreamState,
     deadline: Deadline,
     /// Fires at the end of the head delay, then at the deadline.
@@ -90,7 +94,7 @@ enum Phase {
 impl StartedRequest {
     /// Returns the stream for the caller. The stream must be small, because each running request has one.
     pub(super) fn into_stream(self) -> EventStream {
-        let Self { log, deadline, started, choices, interrupt, drain_token } = self;
+        let Self { log, deadline, started, choices, effects, interrupt, drain_token } = self;
         let awaits_call = choices.iter().any(ChoiceStream::awaits_call);
         let delay = if awaits_call { DEMANDED_CALL_HEAD_DELAY } else { HEAD_DELAY };
         let head_due = deadline.at().min(Instant::now() + delay);
@@ -107,6 +111,7 @@ impl StartedRequest {
         EventStream {
             choices,
             next_choice: 0,
+            effects,
             state,
             deadline,
             timer: Box::pin(sleep_until(head_due)),
@@ -222,8 +227,10 @@ impl EventStream {
         self.state.number(0, Event::Completed(pb::Completed { usage: Some(usage) }))
     }
 
-    /// Ends the stream and returns its last item, a status. Drops the queued events.
+    /// Ends the stream and returns its last item, a status. Drops the queued events. This is the only place that decides
+    /// whether a failed turn may be offered for retry.
     fn fail(&mut self, error: Error) -> Status {
+        let error = if self.effects.have_begun() { error.after_effects() } else { error };
         self.state.log.fail(&error);
         self.end();
         error.into()

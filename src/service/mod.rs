@@ -174,6 +174,7 @@ impl Service {
         log.max_cause_chars = self.max_cause_chars;
         log.upstream = Arc::clone(&self.upstream);
         log.metadata = request.metadata;
+        let effects = request.turn.effects.clone();
         let choices = ChoiceRequest {
             turn: request.turn,
             stop: request.stop,
@@ -206,7 +207,7 @@ impl Service {
             system_fingerprint,
         };
         let interrupt = self.interrupt.clone();
-        Ok(StartedRequest { log, deadline, started, choices, interrupt, drain_token }.into_stream())
+        Ok(StartedRequest { log, deadline, started, choices, effects, interrupt, drain_token }.into_stream())
     }
 
     /// Validates a request. A large one is validated on the blocking pool, because all streams share the runtime's threads.

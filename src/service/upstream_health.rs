@@ -28,6 +28,7 @@ impl UpstreamHealth {
 
     /// Records a failed turn. Failures that one request causes do not count.
     pub(super) fn record_failure(&self, error: &Error, now: Instant) {
+        let error = error.root_cause();
         if !concerns_all_turns(error) {
             return;
         }

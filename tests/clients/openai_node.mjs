@@ -306,8 +306,9 @@ const checks = {
 
   async internal_server_error() {
     const caught = await raises(OpenAI.InternalServerError, () => create({ status: 500 }));
-    assert.deepEqual([caught.status, caught.type], [502, "server_error"]);
-    assert.equal(caught.headers.get("x-should-retry"), "false");
+    assert.deepEqual([caught.status, caught.type], [503, "server_error"]);
+    assert.equal(caught.headers.get("x-should-retry"), null);
+    assert.equal(caught.headers.get("retry-after"), "1");
   },
 
   async errors_end_a_stream() {

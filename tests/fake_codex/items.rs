@@ -27,6 +27,12 @@ pub(crate) const EVERY: &[&str] = &[
     r#"{"type":"item.completed","item":{"id":"item_6","type":"todo_list","items":[{"text":"look","completed":true},{"text":"answer","completed":false}]}}"#,
 ];
 
+/// The lines of one command.
+pub(crate) const COMMAND: &[&str] = &[
+    r#"{"type":"item.started","item":{"id":"item_0","type":"command_execution","command":"/bin/bash -lc 'echo fine'","aggregated_output":"","exit_code":null,"status":"in_progress"}}"#,
+    r#"{"type":"item.completed","item":{"id":"item_0","type":"command_execution","command":"/bin/bash -lc 'echo fine'","aggregated_output":"fine\n","exit_code":0,"status":"completed"}}"#,
+];
+
 /// Lines outside of the protocol.
 pub(crate) const GARBAGE: &[&str] = &[
     "warning: this is not JSON",

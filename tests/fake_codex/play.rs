@@ -176,6 +176,13 @@ fn run_scenario(scenario: Scenario, invocation: &Invocation<'_>) -> io::Result<u
             answer(exec, 0, "the answer before staying")?;
             watch::park_forever()
         }
+        Scenario::Acted(failure) => {
+            items::COMMAND.iter().try_for_each(|text| line(text))?;
+            match failure {
+                Some(failure) => fail(failure),
+                None => watch::park_forever(),
+            }
+        }
         Scenario::Failed(failure) => fail(failure),
         Scenario::Reconnect(times, then) => {
             let why = then.map_or(

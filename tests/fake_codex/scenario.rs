@@ -7,7 +7,9 @@ use crate::failures::{self, Failure};
 pub(crate) enum Scenario {
     Echo,
     Report,
-    Login { after_text: bool },
+    Login {
+        after_text: bool,
+    },
     Text(usize),
     Commentary,
     Items,
@@ -27,6 +29,8 @@ pub(crate) enum Scenario {
     Stderr(usize),
     Slow(u64),
     AfterEnd,
+    /// Fails after a command, or waits until it is stopped.
+    Acted(Option<Failure>),
     Failed(Failure),
     Reconnect(usize, Option<Failure>),
     ReconnectForever,
@@ -62,6 +66,8 @@ pub(crate) fn parse_name(name: &str) -> Result<Scenario, String> {
         "stderr" => Scenario::Stderr(number()?),
         "slow" => Scenario::Slow(u64::try_from(number()?).unwrap_or(u64::MAX)),
         "failed" => Scenario::Failed(failure(rest)?),
+        "acted" if rest == "hang" => Scenario::Acted(None),
+        "acted" => Scenario::Acted(Some(failure(rest)?)),
         "reconnect" => {
             let (times, kind) = rest.split_once(':').unwrap_or((rest, "ok"));
             let times = times.parse().map_err(|e| format!("fake codex: `{name}`: {e}"))?;

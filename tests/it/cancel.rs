@@ -166,7 +166,7 @@ async fn worker_ignoring_an_interrupt_is_killed_with_its_children_after_the_grac
             let expired = app.grpc().await.chat(request).await.unwrap_err();
             assert_eq!(expired.code(), tonic::Code::DeadlineExceeded);
             let lost = tokio::time::timeout(TIMEOUT, other_turn).await.unwrap().unwrap().unwrap_err();
-            assert_eq!(code_and_reason(&lost), (tonic::Code::Unavailable, "WORKER_LOST".into()));
+            assert_eq!(code_and_reason(&lost), (tonic::Code::Aborted, "FAILED_AFTER_EFFECTS".into()));
             eventually!(
                 "the old worker has exited",
                 app.workers().iter().all(|worker| !old.contains(worker))

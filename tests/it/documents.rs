@@ -149,6 +149,7 @@ fn errors() -> Vec<Error> {
         Error::TurnFailed { message: message() },
         Error::UpstreamUnavailable { message: message() },
         Error::WorkerLost { message: message() },
+        Error::Draining.after_effects(),
         Error::internal("m"),
     ]
 }
@@ -174,7 +175,8 @@ fn kind_index(error: &Error) -> usize {
         Error::TurnFailed { .. } => 14,
         Error::UpstreamUnavailable { .. } => 15,
         Error::WorkerLost { .. } => 16,
-        Error::Internal { .. } => 17,
+        Error::FailedAfterEffects { .. } => 17,
+        Error::Internal { .. } => 18,
     }
 }
 
@@ -206,7 +208,7 @@ async fn generated_cells(error: Error) -> String {
 async fn errors_page_lists_every_error() {
     let mut indexes: Vec<usize> = errors().iter().map(kind_index).collect();
     indexes.dedup();
-    assert_eq!(indexes, (0..=17).collect::<Vec<_>>(), "`errors` has every kind, in this order");
+    assert_eq!(indexes, (0..=18).collect::<Vec<_>>(), "`errors` has every kind, in this order");
     let mut rows = Vec::new();
     for error in errors() {
         rows.push(generated_cells(error).await);

@@ -27,6 +27,7 @@ mod limits;
 mod load;
 mod models;
 mod probes;
+mod retries;
 mod support;
 mod tools;
 mod transport;

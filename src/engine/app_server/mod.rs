@@ -151,6 +151,8 @@ impl Engine for AppServer {
             profile: turn.profile,
             sandbox: turn.sandbox,
             deadline: turn.deadline,
+            effects: turn.effects.clone(),
+            was_sent: false,
             cancel_grace: self.codex.cancel_grace,
             rate_limits: self.factory.rate_limits(),
             stop: self.stop.clone(),

@@ -269,6 +269,7 @@ fn events(starter: Starter, first: TurnProcess) -> Events {
     let debug = starter.log.debug.then_some(starter.log.max_chars);
     let max_retries = starter.codex.upstream_retries;
     let events = try_stream! {
+        let effects = starter.turn.effects.clone();
         let mut starter = Some(starter);
         let mut process = first;
         let mut attempts = 1;
@@ -279,6 +280,10 @@ fn events(starter: Starter, first: TurnProcess) -> Events {
                     Ok(Some(line)) => translator.push(line),
                     Ok(None) => {
                         let code = process.process.exit().await.and_then(|exit| exit.status.code());
+                        if code.is_none() {
+                            // A signal ended the process, perhaps before it reported an action.
+                            effects.record();
+                        }
                         break translator.on_exit(code, &process.process.stderr());
                     }
                     Err(error) => break error,
@@ -288,6 +293,7 @@ fn events(starter: Starter, first: TurnProcess) -> Events {
                     Err(error) => break error,
                 };
                 for event in new {
+                    effects.record_event(&event);
                     if let TurnEvent::Notice(notice) = &event {
                         if error_messages::is_transport_fallback(&notice.message) {
                             transport.record_fallback(tokio::time::Instant::now());

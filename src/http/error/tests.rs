@@ -1,5 +1,5 @@
 use super::*;
-use crate::error::Error;
+use crate::error::{Error, RETRY_PUSHBACK};
 
 /// One error of each kind with its status, type, code, param, Retry-After and x-should-retry.
 #[expect(clippy::type_complexity, reason = "one row of a table")]
@@ -60,9 +60,13 @@ fn table() -> Vec<(Error, (u16, &'static str, &'static str, Option<&'static str>
         (Error::TurnFailed { message: m() }, (502, server, "turn_failed", None, None, false)),
         (
             Error::UpstreamUnavailable { message: m() },
-            (502, server, "upstream_unavailable", None, None, false),
+            (503, server, "upstream_unavailable", None, Some(1), true),
         ),
-        (Error::WorkerLost { message: m() }, (502, server, "worker_lost", None, None, false)),
+        (Error::WorkerLost { message: m() }, (503, server, "worker_lost", None, Some(1), true)),
+        (
+            Error::RateLimited { message: m(), retry_after: Some(Duration::from_secs(20)) }.after_effects(),
+            (502, server, "failed_after_effects", None, None, false),
+        ),
         (Error::Internal { cause: m() }, (500, server, "internal_error", None, None, false)),
     ]
 }
@@ -71,7 +75,9 @@ fn table() -> Vec<(Error, (u16, &'static str, &'static str, Option<&'static str>
 async fn api_error_of_each_error_has_its_row() {
     for (error, expected) in table() {
         let shown = if let Error::Internal { .. } = error { INTERNAL_TEXT.into() } else { error.to_string() };
-        let response = ApiError::from_status(&Status::from(error), &FieldNames::default()).into_response();
+        let status = Status::from(error);
+        let pushback = status.metadata().get(RETRY_PUSHBACK).map(|value| value.to_str().unwrap().to_owned());
+        let response = ApiError::from_status(&status, &FieldNames::default()).into_response();
         let (parts, body) = response.into_parts();
         let body = axum::body::to_bytes(body, 10_000).await.unwrap();
         let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
@@ -84,6 +90,11 @@ async fn api_error_of_each_error_has_its_row() {
         let header = |name: &str| parts.headers.get(name).map(|value| value.to_str().unwrap().to_owned());
         assert_eq!(header("retry-after"), retry_after.map(|s| s.to_string()), "{code}");
         assert_eq!(header("x-should-retry"), (!may_retry).then(|| "false".to_owned()), "{code}");
+        assert_eq!(
+            pushback.as_deref() == Some("-1"),
+            !may_retry,
+            "{code}: both doors forbid the same retries"
+        );
         assert_eq!(header("www-authenticate"), (http == 401).then(|| "Bearer".to_owned()), "{code}");
         assert_eq!(header("content-type").as_deref(), Some("application/json"));
     }
@@ -111,9 +122,10 @@ fn table_contains_every_error() {
         Error::UpstreamUnavailable { .. } => 15,
         Error::WorkerLost { .. } => 16,
         Error::Internal { .. } => 17,
+        Error::FailedAfterEffects { .. } => 18,
     };
     let numbers: std::collections::BTreeSet<i32> = table().iter().map(|(error, _)| number(error)).collect();
-    assert_eq!(numbers, (0..18).collect());
+    assert_eq!(numbers, (0..19).collect());
 }
 
 #[test]

@@ -47,6 +47,7 @@ fn started(limit: Duration, choices: usize) -> (Vec<TurnSender>, EventStream, Ca
         deadline: Deadline::new(Instant::now(), limit, &MetadataMap::new(), None).unwrap(),
         started: pb::Started::default(),
         choices,
+        effects: Effects::default(),
         interrupt: interrupt.clone(),
         drain_token: TaskTracker::new().token(),
     };
@@ -169,6 +170,7 @@ fn truncating(events: mpsc::Receiver<Result<TurnEvent, Error>>) -> StartedReques
             UsageEstimate::default(),
             false,
         )],
+        effects: Effects::default(),
         interrupt: CancellationToken::new(),
         drain_token: TaskTracker::new().token(),
     }

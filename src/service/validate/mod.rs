@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::{
     config::{self, Limits, Models, Profile, Sandbox},
-    engine::{self, ContentGuard, ModelCatalog, Turn},
+    engine::{self, ContentGuard, Effects, ModelCatalog, Turn},
     error::Error,
     pb,
 };
@@ -71,6 +71,7 @@ impl RequestPolicy {
             web_search: self.search(request.agent.unwrap_or_default())?,
             content: ContentGuard::default(),
             deadline: None,
+            effects: Effects::default(),
         };
         self.check_prompt(&turn, known.map(|known| known.context_window).filter(|window| *window > 0))?;
         tool_calls::check(&turn.messages)?;

@@ -28,6 +28,8 @@ pub(crate) enum Scenario {
         calls: usize,
         style: Style,
     },
+    /// Fails after a command, or waits until it is stopped.
+    Acted(Option<Failure>),
     Failed {
         failure: Failure,
         after_text: bool,
@@ -144,6 +146,8 @@ pub(crate) fn parse_name(name: &str) -> Result<Scenario, String> {
             "filtered" => SecondAnswer::Filtered,
             _ => return Err(format!("fake codex: unknown second answer `{rest}`")),
         }),
+        "acted" if rest == "hang" => Scenario::Acted(None),
+        "acted" => Scenario::Acted(Some(failure(rest)?)),
         "failed" => Scenario::Failed { failure: failure(rest)?, after_text: false },
         "failed-after-text" => Scenario::Failed { failure: failure(rest)?, after_text: true },
         "reconnect" => {

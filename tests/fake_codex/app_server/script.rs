@@ -108,6 +108,11 @@ pub(crate) fn acts(scenario: &Scenario, turn_input: &TurnInput) -> Vec<Act> {
                 tools::answer_acts(&outputs)
             }
         }
+        Scenario::Acted(failure) => {
+            let mut acts = items::command("cmd_1", &turn_input.cwd, "echo fine", "fine\n", 0);
+            acts.extend(failure.as_ref().map_or_else(|| vec![Act::Hang], |failure| fail(failure, false)));
+            acts
+        }
         Scenario::Failed { failure, after_text } => fail(failure, *after_text),
         Scenario::Reconnect(times, end) => reconnect(*times, end.as_ref(), turn_input.release),
         Scenario::ReconnectForever => endless_retries(turn_input.release),

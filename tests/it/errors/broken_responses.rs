@@ -36,7 +36,7 @@ async fn broken_response_is_retried_until_text_was_delivered(engine: Engine) {
             let (status, error) = app
                 .http_error(&body("gpt-5.5", &format!(r#"@@{{"text":"a b c d","cut_after":{cut}}}@@"#)))
                 .await;
-            assert_eq!((status, &error["code"]), (502, &Value::from("upstream_unavailable")), "{cut}");
+            assert_eq!((status, &error["code"]), (503, &Value::from("upstream_unavailable")), "{cut}");
             let calls = app.model_calls_since(before);
             if app.is_limited_by(WebSocketLimit::FallbackRepeatsTheRequest) {
                 assert!((attempts..=2 * attempts).contains(&calls), "{cut}: {calls} of {attempts}");

@@ -64,11 +64,12 @@ const RATE_HTTP: Http = (429, "rate_limit_error", "rate_limit_exceeded");
 const QUOTA: Grpc = (Code::ResourceExhausted, "INSUFFICIENT_QUOTA");
 const QUOTA_HTTP: Http = (429, "insufficient_quota", "insufficient_quota");
 const UPSTREAM: Grpc = (Code::Unavailable, "UPSTREAM_UNAVAILABLE");
-const UPSTREAM_HTTP: Http = (502, "server_error", "upstream_unavailable");
+const UPSTREAM_HTTP: Http = (503, "server_error", "upstream_unavailable");
 const TURN: Grpc = (Code::Aborted, "TURN_FAILED");
 const TURN_HTTP: Http = (502, "server_error", "turn_failed");
-const LOST: Grpc = (Code::Unavailable, "WORKER_LOST");
-const LOST_HTTP: Http = (502, "server_error", "worker_lost");
+// The agent may have acted before the loss.
+const LOST: Grpc = (Code::Aborted, "FAILED_AFTER_EFFECTS");
+const LOST_HTTP: Http = (502, "server_error", "failed_after_effects");
 
 const FAKE: &[Row] = &[
     row("fake:failed:400", BAD, BAD_HTTP),

@@ -50,7 +50,7 @@ pub(super) const SECTIONS: &[Section] = &[
             },
             Fault {
                 action: "a 403 or 404 of an upgrade is the last error of a turn",
-                result: "502 `upstream_unavailable` that names the WebSocket, not the login",
+                result: "503 `upstream_unavailable` that names the WebSocket, not the login",
                 tests: &["errors::failures_of_the_fake_are_mapped_at_both_doors"],
             },
             Fault {
@@ -102,7 +102,7 @@ pub(super) const SECTIONS: &[Section] = &[
             },
             Fault {
                 action: "the next attempt gives another text",
-                result: "the first words, then 502 `upstream_unavailable`",
+                result: "the first words, then 503 `upstream_unavailable`",
                 tests: &["errors::failures_of_the_fake_are_mapped_at_both_doors"],
             },
             Fault {
@@ -201,7 +201,7 @@ pub(super) const SECTIONS: &[Section] = &[
             },
             Fault {
                 action: "a proxy or a portal answers with a redirect, 407 or an HTML page",
-                result: "502 `upstream_unavailable` that names the page, not the login",
+                result: "503 `upstream_unavailable` that names the page, not the login",
                 tests: &[
                     "engine::cli::error_messages::tests::classify_message_of_each_known_text_returns_its_error",
                 ],
@@ -215,7 +215,7 @@ pub(super) const SECTIONS: &[Section] = &[
             },
             Fault {
                 action: "the upstream is unreachable",
-                result: "502 `upstream_unavailable` after `CODEX_UPSTREAM_RETRIES` + 1 attempts",
+                result: "503 `upstream_unavailable` after `CODEX_UPSTREAM_RETRIES` + 1 attempts",
                 tests: &[
                     "errors::unreachable_upstream_fails_the_turn",
                     "errors::failed_request_of_the_real_cli_is_retried",
@@ -230,7 +230,7 @@ pub(super) const SECTIONS: &[Section] = &[
             },
             Fault {
                 action: "an `error` event without a status over HTTPS",
-                result: "502 `upstream_unavailable` at once",
+                result: "503 `upstream_unavailable` at once",
                 tests: &["upstream::transports::error_event_without_a_status_ends_the_turn_over_http"],
             },
             Fault {
@@ -454,7 +454,7 @@ pub(super) const SECTIONS: &[Section] = &[
             },
             Fault {
                 action: "no DNS, refused, swallowed or mute connections",
-                result: "502 `upstream_unavailable` after `CODEX_UPSTREAM_RETRIES` retries; `warnings` in `/healthz`",
+                result: "503 `upstream_unavailable` after `CODEX_UPSTREAM_RETRIES` retries; `warnings` in `/healthz`",
                 tests: &[
                     "door::health::health_after_failures_of_the_upstream_has_a_warning",
                     "errors::unreachable_upstream_fails_the_turn",
@@ -462,7 +462,7 @@ pub(super) const SECTIONS: &[Section] = &[
             },
             Fault {
                 action: "`wham/accounts/check` of a ChatGPT login fails or is silent",
-                result: "502 `upstream_unavailable`. Codex needs this answer before the first model call and waits 15 s for it. A test needs TLS and the real names",
+                result: "503 `upstream_unavailable`. Codex needs this answer before the first model call and waits 15 s for it. A test needs TLS and the real names",
                 tests: &[
                     "engine::cli::error_messages::tests::classify_message_of_each_known_text_returns_its_error",
                 ],

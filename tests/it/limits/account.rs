@@ -107,7 +107,7 @@ async fn usage_limit_with_a_known_reset_has_its_time_and_delay() {
         }
         // Another failure has nothing to do with the reading.
         let (status, error) = app.http_error(&body("fake:failed:500", "hi")).await;
-        assert_eq!((status, &error["code"]), (502, &json!("upstream_unavailable")));
+        assert_eq!((status, &error["code"]), (503, &json!("upstream_unavailable")));
     })
     .await;
 }

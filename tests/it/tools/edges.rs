@@ -85,7 +85,7 @@ async fn broken_response_after_a_call_without_retries_fails() {
         let step = json!({"calls": [{"name": "f", "arguments": {"a": "1"}}], "eof": true});
         let body = request(MODEL, &script(&json!([step, {"text": "never"}])), &[function("f", "a")]);
         let (status, error) = app.http_error(&body).await;
-        assert_eq!((status, &error["code"]), (502, &json!("upstream_unavailable")), "{error}");
+        assert_eq!((status, &error["code"]), (503, &json!("upstream_unavailable")), "{error}");
         let grpc = app.grpc().await.chat(contract(&body)).await.unwrap_err();
         assert_eq!(grpc.message(), error["message"].as_str().unwrap());
     })

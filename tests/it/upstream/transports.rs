@@ -163,7 +163,7 @@ async fn failure_of_the_upstream_is_the_same_error(engine: Engine, transport: Tr
                 json!({"status": 400, "body": {"error": {"message": "bad", "code": "bad_param"}}}),
                 (400, "upstream_rejected"),
             ),
-            (json!({"status": 500}), (502, "upstream_unavailable")),
+            (json!({"status": 500}), (503, "upstream_unavailable")),
         ] {
             let (status, error) = app.http_error(&body(MODEL, &directive(&step))).await;
             assert_eq!((status, error["code"].as_str().unwrap()), expected, "{step}: {error}");
@@ -188,7 +188,7 @@ async fn error_event_without_a_status_ends_the_turn_over_http(engine: Engine) {
             let request = body(MODEL, &directive(&step));
             let outcome = tokio::time::timeout(TIMEOUT, app.http_error(&request)).await;
             let (status, error) = outcome.expect("the turn does not wait for the idle timeout");
-            assert_eq!((status, &error["code"]), (502, &json!("upstream_unavailable")), "{event}: {error}");
+            assert_eq!((status, &error["code"]), (503, &json!("upstream_unavailable")), "{event}: {error}");
         }
     })
     .await;

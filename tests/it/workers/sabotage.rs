@@ -109,8 +109,8 @@ async fn assert_first_worker_is_lost(order: &str, limit: Duration, cause: &str) 
         all.sabotage_first_worker(order);
         let lost = join_all(std::mem::take(&mut all.streams[0]).into_iter().map(OpenStream::failure));
         for (reason, message) in within(limit, "twenty errors", lost).await {
-            assert_eq!(reason, "WORKER_LOST");
-            assert!(message.contains(cause) && message.contains("try again"), "{message}");
+            assert_eq!(reason, "FAILED_AFTER_EFFECTS");
+            assert!(message.contains(cause) && message.contains("look before you repeat"), "{message}");
         }
         let pid = all.workers[0];
         eventually!(

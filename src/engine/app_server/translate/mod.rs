@@ -47,6 +47,9 @@ use crate::{
     pb::{self, FinishReason, notice::Kind as NoticeKind},
 };
 
+/// Codex's tool for the agent's plan, which has no effect outside the turn.
+const PLAN_TOOL: &str = "update_plan";
+
 /// An input of the translator.
 #[derive(Debug)]
 pub(super) enum Input {
@@ -169,6 +172,7 @@ impl Translator {
             item.set_call_id(&call.id);
             output = self.advance(LoopInput::ClientCall(call))?;
         } else if !self.names_client_tool(&item) {
+            let begins_action = is_call && self.is_action(&item);
             output = self.advance(LoopInput::CodexItem(&item))?;
             let id = item.call_id().unwrap_or_default();
             if is_call {
@@ -178,6 +182,7 @@ impl Translator {
                 self.attempt.on_client_output();
                 item.set_call_id(&client_id);
             }
+            output.begins_action = begins_action;
         }
         if interrupted {
             self.tool_loop.rewrite_aborted(&mut item);
@@ -204,6 +209,12 @@ impl Translator {
     fn names_client_tool(&self, item: &RawItem) -> bool {
         matches!(item.namespace().unwrap_or_default(), "" | "functions")
             && item.name().is_some_and(|name| self.tools.offers(name))
+    }
+
+    /// Returns `true` if Codex acts upon this call. The item arrives before Codex executes the call, and some tools report
+    /// nothing else. The chat profile has no tools of Codex.
+    fn is_action(&self, call: &RawItem) -> bool {
+        self.profile == Profile::Agent && call.name() != Some(PLAN_TOOL)
     }
 
     fn on_item(&mut self, item: ThreadItem, completed: bool) -> Result<TranslatorOutput, Error> {

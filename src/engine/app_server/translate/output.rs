@@ -20,12 +20,15 @@ pub(crate) struct TranslatorOutput {
     /// The event to send before the action. No input yields more than one event. A hand-over carries its events itself.
     pub(crate) event: Option<TurnEvent>,
     pub(crate) action: Action,
+    /// Whether the agent begins to act, so that the turn may have effects.
+    pub(crate) begins_action: bool,
 }
 
 impl TranslatorOutput {
     /// Returns `true` if the model or the agent has done something, which another attempt would repeat.
     pub(crate) const fn is_progress(&self) -> bool {
         self.starts_message
+            || self.begins_action
             || !matches!(self.event, None | Some(TurnEvent::Notice(_)))
             || !matches!(self.action, Action::Continue)
     }
@@ -84,6 +87,6 @@ impl From<Option<NewText>> for TranslatorOutput {
     fn from(text: Option<NewText>) -> Self {
         let starts_message = text.as_ref().is_some_and(|text| text.starts_message);
         let event = text.map(|new| TurnEvent::Text(new.text.into()));
-        Self { starts_message, event, action: Action::Continue }
+        Self { starts_message, event, ..Self::default() }
     }
 }

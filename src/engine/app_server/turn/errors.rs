@@ -58,7 +58,7 @@ pub(super) fn oversized_line_error(limit: usize) -> Error {
     Error::TurnFailed { message }
 }
 
-/// Returns the error of a turn whose worker died. Another worker is ready or starts, so the caller may retry.
+/// Returns the error of a turn whose worker died. Another worker is ready or starts.
 pub(super) fn worker_lost_error(reason: impl Display) -> Error {
-    Error::WorkerLost { message: format!("the Codex process of this turn was lost: {reason}; try again") }
+    Error::WorkerLost { message: format!("the Codex process of this turn was lost: {reason}") }
 }

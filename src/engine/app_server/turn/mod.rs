@@ -40,7 +40,7 @@ use super::{
 use crate::{
     config::{Profile, Sandbox},
     engine::{
-        EventSender, RateLimits, TurnGuard,
+        Effects, EventSender, RateLimits, TurnGuard,
         cli::{
             error_messages,
             login::watch::{LoginMark, MAX_ATTEMPTS},
@@ -74,6 +74,9 @@ pub(super) struct TurnDriver {
     pub(super) profile: Profile,
     pub(super) sandbox: Sandbox,
     pub(super) deadline: Option<Instant>,
+    pub(super) effects: Effects,
+    /// A worker has got the turn, so that the model may have answered.
+    pub(super) was_sent: bool,
     /// Time that a worker has to complete an interrupt, if longer than [`MIN_INTERRUPT_TIMEOUT`].
     pub(super) cancel_grace: Duration,
     /// The limits of the account of the turn's worker, for the error of a reached limit.
@@ -113,6 +116,10 @@ impl TurnDriver {
     ) {
         let stop = self.stop.clone();
         if let Err(error) = self.run_turn(start, &events, guard).await {
+            // The last messages of a lost worker may be lost too, so an action may have begun without a report.
+            if self.was_sent && self.profile == Profile::Agent && matches!(error, Error::WorkerLost { .. }) {
+                self.effects.record();
+            }
             let error = self.rate_limits.explain(error, SystemTime::now());
             tokio::select! {
                 // Fails if the receiver was dropped.
@@ -220,6 +227,7 @@ impl TurnDriver {
     }
 
     /// Returns where the turn may run again after a refusal of the login. `can_start_thread` is `None` after an output.
+    /// A turn whose agent has begun to act never runs again.
     async fn place_after_refusal(
         &self,
         lease: &WorkerLease,
@@ -228,6 +236,9 @@ impl TurnDriver {
         can_start_thread: Option<bool>,
     ) -> Option<NextPlace> {
         can_start_thread?;
+        if self.effects.have_begun() {
+            return None;
+        }
         if attempts == MAX_ATTEMPTS {
             self.pool.exhaust_login();
             return None;
@@ -304,6 +315,7 @@ impl TurnDriver {
             if events.is_closed() {
                 return Ok(None);
             }
+            self.was_sent = true;
             lease.rpc.call(&start.start_turn(thread), CALL_LIMIT).await.map(Some)
         };
         let started = tokio::select! {

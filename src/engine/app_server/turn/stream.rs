@@ -100,6 +100,9 @@ impl TurnDriver {
                 Ok(output) => output,
                 Err(error) => return TurnOutcome::new(state, Err(error)),
             };
+            if output.begins_action {
+                self.effects.record();
+            }
             if start.is_some() && (ends_response || output.is_progress()) {
                 *start = None;
             }
@@ -115,6 +118,7 @@ impl TurnDriver {
             }
             let started = output.starts_message.then_some(TurnEvent::MessageStarted);
             for event in started.into_iter().chain(output.event) {
+                self.effects.record_event(&event);
                 if let ControlFlow::Break(result) = send(events, event, receiver, cancelled.as_mut()).await {
                     return TurnOutcome::new(state, result);
                 }
