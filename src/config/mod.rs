@@ -47,6 +47,10 @@ pub struct ServerConfig {
     pub sse_keepalive: Option<Duration>,
     /// Form of keep-alives, unless the request selects another.
     pub sse_keepalive_form: KeepAliveForm,
+    /// Silence after which a stream of the gRPC door has a heartbeat event.
+    pub stream_heartbeat: Option<Duration>,
+    /// Interval of white space before an answer in JSON that is not streamed.
+    pub json_keepalive: Option<Duration>,
     /// Time limit for first bytes and headers.
     pub header_timeout: Duration,
     /// Maximum time without a request on a connection.

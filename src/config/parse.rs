@@ -18,7 +18,7 @@ use super::{
 
 pub(super) fn server(raw: &mut RawSettings, request_timeout: Duration) -> ServerConfig {
     let port = u16::try_from(raw.get(&settings::GATEWAY_PORT)).unwrap_or_default();
-    let keepalive = raw.get(&settings::SSE_KEEPALIVE_SECONDS);
+    let interval = |seconds: u64| (seconds > 0).then(|| Duration::from_secs(seconds));
     let max_connections = raw.get(&settings::MAX_CONNECTIONS);
     let per_peer = raw.get(&settings::MAX_CONNECTIONS_PER_PEER);
     let server = ServerConfig {
@@ -27,9 +27,11 @@ pub(super) fn server(raw: &mut RawSettings, request_timeout: Duration) -> Server
         token: token(raw),
         allowed_hosts: allowed_hosts(raw),
         cors_origins: cors_origins(raw),
-        sse_keepalive: (keepalive > 0).then(|| Duration::from_secs(keepalive)),
+        sse_keepalive: interval(raw.get(&settings::SSE_KEEPALIVE_SECONDS)),
         sse_keepalive_form: KeepAliveForm::parse(raw.get(&settings::SSE_KEEPALIVE_FORM))
             .unwrap_or(KeepAliveForm::Comment),
+        stream_heartbeat: interval(raw.get(&settings::GRPC_HEARTBEAT_SECONDS)),
+        json_keepalive: interval(raw.get(&settings::JSON_KEEPALIVE_SECONDS)),
         idle_timeout: raw.get(&settings::IDLE_TIMEOUT_SECONDS),
         connection_age: connection_age(raw),
         header_timeout: raw.get(&settings::HEADER_TIMEOUT_SECONDS),

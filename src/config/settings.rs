@@ -247,6 +247,14 @@ settings! {
         env: "CODEX_SSE_KEEPALIVE_FORM", flag: "sse-keepalive-form", value: "FORM", default: "comment",
         help: "Form of keep-alives: an SSE comment, or a chunk with an empty delta for clients that parse every line as JSON",
     }
+    GRPC_HEARTBEAT_SECONDS: Number = Number { min: 0, max: 3600 } => {
+        env: "CODEX_GRPC_HEARTBEAT_SECONDS", flag: "grpc-heartbeat-seconds", value: "SECONDS", default: "30",
+        help: "Silence after which StreamChat sends a heartbeat event, for meshes that count data; 0 disables them",
+    }
+    JSON_KEEPALIVE_SECONDS: Number = Number { min: 0, max: 3600 } => {
+        env: "CODEX_JSON_KEEPALIVE_SECONDS", flag: "json-keepalive-seconds", value: "SECONDS", default: "0",
+        help: "Interval of white space before the JSON of an answer that is not streamed, for proxies with a time limit; an error after the first interval has status 200; 0 disables it",
+    }
     DRAIN_SECONDS: Seconds = Seconds { min: 0, max: 86_400 } => {
         env: "CODEX_DRAIN_SECONDS", flag: "drain-seconds", value: "SECONDS", default: "25",
         help: "Time from SIGTERM that running turns get to finish, including CODEX_LAME_DUCK_SECONDS; the server ends at most 4 seconds later, so that the default fits into the 30 seconds of Kubernetes",

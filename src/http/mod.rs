@@ -63,6 +63,7 @@ pub fn router<S: CodexService>(
         },
         keep_alive: config.sse_keepalive,
         keep_alive_form: config.sse_keepalive_form,
+        json_keep_alive: config.json_keepalive,
     };
     let authenticated = Router::new()
         .route("/v1/chat/completions", post(chat::complete::<S>))
@@ -109,6 +110,7 @@ struct Facade<S> {
     body_limits: BodyLimits,
     keep_alive: Option<Duration>,
     keep_alive_form: KeepAliveForm,
+    json_keep_alive: Option<Duration>,
 }
 
 impl<S> Clone for Facade<S> {
@@ -118,6 +120,7 @@ impl<S> Clone for Facade<S> {
             body_limits: self.body_limits.clone(),
             keep_alive: self.keep_alive,
             keep_alive_form: self.keep_alive_form,
+            json_keep_alive: self.json_keep_alive,
         }
     }
 }

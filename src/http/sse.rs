@@ -76,6 +76,11 @@ impl KeepAlive {
         Self { interval, form, timer: Box::pin(tokio::time::sleep(interval)) }
     }
 
+    /// Returns the form of the keep-alives.
+    pub(super) fn form(&self) -> KeepAliveForm {
+        self.form
+    }
+
     /// Restarts the interval after a frame.
     pub(super) fn reset(&mut self) {
         self.timer.as_mut().reset(Instant::now() + self.interval);

@@ -1,22 +1,25 @@
-//! Drives one answer of a running request. The turn is polled from the wait for a slot to its end.
+//! Drives one answer of a request, from the wait for a slot to the end of its turn. The turn of a whole answer runs again
+//! if its response breaks off, because the caller has seen nothing of it.
 
 use std::{
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use futures_util::{StreamExt, future::BoxFuture};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, timeout_at};
 
 use super::{
+    admission::RunPermit,
     choice::{ChoiceBuilder, ChoiceState},
     usage_estimate::UsageEstimate,
 };
 use crate::{
     context::deadline::Deadline,
-    engine::Events,
+    engine::{Engine, Events, Turn, TurnEvent, TurnGuard},
     error::Error,
     pb::{self, chat_event::Event},
 };
@@ -32,11 +35,17 @@ pub(super) struct ChoiceStream {
     estimate: UsageEstimate,
     /// Other choices run too, so that the request cannot be offered for retry.
     has_siblings: bool,
+    /// `None` if the turn cannot start, or start again.
+    starter: Option<Box<TurnStarter>>,
+    /// The turn has sent anything but notices since its start.
+    has_output: bool,
 }
 
 enum TurnState {
     /// Waits for a slot. The future is polled with the stream, so a request's choices start in the order of slots.
-    Queued(BoxFuture<'static, Result<Events, Error>>, Deadline),
+    Queued(BoxFuture<'static, Result<RunPermit, Error>>),
+    /// The engine starts the turn.
+    Starting(BoxFuture<'static, Result<Events, Error>>),
     Running(Events),
     /// The answer is complete; the turn may report its usage before the timer fires.
     Truncated(Events, Pin<Box<Sleep>>),
@@ -48,31 +57,82 @@ enum TurnState {
 pub(super) enum Progress {
     /// The choice continues.
     Open,
+    /// The turn has a slot, and its engine starts it.
+    Slot,
+    /// The turn runs.
+    Running,
+    /// The answer begins again: what was emitted before is void.
+    Restarted,
     /// The choice ended, with its usage.
     Ended(pb::Usage),
     /// The turn's events ended without a terminal event.
     Broken,
 }
 
+/// Starts the turn of a choice.
+pub(super) struct TurnStarter {
+    pub(super) engine: Arc<dyn Engine>,
+    pub(super) turn: Turn,
+    pub(super) deadline: Deadline,
+    /// The first choice of its request. The others start after it.
+    pub(super) is_first: bool,
+    /// How often the turn may start again, which 0 forbids. More than 0 only if the caller gets the answer as a whole.
+    pub(super) restarts: u32,
+    /// The builder of an answer without any event, for a further start.
+    pub(super) builder: Box<dyn Fn(&Turn) -> ChoiceBuilder + Send + Sync>,
+    /// The estimate of an answer without any event.
+    pub(super) estimate: UsageEstimate,
+    /// The slot, which the turn keeps while it may start again.
+    pub(super) permit: Option<Arc<RunPermit>>,
+}
+
+impl TurnStarter {
+    /// Begins to start the turn. Takes the turn if it cannot start again.
+    fn start(&mut self) -> BoxFuture<'static, Result<Events, Error>> {
+        let (turn, permit) = match self.restarts {
+            0 => (std::mem::take(&mut self.turn), self.permit.take()),
+            _ => (self.turn.clone(), self.permit.clone()),
+        };
+        let (engine, deadline) = (Arc::clone(&self.engine), self.deadline);
+        Box::pin(async move {
+            let run = engine.run(turn, TurnGuard::new(permit));
+            timeout_at(deadline.at(), run).await.map_err(|_| deadline.exceeded())?
+        })
+    }
+}
+
 impl ChoiceStream {
-    /// Returns a choice whose turn runs.
+    /// Returns a choice whose turn starts as soon as `slot` completes.
+    pub(super) fn queued(
+        slot: impl Future<Output = Result<RunPermit, Error>> + Send + 'static,
+        starter: TurnStarter,
+        has_siblings: bool,
+    ) -> Self {
+        Self {
+            turn: TurnState::Queued(Box::pin(slot)),
+            builder: (starter.builder)(&starter.turn),
+            estimate: starter.estimate.clone(),
+            has_siblings,
+            starter: Some(Box::new(starter)),
+            has_output: false,
+        }
+    }
+
+    /// Returns a choice whose turn has started.
+    #[cfg(test)]
     pub(super) fn running(
         events: Events,
         builder: ChoiceBuilder,
         estimate: UsageEstimate,
         has_siblings: bool,
     ) -> Self {
-        Self { turn: TurnState::Running(events), builder, estimate, has_siblings }
+        let turn = TurnState::Starting(Box::pin(std::future::ready(Ok(events))));
+        Self { turn, builder, estimate, has_siblings, starter: None, has_output: false }
     }
 
-    /// Returns a choice whose turn starts with the first poll. Other choices of the request run already.
-    pub(super) fn queued(
-        start: impl Future<Output = Result<Events, Error>> + Send + 'static,
-        deadline: Deadline,
-        builder: ChoiceBuilder,
-        estimate: UsageEstimate,
-    ) -> Self {
-        Self { turn: TurnState::Queued(Box::pin(start), deadline), builder, estimate, has_siblings: true }
+    /// Returns `true` if the turn has no slot yet.
+    pub(super) fn waits_for_slot(&self) -> bool {
+        matches!(self.turn, TurnState::Queued(_))
     }
 
     /// Returns `true` if a demanded call has not arrived yet.
@@ -93,21 +153,23 @@ impl ChoiceStream {
     ) -> Poll<Result<Progress, Error>> {
         let event = match &mut self.turn {
             TurnState::Ended => return Poll::Pending,
-            TurnState::Queued(start, deadline) => {
-                let started = ready!(start.as_mut().poll(cx));
-                let deadline = *deadline;
-                return Poll::Ready(match started {
-                    Ok(events) => {
-                        self.turn = TurnState::Running(events);
-                        Ok(Progress::Open)
-                    }
-                    // A retry of the request would run the agents of the other choices again.
-                    Err(Error::Overloaded { .. }) => Err(deadline.exceeded()),
-                    Err(error) => Err(error),
+            TurnState::Queued(slot) => {
+                let permit = ready!(slot.as_mut().poll(cx));
+                return Poll::Ready(match permit {
+                    Ok(permit) => Ok(self.begin_start(permit)),
+                    Err(error) => Err(self.map_queue_error(error)),
                 });
+            }
+            TurnState::Starting(start) => {
+                let started = ready!(start.as_mut().poll(cx));
+                return Poll::Ready(started.map(|events| {
+                    self.turn = TurnState::Running(events);
+                    Progress::Running
+                }));
             }
             TurnState::Running(events) => match ready!(events.poll_next_unpin(cx)) {
                 Some(Ok(event)) => event,
+                Some(Err(error)) if self.may_restart(&error) => return Poll::Ready(Ok(self.restart(&error))),
                 Some(Err(error)) => return Poll::Ready(Err(self.map_multi_choice_error(error))),
                 // The caller reports the missing terminal event.
                 None => {
@@ -126,6 +188,7 @@ impl ChoiceStream {
                 }
             },
         };
+        self.has_output |= !matches!(event, TurnEvent::Notice(_));
         let mut emit = |event| {
             self.estimate.record(&event);
             emit(event);
@@ -138,9 +201,74 @@ impl ChoiceStream {
             }
             ChoiceState::Ended(usage) => {
                 self.turn = TurnState::Ended;
+                self.starter = None;
                 Progress::Ended(usage.unwrap_or_else(|| self.estimate.usage()))
             }
         }))
+    }
+
+    /// Maps an expired wait to a failure if other choices run. A retry would run their agents again.
+    fn map_queue_error(&self, error: Error) -> Error {
+        match &self.starter {
+            Some(starter) if !starter.is_first && matches!(error, Error::Overloaded { .. }) => {
+                starter.deadline.exceeded()
+            }
+            Some(_) | None => error,
+        }
+    }
+
+    fn begin_start(&mut self, permit: RunPermit) -> Progress {
+        if let Some(starter) = &mut self.starter {
+            starter.permit = Some(Arc::new(permit));
+            self.turn = TurnState::Starting(starter.start());
+        }
+        self.drop_spent_starter();
+        Progress::Slot
+    }
+
+    /// Returns `true` if the turn runs again after this failure. It must have had no effect, and the caller must have seen
+    /// nothing of it. A failure before the first output is not repeated: Codex has repeated the request already, or the
+    /// caller may.
+    fn may_restart(&self, error: &Error) -> bool {
+        let is_transient = match error {
+            Error::UpstreamUnavailable { .. } | Error::WorkerLost { .. } => self.has_output,
+            Error::InvalidArgument { .. }
+            | Error::Unsupported { .. }
+            | Error::PromptTooLarge { .. }
+            | Error::ContextLengthExceeded { .. }
+            | Error::Rejected { .. }
+            | Error::Unauthenticated { .. }
+            | Error::PermissionDenied { .. }
+            | Error::ModelNotFound { .. }
+            | Error::Overloaded { .. }
+            | Error::RateLimited { .. }
+            | Error::UsageLimit { .. }
+            | Error::EngineUnavailable { .. }
+            | Error::Draining
+            | Error::DeadlineExceeded { .. }
+            | Error::TurnFailed { .. }
+            | Error::FailedAfterEffects { .. }
+            | Error::Internal { .. } => false,
+        };
+        is_transient && self.starter.as_ref().is_some_and(|starter| !starter.turn.effects.have_begun())
+    }
+
+    /// Starts the turn again.
+    fn restart(&mut self, error: &Error) -> Progress {
+        if let Some(starter) = &mut self.starter {
+            tracing::info!(turn.id = %starter.turn.id, %error, "starting the turn of a whole answer again");
+            starter.restarts -= 1;
+            self.builder = (starter.builder)(&starter.turn);
+            self.estimate = starter.estimate.clone();
+            self.turn = TurnState::Starting(starter.start());
+        }
+        self.has_output = false;
+        self.drop_spent_starter();
+        Progress::Restarted
+    }
+
+    fn drop_spent_starter(&mut self) {
+        self.starter.take_if(|starter| starter.restarts == 0);
     }
 
     /// Enters the truncated state, or restarts its timer.
@@ -151,7 +279,7 @@ impl ChoiceStream {
                 grace.as_mut().reset(Instant::now() + USAGE_GRACE);
                 TurnState::Truncated(events, grace)
             }
-            state @ (TurnState::Queued(..) | TurnState::Ended) => state,
+            state @ (TurnState::Queued(_) | TurnState::Starting(_) | TurnState::Ended) => state,
         };
     }
 

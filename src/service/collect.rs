@@ -18,15 +18,31 @@ where
 {
     let mut response = ChatResponse::default();
     let mut bytes = 0;
+    // The choices that the items belong to, which the response does not tell.
+    let mut item_choices = Vec::new();
     while let Some(event) = events.try_next().await? {
         bytes += text_bytes(&event);
         if bytes > MAX_RESPONSE_BYTES {
             let message = format!("the response exceeds {MAX_RESPONSE_BYTES} bytes; request it as a stream");
             return Err(Error::TurnFailed { message }.into());
         }
+        let choice_index = event.choice_index;
+        if event.event.is_none() {
+            restart(&mut response, choice_index, &mut item_choices);
+            continue;
+        }
         add(&mut response, event);
+        item_choices.resize(response.items.len(), choice_index);
     }
     Ok(response)
+}
+
+/// Removes what a choice has emitted, because it begins again.
+fn restart(response: &mut ChatResponse, index: u32, item_choices: &mut Vec<u32>) {
+    response.choices.retain(|choice| choice.index != index);
+    let mut choices = item_choices.iter();
+    response.items.retain(|_| choices.next() != Some(&index));
+    item_choices.retain(|choice| *choice != index);
 }
 
 fn text_bytes(event: &ChatEvent) -> usize {
@@ -39,7 +55,8 @@ fn text_bytes(event: &ChatEvent) -> usize {
             | Event::ToolCall(_)
             | Event::Notice(_)
             | Event::ChoiceFinished(_)
-            | Event::Completed(_),
+            | Event::Completed(_)
+            | Event::Heartbeat(_),
         )
         | None => 0,
     }
@@ -63,6 +80,7 @@ fn add(response: &mut ChatResponse, event: ChatEvent) {
         Event::Notice(notice) => response.notices.push(notice),
         Event::ChoiceFinished(finished) => choice(response, index).finish_reason = finished.finish_reason,
         Event::Completed(completed) => response.usage = completed.usage,
+        Event::Heartbeat(_) => {}
     }
 }
 
@@ -114,6 +132,26 @@ mod tests {
             stream::repeat_with(|| event(0, Event::TextDelta(pb::TextDelta { text: megabyte.clone() })));
         let status = collect(Box::pin(events)).await.unwrap_err();
         assert_eq!(status.code(), tonic::Code::Aborted);
+    }
+
+    #[tokio::test]
+    async fn collect_choice_that_begins_again_has_only_the_last_attempt() {
+        let text = |text: &str| Event::TextDelta(pb::TextDelta { text: text.into() });
+        let item = || Event::Item(Box::default());
+        let restart = Ok(ChatEvent { choice_index: 1, ..ChatEvent::default() });
+        let events = vec![
+            event(0, text("a")),
+            event(0, item()),
+            event(1, text("broken")),
+            event(1, item()),
+            event(1, item()),
+            restart,
+            event(1, text("b")),
+        ];
+        let response = collect(stream::iter(events)).await.unwrap();
+        let texts: Vec<_> = response.choices.iter().map(|c| (c.index, c.text.as_str())).collect();
+        assert_eq!(texts, [(0, "a"), (1, "b")]);
+        assert_eq!(response.items.len(), 1);
     }
 
     #[tokio::test]

@@ -40,14 +40,18 @@ const HEAD_DELAY: Duration = Duration::from_secs(10);
 /// before the call. Common proxies wait for one minute.
 const DEMANDED_CALL_HEAD_DELAY: Duration = Duration::from_secs(30);
 
-/// A request whose first turn runs.
-pub(super) struct StartedRequest {
+/// An admitted request, whose turns wait for their slots.
+pub(super) struct AdmittedRequest {
     pub(super) log: TurnLog,
     pub(super) deadline: Deadline,
     pub(super) started: pb::Started,
     pub(super) choices: Vec<ChoiceStream>,
     /// Set by the engine when an agent of the request begins to act.
     pub(super) effects: Effects,
+    /// Silence after which the stream yields a heartbeat. `None` for an answer that the caller gets as a whole.
+    pub(super) heartbeat: Option<Duration>,
+    /// Whether the caller sees each event, so that a wait for a slot is announced.
+    pub(super) is_streamed: bool,
     /// Cancelled when the drain interrupts running turns.
     pub(super) interrupt: CancellationToken,
     /// Keeps the drain waiting while the stream exists.
@@ -62,9 +66,16 @@ pub struct EventStream {
     next_choice: usize,
     effects: Effects,
     state: StreamState,
+    /// Taken when the first turn runs.
+    started: Option<pb::Started>,
     deadline: Deadline,
-    /// Fires at the end of the head delay, then at the deadline.
+    heartbeat: Option<Duration>,
+    /// Time of the last item.
+    last_item_at: Instant,
+    /// Fires at the end of the head delay, then at the next heartbeat or the deadline.
     timer: Pin<Box<Sleep>>,
+    /// The timer is that of a stream that yields its items.
+    is_head_released: bool,
     interrupted: Pin<Box<WaitForCancellationFutureOwned>>,
     _drain_token: TaskTrackerToken,
 }
@@ -84,6 +95,8 @@ struct StreamState {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
+    /// Not polled yet. A request that must wait for its slot begins to stream.
+    Admitted,
     /// A failure still fails the call. Events stay in the queue.
     HeadDelayed,
     Streaming,
@@ -91,30 +104,35 @@ enum Phase {
     Ended,
 }
 
-impl StartedRequest {
+impl AdmittedRequest {
     /// Returns the stream for the caller. The stream must be small, because each running request has one.
     pub(super) fn into_stream(self) -> EventStream {
-        let Self { log, deadline, started, choices, effects, interrupt, drain_token } = self;
+        let Self { log, deadline, started, choices, effects, heartbeat, is_streamed, interrupt, drain_token } =
+            self;
         let awaits_call = choices.iter().any(ChoiceStream::awaits_call);
         let delay = if awaits_call { DEMANDED_CALL_HEAD_DELAY } else { HEAD_DELAY };
-        let head_due = deadline.at().min(Instant::now() + delay);
-        let mut state = StreamState {
+        let now = Instant::now();
+        let head_due = deadline.at().min(now + delay);
+        let state = StreamState {
             log,
-            phase: Phase::HeadDelayed,
+            phase: if is_streamed { Phase::Admitted } else { Phase::HeadDelayed },
             queue: VecDeque::new(),
             next_sequence_number: 0,
             awaits_call,
             open_choices: choices.len(),
             usage: pb::Usage::default(),
         };
-        state.enqueue(0, Event::Started(started));
         EventStream {
             choices,
             next_choice: 0,
             effects,
             state,
+            started: Some(started),
             deadline,
+            heartbeat,
+            last_item_at: now,
             timer: Box::pin(sleep_until(head_due)),
+            is_head_released: false,
             interrupted: Box::pin(interrupt.cancelled_owned()),
             _drain_token: drain_token,
         }
@@ -137,15 +155,25 @@ impl Stream for EventStream {
                 Phase::Ended => return Poll::Ready(None),
                 Phase::Streaming => {
                     if let Some(event) = this.state.queue.pop_front() {
+                        this.last_item_at = Instant::now();
                         return Poll::Ready(Some(Ok(event)));
                     }
                     if this.state.open_choices == 0 {
                         return Poll::Ready(Some(Ok(this.complete())));
                     }
                 }
-                Phase::HeadDelayed => {}
+                Phase::Admitted | Phase::HeadDelayed => {}
             }
             let step = this.poll_step(cx);
+            if this.state.phase == Phase::Admitted {
+                this.state.phase = Phase::HeadDelayed;
+                // The head of a response and its keep-alives must not wait for other requests to end.
+                if step.is_pending() && this.choices.first().is_some_and(ChoiceStream::waits_for_slot) {
+                    this.state.enqueue(0, Event::Heartbeat(pb::Heartbeat {}));
+                    this.release_head();
+                    continue;
+                }
+            }
             if step.is_pending() {
                 // An idle stream keeps the memory of one event instead of four, the smallest capacity of a queue.
                 this.state.queue.shrink_to(1);
@@ -175,13 +203,25 @@ impl EventStream {
         if self.timer.deadline() == self.deadline.at() {
             return Poll::Ready(Err(self.deadline.exceeded()));
         }
+        let is_head_due = self.state.phase == Phase::HeadDelayed && self.started.is_some();
+        let is_silent = self.heartbeat_due().is_some_and(|due| due <= Instant::now());
+        if is_head_due || is_silent {
+            self.state.enqueue(0, Event::Heartbeat(pb::Heartbeat {}));
+            self.last_item_at = Instant::now();
+        }
         self.release_head();
         Poll::Ready(Ok(()))
     }
 
-    /// Polls each open choice once, until one makes progress.
+    /// Returns the time of the next heartbeat, if no other item precedes it.
+    fn heartbeat_due(&self) -> Option<Instant> {
+        self.heartbeat.map(|interval| self.last_item_at + interval)
+    }
+
+    /// Polls each open choice once, until one makes progress. The others start after the first one, so that its failure to
+    /// start is the failure of a request without effects.
     fn poll_choices(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let count = self.choices.len();
+        let count = if self.started.is_some() { self.choices.len().min(1) } else { self.choices.len() };
         for offset in 0..count {
             let index = (self.next_choice + offset) % count;
             let Some(choice) = self.choices.get_mut(index).filter(|choice| !choice.is_ended()) else {
@@ -190,14 +230,21 @@ impl EventStream {
             let mut emit = |event| self.state.emit(index, event);
             let Poll::Ready(step) = choice.poll_step(cx, &mut emit) else { continue };
             self.next_choice = index + 1;
-            return Poll::Ready(step.and_then(|progress| self.on_progress(progress)));
+            return Poll::Ready(step.and_then(|progress| self.on_progress(index, progress)));
         }
         Poll::Pending
     }
 
-    fn on_progress(&mut self, progress: Progress) -> Result<(), Error> {
+    fn on_progress(&mut self, choice: usize, progress: Progress) -> Result<(), Error> {
         match progress {
-            Progress::Open => {}
+            Progress::Open | Progress::Slot => {}
+            Progress::Running => {
+                self.state.log.record_slot();
+                if let Some(started) = self.started.take() {
+                    self.state.enqueue(0, Event::Started(started));
+                }
+            }
+            Progress::Restarted => self.state.restart_choice(choice),
             Progress::Ended(usage) => self.state.end_choice(usage),
             // The engine enforces the same deadline; with a slow client its stream may close before the timer fires.
             Progress::Broken if self.deadline.at() <= Instant::now() => return Err(self.deadline.exceeded()),
@@ -205,17 +252,21 @@ impl EventStream {
                 return Err(Error::internal("an engine's stream ended without a terminal event"));
             }
         }
-        if self.state.phase == Phase::Streaming {
+        if self.state.phase == Phase::Streaming && !self.is_head_released {
             self.release_head();
         }
         Ok(())
     }
 
-    /// Begins to yield the queue. The timer fires at the deadline from now on.
+    /// Begins to yield the queue. The timer fires at the next heartbeat or at the deadline from now on.
+    ///
+    /// An item does not reset the timer, because a stream has many. The timer that fires too early is set again.
     fn release_head(&mut self) {
         self.state.phase = Phase::Streaming;
-        if self.timer.deadline() != self.deadline.at() {
-            self.timer.as_mut().reset(self.deadline.at());
+        self.is_head_released = true;
+        let due = self.heartbeat_due().map_or(self.deadline.at(), |due| due.min(self.deadline.at()));
+        if self.timer.deadline() != due {
+            self.timer.as_mut().reset(due);
         }
     }
 
@@ -267,6 +318,15 @@ impl StreamState {
         pb::ChatEvent { id, sequence_number, choice_index, event: Some(event) }
     }
 
+    /// Tells `collect`, by an event without content, that a choice begins again. The caller of a stream never gets it.
+    fn restart_choice(&mut self, choice: usize) {
+        let choice_index = u32::try_from(choice).unwrap_or(u32::MAX);
+        self.queue.push_back(pb::ChatEvent { choice_index, ..pb::ChatEvent::default() });
+        let message = "the response of the upstream broke off; the answer is requested again".to_owned();
+        let kind = pb::notice::Kind::Retry.into();
+        self.enqueue(choice, Event::Notice(pb::Notice { kind, message }));
+    }
+
     fn end_choice(&mut self, usage: pb::Usage) {
         self.open_choices -= 1;
         self.usage = sum(self.usage, usage);
@@ -278,7 +338,7 @@ impl StreamState {
 /// items count as early, because the turn fails without the call.
 fn is_early(event: &Event, awaits_call: bool) -> bool {
     match event {
-        Event::Notice(_) => true,
+        Event::Notice(_) | Event::Heartbeat(_) => true,
         Event::ReasoningDelta(_) | Event::Item(_) => awaits_call,
         Event::Started(_)
         | Event::TextDelta(_)

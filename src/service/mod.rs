@@ -29,8 +29,8 @@ use tonic::{Request, Response, Status};
 use self::{
     admission::{Admission, QueueTicket},
     choice::ChoiceBuilder,
-    choice_stream::ChoiceStream,
-    event_stream::{EventStream, StartedRequest},
+    choice_stream::{ChoiceStream, TurnStarter},
+    event_stream::{AdmittedRequest, EventStream},
     output_filter::TextFilter,
     turn_log::TurnLog,
     upstream_health::UpstreamHealth,
@@ -40,7 +40,7 @@ use self::{
 use super::{
     config::Config,
     context::{RequestContext, body_budget::HeldBody, deadline::Deadline},
-    engine::{AccountLimits, ContentGuard, Engine, Events, ModelCatalog, Turn, TurnGuard},
+    engine::{AccountLimits, ContentGuard, Engine, ModelCatalog, Turn},
     error::Error,
     pb::{self, codex_service_server::CodexService},
 };
@@ -61,6 +61,10 @@ pub struct Service {
     strip_answer_tags: bool,
     /// Maximum length of a cause in the log, in characters.
     max_cause_chars: usize,
+    /// How often the turn of a whole answer may start again.
+    upstream_retries: u32,
+    /// Silence after which a stream yields a heartbeat.
+    heartbeat: Option<Duration>,
     demo: bool,
     upstream: Arc<UpstreamHealth>,
     /// Counts the running requests, for the drain.
@@ -95,6 +99,8 @@ impl Service {
             max_running,
             strip_answer_tags: config.codex.strip_answer_tags,
             max_cause_chars: config.log.max_chars,
+            upstream_retries: config.codex.upstream_retries,
+            heartbeat: config.server.stream_heartbeat,
             demo: config.codex.scripted_upstream.is_some(),
             upstream: Arc::default(),
             requests: TaskTracker::new(),
@@ -146,8 +152,13 @@ impl Service {
         self.engine.drain().await;
     }
 
-    /// Validates, admits and starts a request. Returns an error if the first turn cannot start.
-    async fn start(&self, request: Request<pb::ChatRequest>) -> Result<EventStream, Error> {
+    /// Validates and admits a request. Returns an error if no turn can run. The turns start while the stream is polled, so
+    /// that a request that waits for a slot already has its stream.
+    async fn admit(
+        &self,
+        request: Request<pb::ChatRequest>,
+        delivery: Delivery,
+    ) -> Result<EventStream, Error> {
         let (metadata, mut extensions, request) = request.into_parts();
         let context = extensions.remove().unwrap_or_else(RequestContext::in_process);
         let drain_token = self.requests.token();
@@ -180,8 +191,12 @@ impl Service {
             stop: request.stop,
             max_output_tokens: request.max_output_tokens,
             deadline,
+            restarts: match delivery {
+                Delivery::Stream => 0,
+                Delivery::Whole => self.upstream_retries,
+            },
         };
-        let start = async {
+        let admit = async {
             let tickets = self.admission.enter(request.n)?;
             let status = timeout_at(deadline.at(), async {
                 self.engine.prepare().await;
@@ -192,22 +207,34 @@ impl Service {
             if let Some(message) = status.unavailable_reason {
                 return Err(Error::EngineUnavailable { message });
             }
-            let choices = self.start_choices(&log.id, choices, tickets).await?;
-            log.record_slot();
-            Ok((choices, self.fingerprint(&status.version)))
+            Ok((tickets, self.fingerprint(&status.version)))
         };
-        let started = tokio::select! {
-            started = start => started,
+        let admitted = tokio::select! {
+            admitted = admit => admitted,
             () = self.interrupt.cancelled() => Err(Error::Draining),
         };
-        let (choices, system_fingerprint) = started.inspect_err(|error| log.fail(error))?;
+        let (tickets, system_fingerprint) = admitted.inspect_err(|error| log.fail(error))?;
+        let choices = self.queue_choices(&log.id, choices, tickets);
         let started = pb::Started {
             created_unix_seconds: unix_seconds(),
             model: request.requested_model,
             system_fingerprint,
         };
         let interrupt = self.interrupt.clone();
-        Ok(StartedRequest { log, deadline, started, choices, effects, interrupt, drain_token }.into_stream())
+        let is_streamed = matches!(delivery, Delivery::Stream);
+        let heartbeat = self.heartbeat.filter(|_| is_streamed);
+        let request = AdmittedRequest {
+            log,
+            deadline,
+            started,
+            choices,
+            effects,
+            heartbeat,
+            is_streamed,
+            interrupt,
+            drain_token,
+        };
+        Ok(request.into_stream())
     }
 
     /// Validates a request. A large one is validated on the blocking pool, because all streams share the runtime's threads.
@@ -222,31 +249,34 @@ impl Service {
         if is_large { spawn_blocking(validate).await.map_err(Error::internal)? } else { validate() }
     }
 
-    /// Starts the first choice. The others wait for their slots while the stream is polled.
-    async fn start_choices(
+    /// Returns the choices, which wait for their slots.
+    fn queue_choices(
         &self,
         id: &str,
         request: ChoiceRequest,
         tickets: Vec<QueueTicket>,
-    ) -> Result<Vec<ChoiceStream>, Error> {
-        let ChoiceRequest { mut turn, stop, max_output_tokens, deadline } = request;
+    ) -> Vec<ChoiceStream> {
+        let ChoiceRequest { mut turn, stop, max_output_tokens, deadline, restarts } = request;
         turn.deadline = Some(deadline.at());
         let count = tickets.len();
         let estimate = UsageEstimate::new(&turn);
         let mut choices = Vec::with_capacity(count);
         for (index, ticket) in tickets.into_iter().enumerate() {
-            let filter = TextFilter::new(self.strip_answer_tags, &stop, max_output_tokens);
-            let builder = ChoiceBuilder::new(&turn, filter);
+            let (strip, stop) = (self.strip_answer_tags, stop.clone());
+            let builder = Box::new(move |turn: &Turn| {
+                ChoiceBuilder::new(turn, TextFilter::new(strip, &stop, max_output_tokens))
+            });
             let is_last = index + 1 == count;
             let mut turn = if is_last { std::mem::take(&mut turn) } else { turn.clone() };
             turn.id = if count == 1 { id.to_owned() } else { format!("{id}.{index}") };
-            let start = start_turn(Arc::clone(&self.engine), turn, ticket, deadline);
-            choices.push(match index {
-                0 => ChoiceStream::running(start.await?, builder, estimate.clone(), count > 1),
-                _ => ChoiceStream::queued(start, deadline, builder, estimate.clone()),
-            });
+            let engine = Arc::clone(&self.engine);
+            let estimate = estimate.clone();
+            let is_first = index == 0;
+            let starter =
+                TurnStarter { engine, turn, deadline, is_first, restarts, builder, estimate, permit: None };
+            choices.push(ChoiceStream::queued(ticket.slot(deadline.at()), starter, count > 1));
         }
-        Ok(choices)
+        choices
     }
 
     fn fingerprint(&self, version: &str) -> String {
@@ -261,19 +291,17 @@ struct ChoiceRequest {
     stop: Vec<String>,
     max_output_tokens: Option<u32>,
     deadline: Deadline,
+    /// How often a turn may start again.
+    restarts: u32,
 }
 
-/// Waits for a slot and starts the turn.
-async fn start_turn(
-    engine: Arc<dyn Engine>,
-    turn: Turn,
-    ticket: QueueTicket,
-    deadline: Deadline,
-) -> Result<Events, Error> {
-    let permit = ticket.slot(deadline.at()).await?;
-    timeout_at(deadline.at(), engine.run(turn, TurnGuard::new(permit)))
-        .await
-        .map_err(|_| deadline.exceeded())?
+/// How the caller gets the answer.
+#[derive(Debug, Clone, Copy)]
+enum Delivery {
+    /// Event by event.
+    Stream,
+    /// As a whole, so that the caller has seen nothing of a response that breaks off.
+    Whole,
 }
 
 fn chat_id() -> String {
@@ -309,12 +337,12 @@ impl CodexService for Service {
     type StreamChatStream = EventStream;
 
     async fn chat(&self, request: Request<pb::ChatRequest>) -> Result<Response<pb::ChatResponse>, Status> {
-        let events = self.start(request).await?;
+        let events = self.admit(request, Delivery::Whole).await?;
         Ok(Response::new(collect::collect(events).await?))
     }
 
     async fn stream_chat(&self, request: Request<pb::ChatRequest>) -> Result<Response<EventStream>, Status> {
-        Ok(Response::new(self.start(request).await?))
+        Ok(Response::new(self.admit(request, Delivery::Stream).await?))
     }
 
     async fn list_models(

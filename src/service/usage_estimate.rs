@@ -72,6 +72,7 @@ impl UsageEstimate {
             Event::Started(_)
             | Event::Item(_)
             | Event::Notice(_)
+            | Event::Heartbeat(_)
             | Event::ChoiceFinished(_)
             | Event::Completed(_) => {}
         }

@@ -37,6 +37,7 @@ fn answer_of_events(events: &[pb::ChatEvent]) -> Answer {
             | Event::ReasoningDelta(_)
             | Event::ToolCall(_)
             | Event::Item(_)
+            | Event::Heartbeat(_)
             | Event::Notice(_) => {}
         }
     }

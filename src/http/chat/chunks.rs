@@ -31,7 +31,7 @@ pub(super) struct ChunkOptions {
 }
 
 /// The fields that every chunk of a stream repeats.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Head {
     id: String,
     created: i64,
@@ -41,6 +41,8 @@ struct Head {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
+    /// `started` has not come yet.
+    Waiting,
     /// The role chunks are not written yet.
     Started,
     Running,
@@ -73,19 +75,36 @@ struct ToolCallDelta {
 }
 
 impl ChunkEncoder {
-    /// Begins a stream of `choices` answers with its first event. Fails unless that is `started`.
+    /// Begins a stream of `choices` answers with its first event. Fails unless that is `started`, or a heartbeat of a
+    /// request that waits.
     pub(super) fn new(first: pb::ChatEvent, choices: u32, options: ChunkOptions) -> Result<Self, Status> {
-        let Some(Event::Started(started)) = first.event else {
-            return Err(Error::internal("a stream of events did not begin with `started`").into());
-        };
-        let head = Head {
-            id: first.id,
-            created: started.created_unix_seconds,
-            model: started.model,
-            system_fingerprint: non_empty(started.system_fingerprint),
-        };
         let choices = vec![ChoiceState::default(); choices as usize];
-        Ok(Self { head, options, choices, phase: Phase::Started })
+        let mut encoder = Self { head: Head::default(), options, choices, phase: Phase::Waiting };
+        encoder.start(first)?;
+        Ok(encoder)
+    }
+
+    /// Handles an event in [`Phase::Waiting`].
+    fn start(&mut self, event: pb::ChatEvent) -> Result<(), Status> {
+        match event.event {
+            Some(Event::Started(started)) => {
+                self.head = Head {
+                    id: event.id,
+                    created: started.created_unix_seconds,
+                    model: started.model,
+                    system_fingerprint: non_empty(started.system_fingerprint),
+                };
+                self.phase = Phase::Started;
+                Ok(())
+            }
+            Some(Event::Heartbeat(_)) => Ok(()),
+            _ => Err(Error::internal("a stream of events did not begin with `started`").into()),
+        }
+    }
+
+    /// Returns whether `started` has not come yet.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.phase == Phase::Waiting
     }
 
     /// Returns whether the role chunks are not written yet.
@@ -108,8 +127,10 @@ impl ChunkEncoder {
 
     /// Writes the frames of an event. Fails as an internal error if the contract does not allow the event here.
     pub(super) fn push(&mut self, event: pb::ChatEvent, out: &mut BytesMut) -> Result<(), Status> {
-        if self.phase == Phase::Complete {
-            return Err(Error::internal("an event came after `completed`").into());
+        match self.phase {
+            Phase::Waiting => return self.start(event),
+            Phase::Complete => return Err(Error::internal("an event came after `completed`").into()),
+            Phase::Started | Phase::Running => {}
         }
         let index = event.choice_index;
         let Some(event) = event.event else { return Ok(()) };
@@ -146,8 +167,8 @@ impl ChunkEncoder {
             Event::Started(_) => return Err(Error::internal("`started` came twice").into()),
             Event::Notice(notice) if self.options.notices => sse::write_notice(out, &Notice::from(notice)),
             Event::Notice(_) => {}
-            // OpenAI's stream has no frame for the agent's own work.
-            Event::Item(_) => {}
+            // OpenAI's stream has no frame for the agent's own work. A silent body has keep-alives of its own.
+            Event::Item(_) | Event::Heartbeat(_) => {}
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ mod data_url;
 mod extra_params;
 mod file;
 mod image;
+mod json_body;
 mod messages;
 mod objects;
 mod request;
@@ -13,6 +14,8 @@ mod response;
 mod sse_body;
 mod stream_headers;
 mod tools;
+
+use std::sync::Arc;
 
 use axum::{
     Json,
@@ -58,9 +61,16 @@ async fn unary<S: CodexService>(
     converted: ConvertedRequest,
 ) -> Result<Response, ApiError> {
     let ConvertedRequest { request, field_names, .. } = converted;
-    let response = facade.service.chat(extract::call(parts, request)).await;
-    let response = response.map_err(|status| ApiError::from_status(&status, &field_names))?;
-    Ok(Json(response::ChatCompletion::from(response.into_inner())).into_response())
+    let (service, call) = (Arc::clone(&facade.service), extract::call(parts, request));
+    let completion = async move {
+        let response = service.chat(call).await;
+        let response = response.map_err(|status| ApiError::from_status(&status, &field_names))?;
+        Ok(response::ChatCompletion::from(response.into_inner()))
+    };
+    match facade.json_keep_alive {
+        Some(interval) => json_body::respond(completion, interval).await,
+        None => Ok(Json(completion.await?).into_response()),
+    }
 }
 
 /// Returns a streamed response. The head waits for the first event, so that an earlier failure is an HTTP status.

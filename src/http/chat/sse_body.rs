@@ -46,18 +46,23 @@ impl<S: Stream<Item = Result<ChatEvent, Status>>> SseBody<S> {
         keep_alive: Option<sse::KeepAlive>,
     ) -> Self {
         let events = Some(events.fuse());
-        Self { encoder, field_names, events, lookahead: VecDeque::new(), out: BytesMut::new(), keep_alive }
+        let mut out = BytesMut::new();
+        if let Some(keep_alive) = keep_alive.as_ref().filter(|_| encoder.is_waiting()) {
+            // The request waits for its slot. Proxies need a first byte as well as a head.
+            out.extend_from_slice(waiting_frame(keep_alive.form()));
+        }
+        Self { encoder, field_names, events, lookahead: VecDeque::new(), out, keep_alive }
     }
 
     /// Returns the next piece, `None` after the last one.
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        if self.encoder.needs_roles() {
-            self.fill_lookahead(cx);
-            self.write_roles();
-        }
         loop {
             let mut is_pending = false;
             for _ in 0..MAX_READY_EVENTS {
+                if self.encoder.needs_roles() {
+                    self.fill_lookahead(cx);
+                    self.write_roles();
+                }
                 match self.poll_event(cx) {
                     Poll::Ready(Some(event)) => self.write(event),
                     Poll::Ready(None) => break,
@@ -99,6 +104,7 @@ impl<S: Stream<Item = Result<ChatEvent, Status>>> SseBody<S> {
     /// Returns the frame of a silent stream.
     fn keep_alive_frame(&mut self, form: KeepAliveForm) -> Bytes {
         match form {
+            form if self.encoder.is_waiting() => Bytes::from_static(waiting_frame(form)),
             KeepAliveForm::Comment => Bytes::from_static(sse::KEEP_ALIVE),
             KeepAliveForm::Chunk => {
                 self.encoder.empty_chunk(&mut self.out);
@@ -120,7 +126,8 @@ impl<S: Stream<Item = Result<ChatEvent, Status>>> SseBody<S> {
     /// Writes the role chunks. OpenAI's first chunk has no text if only calls follow. An answer that begins with
     /// anything else may still have text.
     fn write_roles(&mut self) {
-        let is_output = |event: &Event| !matches!(event, Event::Item(_) | Event::Notice(_));
+        let is_output =
+            |event: &Event| !matches!(event, Event::Item(_) | Event::Notice(_) | Event::Heartbeat(_));
         let is_call = |index| {
             let of_choice = self.lookahead.iter().flatten().filter(|event| event.choice_index == index);
             let first = of_choice.filter_map(|event| event.event.as_ref()).find(|event| is_output(event));
@@ -140,6 +147,15 @@ impl<S: Stream<Item = Result<ChatEvent, Status>>> SseBody<S> {
             }
         }
         self.events = None;
+    }
+}
+
+/// Returns the keep-alive of a request that waits for its slot. A chunk would need the head of `started`, so that an empty
+/// line replaces it: clients that parse each line skip it.
+fn waiting_frame(form: KeepAliveForm) -> &'static [u8] {
+    match form {
+        KeepAliveForm::Comment => sse::KEEP_ALIVE,
+        KeepAliveForm::Chunk => b"\n",
     }
 }
 

@@ -42,12 +42,14 @@ fn started(limit: Duration, choices: usize) -> (Vec<TurnSender>, EventStream, Ca
             )
         })
         .unzip();
-    let request = StartedRequest {
+    let request = AdmittedRequest {
         log: TurnLog::new("id".into(), "m".into(), RequestContext::in_process(), 1),
         deadline: Deadline::new(Instant::now(), limit, &MetadataMap::new(), None).unwrap(),
         started: pb::Started::default(),
         choices,
         effects: Effects::default(),
+        heartbeat: None,
+        is_streamed: true,
         interrupt: interrupt.clone(),
         drain_token: TaskTracker::new().token(),
     };
@@ -157,10 +159,10 @@ async fn event_stream_of_two_choices_keeps_arrival_order_and_adds_usage() {
 }
 
 /// Returns a request with one choice, whose answer ends at the stop text `X`.
-fn truncating(events: mpsc::Receiver<Result<TurnEvent, Error>>) -> StartedRequest {
+fn truncating(events: mpsc::Receiver<Result<TurnEvent, Error>>) -> AdmittedRequest {
     let builder = ChoiceBuilder::new(&Turn::default(), TextFilter::new(false, &["X".into()], None));
     let events = tokio_stream::wrappers::ReceiverStream::new(events);
-    StartedRequest {
+    AdmittedRequest {
         log: TurnLog::new("id".into(), "m".into(), RequestContext::in_process(), 1),
         deadline: Deadline::new(Instant::now(), LIMIT, &MetadataMap::new(), None).unwrap(),
         started: pb::Started::default(),
@@ -171,6 +173,8 @@ fn truncating(events: mpsc::Receiver<Result<TurnEvent, Error>>) -> StartedReques
             false,
         )],
         effects: Effects::default(),
+        heartbeat: None,
+        is_streamed: true,
         interrupt: CancellationToken::new(),
         drain_token: TaskTracker::new().token(),
     }
@@ -253,5 +257,51 @@ async fn event_stream_with_endless_events_yields_to_other_tasks() {
         biased;
         () = endless => panic!("the stream has no end"),
         name = other => assert_eq!(name, "other"),
+    }
+}
+
+fn is_heartbeat(event: &pb::ChatEvent) -> bool {
+    matches!(event.event, Some(Event::Heartbeat(_)))
+}
+
+#[tokio::test(start_paused = true)]
+async fn event_stream_silence_has_heartbeats_with_numbers() {
+    let (sender, events) = mpsc::channel(4);
+    let mut request = truncating(events);
+    request.heartbeat = Some(Duration::from_secs(30));
+    let mut stream = request.into_stream();
+    sender.try_send(Ok(TurnEvent::Text("a".into()))).unwrap();
+    let start = Instant::now();
+    let mut numbers = Vec::new();
+    for (seconds, is_silence) in [(0, false), (0, false), (30, true), (60, true)] {
+        let event = stream.next().await.unwrap().unwrap();
+        assert_eq!((start.elapsed().as_secs(), is_heartbeat(&event)), (seconds, is_silence));
+        numbers.push(event.sequence_number);
+    }
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    sender.try_send(Ok(TurnEvent::Text("b".into()))).unwrap();
+    numbers.push(stream.next().await.unwrap().unwrap().sequence_number);
+    assert_eq!(numbers, [0, 1, 2, 3, 4]);
+    // The deadline ends the stream before the next heartbeat, due at 110 s.
+    let status = stream.next().await.unwrap().unwrap_err();
+    assert_eq!((status.code(), start.elapsed()), (tonic::Code::DeadlineExceeded, LIMIT));
+}
+
+#[tokio::test(start_paused = true)]
+async fn event_stream_failure_after_effects_forbids_retries() {
+    for (acted, code) in [(false, tonic::Code::Unavailable), (true, tonic::Code::Aborted)] {
+        let (sender, events) = mpsc::channel(4);
+        let request = truncating(events);
+        let (effects, interrupt) = (request.effects.clone(), request.interrupt.clone());
+        let mut stream = request.into_stream();
+        sender.try_send(Ok(TurnEvent::Text("a".into()))).unwrap();
+        assert!(matches!(next(&mut stream).await, Event::Started(_)));
+        assert!(matches!(next(&mut stream).await, Event::TextDelta(_)));
+        if acted {
+            // The engine knows of the action before the stream yields its event.
+            effects.record();
+        }
+        interrupt.cancel();
+        assert_eq!(stream.next().await.unwrap().unwrap_err().code(), code);
     }
 }

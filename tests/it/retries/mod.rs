@@ -1,6 +1,8 @@
 //! What machines may repeat: a turn whose agent has begun to act ends, at either door, with what nothing retries.
 
 mod effects;
+mod silence;
+mod whole_answers;
 
 use codex_api::error::RETRY_PUSHBACK;
 use reqwest::Response;

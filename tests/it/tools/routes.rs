@@ -114,7 +114,11 @@ fn outcome_of_events(events: &[pb::ChatEvent]) -> Outcome {
             Event::ToolCall(call) => outcome.calls.push(Call::from_proto(call)),
             Event::ChoiceFinished(finished) => outcome.finish_reason = reason(finished.finish_reason()),
             Event::Completed(completed) => outcome.usage = usage(completed.usage),
-            Event::Started(_) | Event::ReasoningDelta(_) | Event::Item(_) | Event::Notice(_) => {}
+            Event::Started(_)
+            | Event::ReasoningDelta(_)
+            | Event::Item(_)
+            | Event::Heartbeat(_)
+            | Event::Notice(_) => {}
         }
     }
     outcome
