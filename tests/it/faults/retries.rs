@@ -38,5 +38,35 @@ pub(super) const SECTIONS: &[Section] = &[Section {
             result: "the trailer `grpc-retry-pushback-ms: -1` wherever HTTP has `x-should-retry: false`",
             tests: &["http::error::tests::api_error_of_each_error_has_its_row"],
         },
+        Fault {
+            action: "the stream of the upstream breaks after 5 deltas, then works; the answer is not streamed",
+            result: "one answer, without doubled text, with a notice; at most `CODEX_UPSTREAM_RETRIES` times, and never after the agent has acted",
+            tests: &[
+                "retries::whole_answers::whole_answer_whose_response_breaks_off_is_asked_again",
+                "retries::whole_answers::whole_answer_that_always_breaks_is_asked_again_up_to_the_limit",
+                "service::collect::tests::collect_choice_that_begins_again_has_only_the_last_attempt",
+            ],
+        },
+        Fault {
+            action: "one slot, two streams",
+            result: "the second has its head at once, then keep-alives (HTTP) and heartbeats (gRPC); a failure is then an error frame. What needs no slot (validation, a full queue, an unavailable engine) keeps its status",
+            tests: &["retries::silence::stream_that_waits_for_its_slot_has_head_and_keep_alive"],
+        },
+        Fault {
+            action: "a command of 6 minutes in StreamChat behind a mesh with an idle limit of 5 minutes",
+            result: "a `heartbeat` event after each silence of `CODEX_GRPC_HEARTBEAT_SECONDS`",
+            tests: &[
+                "retries::silence::silent_stream_has_heartbeats_over_grpc_and_comments_over_http",
+                "service::event_stream::tests::event_stream_silence_has_heartbeats_with_numbers",
+            ],
+        },
+        Fault {
+            action: "100 s of work for an answer that is not streamed, behind a proxy with a limit of 60 s",
+            result: "with `CODEX_JSON_KEEPALIVE_SECONDS`: status 200 and a line break for each interval, then the JSON; an error is then an error object. Errors before the first interval keep their status",
+            tests: &[
+                "retries::silence::slow_answer_is_preceded_by_white_space_if_enabled",
+                "http::chat::json_body::tests::respond_after_intervals_has_one_space_each_and_then_the_object",
+            ],
+        },
     ],
 }];

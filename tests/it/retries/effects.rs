@@ -161,7 +161,7 @@ fn kill_workers(app: &TestApp) {
 
 /// Returns a directive for a command that appends to a file of the workspace, followed by `then`.
 fn append_then(app: &TestApp, then: &Value) -> (String, std::path::PathBuf) {
-    let file = app.home.path().join("workspace/effects.txt");
+    let file = app.home.path().join("work/effects.txt");
     let command = json!({"cmd": "echo once >> effects.txt"});
     let call = json!({"calls": [{"name": "exec_command", "arguments": command}]});
     (format!("@@{}@@", json!([call, then])), file)

@@ -10,7 +10,7 @@ use crate::{
     both_engines, eventually,
     support::{
         AppConfig, Engine, TIMEOUT, chat_request,
-        http::{body, streamed},
+        http::{body, chunks, streamed},
         with_app,
     },
 };
@@ -45,7 +45,9 @@ async fn stream_that_waits_for_its_slot_has_head_and_keep_alive(engine: Engine) 
 
         running.abort();
         let rest = timeout(TIMEOUT, http.text()).await.unwrap().unwrap();
-        let error: Value = serde_json::from_str(rest.trim().strip_prefix("data: ").unwrap()).unwrap();
+        let (frames, done) = chunks(&rest);
+        assert!(!done, "{rest}");
+        let error = frames.last().unwrap();
         assert_eq!(error["error"]["code"], "engine_unavailable", "a failure is an error frame");
         let event = timeout(TIMEOUT, events.message()).await.unwrap().unwrap().unwrap();
         assert!(matches!(event.event, Some(Event::Started(_))), "{event:?}");

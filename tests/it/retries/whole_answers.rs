@@ -35,21 +35,26 @@ async fn whole_answer_whose_response_breaks_off_is_asked_again(engine: Engine) {
     let config = AppConfig::real(engine).upstream_retries(2);
     with_app(config.without_websocket(WebSocketLimit::FirstRetryIsSilent), async |app| {
         // The repeated answer is another one.
-        let healed = r#"@@{"text":"a b c d e f g","cut_after":5,"times":1,"then":{"text":"healed"}}@@"#;
+        // The upstream counts the attempts of each directive.
+        let heals = |text: &str| {
+            format!(
+                r#"@@{{"text":"{text} b c d e f g","cut_after":5,"times":1,"then":{{"text":"healed"}}}}@@"#
+            )
+        };
         let before = app.last_request_number();
-        let answer = app.complete(&body("gpt-5.5", healed)).await;
+        let answer = app.complete(&body("gpt-5.5", &heals("http"))).await;
         assert_eq!(answer["choices"][0]["message"]["content"], "healed", "{answer}");
         assert_eq!(answer["codex"]["notices"][0]["kind"], "retry", "{answer}");
         assert_eq!(app.model_calls_since(before), 2);
         let before = app.last_request_number();
-        assert_eq!(app.chat(chat_request("gpt-5.5", healed)).await, "healed");
+        assert_eq!(app.chat(chat_request("gpt-5.5", &heals("grpc"))).await, "healed");
         assert_eq!(app.model_calls_since(before), 2);
         if engine == Engine::Exec {
             return;
         }
         // A stream is not asked again, because its client has text.
         let before = app.last_request_number();
-        let text = app.post(&streamed(body("gpt-5.5", healed))).await.text().await.unwrap();
+        let text = app.post(&streamed(body("gpt-5.5", &heals("stream")))).await.text().await.unwrap();
         let last = text.trim().rsplit("\n\n").next().unwrap().strip_prefix("data: ").unwrap();
         let error: Value = serde_json::from_str(last).unwrap();
         assert_eq!(error["error"]["code"], "upstream_unavailable", "{text}");
