@@ -37,8 +37,8 @@ pub(super) struct ChoiceStream {
     has_siblings: bool,
     /// `None` if the turn cannot start, or start again.
     starter: Option<Box<TurnStarter>>,
-    /// The turn has sent anything but notices since its start.
-    has_output: bool,
+    /// The turn has sent text since its start.
+    has_text: bool,
 }
 
 enum TurnState {
@@ -114,7 +114,7 @@ impl ChoiceStream {
             estimate: starter.estimate.clone(),
             has_siblings,
             starter: Some(Box::new(starter)),
-            has_output: false,
+            has_text: false,
         }
     }
 
@@ -127,7 +127,7 @@ impl ChoiceStream {
         has_siblings: bool,
     ) -> Self {
         let turn = TurnState::Starting(Box::pin(std::future::ready(Ok(events))));
-        Self { turn, builder, estimate, has_siblings, starter: None, has_output: false }
+        Self { turn, builder, estimate, has_siblings, starter: None, has_text: false }
     }
 
     /// Returns `true` if the turn has no slot yet.
@@ -188,7 +188,7 @@ impl ChoiceStream {
                 }
             },
         };
-        self.has_output |= !matches!(event, TurnEvent::Notice(_));
+        self.has_text |= matches!(&event, TurnEvent::Text(text) if !text.is_empty());
         let mut emit = |event| {
             self.estimate.record(&event);
             emit(event);
@@ -227,11 +227,11 @@ impl ChoiceStream {
     }
 
     /// Returns `true` if the turn runs again after this failure. It must have had no effect, and the caller must have seen
-    /// nothing of it. A failure before the first output is not repeated: Codex has repeated the request already, or the
+    /// nothing of it. A failure before the first text is not repeated: Codex has repeated the request already, or the
     /// caller may.
     fn may_restart(&self, error: &Error) -> bool {
         let is_transient = match error {
-            Error::UpstreamUnavailable { .. } | Error::WorkerLost { .. } => self.has_output,
+            Error::UpstreamUnavailable { .. } | Error::WorkerLost { .. } => self.has_text,
             Error::InvalidArgument { .. }
             | Error::Unsupported { .. }
             | Error::PromptTooLarge { .. }
@@ -262,7 +262,7 @@ impl ChoiceStream {
             self.estimate = starter.estimate.clone();
             self.turn = TurnState::Starting(starter.start());
         }
-        self.has_output = false;
+        self.has_text = false;
         self.drop_spent_starter();
         Progress::Restarted
     }

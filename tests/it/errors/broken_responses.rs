@@ -29,9 +29,8 @@ async fn broken_response_is_retried_until_text_was_delivered(engine: Engine) {
             let expected = 2 + usize::from(text.starts_with("look"));
             assert_eq!(app.model_calls_since(before), expected, "{prompt}");
         }
-        // The response is retried up to the limit, but not after the client has received text of it. Over exec the client
-        // receives whole messages.
-        for (cut, attempts) in [(0, 3), (2, if engine == Engine::AppServer { 1 } else { 3 })] {
+        // The response is retried up to the limit, also after text of it, because the client receives the answer as a whole.
+        for (cut, attempts) in [(0, 3), (2, 3)] {
             let before = app.last_request_number();
             let (status, error) = app
                 .http_error(&body("gpt-5.5", &format!(r#"@@{{"text":"a b c d","cut_after":{cut}}}@@"#)))

@@ -185,7 +185,8 @@ async fn command_before_an_upstream_error_runs_once(engine: Engine) {
             assert_http_forbids_retry(app.post(&body("gpt-5.5", &prompt)).await).await;
             assert_eq!(app.model_calls_since(before), 2, "{then}");
             assert_eq!(std::fs::read_to_string(&file).unwrap(), "once\n", "{then}");
-            assert_forbids_retry(&app.grpc_error(chat_request("gpt-5.5", &prompt)).await, cause);
+            let status = app.grpc().await.chat(chat_request("gpt-5.5", &prompt)).await.unwrap_err();
+            assert_forbids_retry(&status, cause);
             assert_eq!(std::fs::read_to_string(&file).unwrap(), "once\nonce\n", "one per request: {then}");
         }
     })
