@@ -258,7 +258,7 @@ fn assert_fails_only_after_text(outcomes: &[(Case, Received)], transport: Transp
         let fails = transport == Transport::Http
             && engine == Engine::AppServer
             && has_text
-            && case.route == Route::Stream;
+            && matches!(case.route, Route::Stream | Route::Sse);
         assert_eq!(received.error.is_some(), fails, "{case:?}: {received:?}");
     }
 }
@@ -345,7 +345,7 @@ async fn model_that_continues_behind_a_cut_leaves_no_ghost_call(engine: Engine, 
         // A whole answer starts again without the items of the broken response, so that only streams continue.
         let streams = || {
             let cases = cases(transport, END_OF_TEXT..=END_OF_CALL).into_iter();
-            cases.filter(|case| case.route == Route::Stream).collect::<Vec<_>>()
+            cases.filter(|case| matches!(case.route, Route::Stream | Route::Sse)).collect::<Vec<_>>()
         };
         // The text is complete, and the repetition holds only what followed it.
         let next = json!({"calls": [{"name": "get_weather", "arguments": ARGUMENTS}]});
