@@ -9,6 +9,7 @@ mod effects;
 mod events;
 pub mod exec;
 mod image;
+pub(crate) mod json_schema;
 mod models;
 mod notice;
 pub mod process;

@@ -67,6 +67,8 @@ pub struct ResponseSchema {
     pub text: String,
     /// The value of `text`.
     pub value: Value,
+    /// The upstream may refuse a schema outside of its strict subset.
+    pub strict: bool,
 }
 
 /// Converts a `Struct`. Numbers without a fraction become integers.

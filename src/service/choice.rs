@@ -1,8 +1,12 @@
 //! Builds one answer: translates the engine's events into the contract's. Joins messages, buffers a JSON answer until
 //! its last message is known, buffers text until a demanded call arrives, and filters the text. Pure.
 
-use super::output_filter::{Filtered, TextFilter};
+use super::{
+    json_answer::{AnswerPlan, AnswerValidator},
+    output_filter::{Filtered, TextFilter},
+};
 use crate::{
+    config::Profile,
     engine::{Format, ToolChoice, Turn, TurnEvent},
     pb::{self, FinishReason, chat_event::Event},
 };
@@ -14,10 +18,13 @@ const MESSAGE_BREAK: &str = "\n\n";
 #[derive(Debug)]
 pub(super) struct ChoiceBuilder {
     filter: TextFilter,
-    /// The format is JSON, so that only the last message is the answer.
+    plan: AnswerPlan,
+    /// The format is JSON, and the agent may speak before the answer, so that only the last message is the answer.
     buffer_json: bool,
     /// The latest message of a JSON answer.
     json_buffer: Option<String>,
+    /// The model called a tool of the client, which the client already has.
+    has_called: bool,
     /// The text before a demanded call. Without the call the turn fails, and a client could not discard text that it
     /// already has.
     pre_call_buffer: Option<String>,
@@ -38,14 +45,30 @@ pub(super) enum ChoiceState {
     Truncated,
     /// The answer and its turn have ended. The usage is absent if the turn did not report it.
     Ended(Option<pb::Usage>),
+    /// The turn has ended, and its answer is not emitted, because it must be validated or is no JSON.
+    Unchecked(Box<Unchecked>),
+}
+
+/// An answer that is not emitted.
+#[derive(Debug, PartialEq)]
+pub(super) struct Unchecked {
+    /// The text of the model.
+    pub(super) text: String,
+    pub(super) reason: FinishReason,
+    pub(super) usage: Option<pb::Usage>,
+    /// What the answer is not. `None` if it must be validated.
+    pub(super) mistake: Option<String>,
 }
 
 impl ChoiceBuilder {
     /// Creates a builder for the answer of `turn`.
-    pub(super) fn new(turn: &Turn, filter: TextFilter) -> Self {
-        let buffer_json = match turn.format {
-            Format::Text => false,
-            Format::JsonObject | Format::JsonSchema(_) => true,
+    pub(super) fn new(turn: &Turn, plan: AnswerPlan, filter: TextFilter) -> Self {
+        // Without tools, the only message of a turn is its answer.
+        let is_only_message = turn.profile == Profile::Chat && turn.tools.is_empty();
+        let buffer_json = match &plan {
+            AnswerPlan::Text => turn.format != Format::Text,
+            AnswerPlan::LastMessage | AnswerPlan::Translated(_) => !is_only_message,
+            AnswerPlan::Validated(..) => true,
         };
         let pre_call_buffer = match turn.tool_choice {
             ToolChoice::Auto => None,
@@ -53,8 +76,10 @@ impl ChoiceBuilder {
         };
         Self {
             filter,
+            plan,
             buffer_json,
             json_buffer: None,
+            has_called: false,
             pre_call_buffer,
             any_text: false,
             pending_break: false,
@@ -68,6 +93,43 @@ impl ChoiceBuilder {
         self.pre_call_buffer.is_some()
     }
 
+    /// Returns `true` if the model called a tool of the client.
+    pub(super) fn has_called(&self) -> bool {
+        self.has_called
+    }
+
+    /// Returns `true` if a part of a translated answer was found, which a client may have.
+    pub(super) fn has_begun(&self) -> bool {
+        matches!(&self.plan, AnswerPlan::Translated(stream) if stream.has_begun() && !self.buffer_json)
+    }
+
+    /// Returns the validator of the answer.
+    pub(super) fn validator(&self) -> Option<std::sync::Arc<AnswerValidator>> {
+        match &self.plan {
+            AnswerPlan::Validated(_, validator) => Some(std::sync::Arc::clone(validator)),
+            AnswerPlan::Text | AnswerPlan::LastMessage | AnswerPlan::Translated(_) => None,
+        }
+    }
+
+    /// Emits a validated answer and its end.
+    pub(super) fn finish_checked(
+        &mut self,
+        text: String,
+        reason: FinishReason,
+        emit: &mut impl FnMut(Event),
+    ) {
+        let filtered = self.filter.push(text);
+        self.emit_end(filtered, reason, emit);
+    }
+
+    /// Prepares for another turn that replaces a refused answer.
+    pub(super) fn restart(&mut self) {
+        if let AnswerPlan::Translated(stream) | AnswerPlan::Validated(Some(stream), _) = &mut self.plan {
+            *stream = stream.restarted();
+        }
+        self.json_buffer = None;
+    }
+
     /// Translates one event and passes each resulting event to `emit`.
     pub(super) fn push(&mut self, event: TurnEvent, emit: &mut impl FnMut(Event)) -> ChoiceState {
         if self.finish_reason.is_some() {
@@ -79,6 +141,9 @@ impl ChoiceBuilder {
                 self.json_buffer.get_or_insert_default().push_str(&text);
             }
             TurnEvent::Text(text) if text.is_empty() => {}
+            TurnEvent::Text(text) if matches!(self.plan, AnswerPlan::Translated(_)) => {
+                return self.translate(text.into_string(), emit);
+            }
             TurnEvent::Text(text) => {
                 let mut text = text.into_string();
                 self.any_text = true;
@@ -92,12 +157,16 @@ impl ChoiceBuilder {
                 emit(Event::ReasoningDelta(pb::ReasoningDelta { text: text.into() }));
             }
             TurnEvent::ToolCall(call) => {
+                self.has_called = true;
                 emit_text(self.pre_call_buffer.take().unwrap_or_default(), emit);
                 emit(Event::ToolCall(*call));
             }
             TurnEvent::Item(item) => emit(Event::Item(item)),
             TurnEvent::Notice(notice) => emit(Event::Notice(*notice)),
             TurnEvent::Finished { reason, usage } => {
+                if let Some(unchecked) = self.unchecked(reason, usage.as_deref().copied()) {
+                    return ChoiceState::Unchecked(Box::new(unchecked));
+                }
                 self.finish(reason, emit);
                 return ChoiceState::Ended(usage.as_deref().copied());
             }
@@ -137,18 +206,76 @@ impl ChoiceBuilder {
             emit(Event::Item(Box::new(pb::Item { id, status: pb::ItemStatus::Completed.into(), kind })));
             return;
         }
-        self.pending_break = self.any_text;
+        self.pending_break = self.any_text && matches!(self.plan, AnswerPlan::Text);
+        if let AnswerPlan::Translated(stream) = &mut self.plan
+            && !stream.has_begun()
+        {
+            *stream = stream.restarted();
+        }
+    }
+
+    /// Emits the part of the answer that a delta decides.
+    fn translate(&mut self, text: String, emit: &mut impl FnMut(Event)) -> ChoiceState {
+        let AnswerPlan::Translated(stream) = &mut self.plan else { return ChoiceState::Open };
+        let decided = stream.push(&text);
+        // Kept for a model that does not answer with JSON.
+        if !stream.has_begun() {
+            self.json_buffer.get_or_insert_default().push_str(&text);
+        } else {
+            self.json_buffer = None;
+        }
+        let filtered = self.filter.push(decided);
+        self.emit(filtered, emit)
+    }
+
+    /// Returns the answer if it is complete but cannot be emitted as it is.
+    fn unchecked(&mut self, reason: FinishReason, usage: Option<pb::Usage>) -> Option<Unchecked> {
+        if reason != FinishReason::Stop {
+            return None;
+        }
+        let unchecked = |text, mistake: Option<&str>| {
+            let mistake = mistake.map(str::to_owned);
+            Some(Unchecked { text, reason, usage, mistake })
+        };
+        match &mut self.plan {
+            AnswerPlan::Text | AnswerPlan::LastMessage => None,
+            AnswerPlan::Validated(stream, _) => {
+                let text = self.json_buffer.take().unwrap_or_default();
+                let translated = stream.as_mut().map(|stream| stream.push(&text));
+                unchecked(translated.unwrap_or(text), None)
+            }
+            AnswerPlan::Translated(stream) => {
+                let text = self.json_buffer.take().unwrap_or_default();
+                if self.buffer_json {
+                    let translated = stream.push(&text);
+                    if !stream.is_complete() {
+                        return unchecked(text, Some("is not a JSON object"));
+                    }
+                    self.json_buffer = Some(translated);
+                    return None;
+                }
+                if stream.is_complete() { None } else { unchecked(text, Some("is not a JSON object")) }
+            }
+        }
     }
 
     fn finish(&mut self, reason: FinishReason, emit: &mut impl FnMut(Event)) {
         emit_text(self.pre_call_buffer.take().unwrap_or_default(), emit);
-        let mut end = None;
-        let json = self.json_buffer.take().map(|text| self.filter.push(text));
-        for filtered in [json, Some(self.filter.finish())].into_iter().flatten() {
-            if end.is_none() {
-                emit_text(filtered.text, emit);
-                end = filtered.end;
-            }
+        let filtered = match self.json_buffer.take() {
+            Some(text) => self.filter.push(text),
+            None => Filtered::default(),
+        };
+        self.emit_end(filtered, reason, emit);
+    }
+
+    /// Emits the last text and the end of the answer.
+    fn emit_end(&mut self, last: Filtered, reason: FinishReason, emit: &mut impl FnMut(Event)) {
+        let mut end = last.end;
+        emit_text(last.text, emit);
+        if end.is_none() {
+            let rest = self.filter.finish();
+            emit_text(rest.text, emit);
+            end = rest.end;
         }
         emit(finished(end.unwrap_or(reason)));
     }
@@ -185,15 +312,28 @@ fn finished(reason: FinishReason) -> Event {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::service::json_answer::JsonStream;
 
     fn builder(format: &Format, stop: &[&str]) -> ChoiceBuilder {
         let turn = Turn { format: format.clone(), ..Turn::default() };
-        ChoiceBuilder::new(&turn, filter(stop))
+        ChoiceBuilder::new(&turn, plan(format), filter(stop))
+    }
+
+    fn plan(format: &Format) -> AnswerPlan {
+        match format {
+            Format::Text => AnswerPlan::Text,
+            Format::JsonObject => AnswerPlan::Translated(JsonStream::default()),
+            Format::JsonSchema(_) => AnswerPlan::LastMessage,
+        }
     }
 
     /// Returns a builder for a turn that demands a call.
     fn demanding(stop: &[&str]) -> ChoiceBuilder {
-        ChoiceBuilder::new(&Turn { tool_choice: ToolChoice::Required, ..Turn::default() }, filter(stop))
+        ChoiceBuilder::new(
+            &Turn { tool_choice: ToolChoice::Required, ..Turn::default() },
+            AnswerPlan::Text,
+            filter(stop),
+        )
     }
 
     fn filter(stop: &[&str]) -> TextFilter {

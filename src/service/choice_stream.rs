@@ -14,7 +14,9 @@ use tokio::time::{Instant, Sleep, sleep, timeout_at};
 
 use super::{
     admission::RunPermit,
-    choice::{ChoiceBuilder, ChoiceState},
+    choice::{ChoiceBuilder, ChoiceState, Unchecked},
+    event_stream::sum,
+    json_answer,
     usage_estimate::UsageEstimate,
 };
 use crate::{
@@ -39,6 +41,8 @@ pub(super) struct ChoiceStream {
     starter: Option<Box<TurnStarter>>,
     /// The turn has sent text since its start.
     has_text: bool,
+    /// The usage of refused answers.
+    spent: pb::Usage,
 }
 
 enum TurnState {
@@ -49,6 +53,8 @@ enum TurnState {
     Running(Events),
     /// The answer is complete; the turn may report its usage before the timer fires.
     Truncated(Events, Pin<Box<Sleep>>),
+    /// The answer is being validated.
+    Checking(BoxFuture<'static, Result<Result<String, String>, Error>>, Box<Unchecked>),
     Ended,
 }
 
@@ -76,8 +82,10 @@ pub(super) struct TurnStarter {
     pub(super) deadline: Deadline,
     /// The first choice of its request. The others start after it.
     pub(super) is_first: bool,
-    /// How often the turn may start again, which 0 forbids. More than 0 only if the caller gets the answer as a whole.
+    /// How often the turn may start again after a failure. More than 0 only if the caller gets the answer as a whole.
     pub(super) restarts: u32,
+    /// How often the turn may start again because its answer is not of the demanded format.
+    pub(super) repeats: u32,
     /// The builder of an answer without any event, for a further start.
     pub(super) builder: Box<dyn Fn(&Turn) -> ChoiceBuilder + Send + Sync>,
     /// The estimate of an answer without any event.
@@ -87,11 +95,17 @@ pub(super) struct TurnStarter {
 }
 
 impl TurnStarter {
+    /// Returns `true` if the turn must not start again.
+    fn is_spent(&self) -> bool {
+        self.restarts == 0 && self.repeats == 0
+    }
+
     /// Begins to start the turn. Takes the turn if it cannot start again.
     fn start(&mut self) -> BoxFuture<'static, Result<Events, Error>> {
-        let (turn, permit) = match self.restarts {
-            0 => (std::mem::take(&mut self.turn), self.permit.take()),
-            _ => (self.turn.clone(), self.permit.clone()),
+        let (turn, permit) = if self.is_spent() {
+            (std::mem::take(&mut self.turn), self.permit.take())
+        } else {
+            (self.turn.clone(), self.permit.clone())
         };
         let (engine, deadline) = (Arc::clone(&self.engine), self.deadline);
         Box::pin(async move {
@@ -115,6 +129,7 @@ impl ChoiceStream {
             has_siblings,
             starter: Some(Box::new(starter)),
             has_text: false,
+            spent: pb::Usage::default(),
         }
     }
 
@@ -127,7 +142,8 @@ impl ChoiceStream {
         has_siblings: bool,
     ) -> Self {
         let turn = TurnState::Starting(Box::pin(std::future::ready(Ok(events))));
-        Self { turn, builder, estimate, has_siblings, starter: None, has_text: false }
+        let spent = pb::Usage::default();
+        Self { turn, builder, estimate, has_siblings, starter: None, has_text: false, spent }
     }
 
     /// Returns `true` if the turn has no slot yet.
@@ -167,6 +183,10 @@ impl ChoiceStream {
                     Progress::Running
                 }));
             }
+            TurnState::Checking(check, _) => {
+                let checked = ready!(check.as_mut().poll(cx));
+                return Poll::Ready(checked.and_then(|checked| self.on_checked(checked, emit)));
+            }
             TurnState::Running(events) => match ready!(events.poll_next_unpin(cx)) {
                 Some(Ok(event)) => event,
                 Some(Err(error)) if self.may_restart(&error) => return Poll::Ready(Ok(self.restart(&error))),
@@ -184,7 +204,7 @@ impl ChoiceStream {
                 Poll::Ready(Some(Err(_)) | None) | Poll::Pending => {
                     self.turn = TurnState::Ended;
                     self.builder.finish_truncated(emit);
-                    return Poll::Ready(Ok(Progress::Ended(self.estimate.usage())));
+                    return Poll::Ready(Ok(self.ended(None)));
                 }
             },
         };
@@ -193,7 +213,7 @@ impl ChoiceStream {
             self.estimate.record(&event);
             emit(event);
         };
-        Poll::Ready(Ok(match self.builder.push(event, &mut emit) {
+        let progress = match self.builder.push(event, &mut emit) {
             ChoiceState::Open => Progress::Open,
             ChoiceState::Truncated => {
                 self.begin_grace();
@@ -202,9 +222,70 @@ impl ChoiceStream {
             ChoiceState::Ended(usage) => {
                 self.turn = TurnState::Ended;
                 self.starter = None;
-                Progress::Ended(usage.unwrap_or_else(|| self.estimate.usage()))
+                self.ended(usage)
             }
-        }))
+            ChoiceState::Unchecked(unchecked) => return Poll::Ready(self.check(unchecked)),
+        };
+        Poll::Ready(Ok(progress))
+    }
+
+    /// Returns the end of the choice, with the usage of all its turns.
+    fn ended(&self, usage: Option<pb::Usage>) -> Progress {
+        Progress::Ended(sum(self.spent, usage.unwrap_or_else(|| self.estimate.usage())))
+    }
+
+    /// Begins the validation of an answer, or refuses it.
+    fn check(&mut self, mut unchecked: Box<Unchecked>) -> Result<Progress, Error> {
+        match (unchecked.mistake.take(), self.builder.validator()) {
+            (None, Some(validator)) => {
+                let check = Box::pin(validator.check(unchecked.text.clone()));
+                self.turn = TurnState::Checking(check, unchecked);
+                Ok(Progress::Open)
+            }
+            (mistake, _) => self.refuse(*unchecked, &mistake.unwrap_or_default()),
+        }
+    }
+
+    fn on_checked(
+        &mut self,
+        checked: Result<String, String>,
+        emit: &mut impl FnMut(Event),
+    ) -> Result<Progress, Error> {
+        let TurnState::Checking(_, unchecked) = std::mem::replace(&mut self.turn, TurnState::Ended) else {
+            return Ok(Progress::Broken);
+        };
+        match checked {
+            Ok(text) => {
+                self.starter = None;
+                let mut emit = |event| {
+                    self.estimate.record(&event);
+                    emit(event);
+                };
+                self.builder.finish_checked(text, unchecked.reason, &mut emit);
+                Ok(self.ended(unchecked.usage))
+            }
+            Err(mistake) => self.refuse(*unchecked, &mistake),
+        }
+    }
+
+    /// Asks again for a refused answer if nothing of the turn can have had an effect, or fails.
+    fn refuse(&mut self, unchecked: Unchecked, mistake: &str) -> Result<Progress, Error> {
+        let failed = Error::TurnFailed { message: format!("the model's answer {mistake}") };
+        let is_final = self.builder.has_called() || self.builder.has_begun();
+        let starter = self
+            .starter
+            .as_mut()
+            .filter(|starter| !is_final && starter.repeats > 0 && !starter.turn.effects.have_begun());
+        let Some(starter) = starter else { return Err(failed) };
+        starter.repeats -= 1;
+        json_answer::ask_again(&mut starter.turn, unchecked.text, mistake);
+        self.spent = sum(self.spent, unchecked.usage.unwrap_or_else(|| self.estimate.usage()));
+        self.estimate = starter.estimate.clone();
+        self.builder.restart();
+        self.turn = TurnState::Starting(starter.start());
+        self.has_text = false;
+        self.drop_spent_starter();
+        Ok(Progress::Open)
     }
 
     /// Maps an expired wait to a failure if other choices run. A retry would run their agents again.
@@ -250,7 +331,11 @@ impl ChoiceStream {
             | Error::FailedAfterEffects { .. }
             | Error::Internal { .. } => false,
         };
-        is_transient && self.starter.as_ref().is_some_and(|starter| !starter.turn.effects.have_begun())
+        is_transient
+            && self
+                .starter
+                .as_ref()
+                .is_some_and(|starter| starter.restarts > 0 && !starter.turn.effects.have_begun())
     }
 
     /// Starts the turn again.
@@ -268,7 +353,7 @@ impl ChoiceStream {
     }
 
     fn drop_spent_starter(&mut self) {
-        self.starter.take_if(|starter| starter.restarts == 0);
+        self.starter.take_if(|starter| starter.is_spent());
     }
 
     /// Enters the truncated state, or restarts its timer.
@@ -279,7 +364,10 @@ impl ChoiceStream {
                 grace.as_mut().reset(Instant::now() + USAGE_GRACE);
                 TurnState::Truncated(events, grace)
             }
-            state @ (TurnState::Queued(_) | TurnState::Starting(_) | TurnState::Ended) => state,
+            state @ (TurnState::Queued(_)
+            | TurnState::Starting(_)
+            | TurnState::Checking(..)
+            | TurnState::Ended) => state,
         };
     }
 

@@ -348,8 +348,8 @@ fn is_early(event: &Event, awaits_call: bool) -> bool {
     }
 }
 
-/// Returns the usage of all choices; estimated as soon as one choice has an estimate.
-fn sum(a: pb::Usage, b: pb::Usage) -> pb::Usage {
+/// Returns the sum of two usages; estimated as soon as one of them is.
+pub(super) fn sum(a: pb::Usage, b: pb::Usage) -> pb::Usage {
     pb::Usage {
         input_tokens: a.input_tokens + b.input_tokens,
         cached_input_tokens: a.cached_input_tokens + b.cached_input_tokens,

@@ -6,6 +6,7 @@ mod choice;
 mod choice_stream;
 mod collect;
 mod event_stream;
+mod json_answer;
 mod models;
 mod output_filter;
 mod turn_log;
@@ -31,6 +32,7 @@ use self::{
     choice::ChoiceBuilder,
     choice_stream::{ChoiceStream, TurnStarter},
     event_stream::{AdmittedRequest, EventStream},
+    json_answer::AnswerPlan,
     output_filter::TextFilter,
     turn_log::TurnLog,
     upstream_health::UpstreamHealth,
@@ -47,6 +49,9 @@ use super::{
 
 /// Maximum time that a list of models waits for the CLI. The list then has the configured models only.
 const LIST_WAIT: Duration = Duration::from_secs(2);
+/// Maximum number of further turns for an answer that is not of the demanded format.
+const MAX_REPEATS: u32 = 2;
+
 /// Size of a request that is validated on a thread of the runtime, in bytes.
 const MAX_INLINE_BYTES: usize = 256 << 10;
 
@@ -214,7 +219,8 @@ impl Service {
             () = self.interrupt.cancelled() => Err(Error::Draining),
         };
         let (tickets, system_fingerprint) = admitted.inspect_err(|error| log.fail(error))?;
-        let choices = self.queue_choices(&log.id, choices, tickets);
+        let choices = self.queue_choices(&log.id, choices, tickets).await;
+        let choices = choices.inspect_err(|error| log.fail(error))?;
         let started = pb::Started {
             created_unix_seconds: unix_seconds(),
             model: request.requested_model,
@@ -250,33 +256,42 @@ impl Service {
     }
 
     /// Returns the choices, which wait for their slots.
-    fn queue_choices(
+    async fn queue_choices(
         &self,
         id: &str,
         request: ChoiceRequest,
         tickets: Vec<QueueTicket>,
-    ) -> Vec<ChoiceStream> {
+    ) -> Result<Vec<ChoiceStream>, Error> {
         let ChoiceRequest { mut turn, stop, max_output_tokens, deadline, restarts } = request;
         turn.deadline = Some(deadline.at());
+        let plan =
+            timeout_at(deadline.at(), AnswerPlan::of(&mut turn)).await.map_err(|_| deadline.exceeded())??;
         let count = tickets.len();
         let estimate = UsageEstimate::new(&turn);
         let mut choices = Vec::with_capacity(count);
         for (index, ticket) in tickets.into_iter().enumerate() {
-            let (strip, stop) = (self.strip_answer_tags, stop.clone());
+            let (strip, stop, plan) = (self.strip_answer_tags, stop.clone(), plan.clone());
+            let repeats = if plan.may_refuse() { MAX_REPEATS } else { 0 };
             let builder = Box::new(move |turn: &Turn| {
-                ChoiceBuilder::new(turn, TextFilter::new(strip, &stop, max_output_tokens))
+                ChoiceBuilder::new(turn, plan.clone(), TextFilter::new(strip, &stop, max_output_tokens))
             });
             let is_last = index + 1 == count;
             let mut turn = if is_last { std::mem::take(&mut turn) } else { turn.clone() };
             turn.id = if count == 1 { id.to_owned() } else { format!("{id}.{index}") };
-            let engine = Arc::clone(&self.engine);
-            let estimate = estimate.clone();
-            let is_first = index == 0;
-            let starter =
-                TurnStarter { engine, turn, deadline, is_first, restarts, builder, estimate, permit: None };
+            let starter = TurnStarter {
+                engine: Arc::clone(&self.engine),
+                turn,
+                deadline,
+                is_first: index == 0,
+                restarts,
+                repeats,
+                builder,
+                estimate: estimate.clone(),
+                permit: None,
+            };
             choices.push(ChoiceStream::queued(ticket.slot(deadline.at()), starter, count > 1));
         }
-        choices
+        Ok(choices)
     }
 
     fn fingerprint(&self, version: &str) -> String {

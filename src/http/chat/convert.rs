@@ -62,11 +62,10 @@ impl TryFrom<ChatCompletionRequest> for ConvertedRequest {
             flat_tools: tools.iter().map(|tool| tool.function.is_none()).collect(),
         };
         if let Some(schema) = wire.response_format.as_ref().and_then(|format| format.json_schema.as_ref()) {
-            // Codex has no parameter for a description, and its schemas are always strict.
-            let described = schema.description.as_ref().is_some_and(|text| !text.is_empty());
-            let ignored = [("description", described), ("strict", schema.strict == Some(false))];
-            let ignored = ignored.into_iter().filter(|(_, ignored)| *ignored);
-            ignored_params.extend(ignored.map(|(name, _)| format!("response_format.json_schema.{name}")));
+            // Codex has no parameter for a description.
+            if schema.description.as_ref().is_some_and(|text| !text.is_empty()) {
+                ignored_params.push("response_format.json_schema.description".to_owned());
+            }
         }
         if wire.prompt_cache_key.is_some() {
             ignored_params.push("prompt_cache_key".to_owned());
@@ -157,6 +156,7 @@ fn convert_format(wire: ResponseFormat) -> Result<pb::ResponseFormat, ApiError> 
                 name: wire.name.unwrap_or_default(),
                 description: wire.description.unwrap_or_default(),
                 schema: Box::<str>::from(schema).into(),
+                strict: wire.strict,
             })
         }
         ("json_schema", None) => {

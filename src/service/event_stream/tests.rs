@@ -7,6 +7,7 @@ use tonic::metadata::MetadataMap;
 use futures_util::{StreamExt, TryStreamExt};
 
 use super::*;
+use crate::service::json_answer::AnswerPlan;
 use crate::{
     context::RequestContext,
     engine::{Events, Turn, TurnEvent},
@@ -30,7 +31,7 @@ fn started(limit: Duration, choices: usize) -> (Vec<TurnSender>, EventStream, Ca
         .map(|_| {
             let (sender, events) = mpsc::channel(4);
             let events = tokio_stream::wrappers::ReceiverStream::new(events);
-            let builder = ChoiceBuilder::new(&turn, TextFilter::new(false, &[], None));
+            let builder = ChoiceBuilder::new(&turn, AnswerPlan::Text, TextFilter::new(false, &[], None));
             (
                 sender,
                 ChoiceStream::running(
@@ -160,7 +161,8 @@ async fn event_stream_of_two_choices_keeps_arrival_order_and_adds_usage() {
 
 /// Returns a request with one choice, whose answer ends at the stop text `X`.
 fn truncating(events: mpsc::Receiver<Result<TurnEvent, Error>>) -> AdmittedRequest {
-    let builder = ChoiceBuilder::new(&Turn::default(), TextFilter::new(false, &["X".into()], None));
+    let builder =
+        ChoiceBuilder::new(&Turn::default(), AnswerPlan::Text, TextFilter::new(false, &["X".into()], None));
     let events = tokio_stream::wrappers::ReceiverStream::new(events);
     AdmittedRequest {
         log: TurnLog::new("id".into(), "m".into(), RequestContext::in_process(), 1),
@@ -247,7 +249,7 @@ async fn event_stream_with_endless_events_yields_to_other_tasks() {
     let events = futures_util::stream::repeat_with(|| Ok(TurnEvent::Text("a".into())));
     let (_, unused) = mpsc::channel(1);
     let mut request = truncating(unused);
-    let builder = ChoiceBuilder::new(&Turn::default(), TextFilter::new(false, &[], None));
+    let builder = ChoiceBuilder::new(&Turn::default(), AnswerPlan::Text, TextFilter::new(false, &[], None));
     request.choices =
         vec![ChoiceStream::running(Events::from_stream(events), builder, UsageEstimate::default(), false)];
     let mut stream = request.into_stream();

@@ -145,6 +145,7 @@ pub(super) fn format(requested: Option<pb::ResponseFormat>) -> Result<Format, Er
     if !is_name(&schema.name) {
         return Err(Error::invalid(field("name"), NAME_RULE));
     }
+    let strict = schema.strict.unwrap_or_default();
     let text = schema.schema;
     let bytes = text.len();
     if bytes > MAX_SCHEMA_BYTES {
@@ -154,7 +155,9 @@ pub(super) fn format(requested: Option<pb::ResponseFormat>) -> Result<Format, Er
         ));
     }
     match serde_json::from_str::<Value>(&text) {
-        Ok(value @ Value::Object(_)) => Ok(Format::JsonSchema(Arc::new(ResponseSchema { text, value }))),
+        Ok(value @ Value::Object(_)) => {
+            Ok(Format::JsonSchema(Arc::new(ResponseSchema { text, value, strict })))
+        }
         Ok(_) => Err(Error::invalid(field("schema"), "expected a JSON Schema that is an object")),
         Err(error) => Err(Error::invalid(field("schema"), format!("not JSON: {error}"))),
     }

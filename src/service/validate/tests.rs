@@ -123,6 +123,7 @@ fn validate_wrong_fields_are_named() {
             name: name.into(),
             description: String::new(),
             schema: schema.into(),
+            strict: None,
         })),
     };
     let call = pb::ToolCall { id: "c".into(), name: "f".into(), arguments: "{}".into() };
@@ -497,6 +498,7 @@ fn validate_response_schema_is_parsed_and_keeps_its_text() {
             name: "n".into(),
             description: String::new(),
             schema: schema.into(),
+            strict: None,
         })),
     };
     let with_schema = pb::ChatRequest { response_format: Some(schema(text)), ..request() };

@@ -33,7 +33,7 @@ fn function(name: &str, argument: &str) -> Value {
 }
 
 /// Builds a prompt with the steps of the scripted model.
-fn script(steps: &Value) -> String {
+pub fn script(steps: &Value) -> String {
     format!("Please. @@{steps}@@")
 }
 

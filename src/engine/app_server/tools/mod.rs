@@ -3,13 +3,10 @@
 //! Codex has no parameters for required calls, single calls and strict schemas. Instructions for the model and checks of
 //! its response replace these parameters.
 
-pub(crate) mod argument_validator;
 pub(crate) mod call;
-mod metered_value;
 mod names;
 pub(crate) mod schema_compiler;
 mod schema_rewrite;
-mod schema_size;
 pub(crate) mod validate_calls;
 
 use std::{
@@ -26,6 +23,7 @@ use self::{
     argument_validator::{ArgumentValidator, ValidationError},
     schema_compiler::{ToolSchema, offered},
 };
+pub(crate) use crate::engine::json_schema::argument_validator;
 use crate::engine::{Tool, ToolChoice, Turn};
 
 /// Maximum number of names in an instruction. With more tools, the instruction names no tool.

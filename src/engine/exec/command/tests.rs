@@ -128,6 +128,7 @@ fn build_with_schema_and_image_writes_them_to_a_private_folder() {
     turn.format = Format::JsonSchema(Arc::new(ResponseSchema {
         text: r#"{"type":"object"}"#.into(),
         value: serde_json::json!({"type": "object"}),
+        strict: true,
     }));
     let image = Image { data: bytes::Bytes::from_static(b"bytes"), kind: ImageKind::Webp };
     turn.messages[0].parts.push(Part::Image(image));

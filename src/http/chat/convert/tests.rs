@@ -71,6 +71,7 @@ fn convert_full_request_reaches_the_contract_whole() {
                 name: "answer".into(),
                 description: "What to say.".into(),
                 schema: "{ \"type\": \"object\", \"properties\": {} }".into(),
+                strict: Some(true),
             })),
         }),
         reasoning_effort: "low".into(),
@@ -154,14 +155,18 @@ fn convert_tool_settings_without_tools_are_dropped() {
 }
 
 #[test]
-fn convert_response_format_without_strict_is_reported() {
+fn convert_response_format_passes_strict_on() {
     let of = |format: Value| convert(with(json!({"response_format": format})));
     let format = |format: Value| of(format).unwrap().request.response_format.unwrap().format.unwrap();
     assert_eq!(format(json!({"type": "text"})), Format::Text(pb::TextFormat {}));
     assert_eq!(format(json!({"type": "json_object"})), Format::JsonObject(pb::JsonObjectFormat {}));
-    // Codex's upstream is always strict, so the header reports `strict: false` as ignored.
-    let loose = json!({"type": "json_schema", "json_schema": {"name": "a", "schema": {}, "strict": false}});
-    assert_eq!(of(loose).unwrap().ignored_params, ["response_format.json_schema.strict"]);
+    for strict in [None, Some(false), Some(true)] {
+        let wire =
+            json!({"type": "json_schema", "json_schema": {"name": "a", "schema": {}, "strict": strict}});
+        assert!(of(wire.clone()).unwrap().ignored_params.is_empty());
+        let Format::JsonSchema(schema) = format(wire) else { panic!("expected a schema") };
+        assert_eq!(schema.strict, strict);
+    }
 }
 
 #[test]

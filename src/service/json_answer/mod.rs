@@ -1,0 +1,162 @@
+//! JSON answers: which schema the upstream gets, what is undone in its answer, and the validation of an answer that the
+//! upstream does not enforce.
+
+mod json_stream;
+mod strict_form;
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use tokio::{sync::Semaphore, task::spawn_blocking};
+
+pub(super) use self::json_stream::JsonStream;
+use self::strict_form::strict_form;
+use crate::{
+    engine::{
+        Format, Message, Part, ResponseSchema, Role, Turn,
+        json_schema::argument_validator::{ArgumentValidator, ValidationError},
+    },
+    error::Error,
+};
+
+/// Maximum number of concurrent compilations and validations. Each occupies a thread for up to 1 s.
+static JOBS: Semaphore = Semaphore::const_new(2);
+
+/// Maximum number of positions of an answer at which an object may begin.
+const MAX_BEGINNINGS: usize = 64;
+
+/// How the text of the model becomes the answer. Shared by the choices of a request.
+#[derive(Debug, Clone, Default)]
+pub(super) enum AnswerPlan {
+    /// The text is the answer.
+    #[default]
+    Text,
+    /// The last message is the answer; the upstream enforces its schema.
+    LastMessage,
+    /// The object of the last message is the answer, translated while it arrives.
+    Translated(JsonStream),
+    /// As `Translated`, but the whole answer is validated before a part of it is emitted.
+    Validated(Option<JsonStream>, Arc<AnswerValidator>),
+}
+
+/// The validator of an answer.
+#[derive(Debug)]
+pub(super) struct AnswerValidator(ArgumentValidator);
+
+impl AnswerPlan {
+    /// Selects the plan of a turn, and replaces the turn's schema by one that the upstream accepts.
+    pub(super) async fn of(turn: &mut Turn) -> Result<Self, Error> {
+        let schema = match &turn.format {
+            Format::Text => return Ok(Self::Text),
+            Format::JsonObject => return Ok(Self::Translated(JsonStream::new(None))),
+            Format::JsonSchema(schema) if schema.strict => return Ok(Self::LastMessage),
+            Format::JsonSchema(schema) => Arc::clone(schema),
+        };
+        let job = JOBS.acquire().await.map_err(Error::internal)?;
+        let prepared = spawn_blocking(move || {
+            let form = strict_form(&schema.value);
+            let validator = match &form {
+                Some(form) if !form.is_lossy => None,
+                Some(_) | None => Some(ArgumentValidator::new(&schema.value).map_err(|error| {
+                    Error::invalid("response_format.json_schema.schema", error.to_string())
+                })?),
+            };
+            Ok::<_, Error>((schema, form, validator))
+        });
+        let (original, form, validator) = prepared.await.map_err(Error::internal)??;
+        drop(job);
+        let stream = form.map(|form| {
+            let text = form.schema.to_string();
+            turn.format =
+                Format::JsonSchema(Arc::new(ResponseSchema { text, value: form.schema, strict: true }));
+            JsonStream::new(Some(Arc::new(form.shapes)))
+        });
+        if stream.is_none() {
+            turn.format = Format::Text;
+            let text = format!(
+                "Answer with one JSON value that matches this JSON Schema, and nothing else: no fence, no comment.\n{}",
+                original.value
+            );
+            turn.messages.insert(0, developer(text));
+        }
+        Ok(match (stream, validator) {
+            (stream, Some(validator)) => Self::Validated(stream, Arc::new(AnswerValidator(validator))),
+            (Some(stream), None) => Self::Translated(stream),
+            (None, None) => Self::LastMessage,
+        })
+    }
+
+    /// Returns `true` if the server may find that the model's answer is not of the format.
+    pub(super) fn may_refuse(&self) -> bool {
+        matches!(self, Self::Translated(_) | Self::Validated(..))
+    }
+}
+
+impl AnswerValidator {
+    /// Finds the JSON value of an answer and validates it. The error describes the mismatch.
+    pub(super) async fn check(self: Arc<Self>, text: String) -> Result<Result<String, String>, Error> {
+        let job = JOBS.acquire().await.map_err(Error::internal)?;
+        let checked = spawn_blocking(move || {
+            let Some(found) = json_value(&text) else { return Err("is not JSON".to_owned()) };
+            match self.0.validate(found, None) {
+                Ok(()) => Ok(found.to_owned()),
+                Err(ValidationError::Invalid(what)) => Err(format!("does not match the schema: {what}")),
+                Err(ValidationError::TooExpensive(what)) => Err(what),
+            }
+        });
+        let checked = checked.await.map_err(Error::internal);
+        drop(job);
+        checked
+    }
+}
+
+/// Appends a refused answer and the reason, so that the model corrects it.
+pub(super) fn ask_again(turn: &mut Turn, answer: String, mistake: &str) {
+    if !answer.is_empty() {
+        turn.messages.push(message(Role::Assistant, answer));
+    }
+    turn.messages.push(message(
+        Role::Developer,
+        format!("This answer {mistake}. Answer again with the JSON alone, without a fence or a comment."),
+    ));
+}
+
+fn developer(text: String) -> Message {
+    message(Role::Developer, text)
+}
+
+fn message(role: Role, text: String) -> Message {
+    Message { role, name: None, parts: vec![Part::Text(text)], tool_calls: Vec::new(), tool_call_id: None }
+}
+
+/// Returns the JSON value of a text: the whole text, or the longest object or array in it.
+fn json_value(text: &str) -> Option<&str> {
+    let text = text.trim();
+    if is_json(text) {
+        return Some(text);
+    }
+    let mut best: Option<&str> = None;
+    let mut from = 0;
+    for _ in 0..MAX_BEGINNINGS {
+        let Some(start) = text[from..].find(['{', '[']).map(|at| from + at) else { break };
+        let mut values = serde_json::Deserializer::from_str(&text[start..]).into_iter::<Value>();
+        from = match values.next() {
+            Some(Ok(_)) => {
+                let found = &text[start..start + values.byte_offset()];
+                if best.is_none_or(|best| best.len() < found.len()) {
+                    best = Some(found);
+                }
+                start + found.len()
+            }
+            Some(Err(_)) | None => start + 1,
+        };
+    }
+    best
+}
+
+fn is_json(text: &str) -> bool {
+    serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
+}
+
+#[cfg(test)]
+mod tests;
