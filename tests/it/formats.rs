@@ -117,8 +117,8 @@ async fn loose_schema_is_accepted_and_its_answer_matches_it(engine: Engine) {
                 let answer: Value = serde_json::from_str(&text).unwrap();
                 assert!(validator.is_valid(&answer), "{schema}: {answer}");
             }
-            let format = &app.upstream().requests().last().unwrap().body["text"]["format"];
-            assert_eq!(format["strict"], true);
+            let requests = app.upstream().requests();
+            assert_eq!(requests.last().unwrap().body["text"]["format"]["strict"], true);
         }
         let (status, error) = app.http_error(&request("hi", &json!(true), &loose_schemas()[0])).await;
         assert_eq!(status, 400, "{error}");
@@ -184,14 +184,14 @@ async fn json_mode_answers_with_the_object_alone(engine: Engine) {
 async fn json_answer_of_the_chat_profile_is_streamed() {
     with_app(AppConfig::real(Engine::AppServer), async |app| {
         let text = "```json\n{\"a\": 1, \"b\": \"one two three\", \"c\": null}\n```";
-        let body = json_mode("gpt-5.5:chat", &script(&json!([{"text": text}])));
+        let body = json_mode("gpt-5.5:chat", &script(&json!([{"text": text, "delay_ms": 50}])));
         let streamed = deltas(app, body.clone()).await;
         assert!(streamed.len() > 3, "{streamed:?}");
         assert_eq!(streamed.concat(), content(app, &body).await);
 
         let schema = json!({"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "string"}, "c": {"type": "string"}}});
         let plain = "{\"a\": 1, \"b\": \"one two three\", \"c\": null}";
-        let mut body = request(&script(&json!([{"text": plain}])), &json!(false), &schema);
+        let mut body = request(&script(&json!([{"text": plain, "delay_ms": 50}])), &json!(false), &schema);
         body["model"] = json!("gpt-5.5:chat");
         let streamed = deltas(app, body).await;
         assert!(streamed.len() > 3, "{streamed:?}");
