@@ -142,7 +142,7 @@ impl ChoiceBuilder {
             }
             TurnEvent::Text(text) if text.is_empty() => {}
             TurnEvent::Text(text) if matches!(self.plan, AnswerPlan::Translated(_)) => {
-                return self.translate(text.into_string(), emit);
+                return self.translate(&text, emit);
             }
             TurnEvent::Text(text) => {
                 let mut text = text.into_string();
@@ -215,12 +215,12 @@ impl ChoiceBuilder {
     }
 
     /// Emits the part of the answer that a delta decides.
-    fn translate(&mut self, text: String, emit: &mut impl FnMut(Event)) -> ChoiceState {
+    fn translate(&mut self, text: &str, emit: &mut impl FnMut(Event)) -> ChoiceState {
         let AnswerPlan::Translated(stream) = &mut self.plan else { return ChoiceState::Open };
-        let decided = stream.push(&text);
+        let decided = stream.push(text);
         // Kept for a model that does not answer with JSON.
         if !stream.has_begun() {
-            self.json_buffer.get_or_insert_default().push_str(&text);
+            self.json_buffer.get_or_insert_default().push_str(text);
         } else {
             self.json_buffer = None;
         }
@@ -231,6 +231,18 @@ impl ChoiceBuilder {
     /// Returns the answer if it is complete but cannot be emitted as it is.
     fn unchecked(&mut self, reason: FinishReason, usage: Option<pb::Usage>) -> Option<Unchecked> {
         if reason != FinishReason::Stop {
+            // The part of the answer that the model wrote. Without a beginning of the object, its text stays as it is.
+            if reason == FinishReason::Length
+                && self.buffer_json
+                && let AnswerPlan::Translated(stream) | AnswerPlan::Validated(Some(stream), _) =
+                    &mut self.plan
+                && let Some(text) = &mut self.json_buffer
+            {
+                let translated = stream.push(text);
+                if stream.has_begun() {
+                    *text = translated;
+                }
+            }
             return None;
         }
         let unchecked = |text, mistake: Option<&str>| {

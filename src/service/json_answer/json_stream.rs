@@ -181,10 +181,11 @@ impl JsonStream {
     fn space(&mut self, c: char, out: &mut String) {
         match self.stack.last() {
             // Belongs to the member that follows, or to a wrapper.
-            Some(frame) if frame.is_object => match self.state {
-                State::CommaOrEnd if frame.is_wrapper => {}
-                _ => self.held.push(c),
-            },
+            Some(frame) if frame.is_object => {
+                if self.state != State::CommaOrEnd || !frame.is_wrapper {
+                    self.held.push(c);
+                }
+            }
             _ => out.push(c),
         }
     }

@@ -117,7 +117,7 @@ fn schema_of(value: &Value) -> Value {
         }
         Value::Array(_) => json!({"type": "array", "items": {"type": "string"}}),
         Value::Null => json!({"type": "string"}),
-        other => json!({"type": type_of(other)}),
+        Value::Bool(_) | Value::Number(_) | Value::String(_) => json!({"type": type_of(value)}),
     }
 }
 
