@@ -418,6 +418,14 @@ mod tests {
     }
 
     #[test]
+    fn truncated_json_answer_lacks_its_fence() {
+        let long = TurnEvent::Finished { reason: FinishReason::Length, usage: None };
+        let events = [message("```json\n{\"a\": [1").to_vec(), vec![long]].concat();
+        let (text, others, _) = run(builder(&Format::JsonObject, &[]), events);
+        assert_eq!((text.as_str(), others), ("{\"a\": [1", vec![finished(FinishReason::Length)]));
+    }
+
+    #[test]
     fn stop_text_ends_the_answer_and_keeps_the_usage() {
         let events = [message("one STOP two").to_vec(), vec![end()]].concat();
         let (text, others, state) = run(builder(&Format::Text, &["STOP"]), events);
