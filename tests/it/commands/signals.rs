@@ -80,7 +80,7 @@ async fn running_turns_past_the_drain_grace_are_cancelled(engine: Engine) {
 
 both_engines!(request_after_sigterm_is_served_by_a_lame_duck);
 async fn request_after_sigterm_is_served_by_a_lame_duck(engine: Engine) {
-    let mut server = Program::new(Codex::Fake, engine).serve(&[]).await;
+    let mut server = Program::new(Codex::Fake, engine).env("CODEX_LAME_DUCK_SECONDS", "5").serve(&[]).await;
     let connect = || async { Endpoint::new(server.url("")).unwrap().connect().await.unwrap() };
     let mut health = HealthClient::new(connect().await);
     eventually!("the server is ready", {

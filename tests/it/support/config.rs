@@ -145,6 +145,7 @@ impl AppConfig {
         set("CODEX_GATEWAY_PORT", "0".into());
         set("CODEX_WORKSPACE", home.join("work").into());
         set("CODEX_CANCEL_GRACE_SECONDS", "0.5".into());
+        set("CODEX_LAME_DUCK_SECONDS", "0".into());
         set("CODEX_BIN", executable(self.codex).into());
         set("CODEX_ENGINE", self.engine.name().into());
         for (name, value) in &self.env {

@@ -49,6 +49,8 @@ impl Program {
             ("CODEX_GATEWAY_PORT", "0".into()),
             ("CODEX_LOG_FORMAT", "json".into()),
             ("CODEX_CANCEL_GRACE_SECONDS", "0.5".into()),
+            // Most tests stop the program and need no time for callers to leave.
+            ("CODEX_LAME_DUCK_SECONDS", "0".into()),
             ("CODEX_BIN", executable(codex).display().to_string()),
             ("CODEX_ENGINE", engine.name().into()),
         ];
