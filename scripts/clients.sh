@@ -55,6 +55,7 @@ install_node_apps() {
 start_server() {
     local log=$results/server.log address=
     mkdir -p "$results/home" "$results/workspace"
+    : >"$log"
     (cd "$results/workspace" && exec env -i PATH="$PATH" HOME="$results/home" LANG=C.UTF-8 CODEX_NO_DOTENV=1 \
         CODEX_GATEWAY_PORT=0 CODEX_GATEWAY_TOKEN="$token" CODEX_BIN="$codex" CODEX_ENGINE=app-server \
         CODEX_MODEL_ALIASES='{"codex": "gpt-5.5"}' "${CARGO_TARGET_DIR:-$root/target}/debug/codex-api" serve --demo) \

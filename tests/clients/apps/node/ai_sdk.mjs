@@ -18,7 +18,8 @@ const models = {
   openai: createOpenAI({ baseURL, apiKey }).chat(name),
 };
 const directive = (...steps) => `@@${JSON.stringify(steps)}@@`;
-const schema = z.object({ name: z.string(), age: z.number().optional(), level: z.union([z.literal(1), z.literal(2)]) });
+// The SDK asks for strict schemas, which have no optional properties.
+const schema = z.object({ name: z.string(), age: z.number().nullable(), level: z.union([z.literal(1), z.literal(2)]) });
 const weather = tool({
   description: "Returns the weather.",
   inputSchema: z.object({ city: z.string() }),
