@@ -3,6 +3,7 @@
 
 mod body_deadline;
 pub mod codec;
+mod compression;
 mod health;
 mod request_body;
 mod wire_counts;
@@ -46,7 +47,8 @@ pub fn routes<S: CodexService>(
     budget: &BodyBudget,
 ) -> Result<(Router, Health), Error> {
     let mut contract = CodexServiceServer::from_arc(service).max_decoding_message_size(config.max_body_bytes);
-    // The limit of a message counts its decompressed bytes. A response is compressed if the client accepts it.
+    // `request_body` decompresses the messages; tonic refuses other encodings and names these. A response is compressed if
+    // the client accepts it.
     for encoding in [CompressionEncoding::Gzip, CompressionEncoding::Deflate, CompressionEncoding::Zstd] {
         contract = contract.accept_compressed(encoding).send_compressed(encoding);
     }
@@ -118,10 +120,7 @@ async fn authenticate(
 /// details; the contract promises INVALID_ARGUMENT with details. tonic offers no hook before its codec.
 fn rewrite_codec_error(response: Response) -> Response {
     let Some(status) = Status::from_header_map(response.headers()) else { return response };
-    // The size of a compressed message is known only after the decompression.
-    let is_bomb =
-        status.code() == Code::ResourceExhausted && status.message().starts_with("Error decompressing");
-    let too_large = is_bomb || status.code() == Code::OutOfRange;
+    let too_large = status.code() == Code::OutOfRange;
     // The server's own errors have details, including INTERNAL.
     let is_undecodable = status.code() == Code::Internal;
     if !(too_large || is_undecodable) || !status.details().is_empty() {

@@ -1,4 +1,4 @@
-//! Reads the message of a call within the budget of the server, and counts its lists before it is decoded.
+//! Reads and decompresses the message of a call within the budget of the server, and counts its lists before it is decoded.
 
 use axum::{
     body::Body,
@@ -8,10 +8,11 @@ use axum::{
 };
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, stream};
+use http_body_util::BodyExt;
 use tokio::task::spawn_blocking;
 use tonic::Status;
 
-use super::wire_counts;
+use super::{compression::Encoding, wire_counts};
 use crate::{
     config::ListLimits,
     context::body_budget::{BodyBudget, BodyPermit, HeldBody},
@@ -33,21 +34,25 @@ pub(super) struct MessageLimits {
     pub(super) budget: BodyBudget,
 }
 
-/// Reads the message of a call of the contract, and passes the call on with the message in one piece. What the decoder
-/// refuses is passed on unread.
+/// Reads the message of a call of the contract, and passes the call on with the message in one piece, decompressed. What
+/// the decoder refuses is passed on unread.
 pub(super) async fn read(State(limits): State<MessageLimits>, request: Request, next: Next) -> Response {
     let path = request.uri().path();
     if path.trim_start_matches('/').split('/').next() != Some(SERVICE_NAME) {
         return next.run(request).await;
     }
     let (mut parts, body) = request.into_parts();
+    let encoding = Encoding::of(&parts.headers);
     let mut reader = Reader { body, read: BytesMut::new(), failed: None };
-    match reader.message(&limits).await {
-        Ok(Some(permit)) => drop(parts.extensions.insert(HeldBody::new(permit))),
-        Ok(None) => {}
+    let body = match reader.message(encoding, &limits).await {
+        Ok(Some((message, permit))) => {
+            parts.extensions.insert(HeldBody::new(permit));
+            reader.skip_rest(message).await
+        }
+        Ok(None) => reader.into_body(),
         Err(error) => return Status::from(error).into_http(),
-    }
-    next.run(Request::from_parts(parts, reader.into_body())).await
+    };
+    next.run(Request::from_parts(parts, body)).await
 }
 
 struct Reader {
@@ -57,33 +62,61 @@ struct Reader {
 }
 
 impl Reader {
-    /// Reads the first message, and returns the permit for its memory. Returns `None` if the decoder will refuse it.
-    async fn message(&mut self, limits: &MessageLimits) -> Result<Option<BodyPermit>, Error> {
+    /// Reads the first message. Returns its frame, uncompressed, and the permit for its memory, or `None` if the decoder
+    /// will refuse it.
+    async fn message(
+        &mut self,
+        encoding: Option<Encoding>,
+        limits: &MessageLimits,
+    ) -> Result<Option<(Bytes, BodyPermit)>, Error> {
         if !self.fill(HEAD, None).await? {
             return Ok(None);
         }
-        let Some((0, size)) = head(&self.read).filter(|(_, size)| *size <= limits.max_bytes) else {
+        let Some((flag, size)) = head(&self.read).filter(|(_, size)| *size <= limits.max_bytes) else {
             return Ok(None);
+        };
+        let encoding = match (flag, encoding) {
+            (0, _) => None,
+            (1, Some(encoding)) => Some(encoding),
+            _ => return Ok(None),
         };
         let mut permit = limits.budget.open(size)?;
         if !self.fill(HEAD + size, Some(&mut permit)).await? {
             return Ok(None);
         }
-        let lists = limits.lists;
-        if size < LARGE_MESSAGE {
-            wire_counts::check(self.read.get(HEAD..HEAD + size).unwrap_or_default(), lists)?;
-            return Ok(Some(permit));
+        let frame = self.read.split_to(HEAD + size).freeze();
+        let (lists, max_bytes) = (limits.lists, limits.max_bytes);
+        let check = move || {
+            let frame = match encoding {
+                Some(encoding) => decompressed(&frame, encoding, max_bytes, &mut permit)?,
+                None => frame,
+            };
+            wire_counts::check(frame.get(HEAD..).unwrap_or_default(), lists)?;
+            Ok((frame, permit))
+        };
+        // The size of a compressed message says nothing about the work.
+        if size < LARGE_MESSAGE && encoding.is_none() {
+            return check().map(Some);
         }
-        let read = std::mem::take(&mut self.read).freeze();
-        let message = read.slice(HEAD..HEAD + size);
-        spawn_blocking(move || wire_counts::check(&message, lists)).await.map_err(Error::internal)??;
-        self.read = BytesMut::from(read);
-        Ok(Some(permit))
+        spawn_blocking(check).await.map_err(Error::internal)?.map(Some)
+    }
+
+    /// Waits for the end of the body, and returns the body with the first message only. tonic would decompress and decode
+    /// further messages, only to drop them.
+    async fn skip_rest(mut self, message: Bytes) -> Body {
+        while self.failed.is_none() {
+            match self.body.frame().await {
+                None => return Body::from(message),
+                Some(Ok(_)) => {}
+                Some(Err(error)) => self.failed = Some(error),
+            }
+        }
+        self.read = BytesMut::from(message);
+        self.into_body()
     }
 
     /// Reads until there are `count` bytes. Returns `false` at the end of the body and at an error.
     async fn fill(&mut self, count: usize, mut permit: Option<&mut BodyPermit>) -> Result<bool, Error> {
-        use http_body_util::BodyExt;
         loop {
             if let Some(permit) = &mut permit {
                 permit.hold(self.read.len())?;
@@ -106,7 +139,7 @@ impl Reader {
         }
     }
 
-    /// Returns the whole body again.
+    /// Returns the whole body again, or what was read before its error.
     fn into_body(self) -> Body {
         let read = stream::iter([Ok::<Bytes, axum::Error>(self.read.freeze())]);
         match self.failed {
@@ -114,6 +147,22 @@ impl Reader {
             None => Body::from_stream(read.chain(self.body.into_data_stream())),
         }
     }
+}
+
+/// Returns the frame of the decompressed message.
+fn decompressed(
+    frame: &[u8],
+    encoding: Encoding,
+    max_bytes: usize,
+    permit: &mut BodyPermit,
+) -> Result<Bytes, Error> {
+    let mut out = BytesMut::zeroed(HEAD);
+    encoding.decompress(frame.get(HEAD..).unwrap_or_default(), &mut out, max_bytes, permit)?;
+    let size = u32::try_from(out.len() - HEAD).map_err(Error::internal)?;
+    if let Some(field) = out.get_mut(1..HEAD) {
+        field.copy_from_slice(&size.to_be_bytes());
+    }
+    Ok(out.freeze())
 }
 
 /// Returns the compression and the size of the message.

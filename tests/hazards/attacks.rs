@@ -47,7 +47,8 @@ pub(crate) const ALL: &[(&str, Builder)] = &[
     ("PNG of 100,000 × 100,000 pixels of one bit", |name| image(name, 100_000, 1)),
     ("16.7 million empty messages", empty_messages),
     ("a million empty messages", tiny_messages),
-    ("32 MB of numbers as the tool choice", large_tool_choice),
+    ("32 MB of numbers as the tool choice", list_as_tool_choice),
+    ("32 MB of unknown members in the tool choice", object_as_tool_choice),
 ];
 
 fn http(name: &'static str, body: &Value, answer: Answer) -> Attack {
@@ -179,15 +180,24 @@ fn tiny_messages(name: &'static str) -> Attack {
     }
 }
 
-fn large_tool_choice(name: &'static str) -> Attack {
-    let zeros = "0,".repeat(16_000_000);
+/// Returns a request with this text as its tool choice.
+fn tool_choice(name: &'static str, choice: &str, param: &'static str, text: &'static str) -> Attack {
     let body = format!(
-        r#"{{"model":"fake:echo","messages":[{{"role":"user","content":"x"}}],"tool_choice":[{zeros}0]}}"#
+        r#"{{"model":"fake:echo","messages":[{{"role":"user","content":"x"}}],"tool_choice":{choice}}}"#
     );
-    Attack {
-        name,
-        door: Door::Http,
-        body: body.into_bytes(),
-        answer: Answer::Refusal(400, "tool_choice", "65536"),
+    Attack { name, door: Door::Http, body: body.into_bytes(), answer: Answer::Refusal(400, param, text) }
+}
+
+fn list_as_tool_choice(name: &'static str) -> Attack {
+    let choice = format!("[{}0]", "0,".repeat(16_000_000));
+    tool_choice(name, &choice, "tool_choice", "invalid type: sequence")
+}
+
+fn object_as_tool_choice(name: &'static str) -> Attack {
+    let mut choice = r#"{"type":"unknown""#.to_owned();
+    for n in 0..2_500_000 {
+        let _written = write!(choice, r#","a{n:07}":0"#);
     }
+    choice.push('}');
+    tool_choice(name, &choice, "tool_choice.type", "only `function`")
 }

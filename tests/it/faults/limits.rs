@@ -80,10 +80,11 @@ pub(super) const SECTIONS: &[Section] = &[Section {
             ],
         },
         Fault {
-            action: "33 MB of numbers in a known member of free form (`tool_choice`), or millions of pairs of metadata",
-            result: "400 with the member; such a value has at most 64 KiB, and the metadata 16 pairs",
+            action: "33 MB of numbers or of unknown members in `tool_choice`, or millions of pairs of metadata",
+            result: "400 with the member; unknown members are skipped, and the metadata has at most 16 pairs",
             tests: &[
                 "limits::hazards::tool_choice_of_many_megabytes",
+                "limits::hazards::tool_choice_of_many_members",
                 "http::counted::tests::metadata_is_bounded",
             ],
         },

@@ -108,6 +108,25 @@ pub(super) const SECTIONS: &[Section] = &[
                 ],
             },
             Fault {
+                action: "30 kB of gzip, deflate or zstd that become 16.5 million empty messages, or 99 MB; the same behind a first message",
+                result: "INVALID_ARGUMENT before anything is decoded, with the memory of one decompressed message, which counts for `CODEX_MAX_BODY_BYTES_TOTAL` as it grows. Messages behind the first are ignored undecoded. A zstd window beyond 8 MiB is refused",
+                tests: &[
+                    "limits::compressed::compressed_bombs_are_refused_within_bounds",
+                    "limits::hazards::bodies_beyond_the_budget_are_refused_and_small_ones_pass",
+                    "grpc::compression::tests::decompress_returns_the_message_up_to_the_limits",
+                    "grpc::compression::tests::decompress_refuses_windows_beyond_8_mib",
+                ],
+            },
+            Fault {
+                action: "a truncated message, two messages in one call, an unknown encoding, an encoding that is not that of the bytes",
+                result: "INVALID_ARGUMENT; the first message; UNIMPLEMENTED with `grpc-accept-encoding`; INVALID_ARGUMENT. Health and reflection accept no compression and say so",
+                tests: &[
+                    "limits::compressed::body_that_is_not_one_whole_message_is_answered_or_refused",
+                    "limits::compressed::health_and_reflection_refuse_compressed_messages",
+                    "grpc::compression::tests::decompress_refuses_what_is_truncated_or_has_another_encoding",
+                ],
+            },
+            Fault {
                 action: "`content-type: application/grpc-web`",
                 result: "415; never run as plain gRPC",
                 tests: &["door::mesh::grpc_web_is_not_run_as_grpc"],
@@ -124,7 +143,7 @@ pub(super) const SECTIONS: &[Section] = &[
             },
             Fault {
                 action: "`Watch` 10,000 times over one connection, without a token",
-                result: "16 streams, then RESOURCE_EXHAUSTED; a connection with nothing but watches may lose its seat to a newcomer",
+                result: "16 streams, then RESOURCE_EXHAUSTED; the server has at most 16 × `CODEX_MAX_CONNECTIONS`, and one address 16 × `CODEX_MAX_CONNECTIONS_PER_PEER`, so there is no further limit; a connection with nothing but watches may lose its seat to a newcomer",
                 tests: &[
                     "door::mesh::health_watches_of_a_connection_are_limited",
                     "transport::activity::tests::connection_with_only_health_watches_is_idle_but_busy",

@@ -14,7 +14,7 @@ use std::{
 use attacks::{Answer, Attack, Door};
 use observer::Observer;
 use serde_json::{Value, json};
-use tonic::{Code, Status};
+use tonic::{Code, Status, codec::CompressionEncoding};
 
 use crate::{
     eventually,
@@ -115,7 +115,8 @@ hazards! {
     image_of_10_gigapixels_of_one_bit: "PNG of 100,000",
     empty_messages_of_the_contract: "16.7 million",
     empty_messages_of_json: "a million",
-    tool_choice_of_many_megabytes: "32 MB",
+    tool_choice_of_many_megabytes: "32 MB of numbers",
+    tool_choice_of_many_members: "32 MB of unknown",
 }
 
 /// Sends the head of a request with a body of this size.
@@ -173,6 +174,12 @@ async fn bodies_beyond_the_budget_are_refused_and_small_ones_pass() {
         let status = app.grpc_error(chat_request("fake:echo", &"x".repeat(MIB))).await;
         assert_eq!(code_and_reason(&status), (Code::ResourceExhausted, "OVERLOADED".into()));
         assert!(status.message().contains("CODEX_MAX_BODY_BYTES_TOTAL"), "{status:?}");
+        for encoding in [CompressionEncoding::Gzip, CompressionEncoding::Deflate, CompressionEncoding::Zstd] {
+            let mut client = app.grpc().await.send_compressed(encoding);
+            let status = client.chat(chat_request("fake:echo", &"x".repeat(MIB))).await.unwrap_err();
+            assert_eq!(code_and_reason(&status), (Code::ResourceExhausted, "OVERLOADED".into()));
+            client.chat(chat_request("fake:echo", "small")).await.unwrap();
+        }
         assert_eq!(app.chat(chat_request("fake:echo", "small")).await, "small");
         app.complete(&body("fake:echo", "small")).await;
         drop(held);

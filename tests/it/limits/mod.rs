@@ -3,6 +3,7 @@
 
 mod account;
 mod choices;
+mod compressed;
 mod hazards;
 mod images;
 mod prompts;
