@@ -21,6 +21,10 @@ pub const RETRY_PUSHBACK: &str = "grpc-retry-pushback-ms";
 /// Delay before a retry of a failure that no event announces the end of.
 const DEFAULT_RETRY_DELAY: Duration = Duration::from_secs(1);
 
+/// Delay before a retry of a failure of the upstream. The CLI has already repeated the request at short intervals, and SDKs
+/// repeat it twice, each time with the CLI's own retries.
+const UPSTREAM_RETRY_DELAY: Duration = Duration::from_secs(5);
+
 /// The error of a request.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
@@ -280,9 +284,8 @@ impl Error {
         match self {
             Self::Overloaded { retry_after, .. } => Some(*retry_after),
             Self::RateLimited { retry_after, .. } | Self::UsageLimit { retry_after, .. } => *retry_after,
-            Self::Draining | Self::UpstreamUnavailable { .. } | Self::WorkerLost { .. } => {
-                Some(DEFAULT_RETRY_DELAY)
-            }
+            Self::UpstreamUnavailable { .. } => Some(UPSTREAM_RETRY_DELAY),
+            Self::Draining | Self::WorkerLost { .. } => Some(DEFAULT_RETRY_DELAY),
             Self::InvalidArgument { .. }
             | Self::Unsupported { .. }
             | Self::PromptTooLarge { .. }
@@ -488,6 +491,7 @@ mod tests {
                 Error::TurnFailed { message: text.clone() },
                 Error::UpstreamUnavailable { message: text.clone() },
                 Error::PermissionDenied { reason: "HOST_REFUSED", message: text.clone() },
+                Error::UpstreamUnavailable { message: text.clone() }.after_effects(),
             ] {
                 let name = format!("{} of {letter:?}", error.reason());
                 let headers = Status::from(error).into_http::<()>().into_parts().0.headers;

@@ -308,7 +308,7 @@ const checks = {
     const caught = await raises(OpenAI.InternalServerError, () => create({ status: 500 }));
     assert.deepEqual([caught.status, caught.type], [503, "server_error"]);
     assert.equal(caught.headers.get("x-should-retry"), null);
-    assert.equal(caught.headers.get("retry-after"), "1");
+    assert.equal(caught.headers.get("retry-after"), "5");
   },
 
   async errors_end_a_stream() {

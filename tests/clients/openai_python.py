@@ -368,7 +368,7 @@ def internal_server_error():
     error = raises(openai.InternalServerError, create, {"status": 500})
     same((error.status_code, error.type), (503, "server_error"))
     same(error.response.headers.get("x-should-retry"), None, "x-should-retry")
-    same(error.response.headers.get("retry-after"), "1", "retry-after")
+    same(error.response.headers.get("retry-after"), "5", "retry-after")
 
 
 @check

@@ -183,6 +183,10 @@ fn run_scenario(scenario: Scenario, invocation: &Invocation<'_>) -> io::Result<u
                 None => watch::park_forever(),
             }
         }
+        Scenario::Lagged(failure) => {
+            line(&lines::warning(0, "in-process app-server event stream lagged; dropped 35 events"))?;
+            fail(failure)
+        }
         Scenario::Failed(failure) => fail(failure),
         Scenario::Reconnect(times, then) => {
             let why = then.map_or(

@@ -31,6 +31,8 @@ pub(crate) enum Scenario {
     AfterEnd,
     /// Fails after a command, or waits until it is stopped.
     Acted(Option<Failure>),
+    /// Fails after the loss of events.
+    Lagged(Failure),
     Failed(Failure),
     Reconnect(usize, Option<Failure>),
     ReconnectForever,
@@ -68,6 +70,7 @@ pub(crate) fn parse_name(name: &str) -> Result<Scenario, String> {
         "failed" => Scenario::Failed(failure(rest)?),
         "acted" if rest == "hang" => Scenario::Acted(None),
         "acted" => Scenario::Acted(Some(failure(rest)?)),
+        "lagged" => Scenario::Lagged(failure(rest)?),
         "reconnect" => {
             let (times, kind) = rest.split_once(':').unwrap_or((rest, "ok"));
             let times = times.parse().map_err(|e| format!("fake codex: `{name}`: {e}"))?;

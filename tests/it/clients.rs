@@ -87,6 +87,23 @@ async fn openai_python_passes_its_checks(engine: Engine) {
 
 both_engines!(
     #[ignore = "needs the official clients and the real Codex CLI: run ./scripts/test.sh"]
+    openai_python_does_not_repeat_a_command
+);
+async fn openai_python_does_not_repeat_a_command(engine: Engine) {
+    let config = AppConfig::real(engine).token(TOKEN).sandbox("workspace-write").upstream_retries(0);
+    with_app(config, async |app| {
+        let before = app.last_request_number();
+        assert!(script_succeeds("TEST_PYTHON", "retries_python.py", app, None).await, "the script failed");
+        // The failure before an effect was asked three times; the turn with the command has two model calls.
+        assert_eq!(app.model_calls_since(before), 3 + 2);
+        let file = app.home.path().join("work/effects.txt");
+        assert_eq!(std::fs::read_to_string(file).unwrap(), "once\n");
+    })
+    .await;
+}
+
+both_engines!(
+    #[ignore = "needs the official clients and the real Codex CLI: run ./scripts/test.sh"]
     openai_node_passes_its_checks
 );
 async fn openai_node_passes_its_checks(engine: Engine) {

@@ -294,6 +294,11 @@ pub(crate) fn is_transport_fallback(warning: &str) -> bool {
     warning.starts_with("Falling back from WebSockets")
 }
 
+/// Returns `true` if a warning reports that `codex exec` lost events of the turn, with a flood of deltas (0.169).
+pub(crate) fn is_loss_of_events(warning: &str) -> bool {
+    warning.contains("event stream lagged")
+}
+
 /// Returns the error of a reached plan or quota. Some texts have a delay (`try again in 3 days 4 hours`).
 pub(crate) fn usage_limit(message: String) -> Error {
     Error::UsageLimit { retry_after: retry_delay(&message), message }

@@ -298,6 +298,11 @@ fn events(starter: Starter, first: TurnProcess) -> Events {
                         if error_messages::is_transport_fallback(&notice.message) {
                             transport.record_fallback(tokio::time::Instant::now());
                         }
+                        if error_messages::is_loss_of_events(&notice.message) {
+                            // A lost event may have been that of an action.
+                            effects.record();
+                            starter = None;
+                        }
                     } else {
                         starter = None;
                         process.remove_inputs().await;

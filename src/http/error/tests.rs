@@ -60,7 +60,7 @@ fn table() -> Vec<(Error, (u16, &'static str, &'static str, Option<&'static str>
         (Error::TurnFailed { message: m() }, (502, server, "turn_failed", None, None, false)),
         (
             Error::UpstreamUnavailable { message: m() },
-            (503, server, "upstream_unavailable", None, Some(1), true),
+            (503, server, "upstream_unavailable", None, Some(5), true),
         ),
         (Error::WorkerLost { message: m() }, (503, server, "worker_lost", None, Some(1), true)),
         (

@@ -11,25 +11,35 @@ pub(super) const SECTIONS: &[Section] = &[Section {
             tests: &[
                 "retries::effects::failure_after_a_command_is_not_offered_for_retry",
                 "retries::effects::command_before_an_upstream_error_runs_once",
+                "clients::openai_python_does_not_repeat_a_command",
                 "engine::effects::tests::effects_begin_with_any_item_but_plan_and_message",
                 "error::tests::status_after_effects_is_aborted_and_names_its_cause",
             ],
         },
         Fault {
             action: "the same failures before the agent acts",
-            result: "429 or 503 with Retry-After; RESOURCE_EXHAUSTED or UNAVAILABLE with RetryInfo and the same `grpc-retry-pushback-ms`",
+            result: "429 or 503 with Retry-After (5 s for a failure of the upstream, which Codex has already retried); RESOURCE_EXHAUSTED or UNAVAILABLE with RetryInfo and the same `grpc-retry-pushback-ms`",
             tests: &["retries::effects::failure_before_an_effect_is_offered_for_retry"],
+        },
+        Fault {
+            action: "a flood of deltas makes `codex exec` lose events, perhaps those of a command; then the upstream fails",
+            result: "`failed_after_effects`, because Codex reports the loss (`event stream lagged`)",
+            tests: &["retries::effects::failure_after_lost_events_is_not_offered_for_retry"],
         },
         Fault {
             action: "SIGTERM and the end of the grace, after a command and before one",
             result: "`failed_after_effects`; 503 `shutting_down` with Retry-After",
-            tests: &["retries::effects::drain_after_a_command_is_not_offered_for_retry"],
+            tests: &[
+                "retries::effects::drain_after_a_command_is_not_offered_for_retry",
+                "retries::effects::command_before_a_drain_of_the_real_cli_runs_once",
+            ],
         },
         Fault {
             action: "the worker of a turn dies",
             result: "profile agent: `failed_after_effects` as soon as the worker has got the turn, because the last messages of a process that died may be lost; profile chat, or before that: 503 `worker_lost`, retryable",
             tests: &[
                 "retries::effects::lost_worker_is_offered_for_retry_only_in_the_chat_profile",
+                "retries::effects::command_before_the_loss_of_a_real_worker_runs_once",
                 "workers::lost::worker_without_a_reply_to_a_call_is_replaced",
             ],
         },

@@ -63,9 +63,9 @@ async fn failure_before_an_effect_is_offered_for_retry(engine: Engine) {
     with_app(AppConfig::fake(engine), async |app| {
         for (kind, code, http, delay) in [
             ("429-delay", Code::ResourceExhausted, 429, None),
-            ("503", Code::Unavailable, 503, Some(1)),
-            ("503-capacity", Code::Unavailable, 503, Some(1)),
-            ("500", Code::Unavailable, 503, Some(1)),
+            ("503", Code::Unavailable, 503, Some(5)),
+            ("503-capacity", Code::Unavailable, 503, Some(5)),
+            ("500", Code::Unavailable, 503, Some(5)),
         ] {
             let model = format!("fake:failed:{kind}");
             let status = app.grpc_error(chat_request(&model, "hi")).await;
@@ -78,6 +78,19 @@ async fn failure_before_an_effect_is_offered_for_retry(engine: Engine) {
             assert_eq!(response.status(), http);
             assert!(response.headers().contains_key("retry-after"), "{kind}");
             assert!(!response.headers().contains_key("x-should-retry"), "{kind}");
+        }
+    })
+    .await;
+}
+
+/// `codex exec` reports that it lost events, which may have been those of a command.
+#[tokio::test]
+async fn failure_after_lost_events_is_not_offered_for_retry() {
+    with_app(AppConfig::fake(Engine::Exec), async |app| {
+        for (kind, cause) in FAILURES {
+            let model = format!("fake:lagged:{kind}");
+            assert_forbids_retry(&app.grpc_error(chat_request(&model, "hi")).await, cause);
+            assert_http_forbids_retry(app.post(&body(&model, "hi")).await).await;
         }
     })
     .await;
@@ -160,11 +173,61 @@ fn kill_workers(app: &TestApp) {
 }
 
 /// Returns a directive for a command that appends to a file of the workspace, followed by `then`.
-fn append_then(app: &TestApp, then: &Value) -> (String, std::path::PathBuf) {
-    let file = app.home.path().join("work/effects.txt");
-    let command = json!({"cmd": "echo once >> effects.txt"});
+fn append_then(app: &TestApp, name: &str, then: &Value) -> (String, std::path::PathBuf) {
+    let file = app.home.path().join("work").join(name);
+    let command = json!({"cmd": format!("echo once >> {name}")});
     let call = json!({"calls": [{"name": "exec_command", "arguments": command}]});
     (format!("@@{}@@", json!([call, then])), file)
+}
+
+/// Starts a turn at each door, waits until its command has written, does `end`, and asserts that nothing may repeat the
+/// turns.
+async fn assert_end_after_a_command_forbids_retry(app: &TestApp, cause: &str, end: impl Fn(&TestApp)) {
+    let endless = json!({"tokens": 100_000, "delay_ms": 20});
+    let prompts = ["unary.txt", "streamed.txt", "http.txt"].map(|name| append_then(app, name, &endless));
+    let [(unary, _), (streamed_prompt, _), (http, _)] = &prompts;
+    let mut client = app.grpc().await;
+    let request = chat_request("gpt-5.5", unary);
+    let unary = tokio::spawn(async move { client.chat(request).await.unwrap_err() });
+    let http = tokio::spawn(app.post_future(&body("gpt-5.5", http)));
+    let stream = act(app, "gpt-5.5", streamed_prompt).await;
+    let written = |file: &std::path::PathBuf| std::fs::read_to_string(file).unwrap_or_default();
+    eventually!("the commands have written", prompts.iter().all(|(_, file)| written(file) == "once\n"));
+    end(app);
+    assert_forbids_retry(&error_of(stream).await, cause);
+    assert_forbids_retry(&unary.await.unwrap(), cause);
+    assert_http_forbids_retry(http.await.unwrap()).await;
+    for (_, file) in &prompts {
+        assert_eq!(written(file), "once\n", "{}", file.display());
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+async fn command_before_the_loss_of_a_real_worker_runs_once() {
+    let config = AppConfig::real(Engine::AppServer).sandbox("workspace-write").workers(1).max_concurrency(4);
+    with_app(config, async |app| {
+        assert_end_after_a_command_forbids_retry(app, "WORKER_LOST", kill_workers).await;
+        // The next turn runs on a new worker, and no turn of the old one runs again.
+        let answer = app.chat(chat_request("gpt-5.5", r#"@@{"text":"next"}@@"#)).await;
+        assert_eq!(answer, "next");
+        let file = app.home.path().join("work/unary.txt");
+        assert_eq!(std::fs::read_to_string(file).unwrap(), "once\n");
+    })
+    .await;
+}
+
+both_engines!(
+    #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+    command_before_a_drain_of_the_real_cli_runs_once
+);
+async fn command_before_a_drain_of_the_real_cli_runs_once(engine: Engine) {
+    let config = AppConfig::real(engine).sandbox("workspace-write").max_concurrency(4).drain_seconds(0.2);
+    with_app(config, async |app| {
+        assert_end_after_a_command_forbids_retry(app, "SHUTTING_DOWN", TestApp::begin_drain).await;
+        app.wait_until_stopped().await;
+    })
+    .await;
 }
 
 both_engines!(
@@ -179,7 +242,7 @@ async fn command_before_an_upstream_error_runs_once(engine: Engine) {
             (json!({"status": 500}), "UPSTREAM_UNAVAILABLE"),
             (json!({"text": "a b c d", "cut_after": 2}), "UPSTREAM_UNAVAILABLE"),
         ] {
-            let (prompt, file) = append_then(app, &then);
+            let (prompt, file) = append_then(app, "effects.txt", &then);
             let _ = std::fs::remove_file(&file);
             let before = app.last_request_number();
             assert_http_forbids_retry(app.post(&body("gpt-5.5", &prompt)).await).await;
