@@ -45,7 +45,7 @@ fn is_action(event: &TurnEvent) -> bool {
             )
             | None => true,
         },
-        TurnEvent::MessageStarted
+        TurnEvent::MessageStarted { .. }
         | TurnEvent::Text(_)
         | TurnEvent::Reasoning(_)
         | TurnEvent::ToolCall(_)

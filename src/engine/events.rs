@@ -18,7 +18,10 @@ use crate::{error::Error, pb};
 #[derive(Debug, Clone, PartialEq)]
 pub enum TurnEvent {
     /// A message of the agent begins; its text follows in deltas.
-    MessageStarted,
+    MessageStarted {
+        /// The model says that no other message follows. A model may not say it.
+        is_final: bool,
+    },
     /// A delta of the current message.
     Text(Box<str>),
     /// A delta of the model's reasoning.

@@ -21,7 +21,8 @@ pub(super) struct ChoiceBuilder {
     plan: AnswerPlan,
     /// The format is JSON, and the agent may speak before the answer, so that only the last message is the answer.
     buffer_json: bool,
-    /// The latest message of a JSON answer.
+    role: MessageRole,
+    /// The latest message of a JSON answer. Without buffering, the text in which no object was found yet.
     json_buffer: Option<String>,
     /// The model called a tool of the client, which the client already has.
     has_called: bool,
@@ -34,6 +35,17 @@ pub(super) struct ChoiceBuilder {
     messages: u32,
     /// The reason of a truncated answer, while the turn may still report its usage.
     finish_reason: Option<FinishReason>,
+}
+
+/// What the current message of a buffered JSON answer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum MessageRole {
+    /// The answer if no other message follows.
+    Candidate,
+    /// The answer, because the model says so.
+    Answer,
+    /// A message after the answer, of which the client may have a part.
+    Addition,
 }
 
 /// The state of an answer after an event.
@@ -78,6 +90,7 @@ impl ChoiceBuilder {
             filter,
             plan,
             buffer_json,
+            role: MessageRole::Candidate,
             json_buffer: None,
             has_called: false,
             pre_call_buffer,
@@ -100,7 +113,12 @@ impl ChoiceBuilder {
 
     /// Returns `true` if a part of a translated answer was found, which a client may have.
     pub(super) fn has_begun(&self) -> bool {
-        matches!(&self.plan, AnswerPlan::Translated(stream) if stream.has_begun() && !self.buffer_json)
+        matches!(&self.plan, AnswerPlan::Translated(stream) if stream.has_begun() && !self.is_buffered())
+    }
+
+    /// Returns `true` if nothing of the answer is emitted before its end.
+    fn is_buffered(&self) -> bool {
+        self.buffer_json && self.role == MessageRole::Candidate
     }
 
     /// Returns the validator of the answer.
@@ -127,6 +145,7 @@ impl ChoiceBuilder {
         if let AnswerPlan::Translated(stream) | AnswerPlan::Validated(Some(stream), _) = &mut self.plan {
             *stream = stream.restarted();
         }
+        self.role = MessageRole::Candidate;
         self.json_buffer = None;
     }
 
@@ -136,8 +155,8 @@ impl ChoiceBuilder {
             return self.push_truncated(&event, emit);
         }
         match event {
-            TurnEvent::MessageStarted => self.start_message(emit),
-            TurnEvent::Text(text) if self.buffer_json => {
+            TurnEvent::MessageStarted { is_final } => self.start_message(is_final, emit),
+            TurnEvent::Text(text) if self.is_buffered() || self.role == MessageRole::Addition => {
                 self.json_buffer.get_or_insert_default().push_str(&text);
             }
             TurnEvent::Text(text) if text.is_empty() => {}
@@ -186,7 +205,7 @@ impl ChoiceBuilder {
             TurnEvent::Notice(_) => return ChoiceState::Truncated,
             TurnEvent::Finished { usage, .. } => usage.as_deref().copied(),
             // The agent continues with output that no client receives, so its usage is not awaited.
-            TurnEvent::MessageStarted
+            TurnEvent::MessageStarted { .. }
             | TurnEvent::Text(_)
             | TurnEvent::Reasoning(_)
             | TurnEvent::ToolCall(_)
@@ -198,20 +217,33 @@ impl ChoiceBuilder {
 
     /// Begins a message. Emits a buffered JSON message as an item, because it was not the answer. Otherwise the next text
     /// begins a paragraph if text was emitted before.
-    fn start_message(&mut self, emit: &mut impl FnMut(Event)) {
+    fn start_message(&mut self, is_final: bool, emit: &mut impl FnMut(Event)) {
+        self.emit_buffered_item(emit);
         self.messages += 1;
-        if let Some(text) = self.json_buffer.take() {
-            let kind = Some(pb::item::Kind::AgentMessage(pb::AgentMessage { text }));
-            let id = format!("message_{}", self.messages - 1);
-            emit(Event::Item(Box::new(pb::Item { id, status: pb::ItemStatus::Completed.into(), kind })));
+        self.pending_break = self.any_text && matches!(self.plan, AnswerPlan::Text);
+        let has_begun = match &self.plan {
+            AnswerPlan::Translated(stream) => stream.has_begun(),
+            AnswerPlan::LastMessage => self.any_text,
+            AnswerPlan::Text | AnswerPlan::Validated(..) => false,
+        };
+        if has_begun {
+            // Only a message that is not buffered has begun.
+            self.role = MessageRole::Addition;
             return;
         }
-        self.pending_break = self.any_text && matches!(self.plan, AnswerPlan::Text);
-        if let AnswerPlan::Translated(stream) = &mut self.plan
-            && !stream.has_begun()
-        {
+        if let AnswerPlan::Translated(stream) = &mut self.plan {
             *stream = stream.restarted();
         }
+        let is_validated = matches!(self.plan, AnswerPlan::Validated(..));
+        self.role = if is_final && !is_validated { MessageRole::Answer } else { MessageRole::Candidate };
+    }
+
+    /// Emits the text of a message that is not the answer.
+    fn emit_buffered_item(&mut self, emit: &mut impl FnMut(Event)) {
+        let Some(text) = self.json_buffer.take() else { return };
+        let kind = Some(pb::item::Kind::AgentMessage(pb::AgentMessage { text }));
+        let id = format!("message_{}", self.messages);
+        emit(Event::Item(Box::new(pb::Item { id, status: pb::ItemStatus::Completed.into(), kind })));
     }
 
     /// Emits the part of the answer that a delta decides.
@@ -233,7 +265,7 @@ impl ChoiceBuilder {
         if reason != FinishReason::Stop {
             // The part of the answer that the model wrote. Without a beginning of the object, its text stays as it is.
             if reason == FinishReason::Length
-                && self.buffer_json
+                && self.is_buffered()
                 && let AnswerPlan::Translated(stream) | AnswerPlan::Validated(Some(stream), _) =
                     &mut self.plan
                 && let Some(text) = &mut self.json_buffer
@@ -249,30 +281,32 @@ impl ChoiceBuilder {
             let mistake = mistake.map(str::to_owned);
             Some(Unchecked { text, reason, usage, mistake })
         };
+        let is_buffered = self.role != MessageRole::Addition;
         match &mut self.plan {
             AnswerPlan::Text | AnswerPlan::LastMessage => None,
             AnswerPlan::Validated(stream, _) => {
                 let text = self.json_buffer.take().unwrap_or_default();
-                let translated = stream.as_mut().map(|stream| stream.push(&text));
+                let translated = stream.as_ref().and_then(|stream| stream.translate_whole(&text));
                 unchecked(translated.unwrap_or(text), None)
             }
+            AnswerPlan::Translated(stream) if stream.is_complete() => None,
             AnswerPlan::Translated(stream) => {
-                let text = self.json_buffer.take().unwrap_or_default();
-                if self.buffer_json {
-                    let translated = stream.push(&text);
-                    if !stream.is_complete() {
-                        return unchecked(text, Some("is not a JSON object"));
-                    }
-                    self.json_buffer = Some(translated);
-                    return None;
-                }
-                if stream.is_complete() { None } else { unchecked(text, Some("is not a JSON object")) }
+                let text = if is_buffered { self.json_buffer.take() } else { None }.unwrap_or_default();
+                let translated = if stream.has_begun() { None } else { stream.translate_whole(&text) };
+                let Some(translated) = translated else {
+                    return unchecked(text, Some("is not a JSON object"));
+                };
+                self.json_buffer = Some(translated);
+                None
             }
         }
     }
 
     fn finish(&mut self, reason: FinishReason, emit: &mut impl FnMut(Event)) {
         emit_text(self.pre_call_buffer.take().unwrap_or_default(), emit);
+        if self.role == MessageRole::Addition {
+            self.emit_buffered_item(emit);
+        }
         let filtered = match self.json_buffer.take() {
             Some(text) => self.filter.push(text),
             None => Filtered::default(),
@@ -382,7 +416,7 @@ mod tests {
     }
 
     fn message(text: &str) -> [TurnEvent; 2] {
-        [TurnEvent::MessageStarted, TurnEvent::Text(text.into())]
+        [TurnEvent::MessageStarted { is_final: false }, TurnEvent::Text(text.into())]
     }
 
     fn end() -> TurnEvent {
@@ -415,6 +449,47 @@ mod tests {
         let Event::Item(item) = &others[0] else { panic!("expected an item") };
         let kind = pb::item::Kind::AgentMessage(pb::AgentMessage { text: "let me see".into() });
         assert_eq!(item.kind, Some(kind));
+    }
+
+    /// Returns a builder of the agent profile, in which messages may precede the answer.
+    fn agent(plan: AnswerPlan) -> ChoiceBuilder {
+        let turn = Turn { profile: Profile::Agent, format: Format::JsonObject, ..Turn::default() };
+        ChoiceBuilder::new(&turn, plan, filter(&[]))
+    }
+
+    #[test]
+    fn json_message_that_is_final_streams_at_once() {
+        for plan in [AnswerPlan::Translated(JsonStream::default()), AnswerPlan::LastMessage] {
+            let mut builder = agent(plan.clone());
+            for event in message("let me see") {
+                assert_eq!(push(&mut builder, event).0, []);
+            }
+            let (events, _) = push(&mut builder, TurnEvent::MessageStarted { is_final: true });
+            assert!(matches!(&events[..], [Event::Item(_)]), "{events:?}");
+            for part in ["{\"a\": \"x", "y\", \"b\": 2}"] {
+                assert_eq!(
+                    push(&mut builder, TurnEvent::Text(part.into())).0,
+                    [text_delta(part)],
+                    "{plan:?}"
+                );
+            }
+            // The client has the answer, so that another message is an item.
+            let (text, others, state) =
+                run(builder, [message("{\"c\": 3}").to_vec(), message("bye").to_vec(), vec![end()]].concat());
+            let items = others.iter().filter(|event| matches!(event, Event::Item(_))).count();
+            assert_eq!((text.as_str(), items), ("", 2), "{plan:?}");
+            assert_eq!(state, Some(ChoiceState::Ended(Some(pb::Usage::default()))));
+        }
+    }
+
+    #[test]
+    fn final_message_without_an_answer_gives_way_to_the_next_one() {
+        let last = message("{\"a\":1}").to_vec();
+        let first =
+            |text: &str| vec![TurnEvent::MessageStarted { is_final: true }, TurnEvent::Text(text.into())];
+        let events = [first("no {object}"), last, vec![end()]].concat();
+        let (text, others, _) = run(agent(AnswerPlan::Translated(JsonStream::default())), events);
+        assert_eq!((text.as_str(), others.len()), ("{\"a\":1}", 2), "{others:?}");
     }
 
     #[test]

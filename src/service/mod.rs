@@ -200,6 +200,7 @@ impl Service {
                 Delivery::Stream => 0,
                 Delivery::Whole => self.upstream_retries,
             },
+            is_whole: matches!(delivery, Delivery::Whole),
         };
         let admit = async {
             let tickets = self.admission.enter(request.n)?;
@@ -262,10 +263,13 @@ impl Service {
         request: ChoiceRequest,
         tickets: Vec<QueueTicket>,
     ) -> Result<Vec<ChoiceStream>, Error> {
-        let ChoiceRequest { mut turn, stop, max_output_tokens, deadline, restarts } = request;
+        let ChoiceRequest { mut turn, stop, max_output_tokens, deadline, restarts, is_whole } = request;
         turn.deadline = Some(deadline.at());
-        let plan =
+        let mut plan =
             timeout_at(deadline.at(), AnswerPlan::of(&mut turn)).await.map_err(|_| deadline.exceeded())??;
+        if is_whole {
+            plan.set_whole();
+        }
         let count = tickets.len();
         let estimate = UsageEstimate::new(&turn);
         let mut choices = Vec::with_capacity(count);
@@ -308,6 +312,8 @@ struct ChoiceRequest {
     deadline: Deadline,
     /// How often a turn may start again.
     restarts: u32,
+    /// The caller gets the answer as a whole.
+    is_whole: bool,
 }
 
 /// How the caller gets the answer.

@@ -284,9 +284,12 @@ async fn command_with_a_cleared_environment_is_killed_with_its_turn(engine: Engi
 /// Builds a request with an image and a schema.
 fn request_with_image_and_schema(model: &str) -> serde_json::Value {
     let png = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
+    // Codex gets a strict schema unchanged.
+    let schema = json!({"type": "object", "properties": {"seen": {"type": "string"}}, "required": ["seen"],
+        "additionalProperties": false});
     json!({"model": model, "messages": [{"role": "user", "content": [
         {"type": "text", "text": "look"}, {"type": "image_url", "image_url": {"url": png}}]}],
-        "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}}})
+        "response_format": {"type": "json_schema", "json_schema": {"name": "n", "strict": true, "schema": schema}}})
 }
 
 #[cfg_attr(feature = "portable", ignore = "needs the process interfaces of Linux")]

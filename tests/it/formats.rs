@@ -173,6 +173,10 @@ async fn json_mode_answers_with_the_object_alone(engine: Engine) {
             assert_eq!(content(app, &body).await, "{\"a\": 1}", "{text}");
             assert_eq!(deltas(app, body).await.concat(), "{\"a\": 1}", "{text}");
         }
+        // A caller that gets the answer as a whole gets the object behind an example.
+        let text = "Like {\"key\": \"value\"}, {x}:\n```json\n{\"a\": 1, \"b\": [\"two\"]}\n```";
+        let body = json_mode("gpt-5.5", &script(&json!([{"text": text}])));
+        assert_eq!(content(app, &body).await, "{\"a\": 1, \"b\": [\"two\"]}");
         let later = json!([{"text": "no object", "times": 1, "then": {"text": "{}"}}]);
         assert_eq!(content(app, &json_mode("gpt-5.5", &script(&later))).await, "{}");
     })
@@ -196,6 +200,206 @@ async fn json_answer_of_the_chat_profile_is_streamed() {
         let streamed = deltas(app, body).await;
         assert!(streamed.len() > 3, "{streamed:?}");
         assert_eq!(streamed.concat(), "{\"a\": 1, \"b\": \"one two three\"}");
+    })
+    .await;
+}
+
+both_engines!(
+    #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+    usage_of_a_repeated_answer_is_the_sum_of_all_turns
+);
+async fn usage_of_a_repeated_answer_is_the_sum_of_all_turns(engine: Engine) {
+    with_app(AppConfig::real(engine), async |app| {
+        let usage = |input: u64, output: u64| json!({"input": input, "cached": 10, "output": output});
+        let steps = json!([{"note": format!("{engine:?}"), "text": "no object", "times": 1, "usage": usage(1_000, 20),
+            "then": {"text": "{\"a\": 1}", "usage": usage(300, 4)}}]);
+        let completion = app.complete(&json_mode("gpt-5.5", &script(&steps))).await;
+        assert_eq!(completion["choices"][0]["message"]["content"], "{\"a\": 1}");
+        let usage = &completion["usage"];
+        assert_eq!((&usage["prompt_tokens"], &usage["completion_tokens"]), (&json!(1_300), &json!(24)), "{usage}");
+        assert_eq!(usage["prompt_tokens_details"]["cached_tokens"], 20, "{usage}");
+    })
+    .await;
+}
+
+both_engines!(
+    #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+    answer_after_a_command_is_not_asked_for_again
+);
+async fn answer_after_a_command_is_not_asked_for_again(engine: Engine) {
+    with_app(AppConfig::real(engine), async |app| {
+        let call = json!({"name": "exec_command", "arguments": {"cmd": "true"}});
+        let steps = json!([{"calls": [call]}, {"text": "no object"}]);
+        let map = json!({"type": "object", "additionalProperties": {"type": "integer"}});
+        for body in [json_mode("gpt-5.5", &script(&steps)), request(&script(&steps), &json!(null), &map)] {
+            let before = app.upstream().requests().len();
+            let (status, error) = app.http_error(&body).await;
+            assert!(error["message"].as_str().unwrap().contains("JSON"), "{status} {error}");
+            assert_eq!(app.upstream().requests().len(), before + 2, "{error}");
+        }
+    })
+    .await;
+}
+
+/// Returns schemas as pydantic, instructor and zod write them.
+#[rustfmt::skip]
+fn schemas_of_libraries() -> Vec<Value> {
+    let object = |properties: Value| json!({"type": "object", "title": "M", "properties": properties});
+    let point = json!({"type": "object", "title": "P", "properties": {"x": {"type": "number", "title": "X"},
+        "label": {"anyOf": [{"type": "string"}, {"type": "null"}], "default": null}}, "required": ["x"]});
+    let pet = |kind: &str| {
+        json!({"type": "object", "properties": {"kind": {"const": kind, "type": "string", "default": kind},
+            "name": {"type": "string"}}, "required": ["kind", "name"]})
+    };
+    vec![
+        object(
+            json!({"age": {"anyOf": [{"type": "integer"}, {"type": "null"}], "default": null, "title": "Age"}}),
+        ),
+        object(
+            json!({"level": {"enum": [1, 2, 3], "type": "integer", "title": "Level"}, "one": {"const": 1}}),
+        ),
+        object(json!({"mixed": {"enum": ["a", 1, null, true]}})),
+        json!({"type": "object", "properties": {"counts": {"type": "object", "additionalProperties": {"type": "integer"}}},
+            "required": ["counts"]}),
+        json!({"type": "object", "properties": {"points": {"type": "array", "items": {"$ref": "#/$defs/P"}, "minItems": 1}},
+            "required": ["points"], "$defs": {"P": point}}),
+        json!({"type": "object", "properties": {"at": {"anyOf": [{"$ref": "#/$defs/P"}, {"type": "null"}], "default": null},
+            "deep": {"type": "object", "properties": {"p": {"allOf": [{"$ref": "#/$defs/P"}], "description": "d"}}}},
+            "$defs": {"P": point}}),
+        object(
+            json!({"when": {"type": "string", "format": "date-time"}, "link": {"type": "string", "format": "uri"},
+            "price": {"anyOf": [{"type": "number"}, {"type": "string"}]}}),
+        ),
+        object(json!({"n": {"type": "integer", "minimum": 3, "maximum": 9, "exclusiveMinimum": 2}})),
+        object(json!({"code": {"type": "string", "pattern": "^[a-z]+$"}})),
+        json!({"type": "object", "required": ["pet"], "properties": {"pet": {"oneOf": [{"$ref": "#/$defs/Cat"}, {"$ref": "#/$defs/Dog"}],
+            "discriminator": {"propertyName": "kind", "mapping": {"cat": "#/$defs/Cat", "dog": "#/$defs/Dog"}}}},
+            "$defs": {"Cat": pet("cat"), "Dog": pet("dog")}}),
+        object(json!({"pair": {"type": "array", "prefixItems": [{"type": "integer"}, {"type": "string"}],
+            "minItems": 2, "maxItems": 2}})),
+        json!({"$schema": "http://json-schema.org/draft-07/schema#", "type": "object", "examples": [{"a": "x"}],
+            "properties": {"a": {"type": "string", "examples": ["x"], "default": "y", "title": "A"}},
+            "additionalProperties": false, "required": ["a"]}),
+        json!({"$ref": "#/definitions/M", "definitions": {"M": point}}),
+        json!({"type": "object"}),
+    ]
+}
+
+both_engines!(
+    #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+    schemas_of_client_libraries_are_answered
+);
+async fn schemas_of_client_libraries_are_answered(engine: Engine) {
+    with_app(AppConfig::real(engine), async |app| {
+        let mut mistakes = Vec::new();
+        for schema in schemas_of_libraries() {
+            let validator = jsonschema::validator_for(&schema).unwrap();
+            // The scripted model does not follow instructions, so that it gets its answer where the server validates.
+            let has = |keyword: &str| schema.to_string().contains(keyword);
+            let told = match () {
+                () if has("counts") => Some(json!({"counts": {"a": 1}})),
+                () if has("prefixItems") => Some(json!({"pair": [1, "a"]})),
+                () if has("uri") => Some(json!({"when": "2026-01-01T00:00:00Z", "link": "https://a.b/c"})),
+                () => None,
+            };
+            let prompt =
+                told.map_or("hi".to_owned(), |answer| script(&json!([{"text": answer.to_string()}])));
+            let response = app.post(&request(&prompt, &json!(null), &schema)).await;
+            let status = response.status();
+            let body: Value = response.json().await.unwrap();
+            let text = body["choices"][0]["message"]["content"].as_str().unwrap_or_default();
+            let answer: Value = serde_json::from_str(text).unwrap_or_default();
+            if status != 200 || !validator.is_valid(&answer) {
+                mistakes.push(format!("{schema}: {status} {body}"));
+            }
+        }
+        assert!(mistakes.is_empty(), "{}", mistakes.join("\n"));
+    })
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+async fn json_answer_streams_as_soon_as_its_phase_is_known() {
+    with_app(AppConfig::real(Engine::AppServer), async |app| {
+        let answer = "{\"a\": \"one two three\", \"b\": \"four five\"}";
+        let steps = |phase: Value| {
+            json!([{"messages": [{"text": "I look.", "phase": "commentary"},
+                {"text": answer, "phase": phase, "delay_ms": 50}]}])
+        };
+        let schema =
+            json!({"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "string"}}});
+        let tool = json!({"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}});
+        for (phase, is_streamed) in [(json!("final_answer"), true), (json!(null), false)] {
+            let prompt = script(&steps(phase));
+            let mut with_tools = json_mode("gpt-5.5:chat", &prompt);
+            with_tools["tools"] = json!([tool]);
+            for body in [json_mode("gpt-5.5", &prompt), request(&prompt, &json!(null), &schema), with_tools] {
+                let streamed = deltas(app, body).await;
+                assert_eq!(streamed.concat(), answer);
+                assert_eq!(streamed.len() > 3, is_streamed, "{streamed:?}");
+            }
+        }
+    })
+    .await;
+}
+
+/// Returns schemas that are costly to read, and whether they are refused.
+fn pathological_schemas() -> Vec<(String, bool)> {
+    let names: Vec<String> = (0..30_000).map(|i| format!("{i}")).collect();
+    let properties: serde_json::Map<String, Value> =
+        names.iter().map(|name| (name.clone(), json!({}))).collect();
+    let patterns: Vec<Value> =
+        (0..300).map(|i| json!({"type": "string", "pattern": format!("^\\p{{L}}{{160}}{i}$")})).collect();
+    let deep = |depth: usize| format!("{}{{}}{}", "{\"items\":".repeat(depth), "}".repeat(depth));
+    vec![
+        (json!({"type": "object", "properties": properties, "required": names}).to_string(), false),
+        (deep(10_000), true),
+        (deep(120), false),
+        (
+            json!({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}})
+                .to_string(),
+            true,
+        ),
+        (json!({"anyOf": patterns}).to_string(), true),
+        (json!({"enum": (0..100_000).collect::<Vec<u32>>()}).to_string(), false),
+        (json!({"type": "object", "description": "x".repeat(1 << 20)}).to_string(), true),
+    ]
+}
+
+#[tokio::test]
+async fn pathological_schema_does_not_freeze_the_server() {
+    with_app(AppConfig::fake(Engine::AppServer), async |app| {
+        for (index, (schema, is_refused)) in pathological_schemas().into_iter().enumerate() {
+            let format = pb::JsonSchemaFormat { name: "n".into(), schema, ..Default::default() };
+            let format = pb::ResponseFormat { format: Some(Format::JsonSchema(format)) };
+            let request =
+                pb::ChatRequest { response_format: Some(format), ..chat_request("fake:text:9", "hello") };
+            let calls: Vec<_> = (0..4)
+                .map(|_| {
+                    let (grpc, request) = (app.grpc(), request.clone());
+                    async move { grpc.await.chat(request).await }
+                })
+                .collect();
+            let calls = futures_util::future::join_all(calls);
+            let plain = json!({"model": "fake:echo", "messages": [{"role": "user", "content": "hi"}]});
+            let other = app.complete(&plain);
+            let both = tokio::time::timeout(std::time::Duration::from_secs(20), async {
+                tokio::join!(calls, other)
+            });
+            let (answers, other) = both.await.unwrap_or_else(|_| panic!("schema {index} takes too long"));
+            assert_eq!(other["choices"][0]["message"]["content"], "hi");
+            for answer in answers {
+                let error = answer.unwrap_err();
+                let names_schema = format!("{error:?}").contains("response_format.json_schema.schema");
+                assert_eq!(
+                    error.code() == tonic::Code::InvalidArgument,
+                    is_refused,
+                    "schema {index}: {error:?}"
+                );
+                assert_eq!(names_schema, is_refused, "schema {index}: {error:?}");
+            }
+        }
     })
     .await;
 }

@@ -196,7 +196,7 @@ impl Translator {
 
 fn message(text: String) -> Vec<TurnEvent> {
     let text = (!text.is_empty()).then(|| TurnEvent::Text(text.into()));
-    std::iter::once(TurnEvent::MessageStarted).chain(text).collect()
+    std::iter::once(TurnEvent::MessageStarted { is_final: false }).chain(text).collect()
 }
 
 #[cfg(test)]

@@ -2,15 +2,25 @@
 //! object, drops the nulls of optional properties, and unwraps a wrapped root. Pure, and independent of how the text is
 //! split into deltas.
 
-use super::strict_form::{Shape, ShapeId, Shapes};
+use super::{
+    longest_json,
+    strict_form::{Shape, ShapeId, Shapes},
+};
 
 /// Maximum depth of an answer. A deeper answer is not JSON that a client can parse.
 const MAX_DEPTH: usize = 1_000;
+
+/// Maximum size of the text between the start of a message and an object without prose before it: "```json".
+const MAX_FENCE_BYTES: usize = 7;
 
 /// The translation of one message. Owned by the builder of the answer.
 #[derive(Debug, Clone, Default)]
 pub(in crate::service) struct JsonStream {
     shapes: Option<std::sync::Arc<Shapes>>,
+    /// An object behind prose is only chosen by [`Self::translate_whole`].
+    is_patient: bool,
+    /// The beginning of the text before the object.
+    lead: String,
     state: State,
     stack: Vec<Frame>,
     /// Text of a member whose value is undecided, or of the possible beginning of the object.
@@ -24,8 +34,8 @@ enum State {
     /// Text before the object.
     #[default]
     Before,
-    /// After a brace that may begin the object.
-    Opened,
+    /// In what may be the beginning of the object: a brace, a key, and a value that is valid so far.
+    Opening(Opening),
     /// Before a key or the end of the object. `true` after a comma.
     KeyOrEnd(bool),
     /// In a key. `true` after a backslash.
@@ -42,6 +52,17 @@ enum State {
     Complete,
     /// The text is no JSON.
     Broken,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Opening {
+    Brace,
+    /// `true` after a backslash.
+    Key(bool),
+    Colon,
+    Value,
+    /// In a number or a word, which begins at this index of the held text.
+    Scalar(usize),
 }
 
 #[derive(Debug, Clone)]
@@ -72,12 +93,32 @@ impl JsonStream {
 
     /// Returns `true` if a part of the object was found.
     pub(in crate::service) fn has_begun(&self) -> bool {
-        !matches!(self.state, State::Before | State::Opened)
+        !matches!(self.state, State::Before | State::Opening(_))
     }
 
     /// Returns the same translation before its first text.
     pub(in crate::service) fn restarted(&self) -> Self {
-        Self::new(self.shapes.clone())
+        Self { is_patient: self.is_patient, ..Self::new(self.shapes.clone()) }
+    }
+
+    /// Waits for the whole text if the object does not begin it. Prose may have examples of objects.
+    pub(super) fn set_patient(&mut self) {
+        self.is_patient = true;
+    }
+
+    /// Translates a whole text. Chooses its longest object. Returns `None` without a complete object.
+    pub(in crate::service) fn translate_whole(&self, text: &str) -> Option<String> {
+        let mut stream = Self { is_patient: true, ..Self::new(self.shapes.clone()) };
+        let out = stream.push(text);
+        if stream.has_begun() {
+            return stream.is_complete().then_some(out);
+        }
+        // Only the end of the text decides that an object without members is not an example.
+        let mut stream = Self::new(self.shapes.clone());
+        longest_json(text, &['{'])?.clone_into(&mut stream.held);
+        let mut out = String::new();
+        stream.begin(&mut out);
+        stream.is_complete().then_some(out)
     }
 
     /// Translates a delta. Returns the text that is decided.
@@ -93,19 +134,16 @@ impl JsonStream {
         let space = matches!(c, ' ' | '\t' | '\n' | '\r');
         match self.state {
             State::Complete | State::Broken => {}
+            State::Before if c == '{' && !(self.is_patient && self.has_prose()) => {
+                self.state = State::Opening(Opening::Brace);
+                self.held.push(c);
+            }
             State::Before => {
-                if c == '{' {
-                    self.state = State::Opened;
-                    self.held.push(c);
+                if self.lead.len() <= MAX_FENCE_BYTES && !(space && self.lead.is_empty()) {
+                    self.lead.push(c);
                 }
             }
-            State::Opened if space => self.held.push(c),
-            State::Opened if c == '"' || c == '}' => self.begin(c, out),
-            State::Opened => {
-                self.held.clear();
-                self.state = State::Before;
-                self.step(c, out);
-            }
+            State::Opening(opening) => self.opening(opening, c, out),
             State::KeyOrEnd(_) | State::Colon | State::Value | State::ItemOrEnd | State::CommaOrEnd
                 if space =>
             {
@@ -163,19 +201,68 @@ impl JsonStream {
         }
     }
 
-    /// Begins the object with its second character.
-    fn begin(&mut self, c: char, out: &mut String) {
+    fn has_prose(&self) -> bool {
+        let lead = self.lead.trim_end();
+        !lead.is_empty() && lead != "```" && !lead.eq_ignore_ascii_case("```json")
+    }
+
+    /// Continues what may be the beginning of the object.
+    fn opening(&mut self, opening: Opening, c: char, out: &mut String) {
+        let space = matches!(c, ' ' | '\t' | '\n' | '\r');
+        let next = match (opening, c) {
+            (Opening::Brace | Opening::Colon | Opening::Value, _) if space => Some(opening),
+            (Opening::Brace, '"') => Some(Opening::Key(false)),
+            (Opening::Key(false), '"') => Some(Opening::Colon),
+            (Opening::Key(escaped), c) if !c.is_control() => Some(Opening::Key(c == '\\' && !escaped)),
+            (Opening::Colon, ':') => Some(Opening::Value),
+            (Opening::Value, '"' | '{' | '[') => {
+                self.held.push(c);
+                return self.begin(out);
+            }
+            (Opening::Value, c) if c.is_ascii_alphanumeric() || c == '-' => {
+                Some(Opening::Scalar(self.held.len()))
+            }
+            (Opening::Scalar(_), c) if c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.') => {
+                Some(opening)
+            }
+            (Opening::Scalar(start), c)
+                if (space || c == ',' || c == '}')
+                    && serde_json::from_str::<serde::de::IgnoredAny>(&self.held[start..]).is_ok() =>
+            {
+                self.held.push(c);
+                return self.begin(out);
+            }
+            (_, _) => None,
+        };
+        if let Some(next) = next {
+            self.held.push(c);
+            self.state = State::Opening(next);
+            return;
+        }
+        // The text behind the brace may have another one.
+        let held = std::mem::take(&mut self.held);
+        self.state = State::Before;
+        self.lead.push_str("{");
+        for c in held.chars().skip(1).chain([c]) {
+            self.step(c, out);
+        }
+    }
+
+    /// Begins the object with the held text.
+    fn begin(&mut self, out: &mut String) {
         let (shape, is_wrapper) = match &self.shapes {
             Some(shapes) => (Some(shapes.root), shapes.is_wrapped),
             None => (None, false),
         };
         let text = std::mem::take(&mut self.held);
         if !is_wrapper {
-            out.push_str(&text);
+            out.push('{');
         }
         self.stack.push(Frame::new(true, shape, is_wrapper));
         self.state = State::KeyOrEnd(false);
-        self.step(c, out);
+        for c in text.chars().skip(1) {
+            self.step(c, out);
+        }
     }
 
     fn space(&mut self, c: char, out: &mut String) {

@@ -6,7 +6,8 @@ mod strict_form;
 
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde::de::IgnoredAny;
+use serde_json::{Value, json};
 use tokio::{sync::Semaphore, task::spawn_blocking};
 
 pub(super) use self::json_stream::JsonStream;
@@ -22,8 +23,9 @@ use crate::{
 /// Maximum number of concurrent compilations and validations. Each occupies a thread for up to 1 s.
 static JOBS: Semaphore = Semaphore::const_new(2);
 
-/// Maximum number of positions of an answer at which an object may begin.
-const MAX_BEGINNINGS: usize = 64;
+/// Maximum number of positions of an answer at which a value seems to begin but does not. Each costs time that is linear
+/// in the size of the answer.
+const MAX_FAILED_BEGINNINGS: usize = 64;
 
 /// How the text of the model becomes the answer. Shared by the choices of a request.
 #[derive(Debug, Clone, Default)]
@@ -52,6 +54,10 @@ impl AnswerPlan {
             Format::JsonSchema(schema) if schema.strict => return Ok(Self::LastMessage),
             Format::JsonSchema(schema) => Arc::clone(schema),
         };
+        if is_any_object(&schema.value) {
+            turn.format = Format::JsonObject;
+            return Ok(Self::Translated(JsonStream::new(None)));
+        }
         let job = JOBS.acquire().await.map_err(Error::internal)?;
         let prepared = spawn_blocking(move || {
             let form = strict_form(&schema.value);
@@ -86,6 +92,13 @@ impl AnswerPlan {
         })
     }
 
+    /// Prepares for an answer that the caller gets as a whole.
+    pub(super) fn set_whole(&mut self) {
+        if let Self::Translated(stream) = self {
+            stream.set_patient();
+        }
+    }
+
     /// Returns `true` if the server may find that the model's answer is not of the format.
     pub(super) fn may_refuse(&self) -> bool {
         matches!(self, Self::Translated(_) | Self::Validated(..))
@@ -110,6 +123,20 @@ impl AnswerValidator {
     }
 }
 
+/// Returns `true` if a schema only demands an object. Clients send it as the JSON mode.
+fn is_any_object(schema: &Value) -> bool {
+    schema["type"] == "object"
+        && schema.as_object().is_some_and(|fields| {
+            fields.iter().all(|(keyword, value)| match keyword.as_str() {
+                "type" | "title" | "$schema" | "$id" => true,
+                "additionalProperties" => *value == true || *value == json!({}),
+                "properties" => *value == json!({}),
+                "required" => *value == json!([]),
+                _ => false,
+            })
+        })
+}
+
 /// Appends a refused answer and the reason, so that the model corrects it.
 pub(super) fn ask_again(turn: &mut Turn, answer: String, mistake: &str) {
     if !answer.is_empty() {
@@ -132,14 +159,26 @@ fn message(role: Role, text: String) -> Message {
 /// Returns the JSON value of a text: the whole text, or the longest object or array in it.
 fn json_value(text: &str) -> Option<&str> {
     let text = text.trim();
-    if is_json(text) {
-        return Some(text);
-    }
+    if is_json(text) { Some(text) } else { longest_json(text, &['{', '[']) }
+}
+
+/// Returns the longest JSON value of a text that begins with one of these characters. Returns `None` if such a value is
+/// incomplete at the end of the text.
+fn longest_json<'a>(text: &'a str, openings: &[char]) -> Option<&'a str> {
     let mut best: Option<&str> = None;
-    let mut from = 0;
-    for _ in 0..MAX_BEGINNINGS {
-        let Some(start) = text[from..].find(['{', '[']).map(|at| from + at) else { break };
-        let mut values = serde_json::Deserializer::from_str(&text[start..]).into_iter::<Value>();
+    let (mut from, mut failures) = (0, 0);
+    while let Some(start) = text[from..].find(openings).map(|at| from + at) {
+        let second = text[start + 1..].trim_start().chars().next();
+        let may_begin = match second {
+            Some('"' | '}') => true,
+            Some(c) => text[start..].starts_with('[') && (c.is_ascii_alphanumeric() || "[{]-".contains(c)),
+            None => false,
+        };
+        if !may_begin {
+            from = start + 1;
+            continue;
+        }
+        let mut values = serde_json::Deserializer::from_str(&text[start..]).into_iter::<IgnoredAny>();
         from = match values.next() {
             Some(Ok(_)) => {
                 let found = &text[start..start + values.byte_offset()];
@@ -148,14 +187,21 @@ fn json_value(text: &str) -> Option<&str> {
                 }
                 start + found.len()
             }
+            Some(Err(error)) if error.is_eof() => return None,
             Some(Err(_)) | None => start + 1,
         };
+        if from == start + 1 {
+            failures += 1;
+            if failures == MAX_FAILED_BEGINNINGS {
+                break;
+            }
+        }
     }
     best
 }
 
 fn is_json(text: &str) -> bool {
-    serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
+    serde_json::from_str::<IgnoredAny>(text).is_ok()
 }
 
 #[cfg(test)]

@@ -192,9 +192,14 @@ impl<'a> Rewriter<'a> {
                 }
                 "properties" => {
                     let mut properties = Map::new();
+                    let required = required_names(original);
+                    self.properties += value.as_object()?.len();
+                    if self.properties > MAX_PROPERTIES {
+                        return None;
+                    }
                     for (name, property) in value.as_object()? {
                         let rewritten = self.node(property, depth + 1)?;
-                        let is_optional = !is_required(original, name);
+                        let is_optional = !required.contains(name.as_str());
                         let rewritten = if is_optional && !self.allows_null(property)? {
                             json!({"anyOf": [rewritten, {"type": "null"}]})
                         } else {
@@ -202,7 +207,6 @@ impl<'a> Rewriter<'a> {
                         };
                         properties.insert(name.clone(), rewritten);
                     }
-                    self.properties += properties.len();
                     schema.insert(keyword.clone(), Value::Object(properties));
                 }
                 "items" => _ = schema.insert(keyword.clone(), self.node(value, depth + 1)?),
@@ -226,8 +230,7 @@ impl<'a> Rewriter<'a> {
             let text = format!("{text} Must match the JSON Schema {}", Value::Object(described));
             schema.insert("description".to_owned(), Value::String(text.trim_start().to_owned()));
         }
-        let is_small = self.properties <= MAX_PROPERTIES && self.enum_values <= MAX_ENUM_VALUES;
-        is_small.then_some(Value::Object(schema))
+        (self.enum_values <= MAX_ENUM_VALUES).then_some(Value::Object(schema))
     }
 
     /// Adds the keywords that the strict subset demands.
@@ -320,15 +323,15 @@ impl<'a> Rewriter<'a> {
     fn are_disjoint(&mut self, list: &'a [Value]) -> Option<bool> {
         let mut all = Vec::new();
         for one in list {
-            all.extend(self.branches(one)?);
+            all.extend(self.branches(one)?.into_iter().map(Variant::new));
         }
         for (index, one) in all.iter().enumerate() {
             for other in &all[index + 1..] {
-                self.steps += 1;
+                self.steps += 1 + one.constants.len();
                 if self.steps > MAX_STEPS {
                     return None;
                 }
-                if !differ(one, other) {
+                if !one.differs(other) {
                     return Some(false);
                 }
             }
@@ -355,10 +358,11 @@ impl<'a> Rewriter<'a> {
             let mut origins: HashMap<&str, &'a Value> = HashMap::new();
             let mut items: Option<&'a Value> = None;
             for branch in self.branches(schema)? {
+                let required = required_names(branch);
                 for (name, property) in
                     branch.get("properties").and_then(Value::as_object).into_iter().flatten()
                 {
-                    let drops_null = !is_required(branch, name) && !self.allows_null(property)?;
+                    let drops_null = !required.contains(name.as_str()) && !self.allows_null(property)?;
                     let found = Property { drops_null, shape: id_of(property, &mut open) };
                     let Some(known) = shape.properties.insert(name.clone(), found) else {
                         origins.insert(name, property);
@@ -441,8 +445,8 @@ fn type_of(value: &Value) -> &'static str {
     }
 }
 
-fn is_required(schema: &Map<String, Value>, name: &str) -> bool {
-    schema.get("required").and_then(Value::as_array).is_some_and(|names| names.iter().any(|one| one == name))
+fn required_names(schema: &Map<String, Value>) -> HashSet<&str> {
+    schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect()
 }
 
 /// Returns all properties of an object: the required ones in the client's order, then the optional ones.
@@ -461,33 +465,47 @@ fn is_plain(schema: &Value) -> bool {
     schema.as_object().is_some_and(|schema| !compound.iter().any(|key| schema.contains_key(*key)))
 }
 
-/// Returns `true` if no value matches both schemas.
-fn differ(one: &Map<String, Value>, other: &Map<String, Value>) -> bool {
-    let types = |schema: &Map<String, Value>| -> Option<Vec<String>> {
-        match schema.get("type").cloned().or(kind(schema).implied)? {
-            Value::String(kind) => Some(vec![kind]),
-            Value::Array(kinds) => kinds.iter().map(|kind| kind.as_str().map(str::to_owned)).collect(),
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => None,
-        }
-    };
-    let (Some(ours), Some(theirs)) = (types(one), types(other)) else { return false };
-    let number = |kind: &String| kind == "number" || kind == "integer";
-    let overlap = |kind: &String| theirs.iter().any(|their| their == kind || number(kind) && number(their));
-    if !ours.iter().any(overlap) {
-        return true;
+/// What distinguishes an alternative from others.
+struct Variant<'a> {
+    /// `None` if the types are unknown.
+    types: Option<Vec<String>>,
+    /// The possible values of required properties.
+    constants: HashMap<&'a str, &'a [Value]>,
+}
+
+impl<'a> Variant<'a> {
+    fn new(schema: &'a Map<String, Value>) -> Self {
+        let types = match schema.get("type").cloned().or(kind(schema).implied) {
+            Some(Value::String(kind)) => Some(vec![kind]),
+            Some(Value::Array(kinds)) => kinds.iter().map(|kind| kind.as_str().map(str::to_owned)).collect(),
+            None | Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_)) => None,
+        };
+        let properties = schema.get("properties").and_then(Value::as_object);
+        let constants = required_names(schema).into_iter().filter_map(|name| {
+            let property = properties?.get(name)?;
+            let values = match property.get("const") {
+                Some(value) => std::slice::from_ref(value),
+                None => property.get("enum")?.as_array()?.as_slice(),
+            };
+            Some((name, values))
+        });
+        Self { types, constants: constants.collect() }
     }
-    let values = |schema: &Map<String, Value>, name: &str| -> Option<Vec<Value>> {
-        let property = schema.get("properties")?.get(name).filter(|_| is_required(schema, name))?;
-        match (property.get("const"), property.get("enum")) {
-            (Some(value), _) => Some(vec![value.clone()]),
-            (None, values) => values?.as_array().cloned(),
+
+    /// Returns `true` if no value matches both alternatives.
+    fn differs(&self, other: &Self) -> bool {
+        let (Some(ours), Some(theirs)) = (&self.types, &other.types) else { return false };
+        let number = |kind: &String| kind == "number" || kind == "integer";
+        let overlap =
+            |kind: &String| theirs.iter().any(|their| their == kind || number(kind) && number(their));
+        if !ours.iter().any(overlap) {
+            return true;
         }
-    };
-    let names = one.get("properties").and_then(Value::as_object);
-    names.into_iter().flat_map(Map::keys).any(|name| match (values(one, name), values(other, name)) {
-        (Some(ours), Some(theirs)) => !ours.iter().any(|value| theirs.contains(value)),
-        (_, _) => false,
-    })
+        self.constants.iter().any(|(name, ours)| {
+            let theirs = other.constants.get(name);
+            theirs.is_some_and(|theirs| !ours.iter().any(|value| theirs.contains(value)))
+        })
+    }
 }
 
 #[cfg(test)]

@@ -786,6 +786,18 @@ pub(crate) enum ItemStatus {
     Unknown,
 }
 
+/// What a message of the model is for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum MessagePhase {
+    /// The last message of the turn.
+    FinalAnswer,
+    /// Another message, or the model does not say.
+    #[default]
+    #[serde(other)]
+    Other,
+}
+
 /// The kind of a [`ThreadItem`], with the fields that are read.
 #[derive(Debug, Default, Deserialize)]
 #[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
@@ -793,6 +805,9 @@ pub(crate) enum ThreadItemKind {
     AgentMessage {
         #[serde(default, deserialize_with = "tolerant")]
         text: String,
+        /// Known at the start of the message, if the model names it.
+        #[serde(default, deserialize_with = "tolerant")]
+        phase: MessagePhase,
     },
     ContextCompaction,
     Reasoning,

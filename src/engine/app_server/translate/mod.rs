@@ -28,7 +28,8 @@ use super::{
         delta::{Delta, DeltaKind},
         json,
         protocol::{
-            ErrorReport, Notification, RawItem, ThreadItem, ThreadItemKind, ToolCall, Turn, TurnStatus,
+            ErrorReport, MessagePhase, Notification, RawItem, ThreadItem, ThreadItemKind, ToolCall, Turn,
+            TurnStatus,
         },
     },
     tools::{
@@ -74,6 +75,8 @@ pub(super) struct Translator {
     /// Raw items with another turn's id are echoes of the injected history.
     turn_id: String,
     attempt: ResponseAttempt,
+    /// The phase of the current message. A message that may repeat another one starts with its first text.
+    phase: MessagePhase,
     tool_loop: ToolLoop,
     call_ids: CallIds,
     usage: UsageAccumulator,
@@ -89,6 +92,7 @@ impl Translator {
             max_retries,
             turn_id,
             attempt: ResponseAttempt::default(),
+            phase: MessagePhase::default(),
             tool_loop: ToolLoop::default(),
             call_ids: CallIds::default(),
             usage: UsageAccumulator::default(),
@@ -97,13 +101,15 @@ impl Translator {
 
     /// Translates one input. An error ends the turn.
     pub(super) fn push(&mut self, input: Input) -> Result<TranslatorOutput, Error> {
-        match input {
+        let output = match input {
             Input::Delta(delta) => self.on_delta(delta),
             Input::Notification(notification) => self.on_notification(notification),
             Input::ToolRequest(request) => self.advance(LoopInput::ToolRequest(request)),
             Input::Idle => self.advance(LoopInput::Idle),
             Input::Verdicts(verdicts) => self.advance(LoopInput::Verdicts(verdicts)),
-        }
+        };
+        let is_final = self.phase == MessagePhase::FinalAnswer;
+        output.map(|output| TranslatorOutput { is_final, ..output })
     }
 
     /// Returns how long the driver waits for a message before it pushes [`Input::Idle`]. `None` means forever.
@@ -219,11 +225,12 @@ impl Translator {
 
     fn on_item(&mut self, item: ThreadItem, completed: bool) -> Result<TranslatorOutput, Error> {
         match &item.kind {
-            ThreadItemKind::AgentMessage { text } if completed => {
+            ThreadItemKind::AgentMessage { text, .. } if completed => {
                 Ok(self.attempt.complete_message(text)?.into())
             }
-            ThreadItemKind::AgentMessage { .. } => {
-                Ok(self.attempt.start_message().then_some(TurnEvent::MessageStarted).into())
+            ThreadItemKind::AgentMessage { phase, .. } => {
+                self.phase = *phase;
+                Ok(TranslatorOutput { starts_message: self.attempt.start_message(), ..Default::default() })
             }
             ThreadItemKind::Reasoning => {
                 self.attempt.on_reasoning_item(completed);

@@ -17,6 +17,8 @@ use crate::{
 pub(crate) struct TranslatorOutput {
     /// Whether a message starts before the event.
     pub(crate) starts_message: bool,
+    /// Whether the model says that no other message follows this one.
+    pub(crate) is_final: bool,
     /// The event to send before the action. No input yields more than one event. A hand-over carries its events itself.
     pub(crate) event: Option<TurnEvent>,
     pub(crate) action: Action,

@@ -60,10 +60,33 @@ fn ended(status: &str) -> Value {
 }
 
 #[test]
+fn message_is_final_if_its_phase_says_so_at_its_start() {
+    for (phase, is_final) in [
+        (json!("final_answer"), true),
+        (json!("commentary"), false),
+        (json!(null), false),
+        (json!("new"), false),
+        (json!(3), false),
+    ] {
+        let mut t = agent();
+        let started = json!({"item": {"type": "agentMessage", "id": "m", "text": "", "phase": phase}});
+        let output = push(&mut t, "item/started", &started).unwrap();
+        assert_eq!((output.starts_message, output.is_final), (true, is_final), "{phase}");
+        // The next message may repeat this one, so that it starts with its first text.
+        let completed = json!({"item": {"type": "agentMessage", "id": "m", "text": "a", "phase": phase}});
+        push(&mut t, "item/completed", &completed).unwrap();
+        let output = push(&mut t, "item/started", &started).unwrap();
+        assert!(!output.starts_message);
+        let output = push(&mut t, "item/agentMessage/delta", &delta("b")).unwrap();
+        assert_eq!((output.starts_message, output.is_final), (true, is_final), "{phase}");
+    }
+}
+
+#[test]
 fn message_with_missing_deltas_yields_the_suffix_at_its_end() {
     let mut t = agent();
     let message = |text: &str| json!({"item": {"type": "agentMessage", "id": "m", "text": text}});
-    assert_eq!(event(&mut t, "item/started", message("")), Some(TurnEvent::MessageStarted));
+    assert!(push(&mut t, "item/started", &message("")).unwrap().starts_message);
     assert_eq!(event(&mut t, "item/agentMessage/delta", delta("hel")), Some(TurnEvent::Text("hel".into())));
     assert_eq!(event(&mut t, "item/completed", message("hello")), Some(TurnEvent::Text("lo".into())));
     assert_eq!(event(&mut t, "rawResponse/completed", usage(10, 3)), None);
@@ -131,7 +154,7 @@ fn replay(t: &mut Translator, lines: &str) -> (String, Result<TranslatorOutput, 
             Ok(output) => output,
             Err(error) => return (text, Err(error)),
         };
-        if output.starts_message || output.event == Some(TurnEvent::MessageStarted) {
+        if output.starts_message {
             text.push('|');
         }
         if let Some(TurnEvent::Text(new)) = &output.event {

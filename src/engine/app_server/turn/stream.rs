@@ -116,7 +116,8 @@ impl TurnDriver {
                     Err(error) => return TurnOutcome::new(state, Err(error)),
                 };
             }
-            let started = output.starts_message.then_some(TurnEvent::MessageStarted);
+            let started = TurnEvent::MessageStarted { is_final: output.is_final };
+            let started = output.starts_message.then_some(started);
             for event in started.into_iter().chain(output.event) {
                 self.effects.record_event(&event);
                 if let ControlFlow::Break(result) = send(events, event, receiver, cancelled.as_mut()).await {

@@ -17,7 +17,10 @@ fn one(line: &str) -> TurnEvent {
 fn push_message_and_completion_returns_text_and_usage() {
     let mut translator = Translator::new(2, false);
     let line = serde_json::json!({"type":"item.completed","item":{"id":"item_1","type":"agent_message","text":"hi ü"}});
-    assert_eq!(push(&mut translator, &line), [TurnEvent::MessageStarted, TurnEvent::Text("hi ü".into())]);
+    assert_eq!(
+        push(&mut translator, &line),
+        [TurnEvent::MessageStarted { is_final: false }, TurnEvent::Text("hi ü".into())]
+    );
     let line = serde_json::json!({"type":"turn.completed","usage":{"input_tokens":21,"cached_input_tokens":9,
         "cache_write_input_tokens":0,"output_tokens":12,"reasoning_output_tokens":3}});
     let usage = pb::Usage {
@@ -209,7 +212,7 @@ fn recover_with_a_lost_message_returns_it() {
 
     let empty = Translator::new(0, true);
     assert!(empty.is_lossy(&zero) && empty.is_lossy(&counted));
-    let text = |t: &str| vec![TurnEvent::MessageStarted, TurnEvent::Text(t.into())];
+    let text = |t: &str| vec![TurnEvent::MessageStarted { is_final: false }, TurnEvent::Text(t.into())];
     assert_eq!(Translator::new(0, true).recover(Some("all".into())).unwrap(), text("all"));
     assert_eq!(Translator::new(0, true).recover(None).unwrap_err().reason(), "TURN_FAILED");
 
