@@ -242,7 +242,7 @@ impl JsonStream {
         // The text behind the brace may have another one.
         let held = std::mem::take(&mut self.held);
         self.state = State::Before;
-        self.lead.push_str("{");
+        self.lead.push('{');
         for c in held.chars().skip(1).chain([c]) {
             self.step(c, out);
         }

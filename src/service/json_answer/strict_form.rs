@@ -304,7 +304,8 @@ impl<'a> Rewriter<'a> {
                 (None, None) => found.push(fields),
             }
         }
-        Some(found)
+        // Without a branch, references lead back to themselves.
+        (!found.is_empty()).then_some(found)
     }
 
     fn allows_null(&mut self, schema: &'a Value) -> Option<bool> {
