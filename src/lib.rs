@@ -37,6 +37,7 @@ pub mod http;
 pub mod server;
 pub mod service;
 pub mod shutdown;
+mod task;
 pub mod telemetry;
 pub mod transport;
 

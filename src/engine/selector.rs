@@ -28,6 +28,7 @@ use crate::{
     config::{Codex, Config, EngineChoice, Profile},
     error::Error,
     pb,
+    task::catch_panic,
 };
 
 /// Pause between two checks of the installed program.
@@ -394,8 +395,16 @@ impl EngineSelector {
     }
 }
 
-/// Probes the CLI and starts the app-server engine if the CLI supports it.
+/// Probes the CLI and starts the app-server engine if the CLI supports it. A panic counts as a failed probe, so that the
+/// CLI is probed again.
 async fn run_probe(config: &Config, launcher: &Launcher) -> ProbeOutcome<Arc<AppServer>> {
+    let probe = catch_panic("probe of the CLI", probe_engine(config, launcher)).await;
+    probe.unwrap_or_else(|| {
+        ProbeOutcome::AppServerFailed("the probe failed with an internal error".to_owned())
+    })
+}
+
+async fn probe_engine(config: &Config, launcher: &Launcher) -> ProbeOutcome<Arc<AppServer>> {
     if let Err(error) = login::check(&config.codex)
         && error.endangers_login()
     {

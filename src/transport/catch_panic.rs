@@ -21,7 +21,7 @@ use http_body::Frame;
 use tonic::Status;
 
 use super::hooked_body::{FrameHook, HookedBody, NextFrame};
-use crate::{context::is_grpc, error::Error};
+use crate::{context::is_grpc, error::Error, task::panic_text};
 
 /// Functions that render an error for the HTTP door. The composition root passes them, because this module must not
 /// import the door.
@@ -65,12 +65,7 @@ fn is_event_stream(headers: &HeaderMap) -> bool {
 
 /// Returns the status of a panic. Creating it writes the cause to the log, once.
 fn status(panic: &(dyn Any + Send)) -> Status {
-    let message = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("(no text)");
-    Error::internal(format_args!("panic: {message}")).into()
+    Error::internal(format_args!("panic: {}", panic_text(panic))).into()
 }
 
 /// The form of an error at the end of a body.

@@ -65,10 +65,11 @@ const RULES: &[(&str, &[&str])] = &[
             "engine::process",
             "error",
             "pb",
+            "task",
         ],
     ),
     // The engines do not import each other.
-    ("engine::exec", &["config", "engine", "engine::cli", "engine::process", "error", "pb"]),
+    ("engine::exec", &["config", "engine", "engine::cli", "engine::process", "error", "pb", "task"]),
     (
         "engine::app_server",
         &[
@@ -86,6 +87,7 @@ const RULES: &[(&str, &[&str])] = &[
             "engine::process",
             "error",
             "pb",
+            "task",
         ],
     ),
     (
@@ -103,6 +105,7 @@ const RULES: &[(&str, &[&str])] = &[
             "engine::process",
             "error",
             "pb",
+            "task",
         ],
     ),
     (
@@ -117,6 +120,7 @@ const RULES: &[(&str, &[&str])] = &[
             "engine::process",
             "error",
             "pb",
+            "task",
         ],
     ),
     (
@@ -142,16 +146,17 @@ const RULES: &[(&str, &[&str])] = &[
     ),
     ("engine::app_server::tools", &["engine", "error", "pb"]),
     ("engine::app_server::launch", &["config", "engine::cli", "engine::process"]),
-    ("engine::app_server::rpc", &["engine", "engine::process"]),
+    ("engine::app_server::rpc", &["engine", "engine::process", "task"]),
     ("engine::cli", &["config", "engine", "engine::process", "error", "pb"]),
-    ("engine::process", &["config"]),
+    ("engine::process", &["config", "task"]),
     // The engine trait and its types.
     ("engine", &["config", "error", "pb"]),
     ("auth", &["config", "context", "error"]),
-    ("transport", &["config", "context", "error"]),
+    ("transport", &["config", "context", "error", "task"]),
     ("context", &["error"]),
     ("error", &[]),
     ("shutdown", &[]),
+    ("task", &[]),
     ("telemetry", &["config"]),
     ("config", &[]),
     ("demo", &[]),

@@ -15,13 +15,14 @@ use crate::{
         cli::probe::{self, CliInfo, ProbeError},
         process::Launcher,
     },
+    task::catch_panic,
 };
 
 /// Time after which a failed probe is repeated.
 const NEGATIVE_CACHE_TTL: Duration = Duration::from_secs(2);
 
 /// Maximum time that a status waits for a probe, which usually takes some 50 ms.
-const STATUS_WAIT: Duration = Duration::from_millis(500);
+const STATUS_WAIT: Duration = Duration::from_millis(150);
 
 pub(super) type ProbeResult = Result<Arc<CliInfo>, Arc<ProbeError>>;
 
@@ -57,15 +58,10 @@ impl InstalledCli {
             return result;
         }
         let this = Arc::clone(self);
-        let probe = self.tasks.spawn(async move { this.stop.run_until_cancelled(this.probe()).await });
-        match probe.await {
-            Ok(Some(result)) => result,
-            Ok(None) => Err(Arc::new(ProbeError::Interrupted)),
-            Err(error) => {
-                tracing::error!(%error, "the probe of the CLI failed");
-                Err(Arc::new(ProbeError::Interrupted))
-            }
-        }
+        let probe = self.tasks.spawn(async move {
+            this.stop.run_until_cancelled(catch_panic("probe of the CLI", this.probe())).await.flatten()
+        });
+        probe.await.ok().flatten().unwrap_or_else(|| Err(Arc::new(ProbeError::Interrupted)))
     }
 
     /// Returns the result of the last probe, and waits only shortly for a probe that is due. Returns `None` before the end

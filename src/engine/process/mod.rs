@@ -34,6 +34,7 @@ use tokio_util::{
 };
 
 use self::{orphan_reaper::OrphanReaper, output_pipe::OutputPipe, private_dir::PrivateDir};
+use crate::task::catch_panic;
 
 /// Maximum time to wait for killed processes to be reaped.
 pub(crate) const REAP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -205,13 +206,21 @@ impl Launcher {
                 all_exited.cancel();
                 status
             };
-            let (status, _, ()) = tokio::join!(ending, writing, tail_stderr(stderr, tail));
-            let output_file = spec.output_file.and_then(|path| std::fs::read_to_string(path).ok());
+            let ended = catch_panic("child process", async {
+                let (status, _, ()) = tokio::join!(ending, writing, tail_stderr(stderr, tail));
+                let output_file = spec.output_file.map(tokio::fs::read_to_string);
+                let output_file = OptionFuture::from(output_file).await.and_then(Result::ok);
+                Exit { status, output_file }
+            });
+            // After a panic the handle reports no exit, and the child is killed as its owner is dropped.
+            let exit = ended.await;
             for dir in spec.temp_dirs {
                 dir.remove().await;
             }
             drop(guard);
-            exited.send_replace(Some(Exit { status, output_file }));
+            if exit.is_some() {
+                exited.send_replace(exit);
+            }
         });
         let stop = stop.drop_guard();
         let process = ChildHandle { stderr: stderr_tail, exit, supervisor_pid, detached, stop };
@@ -243,6 +252,8 @@ impl Launcher {
         command.arg("--").arg(&spec.program).args(&spec.arguments);
         command.env_clear().envs(&spec.env).current_dir(&spec.working_dir);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // Has an effect only if the task of the child panicked.
+        command.kill_on_drop(true);
         // The child gets its own process group, so that Ctrl-C reaches only the server and the drain is orderly.
         command.process_group(0);
         #[expect(clippy::disallowed_methods, reason = "the only place that spawns")]

@@ -18,7 +18,10 @@ use super::{
     protocol::{self, ListLoadedThreads, Method, RequestId, StartThread, ThreadStarted},
     thread_queue::ThreadSender,
 };
-use crate::engine::{RateLimits, process::lines::LineReader};
+use crate::{
+    engine::{RateLimits, process::lines::LineReader},
+    task::catch_panic,
+};
 
 /// Maximum number of calls in flight on one worker. An app-server refuses some calls beyond this number.
 pub(super) const MAX_CALLS_IN_FLIGHT: usize = 64;
@@ -53,12 +56,16 @@ impl RpcClient {
         tasks.spawn(async move {
             // A panic of the task also closes the connection, otherwise the worker would seem to be idle.
             let _closed = CloseOnDrop(Arc::clone(&shared));
-            let reason = tokio::select! {
-                reason = io::write(stdin, lines) => reason,
-                reason = io::read(LineReader::new(stdout, line_limit), &shared) => reason,
-                () = shared.closed.cancelled() => CloseReason::NoAnswer,
-            };
-            shared.close(&reason);
+            let reason = catch_panic("worker pipes", async {
+                tokio::select! {
+                    reason = io::write(stdin, lines) => reason,
+                    reason = io::read(LineReader::new(stdout, line_limit), &shared) => reason,
+                    () = shared.closed.cancelled() => CloseReason::NoAnswer,
+                }
+            });
+            if let Some(reason) = reason.await {
+                shared.close(&reason);
+            }
         });
         Self(dispatcher)
     }

@@ -48,6 +48,7 @@ use crate::{
         },
     },
     error::Error,
+    task::catch_panic,
 };
 
 /// Maximum number of workers on which the driver tries to start a thread.
@@ -115,7 +116,8 @@ impl TurnDriver {
         events: EventSender,
     ) {
         let stop = self.stop.clone();
-        if let Err(error) = self.run_turn(start, &events, guard).await {
+        let ended = catch_panic("turn", self.run_turn(start, &events, guard)).await;
+        if let Err(error) = ended.unwrap_or_else(|| Err(Error::internal("the task of the turn panicked"))) {
             // The last messages of a lost worker may be lost too, so an action may have begun without a report.
             if self.was_sent && self.profile == Profile::Agent && matches!(error, Error::WorkerLost { .. }) {
                 self.effects.record();
@@ -193,7 +195,9 @@ impl TurnDriver {
             };
             is_injected = true;
             let turn_ids = TurnIds { thread, turn: &turn };
-            let outcome = self.stream(lease, receiver, turn_ids, start, events).await;
+            let streamed = catch_panic("turn", self.stream(lease, receiver, turn_ids, start, events)).await;
+            // The turn is interrupted, because nobody reads what its agent does.
+            let outcome = streamed.unwrap_or_else(TurnOutcome::panicked);
             if uses_websocket {
                 record_transport(&lease.spec.transport, &outcome);
             }

@@ -60,6 +60,11 @@ impl TurnOutcome {
     fn new(state: TurnState, result: Result<(), Error>) -> Self {
         Self { state, error: result.err() }
     }
+
+    /// Returns the result of a turn whose reader panicked.
+    pub(super) fn panicked() -> Self {
+        Self::new(TurnState::Active, Err(Error::internal("the task of the turn panicked")))
+    }
 }
 
 impl TurnDriver {

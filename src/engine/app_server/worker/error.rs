@@ -52,6 +52,9 @@ pub(crate) enum StartError {
     /// The CLI was replaced between the probe and the start. The process may run either program.
     #[error("the Codex CLI was replaced while it was being started")]
     Replaced,
+    /// The task of the start panicked.
+    #[error("internal error at the start of the app-server; the log has the cause")]
+    Panicked,
 }
 
 impl StartError {
@@ -75,7 +78,7 @@ impl StartError {
                 format!("the handshake with the app-server failed: {error}")
             }
             Self::Capabilities(error) => error.to_string(),
-            Self::Login(_) | Self::NoPipe | Self::Replaced => self.to_string(),
+            Self::Login(_) | Self::NoPipe | Self::Replaced | Self::Panicked => self.to_string(),
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::{
     config::Workers,
     engine::cli::login::watch::{CurrentLogin, LoginMark, LoginWatch},
     error::Error,
+    task::catch_panic,
 };
 
 /// Delay after a failed start. Doubled at each further failure, up to [`MAX_START_DELAY`].
@@ -315,15 +316,18 @@ impl Pool {
     /// Watches a worker until it leaves its slot. Returns its successor, or `None` if the worker was lost or the pool
     /// is closed.
     async fn run_worker(&self, limits: SlotLimits, worker: &Arc<Worker>) -> Option<Arc<Worker>> {
-        let successor = tokio::select! {
-            reason = worker.watch() => {
-                tracing::warn!(reason, turns = worker.leases.running(), "worker was lost");
-                None
+        let watched = catch_panic("worker slot", async {
+            tokio::select! {
+                reason = worker.watch() => {
+                    tracing::warn!(reason, turns = worker.leases.running(), "worker was lost");
+                    None
+                }
+                () = self.stop.cancelled() => None,
+                successor = self.successor(limits, worker) => Some(successor),
             }
-            () = self.stop.cancelled() => None,
-            successor = self.successor(limits, worker) => Some(successor),
-        };
-        let Some(successor) = successor else {
+        });
+        // Without a watch, the worker would get turns although it may be lost.
+        let Some(successor) = watched.await.flatten() else {
             self.publish(|ready| ready.retain(|other| !Arc::ptr_eq(other, worker)), None);
             worker.kill();
             return None;
@@ -380,11 +384,14 @@ impl Pool {
                     sleep(DUE_INTERVAL).await;
                 }
             };
-            tokio::select! {
-                () = drained => {}
-                _lost = retired.watch() => {}
-                () = stop.cancelled() => {}
-            }
+            let ended = catch_panic("retired worker", async {
+                tokio::select! {
+                    () = drained => {}
+                    _lost = retired.watch() => {}
+                    () = stop.cancelled() => {}
+                }
+            });
+            ended.await;
             retired.kill();
         });
     }
@@ -392,7 +399,9 @@ impl Pool {
     /// Spawns a worker. Returns `None` if the pool is closed.
     async fn spawn(&self) -> Option<Result<Worker, StartError>> {
         tokio::select! {
-            worker = self.spawner.spawn() => Some(worker),
+            worker = catch_panic("worker start", self.spawner.spawn()) => {
+                Some(worker.unwrap_or(Err(StartError::Panicked)))
+            }
             () = self.stop.cancelled() => None,
         }
     }

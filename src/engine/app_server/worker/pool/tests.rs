@@ -23,6 +23,10 @@ struct ToySpawner {
     started: AtomicUsize,
     refused: AtomicUsize,
     broken: AtomicBool,
+    /// Panics in `spawn`.
+    panics_at_start: AtomicBool,
+    /// Panics in the watch of a worker.
+    panics_at_watch: AtomicBool,
     /// The login that a started worker finds.
     login: Option<Arc<LoginWatch>>,
     /// One token per worker, in the order of the starts. Cancelling the token ends the worker.
@@ -33,6 +37,7 @@ struct ToySpawner {
 #[tonic::async_trait]
 impl SpawnWorker for ToySpawner {
     async fn spawn(&self) -> Result<Worker, StartError> {
+        assert!(!self.panics_at_start.load(Ordering::Relaxed), "injected");
         if self.broken.load(Ordering::Relaxed) {
             self.refused.fetch_add(1, Ordering::Relaxed);
             return Err(StartError::Exited { stderr: "the test spawner is broken".to_owned() });
@@ -59,6 +64,7 @@ impl SpawnWorker for ToySpawner {
     }
 
     fn is_outdated(&self, _worker: &Worker) -> bool {
+        assert!(!self.panics_at_watch.swap(false, Ordering::Relaxed), "injected");
         false
     }
 }
@@ -263,5 +269,30 @@ async fn worker_with_a_former_login_gets_no_more_turns_and_finishes_its_own() {
     assert!(pool.unavailable_reason().is_some());
     spawner.broken.store(false, Ordering::Relaxed);
     drop(pool.lease().await.unwrap());
+    close(&pool, &spawner).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn panic_of_a_start_is_reported_and_the_slot_tries_again() {
+    let (pool, spawner) = pool(config(1)).await;
+    spawner.panics_at_start.store(true, Ordering::Relaxed);
+    spawner.kill(0);
+    until(|| pool.unavailable_reason().is_some_and(|reason| reason.starts_with("internal error"))).await;
+    spawner.panics_at_start.store(false, Ordering::Relaxed);
+    until(|| pool.unavailable_reason().is_none()).await;
+    drop(pool.lease().await.unwrap());
+    close(&pool, &spawner).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn worker_whose_watch_panics_is_closed_and_replaced() {
+    let (pool, spawner) = pool(config(1)).await;
+    let unwatched = pool.lease().await.unwrap();
+    spawner.panics_at_watch.store(true, Ordering::Relaxed);
+    until(|| spawner.started() == 2).await;
+    assert_eq!(unwatched.state(), WorkerState::Closed);
+    let next = pool.lease().await.unwrap();
+    assert!(!Arc::ptr_eq(&unwatched.worker, &next.worker));
+    drop((unwatched, next));
     close(&pool, &spawner).await;
 }
