@@ -47,8 +47,8 @@ use super::{
     pb::{self, codex_service_server::CodexService},
 };
 
-/// Maximum time that a list of models waits for the CLI. The list then has the configured models only.
-const LIST_WAIT: Duration = Duration::from_secs(2);
+/// Maximum time that a list of models waits for the CLI. The list then lacks what the CLI has not told yet.
+const LIST_WAIT: Duration = Duration::from_secs(1);
 /// Maximum number of further turns for an answer that is not of the demanded format.
 const MAX_REPEATS: u32 = 2;
 
@@ -370,9 +370,10 @@ impl CodexService for Service {
         &self,
         _request: Request<pb::ListModelsRequest>,
     ) -> Result<Response<pb::ListModelsResponse>, Status> {
-        let cli_models = timeout(LIST_WAIT, self.engine.models()).await.unwrap_or_default();
+        let (cli_models, catalog) =
+            tokio::join!(timeout(LIST_WAIT, self.engine.models()), timeout(LIST_WAIT, self.model_catalog()));
+        let (cli_models, catalog) = (cli_models.unwrap_or_default(), catalog.unwrap_or_default());
         let models = &self.policy.models;
-        let catalog = timeout(LIST_WAIT, self.model_catalog()).await.unwrap_or_default();
         let profiles = self.engine.profiles();
         let models = models::list(models, &cli_models, catalog.as_deref(), &profiles, self.started_at);
         Ok(Response::new(pb::ListModelsResponse { models }))

@@ -19,6 +19,7 @@ use crate::{
         },
         process::Launcher,
     },
+    task::catch_panic,
 };
 
 /// Age from which a catalog is read again. Codex's own cache has the same age.
@@ -59,16 +60,24 @@ impl CatalogText {
         }
     }
 
-    /// Returns the models of the catalog, or `None` if the CLI prints none. The first call runs the CLI.
-    pub(super) async fn models(&self, installed: &CliInfo) -> Option<Arc<ModelCatalog>> {
+    /// Returns the models of the catalog, or `None` if the CLI prints none. The first call runs the CLI, which goes on if
+    /// the caller gives up. Otherwise a CLI that hangs would hold up each request until its deadline.
+    pub(super) async fn models(self: &Arc<Self>, installed: &Arc<CliInfo>) -> Option<Arc<ModelCatalog>> {
         if let Some(loaded) = self.loaded(installed) {
             return loaded.models;
         }
-        let _loading = self.loading.lock().await;
-        match self.loaded(installed) {
-            Some(loaded) => loaded.models,
-            None => self.load(installed).await.models,
-        }
+        let (this, installed) = (Arc::clone(self), Arc::clone(installed));
+        let loading = self.tasks.spawn(async move {
+            let load = async {
+                let _loading = this.loading.lock().await;
+                match this.loaded(&installed) {
+                    Some(loaded) => loaded.models,
+                    None => this.load(&installed).await.models,
+                }
+            };
+            this.stop.run_until_cancelled(catch_panic("model catalog", load)).await
+        });
+        loading.await.ok().flatten().flatten().flatten()
     }
 
     /// Returns the text for a turn, or `None` before the catalog was read. Reads a missing or old catalog in the
@@ -83,10 +92,8 @@ impl CatalogText {
             let (this, installed) = (Arc::clone(self), Arc::clone(installed));
             self.tasks.spawn(async move {
                 let Ok(_loading) = this.loading.try_lock() else { return };
-                tokio::select! {
-                    _loaded = this.load(&installed) => {}
-                    () = this.stop.cancelled() => {}
-                }
+                let load = catch_panic("model catalog", this.load(&installed));
+                drop(this.stop.run_until_cancelled(load).await);
             });
         }
         loaded?.text
