@@ -86,10 +86,10 @@ impl Engine for Exec {
             transport: Arc::clone(&self.transport),
             catalog: Arc::clone(&self.catalog),
             installed,
-            turn,
+            turn: Arc::new(turn),
             guard: Arc::new(guard),
         };
-        let first = starter.start()?;
+        let first = starter.start().await?;
         Ok(events(starter, first))
     }
 
@@ -166,21 +166,27 @@ struct Starter {
     transport: Arc<TransportSelector>,
     catalog: Arc<CatalogText>,
     installed: Arc<CliInfo>,
-    turn: Turn,
+    turn: Arc<Turn>,
     /// Dropped when the last process has exited and the turn cannot start again.
     guard: Arc<TurnGuard>,
 }
 
 impl Starter {
-    fn start(&self) -> Result<TurnProcess, Error> {
+    async fn start(&self) -> Result<TurnProcess, Error> {
         // An agent usually calls the model several times.
         let is_websocket =
             self.transport.selects_websocket(Workload::SeveralCalls, tokio::time::Instant::now());
         let provider = provider::websocket_provider(&self.codex, &self.installed).filter(|_| is_websocket);
         let options =
             TurnOptions { websocket_provider: provider, catalog: self.catalog.text(&self.installed) };
-        let TurnCommand { spec, inputs } =
-            command::build(&self.turn, &self.codex, &self.installed, &options)?;
+        let (turn, codex, installed) =
+            (Arc::clone(&self.turn), Arc::clone(&self.codex), Arc::clone(&self.installed));
+        let guard = Arc::clone(&self.guard);
+        // Writes images of many megabytes. The guard outlives the files, also if this future is dropped meanwhile.
+        let built = tokio::task::spawn_blocking(move || {
+            command::build(&turn, &codex, &installed, &options).map(|command| (command, guard))
+        });
+        let (TurnCommand { spec, inputs }, guard) = built.await.map_err(Error::internal)??;
         if self.log.debug {
             let prompt = match &spec.stdin {
                 Input::Text(text) => String::from_utf8_lossy(text),
@@ -191,7 +197,7 @@ impl Starter {
         }
         // Marked before the process starts, so that a login that is written meanwhile does not count as refused.
         let mark = self.login.mark();
-        let started = self.launcher.start(spec, Arc::clone(&self.guard));
+        let started = self.launcher.start(spec, guard);
         let Started { stdout, process, .. } = started.map_err(|error| Error::EngineUnavailable {
             message: format!("the Codex CLI cannot be started: {error}"),
         })?;
@@ -211,7 +217,7 @@ impl Starter {
         self.login.changed_since(&refused.mark).await?;
         refused.process.stop().await;
         tracing::info!(turn.id = %self.turn.id, "login changed; starting the turn again");
-        Some(self.start())
+        Some(self.start().await)
     }
 }
 
