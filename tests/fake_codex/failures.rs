@@ -28,8 +28,16 @@ pub(crate) const WEBSOCKET_REFUSED: &str =
 pub(crate) const FALLBACK: &str = "Falling back from WebSockets to HTTPS transport. unexpected status 403 Forbidden: \
                                    blocked by a proxy, url: ws://127.0.0.1:9/v1/responses";
 
-/// Returns the failure of a kind, which is the status or the event of the upstream.
+/// Returns the failure of a kind, which is the status or the event of the upstream. `KIND+BYTES` has a text of this length
+/// with secrets at its start and end.
 pub(crate) fn from_kind(kind: &str) -> Option<Failure> {
+    if let Some((kind, bytes)) = kind.split_once('+') {
+        let Failure { partial, message } = from_kind(kind)?;
+        let (before, url) = message.split_at(message.find(", url: ").unwrap_or(message.len()));
+        let message = format!("{before} {}{url}", with_secrets(bytes.parse().ok()?));
+        // The process ends soon.
+        return Some(Failure { partial, message: message.leak() });
+    }
     Some(match kind {
         "400" => message_only(
             r#"{"error": {"message": "bad thing", "type": "invalid_request_error", "param": "input", "code": "bad_param"}}"#,
@@ -98,6 +106,14 @@ pub(crate) fn from_kind(kind: &str) -> Option<Failure> {
         "not-logged-in" => refused!("401 Unauthorized", "Missing bearer or basic authentication in header"),
         _ => return None,
     })
+}
+
+/// Returns a text of at least `bytes` with a key, an internal address and a path of the CLI's home.
+fn with_secrets(bytes: usize) -> String {
+    let home = std::env::var("CODEX_HOME").unwrap_or_default();
+    let secrets =
+        format!("key sk-proj-0123456789abcdefABCDEF at http://10.1.2.3:8080/internal/v1 in {home}/auth.json");
+    format!("{secrets} {} {secrets}", "upstream détail ".repeat(bytes / 17 + 1))
 }
 
 const fn message_only(message: &'static str) -> Failure {

@@ -26,6 +26,7 @@ pub(crate) fn from_kind(kind: &str) -> Option<Failure> {
         "sse-overloaded" => (None, "Selected model is at capacity. Please try a different model."),
         _ => failures::from_kind(kind).map(|failure| (failure.partial, failure.message))?,
     };
+    let kind = kind.split('+').next().unwrap_or(kind);
     let status = |key: &str, status: Value| json!({key: {"httpStatusCode": status}});
     let info = match kind {
         "400-context" | "sse-context" => json!("contextWindowExceeded"),

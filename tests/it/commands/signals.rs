@@ -48,6 +48,30 @@ async fn idle_server_after_a_signal_exits_with_zero(engine: Engine) {
     }
 }
 
+#[tokio::test]
+async fn server_after_a_hangup_drains() {
+    let mut server = Program::new(Codex::Fake, Engine::Exec).serve(&["serve"]).await;
+    server.signal(Signal::HUP);
+    assert_eq!(server.exit_code(EXIT_LIMIT).await, Some(0), "{:?}", server.log());
+    assert!(server.log_line("draining").is_some_and(|line| line["signal"] == "SIGHUP"), "{:?}", server.log());
+}
+
+#[cfg_attr(
+    any(feature = "portable", not(target_os = "linux")),
+    ignore = "only Linux tells without unsafe code whether a signal is ignored"
+)]
+#[tokio::test]
+async fn server_that_ignores_hangups_outlives_one() {
+    let mut server = Program::new(Codex::Fake, Engine::Exec).ignoring_hangup().serve(&["serve"]).await;
+    server.signal(Signal::HUP);
+    let answer = spawn_turn(&server, "fake:echo").await.unwrap().unwrap();
+    assert_eq!(answer.status(), 200);
+    // A signal that was pending would be the first of the drain.
+    server.signal(Signal::INT);
+    assert_eq!(server.exit_code(EXIT_LIMIT).await, Some(0), "{:?}", server.log());
+    assert!(server.log_line("draining").is_some_and(|line| line["signal"] == "SIGINT"), "{:?}", server.log());
+}
+
 both_engines!(
     #[cfg_attr(feature = "portable", ignore = "needs the process interfaces of Linux")]
     running_turns_past_the_drain_grace_are_cancelled

@@ -1,6 +1,7 @@
 //! Every failure of an engine over both doors: the gRPC status with its reason, and the OpenAI error.
 
 mod broken_responses;
+mod foreign_texts;
 mod silent_retries;
 
 use std::time::Duration;

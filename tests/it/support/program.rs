@@ -26,6 +26,7 @@ pub struct Program {
     home: TempDir,
     marker: String,
     env: BTreeMap<String, String>,
+    ignores_hangup: bool,
 }
 
 impl Program {
@@ -55,7 +56,7 @@ impl Program {
             ("CODEX_ENGINE", engine.name().into()),
         ];
         let env = env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        Self { home, marker, env }
+        Self { home, marker, env, ignores_hangup: false }
     }
 
     /// Sets a variable of the environment.
@@ -85,8 +86,21 @@ impl Program {
         self
     }
 
+    /// Ignores SIGHUP, as `nohup` does.
+    pub fn ignoring_hangup(mut self) -> Self {
+        self.ignores_hangup = true;
+        self
+    }
+
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_codex-api"));
+        let program = env!("CARGO_BIN_EXE_codex-api");
+        let mut command = if self.ignores_hangup {
+            let mut shell = Command::new("/bin/sh");
+            shell.args(["-c", r#"trap "" HUP; exec "$0" "$@""#, program]);
+            shell
+        } else {
+            Command::new(program)
+        };
         command.args(arguments).env_clear().envs(&self.env).current_dir(self.work_dir());
         command.stdin(Stdio::null()).kill_on_drop(true);
         command
