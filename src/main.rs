@@ -12,10 +12,18 @@ use codex_api::{
     telemetry,
 };
 
+/// Gives the memory of large requests back, see [`give_memory_back`]. glibc keeps it: 287 MiB after four requests of 31 MB.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// `mi_option_purge_delay`, which the bindings do not name. Numbers of options are stable: mimalloc keeps deprecated ones.
+const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
+
 /// `EX_USAGE` of sysexits.
 const USAGE: u8 = 64;
 
 fn main() -> ExitCode {
+    give_memory_back();
     match cli::parse(std::env::args_os()) {
         Ok(Command::Serve { demo, flags }) => with_config(flags, |config| serve(config, demo)),
         Ok(Command::Doctor { json, turn, flags }) => with_config(flags, |config| {
@@ -30,6 +38,14 @@ fn main() -> ExitCode {
             ExitCode::from(if usage { USAGE } else { 0 })
         }
     }
+}
+
+/// Makes the allocator return unused pages to the system at once. By default it does so at a later allocation, which an idle
+/// server does not make.
+#[expect(unsafe_code, reason = "mimalloc has no safe interface to its options")]
+fn give_memory_back() {
+    // SAFETY: the function is not thread safe, and no other thread runs yet.
+    unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, 0) };
 }
 
 fn with_config(flags: BTreeMap<String, String>, then: impl FnOnce(Config) -> ExitCode) -> ExitCode {

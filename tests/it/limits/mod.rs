@@ -6,5 +6,6 @@ mod choices;
 mod compressed;
 mod hazards;
 mod images;
+mod memory;
 mod prompts;
 mod readers;
