@@ -90,6 +90,10 @@ const FILE_ROOTS: &[&str] = &[
 /// Replaces a path.
 const REMOVED_PATH: &str = "<path>";
 
+/// Bytes of a text that are searched. Far more than callers get, so that the cut splits no key that they would see. A search
+/// of 5 MB would hold up the other streams of the thread.
+const MAX_READ_BYTES: usize = 64 << 10;
+
 /// Returns a text for callers: without keys, addresses and paths, and not longer than a few thousand bytes.
 pub(crate) fn bounded(text: &str) -> String {
     cut_middle(&scrubbed(text), MAX_BYTES, |c| c.len_utf8())
@@ -102,7 +106,8 @@ pub(crate) fn scrubbed(text: &str) -> String {
 
 /// Returns the text for the log: without keys, and at most `max_chars` long.
 pub(crate) fn for_log(text: &str, max_chars: usize) -> String {
-    cut_middle(&without_keys(text), max_chars, |_| 1)
+    let read = cut_middle(text, max_chars.saturating_mul(2).saturating_add(MAX_READ_BYTES), |_| 1);
+    cut_middle(&without_keys(&read), max_chars, |_| 1)
 }
 
 /// Cuts the middle out of a text whose characters cost more than `max`. Three quarters of the rest are the start.
@@ -150,6 +155,7 @@ fn without_paths(text: &str) -> String {
 
 /// Returns a text without keys and without addresses of the upstream: URLs, `host:port`, IP addresses.
 pub(crate) fn without_addresses(text: &str) -> String {
+    let text = &cut_middle(text, MAX_READ_BYTES, char::len_utf8);
     let text = &*without_keys(text);
     let mut result = String::with_capacity(text.len());
     let mut rest = text;

@@ -110,7 +110,7 @@ pub(crate) fn from_kind(kind: &str) -> Option<Failure> {
 
 /// Returns a text of at least `bytes` with a key, an internal address and a path of the CLI's home.
 fn with_secrets(bytes: usize) -> String {
-    let home = std::env::var("CODEX_HOME").unwrap_or_default();
+    let home = crate::env("CODEX_HOME").unwrap_or_default();
     let secrets =
         format!("key sk-proj-0123456789abcdefABCDEF at http://10.1.2.3:8080/internal/v1 in {home}/auth.json");
     format!("{secrets} {} {secrets}", "upstream détail ".repeat(bytes / 17 + 1))

@@ -90,8 +90,8 @@ async fn exec_whose_catalog_hangs_still_runs_turns() {
         assert!(soon("the status", app.status()).await.ready);
         let list = soon("the list", reqwest::get(app.url("/v1/models"))).await.unwrap();
         assert!(list.status().is_success());
-        let answer = app.complete(&body("fake:echo", "hi")).await;
-        assert_eq!(answer["choices"][0]["message"]["content"], "hi");
+        let answer = app.complete(&body("fake:text:5", "hi")).await;
+        assert_eq!(answer["choices"][0]["message"]["content"], "01234");
     })
     .await;
 }

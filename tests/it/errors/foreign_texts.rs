@@ -32,7 +32,9 @@ fn assert_small(status: &Status, context: &str) {
 
 both_engines!(long_errors_of_the_upstream_are_bounded_and_scrubbed);
 async fn long_errors_of_the_upstream_are_bounded_and_scrubbed(engine: Engine) {
-    let program = Program::new(Codex::Fake, engine).env("CODEX_LOG_MAX_CHARS", "300");
+    let program = Program::new(Codex::Fake, engine)
+        .env("CODEX_LOG_MAX_CHARS", "300")
+        .env("CODEX_UPSTREAM_RETRIES", "0");
     let server = program.serve(&[]).await;
     let channel = Endpoint::new(server.url("")).unwrap().connect().await.unwrap();
     let mut grpc = CodexServiceClient::new(channel);
