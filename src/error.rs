@@ -47,6 +47,8 @@ pub enum Error {
     /// The prompt exceeds this server's limit. The caller shortens it.
     #[error("{}", too_long(message))]
     PromptTooLarge {
+        /// The largest part of the prompt: messages, tools or the schema of the answer.
+        field: &'static str,
         /// The limit and the size.
         message: String,
     },
@@ -145,7 +147,7 @@ pub enum Error {
     },
     /// A turn whose agent has begun to act failed for a reason that would otherwise be offered for retry. Nothing
     /// may repeat the request by itself. Created by [`Error::after_effects`].
-    #[error("{cause}; {}", effects_text(cause))]
+    #[error("{}; {}", cause_text(cause), effects_text(cause))]
     FailedAfterEffects {
         /// The reason of the failure.
         cause: Box<Error>,
@@ -176,8 +178,8 @@ impl Error {
 
     /// Returns the error of a turn whose agent has begun to act: the same, unless machines would retry it.
     ///
-    /// Proxies and gRPC clients retry UNAVAILABLE and RESOURCE_EXHAUSTED, SDKs retry 429 and 503. A failure that no
-    /// machine retries keeps its form, because callers react to it, for example to a context that is too long.
+    /// Proxies and gRPC clients retry UNAVAILABLE and RESOURCE_EXHAUSTED, SDKs retry 429 and 503, and agents
+    /// shorten a conversation that is too long and send it again. A failure that no machine retries keeps its form.
     #[must_use]
     pub fn after_effects(self) -> Self {
         match self {
@@ -187,11 +189,11 @@ impl Error {
             | Self::EngineUnavailable { .. }
             | Self::Draining
             | Self::UpstreamUnavailable { .. }
-            | Self::WorkerLost { .. } => Self::FailedAfterEffects { cause: Box::new(self) },
+            | Self::WorkerLost { .. }
+            | Self::ContextLengthExceeded { .. } => Self::FailedAfterEffects { cause: Box::new(self) },
             Self::InvalidArgument { .. }
             | Self::Unsupported { .. }
             | Self::PromptTooLarge { .. }
-            | Self::ContextLengthExceeded { .. }
             | Self::Rejected { .. }
             | Self::Unauthenticated { .. }
             | Self::PermissionDenied { .. }
@@ -280,6 +282,14 @@ impl Error {
         }
     }
 
+    /// Returns the field of a prompt that is too long.
+    fn long_field(&self) -> Option<&'static str> {
+        if let Self::PromptTooLarge { field, .. } = self {
+            return Some(field);
+        }
+        matches!(self, Self::ContextLengthExceeded { .. }).then_some("messages")
+    }
+
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Overloaded { retry_after, .. } => Some(*retry_after),
@@ -339,6 +349,14 @@ impl Error {
     }
 }
 
+/// Returns the text of a failure after effects, without the words at which agents send a shorter conversation.
+fn cause_text(cause: &Error) -> String {
+    match cause {
+        Error::ContextLengthExceeded { message } => message.clone(),
+        other => other.to_string(),
+    }
+}
+
 /// Returns what a caller must know about the effects of a failed turn.
 fn effects_text(cause: &Error) -> &'static str {
     if matches!(cause, Error::WorkerLost { .. }) {
@@ -385,6 +403,9 @@ impl From<Error> for Status {
         if let Error::InvalidArgument { field, message } | Error::Unsupported { field, message } = &error {
             let field = foreign_text::cut_middle(field, MAX_FIELD_BYTES, char::len_utf8);
             details.add_bad_request_violation(field, cut_message(message, 2));
+        }
+        if let Some(field) = error.long_field() {
+            details.add_bad_request_violation(field, "too long");
         }
         if let Some(delay) = error.retry_after() {
             details.set_retry_info(Some(delay));
@@ -451,8 +472,11 @@ mod tests {
 
     #[test]
     fn error_that_no_machine_retries_is_equal_after_effects() {
+        let rejected = Error::Rejected { message: "no".into() }.after_effects();
+        assert_eq!((rejected.code(), rejected.reason()), (Code::InvalidArgument, "UPSTREAM_REJECTED"));
         let long = Error::ContextLengthExceeded { message: "long".into() }.after_effects();
-        assert_eq!((long.code(), long.reason()), (Code::InvalidArgument, "CONTEXT_LENGTH_EXCEEDED"));
+        assert_eq!((long.code(), long.reason()), (Code::Aborted, "FAILED_AFTER_EFFECTS"));
+        assert!(!long.to_string().contains("maximum context length"), "{long}");
         let twice = Error::Draining.after_effects().after_effects();
         assert_eq!(twice.root_cause().reason(), "SHUTTING_DOWN");
     }
@@ -461,9 +485,10 @@ mod tests {
     fn text_about_a_long_prompt_has_the_words_that_agents_search() {
         for cause in ["too long", "Too long.", "300001 tokens.\n"] {
             let message = cause.to_owned();
-            for error in
-                [Error::PromptTooLarge { message: message.clone() }, Error::ContextLengthExceeded { message }]
-            {
+            for error in [
+                Error::PromptTooLarge { field: "messages", message: message.clone() },
+                Error::ContextLengthExceeded { message },
+            ] {
                 let text = Status::from(error).message().to_owned();
                 assert!(text.starts_with("This model's maximum context length is exceeded: "), "{text}");
                 assert!(text.ends_with(". Please reduce the length of the messages."), "{text}");
@@ -510,7 +535,7 @@ mod tests {
             "no sk-proj-0123456789abcdefghij at http://10.0.0.1:8/v1 in /root/.codex/auth.json".to_owned();
         let expected = "no <key> at <address> in <path>";
         for error in [
-            Error::PromptTooLarge { message: message.clone() },
+            Error::PromptTooLarge { field: "messages", message: message.clone() },
             Error::ContextLengthExceeded { message: message.clone() },
             Error::Rejected { message: message.clone() },
             Error::ModelNotFound { message: message.clone() },

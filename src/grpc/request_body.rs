@@ -26,6 +26,9 @@ const HEAD: usize = 5;
 /// Size of a message from which counting runs outside of the runtime's threads, which all streams share.
 const LARGE_MESSAGE: usize = 256 << 10;
 
+/// Maximum size of the messages of methods without parameters.
+const MAX_EMPTY_REQUEST: usize = 64 << 10;
+
 /// Limits of a message.
 #[derive(Debug, Clone)]
 pub(super) struct MessageLimits {
@@ -37,10 +40,15 @@ pub(super) struct MessageLimits {
 /// Reads the message of a call of the contract, and passes the call on with the message in one piece, decompressed. What
 /// the decoder refuses is passed on unread.
 pub(super) async fn read(State(limits): State<MessageLimits>, request: Request, next: Next) -> Response {
-    let path = request.uri().path();
-    if path.trim_start_matches('/').split('/').next() != Some(SERVICE_NAME) {
+    let mut path = request.uri().path().trim_start_matches('/').split('/');
+    if path.next() != Some(SERVICE_NAME) {
         return next.run(request).await;
     }
+    let max_bytes = match path.next() {
+        Some("Chat" | "StreamChat") => limits.max_bytes,
+        _ => limits.max_bytes.min(MAX_EMPTY_REQUEST),
+    };
+    let limits = MessageLimits { max_bytes, ..limits };
     let (mut parts, body) = request.into_parts();
     let encoding = Encoding::of(&parts.headers);
     let mut reader = Reader { body, read: BytesMut::new(), failed: None };
@@ -72,9 +80,14 @@ impl Reader {
         if !self.fill(HEAD, None).await? {
             return Ok(None);
         }
-        let Some((flag, size)) = head(&self.read).filter(|(_, size)| *size <= limits.max_bytes) else {
-            return Ok(None);
-        };
+        let Some((flag, size)) = head(&self.read) else { return Ok(None) };
+        if size > limits.max_bytes {
+            let max = limits.max_bytes;
+            return Err(Error::invalid(
+                "request",
+                format!("the message has {size} bytes; {max} are allowed"),
+            ));
+        }
         let encoding = match (flag, encoding) {
             (0, _) => None,
             (1, Some(encoding)) => Some(encoding),

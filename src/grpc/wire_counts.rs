@@ -6,6 +6,10 @@ use crate::{config::ListLimits, error::Error};
 /// Maximum number of values in the deprecated schemas of all tools.
 const MAX_SCHEMA_VALUES: usize = 100_000;
 
+/// Maximum number of fields of a message at all depths, known or not. The decoder takes time for each one. The largest
+/// request within the limits of its lists has about three quarters of it.
+const MAX_FIELDS: usize = 1_000_000;
+
 /// Maximum nesting that is followed. prost refuses more than a hundred.
 const MAX_DEPTH: usize = 100;
 
@@ -40,10 +44,19 @@ impl Field {
 static REQUEST: &[Field] = &[
     Field::new(2, Some(List::Messages), MESSAGE),
     Field::new(3, Some(List::Tools), TOOL),
+    Field::new(4, None, PLAIN),
+    Field::new(6, None, FORMAT),
     Field::new(8, Some(List::Stops), &[]),
-    Field::new(11, Some(List::Metadata), &[]),
+    Field::new(11, Some(List::Metadata), PLAIN),
+    Field::new(12, None, PLAIN),
+    Field::new(14, None, PLAIN),
 ];
-const MESSAGE: &[Field] = &[Field::new(2, Some(List::Parts), &[]), Field::new(4, Some(List::Calls), &[])];
+/// A message whose fields count only together. No field has the number 0.
+const PLAIN: &[Field] = &[Field::new(0, None, &[])];
+const MESSAGE: &[Field] = &[Field::new(2, Some(List::Parts), PART), Field::new(4, Some(List::Calls), PLAIN)];
+const PART: &[Field] = &[Field::new(2, None, PLAIN), Field::new(3, None, PLAIN)];
+const FORMAT: &[Field] =
+    &[Field::new(1, None, PLAIN), Field::new(2, None, PLAIN), Field::new(3, None, PLAIN)];
 const TOOL: &[Field] = &[Field { number: 3, list: None, inner: &STRUCT }];
 // `google.protobuf.Struct`, which is recursive.
 static STRUCT: [Field; 1] = [Field { number: 1, list: Some(List::SchemaValues), inner: &ENTRY }];
@@ -54,18 +67,24 @@ static LIST: [Field; 1] = [Field { number: 1, list: Some(List::SchemaValues), in
 
 /// Checks the lists of an encoded `ChatRequest`. Accepts what is not protobuf, which the decoder refuses.
 pub(super) fn check(message: &[u8], limits: ListLimits) -> Result<(), Error> {
-    let mut counter = Counter { limits, counts: [0; LISTS] };
+    let mut counter = Counter { limits, counts: [0; LISTS], fields: 0 };
     counter.walk(message, REQUEST, 0)
 }
 
 struct Counter {
     limits: ListLimits,
     counts: [usize; LISTS],
+    fields: usize,
 }
 
 impl Counter {
     fn walk(&mut self, mut rest: &[u8], fields: &[Field], depth: usize) -> Result<(), Error> {
         while let Some((number, value)) = next_field(&mut rest) {
+            self.fields += 1;
+            if self.fields > MAX_FIELDS {
+                let message = format!("more than the {MAX_FIELDS} fields allowed in a message");
+                return Err(Error::invalid("request", message));
+            }
             let Some(field) = fields.iter().find(|field| field.number == number) else { continue };
             if let Some(list) = field.list {
                 self.count(list)?;
@@ -182,6 +201,31 @@ mod tests {
             metadata: (0..count).map(|n| (n.to_string(), String::new())).collect(),
             ..Default::default()
         });
+    }
+
+    #[test]
+    fn check_limits_the_fields_of_every_message() {
+        let limits = ListLimits { messages: 3, tools: 2 };
+        let refused = |message: &[u8]| {
+            let Err(Error::InvalidArgument { field, .. }) = check(message, limits) else { return false };
+            field == "request"
+        };
+        let nested = |key: &[u8], inner: &[u8]| {
+            let mut length = Vec::new();
+            prost::encoding::encode_varint(inner.len() as u64, &mut length);
+            [key, &length, inner].concat()
+        };
+        // The model, an unknown number, and the same in a part, a call, a choice and a format.
+        for key in [0x0a_u8, 0x08] {
+            let many = [key, 0].repeat(MAX_FIELDS + 1);
+            assert!(refused(&many) && !refused(&[key, 0].repeat(MAX_FIELDS)), "{key}");
+            for path in
+                [&[0x12_u8, 0x12][..], &[0x12, 0x22], &[0x22], &[0x32, 0x12], &[0x62], &[0x12, 0x12, 0x1a]]
+            {
+                let message = path.iter().rev().fold(many.clone(), |inner, key| nested(&[*key], &inner));
+                assert!(refused(&message), "{key} in {path:?}");
+            }
+        }
     }
 
     #[test]

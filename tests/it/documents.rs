@@ -133,7 +133,7 @@ fn errors() -> Vec<Error> {
         Error::invalid("n", "m"),
         Error::unsupported("tools", "m"),
         Error::Rejected { message: message() },
-        Error::PromptTooLarge { message: message() },
+        Error::PromptTooLarge { field: "messages", message: message() },
         Error::ContextLengthExceeded { message: message() },
         Error::Unauthenticated { message: message() },
         denied("POLICY_WIDENED"),

@@ -362,6 +362,7 @@ pub(crate) fn classify_exit(code: Option<i32>, stderr: &str) -> Error {
     let has = |sign: &str| stderr.contains(sign);
     if has("Input exceeds the maximum length") {
         return Error::PromptTooLarge {
+            field: "messages",
             message: "the prompt exceeds the Codex CLI's limit of 1048576 characters".into(),
         };
     }

@@ -146,6 +146,7 @@ pub(super) struct Tool {
     pub(super) name: Option<String>,
     pub(super) description: Option<String>,
     #[serde(default, deserialize_with = "raw_object")]
+    #[serde(alias = "input_schema")]
     pub(super) parameters: Option<Box<RawValue>>,
     pub(super) strict: Option<bool>,
 }
@@ -157,6 +158,7 @@ pub(super) struct Function {
     pub(super) description: Option<String>,
     /// Kept as text, so that Codex gets the keys in their order and large integers exactly.
     #[serde(default, deserialize_with = "raw_object")]
+    #[serde(alias = "input_schema")]
     pub(super) parameters: Option<Box<RawValue>>,
     pub(super) strict: Option<bool>,
 }

@@ -12,7 +12,7 @@ fn table() -> Vec<(Error, (u16, &'static str, &'static str, Option<&'static str>
         (Error::invalid("n", "why"), (400, bad, "invalid_value", Some("n"), None, true)),
         (Error::unsupported("tools", "why"), (400, bad, "unsupported_parameter", Some("tools"), None, true)),
         (
-            Error::PromptTooLarge { message: m() },
+            Error::PromptTooLarge { field: "messages", message: m() },
             (413, bad, "context_length_exceeded", Some("messages"), None, true),
         ),
         (

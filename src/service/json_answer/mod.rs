@@ -15,7 +15,7 @@ use self::strict_form::strict_form;
 use crate::{
     engine::{
         Format, Message, Part, ResponseSchema, Role, Turn,
-        json_schema::argument_validator::{ArgumentValidator, ValidationError},
+        json_schema::argument_validator::{ArgumentValidator, SchemaError, ValidationError},
     },
     error::Error,
 };
@@ -41,9 +41,10 @@ pub(super) enum AnswerPlan {
     Validated(Option<JsonStream>, Arc<AnswerValidator>),
 }
 
-/// The validator of an answer.
+/// The validator of an answer. `None` for a schema that the validator cannot compile, such as one with look-around in a
+/// pattern: OpenAI takes such schemas, so that the server requires JSON only.
 #[derive(Debug)]
-pub(super) struct AnswerValidator(ArgumentValidator);
+pub(super) struct AnswerValidator(Option<ArgumentValidator>);
 
 impl AnswerPlan {
     /// Selects the plan of a turn, and replaces the turn's schema by one that the upstream accepts.
@@ -63,9 +64,7 @@ impl AnswerPlan {
             let form = strict_form(&schema.value);
             let validator = match &form {
                 Some(form) if !form.is_lossy => None,
-                Some(_) | None => Some(ArgumentValidator::new(&schema.value).map_err(|error| {
-                    Error::invalid("response_format.json_schema.schema", error.to_string())
-                })?),
+                Some(_) | None => Some(AnswerValidator::new(&schema.value)?),
             };
             Ok::<_, Error>((schema, form, validator))
         });
@@ -86,7 +85,7 @@ impl AnswerPlan {
             turn.messages.insert(0, developer(text));
         }
         Ok(match (stream, validator) {
-            (stream, Some(validator)) => Self::Validated(stream, Arc::new(AnswerValidator(validator))),
+            (stream, Some(validator)) => Self::Validated(stream, Arc::new(validator)),
             (Some(stream), None) => Self::Translated(stream),
             (None, None) => Self::LastMessage,
         })
@@ -106,12 +105,26 @@ impl AnswerPlan {
 }
 
 impl AnswerValidator {
+    /// Compiles a schema. Fails for a schema beyond the limits.
+    fn new(schema: &Value) -> Result<Self, Error> {
+        match ArgumentValidator::new(schema) {
+            Ok(validator) => Ok(Self(Some(validator))),
+            Err(SchemaError::Uncompilable(_) | SchemaError::UncompilablePattern { .. }) => Ok(Self(None)),
+            Err(
+                error @ (SchemaError::Size(_)
+                | SchemaError::PatternTooLong(_)
+                | SchemaError::TooManyPatterns { .. }),
+            ) => Err(Error::invalid("response_format.json_schema.schema", error.to_string())),
+        }
+    }
+
     /// Finds the JSON value of an answer and validates it. The error describes the mismatch.
     pub(super) async fn check(self: Arc<Self>, text: String) -> Result<Result<String, String>, Error> {
         let job = JOBS.acquire().await.map_err(Error::internal)?;
         let checked = spawn_blocking(move || {
             let Some(found) = json_value(&text) else { return Err("is not JSON".to_owned()) };
-            match self.0.validate(found, None) {
+            let Some(validator) = &self.0 else { return Ok(found.to_owned()) };
+            match validator.validate(found, None) {
                 Ok(()) => Ok(found.to_owned()),
                 Err(ValidationError::Invalid(what)) => Err(format!("does not match the schema: {what}")),
                 Err(ValidationError::TooExpensive(what)) => Err(what),

@@ -122,7 +122,15 @@ impl RequestPolicy {
             _ => format!(" (messages {messages}, tools {tools}, schema of the answer {schema})"),
         };
         let window = window.map(|tokens| format!("; the model's context window has {tokens} tokens"));
+        let field = if tools.max(schema) <= messages {
+            "messages"
+        } else if schema <= tools {
+            "tools"
+        } else {
+            "response_format.json_schema.schema"
+        };
         Err(Error::PromptTooLarge {
+            field,
             message: format!(
                 "the prompt has {sum} characters{counted}; this server allows {max} (CODEX_MAX_PROMPT_CHARS){}",
                 window.unwrap_or_default()

@@ -24,7 +24,7 @@ pub(super) fn call_error(error: CallError, lease: &WorkerLease, profile: Profile
             retry_after: Duration::from_secs(1),
         },
         CallError::Refused(error) if error.is_input_too_large() => {
-            Error::PromptTooLarge { message: error.message }
+            Error::PromptTooLarge { field: "messages", message: error.message }
         }
         CallError::Refused(error) => {
             tracing::warn!(
