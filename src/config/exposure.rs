@@ -14,7 +14,7 @@ const SHORT_TOKEN: usize = 16;
 const MIN_DIFFERENT: usize = 4;
 
 /// Values that examples and manuals use for tokens.
-const PLACEHOLDERS: [&str; 8] = [
+const PLACEHOLDERS: [&str; 14] = [
     "changeme",
     "change-me",
     "password",
@@ -23,6 +23,12 @@ const PLACEHOLDERS: [&str; 8] = [
     "yourtoken",
     "gateway-token",
     "12345678",
+    "your-token-here",
+    "your_token_here",
+    "password1",
+    "secret",
+    "secret-token",
+    "example",
 ];
 
 /// Checks the listeners, the token, the hosts and the origins of a server.
@@ -81,6 +87,9 @@ fn weakness(token: &str) -> Option<&'static str> {
     if token.chars().collect::<BTreeSet<_>>().len() < MIN_DIFFERENT {
         return Some("repeats a few characters");
     }
+    if token.starts_with('$') {
+        return Some("looks like a variable that was not replaced by its value");
+    }
     PLACEHOLDERS.contains(&token.to_ascii_lowercase().as_str()).then_some("is a placeholder of examples")
 }
 
@@ -104,7 +113,16 @@ mod tests {
 
     #[test]
     fn token_on_a_public_address_must_not_be_guessable() {
-        for token in ["a", "1234567", "aaaaaaaaaaaaaaaa", "abababababababab", "changeme", "Password"] {
+        for token in [
+            "a",
+            "1234567",
+            "aaaaaaaaaaaaaaaa",
+            "abababababababab",
+            "changeme",
+            "Password",
+            "your-token-here",
+            "$CODEX_TOKEN",
+        ] {
             let public = [("CODEX_GATEWAY_HOST", "0.0.0.0"), ("CODEX_GATEWAY_TOKEN", token)];
             let error = load(&public).unwrap_err();
             assert!(error.starts_with("CODEX_GATEWAY_TOKEN: ") && error.contains("openssl"), "{error}");

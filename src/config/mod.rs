@@ -73,6 +73,8 @@ pub struct ServerConfig {
     pub max_connections: usize,
     /// Maximum number of open connections of one peer.
     pub max_connections_per_peer: usize,
+    /// Maximum number of requests per second of one address; zero for no limit.
+    pub max_request_rate: u32,
     /// Number of runtime threads. Defaults to half of the processors, at least one.
     pub threads: usize,
     /// Time that running turns get to finish from the end of `Serving`, including the lame duck.

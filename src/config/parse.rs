@@ -43,6 +43,7 @@ pub(super) fn server(raw: &mut RawSettings, request_timeout: Duration) -> Server
         lists: lists(raw),
         max_connections,
         max_connections_per_peer: per_peer.unwrap_or(max_connections - max_connections / 4),
+        max_request_rate: u32::try_from(raw.get(&settings::MAX_REQUEST_RATE)).unwrap_or_default(),
         threads: raw.get(&settings::THREADS).unwrap_or_else(default_threads),
         drain_grace: raw.get(&settings::DRAIN_SECONDS),
         lame_duck: raw.get(&settings::LAME_DUCK_SECONDS),

@@ -203,6 +203,10 @@ settings! {
         env: "CODEX_MAX_CONNECTIONS_PER_PEER", flag: "max-connections-per-peer", value: "N", default: "",
         help: "Maximum number of open connections of one address (of one /64 network with IPv6); when empty, three quarters of CODEX_MAX_CONNECTIONS",
     }
+    MAX_REQUEST_RATE: Number = Number { min: 0, max: 1_000_000 } => {
+        env: "CODEX_MAX_REQUEST_RATE", flag: "max-request-rate", value: "N", default: "1000",
+        help: "Maximum number of requests per second of one address (of one /64 network with IPv6), after 4096 at once; beyond it, the address is read later; 0 for no limit",
+    }
     THREADS: OptionalSize = OptionalSize { min: 1, max: 1024 } => {
         env: "CODEX_THREADS", flag: "threads", value: "N", default: "",
         help: "Number of server threads; when empty, half of the available CPUs, at least 1; the rest are left to Codex",

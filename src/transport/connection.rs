@@ -136,9 +136,15 @@ impl ConnectionServer {
             () = self.drain_idle_timeout() => return Ok(()),
             () = seat.evicted.cancelled() => return Ok(()),
         };
-        let io = TokioIo::new(WriteTimeout::new(io, self.write_timeout, Arc::clone(activity)));
+        let io = TokioIo::new(WriteTimeout::new(
+            io,
+            self.write_timeout,
+            Arc::clone(activity),
+            Arc::clone(&seat.rate),
+        ));
         let service = service_fn(|mut request: hyper::Request<Incoming>| {
             let in_flight = activity.begin_request();
+            seat.rate.count();
             request.extensions_mut().insert(ConnectInfo(peer));
             request.extensions_mut().insert(activity.watches().clone());
             let answer = self.app.clone().oneshot(request.map(Body::new));

@@ -8,6 +8,7 @@ pub(crate) mod connection;
 mod hooked_body;
 pub mod open_files;
 pub(crate) mod protocol_sniff;
+pub(crate) mod request_rate;
 pub(crate) mod seats;
 pub(crate) mod stalled_response;
 pub(crate) mod write_timeout;
@@ -62,7 +63,11 @@ pub async fn serve(
     let tracker = TaskTracker::new();
     let connections =
         Arc::new(ConnectionServer::new(app, config, tracker.clone(), drain.clone(), kill.clone()));
-    let seats = Arc::new(Seats::new(config.max_connections, config.max_connections_per_peer));
+    let seats = Arc::new(Seats::new(
+        config.max_connections,
+        config.max_connections_per_peer,
+        config.max_request_rate,
+    ));
     let waiting = Arc::new(Semaphore::new(seats::spare(config.max_connections)));
     let accepting = async {
         loop {

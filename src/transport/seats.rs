@@ -12,7 +12,7 @@ use std::{
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::activity::ConnectionActivity;
+use super::{activity::ConnectionActivity, request_rate::RequestRate};
 use crate::context::peer::network_of;
 
 /// Time without a request after which a connection may lose its seat. The head of a new client is on its way.
@@ -23,6 +23,8 @@ const MIN_UNUSED: Duration = Duration::from_millis(200);
 pub(crate) struct Seats {
     max: usize,
     max_per_peer: usize,
+    /// Maximum number of requests per second of a peer; zero for no limit.
+    max_request_rate: u32,
     table: Mutex<Table>,
     freed: Notify,
 }
@@ -31,9 +33,16 @@ pub(crate) struct Seats {
 struct Table {
     next_id: u64,
     taken: HashMap<u64, Taken>,
-    per_peer: HashMap<IpAddr, usize>,
+    peers: HashMap<IpAddr, Peer>,
     /// Number of connections that have lost their seats and are still closing.
     closing: usize,
+}
+
+/// The connections of one peer. Kept without connections until its rate is settled.
+#[derive(Debug)]
+struct Peer {
+    connections: usize,
+    rate: Arc<RequestRate>,
 }
 
 #[derive(Debug)]
@@ -50,6 +59,8 @@ pub(crate) struct Seat {
     seats: Arc<Seats>,
     /// The activity of the connection.
     pub(crate) activity: Arc<ConnectionActivity>,
+    /// The rate of requests of the peer.
+    pub(crate) rate: Arc<RequestRate>,
     /// Cancelled when the connection must give its seat to another.
     pub(crate) evicted: CancellationToken,
 }
@@ -70,15 +81,16 @@ pub(crate) fn spare(max: usize) -> usize {
 }
 
 impl Seats {
-    pub(crate) fn new(max: usize, max_per_peer: usize) -> Self {
-        Self { max, max_per_peer: max_per_peer.min(max), table: Mutex::default(), freed: Notify::new() }
+    pub(crate) fn new(max: usize, max_per_peer: usize, max_request_rate: u32) -> Self {
+        let max_per_peer = max_per_peer.min(max);
+        Self { max, max_per_peer, max_request_rate, table: Mutex::default(), freed: Notify::new() }
     }
 
     /// Takes a seat for a connection of `peer`, if necessary from an unused connection.
     pub(crate) fn try_take(self: &Arc<Self>, peer: IpAddr) -> Result<Seat, NoSeat> {
         let network = network_of(peer);
         let mut table = self.table();
-        let of_peer = table.per_peer.get(&network).copied().unwrap_or_default();
+        let of_peer = table.connections_of(network);
         let evicted = if self.max_per_peer < self.max && of_peer >= self.max_per_peer {
             Some(self.evict(&mut table, Some(network)).ok_or(NoSeat::PeerFull)?)
         } else if table.taken.len() >= self.max {
@@ -88,11 +100,23 @@ impl Seats {
         };
         let id = table.next_id;
         table.next_id += 1;
-        let seat =
-            Seat { id, seats: Arc::clone(self), activity: Arc::default(), evicted: CancellationToken::new() };
+        if table.peers.len() > 2 * self.max {
+            table.peers.retain(|_, peer| peer.connections > 0 || !peer.rate.is_settled());
+        }
+        let peer = table.peers.entry(network).or_insert_with(|| Peer {
+            connections: 0,
+            rate: Arc::new(RequestRate::new(self.max_request_rate)),
+        });
+        peer.connections += 1;
+        let seat = Seat {
+            id,
+            seats: Arc::clone(self),
+            activity: Arc::default(),
+            rate: Arc::clone(&peer.rate),
+            evicted: CancellationToken::new(),
+        };
         let taken = Taken { network, activity: Arc::clone(&seat.activity), evicted: seat.evicted.clone() };
         table.taken.insert(id, taken);
-        *table.per_peer.entry(network).or_default() += 1;
         drop(table);
         if let Some(evicted) = evicted {
             evicted.cancel();
@@ -141,7 +165,7 @@ impl Seats {
                 && now.duration_since(taken.activity.unused_since()) >= MIN_UNUSED
         });
         let rank = |taken: &Taken| {
-            let of_peer = table.per_peer.get(&taken.network).copied().unwrap_or_default();
+            let of_peer = table.connections_of(taken.network);
             (taken.activity.has_served(), Reverse(of_peer), taken.activity.unused_since())
         };
         let id = candidates.min_by_key(|(_, taken)| rank(taken)).map(|(id, _)| *id)?;
@@ -158,13 +182,17 @@ impl Seats {
 impl Table {
     fn remove(&mut self, id: u64) -> Option<Taken> {
         let taken = self.taken.remove(&id)?;
-        if let Some(count) = self.per_peer.get_mut(&taken.network) {
-            *count -= 1;
-            if *count == 0 {
-                self.per_peer.remove(&taken.network);
+        if let Some(peer) = self.peers.get_mut(&taken.network) {
+            peer.connections -= 1;
+            if peer.connections == 0 && peer.rate.is_settled() {
+                self.peers.remove(&taken.network);
             }
         }
         Some(taken)
+    }
+
+    fn connections_of(&self, network: IpAddr) -> usize {
+        self.peers.get(&network).map_or(0, |peer| peer.connections)
     }
 }
 
@@ -193,7 +221,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn try_take_of_a_full_table_evicts_silent_then_idle_connections() {
-        let seats = Arc::new(Seats::new(3, 3));
+        let seats = Arc::new(Seats::new(3, 3, 0));
         let [idle, silent, busy] = [taken(&seats, 1), taken(&seats, 2), taken(&seats, 3)];
         drop(idle.activity.begin_request());
         let _request = busy.activity.begin_request();
@@ -212,7 +240,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn try_take_beyond_the_limit_of_a_peer_affects_that_peer_alone() {
-        let seats = Arc::new(Seats::new(10, 2));
+        let seats = Arc::new(Seats::new(10, 2, 0));
         let [first, second, other] = [taken(&seats, 1), taken(&seats, 1), taken(&seats, 2)];
         let requests = [first.activity.begin_request(), second.activity.begin_request()];
         tokio::time::advance(MIN_UNUSED).await;
@@ -228,7 +256,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn evict_prefers_the_peer_with_the_most_connections() {
-        let seats = Arc::new(Seats::new(3, 3));
+        let seats = Arc::new(Seats::new(3, 3, 0));
         let single = taken(&seats, 1);
         tokio::time::advance(MIN_UNUSED).await;
         let first = taken(&seats, 2);
@@ -242,7 +270,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn evict_is_bounded_by_the_connections_that_still_close() {
-        let seats = Arc::new(Seats::new(1, 1));
+        let seats = Arc::new(Seats::new(1, 1, 0));
         let mut all = vec![taken(&seats, 1)];
         for number in 0.. {
             tokio::time::advance(MIN_UNUSED).await;

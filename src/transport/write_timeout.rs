@@ -1,4 +1,5 @@
-//! Time limit for a peer that reads nothing. The same wrapper of the socket notes the activity of the connection.
+//! Time limit for a peer that reads nothing. The same wrapper of the socket notes the activity of the connection and limits
+//! the rate of requests.
 
 use std::{
     io,
@@ -10,10 +11,10 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Sleep, sleep},
+    time::{Sleep, sleep, sleep_until},
 };
 
-use super::activity::ConnectionActivity;
+use super::{activity::ConnectionActivity, request_rate::RequestRate};
 
 /// Fails a write with `TimedOut` if the peer reads nothing for the limit.
 #[derive(Debug)]
@@ -23,12 +24,20 @@ pub(crate) struct WriteTimeout<T> {
     /// Runs while a write is pending.
     timer: Option<Pin<Box<Sleep>>>,
     activity: Arc<ConnectionActivity>,
+    rate: Arc<RequestRate>,
+    /// Runs while the peer is not read because of its rate.
+    pause: Option<Pin<Box<Sleep>>>,
 }
 
 impl<T> WriteTimeout<T> {
-    /// Limits the writes of `io`, and counts its reads and writes in `activity`.
-    pub(crate) fn new(io: T, limit: Duration, activity: Arc<ConnectionActivity>) -> Self {
-        Self { io, limit, timer: None, activity }
+    /// Limits the writes of `io`, counts its reads and writes in `activity`, and reads no faster than `rate`.
+    pub(crate) fn new(
+        io: T,
+        limit: Duration,
+        activity: Arc<ConnectionActivity>,
+        rate: Arc<RequestRate>,
+    ) -> Self {
+        Self { io, limit, timer: None, activity, rate, pause: None }
     }
 
     /// Counts reads and writes. A flush does not count, because it succeeds without data.
@@ -92,6 +101,11 @@ impl<T: AsyncRead + Unpin> AsyncRead for WriteTimeout<T> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        while let Some(until) = self.rate.paused_until() {
+            let pause = self.pause.get_or_insert_with(|| Box::pin(sleep_until(until)));
+            ready!(pause.as_mut().poll(cx));
+            self.pause = None;
+        }
         let before = buf.filled().len();
         let result = Pin::new(&mut self.io).poll_read(cx, buf);
         self.count(&result);
@@ -117,7 +131,8 @@ mod tests {
     async fn write_timeout_peer_without_reads_fails_the_write() {
         let (_client, server) = duplex(4);
         let activity = Arc::new(ConnectionActivity::default());
-        let mut server = WriteTimeout::new(server, LIMIT, Arc::clone(&activity));
+        let mut server =
+            WriteTimeout::new(server, LIMIT, Arc::clone(&activity), Arc::new(RequestRate::new(0)));
         let start = Instant::now();
         server.write_all(b"1234").await.unwrap();
         assert!(activity.is_idle());
@@ -130,7 +145,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn write_timeout_slow_peer_is_served() {
         let (mut client, server) = duplex(4);
-        let mut server = WriteTimeout::new(server, LIMIT, Arc::default());
+        let mut server = WriteTimeout::new(server, LIMIT, Arc::default(), Arc::new(RequestRate::new(0)));
         let sent = server.write_all(b"1234567890ab");
         let received = async {
             let mut bytes = [0; 4];

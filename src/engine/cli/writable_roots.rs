@@ -310,10 +310,62 @@ fn used(codex: &Codex, config: &UserConfig, supervisor: &Path) -> Vec<Used> {
             add("the trusted certificates", &absolute(Path::new(file), codex), false);
         }
     }
+    for name in CODE_VARIABLES {
+        for variables in [&env, &codex.env] {
+            for path in variables.get(OsStr::new(name)).into_iter().flat_map(|value| paths_in(name, value)) {
+                add(
+                    "a path in a variable that programs load code or settings from",
+                    &absolute(&path, codex),
+                    false,
+                );
+            }
+        }
+    }
     for program in configured_programs(config) {
         add("a program of config.toml", Path::new(&program), false);
     }
     used
+}
+
+/// Variables with paths from which the loader, the CLI's interpreter or the programs that the CLI runs outside of the
+/// sandbox load code or settings.
+const CODE_VARIABLES: [&str; 26] = [
+    "LD_LIBRARY_PATH",
+    "LD_PRELOAD",
+    "LD_AUDIT",
+    "DYLD_LIBRARY_PATH",
+    "DYLD_INSERT_LIBRARIES",
+    "DYLD_FRAMEWORK_PATH",
+    "GCONV_PATH",
+    "LOCPATH",
+    "SSL_CERT_DIR",
+    "OPENSSL_CONF",
+    "OPENSSL_MODULES",
+    "OPENSSL_ENGINES",
+    "NODE_OPTIONS",
+    "NODE_PATH",
+    "NODE_EXTRA_CA_CERTS",
+    "BASH_ENV",
+    "ENV",
+    "ZDOTDIR",
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "PERL5LIB",
+    "RUBYLIB",
+    "GIT_CONFIG_GLOBAL",
+    "GIT_CONFIG_SYSTEM",
+    "GIT_EXEC_PATH",
+    "XDG_CONFIG_HOME",
+];
+
+/// Returns the paths of a variable: a list, a path, or options with paths. An empty entry of a list of folders is the current
+/// folder.
+fn paths_in(name: &str, value: &OsStr) -> Vec<PathBuf> {
+    let is_list = matches!(name, "LD_LIBRARY_PATH" | "PYTHONPATH") && !value.is_empty();
+    let separators: &[u8] = if is_list { b":" } else { b": \t=," };
+    let entries = value.as_bytes().split(|byte| separators.contains(byte));
+    let is_path = |entry: &&[u8]| is_list || entry.contains(&b'/') || matches!(*entry, b"." | b"..");
+    entries.filter(is_path).map(|entry| PathBuf::from(OsStr::from_bytes(entry))).collect()
 }
 
 /// The server starts the CLI in the workspace, but looks for programs from the current folder. Relative paths count as

@@ -6,6 +6,13 @@ pub(super) const SECTIONS: &[Section] = &[Section {
     title: "The host of the server",
     faults: &[
         Fault {
+            action: "`workspace-write`, and a variable of the loader or of an interpreter (`LD_LIBRARY_PATH`, `LD_PRELOAD`, `NODE_OPTIONS`, `BASH_ENV`, `PYTHONPATH`, `SSL_CERT_DIR`, `GIT_CONFIG_GLOBAL` and more) has a path in a writable folder",
+            result: "the start is refused: a command could put a library there, which the server's own processes would load outside of the sandbox",
+            tests: &[
+                "engine::cli::writable_roots::tests::check_of_variables_that_programs_load_code_from_fails",
+            ],
+        },
+        Fault {
             action: "`workspace-write`, and the workspace, a folder of `CODEX_ADD_DIRS` or a `writable_roots` of config.toml is at, above or below the CLI, its package or interpreter, this executable, `.env` (also one that a command could create), the CLI's home, `HOME`, `TMPDIR`, a folder of `PATH`, the trusted certificates or a program of config.toml; also behind links",
             result: "the start is refused with exit code 64 and `doctor` fails, with the folder, what it holds and the remedy; no process of the CLI starts",
             tests: &[

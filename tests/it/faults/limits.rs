@@ -6,6 +6,11 @@ pub(super) const SECTIONS: &[Section] = &[Section {
     title: "Requests that cost too much",
     faults: &[
         Fault {
+            action: "30 MB of one repeated or unknown protobuf field, in the request, a part, a call or a format; the same to `GetStatus` and `ListModels`",
+            result: "INVALID_ARGUMENT with the field `request` before it is decoded: a message has at most a million fields, and 64 KiB where the method has no parameters",
+            tests: &["grpc::wire_counts::tests::check_limits_the_fields_of_every_message"],
+        },
+        Fault {
             action: "a strict tool with 300 patterns of `\\p{L}{160}` (20 kB): 34 s frozen, 2.4 GB for good",
             result: "400 with the tool's field and the limit, after a millisecond; schemas are compiled once, after admission, \
                      two at a time, off the runtime's threads; at most 32 MiB stay cached",

@@ -7,6 +7,14 @@ pub(super) const SECTIONS: &[Section] = &[
         title: "Addresses, proxies and connections",
         faults: &[
             Fault {
+                action: "one connection without a token opens and resets 50,000 HTTP/2 streams per second, or many connections send requests as fast as they can",
+                result: "others are served: above `CODEX_MAX_REQUEST_RATE` (1,000 per second of one address, after 4,096 at once) the connections of the address are read later",
+                tests: &[
+                    "transport::hazards::address_that_resets_streams_without_end_is_read_later",
+                    "transport::request_rate::tests::paused_until_allows_a_burst_and_then_the_rate",
+                ],
+            },
+            Fault {
                 action: "the base URL lacks `/v1`, has it twice, has the path of an endpoint or additional slashes: `/chat/completions`, `/v1/v1/models`, `/v1/chat/completions/chat/completions`, `//v1/models`",
                 result: "the same answer, without a redirect. Escaped paths are not rewritten and stay 404",
                 tests: &[

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
 };
 
 use super::toy::in_time;
@@ -30,7 +30,14 @@ pub struct Connection(TcpStream);
 
 impl Connection {
     pub async fn open(addr: SocketAddr) -> Self {
-        let mut connection = Self(in_time(TcpStream::connect(addr)).await.unwrap());
+        Self::open_from([127, 0, 0, 1], addr).await
+    }
+
+    /// Opens a connection from this address of the machine.
+    pub async fn open_from(from: [u8; 4], addr: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from((from, 0))).unwrap();
+        let mut connection = Self(in_time(socket.connect(addr)).await.unwrap());
         connection.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
         connection.send(&frame(SETTINGS, 0, 0, &[])).await;
         connection

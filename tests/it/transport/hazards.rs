@@ -61,6 +61,30 @@ async fn unread_answers_leave_other_streams_intact() {
     assert_cancelled_calls_leave_a_stream_intact("/hello", 3_000).await;
 }
 
+#[tokio::test]
+async fn address_that_resets_streams_without_end_is_read_later() {
+    let server = Server::start(|config| config.max_request_rate = 1);
+    let mut attacker = Connection::open(server.addr).await;
+    for first in 0..60 {
+        let ids = (0..100).map(|n| 2 * (first * 100 + n) + 1);
+        let burst: Vec<u8> =
+            ids.flat_map(|id| [frames::get(id, "/missing"), frames::cancel(id)].concat()).collect();
+        attacker.send(&burst).await;
+    }
+    let answers = async |from| {
+        let mut connection = Connection::open_from(from, server.addr).await;
+        connection.send(&frames::get(1, "/missing")).await;
+        timeout(SHORT, connection.next(&[HEADERS])).await.is_ok()
+    };
+    let mut tries = 0..100;
+    while answers([127, 0, 0, 1]).await {
+        assert!(tries.next().is_some(), "the address is always read");
+    }
+    let mut other = Connection::open_from([127, 0, 0, 2], server.addr).await;
+    other.send(&frames::get(1, "/missing")).await;
+    assert_eq!(other.next(&[HEADERS, GOAWAY]).await.kind, HEADERS);
+}
+
 /// A client may still send the body of a call that was answered before its body was read, for example with a 401.
 #[tokio::test]
 async fn bodies_after_the_answer_leave_other_streams_intact() {

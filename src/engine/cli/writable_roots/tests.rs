@@ -206,6 +206,27 @@ fn check_of_programs_in_the_configuration_fails() {
 }
 
 #[test]
+fn check_of_variables_that_programs_load_code_from_fails() {
+    for (name, value) in [
+        ("LD_LIBRARY_PATH", "/usr/lib:@/work/lib"),
+        ("LD_LIBRARY_PATH", "/usr/lib:"),
+        ("LD_PRELOAD", "@/work/none.so"),
+        ("NODE_OPTIONS", "--max-old-space-size=4096 --require=@/work/x.js"),
+        ("SSL_CERT_DIR", "@/work"),
+        ("GIT_CONFIG_GLOBAL", "@/work/gitconfig"),
+        ("PYTHONPATH", "lib"),
+    ] {
+        let finding = Host::new().with(name, value).finding();
+        assert!(finding.contains("load code or settings from"), "{name}={value}: {finding:?}");
+    }
+    for (name, value) in
+        [("LD_LIBRARY_PATH", "/usr/lib"), ("NODE_OPTIONS", "--max-old-space-size=4096"), ("ENV", "prod")]
+    {
+        assert_eq!(Host::new().with(name, value).finding(), "", "{name}={value}");
+    }
+}
+
+#[test]
 fn check_of_a_workspace_that_a_command_can_replace_fails() {
     let host = Host::new();
     fs::create_dir(host.path("other/project")).unwrap();
