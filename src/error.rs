@@ -351,10 +351,7 @@ impl Error {
 
 /// Returns the text of a failure after effects, without the words at which agents send a shorter conversation.
 fn cause_text(cause: &Error) -> String {
-    match cause {
-        Error::ContextLengthExceeded { message } => message.clone(),
-        other => other.to_string(),
-    }
+    if let Error::ContextLengthExceeded { message } = cause { message.clone() } else { cause.to_string() }
 }
 
 /// Returns what a caller must know about the effects of a failed turn.
