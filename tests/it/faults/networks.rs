@@ -255,7 +255,7 @@ pub(super) const SECTIONS: &[Section] = &[
                 action: "a strict schema that OpenAI refuses",
                 result: "400 with the upstream's words, over either transport",
                 tests: &[
-                    "upstream::transports::schema_of_the_answer_reaches_the_model_and_a_loose_one_is_refused",
+                    "upstream::transports::schema_of_the_answer_reaches_the_model_and_no_strict_one_is_changed",
                 ],
             },
         ],

@@ -95,8 +95,8 @@ async fn call_of_a_client_tool_and_its_result_lead_to_the_answer(engine: Engine,
     .await;
 }
 
-both_transports!(schema_of_the_answer_reaches_the_model_and_a_loose_one_is_refused);
-async fn schema_of_the_answer_reaches_the_model_and_a_loose_one_is_refused(
+both_transports!(schema_of_the_answer_reaches_the_model_and_no_strict_one_is_changed);
+async fn schema_of_the_answer_reaches_the_model_and_no_strict_one_is_changed(
     engine: Engine,
     transport: Transport,
 ) {
@@ -105,7 +105,7 @@ async fn schema_of_the_answer_reaches_the_model_and_a_loose_one_is_refused(
             "required": ["zone", "day"], "additionalProperties": false});
         let mut request = body(MODEL, "hi");
         request["response_format"] =
-            json!({"type": "json_schema", "json_schema": {"name": "entry", "schema": schema}});
+            json!({"type": "json_schema", "json_schema": {"name": "entry", "strict": true, "schema": schema}});
         let answer = answer_of_chunks(&app.stream(&request).await);
         assert_eq!(answer.text, r#"{"zone":"demo","day":1}"#);
         assert_eq!(app.upstream().requests().last().unwrap().body["text"]["format"]["schema"], schema);
