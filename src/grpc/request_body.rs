@@ -81,12 +81,11 @@ impl Reader {
             return Ok(None);
         }
         let Some((flag, size)) = head(&self.read) else { return Ok(None) };
-        if size > limits.max_bytes {
-            let max = limits.max_bytes;
-            return Err(Error::invalid(
-                "request",
-                format!("the message has {size} bytes; {max} are allowed"),
-            ));
+        let max = limits.max_bytes;
+        if size > max {
+            let setting = if max == MAX_EMPTY_REQUEST { "" } else { " (CODEX_MAX_BODY_BYTES)" };
+            let message = format!("the message has {size} bytes; the limit is {max} bytes{setting}");
+            return Err(Error::invalid("request", message));
         }
         let encoding = match (flag, encoding) {
             (0, _) => None,
