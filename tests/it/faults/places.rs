@@ -7,6 +7,11 @@ pub(super) const SECTIONS: &[Section] = &[
         title: "Addresses, proxies and connections",
         faults: &[
             Fault {
+                action: "a turn takes longer than the 600 s that the server and the official SDKs allow",
+                result: "the default stays, because clients know it; README tells to set the SDK's `timeout` above `CODEX_TIMEOUT_SECONDS` or to stream. By reading: a test would take ten minutes",
+                tests: &[],
+            },
+            Fault {
                 action: "one connection without a token opens and resets 50,000 HTTP/2 streams per second, or many connections send requests as fast as they can",
                 result: "others are served: above `CODEX_MAX_REQUEST_RATE` (1,000 per second of one address, after 4,096 at once) the connections of the address are read later",
                 tests: &[
