@@ -189,6 +189,7 @@ async fn killed_server_leaves_no_private_folder(codex: Codex) {
 }
 
 /// Both engines have the same private folders. A server that is killed with its supervisors removes nothing.
+#[cfg_attr(feature = "portable", ignore = "needs the process interfaces of Linux")]
 #[tokio::test]
 async fn folders_of_a_killed_server_are_removed_at_the_next_start() {
     for engine in [Engine::Exec, Engine::AppServer] {
