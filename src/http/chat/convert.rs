@@ -36,7 +36,7 @@ impl TryFrom<ChatCompletionRequest> for ConvertedRequest {
     type Error = ApiError;
 
     /// Converts a body. The error names the parameter that has no equivalent.
-    fn try_from(wire: ChatCompletionRequest) -> Result<Self, ApiError> {
+    fn try_from(mut wire: ChatCompletionRequest) -> Result<Self, ApiError> {
         let messages = wire.messages.unwrap_or_default();
         if messages.is_empty() {
             return Err(without_messages(&wire.extra));
@@ -61,6 +61,7 @@ impl TryFrom<ChatCompletionRequest> for ConvertedRequest {
             string_contents: messages.iter().map(|m| matches!(m.content, Some(TextOr::Text(_)))).collect(),
             flat_tools: tools.iter().map(|tool| tool.function.is_none()).collect(),
         };
+        wire.response_format = wire.response_format.map(ResponseFormat::into_nested);
         if let Some(schema) = wire.response_format.as_ref().and_then(|format| format.json_schema.as_ref()) {
             // Codex has no parameter for a description.
             if schema.description.as_ref().is_some_and(|text| !text.is_empty()) {

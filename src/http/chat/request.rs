@@ -76,6 +76,21 @@ pub(super) struct ResponseFormat {
     #[serde(rename = "type")]
     pub(super) kind: String,
     pub(super) json_schema: Option<JsonSchema>,
+    /// The form of the Responses API, which has the schema beside the type.
+    pub(super) name: Option<String>,
+    pub(super) description: Option<String>,
+    pub(super) schema: Option<Box<RawValue>>,
+    pub(super) strict: Option<bool>,
+}
+
+impl ResponseFormat {
+    /// Returns the schema of either form.
+    pub(super) fn into_nested(self) -> Self {
+        let Self { kind, json_schema, name, description, schema, strict } = self;
+        let flat = schema.is_some().then_some(JsonSchema { name, description, schema, strict });
+        let json_schema = json_schema.or(flat);
+        Self { kind, json_schema, name: None, description: None, schema: None, strict: None }
+    }
 }
 
 #[derive(Debug, Deserialize)]

@@ -296,6 +296,10 @@ fn service_tier(requested: String, model: Option<&pb::Model>) -> Result<Option<S
 /// Checks the request's own time limit.
 pub(super) fn timeout(requested: Option<prost_types::Duration>) -> Result<Option<Duration>, Error> {
     let Some(requested) = requested else { return Ok(None) };
+    // prost would normalize what the definition of the type forbids.
+    if !(0..1_000_000_000).contains(&requested.nanos) {
+        return Err(Error::invalid("timeout", "nanos: expected 0 to 999999999"));
+    }
     match Duration::try_from(requested) {
         Ok(timeout) if !timeout.is_zero() => Ok(Some(timeout)),
         Ok(_) | Err(_) => Err(Error::invalid("timeout", "expected a duration longer than zero")),

@@ -168,6 +168,9 @@ fn validate_wrong_fields_are_named() {
     );
     assert!(timeout(Some(prost_types::Duration { seconds: 0, nanos: 0 })).is_err());
     assert!(timeout(Some(prost_types::Duration { seconds: -1, nanos: 0 })).is_err());
+    for nanos in [-5, 1_000_000_000, i32::MAX] {
+        assert!(timeout(Some(prost_types::Duration { seconds: 5, nanos })).is_err(), "{nanos}");
+    }
     assert_eq!(refused(|r| r.response_format = Some(schema("", "{}"))), "response_format.json_schema.name");
     assert_eq!(
         refused(|r| r.response_format = Some(schema("n", "[]"))),

@@ -35,12 +35,13 @@ pub(super) const SECTIONS: &[Section] = &[Section {
             ],
         },
         Fault {
-            action: "flat tools, `{\"type\": \"function\", \"name\": …}`, and `tool_choice` as `\"any\"`, `{\"type\": \"auto\"}`, \
+            action: "flat tools and a flat `response_format`, `{\"type\": \"function\", \"name\": …}`, and `tool_choice` as `\"any\"`, `{\"type\": \"auto\"}`, \
                      `{\"type\": \"tool\", \"name\": …}` and the like",
             result: "taken as OpenAI's forms; an error names the field as the client wrote it",
             tests: &[
                 "bodies::forms::flat_tools_and_choices_of_other_apis_lead_to_calls",
                 "http::chat::convert::tests::convert_flat_tools_equal_nested_tools",
+                "http::chat::convert::tests::convert_flat_formats_equal_nested_formats",
                 "http::chat::convert::tests::convert_tool_choice_takes_the_forms_of_other_apis",
             ],
         },

@@ -330,6 +330,16 @@ fn convert_flat_tools_equal_nested_tools() {
 }
 
 #[test]
+fn convert_flat_formats_equal_nested_formats() {
+    let request = |format: Value| convert(with(json!({"response_format": format}))).unwrap().request;
+    let fields = json!({"name": "n", "strict": true, "schema": {"type": "object"}});
+    let nested = request(json!({"type": "json_schema", "json_schema": fields.clone()}));
+    let mut flat = fields;
+    flat["type"] = json!("json_schema");
+    assert_eq!(nested, request(flat));
+}
+
+#[test]
 fn convert_tool_choice_takes_the_forms_of_other_apis() {
     let tools = json!([{"type": "function", "name": "f"}]);
     for (choice, mode, name) in [
