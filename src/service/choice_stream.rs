@@ -311,26 +311,8 @@ impl ChoiceStream {
     /// nothing of it. A failure before the first text is not repeated: Codex has repeated the request already, or the
     /// caller may.
     fn may_restart(&self, error: &Error) -> bool {
-        let is_transient = match error {
-            Error::UpstreamUnavailable { .. } | Error::WorkerLost { .. } => self.has_text,
-            Error::InvalidArgument { .. }
-            | Error::Unsupported { .. }
-            | Error::PromptTooLarge { .. }
-            | Error::ContextLengthExceeded { .. }
-            | Error::Rejected { .. }
-            | Error::Unauthenticated { .. }
-            | Error::PermissionDenied { .. }
-            | Error::ModelNotFound { .. }
-            | Error::Overloaded { .. }
-            | Error::RateLimited { .. }
-            | Error::UsageLimit { .. }
-            | Error::EngineUnavailable { .. }
-            | Error::Draining
-            | Error::DeadlineExceeded { .. }
-            | Error::TurnFailed { .. }
-            | Error::FailedAfterEffects { .. }
-            | Error::Internal { .. } => false,
-        };
+        let is_transient =
+            self.has_text && matches!(error, Error::UpstreamUnavailable { .. } | Error::WorkerLost { .. });
         is_transient
             && self
                 .starter

@@ -5,6 +5,8 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value, json};
 
+use crate::engine::json_schema::type_of;
+
 /// The upstream's limits of a strict schema, and a limit of the steps of a rewriting.
 const MAX_PROPERTIES: usize = 5_000;
 const MAX_ENUM_VALUES: usize = 1_000;
@@ -431,18 +433,6 @@ fn has_type(schema: &Map<String, Value>, wanted: &str, default: bool) -> bool {
         Some(Value::Array(kinds)) => kinds.iter().any(|kind| kind == wanted),
         Some(kind) => kind == wanted,
         None => default,
-    }
-}
-
-fn type_of(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "boolean",
-        Value::Number(number) if number.is_f64() => "number",
-        Value::Number(_) => "integer",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
     }
 }
 

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+use crate::engine::json_schema::type_of;
+
 /// Maximum size of JSON text that Codex passes on whole, in bytes. From larger texts, Codex removes descriptions, then
 /// definitions, then deeply nested parts.
 const MAX_CODEX_SCHEMA_BYTES: usize = 5_000;
@@ -188,18 +190,6 @@ fn implied_type(schema: &Map<String, Value>) -> Option<Value> {
         return Some(json!("object"));
     }
     ["items", "minItems"].iter().any(|keyword| schema.contains_key(*keyword)).then(|| json!("array"))
-}
-
-fn type_of(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "boolean",
-        Value::Number(number) if number.is_f64() => "number",
-        Value::Number(_) => "integer",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    }
 }
 
 /// Returns `true` for a keyword without meaning for the model. Examples are the origin of a schema, the title of the root,
