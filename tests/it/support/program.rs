@@ -198,6 +198,11 @@ impl RunningProgram {
         engines::without_workers(self.processes())
     }
 
+    /// Returns the command line of the first turn process that contains both texts.
+    pub fn turn_process(&self, first: &str, second: &str) -> Option<String> {
+        self.turn_processes().into_iter().find(|line| line.contains(first) && line.contains(second))
+    }
+
     /// Returns the command lines of the running child processes.
     pub fn processes(&self) -> Vec<String> {
         let server = self.child.id().map(|pid| format!("{pid}: "));
