@@ -23,6 +23,8 @@ pub const MAX_CALL_ID_BYTES: usize = 256;
 pub struct Turn {
     /// Identifies the turn in logs and temporary files.
     pub id: String,
+    /// Identifies the caller. Nothing of one caller's conversations is used for another caller's.
+    pub caller: String,
     /// Name of the model, with aliases resolved.
     pub model: String,
     /// The conversation, oldest message first. Never empty.
@@ -41,6 +43,8 @@ pub struct Turn {
     pub verbosity: Option<String>,
     /// Service tier of the upstream. `None` selects the upstream's own.
     pub service_tier: Option<String>,
+    /// The client's key of requests with a common beginning, for the upstream's prompt cache.
+    pub prompt_cache_key: Option<String>,
     /// Format of the answer.
     pub format: Format,
     /// Sandbox of the agent's commands.

@@ -68,9 +68,6 @@ impl TryFrom<ChatCompletionRequest> for ConvertedRequest {
                 ignored_params.push("response_format.json_schema.description".to_owned());
             }
         }
-        if wire.prompt_cache_key.is_some() {
-            ignored_params.push("prompt_cache_key".to_owned());
-        }
         if messages.iter().any(chooses_detail) {
             ignored_params.push("messages[].content[].image_url.detail".to_owned());
         }

@@ -52,10 +52,10 @@ impl RequestPolicy {
         let (name, profile) = self.profile(requested, catalog)?;
         let model = engine::resolve_model(&self.models, catalog, name);
         let known = catalog.and_then(|catalog| catalog.models.get(model));
-        check_length("prompt_cache_key", &request.prompt_cache_key, 512)?;
         let stop = stop(request.stop)?;
         let turn = Turn {
             id: String::new(),
+            caller: String::new(),
             model: model.to_owned(),
             profile,
             messages: message::validate_all(request.messages, &self.limits)?,
@@ -66,6 +66,7 @@ impl RequestPolicy {
             reasoning_summary: self.summary(request.reasoning_summary)?,
             verbosity: verbosity(request.verbosity)?,
             service_tier: service_tier(request.service_tier, known)?,
+            prompt_cache_key: prompt_cache_key(request.prompt_cache_key)?,
             format: schemas::format(request.response_format)?,
             sandbox: self.sandbox(request.agent.unwrap_or_default())?,
             web_search: self.search(request.agent.unwrap_or_default())?,
@@ -291,6 +292,11 @@ fn service_tier(requested: String, model: Option<&pb::Model>) -> Result<Option<S
             Err(Error::invalid("service_tier", format!("service_tier: expected one of {}", known.join(", "))))
         }
     }
+}
+
+fn prompt_cache_key(requested: String) -> Result<Option<String>, Error> {
+    check_length("prompt_cache_key", &requested, 512)?;
+    Ok((!requested.is_empty()).then_some(requested))
 }
 
 /// Checks the request's own time limit.

@@ -45,6 +45,15 @@ fn validate_empty_fields_get_the_servers_defaults() {
 }
 
 #[test]
+fn validate_prompt_cache_key_is_kept_and_an_empty_one_is_none() {
+    for (sent, expected) in [("", None), ("user-7", Some("user-7"))] {
+        let request = pb::ChatRequest { prompt_cache_key: sent.into(), ..request() };
+        let turn = policy(&[]).validate(request, CAPACITY, None).unwrap().turn;
+        assert_eq!(turn.prompt_cache_key.as_deref(), expected);
+    }
+}
+
+#[test]
 fn validate_alias_is_resolved_and_kept() {
     let policy = policy(&[("CODEX_MODEL_ALIASES", r#"{"gpt-4o":"gpt-5.5"}"#)]);
     let parsed =

@@ -79,7 +79,7 @@ async fn wrong_values_of_ignored_parameters_are_refused_by_name() {
         let response = app.post(&with(ok_turn(Codex::Fake), &hints)).await;
         assert_eq!(response.status(), 200);
         let ignored = &response.headers()["x-codex-ignored-params"];
-        assert_eq!(ignored, "seed, temperature, user, prompt_cache_key");
+        assert_eq!(ignored, "seed, temperature, user");
     })
     .await;
 }

@@ -108,10 +108,11 @@ pub(super) const SECTIONS: &[Section] = &[Section {
         },
         Fault {
             action: "`prompt_cache_key`",
-            result: "at most 512 bytes; no effect, and named in `x-codex-ignored-params`",
+            result: "at most 512 bytes; requests of one caller with the same key have the same key at the upstream (profile `chat` without client tools, app-server)",
             tests: &[
                 "bodies::parameters::wrong_values_of_ignored_parameters_are_refused_by_name",
                 "http::chat::convert::tests::convert_words_for_codex_are_passed_on",
+                "service::validate::tests::validate_prompt_cache_key_is_kept_and_an_empty_one_is_none",
             ],
         },
         Fault {
