@@ -180,6 +180,8 @@ pub struct Codex {
     pub engine: EngineChoice,
     /// Workers of the app-server engine.
     pub workers: Workers,
+    /// Threads that are kept between turns.
+    pub kept_threads: KeptThreads,
     /// The executable. `None` selects `codex` on `PATH`.
     pub bin: Option<PathBuf>,
     /// Working folder of the agent.
@@ -253,6 +255,21 @@ pub struct Workers {
     pub max_age: Duration,
     /// Maximum memory before a worker is replaced.
     pub max_memory_bytes: u64,
+}
+
+/// Threads that are kept for the next turn of their conversation.
+#[derive(Debug, Clone)]
+pub struct KeptThreads {
+    /// Maximum number per worker. 0 keeps none.
+    pub max_per_worker: usize,
+    /// Maximum estimated memory per worker in bytes.
+    pub max_bytes: usize,
+    /// Maximum time between two turns.
+    pub idle: Duration,
+    /// Maximum time that a turn waits for the results of a client's calls.
+    pub parked: Duration,
+    /// Maximum age.
+    pub max_age: Duration,
 }
 
 /// The scripted upstream that replaces the model.

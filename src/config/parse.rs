@@ -9,8 +9,8 @@ use std::{
 };
 
 use super::{
-    Codex, ConnectionAge, EngineChoice, KeepAliveForm, Limits, ListLimits, Log, Models, Profile, Sandbox,
-    Secret, ServerConfig, UpstreamTransport, Workers, exposure, is_word,
+    Codex, ConnectionAge, EngineChoice, KeepAliveForm, KeptThreads, Limits, ListLimits, Log, Models, Profile,
+    Sandbox, Secret, ServerConfig, UpstreamTransport, Workers, exposure, is_word,
     kinds::{Key, OptionalText, Text},
     settings,
     sources::RawSettings,
@@ -181,6 +181,7 @@ pub(super) fn codex(raw: &mut RawSettings) -> Codex {
             _ => EngineChoice::Auto,
         },
         workers: workers(raw),
+        kept_threads: kept_threads(raw),
         bin: raw.get(&settings::BIN).map(|text| match text.contains('/') {
             true => raw.absolute(&text),
             // A bare name is searched on PATH.
@@ -227,6 +228,16 @@ fn workers(raw: &mut RawSettings) -> Workers {
         max_turns: u32::try_from(raw.get(&settings::WORKER_MAX_TURNS)).unwrap_or(u32::MAX),
         max_age: raw.get(&settings::WORKER_MAX_SECONDS),
         max_memory_bytes: raw.get(&settings::WORKER_MAX_MEMORY_MB) << 20,
+    }
+}
+
+fn kept_threads(raw: &mut RawSettings) -> KeptThreads {
+    KeptThreads {
+        max_per_worker: raw.get(&settings::KEPT_THREADS),
+        max_bytes: raw.get(&settings::KEPT_THREADS_MAX_MB) << 20,
+        idle: raw.get(&settings::KEPT_THREAD_SECONDS),
+        parked: raw.get(&settings::PARKED_CALL_SECONDS),
+        max_age: raw.get(&settings::KEPT_THREAD_MAX_SECONDS),
     }
 }
 

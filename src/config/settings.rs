@@ -292,6 +292,26 @@ settings! {
         env: "CODEX_WORKER_MAX_MEMORY_MB", flag: "worker-max-memory-mb", value: "MIB", default: "1024",
         help: "Maximum memory of a worker before it is replaced",
     }
+    KEPT_THREADS: Size = Size { min: 0, max: 100_000 } => {
+        env: "CODEX_KEPT_THREADS", flag: "kept-threads", value: "N", default: "64",
+        help: "Number of conversations per worker whose thread is kept, so that the next request of the conversation goes on there; the longest unused one is let go first; 0 starts a new thread for each request",
+    }
+    KEPT_THREADS_MAX_MB: Size = Size { min: 1, max: 1 << 20 } => {
+        env: "CODEX_KEPT_THREADS_MAX_MB", flag: "kept-threads-max-mb", value: "MIB", default: "256",
+        help: "Maximum estimated memory of the kept threads of one worker",
+    }
+    KEPT_THREAD_SECONDS: Seconds = Seconds { min: 1, max: 2_592_000 } => {
+        env: "CODEX_KEPT_THREAD_SECONDS", flag: "kept-thread-seconds", value: "SECONDS", default: "1800",
+        help: "Time without a request after which a kept thread is let go; the upstream forgets its cache after about as long",
+    }
+    KEPT_THREAD_MAX_SECONDS: Seconds = Seconds { min: 1, max: 2_592_000 } => {
+        env: "CODEX_KEPT_THREAD_MAX_SECONDS", flag: "kept-thread-max-seconds", value: "SECONDS", default: "21600",
+        help: "Maximum age of a kept thread",
+    }
+    PARKED_CALL_SECONDS: Seconds = Seconds { min: 1, max: 86_400 } => {
+        env: "CODEX_PARKED_CALL_SECONDS", flag: "parked-call-seconds", value: "SECONDS", default: "600",
+        help: "Time that a turn waits in Codex for the results of a client's tools; later results start a new turn with the whole conversation",
+    }
     CLI_HOME: OptionalPath = OptionalPath => {
         env: "CODEX_CLI_HOME", flag: "cli-home", value: "DIR", default: "",
         help: "HOME of the CLI; created with a minimal .codex/config.toml, so that no MCP server starts",

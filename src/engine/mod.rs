@@ -5,6 +5,7 @@ mod account;
 mod app_server;
 mod check;
 pub(crate) mod cli;
+mod continuation;
 mod effects;
 mod events;
 pub mod exec;
@@ -14,16 +15,20 @@ mod models;
 mod notice;
 pub mod process;
 pub mod selector;
+mod thread_counts;
 mod tool;
 mod turn;
 
 pub use account::{AccountLimits, Credits, LimitWindow};
 pub(crate) use account::{LimitsReading, RateLimits};
 pub use check::{Check, Severity};
+pub(crate) use continuation::update_with;
+pub use continuation::{AnswerDigest, Continuation};
 pub use effects::Effects;
 pub use events::{EventSender, Events, TurnEvent};
 pub use image::{Image, ImageKind};
 pub use models::{ModelCatalog, profile_of_alias, resolve as resolve_model};
+pub use thread_counts::{Eviction, ThreadCounts, ThreadOrigin};
 pub use tool::{Parameters, ResponseSchema, Tool};
 pub(crate) use turn::REASONING_BREAK;
 pub use turn::{ContentGuard, Format, MAX_CALL_ID_BYTES, Message, Part, Role, ToolChoice, Turn, TurnGuard};
@@ -81,4 +86,6 @@ pub struct EngineStatus {
     pub degraded_reason: Option<String>,
     /// The limits of the account. `None` before the first reading, and always for exec, whose CLI does not report them.
     pub account: Option<Arc<AccountLimits>>,
+    /// The kept threads. `None` for an engine without threads.
+    pub threads: Option<ThreadCounts>,
 }

@@ -475,6 +475,7 @@ impl Engine for EngineSelector {
                     unavailable_reason: Some(reason),
                     degraded_reason: None,
                     account: None,
+                    threads: None,
                 }
             }
         }

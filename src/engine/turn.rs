@@ -3,6 +3,7 @@
 use std::{any::Any, fmt, sync::Arc};
 
 use super::{
+    continuation::Continuation,
     effects::Effects,
     image::Image,
     tool::{ResponseSchema, Tool},
@@ -59,6 +60,8 @@ pub struct Turn {
     pub deadline: Option<tokio::time::Instant>,
     /// The bit that the engine sets when the agent begins to act. Shared by the choices of a request.
     pub effects: Effects,
+    /// The offer to go on where this turn ends. Each choice has its own.
+    pub continuation: Continuation,
 }
 
 /// How the model may use the client's tools.

@@ -43,6 +43,9 @@ use super::{
 /// Header with the parameters of a request that had no effect.
 const IGNORED_PARAMS: HeaderName = HeaderName::from_static("x-codex-ignored-params");
 
+/// Header with the thread of Codex that the turn runs on: `continued`, `forked` or `fresh`.
+const THREAD: HeaderName = HeaderName::from_static("x-codex-thread");
+
 /// Returns every route of the facade over `service`, with its layers.
 ///
 /// Other paths are left to the caller, which merges the gRPC routes and falls back to [`not_found`].
@@ -170,7 +173,7 @@ fn cors(config: &ServerConfig) -> Option<CorsLayer> {
             .allow_methods([Method::GET, Method::POST])
             // SDKs add headers of their own (`x-stainless-…`).
             .allow_headers(AllowHeaders::mirror_request())
-            .expose_headers([REQUEST_ID, IGNORED_PARAMS, header::RETRY_AFTER, SHOULD_RETRY])
+            .expose_headers([REQUEST_ID, IGNORED_PARAMS, THREAD, header::RETRY_AFTER, SHOULD_RETRY])
             .max_age(Duration::from_secs(600)),
     )
 }

@@ -1,6 +1,8 @@
 //! `GET /v1/codex/status`: the contract's `GetStatus` with the limits of the account. Unlike `/healthz`, the route needs a
 //! token, and returns 200 whether or not a turn can run.
 
+use std::collections::BTreeMap;
+
 use axum::{
     Json,
     extract::{Request, State},
@@ -27,6 +29,18 @@ struct ServerStatus {
     max_running: u32,
     max_waiting: u32,
     account_limits: Option<AccountLimits>,
+    threads: Option<Threads>,
+}
+
+/// See the contract's `Threads`.
+#[derive(Debug, Serialize)]
+struct Threads {
+    kept: u32,
+    parked: u32,
+    continued_turns: u64,
+    forked_turns: u64,
+    fresh_turns: u64,
+    evicted: BTreeMap<String, u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -101,6 +115,20 @@ impl From<pb::GetStatusResponse> for ServerStatus {
             max_running: status.max_running_turns,
             max_waiting: status.max_waiting_turns,
             account_limits: status.account_limits.map(AccountLimits::from),
+            threads: status.threads.map(Threads::from),
+        }
+    }
+}
+
+impl From<pb::Threads> for Threads {
+    fn from(threads: pb::Threads) -> Self {
+        Self {
+            kept: threads.kept,
+            parked: threads.parked,
+            continued_turns: threads.continued_turns,
+            forked_turns: threads.forked_turns,
+            fresh_turns: threads.fresh_turns,
+            evicted: threads.evicted.into_iter().collect(),
         }
     }
 }

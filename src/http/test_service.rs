@@ -86,6 +86,7 @@ pub(in crate::http) fn framed(
         created_unix_seconds: 1_700_000_000,
         model: "alias".into(),
         system_fingerprint: "codex-1.2.3".into(),
+        thread: pb::ThreadOrigin::Continued.into(),
     });
     let all = std::iter::once((0, Ok(started))).chain(events);
     let frame = |(number, (choice_index, event)): (usize, (u32, Result<Event, Status>))| {

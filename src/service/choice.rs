@@ -35,6 +35,8 @@ pub(super) struct ChoiceBuilder {
     messages: u32,
     /// The reason of a truncated answer, while the turn may still report its usage.
     finish_reason: Option<FinishReason>,
+    /// A limit of the caller cut the answer.
+    is_cut: bool,
 }
 
 /// What the current message of a buffered JSON answer is.
@@ -98,6 +100,7 @@ impl ChoiceBuilder {
             pending_break: false,
             messages: 0,
             finish_reason: None,
+            is_cut: false,
         }
     }
 
@@ -109,6 +112,15 @@ impl ChoiceBuilder {
     /// Returns `true` if the model called a tool of the client.
     pub(super) fn has_called(&self) -> bool {
         self.has_called
+    }
+
+    /// Returns `true` if the answer is the model's own, neither cut nor translated.
+    pub(super) fn is_verbatim(&self) -> bool {
+        let is_own = match &self.plan {
+            AnswerPlan::Text | AnswerPlan::LastMessage => true,
+            AnswerPlan::Translated(_) | AnswerPlan::Validated(..) => false,
+        };
+        is_own && !self.is_cut
     }
 
     /// Returns `true` if a part of a translated answer was found, which a client may have.
@@ -323,6 +335,7 @@ impl ChoiceBuilder {
             emit_text(rest.text, emit);
             end = rest.end;
         }
+        self.is_cut = end.is_some();
         emit(finished(end.unwrap_or(reason)));
     }
 

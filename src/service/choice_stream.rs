@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     context::deadline::Deadline,
-    engine::{Engine, Events, Turn, TurnEvent, TurnGuard},
+    engine::{AnswerDigest, Continuation, Engine, Events, ThreadOrigin, Turn, TurnEvent, TurnGuard},
     error::Error,
     pb::{self, chat_event::Event},
 };
@@ -43,6 +43,10 @@ pub(super) struct ChoiceStream {
     has_text: bool,
     /// The usage of refused answers.
     spent: pb::Usage,
+    /// The offer to keep the thread of the turn.
+    continuation: Continuation,
+    /// The answer so far, as the caller gets it.
+    told: AnswerDigest,
 }
 
 enum TurnState {
@@ -127,6 +131,8 @@ impl ChoiceStream {
             builder: (starter.builder)(&starter.turn),
             estimate: starter.estimate.clone(),
             has_siblings,
+            continuation: starter.turn.continuation.clone(),
+            told: AnswerDigest::default(),
             starter: Some(Box::new(starter)),
             has_text: false,
             spent: pb::Usage::default(),
@@ -142,8 +148,17 @@ impl ChoiceStream {
         has_siblings: bool,
     ) -> Self {
         let turn = TurnState::Starting(Box::pin(std::future::ready(Ok(events))));
-        let spent = pb::Usage::default();
-        Self { turn, builder, estimate, has_siblings, starter: None, has_text: false, spent }
+        Self {
+            turn,
+            builder,
+            estimate,
+            has_siblings,
+            starter: None,
+            has_text: false,
+            spent: pb::Usage::default(),
+            continuation: Continuation::default(),
+            told: AnswerDigest::default(),
+        }
     }
 
     /// Returns `true` if the turn has no slot yet.
@@ -154,6 +169,11 @@ impl ChoiceStream {
     /// Returns `true` if a demanded call has not arrived yet.
     pub(super) fn awaits_call(&self) -> bool {
         self.builder.awaits_call()
+    }
+
+    /// Returns the thread that the turn runs on.
+    pub(super) fn thread_origin(&self) -> ThreadOrigin {
+        self.continuation.origin()
     }
 
     /// Returns `true` if the choice needs no more polls.
@@ -209,8 +229,10 @@ impl ChoiceStream {
             },
         };
         self.has_text |= matches!(&event, TurnEvent::Text(text) if !text.is_empty());
+        let is_truncated = matches!(self.turn, TurnState::Truncated(..));
         let mut emit = |event| {
             self.estimate.record(&event);
+            record_told(&mut self.told, &event);
             emit(event);
         };
         let progress = match self.builder.push(event, &mut emit) {
@@ -220,6 +242,10 @@ impl ChoiceStream {
                 Progress::Open
             }
             ChoiceState::Ended(usage) => {
+                // The thread has the whole answer of the model, so the caller must have it too.
+                if !is_truncated && self.builder.is_verbatim() {
+                    self.continuation.accept(&self.told);
+                }
                 self.turn = TurnState::Ended;
                 self.starter = None;
                 self.ended(usage)
@@ -330,6 +356,7 @@ impl ChoiceStream {
             self.turn = TurnState::Starting(starter.start());
         }
         self.has_text = false;
+        self.told = AnswerDigest::default();
         self.drop_spent_starter();
         Progress::Restarted
     }
@@ -361,5 +388,20 @@ impl ChoiceStream {
             return Error::TurnFailed { message: format!("another answer: {message}") };
         }
         error
+    }
+}
+
+/// Records what the caller gets of an answer.
+fn record_told(told: &mut AnswerDigest, event: &Event) {
+    match event {
+        Event::TextDelta(delta) => told.push_text(&delta.text),
+        Event::ToolCall(call) => told.push_call(call),
+        Event::Started(_)
+        | Event::ReasoningDelta(_)
+        | Event::Item(_)
+        | Event::Notice(_)
+        | Event::ChoiceFinished(_)
+        | Event::Completed(_)
+        | Event::Heartbeat(_) => {}
     }
 }

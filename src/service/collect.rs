@@ -71,6 +71,7 @@ fn add(response: &mut ChatResponse, event: ChatEvent) {
             response.created_unix_seconds = started.created_unix_seconds;
             response.model = started.model;
             response.system_fingerprint = started.system_fingerprint;
+            response.thread = started.thread;
         }
         Event::TextDelta(delta) => choice(response, index).text.push_str(&delta.text),
         Event::ReasoningDelta(delta) => choice(response, index).reasoning.push_str(&delta.text),
@@ -106,8 +107,12 @@ mod tests {
     #[tokio::test]
     async fn collect_choices_are_ordered_by_index() {
         let text = |text: &str| Event::TextDelta(pb::TextDelta { text: text.into() });
-        let started =
-            pb::Started { created_unix_seconds: 7, model: "m".into(), system_fingerprint: "f".into() };
+        let started = pb::Started {
+            created_unix_seconds: 7,
+            model: "m".into(),
+            system_fingerprint: "f".into(),
+            thread: 3,
+        };
         let done = pb::ChoiceFinished { finish_reason: pb::FinishReason::Length.into() };
         let usage = Some(pb::Usage { input_tokens: 3, ..Default::default() });
         let events = vec![

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     context::deadline::Deadline,
-    engine::Effects,
+    engine::{Effects, ThreadOrigin},
     error::Error,
     pb::{self, chat_event::Event},
 };
@@ -240,12 +240,21 @@ impl EventStream {
             Progress::Open | Progress::Slot => {}
             Progress::Running => {
                 self.state.log.record_slot();
-                if let Some(started) = self.started.take() {
+                if let Some(mut started) = self.started.take() {
+                    let origin =
+                        self.choices.get(choice).map(ChoiceStream::thread_origin).unwrap_or_default();
+                    started.set_thread(thread_origin(origin));
                     self.state.enqueue(0, Event::Started(started));
                 }
             }
             Progress::Restarted => self.state.restart_choice(choice),
-            Progress::Ended(usage) => self.state.end_choice(usage),
+            Progress::Ended(usage) => {
+                if choice == 0 {
+                    self.state.log.thread =
+                        self.choices.first().and_then(|choice| choice.thread_origin().as_str());
+                }
+                self.state.end_choice(usage);
+            }
             // The engine enforces the same deadline; with a slow client its stream may close before the timer fires.
             Progress::Broken if self.deadline.at() <= Instant::now() => return Err(self.deadline.exceeded()),
             Progress::Broken => {
@@ -331,6 +340,15 @@ impl StreamState {
         self.open_choices -= 1;
         self.usage = sum(self.usage, usage);
         self.phase = Phase::Streaming;
+    }
+}
+
+fn thread_origin(origin: ThreadOrigin) -> pb::ThreadOrigin {
+    match origin {
+        ThreadOrigin::Unknown => pb::ThreadOrigin::Unspecified,
+        ThreadOrigin::Fresh => pb::ThreadOrigin::Fresh,
+        ThreadOrigin::Forked => pb::ThreadOrigin::Forked,
+        ThreadOrigin::Continued => pb::ThreadOrigin::Continued,
     }
 }
 

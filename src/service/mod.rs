@@ -42,7 +42,7 @@ use self::{
 use super::{
     config::Config,
     context::{RequestContext, body_budget::HeldBody, deadline::Deadline},
-    engine::{AccountLimits, ContentGuard, Engine, ModelCatalog, Turn},
+    engine::{AccountLimits, ContentGuard, Continuation, Engine, ModelCatalog, ThreadCounts, Turn},
     error::Error,
     pb::{self, codex_service_server::CodexService},
 };
@@ -227,6 +227,7 @@ impl Service {
             created_unix_seconds: unix_seconds(),
             model: request.requested_model,
             system_fingerprint,
+            thread: pb::ThreadOrigin::Unspecified.into(),
         };
         let interrupt = self.interrupt.clone();
         let is_streamed = matches!(delivery, Delivery::Stream);
@@ -282,6 +283,7 @@ impl Service {
             });
             let is_last = index + 1 == count;
             let mut turn = if is_last { std::mem::take(&mut turn) } else { turn.clone() };
+            turn.continuation = Continuation::default();
             turn.id = if count == 1 { id.to_owned() } else { format!("{id}.{index}") };
             let starter = TurnStarter {
                 engine: Arc::clone(&self.engine),
@@ -333,6 +335,18 @@ fn chat_id() -> String {
 fn unix_seconds() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or_default()
+}
+
+fn threads(counts: &ThreadCounts) -> pb::Threads {
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    pb::Threads {
+        kept: count(counts.kept),
+        parked: count(counts.parked),
+        continued_turns: counts.continued,
+        forked_turns: counts.forked,
+        fresh_turns: counts.fresh,
+        evicted: counts.evicted().map(|(reason, count)| (reason.as_str().to_owned(), count)).collect(),
+    }
 }
 
 fn account_limits(limits: &AccountLimits) -> pb::AccountLimits {
@@ -408,6 +422,7 @@ impl CodexService for Service {
                 .chain(self.upstream.warning(Instant::now()))
                 .collect(),
             account_limits: engine.account.as_deref().map(account_limits),
+            threads: engine.threads.as_ref().map(threads),
         }))
     }
 }

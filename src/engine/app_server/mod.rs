@@ -5,6 +5,7 @@ mod capabilities;
 mod history;
 pub(crate) mod launch;
 pub(crate) mod rpc;
+mod threads;
 mod tools;
 mod translate;
 mod turn;
@@ -12,13 +13,17 @@ mod worker;
 
 use std::sync::Arc;
 
-use tokio::time::timeout;
+use tokio::{task::spawn_blocking, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
-    history::{InitialHistory, turn_cache::TurnCache},
+    history::turn_cache::TurnCache,
+    threads::{
+        conversation::Conversation,
+        index::{IndexLimits, ThreadIndex},
+    },
     tools::schema_compiler::SchemaCompiler,
-    turn::{TurnDriver, params::ThreadParams, start::TurnStart},
+    turn::{NextTurn, TurnDriver, TurnParts, params::ThreadParams, start::TurnStart},
     worker::{
         error::StartError,
         factory::WorkerFactory,
@@ -26,7 +31,7 @@ use self::{
     },
 };
 use super::{
-    Check, Engine, EngineStatus, Events, ModelCatalog, Turn, TurnGuard, cli::probe::CliInfo,
+    Check, Engine, EngineStatus, Events, ModelCatalog, ThreadOrigin, Turn, TurnGuard, cli::probe::CliInfo,
     process::Launcher,
 };
 use crate::{
@@ -50,15 +55,13 @@ const MAX_CACHED_BYTES: usize = 64 << 20;
 pub(super) struct AppServer {
     codex: Codex,
     log: Log,
-    pool: Arc<Pool>,
-    turn_cache: Arc<TurnCache>,
+    parts: Arc<TurnParts>,
     factory: Arc<WorkerFactory>,
     schemas: SchemaCompiler,
     launcher: Launcher,
     tasks: TaskTracker,
-    /// The tasks of [`TurnDriver`]s.
+    /// The tasks of threads, each with its turns.
     turns: TaskTracker,
-    stop: CancellationToken,
 }
 
 impl AppServer {
@@ -80,15 +83,24 @@ impl AppServer {
         let factory = Arc::new(factory);
         let spawner: Arc<dyn SpawnWorker> = Arc::<WorkerFactory>::clone(&factory);
         let pool = Pool::start(first, limits, spawner, Arc::clone(factory.login()), &tasks);
-        Ok(Self {
+        let kept_threads = codex.kept_threads.clone();
+        let limits = IndexLimits { threads: kept_threads.max_per_worker, bytes: kept_threads.max_bytes };
+        let parts = TurnParts {
             pool,
+            cache: Arc::new(TurnCache::new(MAX_CACHED_TURNS, MAX_CACHED_BYTES)),
+            threads: ThreadIndex::new(limits),
+            kept_threads,
+            max_retries: codex.upstream_retries,
+            cancel_grace: codex.cancel_grace,
+            stop: CancellationToken::new(),
+        };
+        Ok(Self {
+            parts: Arc::new(parts),
             factory,
             schemas: SchemaCompiler::default(),
-            turn_cache: Arc::new(TurnCache::new(MAX_CACHED_TURNS, MAX_CACHED_BYTES)),
             launcher,
             tasks,
             turns: TaskTracker::new(),
-            stop: CancellationToken::new(),
             codex,
             log,
         })
@@ -96,7 +108,7 @@ impl AppServer {
 
     /// Returns `true` if no turn can run because a CLI that fails the probe replaced the former one.
     pub(super) fn is_refused(&self) -> bool {
-        self.factory.is_refused() && self.pool.unavailable_reason().is_some()
+        self.factory.is_refused() && self.parts.pool.unavailable_reason().is_some()
     }
 
     /// Returns the doctor's checks of the worker start and of each capability.
@@ -126,39 +138,59 @@ impl AppServer {
     }
 }
 
+/// Digests the conversation of a turn, a large one on a blocking thread. `setup` is `None` if no thread is kept.
+async fn digest(turn: Turn, setup: Option<Vec<u8>>) -> Result<(Turn, Option<Conversation>), Error> {
+    let Some(setup) = setup else { return Ok((turn, None)) };
+    let is_large = history::is_large(&turn);
+    let digest = move || {
+        let conversation = Conversation::of(&turn, &setup);
+        (turn, Some(conversation))
+    };
+    if is_large { spawn_blocking(digest).await.map_err(Error::internal) } else { Ok(digest()) }
+}
+
 #[tonic::async_trait]
 impl Engine for AppServer {
     async fn run(&self, turn: Turn, guard: TurnGuard) -> Result<Events, Error> {
         let tools = Arc::new(self.schemas.tool_set(&turn).await?);
-        let (mut turn, history) =
-            InitialHistory::build(turn, Arc::clone(&tools), Arc::clone(&self.turn_cache)).await?;
-        let thread_params = ThreadParams::new(&turn, &self.codex, &tools, &history);
+        let thread_params = ThreadParams::new(&turn, &self.codex, &tools);
+        let is_kept = self.parts.threads.is_enabled();
+        let setup = is_kept.then(|| thread_params.setup(&turn));
+        let (turn, conversation) = digest(turn, setup).await?;
         if self.log.debug {
-            let items = serde_json::to_string(&history.items).unwrap_or_default();
-            let items: String = items.chars().take(self.log.max_chars).collect();
-            tracing::info!(turn.id = %turn.id, %items, "starting a thread");
+            let messages: String = format!("{:?}", turn.messages).chars().take(self.log.max_chars).collect();
+            tracing::info!(turn.id = %turn.id, %messages, "starting a turn");
         }
-        let conversation = self.turn_cache.key(&turn);
-        // The history holds a copy of the messages, with images of many megabytes.
-        turn.messages = Vec::new();
-        let driver = Box::new(TurnDriver {
-            pool: Arc::clone(&self.pool),
-            cache: Arc::clone(&self.turn_cache),
-            conversation,
-            temp_dir: None,
+        let driver = TurnDriver {
+            parts: Arc::clone(&self.parts),
+            cache_key: self.parts.cache.key(&turn),
             tools,
-            max_retries: self.codex.upstream_retries,
             profile: turn.profile,
             sandbox: turn.sandbox,
             deadline: turn.deadline,
             effects: turn.effects.clone(),
+            continuation: turn.continuation.clone(),
             was_sent: false,
-            cancel_grace: self.codex.cancel_grace,
             rate_limits: self.factory.rate_limits(),
-            stop: self.stop.clone(),
-        });
+            next: None,
+            pending_events: Vec::new(),
+            conversation,
+        };
+        let known = driver.conversation.as_ref().and_then(|conversation| conversation.known);
+        let thread = known.and_then(|key| self.parts.threads.take(&key));
+        let origin = if thread.is_some() { ThreadOrigin::Continued } else { ThreadOrigin::Fresh };
+        driver.continuation.set_origin(origin);
         let (out, events) = Events::channel(EVENT_CAPACITY);
-        self.turns.spawn(driver.run(Box::new(TurnStart { turn, thread_params, history }), guard, out));
+        let start = Box::new(TurnStart { turn, thread_params, history: None });
+        let next = Box::new(NextTurn { driver, start, guard, events: out });
+        let next = match thread {
+            // Fails if the thread was lost in this moment.
+            Some(thread) => thread.send(next).err(),
+            None => Some(next),
+        };
+        if let Some(next) = next {
+            self.turns.spawn(next.run_with_successors());
+        }
         Ok(events)
     }
 
@@ -167,9 +199,10 @@ impl Engine for AppServer {
         EngineStatus {
             kind: "app-server",
             version,
-            unavailable_reason: self.pool.unavailable_reason(),
+            unavailable_reason: self.parts.pool.unavailable_reason(),
             degraded_reason: None,
             account: self.factory.rate_limits().current(),
+            threads: Some(self.parts.threads.counts()),
         }
     }
 
@@ -190,16 +223,16 @@ impl Engine for AppServer {
     }
 
     async fn models(&self) -> Vec<pb::Model> {
-        let known = worker::model_list::list(&self.factory.spec(), &self.pool).await;
+        let known = worker::model_list::list(&self.factory.spec(), &self.parts.pool).await;
         known.inspect_err(|error| tracing::warn!(%error, "cannot list models")).unwrap_or_default()
     }
 
     async fn drain(&self) {
-        self.stop.cancel();
+        self.parts.stop.cancel();
         self.turns.close();
         // Turns are interrupted before their workers stop. A turn that ignores the interrupt is killed with its worker.
         drop(timeout(self.codex.cancel_grace, self.turns.wait()).await);
-        self.pool.close();
+        self.parts.pool.close();
         self.tasks.close();
         self.tasks.wait().await;
         self.turns.wait().await;

@@ -108,6 +108,7 @@ impl Engine for Exec {
                 unavailable_reason,
                 degraded_reason: None,
                 account: None,
+                threads: None,
             };
         }
         let (version, unavailable_reason) = match self.cli.last().await {
@@ -115,7 +116,14 @@ impl Engine for Exec {
             Some(Err(error)) => (String::new(), Some(error.to_string())),
             None => (String::new(), Some(PROBING.to_owned())),
         };
-        EngineStatus { kind: "exec", version, unavailable_reason, degraded_reason: None, account: None }
+        EngineStatus {
+            kind: "exec",
+            version,
+            unavailable_reason,
+            degraded_reason: None,
+            account: None,
+            threads: None,
+        }
     }
 
     fn usual_concurrency(&self) -> usize {

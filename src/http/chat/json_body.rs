@@ -5,7 +5,6 @@ use std::{convert::Infallible, time::Duration};
 
 use async_stream::stream;
 use axum::{
-    Json,
     body::{Body, Bytes},
     response::{IntoResponse, Response},
 };
@@ -20,13 +19,13 @@ const KEEP_ALIVE: &[u8] = b"\n";
 
 /// Returns the response of `answer`. If the answer takes longer than `interval`, the head is sent with status 200, and an
 /// error is an error object in the body. Dropping the body cancels the turn.
-pub(super) async fn respond<T: Serialize + Send + 'static>(
+pub(super) async fn respond<T: Serialize + IntoResponse + Send + 'static>(
     answer: impl Future<Output = Result<T, ApiError>> + Send + 'static,
     interval: Duration,
 ) -> Result<Response, ApiError> {
     let mut answer = Box::pin(answer);
     if let Ok(answer) = timeout(interval, answer.as_mut()).await {
-        return Ok(Json(answer?).into_response());
+        return Ok(answer?.into_response());
     }
     let body = stream! {
         yield Ok::<_, Infallible>(Bytes::from_static(KEEP_ALIVE));
@@ -66,11 +65,20 @@ mod tests {
 
     use super::*;
 
+    #[derive(Debug, Serialize)]
+    struct Answer(Value);
+
+    impl IntoResponse for Answer {
+        fn into_response(self) -> Response {
+            axum::Json(self.0).into_response()
+        }
+    }
+
     const INTERVAL: Duration = Duration::from_secs(10);
 
-    async fn answer_after(seconds: u64, answer: Result<Value, ApiError>) -> Result<Value, ApiError> {
+    async fn answer_after(seconds: u64, answer: Result<Value, ApiError>) -> Result<Answer, ApiError> {
         sleep(Duration::from_secs(seconds)).await;
-        answer
+        answer.map(Answer)
     }
 
     async fn text(response: Response) -> String {

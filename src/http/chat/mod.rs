@@ -18,7 +18,6 @@ mod tools;
 use std::sync::Arc;
 
 use axum::{
-    Json,
     extract::{Request, State},
     response::{IntoResponse, Response},
 };
@@ -31,8 +30,11 @@ use self::chunks::{ChunkEncoder, ChunkOptions};
 use self::convert::ConvertedRequest;
 use self::request::ChatCompletionRequest;
 use self::sse_body::SseBody;
-use super::{Facade, IGNORED_PARAMS, error::ApiError, extract, sse};
-use crate::{error::Error, pb::codex_service_server::CodexService};
+use super::{Facade, IGNORED_PARAMS, THREAD, error::ApiError, extract, sse};
+use crate::{
+    error::Error,
+    pb::{ThreadOrigin, chat_event::Event, codex_service_server::CodexService},
+};
 
 /// Handles one chat request, streamed or not.
 pub(super) async fn complete<S: CodexService>(
@@ -69,7 +71,7 @@ async fn unary<S: CodexService>(
     };
     match facade.json_keep_alive {
         Some(interval) => json_body::respond(completion, interval).await,
-        None => Ok(Json(completion.await?).into_response()),
+        None => Ok(completion.await?.into_response()),
     }
 }
 
@@ -95,7 +97,25 @@ async fn stream<S: CodexService>(
             return Err(ApiError::from_status(&status, &field_names));
         }
     };
+    let thread = match &first.event {
+        Some(Event::Started(started)) => thread_name(started.thread()),
+        _ => None,
+    };
     let encoder = ChunkEncoder::new(first, choices, options);
     let encoder = encoder.map_err(|status| ApiError::from_status(&status, &field_names))?;
-    Ok(sse::response(SseBody::new(encoder, events, field_names, keep_alive)))
+    let mut response = sse::response(SseBody::new(encoder, events, field_names, keep_alive));
+    if let Some(thread) = thread {
+        response.headers_mut().insert(THREAD, HeaderValue::from_static(thread));
+    }
+    Ok(response)
+}
+
+/// Returns the value of the header with the thread of a turn.
+fn thread_name(thread: ThreadOrigin) -> Option<&'static str> {
+    match thread {
+        ThreadOrigin::Unspecified => None,
+        ThreadOrigin::Fresh => Some("fresh"),
+        ThreadOrigin::Forked => Some("forked"),
+        ThreadOrigin::Continued => Some("continued"),
+    }
 }

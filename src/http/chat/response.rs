@@ -1,8 +1,14 @@
 //! The JSON of a whole chat completion, and the types that the chunks of a stream share with it.
 
+use axum::{
+    Json,
+    response::{IntoResponse, Response},
+};
+use http::HeaderValue;
 use serde::Serialize;
 
-use crate::pb;
+use super::thread_name;
+use crate::{http::THREAD, pb};
 
 /// The body of a response that is not streamed.
 #[derive(Debug, Serialize)]
@@ -17,6 +23,9 @@ pub(super) struct ChatCompletion {
     system_fingerprint: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     codex: Option<CodexExtension>,
+    /// For the header of the response.
+    #[serde(skip)]
+    thread: Option<&'static str>,
 }
 
 /// An extension for notices, because OpenAI's object has no field for them. Omitted without notices.
@@ -99,6 +108,7 @@ struct CompletionTokensDetails {
 impl From<pb::ChatResponse> for ChatCompletion {
     fn from(response: pb::ChatResponse) -> Self {
         Self {
+            thread: thread_name(response.thread()),
             id: response.id,
             object: "chat.completion",
             created: response.created_unix_seconds,
@@ -108,6 +118,17 @@ impl From<pb::ChatResponse> for ChatCompletion {
             system_fingerprint: non_empty(response.system_fingerprint),
             codex: CodexExtension::new(response.notices),
         }
+    }
+}
+
+impl IntoResponse for ChatCompletion {
+    fn into_response(self) -> Response {
+        let thread = self.thread;
+        let mut response = Json(self).into_response();
+        if let Some(thread) = thread {
+            response.headers_mut().insert(THREAD, HeaderValue::from_static(thread));
+        }
+        response
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::{
     config::{self, Limits, Models, Profile, Sandbox},
-    engine::{self, ContentGuard, Effects, ModelCatalog, Turn},
+    engine::{self, ContentGuard, Continuation, Effects, ModelCatalog, Turn},
     error::Error,
     pb,
 };
@@ -67,6 +67,7 @@ impl RequestPolicy {
             verbosity: verbosity(request.verbosity)?,
             service_tier: service_tier(request.service_tier, known)?,
             prompt_cache_key: prompt_cache_key(request.prompt_cache_key)?,
+            continuation: Continuation::default(),
             format: schemas::format(request.response_format)?,
             sandbox: self.sandbox(request.agent.unwrap_or_default())?,
             web_search: self.search(request.agent.unwrap_or_default())?,

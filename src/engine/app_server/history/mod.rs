@@ -1,5 +1,5 @@
-//! Converts a conversation to the initial history of a thread. The history has instructions and items of the Responses
-//! API, and each message keeps its role.
+//! Converts a conversation to the initial history of a thread, or its new messages to the items that a kept thread lacks.
+//! The items are those of the Responses API, and each message keeps its role.
 
 pub(crate) mod response_item;
 pub(crate) mod turn_cache;
@@ -18,7 +18,7 @@ use tokio::task::spawn_blocking;
 
 use self::turn_cache::{CachedTurn, Position, TurnCache};
 use super::{
-    rpc::protocol::{ContentPart, FunctionOutput, RawItem},
+    rpc::protocol::{ContentPart, FunctionOutput, RawItem, ToolCallContent, ToolCallResult},
     tools::ToolSet,
 };
 use crate::{
@@ -31,14 +31,12 @@ use crate::{
 const MAX_UPSTREAM_CALL_ID_BYTES: usize = 64;
 
 /// Maximum size of a conversation that is converted on the runtime's thread: bytes of texts and images, and messages.
-const MAX_INLINE_BYTES: usize = 256 << 10;
+pub(super) const MAX_INLINE_BYTES: usize = 256 << 10;
 const MAX_INLINE_MESSAGES: usize = 256;
 
 /// The initial history of a thread.
 #[derive(Debug, PartialEq)]
 pub(super) struct InitialHistory {
-    /// For `thread/start.developerInstructions`.
-    pub(super) developer_instructions: Option<String>,
     /// For `thread/inject_items`. Never empty, because Codex refuses an empty list.
     pub(super) items: Vec<RawItem>,
 }
@@ -53,12 +51,7 @@ impl InitialHistory {
         tools: Arc<ToolSet>,
         cache: Arc<TurnCache>,
     ) -> Result<(Turn, Self), Error> {
-        let parts = turn.messages.iter().flat_map(|message| &message.parts);
-        let bytes = parts.map(|part| match part {
-            Part::Text(text) => text.len(),
-            Part::Image(image) => image.data.len(),
-        });
-        let is_large = turn.messages.len() > MAX_INLINE_MESSAGES || bytes.sum::<usize>() > MAX_INLINE_BYTES;
+        let is_large = is_large(&turn);
         let build = move || {
             let history = Self::new(&turn, &tools, &cache);
             (turn, history)
@@ -67,11 +60,7 @@ impl InitialHistory {
     }
 
     fn new(turn: &Turn, tools: &ToolSet, cache: &TurnCache) -> Self {
-        let instructs = |message: &&Message| matches!(message.role, Role::System | Role::Developer);
-        let leading = turn.messages.iter().take_while(instructs).count();
-        let (lead, rest) = turn.messages.split_at(leading);
-        let mut instructions: Vec<String> =
-            lead.iter().map(joined_text).filter(|text| !text.is_empty()).collect();
+        let (lead, rest) = split_instructions(turn);
         let mut position = cache.start_of(turn);
         for message in lead {
             position.pass(message);
@@ -84,17 +73,80 @@ impl InitialHistory {
         }
         let mut items = builder.items;
         if items.is_empty() {
-            items.push(match instructions.pop() {
+            items.push(match instruction_texts(turn).pop() {
                 Some(last) => input_message("developer", last),
                 None => input_message("user", String::new()),
             });
         }
-        instructions.extend(tools.instructions());
-        if turn.format == Format::JsonObject {
-            instructions.push(JSON_OBJECT_INSTRUCTION.to_owned());
+        Self { items }
+    }
+}
+
+/// Returns `true` if work that is linear in the conversation must run on a blocking thread.
+pub(super) fn is_large(turn: &Turn) -> bool {
+    let parts = turn.messages.iter().flat_map(|message| &message.parts);
+    let bytes = parts.map(|part| match part {
+        Part::Text(text) => text.len(),
+        Part::Image(image) => image.data.len(),
+    });
+    turn.messages.len() > MAX_INLINE_MESSAGES || bytes.sum::<usize>() > MAX_INLINE_BYTES
+}
+
+/// Returns the text for `thread/start.developerInstructions`.
+pub(super) fn developer_instructions(turn: &Turn, tools: &ToolSet) -> Option<String> {
+    let (_, rest) = split_instructions(turn);
+    let mut instructions = instruction_texts(turn);
+    let has_items = rest.iter().any(|message| match message.role {
+        Role::System | Role::Developer => !joined_text(message).is_empty(),
+        Role::Assistant => !message.tool_calls.is_empty() || has_content(message),
+        Role::User | Role::Tool => true,
+    });
+    if !has_items {
+        // The last one becomes the only item, because Codex refuses an empty history.
+        instructions.pop();
+    }
+    instructions.extend(tools.instructions());
+    if turn.format == Format::JsonObject {
+        instructions.push(JSON_OBJECT_INSTRUCTION.to_owned());
+    }
+    (!instructions.is_empty()).then(|| instructions.join("\n\n"))
+}
+
+/// Divides the messages into the leading instructions and the rest.
+fn split_instructions(turn: &Turn) -> (&[Message], &[Message]) {
+    let instructs = |message: &&Message| matches!(message.role, Role::System | Role::Developer);
+    turn.messages.split_at(turn.messages.iter().take_while(instructs).count())
+}
+
+fn instruction_texts(turn: &Turn) -> Vec<String> {
+    split_instructions(turn).0.iter().map(joined_text).filter(|text| !text.is_empty()).collect()
+}
+
+/// The new messages of a conversation whose thread has all others.
+#[derive(Debug, Default)]
+pub(super) struct NewItems {
+    /// The results of client calls, by the client's ids.
+    pub(super) results: Vec<(String, ToolCallResult)>,
+    /// The messages behind the results, for `thread/inject_items`.
+    pub(super) items: Vec<RawItem>,
+}
+
+impl NewItems {
+    /// Converts the messages behind the last answer. Returns `None` if a result follows a message, because Codex sends the
+    /// results first.
+    pub(super) fn of(messages: &[Message]) -> Option<Self> {
+        let mut new = Self::default();
+        for message in messages {
+            match message.role {
+                Role::Tool if new.items.is_empty() => {
+                    let id = message.tool_call_id.clone().unwrap_or_default();
+                    new.results.push((id, ToolCallResult::success(tool_content(&message.parts))));
+                }
+                Role::Tool | Role::Assistant => return None,
+                Role::System | Role::Developer | Role::User => new.items.extend(input_item(message)),
+            }
         }
-        let developer_instructions = (!instructions.is_empty()).then(|| instructions.join("\n\n"));
-        Self { developer_instructions, items }
+        Some(new)
     }
 }
 
@@ -111,20 +163,7 @@ struct ItemsBuilder<'a> {
 impl ItemsBuilder<'_> {
     fn add(&mut self, message: &Message) {
         match message.role {
-            // Codex drops items with the role `system` without an error.
-            Role::System | Role::Developer => {
-                let text = joined_text(message);
-                if !text.is_empty() {
-                    self.items.push(input_message("developer", text));
-                }
-            }
-            Role::User => {
-                let mut content = content(message.name.as_deref(), &message.parts, ContentPart::InputText);
-                if content.is_empty() {
-                    content.push(ContentPart::InputText(String::new()));
-                }
-                self.items.push(RawItem::message("user", content));
-            }
+            Role::System | Role::Developer | Role::User => self.items.extend(input_item(message)),
             Role::Assistant => self.add_assistant(message),
             Role::Tool => {
                 let call_id = upstream_call_id(message.tool_call_id.as_deref().unwrap_or_default());
@@ -156,7 +195,7 @@ impl ItemsBuilder<'_> {
             };
             self.items.extend(cached.items.iter().filter(keep).cloned());
         }
-        if message.parts.iter().any(|part| !matches!(part, Part::Text(text) if text.is_empty())) {
+        if has_content(message) {
             let content = content(message.name.as_deref(), &message.parts, ContentPart::OutputText);
             self.items.push(RawItem::message("assistant", content));
         }
@@ -188,6 +227,20 @@ impl ItemsBuilder<'_> {
     }
 }
 
+/// Returns the item of a message of the user, the application or the operator, or `None` for empty instructions.
+fn input_item(message: &Message) -> Option<RawItem> {
+    if message.role != Role::User {
+        let text = joined_text(message);
+        // Codex drops items with the role `system` without an error.
+        return (!text.is_empty()).then(|| input_message("developer", text));
+    }
+    let mut content = content(message.name.as_deref(), &message.parts, ContentPart::InputText);
+    if content.is_empty() {
+        content.push(ContentPart::InputText(String::new()));
+    }
+    Some(RawItem::message("user", content))
+}
+
 /// Returns `true` if the client sends the calls back unchanged, except for whitespace and the order of members.
 fn has_same_calls(message: &Message, cached: &CachedTurn) -> bool {
     let json = |text: &str| serde_json::from_str::<Value>(text).ok();
@@ -211,6 +264,10 @@ fn has_same_text(message: &Message, cached: &CachedTurn) -> bool {
     let messages = cached.items.iter().filter(|item| item.kind() == "message");
     let cached: String = messages.flat_map(RawItem::content_texts).flat_map(str::split_whitespace).collect();
     sent == cached
+}
+
+fn has_content(message: &Message) -> bool {
+    message.parts.iter().any(|part| !matches!(part, Part::Text(text) if text.is_empty()))
 }
 
 fn text_of(part: &Part) -> &str {
@@ -264,6 +321,23 @@ fn function_output(parts: &[Part]) -> FunctionOutput {
             content => FunctionOutput::Content(content),
         },
     }
+}
+
+/// Returns the result of a call as Codex takes it: the same content as [`function_output`].
+fn tool_content(parts: &[Part]) -> Vec<ToolCallContent> {
+    let has_one_part = parts.len() == 1;
+    let mut content: Vec<ToolCallContent> = parts
+        .iter()
+        .filter_map(|part| match part {
+            Part::Text(text) if text.is_empty() && !has_one_part => None,
+            Part::Text(text) => Some(ToolCallContent::InputText { text: text.clone() }),
+            Part::Image(image) => Some(ToolCallContent::InputImage { image_url: data_url(image) }),
+        })
+        .collect();
+    if content.is_empty() {
+        content.push(ToolCallContent::InputText { text: String::new() });
+    }
+    content
 }
 
 fn input_message(role: &str, text: String) -> RawItem {

@@ -116,7 +116,7 @@ proptest! {
             rest.extend(lead.pop());
         }
         let lead: Vec<&str> = lead.iter().map(|line| line.strip_prefix("developer ").unwrap()).collect();
-        prop_assert_eq!(history.developer_instructions.unwrap_or_default(), lead.join("\n\n"));
+        prop_assert_eq!(developer_instructions(&turn, &tools).unwrap_or_default(), lead.join("\n\n"));
         prop_assert_eq!(history.items.iter().map(line).collect::<Vec<_>>(), rest);
     }
 

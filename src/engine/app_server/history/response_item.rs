@@ -34,7 +34,7 @@ pub(crate) fn heap_size_of_value(value: &Value) -> usize {
 }
 
 /// Returns the approximate heap size of a call in the turn cache in bytes.
-pub(super) const fn heap_size_of_call(call: &pb::ToolCall) -> usize {
+pub(crate) const fn heap_size_of_call(call: &pb::ToolCall) -> usize {
     // The index of the cache has a copy of the id.
     size_of::<pb::ToolCall>() + 2 * (call.id.len() + 64) + call.name.len() + call.arguments.len()
 }

@@ -100,7 +100,8 @@ fn history_of_each_row_has_the_expected_items_and_instructions() {
         let turn = turn_of(&row);
         let history = history(&turn, &TurnCache::new(8, 1 << 20));
         assert_eq!(json!(history.items), row["items"], "{}", row["name"]);
-        assert_eq!(json!(history.developer_instructions), row["instructions"], "{}", row["name"]);
+        let instructions = developer_instructions(&turn, &ToolSet::new(&turn).unwrap());
+        assert_eq!(json!(instructions), row["instructions"], "{}", row["name"]);
     }
 }
 

@@ -130,6 +130,15 @@ impl TurnCache {
         index.insert(key, turn, bytes);
     }
 
+    /// Appends items to a turn that ended with `calls`: outputs of Codex's own calls that arrived later. Does nothing if the
+    /// cache no longer has the turn.
+    pub(crate) fn append(&self, key: ConversationKey, calls: &[pb::ToolCall], items: Vec<RawItem>) {
+        let Some(first) = calls.first().filter(|_| !items.is_empty()) else { return };
+        let Some(turn) = self.get(key, &first.id) else { return };
+        let all = turn.items.iter().cloned().chain(items).collect();
+        self.insert(key, calls, all);
+    }
+
     /// Returns the turn that made the call with this id.
     pub(crate) fn get(&self, key: ConversationKey, call_id: &str) -> Option<Arc<CachedTurn>> {
         let mut index = self.index();

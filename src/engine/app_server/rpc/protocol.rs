@@ -297,6 +297,18 @@ pub(crate) struct StartTurn<'a> {
     pub(crate) output_schema: Option<Value>,
 }
 
+/// `thread/backgroundTerminals/clean`: kills the commands that outlived their call.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct CleanBackgroundTerminals<'a> {
+    pub(crate) thread_id: &'a str,
+}
+
+impl Method for CleanBackgroundTerminals<'_> {
+    const NAME: &'static str = "thread/backgroundTerminals/clean";
+    type Result = Empty;
+}
+
 impl Method for StartTurn<'_> {
     const NAME: &'static str = "turn/start";
     type Result = TurnStarted;
@@ -448,7 +460,7 @@ impl ElicitationResult {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ToolCallResult {
     pub(crate) success: bool,
-    pub(crate) content_items: [ToolCallContent; 1],
+    pub(crate) content_items: Vec<ToolCallContent>,
 }
 
 /// A part of a [`ToolCallResult`].
@@ -460,12 +472,32 @@ pub(crate) enum ToolCallContent {
         /// The text.
         text: String,
     },
+    /// An image.
+    #[serde(rename_all = "camelCase")]
+    InputImage {
+        /// A `data:` URL.
+        image_url: String,
+    },
 }
 
 impl ToolCallResult {
     /// Creates the result of a call that failed.
-    pub(crate) const fn failure(text: String) -> Self {
-        Self { success: false, content_items: [ToolCallContent::InputText { text }] }
+    pub(crate) fn failure(text: String) -> Self {
+        Self { success: false, content_items: vec![ToolCallContent::InputText { text }] }
+    }
+
+    /// Creates the result of a call. Codex passes one text on as a string and everything else as a list.
+    pub(crate) const fn success(content_items: Vec<ToolCallContent>) -> Self {
+        Self { success: true, content_items }
+    }
+
+    /// Returns the size of the content in bytes.
+    pub(crate) fn size(&self) -> usize {
+        let sizes = self.content_items.iter().map(|content| match content {
+            ToolCallContent::InputText { text } => text.len(),
+            ToolCallContent::InputImage { image_url } => image_url.len(),
+        });
+        sizes.sum()
     }
 }
 

@@ -43,6 +43,11 @@ impl CodexToolCalls {
         self.open.is_empty()
     }
 
+    /// Returns `true` if a call has no output.
+    pub(crate) fn is_open(&self, id: &str) -> bool {
+        self.open.iter().any(|open| open == id)
+    }
+
     /// Returns `true` if all calls have finished, even if their output has not arrived yet.
     pub(crate) fn all_finished(&self) -> bool {
         self.open.iter().all(|id| self.finished.contains(id))

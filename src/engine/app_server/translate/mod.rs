@@ -13,10 +13,11 @@ pub(crate) mod response_attempt;
 mod tool_loop;
 pub(crate) mod usage;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use self::{
     call_ids::CallIds,
+    codex_calls::CodexToolCalls,
     output::{Action, HandOver, TranslatorOutput},
     raw_items::RawItemBuffer,
     response_attempt::ResponseAttempt,
@@ -28,8 +29,8 @@ use super::{
         delta::{Delta, DeltaKind},
         json,
         protocol::{
-            ErrorReport, MessagePhase, Notification, RawItem, ThreadItem, ThreadItemKind, ToolCall, Turn,
-            TurnStatus,
+            ErrorReport, MessagePhase, Notification, RawItem, ThreadItem, ThreadItemKind, ToolCall,
+            ToolCallResult, Turn, TurnStatus,
         },
     },
     tools::{
@@ -81,22 +82,77 @@ pub(super) struct Translator {
     call_ids: CallIds,
     usage: UsageAccumulator,
     raw_items: RawItemBuffer,
+    /// The client's ids of calls that the client has answered in this turn. Their outputs are in its next request.
+    answered: HashSet<String>,
+}
+
+/// A turn that is to be translated.
+#[derive(Debug)]
+pub(super) struct TranslatedTurn {
+    /// The turn's id.
+    pub(super) id: String,
+    pub(super) tools: Arc<ToolSet>,
+    pub(super) profile: Profile,
+    pub(super) max_retries: u32,
+    /// The turn stays open when the client gets its calls.
+    pub(super) parks: bool,
+    /// The usage of the thread before the turn.
+    pub(super) used_before: pb::Usage,
 }
 
 impl Translator {
-    pub(super) fn new(tools: Arc<ToolSet>, profile: Profile, max_retries: u32, turn_id: String) -> Self {
+    pub(super) fn new(turn: TranslatedTurn) -> Self {
+        let TranslatedTurn { id, tools, profile, max_retries, parks, used_before } = turn;
         Self {
             raw_items: RawItemBuffer::new(!tools.is_empty()),
             tools,
             profile,
             max_retries,
-            turn_id,
+            turn_id: id,
             attempt: ResponseAttempt::default(),
             phase: MessagePhase::default(),
-            tool_loop: ToolLoop::default(),
+            tool_loop: ToolLoop::new(parks),
             call_ids: CallIds::default(),
-            usage: UsageAccumulator::default(),
+            usage: UsageAccumulator::after(used_before),
+            answered: HashSet::new(),
         }
+    }
+
+    /// Goes on with a parked turn for the request that brings the results of its calls, by the client's ids.
+    pub(super) fn resume(
+        &mut self,
+        results: Vec<(String, ToolCallResult)>,
+    ) -> Result<TranslatorOutput, Error> {
+        self.attempt.resume();
+        self.phase = MessagePhase::default();
+        self.usage = UsageAccumulator::after(self.usage.of_thread());
+        self.answered.extend(results.iter().map(|(id, _)| id.clone()));
+        self.advance(LoopInput::Results(results))
+    }
+
+    /// Prepares for the interrupt of a parked turn, which yields a hand-over with the items since the turn was parked.
+    pub(super) fn abandon(&mut self) {
+        // Never fails in this phase.
+        drop(self.advance(LoopInput::Abandoned));
+    }
+
+    /// Returns `true` if `results` answer the parked calls, each exactly once.
+    pub(super) fn is_answered_by(&self, results: &[(String, ToolCallResult)]) -> bool {
+        let mut answered: Vec<&str> = results.iter().map(|(id, _)| &**id).collect();
+        let mut parked: Vec<&str> = self.tool_loop.parked_calls().collect();
+        answered.sort_unstable();
+        parked.sort_unstable();
+        answered == parked
+    }
+
+    /// Returns the progress of Codex's own calls.
+    pub(super) const fn codex_calls(&self) -> &CodexToolCalls {
+        self.tool_loop.codex_calls()
+    }
+
+    /// Returns the usage of the thread so far.
+    pub(super) fn usage_of_thread(&self) -> pb::Usage {
+        self.usage.of_thread()
     }
 
     /// Translates one input. An error ends the turn.
@@ -166,6 +222,10 @@ impl Translator {
 
     /// Handles a raw item: an item of the model, or the output of one of Codex's own tools.
     fn on_raw_item(&mut self, mut item: RawItem) -> Result<TranslatorOutput, Error> {
+        // Codex reports the messages that a client injects into a running turn. They are in the client's next request.
+        if item.kind() == "message" && item.role() != Some("assistant") {
+            return Ok(TranslatorOutput::default());
+        }
         // Read the phase before the transition, because the interrupt aborts only calls whose outputs arrive after it.
         let interrupted = self.tool_loop.is_interrupting();
         let mut output = TranslatorOutput::default();
@@ -185,6 +245,9 @@ impl Translator {
                 self.call_ids.reserve(id);
             } else if let Some(client_id) = self.call_ids.resolve_output(id) {
                 output = self.advance(LoopInput::ClientOutput(id))?;
+                if self.answered.remove(&client_id) {
+                    return Ok(output);
+                }
                 self.attempt.on_client_output();
                 item.set_call_id(&client_id);
             }
@@ -324,21 +387,28 @@ impl Translator {
             LoopOutput::Respond(results) => Action::Respond(results),
             LoopOutput::Validate(calls) => Action::Validate(calls),
             LoopOutput::Interrupt => Action::Interrupt,
-            LoopOutput::HandOver(calls) => self.finish_with_tool_calls(&calls),
+            LoopOutput::HandOver(calls) => {
+                let items = self.raw_items.take();
+                Action::HandOver(self.hand_over(&calls, items))
+            }
+            LoopOutput::Park(calls) => {
+                let codex_calls = self.tool_loop.codex_calls();
+                let items = self.raw_items.take_finished(|id| codex_calls.is_open(id));
+                Action::Park(self.hand_over(&calls, items))
+            }
         };
         Ok(action.into())
     }
 
-    fn finish_with_tool_calls(&mut self, calls: &[Call]) -> Action {
+    fn hand_over(&self, calls: &[Call], mut items: Vec<RawItem>) -> Box<HandOver> {
         let (kept, dropped) = calls.split_at(self.tools.keep(calls.len()));
-        let mut items = self.raw_items.take();
         items.retain(|item| !dropped.iter().any(|call| item.call_id() == Some(&*call.id)));
         let calls = kept.iter().map(|call| pb::ToolCall {
             id: call.id.clone(),
             name: self.tools.original(&call.alias).into_owned(),
             arguments: call.arguments.clone(),
         });
-        Action::HandOver(Box::new(HandOver { calls: calls.collect(), items, usage: self.usage.total() }))
+        Box::new(HandOver { calls: calls.collect(), items, usage: self.usage.total() })
     }
 
     fn finish(&self, reason: FinishReason) -> TranslatorOutput {

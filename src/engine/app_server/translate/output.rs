@@ -50,6 +50,8 @@ pub(crate) enum Action {
     Interrupt,
     /// Ends the turn with calls for the client.
     HandOver(Box<HandOver>),
+    /// Ends the request with calls for the client. The turn stays open.
+    Park(Box<HandOver>),
     /// The turn has completed.
     Complete,
 }

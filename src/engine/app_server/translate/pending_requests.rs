@@ -1,7 +1,7 @@
 //! Codex's requests for the results of client calls. Pure.
 //!
-//! A request is answered only if its call is rejected and the model must correct it. Otherwise the turn ends, and the
-//! results arrive with the client's next request.
+//! A request is answered if its call is rejected and the model must correct it, or with the result of the client's next
+//! request, which goes on with the turn.
 
 use std::collections::{HashMap, HashSet};
 
@@ -34,6 +34,16 @@ impl PendingToolRequests {
         self.open.contains_key(&call.codex_id) || self.rejected.contains(&call.codex_id)
     }
 
+    /// Takes the request for the result of a call, if Codex has sent it.
+    pub(crate) fn take(&mut self, call: &Call) -> Option<RequestId> {
+        let requests = self.open.get_mut(&call.codex_id)?;
+        let request = requests.remove(0);
+        if requests.is_empty() {
+            self.open.remove(&call.codex_id);
+        }
+        Some(request)
+    }
+
     /// Rejects all calls, because their response seems to have broken off. Returns the results.
     pub(crate) fn reject_all(&mut self) -> Vec<(RequestId, ToolCallResult)> {
         let text = "Not run: the response broke off. Repeat the call if it is still needed.";
@@ -58,11 +68,7 @@ impl PendingToolRequests {
         call: &Call,
         verdict: Result<(), InvalidArguments>,
     ) -> Option<(RequestId, ToolCallResult)> {
-        let requests = self.open.get_mut(&call.codex_id)?;
-        let request = requests.remove(0);
-        if requests.is_empty() {
-            self.open.remove(&call.codex_id);
-        }
+        let request = self.take(call)?;
         let text = match verdict {
             Ok(()) => "Not run, because another call of yours was invalid. Repeat this call.".to_owned(),
             Err(mistake) => format!("Not run: {mistake}. Correct the call."),

@@ -44,6 +44,16 @@ impl RawItemBuffer {
         self.items.push(item);
     }
 
+    /// Returns a copy of all items in order, and keeps those of a turn that goes on: the calls without an output.
+    pub(crate) fn take_finished(&mut self, is_open: impl Fn(&str) -> bool) -> Vec<RawItem> {
+        let items = self.take();
+        let open = items.iter().filter(|item| item.call_id().is_some_and(&is_open));
+        let open: Vec<RawItem> = open.cloned().collect();
+        self.bytes = open.iter().map(heap_size).sum();
+        self.items = open;
+        items
+    }
+
     /// Returns all items in order, or nothing if they exceeded the bound.
     pub(crate) fn take(&mut self) -> Vec<RawItem> {
         self.bytes = 0;

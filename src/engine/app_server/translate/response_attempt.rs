@@ -317,6 +317,11 @@ impl ResponseAttempt {
         Ok(())
     }
 
+    /// Starts the first response of a request that goes on with the turn. The client has another answer in front of it.
+    pub(crate) fn resume(&mut self) {
+        *self = Self { reports_completion: self.reports_completion, ..Self::default() };
+    }
+
     /// Starts the next response if Codex reports only the usage at the end of a response.
     pub(crate) fn usage_reported(&mut self) -> Result<(), Error> {
         if !self.reports_completion {

@@ -18,7 +18,14 @@ fn translator(profile: Profile, tools: Vec<Tool>) -> Translator {
     };
     let turn =
         Turn { tools: tools.into(), messages: vec![message], parallel_tool_calls: true, ..Turn::default() };
-    Translator::new(Arc::new(ToolSet::new(&turn).unwrap()), profile, 1, TURN.to_owned())
+    Translator::new(TranslatedTurn {
+        id: TURN.to_owned(),
+        tools: Arc::new(ToolSet::new(&turn).unwrap()),
+        profile,
+        max_retries: 1,
+        parks: false,
+        used_before: pb::Usage::default(),
+    })
 }
 
 fn agent() -> Translator {

@@ -1,4 +1,5 @@
-//! The tool loop of a turn. Collects the client's calls in a response, then hands them over or has them corrected. Pure.
+//! The tool loop of a turn. Collects the client's calls in a response, then hands them over or has them corrected. A loop
+//! that parks leaves the turn open in Codex, until the client's next request brings the results. Pure.
 //!
 //! Codex reports a call three times: as a raw item, as an `item/tool/call` request, and through the end of the response
 //! that contains the call. The request may arrive before or after that end. [`ToolLoop`] joins the three.
@@ -36,6 +37,8 @@ pub(super) const INTERRUPT_IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The tool loop of one turn.
 #[derive(Debug, Default)]
 pub(super) struct ToolLoop {
+    /// The turn stays open when the client gets its calls.
+    parks: bool,
     phase: Phase,
     requests: PendingToolRequests,
     codex_calls: CodexToolCalls,
@@ -56,6 +59,10 @@ enum Phase {
     AwaitingCodexCalls(Vec<Call>),
     /// The turn is interrupted, so that Codex reports the outputs of its own calls. Afterwards the client gets these calls.
     Interrupting(Vec<Call>),
+    /// The client has the calls, and Codex waits for their results. Codex's own calls go on.
+    Parked(Vec<Call>),
+    /// The client has sent the results. Each goes to Codex as soon as Codex requests it.
+    Answering(Vec<(Call, ToolCallResult)>),
     /// The calls were handed over, or the loop failed.
     Ended,
 }
@@ -92,6 +99,10 @@ pub(super) enum LoopInput<'a> {
     Idle,
     /// The result of [`LoopOutput::Validate`].
     Verdicts(Vec<CheckedCall>),
+    /// The results of all parked calls, by the client's ids.
+    Results(Vec<(String, ToolCallResult)>),
+    /// The parked turn is interrupted, because nobody answers its calls.
+    Abandoned,
     /// The turn completed or was interrupted.
     TurnEnded,
 }
@@ -109,11 +120,18 @@ pub(super) enum LoopOutput {
     Interrupt,
     /// Gives these calls to the client and ends the turn.
     HandOver(Vec<Call>),
+    /// Gives these calls to the client and leaves the turn open.
+    Park(Vec<Call>),
 }
 
 type Transition = (Phase, LoopOutput);
 
 impl ToolLoop {
+    /// Creates a loop that parks its turn if `parks` is set.
+    pub(super) fn new(parks: bool) -> Self {
+        Self { parks, ..Self::default() }
+    }
+
     /// Makes one transition. After an error the loop has ended.
     pub(super) fn push(&mut self, input: LoopInput<'_>, tools: &ToolSet) -> Result<LoopOutput, Error> {
         let phase = mem::replace(&mut self.phase, Phase::Ended);
@@ -132,10 +150,12 @@ impl ToolLoop {
             LoopInput::ResponseFailed => self.on_response_failed(phase),
             LoopInput::ToolRequest(request) => {
                 self.requests.insert(request);
-                self.take_corrections(phase)
+                self.on_request(phase)
             }
             LoopInput::Idle => self.on_idle(phase),
-            LoopInput::Verdicts(verdicts) => self.apply_verdicts(phase, verdicts)?,
+            LoopInput::Verdicts(verdicts) => self.apply_verdicts(phase, verdicts, tools)?,
+            LoopInput::Results(results) => self.on_results(phase, results),
+            LoopInput::Abandoned => on_abandoned(phase),
             LoopInput::TurnEnded => on_turn_ended(phase),
         };
         self.phase = phase;
@@ -152,13 +172,34 @@ impl ToolLoop {
             Phase::AwaitingCodexCalls(_) if self.codex_calls.any_running() => Some(RUNNING_IDLE_TIMEOUT),
             Phase::AwaitingCodexCalls(_) => Some(NOT_STARTED_IDLE_TIMEOUT),
             Phase::Interrupting(_) => Some(INTERRUPT_IDLE_TIMEOUT),
-            Phase::Ended => None,
+            Phase::Answering(_) => Some(RUNNING_IDLE_TIMEOUT),
+            Phase::Parked(_) | Phase::Ended => None,
         }
     }
 
     /// Returns `true` if the loop has interrupted the turn and waits for its end.
     pub(super) const fn is_interrupting(&self) -> bool {
         matches!(self.phase, Phase::Interrupting(_))
+    }
+
+    /// Returns the client's ids of the parked calls.
+    pub(super) fn parked_calls(&self) -> impl Iterator<Item = &str> {
+        let calls: &[Call] = match &self.phase {
+            Phase::Parked(calls) => calls,
+            Phase::Streaming(_)
+            | Phase::Validating
+            | Phase::Correcting(_)
+            | Phase::AwaitingCodexCalls(_)
+            | Phase::Interrupting(_)
+            | Phase::Answering(_)
+            | Phase::Ended => &[],
+        };
+        calls.iter().map(|call| &*call.id)
+    }
+
+    /// Returns the progress of Codex's own calls.
+    pub(super) const fn codex_calls(&self) -> &CodexToolCalls {
+        &self.codex_calls
     }
 
     /// Rewrites the output of a call that an interrupt aborted. Changes no other item.
@@ -174,11 +215,13 @@ impl ToolLoop {
             {
                 (Phase::Validating, LoopOutput::Validate(calls))
             }
-            Phase::Streaming(calls) => self.accept_calls(calls),
+            Phase::Streaming(calls) => self.accept_calls(calls, tools),
             Phase::Validating
             | Phase::Correcting(_)
             | Phase::AwaitingCodexCalls(_)
             | Phase::Interrupting(_)
+            | Phase::Parked(_)
+            | Phase::Answering(_)
             | Phase::Ended => (phase, LoopOutput::Wait),
         }
     }
@@ -190,9 +233,12 @@ impl ToolLoop {
         match phase {
             Phase::Streaming(_) => (Phase::default(), LoopOutput::Wait),
             Phase::AwaitingCodexCalls(_) => self.maybe_interrupt(phase),
-            Phase::Validating | Phase::Correcting(_) | Phase::Interrupting(_) | Phase::Ended => {
-                (phase, LoopOutput::Wait)
-            }
+            Phase::Validating
+            | Phase::Correcting(_)
+            | Phase::Interrupting(_)
+            | Phase::Parked(_)
+            | Phase::Answering(_)
+            | Phase::Ended => (phase, LoopOutput::Wait),
         }
     }
 
@@ -207,6 +253,8 @@ impl ToolLoop {
             | Phase::Correcting(_)
             | Phase::AwaitingCodexCalls(_)
             | Phase::Interrupting(_)
+            | Phase::Parked(_)
+            | Phase::Answering(_)
             | Phase::Ended => (phase, LoopOutput::Wait),
         }
     }
@@ -223,21 +271,30 @@ impl ToolLoop {
             Phase::AwaitingCodexCalls(calls) => (Phase::Interrupting(calls), LoopOutput::Interrupt),
             // The worker ignores the interrupt. The client still gets the calls.
             Phase::Interrupting(calls) => (Phase::Ended, LoopOutput::HandOver(calls)),
-            Phase::Ended => (phase, LoopOutput::Wait),
+            // Codex requests no result, so the turn cannot go on.
+            Phase::Answering(_) if !self.codex_calls.any_running() => (Phase::Ended, LoopOutput::Interrupt),
+            Phase::Parked(_) | Phase::Answering(_) | Phase::Ended => (phase, LoopOutput::Wait),
         }
     }
 
-    fn apply_verdicts(&mut self, phase: Phase, verdicts: Vec<CheckedCall>) -> Result<Transition, Error> {
+    fn apply_verdicts(
+        &mut self,
+        phase: Phase,
+        verdicts: Vec<CheckedCall>,
+        tools: &ToolSet,
+    ) -> Result<Transition, Error> {
         match phase {
             Phase::Validating => {}
             Phase::Streaming(_)
             | Phase::Correcting(_)
             | Phase::AwaitingCodexCalls(_)
             | Phase::Interrupting(_)
+            | Phase::Parked(_)
+            | Phase::Answering(_)
             | Phase::Ended => return Ok((phase, LoopOutput::Wait)),
         }
         let Some(mistake) = verdicts.iter().find_map(|(_, verdict)| verdict.as_ref().err()) else {
-            return Ok(self.accept_calls(verdicts.into_iter().map(|(call, _)| call).collect()));
+            return Ok(self.accept_calls(verdicts.into_iter().map(|(call, _)| call).collect(), tools));
         };
         if self.corrections == MAX_CORRECTIONS {
             let message = format!("the model keeps breaking the schema of a tool: {mistake}");
@@ -247,7 +304,11 @@ impl ToolLoop {
         Ok(self.take_corrections(Phase::Correcting(verdicts)))
     }
 
-    fn accept_calls(&self, calls: Vec<Call>) -> Transition {
+    fn accept_calls(&self, calls: Vec<Call>, tools: &ToolSet) -> Transition {
+        // A call that the client does not get has no result, and the next request does not contain it.
+        if self.parks && tools.keep(calls.len()) == calls.len() {
+            return (Phase::Parked(calls.clone()), LoopOutput::Park(calls));
+        }
         if self.codex_calls.all_have_output() {
             return (Phase::Ended, LoopOutput::HandOver(calls));
         }
@@ -265,8 +326,57 @@ impl ToolLoop {
             | Phase::Correcting(_)
             | Phase::AwaitingCodexCalls(_)
             | Phase::Interrupting(_)
+            | Phase::Parked(_)
+            | Phase::Answering(_)
             | Phase::Ended => (phase, LoopOutput::Wait),
         }
+    }
+
+    /// Handles a request for a result.
+    fn on_request(&mut self, phase: Phase) -> Transition {
+        match phase {
+            Phase::Answering(results) => self.answer(results),
+            Phase::Streaming(_)
+            | Phase::Validating
+            | Phase::Correcting(_)
+            | Phase::AwaitingCodexCalls(_)
+            | Phase::Interrupting(_)
+            | Phase::Parked(_)
+            | Phase::Ended => self.take_corrections(phase),
+        }
+    }
+
+    fn on_results(&mut self, phase: Phase, mut results: Vec<(String, ToolCallResult)>) -> Transition {
+        match phase {
+            Phase::Parked(calls) => {
+                let answers = calls.into_iter().filter_map(|call| {
+                    let at = results.iter().position(|(id, _)| *id == call.id)?;
+                    Some((call, results.remove(at).1))
+                });
+                let answers = answers.collect();
+                self.answer(answers)
+            }
+            Phase::Streaming(_)
+            | Phase::Validating
+            | Phase::Correcting(_)
+            | Phase::AwaitingCodexCalls(_)
+            | Phase::Interrupting(_)
+            | Phase::Answering(_)
+            | Phase::Ended => (phase, LoopOutput::Wait),
+        }
+    }
+
+    /// Sends the results that Codex has requested. Afterwards the next response streams.
+    fn answer(&mut self, results: Vec<(Call, ToolCallResult)>) -> Transition {
+        let (mut requested, mut open) = (Vec::new(), Vec::new());
+        for (call, result) in results {
+            match self.requests.take(&call) {
+                Some(request) => requested.push((request, result)),
+                None => open.push((call, result)),
+            }
+        }
+        let phase = if open.is_empty() { Phase::default() } else { Phase::Answering(open) };
+        (phase, if requested.is_empty() { LoopOutput::Wait } else { LoopOutput::Respond(requested) })
     }
 
     /// Rejects the calls if the loop is correcting them and Codex has requested all of their results.
@@ -280,6 +390,8 @@ impl ToolLoop {
             | Phase::Correcting(_)
             | Phase::AwaitingCodexCalls(_)
             | Phase::Interrupting(_)
+            | Phase::Parked(_)
+            | Phase::Answering(_)
             | Phase::Ended => (phase, LoopOutput::Wait),
         }
     }
@@ -299,7 +411,26 @@ fn on_client_call(phase: Phase, call: Call) -> Phase {
         // The next response is streaming, so Codex has rejected all calls of the former response itself.
         Phase::Correcting(_) => Phase::Streaming(vec![call]),
         // The turn ends with the calls of the former response.
-        Phase::AwaitingCodexCalls(_) | Phase::Interrupting(_) | Phase::Validating | Phase::Ended => phase,
+        Phase::AwaitingCodexCalls(_)
+        | Phase::Interrupting(_)
+        | Phase::Validating
+        | Phase::Parked(_)
+        | Phase::Answering(_)
+        | Phase::Ended => phase,
+    }
+}
+
+/// Lets Codex report the outputs of its own calls after the interrupt of a parked turn.
+fn on_abandoned(phase: Phase) -> Transition {
+    match phase {
+        Phase::Parked(calls) => (Phase::Interrupting(calls), LoopOutput::Wait),
+        Phase::Streaming(_)
+        | Phase::Validating
+        | Phase::Correcting(_)
+        | Phase::AwaitingCodexCalls(_)
+        | Phase::Interrupting(_)
+        | Phase::Answering(_)
+        | Phase::Ended => (phase, LoopOutput::Wait),
     }
 }
 
@@ -308,9 +439,12 @@ fn on_turn_ended(phase: Phase) -> Transition {
         Phase::AwaitingCodexCalls(calls) | Phase::Interrupting(calls) => {
             (Phase::Ended, LoopOutput::HandOver(calls))
         }
-        Phase::Streaming(_) | Phase::Validating | Phase::Correcting(_) | Phase::Ended => {
-            (Phase::Ended, LoopOutput::Wait)
-        }
+        Phase::Streaming(_)
+        | Phase::Validating
+        | Phase::Correcting(_)
+        | Phase::Parked(_)
+        | Phase::Answering(_)
+        | Phase::Ended => (Phase::Ended, LoopOutput::Wait),
     }
 }
 

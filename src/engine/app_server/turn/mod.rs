@@ -1,7 +1,10 @@
-//! Drives one turn on a worker. Starts a thread, injects the history, starts the turn, forwards its events, and releases
-//! the thread. A task owns the driver. The driver interrupts the turn when the receiver of its events is dropped.
+//! Drives the turns of one thread. Starts a thread, injects the history, starts the turn, forwards its events, and keeps the
+//! thread for the next turn of the conversation or releases it. A task owns the thread. The driver interrupts the turn when
+//! the receiver of its events is dropped.
 
 mod errors;
+mod kept_thread;
+mod live_thread;
 pub(crate) mod params;
 pub(crate) mod start;
 mod stream;
@@ -12,25 +15,39 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use self::{
     errors::call_error,
+    kept_thread::KeptThread,
+    live_thread::{LiveThread, ParkedTurn, unsubscribe},
     start::TurnStart,
-    stream::{TurnOutcome, TurnState},
+    stream::{TurnOutcome, TurnState, respond},
     temp_dir::TurnTempDir,
 };
 use super::{
-    history::turn_cache::{ConversationKey, TurnCache},
+    history::{
+        NewItems,
+        response_item::heap_size,
+        turn_cache::{ConversationKey, TurnCache},
+    },
     rpc::{
         client::RpcClient,
-        dispatch::CallError,
-        protocol::{InterruptTurn, Notification, StartThread, UnsubscribeThread},
+        dispatch::{CallError, CloseReason},
+        protocol::{InterruptTurn, Notification, StartThread},
         thread_queue,
-        thread_queue::{ThreadMessage, ThreadReceiver, ThreadSender},
+        thread_queue::{ThreadMessage, ThreadReceiver},
+    },
+    threads::{
+        conversation::Conversation,
+        index::{Entry, EntryId, ThreadIndex},
     },
     tools::ToolSet,
+    translate::{TranslatedTurn, Translator, output::Action},
     worker::{
         CALL_LIMIT,
         lease::WorkerLease,
@@ -38,9 +55,9 @@ use super::{
     },
 };
 use crate::{
-    config::{Profile, Sandbox},
+    config::{KeptThreads, Profile, Sandbox},
     engine::{
-        Effects, EventSender, RateLimits, TurnGuard,
+        Continuation, Effects, EventSender, Eviction, RateLimits, ThreadOrigin, TurnEvent, TurnGuard,
         cli::{
             error_messages,
             login::watch::{LoginMark, MAX_ATTEMPTS},
@@ -48,8 +65,12 @@ use crate::{
         },
     },
     error::Error,
+    pb,
     task::catch_panic,
 };
+
+/// Maximum age of a thread with a WebSocket. The upstream closes a connection after 60 minutes.
+const MAX_WEBSOCKET_AGE: Duration = Duration::from_secs(55 * 60);
 
 /// Maximum number of workers on which the driver tries to start a thread.
 const MAX_THREAD_STARTS: usize = 3;
@@ -61,41 +82,105 @@ const MIN_INTERRUPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Delay before the retry of an interrupt that the worker refused.
 const INTERRUPT_RETRY_DELAY: Duration = Duration::from_millis(30);
 
-/// One turn and the parts of the engine that the turn uses.
+/// The parts of the engine that its turns use.
 #[derive(Debug)]
-pub(super) struct TurnDriver {
+pub(super) struct TurnParts {
     pub(super) pool: Arc<Pool>,
     pub(super) cache: Arc<TurnCache>,
-    /// Key under which the turn cache stores the turn.
-    pub(super) conversation: ConversationKey,
-    /// The directory for temporary files of the agent's commands, once the turn has a worker.
-    pub(super) temp_dir: Option<TurnTempDir>,
-    pub(super) tools: Arc<ToolSet>,
+    /// The threads that wait for the next turn of their conversation.
+    pub(super) threads: ThreadIndex<Box<NextTurn>>,
+    pub(super) kept_threads: KeptThreads,
     pub(super) max_retries: u32,
-    pub(super) profile: Profile,
-    pub(super) sandbox: Sandbox,
-    pub(super) deadline: Option<Instant>,
-    pub(super) effects: Effects,
-    /// A worker has got the turn, so that the model may have answered.
-    pub(super) was_sent: bool,
     /// Time that a worker has to complete an interrupt, if longer than [`MIN_INTERRUPT_TIMEOUT`].
     pub(super) cancel_grace: Duration,
-    /// The limits of the account of the turn's worker, for the error of a reached limit.
-    pub(super) rate_limits: Arc<RateLimits>,
     /// Cancelled when all turns must end.
     pub(super) stop: CancellationToken,
 }
 
-/// A thread and its worker.
-#[derive(Clone, Copy)]
-struct ThreadIds<'a> {
-    lease: &'a WorkerLease,
-    thread: &'a str,
+impl TurnParts {
+    /// Returns the maximum age of a thread.
+    fn max_age(&self, uses_websocket: bool) -> Duration {
+        let max_age = self.kept_threads.max_age;
+        if uses_websocket { max_age.min(MAX_WEBSOCKET_AGE) } else { max_age }
+    }
+}
+
+/// A turn that is to run, on a kept thread or a fresh one.
+#[derive(Debug)]
+pub(super) struct NextTurn {
+    pub(super) driver: TurnDriver,
+    pub(super) start: Box<TurnStart>,
+    pub(super) guard: TurnGuard,
+    pub(super) events: EventSender,
+}
+
+impl NextTurn {
+    /// Runs the turn, then each further turn that continues its thread, until the thread is let go.
+    pub(super) async fn run_with_successors(self: Box<Self>) {
+        let parts = Arc::clone(&self.driver.parts);
+        let (mut next, mut kept) = (self, None);
+        loop {
+            // Boxed, so that a kept thread holds no memory for a running turn.
+            let Some(thread) = Box::pin(next.run(kept.take())).await else { return };
+            let Some((successor, thread)) = Box::pin(thread.wait(&parts)).await else { return };
+            (next, kept) = (successor, Some(thread));
+        }
+    }
+
+    /// Runs the turn to its end. Returns its thread if the thread is kept. Drops the guard when no work of the turn is left
+    /// on the worker.
+    async fn run(self: Box<Self>, kept: Option<KeptThread>) -> Option<KeptThread> {
+        let Self { mut driver, start, guard, events } = *self;
+        let ended = catch_panic("turn", driver.run_turn(start, kept, &events, guard)).await;
+        let panicked = || (Err(Error::internal("the task of the turn panicked")), None);
+        let (result, kept) = ended.unwrap_or_else(panicked);
+        if let Err(error) = result {
+            // The last messages of a lost worker may be lost too, so an action may have begun without a report.
+            if driver.was_sent
+                && driver.profile == Profile::Agent
+                && matches!(error, Error::WorkerLost { .. })
+            {
+                driver.effects.record();
+            }
+            let error = driver.rate_limits.explain(error, SystemTime::now());
+            tokio::select! {
+                // Fails if the receiver was dropped.
+                _ = events.send(Err(Box::new(error))) => {}
+                // The service reports the drain itself. A client that stopped reading must not delay the drain.
+                () = driver.parts.stop.cancelled() => {}
+            }
+        }
+        kept
+    }
+}
+
+/// Drives one turn.
+#[derive(Debug)]
+pub(super) struct TurnDriver {
+    pub(super) parts: Arc<TurnParts>,
+    /// The conversation of the request. `None` if no thread is kept.
+    pub(super) conversation: Option<Conversation>,
+    /// Key under which the turn cache stores the turn.
+    pub(super) cache_key: ConversationKey,
+    pub(super) tools: Arc<ToolSet>,
+    pub(super) profile: Profile,
+    pub(super) sandbox: Sandbox,
+    pub(super) deadline: Option<Instant>,
+    pub(super) effects: Effects,
+    pub(super) continuation: Continuation,
+    /// A worker has got the turn, so that the model may have answered.
+    pub(super) was_sent: bool,
+    /// The limits of the account of the turn's worker, for the error of a reached limit.
+    pub(super) rate_limits: Arc<RateLimits>,
+    /// The next turn of the thread, once the thread is offered.
+    pub(super) next: Option<(EntryId, oneshot::Receiver<Box<NextTurn>>)>,
+    /// Events of the time before the request.
+    pub(super) pending_events: Vec<TurnEvent>,
 }
 
 /// The end of the work on a thread.
 enum ThreadEnd {
-    Done(Result<(), Error>),
+    Done(TurnState, Result<(), Error>),
     /// The turn must run on another thread.
     StartOver,
 }
@@ -107,67 +192,140 @@ struct TurnIds<'a> {
     turn: &'a str,
 }
 
-impl TurnDriver {
-    /// Runs the turn to its end. Drops `guard` when no work of the turn is left on the worker.
-    pub(super) async fn run(
-        mut self: Box<Self>,
-        start: Box<TurnStart>,
-        guard: TurnGuard,
-        events: EventSender,
-    ) {
-        let stop = self.stop.clone();
-        let ended = catch_panic("turn", self.run_turn(start, &events, guard)).await;
-        if let Err(error) = ended.unwrap_or_else(|| Err(Error::internal("the task of the turn panicked"))) {
-            // The last messages of a lost worker may be lost too, so an action may have begun without a report.
-            if self.was_sent && self.profile == Profile::Agent && matches!(error, Error::WorkerLost { .. }) {
-                self.effects.record();
-            }
-            let error = self.rate_limits.explain(error, SystemTime::now());
-            tokio::select! {
-                // Fails if the receiver was dropped.
-                _ = events.send(Err(Box::new(error))) => {}
-                // The service reports the drain itself. A client that stopped reading must not delay the drain.
-                () = stop.cancelled() => {}
-            }
-        }
-    }
+/// A turn that runs on a worker.
+struct RunningTurn {
+    id: String,
+    translator: Translator,
+}
 
+/// The result of an attempt to begin a turn.
+enum Begun {
+    Running(Box<RunningTurn>),
+    /// The client has left.
+    Abandoned,
+    /// The thread cannot go on with this request. Nothing of it was sent to the model.
+    Unfit(&'static str),
+}
+
+impl TurnDriver {
     /// Runs the turn and cleans up. Boxes the futures before and after the streaming phase, so that a streaming turn
     /// holds no memory for these futures.
     async fn run_turn(
         &mut self,
         start: Box<TurnStart>,
+        kept: Option<KeptThread>,
         events: &EventSender,
         guard: TurnGuard,
-    ) -> Result<(), Error> {
+    ) -> (Result<(), Error>, Option<KeptThread>) {
         // Dropped at the first output.
         let mut start = Some(start);
         let mut attempts = 0;
+        let mut taken = match kept {
+            Some(kept) => Box::pin(self.take_up(kept)).await,
+            None => None,
+        };
         loop {
-            let mark = self.pool.login_mark();
-            let (sender, mut receiver) = thread_queue::pair();
-            let Some(parameters) = start.as_mut() else { return Ok(()) };
-            let Some((lease, thread)) = Box::pin(self.start_thread(sender, parameters, events)).await? else {
-                return Ok(());
+            let mark = self.parts.pool.login_mark();
+            let Some(parameters) = start.as_mut() else { return (Ok(()), None) };
+            let started = match taken.take() {
+                Some(taken) => Ok(Some(taken)),
+                None => Box::pin(self.start_thread(parameters, events)).await,
             };
-            let ids = ThreadIds { lease: &lease, thread: &thread };
-            let end = self.run_thread(ids, &mut receiver, &mut start, (mark, &mut attempts), events).await;
-            if self.sandbox == Sandbox::DangerFullAccess {
-                // With another mode the sandbox kills the processes of the turn.
-                Box::pin(lease.reap_commands(&thread)).await;
-            }
-            if let Some(temp_dir) = self.temp_dir.take() {
-                Box::pin(temp_dir.remove()).await;
-            }
+            let (lease, mut thread) = match started {
+                Ok(Some(started)) => started,
+                Ok(None) => return (Ok(()), None),
+                Err(error) => return (Err(error), None),
+            };
+            let end = self.run_thread(&lease, &mut thread, &mut start, (mark, &mut attempts), events).await;
             match end {
-                ThreadEnd::Done(result) => {
-                    drop(guard);
-                    Box::pin(release_thread(&lease, &thread)).await;
-                    return result;
+                ThreadEnd::Done(state, result) => {
+                    return Box::pin(self.finish(state, result, thread, (lease, guard))).await;
                 }
-                ThreadEnd::StartOver => Box::pin(release_thread(&lease, &thread)).await,
+                ThreadEnd::StartOver => {
+                    self.next = None;
+                    Box::pin(async {
+                        thread.end_commands(&lease, self.effects.have_begun()).await;
+                        thread.release(&self.parts.cache).await;
+                    })
+                    .await;
+                }
             }
         }
+    }
+
+    /// Cleans up after the turn. Returns its thread if the thread is kept.
+    async fn finish(
+        &mut self,
+        state: TurnState,
+        result: Result<(), Error>,
+        mut thread: LiveThread,
+        (lease, guard): (WorkerLease, TurnGuard),
+    ) -> (Result<(), Error>, Option<KeptThread>) {
+        let may_wait = match state {
+            TurnState::Completed | TurnState::Parked => result.is_ok(),
+            TurnState::Active | TurnState::WorkerLost => false,
+        };
+        let Some((entry, next)) = self.next.take().filter(|_| may_wait) else {
+            thread.end_commands(&lease, self.effects.have_begun()).await;
+            thread.remove_temp_dir().await;
+            if thread.parked.is_some() {
+                thread.release(&self.parts.cache).await;
+                drop((lease, guard));
+            } else {
+                drop(guard);
+                unsubscribe(&lease, &thread.id).await;
+            }
+            return (result, None);
+        };
+        thread.is_continued = true;
+        let has_running_calls =
+            thread.parked.as_ref().is_some_and(|parked| !parked.translator.codex_calls().all_finished());
+        let working = if has_running_calls {
+            Some((lease, guard))
+        } else {
+            thread.end_commands(&lease, self.effects.have_begun()).await;
+            drop((lease, guard));
+            None
+        };
+        (result, Some(KeptThread { thread, entry, next, working, pending_events: Vec::new() }))
+    }
+
+    /// Takes a kept thread for this turn. Returns `None` if the turn must run on a fresh thread.
+    async fn take_up(&mut self, kept: KeptThread) -> Option<(WorkerLease, LiveThread)> {
+        let KeptThread { thread, working, pending_events, .. } = kept;
+        let Some(lease) = self.parts.pool.lease_of(&thread.worker) else {
+            self.let_go(thread, Eviction::Worker, "the worker gets no more turns").await;
+            return None;
+        };
+        drop(working);
+        self.rate_limits = Arc::clone(&lease.rate_limits);
+        self.pending_events = pending_events;
+        Some((lease, thread))
+    }
+
+    /// Releases a thread that the turn cannot use.
+    async fn let_go(&mut self, thread: LiveThread, reason: Eviction, detail: &str) {
+        tracing::info!(reason = reason.as_str(), detail, "conversation goes on with a fresh thread");
+        self.parts.threads.count(|counts| counts.record_eviction(reason));
+        thread.release(&self.parts.cache).await;
+    }
+
+    /// Offers the thread for the next request of the conversation.
+    fn offer(&mut self, thread: &LiveThread, is_parked: bool) {
+        let Some(conversation) = self.conversation.clone() else { return };
+        let (next, receiver) = oneshot::channel();
+        let parts = Arc::clone(&self.parts);
+        let id = parts.threads.new_id();
+        let worker = Arc::as_ptr(&thread.worker).addr();
+        let max_threads = thread.worker.spec.max_kept_threads(self.profile);
+        let history_bytes = thread.history_bytes;
+        self.continuation.offer(move |answer| {
+            if !answer.is_empty() {
+                let keys = conversation.keys_with(answer);
+                parts.threads.insert(id, Entry { keys, worker, history_bytes, max_threads, is_parked, next });
+            }
+        });
+        self.next = Some((id, receiver));
     }
 
     /// Runs the turn on a thread. If the login is refused before any output, and has changed since, the turn runs again:
@@ -176,40 +334,57 @@ impl TurnDriver {
     /// Codex keeps the injected history of a failed turn, and a further turn on the thread sends the same items (0.169).
     async fn run_thread(
         &mut self,
-        ids: ThreadIds<'_>,
-        receiver: &mut ThreadReceiver,
+        lease: &WorkerLease,
+        thread: &mut LiveThread,
         start: &mut Option<Box<TurnStart>>,
         (mut mark, attempts): (LoginMark, &mut u32),
         events: &EventSender,
     ) -> ThreadEnd {
-        let ThreadIds { lease, thread } = ids;
         let mut is_injected = false;
         loop {
-            let Some(parameters) = start.as_mut() else { return ThreadEnd::Done(Ok(())) };
-            let uses_websocket = parameters.thread_params.uses_websocket();
-            *attempts += 1;
-            let turn = match Box::pin(self.start_turn(ids, parameters, is_injected, events)).await {
-                Ok(Some(turn)) => turn,
-                Ok(None) => return ThreadEnd::Done(Ok(())),
-                Err(error) => return ThreadEnd::Done(Err(error)),
+            let Some(parameters) = start.as_mut() else {
+                return ThreadEnd::Done(TurnState::Completed, Ok(()));
             };
+            *attempts += 1;
+            let mut running = match Box::pin(self.begin(lease, thread, parameters, is_injected, events)).await
+            {
+                Ok(Begun::Running(running)) => running,
+                Ok(Begun::Abandoned) => return ThreadEnd::Done(TurnState::Active, Ok(())),
+                Ok(Begun::Unfit(detail)) => {
+                    tracing::info!(detail, "conversation goes on with a fresh thread");
+                    self.parts.threads.count(|counts| counts.record_eviction(Eviction::Unfit));
+                    return ThreadEnd::StartOver;
+                }
+                Err(error) => return ThreadEnd::Done(TurnState::Active, Err(error)),
+            };
+            if !is_injected {
+                let origin = if thread.is_continued { ThreadOrigin::Continued } else { ThreadOrigin::Fresh };
+                self.continuation.set_origin(origin);
+                self.parts.threads.count(|counts| counts.record_turn(origin));
+            }
             is_injected = true;
-            let turn_ids = TurnIds { thread, turn: &turn };
-            let streamed = catch_panic("turn", self.stream(lease, receiver, turn_ids, start, events)).await;
+            let streamed = catch_panic("turn", self.stream(lease, thread, &mut running, start, events)).await;
             // The turn is interrupted, because nobody reads what its agent does.
             let outcome = streamed.unwrap_or_else(TurnOutcome::panicked);
-            if uses_websocket {
+            if thread.uses_websocket {
                 record_transport(&lease.spec.transport, &outcome);
             }
+            thread.usage = running.translator.usage_of_thread();
             if outcome.state == TurnState::Active {
-                Box::pin(self.interrupt(lease, receiver, turn_ids)).await;
+                let ids = TurnIds { thread: &thread.id, turn: &running.id };
+                Box::pin(self.interrupt(lease, &mut thread.receiver, ids)).await;
+            }
+            if outcome.state == TurnState::Parked {
+                let RunningTurn { id, translator } = *running;
+                let (calls, cache_key) = (outcome.calls, self.cache_key);
+                thread.parked = Some(Box::new(ParkedTurn { id, translator, calls, cache_key }));
             }
             let Some(error) = outcome.error else {
-                self.pool.report_login(&mark, true);
-                return ThreadEnd::Done(Ok(()));
+                self.parts.pool.report_login(&mark, true);
+                return ThreadEnd::Done(outcome.state, Ok(()));
             };
             if !error_messages::is_login_refused(&error) {
-                return ThreadEnd::Done(Err(error));
+                return ThreadEnd::Done(outcome.state, Err(error));
             }
             let can_start_thread = start.as_ref().map(|start| start.can_start_thread());
             let next = Box::pin(self.place_after_refusal(lease, &mark, *attempts, can_start_thread)).await;
@@ -221,12 +396,12 @@ impl TurnDriver {
                     return ThreadEnd::StartOver;
                 }
                 Some(_) | None => {
-                    self.pool.report_login(&mark, false);
-                    return ThreadEnd::Done(Err(error));
+                    self.parts.pool.report_login(&mark, false);
+                    return ThreadEnd::Done(outcome.state, Err(error));
                 }
             }
             tracing::info!("login changed; starting the turn again");
-            mark = self.pool.login_mark();
+            mark = self.parts.pool.login_mark();
         }
     }
 
@@ -244,10 +419,10 @@ impl TurnDriver {
             return None;
         }
         if attempts == MAX_ATTEMPTS {
-            self.pool.exhaust_login();
+            self.parts.pool.exhaust_login();
             return None;
         }
-        self.pool.place_after_refusal(mark, lease).await
+        self.parts.pool.place_after_refusal(mark, lease).await
     }
 
     /// Starts a thread on a worker. Returns `None` if the client has left.
@@ -256,77 +431,191 @@ impl TurnDriver {
     /// creates the thread, and abandoned threads would accumulate in the worker.
     async fn start_thread(
         &mut self,
-        sender: ThreadSender,
         start: &mut TurnStart,
         events: &EventSender,
-    ) -> Result<Option<(WorkerLease, String)>, Error> {
+    ) -> Result<Option<(WorkerLease, LiveThread)>, Error> {
+        start.build_history(&self.tools, &self.parts.cache).await?;
+        let (sender, receiver) = thread_queue::pair();
         let mut attempts = 0;
         loop {
             attempts += 1;
             let lease = tokio::select! {
-                lease = self.pool.lease() => lease?,
+                lease = self.parts.pool.lease() => lease?,
                 () = events.closed() => return Ok(None),
-                () = self.stop.cancelled() => return Err(Error::Draining),
+                () = self.parts.stop.cancelled() => return Err(Error::Draining),
             };
             // The service checked the turn against the newest workers. This worker may be older.
             lease.spec.check(&start.turn)?;
-            self.temp_dir =
-                TurnTempDir::create(&start.turn, lease.commands_dir.as_deref()).map_err(Error::internal)?;
-            let temp_dir = self.temp_dir.as_ref().map(TurnTempDir::path);
-            let params = StartThread(start.thread_params.for_worker(&lease.spec, temp_dir));
+            let temp_dir = TurnTempDir::create(&start.turn, lease.commands_dir.as_deref());
+            let temp_dir = temp_dir.map_err(Error::internal)?;
+            let path = temp_dir.as_ref().map(TurnTempDir::path);
+            let params = StartThread(start.thread_params.for_worker(&lease.spec, path));
             self.rate_limits = Arc::clone(&lease.rate_limits);
             let started = tokio::select! {
                 started = lease.rpc.start_thread(&params, CALL_LIMIT, sender.clone()) => started,
-                () = self.stop.cancelled() => return Err(Error::Draining),
+                () = self.parts.stop.cancelled() => Err(CallError::Closed(CloseReason::NoAnswer)),
             };
-            match started {
-                Ok(started) => {
-                    let id = started.thread.id;
-                    if events.is_closed() {
-                        release_thread(&lease, &id).await;
-                        return Ok(None);
-                    }
-                    return Ok(Some((lease, id)));
+            let error = match started {
+                Ok(started) if !events.is_closed() => {
+                    let thread = LiveThread {
+                        worker: Arc::clone(lease.worker()),
+                        id: started.thread.id,
+                        receiver,
+                        temp_dir,
+                        profile: self.profile,
+                        sandbox: self.sandbox,
+                        uses_websocket: start.thread_params.uses_websocket(),
+                        started_at: Instant::now(),
+                        history_bytes: start.thread_params.heap_size(),
+                        usage: pb::Usage::default(),
+                        parked: None,
+                        is_continued: false,
+                    };
+                    return Ok(Some((lease, thread)));
                 }
+                Ok(started) => {
+                    unsubscribe(&lease, &started.thread.id).await;
+                    None
+                }
+                Err(error) => Some(error),
+            };
+            if let Some(temp_dir) = temp_dir {
+                temp_dir.remove().await;
+            }
+            match error {
+                None => return Ok(None),
+                Some(_) if self.parts.stop.is_cancelled() => return Err(Error::Draining),
                 // The model has done nothing yet, so another worker can start over.
-                Err(CallError::Closed(_)) if attempts < MAX_THREAD_STARTS => {}
-                Err(error) => return Err(call_error(error, &lease, self.profile)),
+                Some(CallError::Closed(_)) if attempts < MAX_THREAD_STARTS => {}
+                Some(error) => return Err(call_error(error, &lease, self.profile)),
             }
         }
     }
 
-    /// Injects the history, unless the thread has it, and starts the turn. Returns the turn's id, or `None` if the client
-    /// has left.
+    /// Begins the turn on a thread: gives Codex the items that the thread lacks, then starts a turn or answers the calls of
+    /// the parked one.
     ///
     /// Waits for the result of `turn/start` even if the client leaves, because an interrupt needs the id.
-    async fn start_turn(
+    async fn begin(
         &mut self,
-        ThreadIds { lease, thread }: ThreadIds<'_>,
+        lease: &WorkerLease,
+        thread: &mut LiveThread,
         start: &mut TurnStart,
         is_injected: bool,
         events: &EventSender,
-    ) -> Result<Option<String>, Error> {
-        let calls = async {
-            if !is_injected {
-                for piece in start.inject_items(thread) {
-                    lease.rpc.call(&piece, CALL_LIMIT).await?;
-                    if events.is_closed() {
-                        return Ok(None);
-                    }
+    ) -> Result<Begun, Error> {
+        let stop = self.parts.stop.clone();
+        let begin = async {
+            if is_injected {
+                return self.start_turn(lease, thread, start).await;
+            }
+            if thread.is_continued {
+                return self.continue_turn(lease, thread, start, events).await;
+            }
+            for piece in start::inject_items(&thread.id, start.items()) {
+                let injected = lease.rpc.call(&piece, CALL_LIMIT).await;
+                injected.map_err(|error| call_error(error, lease, self.profile))?;
+                if events.is_closed() {
+                    return Ok(Begun::Abandoned);
                 }
-                start.drop_large_parts();
+            }
+            thread.history_bytes += start.items().iter().map(heap_size).sum::<usize>();
+            start.drop_large_parts();
+            self.start_turn(lease, thread, start).await
+        };
+        tokio::select! {
+            begun = begin => begun,
+            () = stop.cancelled() => Err(Error::Draining),
+        }
+    }
+
+    /// Starts a turn on a thread that has the whole conversation.
+    async fn start_turn(
+        &mut self,
+        lease: &WorkerLease,
+        thread: &LiveThread,
+        start: &TurnStart,
+    ) -> Result<Begun, Error> {
+        self.was_sent = true;
+        let started = lease.rpc.call(&start.start_turn(&thread.id), CALL_LIMIT).await;
+        let started = started.map_err(|error| call_error(error, lease, self.profile))?;
+        let translator = self.translator(started.turn.id.clone(), thread);
+        Ok(Begun::Running(Box::new(RunningTurn { id: started.turn.id, translator })))
+    }
+
+    fn translator(&self, id: String, thread: &LiveThread) -> Translator {
+        Translator::new(TranslatedTurn {
+            id,
+            tools: Arc::clone(&self.tools),
+            profile: self.profile,
+            max_retries: self.parts.max_retries,
+            parks: self.conversation.is_some(),
+            used_before: thread.usage,
+        })
+    }
+
+    /// Goes on with the conversation on its thread.
+    async fn continue_turn(
+        &mut self,
+        lease: &WorkerLease,
+        thread: &mut LiveThread,
+        start: &mut TurnStart,
+        events: &EventSender,
+    ) -> Result<Begun, Error> {
+        let new_messages = self.conversation.as_ref().map_or(0, |conversation| conversation.new_messages);
+        let Some(NewItems { results, items }) = start.new_items(new_messages).await? else {
+            return Ok(Begun::Unfit("a result follows another message"));
+        };
+        let fits = match &thread.parked {
+            Some(parked) => parked.translator.is_answered_by(&results),
+            None => results.is_empty() && !items.is_empty(),
+        };
+        if !fits {
+            return Ok(Begun::Unfit("the request does not answer the calls of the turn"));
+        }
+        lease.spec.check(&start.turn)?;
+        for piece in start::inject_items(&thread.id, &items) {
+            match lease.rpc.call(&piece, CALL_LIMIT).await {
+                Ok(_) => {}
+                Err(CallError::Refused(error)) if error.is_overloaded() || error.is_input_too_large() => {
+                    return Err(call_error(CallError::Refused(error), lease, self.profile));
+                }
+                Err(CallError::Refused(_)) => return Ok(Begun::Unfit("Codex no longer has the thread")),
+                Err(CallError::Closed(_)) => return Ok(Begun::Unfit("the worker was lost")),
+                Err(error @ CallError::TimedOut(_)) => return Err(call_error(error, lease, self.profile)),
             }
             if events.is_closed() {
-                return Ok(None);
+                return Ok(Begun::Abandoned);
             }
+        }
+        thread.history_bytes += items.iter().map(heap_size).sum::<usize>();
+        let Some(parked) = thread.parked.take() else {
             self.was_sent = true;
-            lease.rpc.call(&start.start_turn(thread), CALL_LIMIT).await.map(Some)
+            return match lease.rpc.call(&start.start_turn(&thread.id), CALL_LIMIT).await {
+                Ok(started) => {
+                    start.drop_large_parts();
+                    let translator = self.translator(started.turn.id.clone(), thread);
+                    Ok(Begun::Running(Box::new(RunningTurn { id: started.turn.id, translator })))
+                }
+                Err(CallError::Refused(error)) if !error.is_overloaded() => {
+                    Ok(Begun::Unfit("Codex starts no turn on the thread"))
+                }
+                Err(error) => Err(call_error(error, lease, self.profile)),
+            };
         };
-        let started = tokio::select! {
-            started = calls => started.map_err(|error| call_error(error, lease, self.profile))?,
-            () = self.stop.cancelled() => return Err(Error::Draining),
-        };
-        Ok(started.map(|started| started.turn.id))
+        start.drop_large_parts();
+        let ParkedTurn { id, mut translator, .. } = *parked;
+        if !translator.codex_calls().all_have_output() {
+            // A patch beside the client's calls is applied when the calls are answered.
+            self.effects.record();
+        }
+        self.was_sent = true;
+        thread.history_bytes += results.iter().map(|(_, result)| result.size()).sum::<usize>();
+        let output = translator.resume(results)?;
+        if let Action::Respond(results) = output.action {
+            respond(&lease.rpc, results).await;
+        }
+        Ok(Begun::Running(Box::new(RunningTurn { id, translator })))
     }
 
     /// Interrupts the turn and waits for its end. Kills the worker if the interrupt takes too long.
@@ -355,7 +644,7 @@ impl TurnDriver {
     }
 
     fn interrupt_timeout(&self) -> Duration {
-        self.cancel_grace.max(MIN_INTERRUPT_TIMEOUT)
+        self.parts.cancel_grace.max(MIN_INTERRUPT_TIMEOUT)
     }
 }
 
@@ -373,12 +662,6 @@ fn record_transport(transport: &TransportSelector, outcome: &TurnOutcome) {
 async fn interrupt(rpc: &RpcClient, ids: TurnIds<'_>, limit: Duration) -> Result<(), CallError> {
     let params = InterruptTurn { thread_id: ids.thread, turn_id: ids.turn };
     rpc.call(&params, limit).await.map(drop)
-}
-
-/// Unsubscribes from the thread. Otherwise the worker keeps the thread in memory.
-async fn release_thread(lease: &WorkerLease, thread: &str) {
-    lease.rpc.forget_thread(thread);
-    drop(lease.rpc.call(&UnsubscribeThread { thread_id: thread }, CALL_LIMIT).await);
 }
 
 /// Completes when the turn has completed, or when `turn/completed` may have been lost.

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use crate::engine::app_server::{
-    history::{InitialHistory, response_item},
+    history::{self, response_item},
     launch::cli_config,
     tools::ToolSet,
     worker::spec::WorkerSpec,
@@ -29,7 +29,7 @@ pub(crate) struct ThreadParams {
 
 impl ThreadParams {
     /// Creates the parameters of a turn.
-    pub(crate) fn new(turn: &Turn, codex: &Codex, tools: &ToolSet, history: &InitialHistory) -> Self {
+    pub(crate) fn new(turn: &Turn, codex: &Codex, tools: &ToolSet) -> Self {
         let mut params = json!({
             "ephemeral": true,
             "model": turn.model,
@@ -38,8 +38,8 @@ impl ThreadParams {
             "sandbox": turn.sandbox.as_str(),
             "experimentalRawEvents": true,
         });
-        if let Some(instructions) = &history.developer_instructions {
-            params["developerInstructions"] = instructions.as_str().into();
+        if let Some(instructions) = history::developer_instructions(turn, tools) {
+            params["developerInstructions"] = instructions.into();
         }
         if let Some(tier) = &turn.service_tier {
             params["serviceTier"] = tier.as_str().into();
@@ -80,6 +80,26 @@ impl ThreadParams {
             None => drop(self.params.as_object_mut().and_then(|params| params.remove("modelProvider"))),
         }
         &self.params
+    }
+
+    /// Returns everything that a thread must have been set up with to run a turn with these parameters. Effort and summary
+    /// are not among them, because each turn sets them.
+    pub(crate) fn setup(&self, turn: &Turn) -> Vec<u8> {
+        let mut config = self.config.clone();
+        for per_turn in ["model_reasoning_effort", "model_reasoning_summary"] {
+            config.remove(per_turn);
+        }
+        let choice = format!("{:?} {}", turn.tool_choice, turn.parallel_tool_calls);
+        let setup = json!([
+            turn.caller,
+            turn.prompt_cache_key,
+            self.profile.as_str(),
+            choice,
+            turn.tools.iter().map(|tool| &tool.name).collect::<Vec<_>>(),
+            self.params,
+            config
+        ]);
+        setup.to_string().into_bytes()
     }
 
     /// Returns the approximate size in bytes.

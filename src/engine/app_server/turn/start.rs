@@ -1,13 +1,21 @@
 //! The parameters for starting a turn. They are dropped at the first output of the turn, because until then the turn may
 //! start again. Large parameters, such as images, are dropped once the history is injected.
 
+use std::sync::Arc;
+
+use tokio::task::spawn_blocking;
+
 use super::params::ThreadParams;
-use crate::engine::{
-    ContentGuard, Format, Turn,
-    app_server::{
-        history::{InitialHistory, response_item},
-        rpc::protocol::{InjectItems, RawItem, StartTurn},
+use crate::{
+    engine::{
+        ContentGuard, Format, Message, Part, Turn,
+        app_server::{
+            history::{InitialHistory, MAX_INLINE_BYTES, NewItems, response_item, turn_cache::TurnCache},
+            rpc::protocol::{InjectItems, RawItem, StartTurn},
+            tools::ToolSet,
+        },
     },
+    error::Error,
 };
 
 /// Maximum size of the parameters that are kept for another thread, in bytes.
@@ -21,31 +29,67 @@ const MAX_PIECE_BYTES: usize = 256 << 10;
 /// The parameters for starting one turn.
 #[derive(Debug)]
 pub(crate) struct TurnStart {
+    /// Has the messages until the history of a fresh thread is built.
     pub(crate) turn: Turn,
     pub(crate) thread_params: ThreadParams,
-    pub(crate) history: InitialHistory,
+    /// The history of a fresh thread. `None` until it is needed.
+    pub(crate) history: Option<InitialHistory>,
 }
 
 impl TurnStart {
-    /// Returns the parameters of each `thread/inject_items`, in order.
-    pub(crate) fn inject_items<'a>(&'a self, thread_id: &'a str) -> impl Iterator<Item = InjectItems<'a>> {
-        pieces(&self.history.items).map(move |items| InjectItems { thread_id, items })
+    /// Builds the history of a fresh thread, unless it exists.
+    pub(crate) async fn build_history(
+        &mut self,
+        tools: &Arc<ToolSet>,
+        cache: &Arc<TurnCache>,
+    ) -> Result<(), Error> {
+        if self.history.is_none() {
+            let turn = std::mem::take(&mut self.turn);
+            let (turn, history) = InitialHistory::build(turn, Arc::clone(tools), Arc::clone(cache)).await?;
+            self.turn = turn;
+            // The history holds a copy of the messages, with images of many megabytes.
+            self.turn.messages = Vec::new();
+            self.history = Some(history);
+        }
+        Ok(())
+    }
+
+    /// Returns the last messages of the conversation as items. Returns `None` if their order does not allow it. Converts
+    /// large messages on a blocking thread.
+    pub(crate) async fn new_items(&mut self, new_messages: usize) -> Result<Option<NewItems>, Error> {
+        let is_large = self.turn.messages.iter().map(size_of_message).sum::<usize>() > MAX_INLINE_BYTES;
+        let messages = std::mem::take(&mut self.turn.messages);
+        let first = messages.len().saturating_sub(new_messages);
+        let new = move || {
+            let items = NewItems::of(messages.get(first..).unwrap_or_default());
+            (messages, items)
+        };
+        let (messages, items) =
+            if is_large { spawn_blocking(new).await.map_err(Error::internal)? } else { new() };
+        self.turn.messages = messages;
+        Ok(items)
+    }
+
+    /// Returns the items of a fresh thread.
+    pub(crate) fn items(&self) -> &[RawItem] {
+        self.history.as_ref().map_or(&[], |history| &history.items)
     }
 
     /// Drops the parameters of another thread if they are large.
     pub(crate) fn drop_large_parts(&mut self) {
-        let items: usize = self.history.items.iter().map(response_item::heap_size).sum();
-        if items + self.thread_params.heap_size() > MAX_KEPT_BYTES {
-            self.history.items = Vec::new();
+        let items: usize = self.items().iter().map(response_item::heap_size).sum();
+        let messages: usize = self.turn.messages.iter().map(size_of_message).sum();
+        if items + messages + self.thread_params.heap_size() > MAX_KEPT_BYTES {
+            self.history = Some(InitialHistory { items: Vec::new() });
+            self.turn.messages = Vec::new();
             self.turn.content = ContentGuard::default();
-            self.history.developer_instructions = None;
             self.thread_params = ThreadParams::default();
         }
     }
 
     /// Returns `true` if the turn can start on another thread.
     pub(crate) fn can_start_thread(&self) -> bool {
-        !self.history.items.is_empty()
+        !self.items().is_empty() || !self.turn.messages.is_empty()
     }
 
     /// Returns the parameters of `turn/start`.
@@ -62,6 +106,22 @@ impl TurnStart {
             output_schema,
         }
     }
+}
+
+/// Returns the parameters of each `thread/inject_items`, in order.
+pub(crate) fn inject_items<'a>(
+    thread_id: &'a str,
+    items: &'a [RawItem],
+) -> impl Iterator<Item = InjectItems<'a>> {
+    pieces(items).map(move |items| InjectItems { thread_id, items })
+}
+
+fn size_of_message(message: &Message) -> usize {
+    let parts = message.parts.iter().map(|part| match part {
+        Part::Text(text) => text.len(),
+        Part::Image(image) => image.data.len(),
+    });
+    parts.chain(message.tool_calls.iter().map(response_item::heap_size_of_call)).sum()
 }
 
 /// Divides items into pieces within the limits.
@@ -89,7 +149,7 @@ mod tests {
         for (bytes, kept) in [(1 << 10, true), (MAX_KEPT_BYTES, false)] {
             let content = vec![ContentPart::InputText("x".repeat(bytes))];
             let items = vec![RawItem::message("user", content)];
-            let history = InitialHistory { developer_instructions: None, items };
+            let history = Some(InitialHistory { items });
             let mut start =
                 TurnStart { turn: Turn::default(), thread_params: ThreadParams::default(), history };
             start.drop_large_parts();

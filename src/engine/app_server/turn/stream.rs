@@ -14,9 +14,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    TurnDriver, TurnIds,
+    RunningTurn, TurnDriver, TurnIds,
     errors::{oversized_line_error, slow_consumer_error, worker_lost_error},
     interrupt,
+    live_thread::LiveThread,
     start::TurnStart,
 };
 use crate::{
@@ -38,6 +39,7 @@ use crate::{
         cli::error_messages,
     },
     error::Error,
+    pb::{self, FinishReason},
 };
 
 /// The state of a turn whose messages are no longer read.
@@ -46,6 +48,8 @@ pub(super) enum TurnState {
     Completed,
     /// The turn must be interrupted.
     Active,
+    /// The client has calls, and the turn waits for their results.
+    Parked,
     WorkerLost,
 }
 
@@ -54,11 +58,13 @@ pub(super) struct TurnOutcome {
     pub(super) state: TurnState,
     /// The error to send to the client. `None` if the client received the end of the turn or has left.
     pub(super) error: Option<Error>,
+    /// The calls of a parked turn.
+    pub(super) calls: Vec<pb::ToolCall>,
 }
 
 impl TurnOutcome {
     fn new(state: TurnState, result: Result<(), Error>) -> Self {
-        Self { state, error: result.err() }
+        Self { state, error: result.err(), calls: Vec::new() }
     }
 
     /// Returns the result of a turn whose reader panicked.
@@ -74,22 +80,29 @@ impl TurnDriver {
     ///
     /// Creates the cancel future once and polls this future only when no message is queued, so that each delta is cheap.
     pub(super) async fn stream(
-        &self,
+        &mut self,
         lease: &WorkerLease,
-        receiver: &mut ThreadReceiver,
-        ids: TurnIds<'_>,
+        thread: &mut LiveThread,
+        running: &mut RunningTurn,
         start: &mut Option<Box<TurnStart>>,
         events: &EventSender,
     ) -> TurnOutcome {
-        let mut translator =
-            Translator::new(Arc::clone(&self.tools), self.profile, self.max_retries, ids.turn.to_owned());
-        let mut cancelled = pin!(cancelled_or_expired(events, &self.stop, self.deadline));
+        let RunningTurn { id, translator } = running;
+        let stop = self.parts.stop.clone();
+        let mut cancelled = pin!(cancelled_or_expired(events, &stop, self.deadline));
+        for event in std::mem::take(&mut self.pending_events) {
+            if let ControlFlow::Break(result) =
+                send(events, event, &thread.receiver, cancelled.as_mut()).await
+            {
+                return TurnOutcome::new(TurnState::Active, result);
+            }
+        }
         loop {
             // Messages have precedence, but other tasks of the thread must run too.
             tokio::task::consume_budget().await;
             let message = tokio::select! {
                 biased;
-                message = receiver.recv() => Some(message),
+                message = thread.receiver.recv() => Some(message),
                 result = &mut cancelled => return TurnOutcome::new(TurnState::Active, result),
                 () = sleep_for(translator.idle_timeout()) => None,
             };
@@ -100,7 +113,7 @@ impl TurnDriver {
             }
             let ends_response =
                 matches!(message, Some(ThreadMessage::Notification(Notification::RawResponseCompleted(_))));
-            let (state, output) = translate(&mut translator, message);
+            let (state, output) = translate(translator, message);
             let mut output = match output {
                 Ok(output) => output,
                 Err(error) => return TurnOutcome::new(state, Err(error)),
@@ -125,7 +138,24 @@ impl TurnDriver {
             let started = output.starts_message.then_some(started);
             for event in started.into_iter().chain(output.event) {
                 self.effects.record_event(&event);
-                if let ControlFlow::Break(result) = send(events, event, receiver, cancelled.as_mut()).await {
+                match &event {
+                    TurnEvent::Text(text) => thread.history_bytes += text.len(),
+                    // The thread has the answer as the model wrote it.
+                    TurnEvent::Finished { reason: FinishReason::Stop | FinishReason::Length, .. }
+                        if state == TurnState::Completed =>
+                    {
+                        self.offer(thread, false);
+                    }
+                    TurnEvent::Finished { .. }
+                    | TurnEvent::MessageStarted { .. }
+                    | TurnEvent::Reasoning(_)
+                    | TurnEvent::ToolCall(_)
+                    | TurnEvent::Item(_)
+                    | TurnEvent::Notice(_) => {}
+                }
+                if let ControlFlow::Break(result) =
+                    send(events, event, &thread.receiver, cancelled.as_mut()).await
+                {
                     return TurnOutcome::new(state, result);
                 }
             }
@@ -135,11 +165,19 @@ impl TurnDriver {
                 Action::Respond(results) => Box::pin(respond(&lease.rpc, results)).await,
                 // A worker that ignores the interrupt is detected after the hand-over.
                 Action::Interrupt => {
+                    let ids = TurnIds { thread: &thread.id, turn: id };
                     drop(Box::pin(interrupt(&lease.rpc, ids, self.interrupt_timeout())).await);
                 }
                 Action::HandOver(hand_over) => {
-                    let sent = self.hand_over(*hand_over, events, receiver, cancelled.as_mut());
+                    let sent = self.hand_over(*hand_over, events, &thread.receiver, cancelled.as_mut());
                     return TurnOutcome::new(state, Box::pin(sent).await);
+                }
+                Action::Park(hand_over) => {
+                    self.offer(thread, true);
+                    let calls = hand_over.calls.clone();
+                    let sent = self.hand_over(*hand_over, events, &thread.receiver, cancelled.as_mut());
+                    let sent = Box::pin(sent).await;
+                    return TurnOutcome { calls, ..TurnOutcome::new(TurnState::Parked, sent) };
                 }
                 Action::Complete => return TurnOutcome::new(state, Ok(())),
             }
@@ -155,7 +193,7 @@ impl TurnDriver {
         mut cancelled: Pin<&mut impl Future<Output = Result<(), Error>>>,
     ) -> Result<(), Error> {
         let items = std::mem::take(&mut hand_over.items);
-        self.cache.insert(self.conversation, &hand_over.calls, items);
+        self.parts.cache.insert(self.cache_key, &hand_over.calls, items);
         for event in hand_over.into_events() {
             if let ControlFlow::Break(result) = send(events, event, receiver, cancelled.as_mut()).await {
                 return result;
@@ -213,7 +251,8 @@ fn translate(
     (TurnState::Active, translator.push(input))
 }
 
-async fn respond(rpc: &RpcClient, results: Vec<(RequestId, ToolCallResult)>) {
+/// Sends results of calls to Codex.
+pub(super) async fn respond(rpc: &RpcClient, results: Vec<(RequestId, ToolCallResult)>) {
     for (request, result) in results {
         rpc.respond(&request, &result).await;
     }

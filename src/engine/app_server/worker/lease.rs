@@ -22,9 +22,15 @@ pub(crate) struct WorkerLease {
 }
 
 impl WorkerLease {
-    pub(super) fn new(worker: &Arc<Worker>) -> Self {
+    /// Claims a worker in any state.
+    pub(crate) fn new(worker: &Arc<Worker>) -> Self {
         let number = worker.leases.start();
         Self { worker: Arc::clone(worker), number }
+    }
+
+    /// Returns the worker, which outlives the claim.
+    pub(crate) const fn worker(&self) -> &Arc<Worker> {
+        &self.worker
     }
 
     /// Kills the commands that the turn left behind. `thread` is the turn's thread.

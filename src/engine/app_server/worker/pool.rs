@@ -203,6 +203,15 @@ impl Pool {
         best.map(|(worker, _)| WorkerLease::new(worker))
     }
 
+    /// Claims the worker of a kept thread. Returns `None` if the worker gets no more turns, does not answer as usual, or has
+    /// a former login.
+    pub(crate) fn lease_of(&self, worker: &Arc<Worker>) -> Option<WorkerLease> {
+        let login = self.current_login();
+        let is_fit =
+            login.problem.is_none() && worker.has_login(&login) && worker.state() == WorkerState::Ready;
+        is_fit.then(|| WorkerLease::new(worker))
+    }
+
     /// Returns the login of new workers. After a change, wakes the slots and the waiting turns.
     fn current_login(&self) -> CurrentLogin {
         let login = self.login.current();

@@ -26,12 +26,16 @@ use crate::{
             probe::CliInfo,
             provider,
             transport::{TransportSelector, Workload},
+            user_config::UserConfig,
         },
         process::Launcher,
     },
     error::Error,
     pb,
 };
+
+/// Maximum number of kept threads with MCP servers per worker.
+const MAX_KEPT_THREADS_WITH_MCP: usize = 4;
 
 /// The spec of the workers of one installed program.
 #[derive(Debug)]
@@ -43,6 +47,8 @@ pub(crate) struct WorkerSpec {
     pub(crate) transport: TransportSelector,
     /// The id of the provider with a WebSocket, if the workers have one.
     websocket_provider: Option<&'static str>,
+    /// The user has configured MCP servers, whose processes each thread of the agent has.
+    has_mcp_servers: bool,
     catalogs: Catalogs,
     /// The models of the CLI, before this server's changes.
     pub(crate) known_models: Option<Arc<ModelCatalog>>,
@@ -78,6 +84,7 @@ impl WorkerSpec {
             codex: codex.clone(),
             transport: TransportSelector::new(codex.upstream_transport),
             websocket_provider: provider::websocket_provider(codex, &installed),
+            has_mcp_servers: UserConfig::load(codex).mcp_servers().next().is_some(),
             installed,
             arguments,
             catalogs,
@@ -112,6 +119,14 @@ impl WorkerSpec {
     /// Returns the provider of a thread that starts now, or `None` for the workers' default, which uses HTTPS.
     pub(crate) fn thread_provider(&self, workload: Workload) -> Option<&'static str> {
         self.websocket_provider.filter(|_| self.transport.selects_websocket(workload, Instant::now()))
+    }
+
+    /// Returns how many threads of `profile` a worker may keep. Each thread with MCP servers has processes of its own.
+    pub(crate) fn max_kept_threads(&self, profile: Profile) -> usize {
+        match profile {
+            Profile::Agent if self.has_mcp_servers => MAX_KEPT_THREADS_WITH_MCP,
+            Profile::Agent | Profile::Chat => usize::MAX,
+        }
     }
 
     /// Returns the profiles that turns may have. With `CODEX_PROFILE=chat`, no turn gets the agent.
@@ -159,6 +174,7 @@ impl WorkerSpec {
             codex: crate::config::Config::load(sources).unwrap().codex,
             transport: TransportSelector::new(crate::config::UpstreamTransport::Https),
             websocket_provider: None,
+            has_mcp_servers: false,
             installed: CliInfo::default(),
             arguments: Vec::new(),
             catalogs: Catalogs::for_test("agent", "chat"),

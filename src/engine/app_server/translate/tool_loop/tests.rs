@@ -13,7 +13,8 @@ fn tools() -> ToolSet {
         ..Tool::default()
     };
     let plain = Tool { name: "plain".into(), ..Tool::default() };
-    ToolSet::new(&Turn { tools: [strict, plain].into(), ..Turn::default() }).unwrap()
+    ToolSet::new(&Turn { tools: [strict, plain].into(), parallel_tool_calls: true, ..Turn::default() })
+        .unwrap()
 }
 
 fn call(id: &str, alias: &str) -> Call {
@@ -26,6 +27,10 @@ fn plain(id: &str) -> Call {
 
 fn request(call_id: &str) -> LoopInput<'static> {
     LoopInput::ToolRequest(ToolCall { request: RequestId(json!(call_id)), call_id: call_id.into() })
+}
+
+fn success() -> ToolCallResult {
+    ToolCallResult::success(Vec::new())
 }
 
 fn invalid() -> Result<(), InvalidArguments> {
@@ -44,6 +49,11 @@ fn describe_phase(phase: &Phase) -> String {
         }
         Phase::AwaitingCodexCalls(calls) => format!("AwaitingCodexCalls({})", ids(calls)),
         Phase::Interrupting(calls) => format!("Interrupting({})", ids(calls)),
+        Phase::Parked(calls) => format!("Parked({})", ids(calls)),
+        Phase::Answering(results) => {
+            let calls: Vec<Call> = results.iter().map(|(call, _)| call.clone()).collect();
+            format!("Answering({})", ids(&calls))
+        }
         Phase::Ended => "Ended".to_owned(),
     }
 }
@@ -61,11 +71,12 @@ fn describe_output(output: &LoopOutput) -> String {
         LoopOutput::Validate(calls) => format!("Validate({})", ids(calls)),
         LoopOutput::Interrupt => "Interrupt".to_owned(),
         LoopOutput::HandOver(calls) => format!("HandOver({})", ids(calls)),
+        LoopOutput::Park(calls) => format!("Park({})", ids(calls)),
     }
 }
 
 /// The initial phases of the table. The call `x` of Codex's own tools is open, and the call `r` is running.
-fn phases() -> [(&'static str, Phase); 6] {
+fn phases() -> [(&'static str, Phase); 8] {
     [
         ("Streaming", Phase::Streaming(vec![plain("a")])),
         ("Validating", Phase::Validating),
@@ -73,6 +84,8 @@ fn phases() -> [(&'static str, Phase); 6] {
         ("AwaitingCodexCalls", Phase::AwaitingCodexCalls(vec![plain("a")])),
         ("Interrupting", Phase::Interrupting(vec![plain("a")])),
         ("Ended", Phase::Ended),
+        ("Parked", Phase::Parked(vec![plain("a")])),
+        ("Answering", Phase::Answering(vec![(plain("a"), ToolCallResult::failure("r".into()))])),
     ]
 }
 
@@ -94,8 +107,8 @@ fn every_input_in_every_phase_makes_the_transition_of_the_table() {
     let output = RawItem::output_of_call("function_call_output", "x", "done");
     let other = RawItem::from(json!({"type": "function_call", "call_id": "y", "name": "exec_command"}));
     // One column for each phase, in the order of `phases`.
-    type Row<'a> = (&'a str, &'a dyn Fn() -> LoopInput<'a>, [&'a str; 6]);
-    let table: [Row<'_>; 15] = [
+    type Row<'a> = (&'a str, &'a dyn Fn() -> LoopInput<'a>, [&'a str; 8]);
+    let table: [Row<'_>; 17] = [
         (
             "client call",
             &|| LoopInput::ClientCall(plain("b")),
@@ -106,6 +119,8 @@ fn every_input_in_every_phase_makes_the_transition_of_the_table() {
                 "AwaitingCodexCalls(a) Wait",
                 "Interrupting(a) Wait",
                 "Ended Wait",
+                "Parked(a) Wait",
+                "Answering(a) Wait",
             ],
         ),
         (
@@ -118,6 +133,8 @@ fn every_input_in_every_phase_makes_the_transition_of_the_table() {
                 "AwaitingCodexCalls(a) Wait",
                 "Interrupting(a) Wait",
                 "Ended Wait",
+                "Parked(a) Wait",
+                "Answering(a) Wait",
             ],
         ),
         (
@@ -130,6 +147,8 @@ fn every_input_in_every_phase_makes_the_transition_of_the_table() {
                 "Interrupting(a) Interrupt",
                 "Interrupting(a) Wait",
                 "Ended Wait",
+                "Parked(a) Wait",
+                "Answering(a) Wait",
             ],
         ),
         (
@@ -142,6 +161,8 @@ fn every_input_in_every_phase_makes_the_transition_of_the_table() {
                 "AwaitingCodexCalls(a) Wait",
                 "Interrupting(a) Wait",
                 "Ended Wait",
+                "Parked(a) Wait",
+                "Answering(a) Wait",
             ],
         ),
         (
@@ -154,6 +175,8 @@ fn every_input_in_every_phase_makes_the_transition_of_the_table() {
                 "Interrupting(a) Interrupt",
                 "Interrupting(a) Wait",
                 "Ended Wait",
+                "Parked(a) Wait",
+                "Answering(a) Wait",
             ],
         ),
         (
@@ -166,6 +189,8 @@ fn every_input_in_every_phase_makes_the_transition_of_the_table() {
                 "AwaitingCodexCalls(a) Wait",
                 "Interrupting(a) Wait",
                 "Ended Wait",
+                "Parked(a) Wait",
+                "Answering(a) Wait",
             ],
         ),
         (
@@ -178,6 +203,8 @@ fn every_input_in_every_phase_makes_the_transition_of_the_table() {
                 "AwaitingCodexCalls(a) Wait",
                 "Interrupting(a) Wait",
                 "Ended Wait",
+                "Parked(a) Wait",
+                "Answering(a) Wait",
             ],
         ),
         (
@@ -190,6 +217,8 @@ fn every_input_in_every_phase_makes_the_transition_of_the_table() {
                 "Interrupting(a) Interrupt",
                 "Interrupting(a) Wait",
                 "Ended Wait",
+                "Parked(a) Wait",
+                "Answering(a) Wait",
             ],
         ),
         (
@@ -202,6 +231,8 @@ fn every_input_in_every_phase_makes_the_transition_of_the_table() {
                 "AwaitingCodexCalls(a) Wait",
                 "Interrupting(a) Wait",
                 "Ended Wait",
+                "Parked(a) Wait",
+                "Streaming() Respond(a)",
             ],
         ),
         (
@@ -214,6 +245,8 @@ fn every_input_in_every_phase_makes_the_transition_of_the_table() {
                 "AwaitingCodexCalls(a) Wait",
                 "Interrupting(a) Wait",
                 "Ended Wait",
+                "Parked(a) Wait",
+                "Answering(a) Wait",
             ],
         ),
         (
@@ -226,6 +259,8 @@ fn every_input_in_every_phase_makes_the_transition_of_the_table() {
                 "Interrupting(a) Interrupt",
                 "Ended HandOver(a)",
                 "Ended Wait",
+                "Parked(a) Wait",
+                "Ended Interrupt",
             ],
         ),
         (
@@ -238,6 +273,8 @@ fn every_input_in_every_phase_makes_the_transition_of_the_table() {
                 "AwaitingCodexCalls(a) Wait",
                 "Interrupting(a) Wait",
                 "Ended Wait",
+                "Parked(a) Wait",
+                "Answering(a) Wait",
             ],
         ),
         (
@@ -250,6 +287,8 @@ fn every_input_in_every_phase_makes_the_transition_of_the_table() {
                 "AwaitingCodexCalls(a) Wait",
                 "Interrupting(a) Wait",
                 "Ended Wait",
+                "Parked(a) Wait",
+                "Answering(a) Wait",
             ],
         ),
         (
@@ -262,6 +301,8 @@ fn every_input_in_every_phase_makes_the_transition_of_the_table() {
                 "AwaitingCodexCalls(a) Wait",
                 "Interrupting(a) Wait",
                 "Ended Wait",
+                "Parked(a) Wait",
+                "Answering(a) Wait",
             ],
         ),
         (
@@ -274,6 +315,36 @@ fn every_input_in_every_phase_makes_the_transition_of_the_table() {
                 "Ended HandOver(a)",
                 "Ended HandOver(a)",
                 "Ended Wait",
+                "Ended Wait",
+                "Ended Wait",
+            ],
+        ),
+        (
+            "results of the client",
+            &|| LoopInput::Results(vec![("b".into(), success()), ("a".into(), success())]),
+            [
+                "Streaming(a) Wait",
+                "Validating Wait",
+                "Correcting(a) Wait",
+                "AwaitingCodexCalls(a) Wait",
+                "Interrupting(a) Wait",
+                "Ended Wait",
+                "Answering(a) Wait",
+                "Answering(a) Wait",
+            ],
+        ),
+        (
+            "interrupt of the parked turn",
+            &|| LoopInput::Abandoned,
+            [
+                "Streaming(a) Wait",
+                "Validating Wait",
+                "Correcting(a) Wait",
+                "AwaitingCodexCalls(a) Wait",
+                "Interrupting(a) Wait",
+                "Ended Wait",
+                "Interrupting(a) Wait",
+                "Answering(a) Wait",
             ],
         ),
     ];
@@ -281,6 +352,35 @@ fn every_input_in_every_phase_makes_the_transition_of_the_table() {
         for ((phase_name, phase), expected) in phases().into_iter().zip(expected) {
             assert_eq!(transition(phase, input()), expected, "{name} in {phase_name}");
         }
+    }
+}
+
+#[test]
+fn loop_that_parks_leaves_the_turn_open_and_answers_each_requested_call() {
+    let mut tool_loop =
+        ToolLoop { phase: Phase::Streaming(vec![plain("a"), plain("b")]), ..ToolLoop::new(true) };
+    let mut push = |input| {
+        let output = tool_loop.push(input, &tools()).unwrap();
+        format!("{} {}", describe_phase(&tool_loop.phase), describe_output(&output))
+    };
+    assert_eq!(push(request("b")), "Streaming(a b) Wait");
+    assert_eq!(push(LoopInput::ResponseCompleted), "Parked(a b) Park(a b)");
+    let results = vec![("a".into(), success()), ("b".into(), success())];
+    assert_eq!(push(LoopInput::Results(results)), "Answering(a) Respond(b)");
+    assert_eq!(push(request("a")), "Streaming() Respond(a)");
+    assert_eq!(push(LoopInput::ClientCall(plain("c"))), "Streaming(c) Wait");
+}
+
+#[test]
+fn loop_that_drops_a_call_does_not_park() {
+    let tool = Tool { name: "plain".into(), ..Tool::default() };
+    let turn = Turn { tools: [tool].into(), parallel_tool_calls: false, ..Turn::default() };
+    let single = ToolSet::new(&turn).unwrap();
+    for (calls, expected) in [(vec![plain("a")], "Park(a)"), (vec![plain("a"), plain("b")], "HandOver(a b)")]
+    {
+        let mut tool_loop = ToolLoop { phase: Phase::Streaming(calls), ..ToolLoop::new(true) };
+        let output = tool_loop.push(LoopInput::ResponseCompleted, &single).unwrap();
+        assert_eq!(describe_output(&output), expected);
     }
 }
 

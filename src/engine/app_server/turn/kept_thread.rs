@@ -1,0 +1,148 @@
+//! A thread that waits for the next turn of its conversation.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep_until},
+};
+
+use super::{NextTurn, TurnParts, live_thread::LiveThread};
+use crate::engine::{
+    Eviction, TurnEvent, TurnGuard,
+    app_server::{
+        rpc::{protocol::Notification, thread_queue::ThreadMessage},
+        threads::index::EntryId,
+        translate::Input,
+        worker::lease::WorkerLease,
+    },
+};
+
+/// Time in which one of Codex's own calls beside the client's calls starts. A patch starts only when the client's calls are
+/// answered.
+const CALL_START_TIME: Duration = Duration::from_secs(2);
+
+/// Maximum number of events of a parked turn that wait for the next request.
+const MAX_PENDING_EVENTS: usize = 256;
+
+/// A thread that waits for the next turn of its conversation.
+#[derive(Debug)]
+pub(super) struct KeptThread {
+    pub(super) thread: LiveThread,
+    pub(super) entry: EntryId,
+    pub(super) next: oneshot::Receiver<Box<NextTurn>>,
+    /// The slot and the worker of the former turn, while a parked turn still runs commands.
+    pub(super) working: Option<(WorkerLease, TurnGuard)>,
+    /// What Codex's own calls did while the turn was parked, for the client's next request.
+    pub(super) pending_events: Vec<TurnEvent>,
+}
+
+/// Why a kept thread stops to wait.
+enum Wake {
+    Next(Option<Box<NextTurn>>),
+    Message(ThreadMessage),
+    /// The commands beside the client's calls have had their time to start.
+    CallsStarted,
+    Expired(Eviction),
+    Stopped,
+}
+
+impl KeptThread {
+    /// Waits for the next turn. Returns `None` after the thread was evicted or lost; the thread is released then.
+    pub(super) async fn wait(mut self, parts: &Arc<TurnParts>) -> Option<(Box<NextTurn>, Self)> {
+        let limits = &parts.kept_threads;
+        let since = Instant::now();
+        let idle = if self.thread.parked.is_some() { limits.parked } else { limits.idle };
+        let oldest = self.thread.started_at + parts.max_age(self.thread.uses_websocket);
+        let (expires, reason) = match since + idle {
+            idle if idle <= oldest => (idle, Eviction::Idle),
+            _ => (oldest, Eviction::Age),
+        };
+        let mut calls_start = Some(since + CALL_START_TIME).filter(|_| self.working.is_some());
+        let next = loop {
+            let is_parked = self.thread.parked.is_some();
+            let wake = tokio::select! {
+                biased;
+                next = &mut self.next => Wake::Next(next.ok()),
+                message = self.thread.receiver.recv() => Wake::Message(message),
+                () = sleep_until(calls_start.unwrap_or(expires)) => {
+                    if calls_start.take().is_some() { Wake::CallsStarted } else { Wake::Expired(reason) }
+                }
+                () = parts.stop.cancelled() => Wake::Stopped,
+            };
+            match wake {
+                Wake::Next(next) => break next,
+                Wake::CallsStarted => self.end_work_if_idle(false).await,
+                Wake::Message(message) => {
+                    if self.on_message(message) {
+                        self.end_work_if_idle(calls_start.is_some()).await;
+                        continue;
+                    }
+                    // A request that has taken the thread runs on a fresh one.
+                    tracing::debug!(thread = self.thread.id, is_parked, "kept thread was lost");
+                    if parts.threads.remove(self.entry, Eviction::Worker) {
+                        break None;
+                    }
+                    break (&mut self.next).await.ok();
+                }
+                Wake::Expired(reason) => {
+                    if parts.threads.remove(self.entry, reason) {
+                        break None;
+                    }
+                    // A request has taken the thread, or the answer was not accepted.
+                    break (&mut self.next).await.ok();
+                }
+                Wake::Stopped => {
+                    // The worker ends with all its threads.
+                    self.thread.remove_temp_dir().await;
+                    return None;
+                }
+            }
+        };
+        match next {
+            Some(next) => Some((next, self)),
+            None => {
+                let Self { thread, working, .. } = self;
+                thread.release(&parts.cache).await;
+                drop(working);
+                None
+            }
+        }
+    }
+
+    /// Handles a message between two requests. Returns `false` if the thread cannot go on.
+    fn on_message(&mut self, message: ThreadMessage) -> bool {
+        let input = match message {
+            ThreadMessage::Closed(_) | ThreadMessage::Overflow | ThreadMessage::TooLong { .. } => {
+                return false;
+            }
+            ThreadMessage::Delta(delta) => Input::Delta(delta),
+            ThreadMessage::ToolCall(call) => Input::ToolRequest(call),
+            ThreadMessage::Notification(Notification::TurnCompleted(_)) => {
+                // Codex has ended a parked turn by itself.
+                return self.thread.parked.is_none();
+            }
+            ThreadMessage::Notification(notification) => Input::Notification(notification),
+        };
+        // Late messages of a turn that has ended are not needed.
+        let Some(parked) = &mut self.thread.parked else { return true };
+        let Ok(output) = parked.translator.push(input) else { return false };
+        if self.pending_events.len() < MAX_PENDING_EVENTS {
+            self.pending_events.extend(output.event);
+        }
+        true
+    }
+
+    /// Frees the slot when no command of a parked turn runs. `may_start` tells that a call may still start.
+    async fn end_work_if_idle(&mut self, may_start: bool) {
+        let Some(parked) = &self.thread.parked else { return };
+        let calls = parked.translator.codex_calls();
+        if calls.any_running() || (may_start && !calls.all_finished()) {
+            return;
+        }
+        if let Some((lease, guard)) = self.working.take() {
+            self.thread.end_commands(&lease, true).await;
+            drop((lease, guard));
+        }
+    }
+}
