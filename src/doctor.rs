@@ -144,7 +144,7 @@ fn turn_remedy(reason: &str) -> &'static str {
         }
         "UPSTREAM_UNAVAILABLE" | "TIMEOUT" => {
             "let the server reach the upstream: check the network, DNS, HTTPS_PROXY and NO_PROXY, and SSL_CERT_FILE if a \
-             proxy inspects TLS"
+             proxy inspects TLS; CODEX_FAST_TLS_ROOTS=0 helps if OpenSSL trusts the upstream and rustls does not"
         }
         "INSUFFICIENT_QUOTA" | "RATE_LIMIT_EXCEEDED" => {
             "wait for the reset of the limit, or log in with another account"

@@ -210,6 +210,8 @@ pub struct Codex {
     pub upstream_retries: u32,
     /// Transport to OpenAI and to the scripted upstream.
     pub upstream_transport: UpstreamTransport,
+    /// Whether the CLI may read the trusted certificates the fast way.
+    pub fast_tls_roots: bool,
     /// Time between the request to stop and SIGKILL.
     pub cancel_grace: Duration,
     /// Environment of the CLI: the server's environment and `.env`, without the server's own settings.

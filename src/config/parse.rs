@@ -207,6 +207,7 @@ pub(super) fn codex(raw: &mut RawSettings) -> Codex {
         strip_answer_tags: raw.get(&settings::STRIP_ANSWER_TAGS),
         line_limit: raw.get(&settings::SUBPROCESS_STREAM_LIMIT),
         upstream_retries: u32::try_from(raw.get(&settings::UPSTREAM_RETRIES)).unwrap_or(0),
+        fast_tls_roots: raw.get(&settings::FAST_TLS_ROOTS),
         cancel_grace: raw.get(&settings::CANCEL_GRACE_SECONDS),
         scratch: env.get(&OsString::from("TMPDIR")).map_or_else(|| "/tmp".into(), PathBuf::from),
         env,

@@ -1,5 +1,5 @@
 //! The installed Codex CLI: location, version and features, environment, user configuration, login, models, provider,
-//! transport, retries, error messages, folders that commands may write to.
+//! transport, TLS roots, retries, error messages, folders that commands may write to.
 
 pub(crate) mod environment;
 pub(crate) mod error_messages;
@@ -10,6 +10,7 @@ pub(crate) mod probe;
 pub(crate) mod provider;
 pub(crate) mod retries;
 pub(crate) mod scrub;
+pub(crate) mod tls_roots;
 pub(crate) mod transport;
 pub(crate) mod user_config;
 pub(crate) mod writable_roots;

@@ -13,7 +13,7 @@ use crate::{
     config::{Codex, Sandbox},
     engine::{
         Format, Turn,
-        cli::{environment, probe::CliInfo, provider},
+        cli::{environment, probe::CliInfo, provider, tls_roots::TlsRoots},
         process::{Input, SpawnSpec, private_dir::PrivateDir},
     },
     error::Error,
@@ -79,6 +79,7 @@ pub(super) fn build(
     // By default a command of the agent inherits the whole environment, including the upstream's key.
     arguments.set_text("shell_environment_policy.inherit", "core");
     let mut env = environment::environment(codex);
+    TlsRoots::find(codex, installed).install(&folder, &mut env).map_err(Error::internal)?;
     let mut commands_dir = None;
     if turn.sandbox == Sandbox::WorkspaceWrite {
         // On disk, because the files of commands may be large.

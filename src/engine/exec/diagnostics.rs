@@ -11,6 +11,7 @@ use crate::{
             environment, login,
             probe::{self, ProbeError},
             provider,
+            tls_roots::TlsRoots,
             user_config::UserConfig,
             writable_roots,
         },
@@ -39,6 +40,7 @@ impl Exec {
                 checks.push(Check::passed("codex", finding));
                 checks.extend(login);
                 checks.push(provider::examine(&self.codex));
+                checks.push(TlsRoots::find(&self.codex, &installed).check());
                 checks.push(self.check_sandbox(&installed.program).await);
             }
             Err(error) => {

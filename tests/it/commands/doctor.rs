@@ -12,7 +12,7 @@ use crate::{
     },
 };
 
-const CHECKS: [&str; 10] = [
+const CHECKS: [&str; 11] = [
     "configuration",
     "port",
     "open files",
@@ -21,6 +21,7 @@ const CHECKS: [&str; 10] = [
     "codex",
     "login",
     "upstream",
+    "certificates",
     "sandbox",
     "model",
 ];

@@ -16,6 +16,7 @@ use crate::{
         cli::{
             environment,
             probe::{CliInfo, major_minor},
+            tls_roots::TlsRoots,
         },
         process::private_dir::PrivateDir,
     },
@@ -80,6 +81,7 @@ impl WorkerHome {
         let temp_dir = dir.path().join("own-tmp");
         fs::create_dir(&temp_dir)?;
         env.insert("TMPDIR".into(), temp_dir.into());
+        TlsRoots::find(codex, installed).install(dir.path(), &mut env)?;
         Ok(Self { dir, env })
     }
 

@@ -7,7 +7,9 @@ use crate::{
 };
 
 fn codex(env: &[(&str, &str)]) -> Codex {
-    let env = env.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+    // The other tests have no file that depends on the certificates of the machine.
+    let default = [("CODEX_FAST_TLS_ROOTS", "0")];
+    let env = default.iter().chain(env).map(|(k, v)| ((*k).into(), (*v).into())).collect();
     let sources = Sources { env, current_dir: "/work".into(), ..Sources::default() };
     Config::load(sources).unwrap().codex
 }
@@ -204,4 +206,20 @@ fn build_without_the_apps_setting_disables_apps() {
     };
     assert!(is_disabled(&[]));
     assert!(!is_disabled(&[("CODEX_ENABLE_APPS", "1")]));
+}
+
+#[test]
+fn build_with_trusted_certificates_of_the_operator_has_one_beside_them() {
+    let root = tempfile::tempdir().unwrap();
+    let bundle = root.path().join("own.pem");
+    let first = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
+    fs::write(&bundle, format!("{first}{}", first.replace("MAA=", "MAEA"))).unwrap();
+    let codex = codex(&[("CODEX_FAST_TLS_ROOTS", "1"), ("SSL_CERT_FILE", bundle.to_str().unwrap())]);
+    let command = build(&turn(), &codex, &installed(), &TurnOptions::default()).unwrap();
+    let env = &command.spec.env;
+    assert_eq!(env.get(&OsString::from("SSL_CERT_FILE")), Some(&bundle.into()));
+    let own = PathBuf::from(&env[&OsString::from("CODEX_CA_CERTIFICATE")]);
+    assert!(own.starts_with(command.spec.temp_dirs[0].path()));
+    assert_eq!(fs::read_to_string(&own).unwrap(), first);
+    assert!(!command.inputs.contains(&own), "the process reads the file for each model call");
 }

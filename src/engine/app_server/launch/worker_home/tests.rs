@@ -4,7 +4,9 @@ use super::*;
 use crate::config::{Config, Sources};
 
 fn codex(env: &[(&str, &str)]) -> Codex {
-    let env = env.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+    // The other tests have no file that depends on the certificates of the machine.
+    let default = [("CODEX_FAST_TLS_ROOTS", "0")];
+    let env = default.iter().chain(env).map(|(k, v)| ((*k).into(), (*v).into())).collect();
     let sources = Sources { env, current_dir: "/work".into(), ..Sources::default() };
     Config::load(sources).unwrap().codex
 }
@@ -96,4 +98,20 @@ fn create_without_a_user_home_links_future_logins() {
             .unwrap();
     let login = fs::read_link(home.path().join("auth.json")).unwrap();
     assert_eq!(login, root.path().join(".codex/auth.json"));
+}
+
+#[test]
+fn create_with_trusted_certificates_of_the_operator_has_one_beside_them() {
+    let root = tempfile::tempdir().unwrap();
+    let bundle = root.path().join("own.pem");
+    let first = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
+    fs::write(&bundle, format!("{first}{}", first.replace("MAA=", "MAEA"))).unwrap();
+    let env = [("CODEX_FAST_TLS_ROOTS", "1"), ("SSL_CERT_FILE", bundle.to_str().unwrap())];
+    let dir = PrivateDir::create_in(root.path()).unwrap();
+    let home = WorkerHome::create_in(dir, &codex(&env), &installed("0.169.0")).unwrap();
+    let env = home.env();
+    assert_eq!(env.get(OsStr::new("SSL_CERT_FILE")), Some(&bundle.into()));
+    let own = Path::new(&env[OsStr::new("CODEX_CA_CERTIFICATE")]);
+    assert_eq!(own.parent(), Some(home.path()));
+    assert_eq!(fs::read_to_string(own).unwrap(), first);
 }
