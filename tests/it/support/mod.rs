@@ -10,6 +10,7 @@ pub mod login;
 pub mod processes;
 pub mod program;
 pub mod staged;
+pub mod tls;
 pub mod upstream;
 pub mod wire;
 

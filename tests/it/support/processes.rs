@@ -30,6 +30,13 @@ pub fn kill_marked(marker: &str) {
     }
 }
 
+/// Returns the environment of a process.
+pub fn environment(pid: u32) -> std::io::Result<serde_json::Map<String, serde_json::Value>> {
+    let environ = fs::read_to_string(format!("/proc/{pid}/environ"))?;
+    let pairs = environ.split('\0').filter_map(|pair| pair.split_once('='));
+    Ok(pairs.map(|(name, value)| (name.to_owned(), value.into())).collect())
+}
+
 /// Returns the command lines of the running processes whose command line contains a text.
 pub fn with_argument(text: &str) -> Vec<String> {
     running_processes(|pid| {

@@ -27,6 +27,8 @@ pub struct Program {
     marker: String,
     env: BTreeMap<String, String>,
     ignores_hangup: bool,
+    /// A folder, and the folder that it replaces for the program.
+    mount: Option<(PathBuf, PathBuf)>,
 }
 
 impl Program {
@@ -56,7 +58,7 @@ impl Program {
             ("CODEX_ENGINE", engine.name().into()),
         ];
         let env = env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        Self { home, marker, env, ignores_hangup: false }
+        Self { home, marker, env, ignores_hangup: false, mount: None }
     }
 
     /// Sets a variable of the environment.
@@ -92,9 +94,20 @@ impl Program {
         self
     }
 
+    /// Mounts a folder over another one, in a namespace of the program. Needs root.
+    pub fn mounting(mut self, folder: &Path, over: &Path) -> Self {
+        self.mount = Some((folder.to_owned(), over.to_owned()));
+        self
+    }
+
     fn command(&self, arguments: &[&str]) -> Command {
         let program = env!("CARGO_BIN_EXE_codex-api");
-        let mut command = if self.ignores_hangup {
+        let mut command = if let Some((folder, over)) = &self.mount {
+            let mut shell = Command::new("unshare");
+            let script = r#"mount --bind "$0" "$1" && shift && exec "$@""#;
+            shell.args(["-m", "/bin/sh", "-c", script]).args([folder, over]).arg(program);
+            shell
+        } else if self.ignores_hangup {
             let mut shell = Command::new("/bin/sh");
             shell.args(["-c", r#"trap "" HUP; exec "$0" "$@""#, program]);
             shell

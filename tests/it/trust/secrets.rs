@@ -15,7 +15,7 @@ use crate::{
     both_engines, eventually,
     support::{
         AppConfig, Engine, TestApp, UpstreamAs, chat_request, grpc::collect_events, http::body, processes,
-        staged::Gate, with_app,
+        staged::Gate, tls::TlsUpstream, with_app,
     },
 };
 
@@ -66,7 +66,7 @@ fn writable_folders(app: &TestApp) -> BTreeSet<PathBuf> {
     for line in app.processes() {
         let pid = line.split(':').next().unwrap().parse().unwrap();
         // A command of the turn may have exited.
-        let Ok(env) = read_environment(pid) else { continue };
+        let Ok(env) = processes::environment(pid) else { continue };
         let named = ["CODEX_HOME", "CODEX_SQLITE_HOME", "TMPDIR"].iter().filter_map(|name| env.get(*name));
         found.extend(named.map(|path| PathBuf::from(path.as_str().unwrap())));
         let catalog = line.split("model_catalog_json=\"").nth(1).and_then(|rest| rest.split('"').next());
@@ -86,7 +86,10 @@ fn assert_no_secret_in(folders: &BTreeSet<PathBuf>, uses_key: bool) {
 
 /// Runs a turn whose command prints its environment under a sandbox, and asserts that no secret is printed or stored.
 async fn assert_command_output_has_no_secret(engine: Engine, sandbox: &str, command: &str) {
-    let config = AppConfig::real(engine).envs(SECRETS).sandbox(sandbox);
+    let folder = tempfile::tempdir().unwrap();
+    let certificates = folder.path().join("own.pem");
+    fs::write(&certificates, TlsUpstream::start().await.authority).unwrap();
+    let config = AppConfig::real(engine).envs(SECRETS).sandbox(sandbox).env("SSL_CERT_FILE", &certificates);
     // With a login, the CLI uses `CODEX_API_KEY`. The server hides it from the scripted provider.
     let uses_key = config.upstream_as == UpstreamAs::OpenAiLogin;
     with_app(config, async |app| {
@@ -104,7 +107,9 @@ async fn assert_command_output_has_no_secret(engine: Engine, sandbox: &str, comm
             eventually!("the command runs", !processes::with_argument(&pipe).is_empty());
             let folders = writable_folders(app);
             if engine == Engine::AppServer {
-                let home = environment(app.workers()[0])["CODEX_HOME"].as_str().unwrap().to_owned();
+                let env = environment(app.workers()[0]);
+                assert!(env.contains_key("CODEX_CA_CERTIFICATE"), "{env:?}");
+                let home = env["CODEX_HOME"].as_str().unwrap().to_owned();
                 assert!(
                     folders.contains(Path::new(&home)) && files_containing(Path::new(&home), "").len() > 3,
                     "{folders:?}"
@@ -131,6 +136,10 @@ async fn assert_command_output_has_no_secret(engine: Engine, sandbox: &str, comm
         assert_eq!(printed.len(), 1, "one command ran: {events:?}");
         assert!(printed[0].contains("PATH="), "the command prints its environment: {}", printed[0]);
         assert!(!printed[0].contains(HUSH), "{}", printed[0]);
+        // The CLI has both variables; the server has set the first one.
+        for name in ["CODEX_CA_CERTIFICATE", "SSL_CERT_FILE"] {
+            assert!(!printed[0].contains(name), "{}", printed[0]);
+        }
         // After the turn, no file and no upstream request has a secret.
         assert_no_secret_in(&folders, uses_key);
         let files = fs::read_dir(app.home.path().join("codex-home")).unwrap().count();
@@ -207,11 +216,5 @@ async fn cli_environment_has_its_own_keys_only(engine: Engine) {
 
 /// Returns the environment of a process.
 fn environment(pid: u32) -> serde_json::Map<String, Value> {
-    read_environment(pid).unwrap()
-}
-
-fn read_environment(pid: u32) -> std::io::Result<serde_json::Map<String, Value>> {
-    let environ = fs::read_to_string(format!("/proc/{pid}/environ"))?;
-    let pairs = environ.split('\0').filter_map(|pair| pair.split_once('='));
-    Ok(pairs.map(|(name, value)| (name.to_owned(), value.into())).collect())
+    processes::environment(pid).unwrap()
 }

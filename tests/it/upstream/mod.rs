@@ -3,6 +3,7 @@
 mod cuts;
 mod refresh;
 mod refused;
+mod tls_roots;
 mod transports;
 
 use codex_api::demo::{Transport, Upgrade};
