@@ -9,7 +9,7 @@ use std::{
 };
 
 use codex_api::demo::Upstream;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, Certificate, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
@@ -37,7 +37,19 @@ pub struct TlsUpstream {
 impl TlsUpstream {
     /// Listens on a free port of 127.0.0.1.
     pub async fn start() -> Self {
-        let (authority, config) = certificates();
+        Self::with_certificates(certificates()).await
+    }
+
+    /// Listens with the certificate of the authority itself, as `openssl req -x509` makes it.
+    pub async fn start_self_signed() -> Self {
+        let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        Self::with_certificates((certificate.pem(), server_config(&certificate, key))).await
+    }
+
+    async fn with_certificates((authority, config): (String, ServerConfig)) -> Self {
         let upstream = Upstream::start().await.unwrap();
         let target = upstream.base_url();
         let target: SocketAddr =
@@ -99,10 +111,14 @@ fn certificates() -> (String, ServerConfig) {
     params.distinguished_name.push(DnType::CommonName, "upstream of the tests");
     let key = KeyPair::generate().unwrap();
     let certificate = params.signed_by(&key, &issuer).unwrap();
+    (authority, server_config(&certificate, key))
+}
+
+fn server_config(certificate: &Certificate, key: KeyPair) -> ServerConfig {
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
         .with_single_cert(vec![certificate.der().clone()], key.into());
-    (authority, config.unwrap())
+    config.unwrap()
 }

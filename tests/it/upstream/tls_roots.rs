@@ -8,6 +8,7 @@ use std::{
 
 use rustix::process::Signal;
 use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::{
     both_engines,
@@ -111,10 +112,7 @@ both_engines!(
 async fn upstream_of_the_systems_store_is_trusted(engine: Engine) {
     let Some(system) = system_bundle() else { return };
     let upstream = TlsUpstream::start().await;
-    let folder = tempfile::tempdir().unwrap();
-    let certificates = fs::read_to_string(&system).unwrap();
-    let bundle = folder.path().join(system.file_name().unwrap());
-    fs::write(&bundle, format!("{certificates}\n{}", upstream.authority)).unwrap();
+    let folder = bundle_with(&system, &upstream.authority);
     for is_fast in [true, false] {
         let program =
             || program(engine, is_fast, &upstream).mounting(folder.path(), system.parent().unwrap());
@@ -122,6 +120,29 @@ async fn upstream_of_the_systems_store_is_trusted(engine: Engine) {
         assert_eq!(finding.starts_with("fast"), is_fast, "{finding}");
         assert_turn(program(), &upstream, true).await;
     }
+}
+
+both_engines!(
+    #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+    self_signed_upstream_of_the_systems_store_is_trusted
+);
+async fn self_signed_upstream_of_the_systems_store_is_trusted(engine: Engine) {
+    let Some(system) = system_bundle() else { return };
+    let upstream = TlsUpstream::start_self_signed().await;
+    let folder = bundle_with(&system, &upstream.authority);
+    let program = || program(engine, true, &upstream).mounting(folder.path(), system.parent().unwrap());
+    let finding = certificates_finding(&program()).await;
+    assert!(finding.contains("or names a host"), "{finding}");
+    assert_turn(program(), &upstream, true).await;
+}
+
+/// Returns a folder with the bundle of the system and one more certificate.
+fn bundle_with(system: &Path, certificate: &str) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let certificates = fs::read_to_string(system).unwrap();
+    let bundle = folder.path().join(system.file_name().unwrap());
+    fs::write(bundle, format!("{certificates}\n{certificate}")).unwrap();
+    folder
 }
 
 both_engines!(

@@ -51,46 +51,72 @@ pub(super) fn certificates(text: &[u8]) -> Result<Vec<Certificate>, PemError> {
 impl Certificate {
     fn new(body: &[&str]) -> Result<Self, PemError> {
         let der = STANDARD.decode(body.concat()).map_err(|_| PemError::Malformed)?;
-        if !is_one_sequence(&der) {
+        if !element(&der).is_some_and(|all| all.tag == 0x30 && all.rest.is_empty()) {
             return Err(PemError::Malformed);
         }
         let pem = format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", body.join("\n"));
         Ok(Self { der, pem })
     }
 
-    /// Returns `true` if the certificate has the extension of an authority: `basicConstraints` with `cA` true.
-    ///
-    /// Searches for the bytes of the extension, which suffices for certificates that the operator trusts.
+    /// Returns `true` if the certificate is that of an authority and names no host, as all certificates of Mozilla's bundle do.
+    /// OpenSSL and rustls trust the same servers by such a certificate.
     pub(super) fn is_authority(&self) -> bool {
-        memchr::memmem::find_iter(&self.der, BASIC_CONSTRAINTS).any(|at| {
-            let rest = self.der.get(at + BASIC_CONSTRAINTS.len()..).unwrap_or_default();
-            let rest = rest.strip_prefix(TRUE).unwrap_or(rest);
-            // An OCTET STRING with a SEQUENCE, each with a length of one byte.
-            matches!(rest, [0x04, _, 0x30, _, content @ ..] if content.starts_with(TRUE))
+        let is_authority = self.extensions(BASIC_CONSTRAINTS).any(|value| value.starts_with(TRUE));
+        is_authority && !self.extensions(ALTERNATIVE_NAMES).any(names_a_host)
+    }
+
+    /// Returns the content of the SEQUENCE of an extension. Searches for its identifier, which suffices for certificates that
+    /// the operator trusts.
+    fn extensions(&self, identifier: &'static [u8]) -> impl Iterator<Item = &[u8]> {
+        memchr::memmem::find_iter(&self.der, identifier).filter_map(move |at| {
+            let rest = self.der.get(at + identifier.len()..)?;
+            let value = element(rest.strip_prefix(TRUE).unwrap_or(rest)).filter(|value| value.tag == 0x04)?;
+            Some(element(value.content).filter(|value| value.tag == 0x30)?.content)
         })
     }
 }
 
-/// The identifier 2.5.29.19 as DER.
+/// The identifier of `basicConstraints`, whose first value is whether the certificate is that of an authority.
 const BASIC_CONSTRAINTS: &[u8] = &[0x06, 0x03, 0x55, 0x1d, 0x13];
+
+/// The identifier of `subjectAltName`.
+const ALTERNATIVE_NAMES: &[u8] = &[0x06, 0x03, 0x55, 0x1d, 0x11];
 
 /// A BOOLEAN of DER.
 const TRUE: &[u8] = &[0x01, 0x01, 0xff];
 
-/// Returns `true` if the bytes are one SEQUENCE of DER, without others behind it.
-fn is_one_sequence(der: &[u8]) -> bool {
-    let Some((0x30, rest)) = der.split_first().map(|(tag, rest)| (*tag, rest)) else { return false };
-    let Some((first, rest)) = rest.split_first() else { return false };
+/// Returns `true` if one of these alternative names is a DNS name or an IP address.
+fn names_a_host(mut names: &[u8]) -> bool {
+    while let Some(name) = element(names) {
+        if matches!(name.tag, 0x82 | 0x87) {
+            return true;
+        }
+        names = name.rest;
+    }
+    false
+}
+
+/// An element of DER with the bytes behind it.
+struct Element<'a> {
+    tag: u8,
+    content: &'a [u8],
+    rest: &'a [u8],
+}
+
+/// Returns the first element.
+fn element(der: &[u8]) -> Option<Element<'_>> {
+    let (tag, rest) = der.split_first()?;
+    let (first, rest) = rest.split_first()?;
     // From 0x80, the byte has the number of the bytes of the length.
     let digits = usize::from(first & 0x7f);
-    if first & 0x80 == 0 {
-        return rest.len() == digits;
-    }
-    let Some((length, content)) = rest.split_at_checked(digits).filter(|_| (1..=4).contains(&digits)) else {
-        return false;
+    let (length, rest) = if first & 0x80 == 0 {
+        (digits, rest)
+    } else {
+        let (length, rest) = rest.split_at_checked(digits).filter(|_| (1..=4).contains(&digits))?;
+        (length.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)), rest)
     };
-    let length = length.iter().fold(0_usize, |length, byte| length << 8 | usize::from(*byte));
-    content.len() == length
+    let (content, rest) = rest.split_at_checked(length)?;
+    Some(Element { tag: *tag, content, rest })
 }
 
 #[cfg(test)]
@@ -150,20 +176,36 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn is_authority_needs_the_extension_with_true() {
-        let is_authority = |text: String| certificates(text.as_bytes()).unwrap()[0].is_authority();
+    fn is_authority_needs_the_extension_with_true_and_no_host() {
+        let is_authority = |text: &str| certificates(text.as_bytes()).unwrap()[0].is_authority();
         let constraints = |rest: &[u8]| block(&[b"name", BASIC_CONSTRAINTS, rest].concat());
-        assert!(is_authority(authority(b"name")));
+        assert!(is_authority(&authority(b"name")));
         // Not critical, with a length of the path.
-        assert!(is_authority(constraints(&[0x04, 0x08, 0x30, 0x06, 0x01, 0x01, 0xff, 0x02, 0x01, 0x00])));
-        assert!(!is_authority(constraints(&[0x01, 0x01, 0xff, 0x04, 0x02, 0x30, 0x00])));
-        assert!(!is_authority(constraints(&[0x04, 0x05, 0x30, 0x03, 0x01, 0x01, 0x00])));
-        assert!(!is_authority(constraints(&[])) && !is_authority(block(b"name")));
+        assert!(is_authority(&constraints(&[0x04, 0x08, 0x30, 0x06, 0x01, 0x01, 0xff, 0x02, 0x01, 0x00])));
+        for bad in [
+            constraints(&[0x01, 0x01, 0xff, 0x04, 0x02, 0x30, 0x00]),
+            constraints(&[0x04, 0x05, 0x30, 0x03, 0x01, 0x01, 0x00]),
+            constraints(&[]),
+            block(b"name"),
+        ] {
+            assert!(!is_authority(&bad), "{bad}");
+        }
+        // A mail address, alone and before a DNS name or an IP address.
+        let named = |names: &[u8]| {
+            let length = u8::try_from(names.len()).unwrap();
+            authority(&[ALTERNATIVE_NAMES, &[0x04, length + 2, 0x30, length], names].concat())
+        };
+        assert!(is_authority(&named(b"\x81\x03a@b")));
+        for host in [b"\x81\x03a@b\x82\x02h.", b"\x81\x03a@b\x87\x02\x01\x02"].map(|host| &host[..]) {
+            assert!(!is_authority(&named(host)), "{host:?}");
+        }
     }
 
     #[test]
-    fn long_length_of_der_is_read() {
-        let der = [&[0x30, 0x82, 0x01, 0x00][..], &[7; 256]].concat();
-        assert!(is_one_sequence(&der) && !is_one_sequence(&der[..der.len() - 1]));
+    fn element_with_a_long_length_is_read() {
+        let der = [&[0x30, 0x82, 0x01, 0x00][..], &[7; 257]].concat();
+        let found = element(&der).unwrap();
+        assert_eq!((found.tag, found.content.len(), found.rest), (0x30, 256, &[7][..]));
+        assert!(element(&der[..259]).is_none());
     }
 }

@@ -101,8 +101,9 @@ pub(crate) enum StoreError {
     /// A file has a certificate in a form that only OpenSSL reads.
     #[error("{} has a certificate in a form of OpenSSL", .0.display())]
     OpenSslOnly(PathBuf),
-    /// OpenSSL trusts such a certificate for its own server only, rustls also for those that it has signed.
-    #[error("{} has a certificate that is not an authority's", .0.display())]
+    /// rustls trusts such a certificate for other servers than OpenSSL does: not for its own one, or also for those that it has
+    /// signed.
+    #[error("{} has a certificate that is not an authority's or names a host", .0.display())]
     NotAuthority(PathBuf),
     /// The CLI would lose these certificates.
     #[error(
