@@ -71,6 +71,9 @@ pub(crate) enum Reason {
     /// The version of the CLI.
     #[error("Codex {0} is older than {major}.{minor}", major = MIN_VERSION.0, minor = MIN_VERSION.1)]
     OldCli(String),
+    /// The CLI trusts the certificates of another store than a bundle, such as the keychain of macOS.
+    #[error("the CLI reads a bundle of the system on Linux only")]
+    OtherSystem,
     /// The operator selects the certificates with this variable.
     #[error("{0} is set")]
     Variable(&'static str),
@@ -95,6 +98,7 @@ enum Bundle {
 #[derive(Debug)]
 struct Facts<'a> {
     is_enabled: bool,
+    is_linux: bool,
     version: &'a str,
     /// The environment of the CLI.
     env: &'a BTreeMap<OsString, OsString>,
@@ -126,7 +130,8 @@ impl Facts<'_> {
         }
         Ok(match value(CERT_FILE).filter(is_filled) {
             Some(file) => Bundle::Operator(file.into()),
-            None => Bundle::System,
+            None if self.is_linux => Bundle::System,
+            None => return Err(Reason::OtherSystem),
         })
     }
 }
@@ -140,6 +145,7 @@ impl TlsRoots {
         let home_dotenv = home_dotenv.unwrap_or_default();
         let facts = Facts {
             is_enabled: codex.fast_tls_roots,
+            is_linux: cfg!(target_os = "linux"),
             version: &installed.version,
             env: &env,
             home_dotenv: &String::from_utf8_lossy(&home_dotenv),

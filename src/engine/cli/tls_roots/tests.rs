@@ -8,7 +8,7 @@ fn variables(env: &[(&str, &str)]) -> BTreeMap<OsString, OsString> {
 }
 
 fn facts(env: &BTreeMap<OsString, OsString>) -> Facts<'_> {
-    Facts { is_enabled: true, version: VERSION, env, home_dotenv: "" }
+    Facts { is_enabled: true, is_linux: true, version: VERSION, env, home_dotenv: "" }
 }
 
 fn codex(env: &[(&str, &str)]) -> Codex {
@@ -35,6 +35,14 @@ fn bundle_depends_on_the_variables_of_the_operator() {
     ] {
         assert_eq!(facts(&variables(env)).bundle(), expected, "{env:?}");
     }
+}
+
+#[test]
+fn bundle_on_another_system_is_that_of_the_operator_only() {
+    let (unset, own) = (BTreeMap::new(), variables(&[(CERT_FILE, "/own.pem")]));
+    let on_macos = |env| Facts { is_linux: false, ..facts(env) }.bundle();
+    assert_eq!(on_macos(&unset), Err(Reason::OtherSystem));
+    assert_eq!(on_macos(&own), Ok(Bundle::Operator("/own.pem".into())));
 }
 
 #[test]
