@@ -43,10 +43,18 @@ pub(crate) enum Act {
     ReportUsage,
     /// Calls a client tool with the raw arguments of the model.
     Call { tool: String, arguments: String },
+    /// Calls a command of the agent. It runs if the thread has an environment.
+    OwnCall { command: String },
+    /// Starts the commands of the agent that were called.
+    StartOwn,
+    /// Ends the commands of the agent.
+    FinishOwn,
     /// Sends another request to the client.
     Request(&'static str, Value),
     /// Waits until every request has a response.
     Await(Continuation),
+    /// Calls the model with the items of the thread.
+    CallModel,
     /// Sends an `error` notification with `willRetry`.
     Retry(Value),
     /// Writes raw bytes to stdout.

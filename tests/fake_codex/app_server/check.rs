@@ -20,6 +20,11 @@ impl Refusal {
         Self { code: -32600, message: message.into(), data: None }
     }
 
+    /// Returns the error of a `turn/start` without input during a turn, code -32603.
+    pub(crate) fn empty_input() -> Self {
+        Self { code: -32603, message: "failed to submit turn input: EmptyInput".to_owned(), data: None }
+    }
+
     /// Returns the error of an overloaded server, code -32001.
     pub(crate) fn overloaded() -> Self {
         Self { code: -32001, message: "Server overloaded; retry later.".to_owned(), data: None }

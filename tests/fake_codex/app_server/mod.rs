@@ -4,10 +4,12 @@
 mod act;
 mod catalog;
 mod check;
+mod conversation;
 mod failures;
 mod history;
 mod input;
 mod items;
+mod model;
 mod pending_requests;
 mod scenario;
 mod script;

@@ -1,27 +1,35 @@
-//! Requests of a turn to its client, and their responses.
+//! Requests of a turn to its client, their responses, and the calls of the agent beside them.
 
 use serde_json::{Value, json};
 
 use super::{act::Answer, version::Release};
 
-/// The requests of one response of the model.
+/// The requests and calls of one response of the model.
 #[derive(Debug, Default)]
-pub(crate) struct PendingRequests(Vec<Request>);
+pub(crate) struct PendingRequests {
+    requests: Vec<Request>,
+    /// The number of requests whose output the model has, or that have none.
+    delivered: usize,
+}
 
 #[derive(Debug)]
 struct Request {
-    id: u64,
-    method: &'static str,
-    /// The `dynamicToolCall` item of a call.
-    item: Option<Value>,
+    kind: Kind,
+    /// The id of the call, if the model gets an output.
+    call: Option<String>,
+    /// The output for the model.
+    output: Option<Value>,
     answer: Option<Answer>,
 }
 
-/// The responses for the turn and the outputs for the model, in the order of the calls.
 #[derive(Debug)]
-pub(crate) struct Answers {
-    pub(crate) answers: Vec<Answer>,
-    pub(crate) outputs: Vec<Value>,
+enum Kind {
+    /// A call of a client tool, with its `dynamicToolCall` item.
+    ClientCall { id: u64, item: Value },
+    /// Another request to the client.
+    Other { id: u64, method: &'static str },
+    /// A command of the agent.
+    OwnCall { command: String },
 }
 
 /// Items and outputs of cancelled requests, as the real CLI reports them.
@@ -46,86 +54,154 @@ impl PendingRequests {
         if release >= Release::V140 {
             item["namespace"] = Value::Null;
         }
-        self.0.push(Request { id, method: "item/tool/call", item: Some(item.clone()), answer: None });
+        self.push(Kind::ClientCall { id, item: item.clone() }, Some(call.to_owned()));
         item
     }
 
     /// Adds another request.
     pub(crate) fn add_request(&mut self, id: u64, method: &'static str) {
-        self.0.push(Request { id, method, item: None, answer: None });
+        self.push(Kind::Other { id, method }, None);
     }
 
-    /// Returns whether a request has no response yet.
+    /// Adds a command of the agent.
+    pub(crate) fn add_own_call(&mut self, call: &str, command: &str) {
+        self.push(Kind::OwnCall { command: command.to_owned() }, Some(call.to_owned()));
+    }
+
+    fn push(&mut self, kind: Kind, call: Option<String>) {
+        self.requests.push(Request { kind, call, output: None, answer: None });
+    }
+
+    /// Returns whether a request has no response yet, or a command has not ended.
     pub(crate) fn has_open(&self) -> bool {
-        self.0.iter().any(|request| request.answer.is_none())
+        self.requests.iter().any(Request::is_open)
+    }
+
+    /// Returns ids and commands of the agent's calls that have no output.
+    pub(crate) fn own_calls(&self) -> Vec<(String, String)> {
+        let open = self.requests.iter().filter(|request| request.is_open());
+        open.filter_map(|request| match &request.kind {
+            Kind::OwnCall { command } => Some((request.call.clone()?, command.clone())),
+            Kind::ClientCall { .. } | Kind::Other { .. } => None,
+        })
+        .collect()
+    }
+
+    /// Ends a command of the agent with this output.
+    pub(crate) fn finish_own_call(&mut self, call: &str, output: &str) {
+        let is_own = |request: &&mut Request| {
+            matches!(request.kind, Kind::OwnCall { .. }) && request.call.as_deref() == Some(call)
+        };
+        if let Some(request) = self.requests.iter_mut().find(is_own) {
+            request.output = Some(json!(output));
+        }
+    }
+
+    /// Returns the outputs that the model does not have yet, in the order of the calls. Like the real app-server, an output
+    /// waits for those of the calls before it.
+    pub(crate) fn take_outputs(&mut self) -> Vec<Value> {
+        let ready = self.requests[self.delivered..].iter().take_while(|request| !request.is_open());
+        let ready: Vec<&Request> = ready.collect();
+        let outputs = ready.iter().filter_map(|request| request.model_output()).collect();
+        self.delivered += ready.len();
+        outputs
     }
 
     /// Handles a response. Returns `None` without a request, the finished item of a call, or the method of another request.
     pub(crate) fn on_response(&mut self, id: u64, line: &Value) -> Option<Result<Value, &'static str>> {
-        let request = self.0.iter_mut().find(|request| request.id == id && request.answer.is_none())?;
-        let (text, success) = parse_output(line);
+        let is_open = |request: &&mut Request| request.id() == Some(id) && request.answer.is_none();
+        let request = self.requests.iter_mut().find(is_open)?;
+        let (content, success) = parse_content(line);
+        let text = content.iter().filter_map(|item| item["text"].as_str()).collect();
         let answer = line.get("error").map_or_else(|| line["result"].clone(), |e| json!({"error": e}));
-        let outcome = match &mut request.item {
-            Some(item) => {
-                let given = line["result"]["contentItems"].clone();
-                let content =
-                    if given.is_array() { given } else { json!([{"type": "inputText", "text": text}]) };
+        request.output = Some(model_output(&content));
+        let (outcome, method) = match &mut request.kind {
+            Kind::ClientCall { item, .. } => {
                 item["status"] = json!(if success { "completed" } else { "failed" });
                 (item["contentItems"], item["success"], item["durationMs"]) =
-                    (content, json!(success), json!(1));
-                Ok(item.clone())
+                    (json!(content), json!(success), json!(1));
+                (Ok(item.clone()), "item/tool/call")
             }
-            None => Err(request.method),
+            Kind::Other { method, .. } => (Err(*method), *method),
+            Kind::OwnCall { .. } => return None,
         };
-        request.answer = Some(Answer { method: request.method, text, success, answer });
+        request.answer = Some(Answer { method, text, success, answer });
         Some(outcome)
     }
 
-    /// Removes and returns all responses and outputs.
-    pub(crate) fn take(&mut self) -> Answers {
-        let requests = std::mem::take(&mut self.0);
-        let outputs = requests.iter().filter_map(|request| {
-            let answer = request.answer.as_ref()?;
-            Some(output(request.item.as_ref()?, &answer.text))
-        });
-        let outputs = outputs.collect();
-        Answers { answers: requests.into_iter().filter_map(|request| request.answer).collect(), outputs }
+    /// Removes all requests and returns the responses.
+    pub(crate) fn take_answers(&mut self) -> Vec<Answer> {
+        std::mem::take(self).requests.into_iter().filter_map(|request| request.answer).collect()
     }
 
-    /// Cancels the open requests. Like the real app-server, the items end in reverse order.
+    /// Cancels the open requests and commands. Like the real app-server, the items end in reverse order.
     pub(crate) fn cancel(&mut self) -> Cancelled {
-        let open: Vec<Value> = std::mem::take(&mut self.0)
-            .into_iter()
-            .filter(|request| request.answer.is_none())
-            .filter_map(|request| request.item)
-            .collect();
-        let text = "dynamic tool call was cancelled before receiving a response";
-        let outputs = open.iter().map(|item| output(item, text)).collect();
-        let failed = |mut item: Value| {
-            item["status"] = json!("failed");
-            (item["contentItems"], item["success"], item["durationMs"]) = (json!([]), json!(false), json!(1));
-            item
-        };
-        Cancelled { items: open.into_iter().rev().map(failed).collect(), outputs }
+        let Self { mut requests, delivered } = std::mem::take(self);
+        let mut items = Vec::new();
+        for request in requests.iter_mut().filter(|request| request.is_open()) {
+            let text = match &mut request.kind {
+                Kind::ClientCall { item, .. } => {
+                    (item["status"], item["contentItems"]) = (json!("failed"), json!([]));
+                    (item["success"], item["durationMs"]) = (json!(false), json!(1));
+                    items.push(item.clone());
+                    "dynamic tool call was cancelled before receiving a response"
+                }
+                Kind::OwnCall { .. } => "aborted by user",
+                Kind::Other { .. } => continue,
+            };
+            request.output = Some(json!(text));
+        }
+        items.reverse();
+        let rest = requests[delivered..].iter();
+        Cancelled { items, outputs: rest.filter_map(Request::model_output).collect() }
     }
 }
 
-fn output(item: &Value, text: &str) -> Value {
-    let id = super::wire::new_id("fco");
-    json!({"type": "function_call_output", "id": id, "call_id": item["id"], "output": text})
+impl Request {
+    fn id(&self) -> Option<u64> {
+        match self.kind {
+            Kind::ClientCall { id, .. } | Kind::Other { id, .. } => Some(id),
+            Kind::OwnCall { .. } => None,
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        self.output.is_none()
+    }
+
+    /// Returns the output as an item of the thread.
+    fn model_output(&self) -> Option<Value> {
+        let (call, output) = (self.call.as_ref()?, self.output.as_ref()?);
+        let id = super::wire::new_id("fco");
+        Some(json!({"type": "function_call_output", "id": id, "call_id": call, "output": output}))
+    }
 }
 
-/// Returns the text for the model, and whether the tool succeeded.
-fn parse_output(line: &Value) -> (String, bool) {
+/// Returns the content of a result, and whether the tool succeeded.
+fn parse_content(line: &Value) -> (Vec<Value>, bool) {
+    let failed = |text: &str| (vec![json!({"type": "inputText", "text": text})], false);
     if line.get("error").is_some() {
-        return ("dynamic tool request failed".to_owned(), false);
+        return failed("dynamic tool request failed");
     }
     let result = &line["result"];
-    let (Some(items), Some(success)) = (result["contentItems"].as_array(), result["success"].as_bool())
-    else {
-        return ("dynamic tool response was invalid".to_owned(), false);
+    match (result["contentItems"].as_array(), result["success"].as_bool()) {
+        (Some(items), Some(success)) => (items.clone(), success),
+        _ => failed("dynamic tool response was invalid"),
+    }
+}
+
+/// Returns the output for the model: a text if the content is one text, else a list of parts.
+fn model_output(content: &[Value]) -> Value {
+    let part = |item: &Value| match item["type"].as_str() {
+        Some("inputImage") => {
+            json!({"type": "input_image", "image_url": item["imageUrl"], "detail": "original"})
+        }
+        _ => json!({"type": "input_text", "text": item["text"]}),
     };
-    (items.iter().filter_map(|item| item["text"].as_str()).collect(), success)
+    match content {
+        [item] if item["type"] == "inputText" => item["text"].clone(),
+        _ => content.iter().map(part).collect(),
+    }
 }
 
 #[cfg(test)]
@@ -154,8 +230,41 @@ mod tests {
             .expect("a pending request")
             .expect("an item");
         assert_eq!(item["contentItems"][0]["text"], "dynamic tool request failed");
-        let outputs: Vec<_> = pending.take().outputs.iter().map(|o| o["output"].clone()).collect();
+        let outputs: Vec<_> = pending.take_outputs().iter().map(|o| o["output"].clone()).collect();
         assert_eq!(outputs, ["dynamic tool request failed", "b"]);
+        assert!(pending.take_outputs().is_empty());
+        assert_eq!(pending.take_answers().len(), 2);
+    }
+
+    #[test]
+    fn output_of_an_own_call_waits_for_the_calls_before_it() {
+        let mut pending = two_calls();
+        pending.add_own_call("call_c", "ls");
+        assert_eq!(pending.own_calls(), [("call_c".to_owned(), "ls".to_owned())]);
+        pending.finish_own_call("call_c", "files");
+        assert!(pending.take_outputs().is_empty());
+        let cancelled = pending.cancel();
+        let outputs: Vec<_> = cancelled.outputs.iter().map(|o| o["output"].clone()).collect();
+        let text = "dynamic tool call was cancelled before receiving a response";
+        assert_eq!(outputs, [text, text, "files"]);
+    }
+
+    #[test]
+    fn form_of_the_output_follows_the_content() {
+        let text = |text: &str| json!({"type": "inputText", "text": text});
+        let image = json!({"type": "inputImage", "imageUrl": "data:x"});
+        let part = |text: &str| json!({"type": "input_text", "text": text});
+        let seen = json!({"type": "input_image", "image_url": "data:x", "detail": "original"});
+        for (content, output) in [
+            (vec![text("a")], json!("a")),
+            (vec![text("")], json!("")),
+            (vec![], json!([])),
+            (vec![text("a"), text("b")], json!([part("a"), part("b")])),
+            (vec![image.clone()], json!([seen])),
+            (vec![text("a"), image], json!([part("a"), seen])),
+        ] {
+            assert_eq!(super::model_output(&content), output);
+        }
     }
 
     #[test]

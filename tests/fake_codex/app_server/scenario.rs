@@ -66,6 +66,10 @@ pub(crate) enum Scenario {
     MuteTurn,
     Approval,
     Memory(usize),
+    /// Answers with all items that the model gets.
+    Transcript,
+    /// Follows the directives in the last user message.
+    Directives,
 }
 
 /// The style of the tool calls.
@@ -184,6 +188,8 @@ pub(crate) fn parse_name(name: &str) -> Result<Scenario, String> {
         "mute-inject" => Scenario::MuteInject,
         "mute-turn" | "silent" => Scenario::MuteTurn,
         "approval" => Scenario::Approval,
+        "transcript" => Scenario::Transcript,
+        "directives" => Scenario::Directives,
         _ => return Err(format!("fake codex: unknown scenario `{head}` of the app-server")),
     })
 }

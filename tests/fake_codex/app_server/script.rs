@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::{
     act::{Act, Answer, answer, message, split_words},
+    conversation,
     failures::{self, Failure},
     history,
     items::{self, UNKNOWN_MODEL},
@@ -28,6 +29,14 @@ pub(crate) struct TurnInput {
     pub(crate) cwd: String,
     /// The number of loaded threads.
     pub(crate) threads: usize,
+    /// The effort, which stays for the next turns of the thread.
+    pub(crate) effort: String,
+    /// The number of former turns of the thread.
+    pub(crate) turns: usize,
+    /// The number of `thread/backgroundTerminals/clean` of the thread.
+    pub(crate) cleans: usize,
+    /// The id of the thread.
+    pub(crate) thread: String,
 }
 
 /// The usage of most turns, equal to that of `exec`.
@@ -153,6 +162,8 @@ pub(crate) fn acts(scenario: &Scenario, turn_input: &TurnInput) -> Vec<Act> {
             with_answer(vec![Act::Bytes(babble)], "the answer after babble")
         }
         Scenario::Stderr(bytes) => with_answer(vec![Act::Stderr(*bytes)], "the answer with much stderr"),
+        Scenario::Transcript => one_message(split_words(&conversation::transcript(turn_input))),
+        Scenario::Directives => conversation::acts(turn_input),
         Scenario::Approval => approval(&turn_input.cwd),
         Scenario::Memory(mebibytes) => {
             with_answer(vec![Act::Leak(mebibytes << 20)], "the answer after growing")
@@ -165,8 +176,19 @@ fn open_message(act: Act) -> Vec<Act> {
     vec![Act::Open(None), act, Act::Close, Act::Response(DEFAULT_USAGE), Act::ReportUsage, Act::Finish]
 }
 
+/// Returns whether commands run: the shell tool is enabled for thread and process, and the thread has an environment or the
+/// mode is `careless`.
+pub(crate) fn commands_run(turn_input: &TurnInput) -> bool {
+    let careless = crate::env("FAKE_CODEX_APP_SERVER").as_deref() == Some("careless");
+    let enabled_for_process = || !std::env::args().any(|argument| argument == "features.shell_tool=false");
+    let enabled = turn_input.thread_start["config"]["features.shell_tool"]
+        .as_bool()
+        .unwrap_or_else(enabled_for_process);
+    enabled && (careless || turn_input.thread_start["environments"] != json!([]))
+}
+
 /// Returns the tools for the model. Like the real CLI, drops tools with the name of a built-in tool.
-fn offered(turn_input: &TurnInput) -> Vec<Value> {
+pub(crate) fn offered(turn_input: &TurnInput) -> Vec<Value> {
     let tools = turn_input.thread_start["dynamicTools"].as_array().into_iter().flatten();
     tools.filter(|tool| tool["name"] != "exec_command" && tool["name"] != "write_stdin").cloned().collect()
 }
@@ -388,6 +410,8 @@ fn report(turn_input: &TurnInput) -> Value {
         "env": env,
         "cwd": turn_input.cwd,
         "threads": turn_input.threads,
+        "turns": turn_input.turns,
+        "cleans": turn_input.cleans,
     })
 }
 

@@ -11,6 +11,10 @@ fn turn_input(items: &[Value]) -> TurnInput {
         turn_start: json!({}),
         cwd: "/".to_owned(),
         threads: 1,
+        effort: "low".to_owned(),
+        turns: 0,
+        cleans: 0,
+        thread: String::new(),
     }
 }
 

@@ -3,15 +3,14 @@
 use serde_json::{Value, json};
 
 use super::{
-    act::Act,
     catalog,
     check::{self, Refusal},
     history,
+    model::{Model, user_message},
     scenario::{self, Scenario},
-    script::{self, TurnInput},
+    script::TurnInput,
     threads::{self, Thread, Threads},
     turn::{Context, Turn},
-    upstream,
     version::Release,
     wire::Out,
 };
@@ -91,7 +90,10 @@ impl Server {
         let context = &mut self.context;
         let mut turns = self.threads.turns();
         turns
-            .find_map(|(number, turn)| turn.on_response(context, id, message).then_some(number))
+            .find_map(|(number, turn)| turn.on_response(context, id, message).then_some((number, turn)))
+            // A turn that pauses continues at its time.
+            .filter(|(_, turn)| turn.is_waiting())
+            .map(|(number, _)| number)
             .into_iter()
             .collect()
     }
@@ -120,6 +122,11 @@ impl Server {
             "thread/unsubscribe" => {
                 let thread = check::thread_id(&params["threadId"])?;
                 json!({"status": self.threads.unsubscribe(thread)})
+            }
+            "thread/backgroundTerminals/clean" => {
+                check::required(Some(params), &["threadId"])?;
+                self.threads.get(check::thread_id(&params["threadId"])?)?.cleans += 1;
+                json!({})
             }
             "thread/loaded/list" => json!({"data": self.threads.ids(), "nextCursor": null}),
             "model/list" => catalog::list(&self.catalog, params)?,
@@ -191,9 +198,15 @@ impl Server {
             )));
         };
         history::check(items).map_err(Refusal::invalid)?;
-        thread.items.extend(items.iter().cloned());
         let turn = format!("auto-compact-{}", thread.injections);
         thread.injections += 1;
+        if thread.turn.is_some() {
+            if let Some((_, running)) = self.threads.turn_of(id) {
+                running.steer(items.iter().cloned());
+            }
+            return Ok(Reply::Now(json!({})));
+        }
+        thread.items.extend(items.iter().cloned());
         if thread.scenario == Scenario::MuteInject {
             return Ok(Reply::Never);
         }
@@ -208,8 +221,14 @@ impl Server {
         let id = check::thread_id(&params["threadId"])?;
         let release = self.context.release;
         let loaded = self.threads.ids().len();
-        let thread = self.threads.get(id)?;
+        self.threads.get(id)?;
         check::input(&params["input"])?;
+        if let Some((_, running)) = self.threads.turn_of(id) {
+            // The real app-server also drops the response that streams.
+            running.steer(Some(input_items(&params["input"]).ok_or_else(Refusal::empty_input)?));
+            return Ok(Reply::Now(json!({"turn": running.to_json("inProgress", &Value::Null, release)})));
+        }
+        let thread = self.threads.get(id)?;
         if let Some(model) = params["model"].as_str() {
             thread.scenario = parse_scenario(model)?;
         }
@@ -220,25 +239,27 @@ impl Server {
             return Err(Refusal::overloaded());
         }
         thread.items.extend(input_items(&params["input"]));
+        if let Some(effort) = params["effort"].as_str() {
+            thread.effort = Some(effort.to_owned());
+        }
         let turn_input = TurnInput {
             release,
-            items: thread.items.clone(),
+            items: std::mem::take(&mut thread.items),
             thread_start: thread.params.clone(),
             turn_start: params.clone(),
             cwd: threads::cwd(&thread.params),
             threads: loaded,
+            effort: thread.effort(),
+            turns: thread.turns,
+            cleans: thread.cleans,
+            thread: id.to_owned(),
         };
-        let (mute, raw) = (thread.scenario == Scenario::MuteTurn, thread.raw());
+        let (mute, total) = (thread.scenario == Scenario::MuteTurn, thread.usage);
+        let model = Model::new(thread.scenario.clone(), turn_input);
         // 0.110 never ends a turn without input.
         let never_ends = release == Release::V110 && params["input"].as_array().is_some_and(Vec::is_empty);
-        if let Some((_, running)) = self.threads.turn_of(id) {
-            // The real app-server would pass this input to the running turn.
-            return Ok(Reply::Now(json!({"turn": running.to_json("inProgress", &Value::Null, release)})));
-        }
-        let thread = self.threads.get(id)?;
-        let acts =
-            if never_ends { Vec::new() } else { user_message(&params["input"], acts(thread, &turn_input)) };
-        let turn = Turn::new(id, acts, raw);
+        let acts = if never_ends { Vec::new() } else { user_message(&params["input"], model.acts()) };
+        let turn = Turn::new(id, model, acts, total);
         let mut object = turn.to_json("inProgress", &Value::Null, release);
         for name in ["startedAt", "completedAt", "durationMs"] {
             if object.get(name).is_some() {
@@ -270,18 +291,6 @@ impl Server {
         turn.interrupt(&mut self.context, |context| context.out.answer(id, Ok(json!({}))));
         self.threads.end_turn(&mut self.context, number);
         Ok(Reply::Never)
-    }
-}
-
-/// Returns the acts of a turn. Without a scenario, a thread with a configured upstream uses that upstream.
-fn acts(thread: &Thread, turn_input: &TurnInput) -> Vec<Act> {
-    let upstream = upstream::base_url(&thread.params).filter(|_| thread.scenario == Scenario::Echo);
-    match upstream {
-        Some(base_url) => {
-            let model = thread.params["model"].as_str().unwrap_or("gpt-5.5");
-            upstream::acts(&base_url, model, turn_input)
-        }
-        None => script::acts(&thread.scenario, turn_input),
     }
 }
 
@@ -321,16 +330,6 @@ fn input_items(input: &Value) -> Option<Value> {
         })
         .collect();
     (!parts.is_empty()).then(|| json!({"type": "message", "role": "user", "content": parts}))
-}
-
-/// Prepends the user message item for the input of a turn.
-fn user_message(input: &Value, acts: Vec<Act>) -> Vec<Act> {
-    if input.as_array().is_none_or(Vec::is_empty) {
-        return acts;
-    }
-    let id = uuid::Uuid::now_v7();
-    let item = json!({"type": "userMessage", "id": id.to_string(), "clientId": null, "content": input});
-    [Act::Started(item.clone()), Act::Completed(item)].into_iter().chain(acts).collect()
 }
 
 #[cfg(test)]

@@ -3,6 +3,9 @@ use serde_json::{Value, json};
 use super::{Release, Server, Setup};
 use crate::app_server::{catalog, turn::Next};
 
+#[path = "continued_tests.rs"]
+mod continued;
+
 /// A server and its output.
 struct TestClient {
     server: Server,
@@ -26,6 +29,16 @@ impl TestClient {
     /// Sends a line, runs the ready turns, and returns the output.
     fn send(&mut self, line: &Value) -> Vec<Value> {
         let turns = self.server.on_line(line.to_string().as_bytes());
+        self.run(turns)
+    }
+
+    /// Ends the pause of a thread's turn.
+    fn resume(&mut self, thread: &str) -> Vec<Value> {
+        let turn = self.server.threads.turn_of(thread).expect("a running turn").0;
+        self.run(vec![turn])
+    }
+
+    fn run(&mut self, turns: Vec<u64>) -> Vec<Value> {
         for number in turns {
             let Server { context, threads, .. } = &mut self.server;
             let turn = threads.turn(number).expect("a turn");

@@ -9,7 +9,7 @@ use super::{
     scenario::Scenario,
     turn::{Context, Turn},
     version::Release,
-    wire::unix_ms,
+    wire::{Usage, unix_ms},
 };
 
 /// One loaded thread.
@@ -17,8 +17,16 @@ pub(crate) struct Thread {
     pub(crate) scenario: Scenario,
     /// The parameters of `thread/start`.
     pub(crate) params: Value,
-    /// The injected items.
+    /// All items. The running turn owns them.
     pub(crate) items: Vec<Value>,
+    /// The usage of all turns.
+    pub(crate) usage: Usage,
+    /// The effort of the last `turn/start` that set one.
+    pub(crate) effort: Option<String>,
+    /// The number of turns.
+    pub(crate) turns: usize,
+    /// The number of `thread/backgroundTerminals/clean`.
+    pub(crate) cleans: usize,
     /// The number of refused turns.
     pub(crate) refused: usize,
     /// The number of injections.
@@ -41,8 +49,25 @@ pub(crate) struct Threads {
 impl Thread {
     /// Creates a thread with a subscriber and without items.
     pub(crate) fn new(scenario: Scenario, params: Value) -> Self {
-        let (items, refused, injections) = (Vec::new(), 0, 0);
-        Self { scenario, params, items, refused, injections, turn: None, subscribed: true }
+        Self {
+            scenario,
+            params,
+            items: Vec::new(),
+            usage: Usage::default(),
+            effort: None,
+            turns: 0,
+            cleans: 0,
+            refused: 0,
+            injections: 0,
+            turn: None,
+            subscribed: true,
+        }
+    }
+
+    /// Returns the effort of the next turn.
+    pub(crate) fn effort(&self) -> String {
+        let configured = self.params["config"]["model_reasoning_effort"].as_str();
+        self.effort.as_deref().or(configured).unwrap_or("low").to_owned()
     }
 
     /// Returns whether the client requested raw events.
@@ -93,18 +118,22 @@ impl Threads {
         self.last_turn += 1;
         if let Some(thread) = self.by_id.get_mut(id) {
             thread.turn = Some(self.last_turn);
+            thread.turns += 1;
             turn.is_muted = !thread.subscribed;
         }
         self.turns.insert(self.last_turn, turn);
         self.last_turn
     }
 
-    /// Removes an ended turn, and its thread if that has no subscriber.
+    /// Removes an ended turn, and its thread if that has no subscriber. Its items go back to the thread.
     pub(crate) fn end_turn(&mut self, context: &mut Context, number: u64) {
-        self.turns.remove(&number);
+        let turn = self.turns.remove(&number);
         let ended = self.by_id.iter_mut().find(|(_, thread)| thread.turn == Some(number));
         let Some((id, thread)) = ended else { return };
         thread.turn = None;
+        if let Some(turn) = turn {
+            (thread.items, thread.usage) = turn.into_history();
+        }
         let id = id.clone();
         let unsubscribed = !thread.subscribed;
         if unsubscribed {

@@ -1,5 +1,5 @@
-//! One running turn. It performs its acts in order and returns when to continue. It has no access to threads or other
-//! turns.
+//! One running turn. It performs its acts in order and returns when to continue. It owns the items of its thread while it
+//! runs, and has no access to other turns.
 
 mod speech;
 
@@ -14,6 +14,8 @@ use serde_json::{Value, json};
 use super::{
     act::{Act, Continuation},
     failures::Failure,
+    items,
+    model::Model,
     pending_requests::PendingRequests,
     version::Release,
     wire::{Out, Usage, new_id, unix_ms},
@@ -74,6 +76,10 @@ pub(crate) struct Turn {
     began_s: u64,
     message: Option<Message>,
     last_message: Option<Value>,
+    model: Model,
+    /// Items that were injected while the turn runs. The next model call gets them.
+    steered: Vec<Value>,
+    /// The usage of the whole thread.
     total: Usage,
     last: Usage,
     usage_reported: bool,
@@ -86,22 +92,24 @@ pub(crate) struct Turn {
 }
 
 impl Turn {
-    /// Creates a turn that has not started.
-    pub(crate) fn new(thread: &str, acts: Vec<Act>, raw: bool) -> Self {
+    /// Creates a turn that has not started. `total` is the usage of the former turns of the thread.
+    pub(crate) fn new(thread: &str, model: Model, acts: Vec<Act>, total: Usage) -> Self {
         Self {
             thread: thread.to_owned(),
+            raw: model.has_raw_events(),
+            model,
+            steered: Vec::new(),
             id: uuid::Uuid::now_v7().to_string(),
             acts: acts.into(),
             began: Instant::now(),
             began_s: unix_ms() / 1000,
             message: None,
             last_message: None,
-            total: Usage::default(),
+            total,
             last: Usage::default(),
             usage_reported: true,
             pending: PendingRequests::default(),
             next_piece: None,
-            raw,
             is_muted: false,
         }
     }
@@ -114,6 +122,21 @@ impl Turn {
     /// Returns `true` if the turn has no acts and therefore never ends.
     pub(crate) fn never_ends(&self) -> bool {
         self.acts.is_empty()
+    }
+
+    /// Returns whether the turn waits for responses of the client.
+    pub(crate) fn is_waiting(&self) -> bool {
+        matches!(self.acts.front(), Some(Act::Await(_)))
+    }
+
+    /// Adds items that the next model call gets.
+    pub(crate) fn steer(&mut self, items: impl IntoIterator<Item = Value>) {
+        self.steered.extend(items);
+    }
+
+    /// Returns the items of the thread and the usage of all its turns.
+    pub(crate) fn into_history(self) -> (Vec<Value>, Usage) {
+        (self.model.into_items(), self.total)
     }
 
     /// Returns the turn object of responses and notifications.
@@ -171,10 +194,20 @@ impl Turn {
             Act::Raw(item) => self.raw_item(context, item),
             Act::Response(usage) => self.response(context, usage),
             Act::Unfinished(usage) => self.unfinished(usage),
-            Act::ReportUsage => self.report_usage(context),
+            Act::ReportUsage => {
+                self.report_usage(context);
+                // A response that was the last one is followed by another one about the new items.
+                if self.take_steered(context) && matches!(self.acts.front(), Some(Act::Finish)) {
+                    self.acts = VecDeque::from([Act::CallModel]);
+                }
+            }
             Act::Call { tool, arguments } => self.call(context, &tool, &arguments),
+            Act::OwnCall { command } => self.own_call(context, &command),
+            Act::StartOwn => self.start_own(context),
+            Act::FinishOwn => self.finish_own(context),
             Act::Request(method, params) => self.request(context, method, params),
             Act::Await(then) => return self.wait(context, then),
+            Act::CallModel => self.push_front(self.model.acts()),
             Act::Retry(error) => {
                 // The unfinished message never completes. The next attempt sends it again.
                 self.message = None;
@@ -234,6 +267,65 @@ impl Turn {
         }
     }
 
+    fn own_call(&mut self, context: &mut Context, command: &str) {
+        let call = new_id("call");
+        let arguments = json!({"cmd": command}).to_string();
+        self.raw_item(
+            context,
+            json!({"type": "function_call", "status": "completed", "id": new_id("fc"), "name": "exec_command",
+                   "arguments": arguments, "call_id": call}),
+        );
+        self.pending.add_own_call(&call, command);
+    }
+
+    fn start_own(&self, context: &mut Context) {
+        for (call, command) in self.pending.own_calls().into_iter().filter(|_| self.model.runs_commands()) {
+            let item = items::command_item(&call, self.model.cwd(), &command, "inProgress", None);
+            self.started(context, item);
+        }
+    }
+
+    fn finish_own(&mut self, context: &mut Context) {
+        for (call, command) in self.pending.own_calls() {
+            if self.model.runs_commands() {
+                let printed = format!("ran {command}\n");
+                let end = Some((printed.as_str(), 0));
+                let item = items::command_item(&call, self.model.cwd(), &command, "completed", end);
+                let delta = json!({"itemId": call, "delta": printed});
+                self.notify(context, "item/commandExecution/outputDelta", delta);
+                self.completed(context, item, unix_ms());
+                let output = format!("Process exited with code 0\nOutput:\n{printed}");
+                self.pending.finish_own_call(&call, &output);
+            } else {
+                self.pending.finish_own_call(&call, "unsupported call: exec_command");
+            }
+        }
+        self.deliver_outputs(context);
+    }
+
+    /// Adds the outputs that are ready to the thread.
+    fn deliver_outputs(&mut self, context: &mut Context) {
+        for output in self.pending.take_outputs() {
+            self.raw_item(context, output);
+        }
+    }
+
+    /// Adds the items that were injected during the turn to the thread. Returns `false` without such items.
+    fn take_steered(&mut self, context: &mut Context) -> bool {
+        let items = std::mem::take(&mut self.steered);
+        let has_items = !items.is_empty();
+        for item in items {
+            self.raw_item(context, item);
+        }
+        has_items
+    }
+
+    fn push_front(&mut self, acts: Vec<Act>) {
+        for act in acts.into_iter().rev() {
+            self.acts.push_front(act);
+        }
+    }
+
     fn request(&mut self, context: &mut Context, method: &'static str, mut params: Value) {
         params["threadId"] = json!(self.thread);
         params["turnId"] = json!(self.id);
@@ -249,13 +341,11 @@ impl Turn {
             self.acts.push_front(Act::Await(then));
             return Next::Wait;
         }
-        let answers = self.pending.take();
-        for output in answers.outputs {
-            self.raw_item(context, output);
-        }
-        for act in then(answers.answers).into_iter().rev() {
-            self.acts.push_front(act);
-        }
+        self.deliver_outputs(context);
+        let answers = self.pending.take_answers();
+        self.report_usage(context);
+        self.take_steered(context);
+        self.push_front(then(answers));
         Next::Now
     }
 
@@ -266,10 +356,12 @@ impl Turn {
             Ok(item) => self.completed(context, item, unix_ms()),
             Err(_) => self.notify(context, "serverRequest/resolved", json!({"requestId": id})),
         }
+        self.deliver_outputs(context);
         true
     }
 
-    /// Ends the turn after an interrupt. `answer` writes the response to the interrupt between the notifications.
+    /// Ends the turn after an interrupt. `answer` writes the response to the interrupt between the notifications. Like the
+    /// real app-server, drops the items that were injected during the turn.
     pub(crate) fn interrupt(&mut self, context: &mut Context, answer: impl FnOnce(&mut Context)) {
         let cancelled = self.pending.cancel();
         if cancelled.items.is_empty() {
@@ -282,7 +374,9 @@ impl Turn {
             self.raw_item(context, output);
         }
         self.report_usage(context);
-        let text = "<turn_aborted>\nThe user interrupted the previous turn on purpose.\n</turn_aborted>";
+        let text = "<turn_aborted>\nThe user interrupted the previous turn on purpose. Any running unified exec processes \
+                    may still be running in the background. If any tools/commands were aborted, they may have partially \
+                    executed.\n</turn_aborted>";
         let parts = json!([{"type": "input_text", "text": text}]);
         self.raw_item(
             context,
@@ -295,6 +389,10 @@ impl Turn {
     }
 
     fn finish(&mut self, context: &mut Context) -> Next {
+        if self.take_steered(context) {
+            self.acts = VecDeque::from([Act::CallModel]);
+            return Next::Now;
+        }
         self.status(context, &json!({"type": "idle"}));
         let turn = self.to_json("completed", &Value::Null, context.release);
         self.notify_thread(context, "turn/completed", json!({"turn": turn}));
@@ -305,6 +403,7 @@ impl Turn {
         let error = failure.error(context.release);
         self.status(context, &json!({"type": "systemError"}));
         self.notify(context, "error", json!({"error": error, "willRetry": false}));
+        self.take_steered(context);
         let turn = self.to_json("failed", &error, context.release);
         self.notify_thread(context, "turn/completed", json!({"turn": turn}));
         Next::Done
@@ -336,10 +435,12 @@ impl Turn {
         self.notify(context, "item/completed", params);
     }
 
-    fn raw_item(&self, context: &mut Context, item: Value) {
+    /// Adds an item to the thread, and sends it if the client requested raw events.
+    fn raw_item(&mut self, context: &mut Context, item: Value) {
         if self.raw && !self.is_muted {
             context.out.raw_item(&self.thread, &self.id, &item);
         }
+        self.model.push(item);
     }
 
     fn status(&self, context: &mut Context, status: &Value) {

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::{
     act::{Act, answer},
     failures,
-    script::TurnInput,
+    script::{TurnInput, commands_run},
     wire::Usage,
 };
 
@@ -32,6 +32,7 @@ const MAX_RESPONSES: usize = 4;
 /// Runs a turn against the upstream and returns its acts. After calls, sends another request with their outputs.
 pub(crate) fn acts(base_url: &str, model: &str, turn_input: &TurnInput) -> Vec<Act> {
     let mut request = request(model, turn_input);
+    let mut acts = Vec::new();
     for _ in 0..MAX_RESPONSES {
         let items = match post(base_url, &request) {
             Ok((200, body)) => items(&body),
@@ -44,29 +45,21 @@ pub(crate) fn acts(base_url: &str, model: &str, turn_input: &TurnInput) -> Vec<A
         let calls: Vec<&Value> = items.iter().filter(|item| item["type"] == "function_call").collect();
         if calls.is_empty() {
             let text: String = items.iter().filter_map(|item| item["content"][0]["text"].as_str()).collect();
-            return answer(&text, Usage::new(1, 0, 1));
+            acts.extend(answer(&text, Usage::new(1, 0, 1)));
+            return acts;
         }
         let outputs = calls.iter().map(|call| {
             let output = output(call, commands_run(turn_input));
             json!({"type": "function_call_output", "call_id": call["call_id"], "output": output})
         });
         let outputs: Vec<Value> = outputs.collect();
+        let items: Vec<Value> = items.iter().cloned().chain(outputs).collect();
+        acts.extend(items.iter().cloned().map(Act::Raw));
         if let Some(input) = request["input"].as_array_mut() {
-            input.extend(items.iter().cloned().chain(outputs));
+            input.extend(items);
         }
     }
     failed("eof")
-}
-
-/// Returns whether commands run: the shell tool is enabled for thread and process, and the thread has an environment or the
-/// mode is `careless`.
-fn commands_run(turn_input: &TurnInput) -> bool {
-    let careless = crate::env("FAKE_CODEX_APP_SERVER").as_deref() == Some("careless");
-    let enabled_for_process = || !std::env::args().any(|argument| argument == "features.shell_tool=false");
-    let enabled = turn_input.thread_start["config"]["features.shell_tool"]
-        .as_bool()
-        .unwrap_or_else(enabled_for_process);
-    enabled && (careless || turn_input.thread_start["environments"] != json!([]))
 }
 
 /// Returns the output of a call. The only supported command prints a sum.
@@ -96,7 +89,8 @@ fn request(model: &str, turn_input: &TurnInput) -> Value {
     if commands_run(turn_input) {
         tools.push(json!({"type": "function", "name": "exec_command"}));
     }
-    let mut request = json!({"model": model, "input": turn_input.items, "tools": tools, "stream": true});
+    let mut request = json!({"model": model, "input": turn_input.items, "tools": tools, "stream": true,
+                             "prompt_cache_key": turn_input.thread});
     if let Some(schema) = turn_input.turn_start.get("outputSchema").filter(|schema| schema.is_object()) {
         request["text"] = json!({"format": {"type": "json_schema", "strict": true, "schema": schema}});
     }
