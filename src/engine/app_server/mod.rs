@@ -60,8 +60,6 @@ pub(super) struct AppServer {
     schemas: SchemaCompiler,
     launcher: Launcher,
     tasks: TaskTracker,
-    /// The tasks of threads, each with its turns.
-    turns: TaskTracker,
 }
 
 impl AppServer {
@@ -92,6 +90,7 @@ impl AppServer {
             kept_threads,
             max_retries: codex.upstream_retries,
             cancel_grace: codex.cancel_grace,
+            tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         };
         Ok(Self {
@@ -100,7 +99,6 @@ impl AppServer {
             schemas: SchemaCompiler::default(),
             launcher,
             tasks,
-            turns: TaskTracker::new(),
             codex,
             log,
         })
@@ -189,7 +187,7 @@ impl Engine for AppServer {
             None => Some(next),
         };
         if let Some(next) = next {
-            self.turns.spawn(next.run_with_successors());
+            self.parts.tasks.spawn(next.run_with_successors());
         }
         Ok(events)
     }
@@ -229,13 +227,13 @@ impl Engine for AppServer {
 
     async fn drain(&self) {
         self.parts.stop.cancel();
-        self.turns.close();
+        self.parts.tasks.close();
         // Turns are interrupted before their workers stop. A turn that ignores the interrupt is killed with its worker.
-        drop(timeout(self.codex.cancel_grace, self.turns.wait()).await);
+        drop(timeout(self.codex.cancel_grace, self.parts.tasks.wait()).await);
         self.parts.pool.close();
         self.tasks.close();
         self.tasks.wait().await;
-        self.turns.wait().await;
+        self.parts.tasks.wait().await;
         self.launcher.drain().await;
     }
 }

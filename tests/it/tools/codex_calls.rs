@@ -11,7 +11,10 @@ use super::{
     script,
     upstream_request::{assistant, call, output, reasoning, user},
 };
-use crate::support::{AppConfig, TestApp, with_app};
+use crate::{
+    eventually,
+    support::{AppConfig, TestApp, with_app},
+};
 
 /// Builds a call of `exec_command` that appends a line to the file `ran`.
 fn command(cmd: &str) -> Value {
@@ -26,9 +29,9 @@ fn patch(file: &str) -> String {
     format!("*** Begin Patch\n*** Add File: {file}\n+hi\n*** End Patch\n")
 }
 
-/// Configures a server whose commands run without a sandbox.
+/// Configures a server whose commands run without a sandbox, and whose turns end at the client's calls.
 fn unsandboxed() -> AppConfig {
-    real_workers().sandbox("danger-full-access")
+    real_workers().sandbox("danger-full-access").env("CODEX_KEPT_THREADS", "0")
 }
 
 fn file(app: &TestApp, name: &str) -> PathBuf {
@@ -37,9 +40,13 @@ fn file(app: &TestApp, name: &str) -> PathBuf {
 
 /// Returns the number of command runs since the last call of this function.
 fn command_runs(app: &TestApp) -> usize {
-    let lines = std::fs::read_to_string(file(app, "ran")).unwrap_or_default().lines().count();
+    let lines = lines(app);
     drop(std::fs::remove_file(file(app, "ran")));
     lines
+}
+
+fn lines(app: &TestApp) -> usize {
+    std::fs::read_to_string(file(app, "ran")).unwrap_or_default().lines().count()
 }
 
 /// Returns the id of a Codex call by the number of its request and its index in the response.
@@ -150,7 +157,14 @@ async fn patch_beside_a_client_call_reports_its_outcome_to_the_model() {
 #[tokio::test]
 #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
 async fn commands_stay_in_the_history_if_the_client_edits_the_message() {
-    with_app(unsandboxed(), async |app| {
+    // A parked turn is ended first, and its outputs are not lost.
+    for kept in ["0", "64"] {
+        commands_stay(unsandboxed().env("CODEX_KEPT_THREADS", kept)).await;
+    }
+}
+
+async fn commands_stay(config: AppConfig) {
+    with_app(config, async |app| {
         let steps = json!([
             {"reasoning": "step one", "text": "First.", "calls": [command("echo own")]},
             {"reasoning": "step two", "text": "Then.", "calls": [client_call("1"), command("echo beside")]},
@@ -159,6 +173,7 @@ async fn commands_stay_in_the_history_if_the_client_edits_the_message() {
         let prompt = script(&steps);
         let body = request(MODEL, &prompt, &[function("f", "a")]);
         let first = app.turn(Route::Http, &body).await;
+        eventually!("both commands ran", lines(app) == 2);
         assert_eq!(command_runs(app), 2);
         let number = app.last_request_number();
         let [client_call] = &first.calls[..] else { panic!("{first:?}") };

@@ -77,7 +77,8 @@ async fn parallel_calls_with_results_in_another_order_reach_the_model() {
         {"text": "done"},
     ]);
     let prompt = script(&steps);
-    with_app(real_workers(), async |app| {
+    // The order is that of the request; a parked turn has that of the calls.
+    with_app(real_workers().env("CODEX_KEPT_THREADS", "0"), async |app| {
         for model in [MODEL, "gpt-5.5:chat"] {
             let body =
                 request(model, &prompt, &[function("get_weather", "city"), function("get_time", "zone")]);

@@ -31,6 +31,11 @@ async fn command_output(app: &TestApp, command: &str) -> String {
     commands.next_back().expect("a command was run")
 }
 
+/// Releases the thread of a turn, which has its temporary folder, at the end of the turn.
+fn released_at_once(config: AppConfig) -> AppConfig {
+    config.env("CODEX_KEPT_THREADS", "0")
+}
+
 both_engines!(
     #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
     writing_turn_has_a_private_temporary_folder
@@ -60,7 +65,7 @@ both_engines!(
     temporary_folder_is_private_and_removed_with_its_turn
 );
 async fn temporary_folder_is_private_and_removed_with_its_turn(engine: Engine) {
-    with_app(AppConfig::real(engine).sandbox("workspace-write").workers(1), async |app| {
+    with_app(released_at_once(AppConfig::real(engine)).sandbox("workspace-write").workers(1), async |app| {
         let mut gate = Gate::in_folder(&app.home.path().join("work"));
         // The first turn waits while the second turn runs.
         let one = command_output(app, "touch $TMPDIR/mine && echo $TMPDIR > folder_path; read -r _ < gate");
@@ -98,7 +103,7 @@ async fn temporary_folder_is_private_and_removed_with_its_turn(engine: Engine) {
 #[tokio::test]
 #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
 async fn command_without_a_sandbox_has_a_private_temporary_folder() {
-    with_app(AppConfig::real(Engine::AppServer).sandbox("danger-full-access"), async |app| {
+    with_app(released_at_once(AppConfig::real(Engine::AppServer)).sandbox("danger-full-access"), async |app| {
         let output = command_output(app, "echo x > $(mktemp) && echo at $TMPDIR").await;
         let folder = Path::new(output.split("at ").nth(1).unwrap().trim());
         assert!(folder.starts_with(app.home.path().join("scratch")), "{output}");
@@ -201,7 +206,7 @@ both_engines!(
     read_only_subfolders_of_a_turn_are_removed
 );
 async fn read_only_subfolders_of_a_turn_are_removed(engine: Engine) {
-    with_app(AppConfig::real(engine).sandbox("workspace-write"), async |app| {
+    with_app(released_at_once(AppConfig::real(engine)).sandbox("workspace-write"), async |app| {
         let command = "mkdir -p $TMPDIR/a/b && touch $TMPDIR/a/b/c && chmod 0 $TMPDIR/a/b && chmod 500 $TMPDIR/a && echo \
                        at $TMPDIR";
         let output = command_output(app, command).await;

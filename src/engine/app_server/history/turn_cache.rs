@@ -9,13 +9,17 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::response_item::{heap_size, heap_size_of_call, sanitize_items};
 use crate::{
     engine::{Message, Part, Role, Turn, app_server::rpc::protocol::RawItem},
     pb,
 };
+
+/// Maximum time that a request waits for the end of a parked turn.
+const MAX_END_TIME: Duration = Duration::from_secs(12);
 
 /// Maximum time since the last use of a turn. After this time the turn is evicted.
 const MAX_IDLE_AGE: Duration = Duration::from_secs(3600);
@@ -72,6 +76,48 @@ pub(crate) struct CachedTurn {
     /// The items of the model and of Codex's own tools. They can be injected once the client's tools have the aliases of
     /// the new turn.
     pub(crate) items: Vec<RawItem>,
+    /// Set if the turn may still be open in Codex.
+    parking: Option<Parking>,
+}
+
+/// A turn that is open in Codex until the client's results arrive. A request that cannot go on there ends it first, so that
+/// the cache has what Codex's own calls did meanwhile.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Parking {
+    ended: CancellationToken,
+    settled: CancellationToken,
+}
+
+/// Settles a parking when the turn goes on or has ended.
+#[derive(Debug)]
+pub(crate) struct ParkingGuard(Parking);
+
+impl Parking {
+    /// Returns the guard for the task of the turn.
+    pub(crate) fn guard(&self) -> ParkingGuard {
+        ParkingGuard(self.clone())
+    }
+
+    /// Ends the turn and waits until the cache has its last items, at most for `limit`.
+    async fn end(&self, limit: Duration) {
+        self.ended.cancel();
+        if timeout(limit, self.settled.cancelled()).await.is_err() {
+            tracing::warn!("parked turn did not end in time");
+        }
+    }
+}
+
+impl ParkingGuard {
+    /// Completes when the turn must end.
+    pub(crate) async fn ended(&self) {
+        self.0.ended.cancelled().await;
+    }
+}
+
+impl Drop for ParkingGuard {
+    fn drop(&mut self) {
+        self.0.settled.cancel();
+    }
 }
 
 #[derive(Debug, Default)]
@@ -113,15 +159,60 @@ impl TurnCache {
         Position { random: self.hasher.clone(), instructions, user: None }
     }
 
+    /// Ends the parked turns of a conversation, because it goes on elsewhere.
+    pub(crate) async fn end_parked(&self, turn: &Turn) {
+        for parking in self.parkings(turn) {
+            parking.end(MAX_END_TIME).await;
+        }
+    }
+
+    fn parkings(&self, turn: &Turn) -> Vec<Parking> {
+        let mut parkings = Vec::new();
+        if !turn.messages.iter().any(|message| message.role == Role::Tool) {
+            return parkings;
+        }
+        let mut position = self.start_of(turn);
+        for message in &turn.messages {
+            let key = position.key();
+            let cached = message.tool_calls.iter().find_map(|call| self.get(key, &call.id));
+            let parking = cached.and_then(|cached| cached.parking.clone());
+            parkings.extend(parking.filter(|parking| !parking.settled.is_cancelled()));
+            position.pass(message);
+        }
+        parkings
+    }
+
+    /// Caches a turn that ended with `calls`, as `insert` does, and is still open in Codex.
+    pub(crate) fn insert_parked(
+        &self,
+        key: ConversationKey,
+        calls: &[pb::ToolCall],
+        items: Vec<RawItem>,
+    ) -> Parking {
+        let parking = Parking::default();
+        self.insert_turn(key, calls, items, Some(parking.clone()));
+        parking
+    }
+
     /// Caches a turn that ended with `calls`. `items` are all raw items since the turn began, in order. Drops the turn if
     /// `calls` is empty or the turn exceeds the size of the cache.
     pub(crate) fn insert(&self, key: ConversationKey, calls: &[pb::ToolCall], items: Vec<RawItem>) {
+        self.insert_turn(key, calls, items, None);
+    }
+
+    fn insert_turn(
+        &self,
+        key: ConversationKey,
+        calls: &[pb::ToolCall],
+        items: Vec<RawItem>,
+        parking: Option<Parking>,
+    ) {
         let Some(items) = sanitize_items(calls, items) else { return };
         let bytes = items.iter().map(heap_size).chain(calls.iter().map(heap_size_of_call)).sum::<usize>();
         if calls.is_empty() || self.max_turns == 0 || bytes > self.max_bytes {
             return;
         }
-        let turn = Arc::new(CachedTurn { calls: calls.to_vec(), items });
+        let turn = Arc::new(CachedTurn { calls: calls.to_vec(), items, parking });
         let mut index = self.index();
         index.evict_expired();
         while index.turns.len() >= self.max_turns || index.bytes + bytes > self.max_bytes {

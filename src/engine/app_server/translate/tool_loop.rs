@@ -305,8 +305,10 @@ impl ToolLoop {
     }
 
     fn accept_calls(&self, calls: Vec<Call>, tools: &ToolSet) -> Transition {
-        // A call that the client does not get has no result, and the next request does not contain it.
-        if self.parks && tools.keep(calls.len()) == calls.len() {
+        // A call that the client does not get has no result, and the next request does not contain it. An upstream may refuse
+        // ids that the client could not use either.
+        let has_own_ids = calls.iter().all(|call| call.id == call.codex_id);
+        if self.parks && has_own_ids && tools.keep(calls.len()) == calls.len() {
             return (Phase::Parked(calls.clone()), LoopOutput::Park(calls));
         }
         if self.codex_calls.all_have_output() {

@@ -7,7 +7,10 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{NextTurn, TurnParts, live_thread::LiveThread};
+use super::{
+    NextTurn, TurnParts,
+    live_thread::{LiveThread, ParkedTurn},
+};
 use crate::engine::{
     Eviction, TurnEvent, TurnGuard,
     app_server::{
@@ -60,10 +63,10 @@ impl KeptThread {
         };
         let mut calls_start = Some(since + CALL_START_TIME).filter(|_| self.working.is_some());
         let next = loop {
-            let is_parked = self.thread.parked.is_some();
             let wake = tokio::select! {
                 biased;
                 next = &mut self.next => Wake::Next(next.ok()),
+                () = ended(self.thread.parked.as_deref()) => Wake::Expired(Eviction::Unfit),
                 message = self.thread.receiver.recv() => Wake::Message(message),
                 () = sleep_until(calls_start.unwrap_or(expires)) => {
                     if calls_start.take().is_some() { Wake::CallsStarted } else { Wake::Expired(reason) }
@@ -79,7 +82,7 @@ impl KeptThread {
                         continue;
                     }
                     // A request that has taken the thread runs on a fresh one.
-                    tracing::debug!(thread = self.thread.id, is_parked, "kept thread was lost");
+                    tracing::debug!(thread = self.thread.id, "kept thread was lost");
                     if parts.threads.remove(self.entry, Eviction::Worker) {
                         break None;
                     }
@@ -144,5 +147,13 @@ impl KeptThread {
             self.thread.end_commands(&lease, true).await;
             drop((lease, guard));
         }
+    }
+}
+
+/// Completes when the conversation of a parked turn goes on elsewhere.
+async fn ended(parked: Option<&ParkedTurn>) {
+    match parked {
+        Some(parked) => parked.parking.ended().await,
+        None => std::future::pending().await,
     }
 }

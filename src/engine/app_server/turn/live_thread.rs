@@ -12,7 +12,7 @@ use super::{
 use crate::{
     config::{Profile, Sandbox},
     engine::app_server::{
-        history::turn_cache::{ConversationKey, TurnCache},
+        history::turn_cache::{ConversationKey, ParkingGuard, TurnCache},
         rpc::{
             dispatch::CallError,
             protocol::{CleanBackgroundTerminals, Notification, UnsubscribeThread},
@@ -58,6 +58,8 @@ pub(super) struct ParkedTurn {
     pub(super) calls: Vec<pb::ToolCall>,
     /// The key of the turn in the turn cache.
     pub(super) cache_key: ConversationKey,
+    /// Dropped when the turn goes on or has ended.
+    pub(super) parking: ParkingGuard,
 }
 
 impl LiveThread {
@@ -75,17 +77,20 @@ impl LiveThread {
         }
     }
 
-    /// Ends the thread: interrupts a parked turn, ends its commands, removes the temporary directory and unsubscribes.
+    /// Ends the thread and its work.
     pub(super) async fn release(mut self, cache: &TurnCache) {
-        if !self.worker.rpc.is_closed() {
+        self.end_work(cache).await;
+        unsubscribe(&self.worker, &self.id).await;
+    }
+
+    /// Interrupts a parked turn, ends its commands and removes the temporary directory.
+    pub(super) async fn end_work(&mut self, cache: &TurnCache) {
+        if let Some(parked) = self.parked.take().filter(|_| !self.worker.rpc.is_closed()) {
             let lease = WorkerLease::new(&self.worker);
-            if let Some(parked) = self.parked.take() {
-                self.interrupt_parked(&lease, *parked, cache).await;
-                self.end_commands(&lease, true).await;
-            }
+            self.interrupt_parked(&lease, *parked, cache).await;
+            self.end_commands(&lease, true).await;
         }
         self.remove_temp_dir().await;
-        unsubscribe(&self.worker, &self.id).await;
     }
 
     /// Removes the temporary directory only, because the worker is stopped with all its threads.
@@ -97,7 +102,7 @@ impl LiveThread {
 
     /// Interrupts a parked turn. Adds what Codex's own calls did meanwhile to the turn cache.
     async fn interrupt_parked(&mut self, lease: &WorkerLease, parked: ParkedTurn, cache: &TurnCache) {
-        let ParkedTurn { id, mut translator, calls, cache_key } = parked;
+        let ParkedTurn { id, mut translator, calls, cache_key, parking } = parked;
         translator.abandon();
         let ids = TurnIds { thread: &self.id, turn: &id };
         let receiver = &mut self.receiver;
@@ -121,6 +126,7 @@ impl LiveThread {
                 lease.kill();
             }
         }
+        drop(parking);
     }
 }
 

@@ -19,7 +19,7 @@ use tokio::{
     sync::oneshot,
     time::{Instant, timeout},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
     errors::call_error,
@@ -93,6 +93,8 @@ pub(super) struct TurnParts {
     pub(super) max_retries: u32,
     /// Time that a worker has to complete an interrupt, if longer than [`MIN_INTERRUPT_TIMEOUT`].
     pub(super) cancel_grace: Duration,
+    /// The tasks of threads, each with its turns.
+    pub(super) tasks: TaskTracker,
     /// Cancelled when all turns must end.
     pub(super) stop: CancellationToken,
 }
@@ -267,14 +269,10 @@ impl TurnDriver {
         };
         let Some((entry, next)) = self.next.take().filter(|_| may_wait) else {
             thread.end_commands(&lease, self.effects.have_begun()).await;
-            thread.remove_temp_dir().await;
-            if thread.parked.is_some() {
-                thread.release(&self.parts.cache).await;
-                drop((lease, guard));
-            } else {
-                drop(guard);
-                unsubscribe(&lease, &thread.id).await;
-            }
+            thread.end_work(&self.parts.cache).await;
+            // The thread itself is no work.
+            drop(guard);
+            unsubscribe(&lease, &thread.id).await;
             return (result, None);
         };
         thread.is_continued = true;
@@ -294,7 +292,13 @@ impl TurnDriver {
     async fn take_up(&mut self, kept: KeptThread) -> Option<(WorkerLease, LiveThread)> {
         let KeptThread { thread, working, pending_events, .. } = kept;
         let Some(lease) = self.parts.pool.lease_of(&thread.worker) else {
-            self.let_go(thread, Eviction::Worker, "the worker gets no more turns").await;
+            self.record_unfit(Eviction::Worker, "the worker gets no more turns");
+            // A worker that does not answer must not hold up the turn.
+            let parts = Arc::clone(&self.parts);
+            self.parts.tasks.spawn(async move {
+                thread.release(&parts.cache).await;
+                drop(working);
+            });
             return None;
         };
         drop(working);
@@ -303,11 +307,10 @@ impl TurnDriver {
         Some((lease, thread))
     }
 
-    /// Releases a thread that the turn cannot use.
-    async fn let_go(&mut self, thread: LiveThread, reason: Eviction, detail: &str) {
+    /// Records that the turn cannot use the thread of its conversation.
+    fn record_unfit(&self, reason: Eviction, detail: &str) {
         tracing::info!(reason = reason.as_str(), detail, "conversation goes on with a fresh thread");
         self.parts.threads.count(|counts| counts.record_eviction(reason));
-        thread.release(&self.parts.cache).await;
     }
 
     /// Offers the thread for the next request of the conversation.
@@ -351,8 +354,7 @@ impl TurnDriver {
                 Ok(Begun::Running(running)) => running,
                 Ok(Begun::Abandoned) => return ThreadEnd::Done(TurnState::Active, Ok(())),
                 Ok(Begun::Unfit(detail)) => {
-                    tracing::info!(detail, "conversation goes on with a fresh thread");
-                    self.parts.threads.count(|counts| counts.record_eviction(Eviction::Unfit));
+                    self.record_unfit(Eviction::Unfit, detail);
                     return ThreadEnd::StartOver;
                 }
                 Err(error) => return ThreadEnd::Done(TurnState::Active, Err(error)),
@@ -376,8 +378,10 @@ impl TurnDriver {
             }
             if outcome.state == TurnState::Parked {
                 let RunningTurn { id, translator } = *running;
-                let (calls, cache_key) = (outcome.calls, self.cache_key);
-                thread.parked = Some(Box::new(ParkedTurn { id, translator, calls, cache_key }));
+                if let Some((calls, parking)) = outcome.parked {
+                    let cache_key = self.cache_key;
+                    thread.parked = Some(Box::new(ParkedTurn { id, translator, calls, cache_key, parking }));
+                }
             }
             let Some(error) = outcome.error else {
                 self.parts.pool.report_login(&mark, true);

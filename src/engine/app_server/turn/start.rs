@@ -44,6 +44,7 @@ impl TurnStart {
         cache: &Arc<TurnCache>,
     ) -> Result<(), Error> {
         if self.history.is_none() {
+            cache.end_parked(&self.turn).await;
             let turn = std::mem::take(&mut self.turn);
             let (turn, history) = InitialHistory::build(turn, Arc::clone(tools), Arc::clone(cache)).await?;
             self.turn = turn;

@@ -24,6 +24,7 @@ use crate::{
     engine::{
         EventSender, TurnEvent,
         app_server::{
+            history::turn_cache::ParkingGuard,
             rpc::{
                 client::RpcClient,
                 protocol::{Notification, RequestId, ToolCallResult},
@@ -59,12 +60,12 @@ pub(super) struct TurnOutcome {
     /// The error to send to the client. `None` if the client received the end of the turn or has left.
     pub(super) error: Option<Error>,
     /// The calls of a parked turn.
-    pub(super) calls: Vec<pb::ToolCall>,
+    pub(super) parked: Option<(Vec<pb::ToolCall>, ParkingGuard)>,
 }
 
 impl TurnOutcome {
     fn new(state: TurnState, result: Result<(), Error>) -> Self {
-        Self { state, error: result.err(), calls: Vec::new() }
+        Self { state, error: result.err(), parked: None }
     }
 
     /// Returns the result of a turn whose reader panicked.
@@ -168,39 +169,41 @@ impl TurnDriver {
                     let ids = TurnIds { thread: &thread.id, turn: id };
                     drop(Box::pin(interrupt(&lease.rpc, ids, self.interrupt_timeout())).await);
                 }
-                Action::HandOver(hand_over) => {
-                    let sent = self.hand_over(*hand_over, events, &thread.receiver, cancelled.as_mut());
+                // The turn is cached before its last events are sent, because the client's next request may follow at once.
+                Action::HandOver(mut hand_over) => {
+                    let items = std::mem::take(&mut hand_over.items);
+                    self.parts.cache.insert(self.cache_key, &hand_over.calls, items);
+                    let sent = hand_over_calls(*hand_over, events, &thread.receiver, cancelled.as_mut());
                     return TurnOutcome::new(state, Box::pin(sent).await);
                 }
-                Action::Park(hand_over) => {
+                Action::Park(mut hand_over) => {
+                    let items = std::mem::take(&mut hand_over.items);
+                    let parking = self.parts.cache.insert_parked(self.cache_key, &hand_over.calls, items);
                     self.offer(thread, true);
-                    let calls = hand_over.calls.clone();
-                    let sent = self.hand_over(*hand_over, events, &thread.receiver, cancelled.as_mut());
+                    let parked = Some((hand_over.calls.clone(), parking.guard()));
+                    let sent = hand_over_calls(*hand_over, events, &thread.receiver, cancelled.as_mut());
                     let sent = Box::pin(sent).await;
-                    return TurnOutcome { calls, ..TurnOutcome::new(TurnState::Parked, sent) };
+                    return TurnOutcome { parked, ..TurnOutcome::new(TurnState::Parked, sent) };
                 }
                 Action::Complete => return TurnOutcome::new(state, Ok(())),
             }
         }
     }
+}
 
-    /// Caches the turn, then sends its last events, because the client's next request may follow immediately.
-    async fn hand_over(
-        &self,
-        mut hand_over: HandOver,
-        events: &EventSender,
-        receiver: &ThreadReceiver,
-        mut cancelled: Pin<&mut impl Future<Output = Result<(), Error>>>,
-    ) -> Result<(), Error> {
-        let items = std::mem::take(&mut hand_over.items);
-        self.parts.cache.insert(self.cache_key, &hand_over.calls, items);
-        for event in hand_over.into_events() {
-            if let ControlFlow::Break(result) = send(events, event, receiver, cancelled.as_mut()).await {
-                return result;
-            }
+/// Sends the last events of a request that ends with calls.
+async fn hand_over_calls(
+    hand_over: HandOver,
+    events: &EventSender,
+    receiver: &ThreadReceiver,
+    mut cancelled: Pin<&mut impl Future<Output = Result<(), Error>>>,
+) -> Result<(), Error> {
+    for event in hand_over.into_events() {
+        if let ControlFlow::Break(result) = send(events, event, receiver, cancelled.as_mut()).await {
+            return result;
         }
-        Ok(())
     }
+    Ok(())
 }
 
 /// Sends an event. Returns `Break` if the turn must end, because the client left, the turn was cancelled, or the client
