@@ -212,6 +212,8 @@ pub struct Codex {
     pub upstream_transport: UpstreamTransport,
     /// Whether the CLI may read the trusted certificates the fast way.
     pub fast_tls_roots: bool,
+    /// Whether the requests of a conversation have a stable prompt-cache key, if the CLI allows it.
+    pub prompt_cache_keys: bool,
     /// Time between the request to stop and SIGKILL.
     pub cancel_grace: Duration,
     /// Environment of the CLI: the server's environment and `.env`, without the server's own settings.

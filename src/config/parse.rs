@@ -208,6 +208,7 @@ pub(super) fn codex(raw: &mut RawSettings) -> Codex {
         line_limit: raw.get(&settings::SUBPROCESS_STREAM_LIMIT),
         upstream_retries: u32::try_from(raw.get(&settings::UPSTREAM_RETRIES)).unwrap_or(0),
         fast_tls_roots: raw.get(&settings::FAST_TLS_ROOTS),
+        prompt_cache_keys: raw.get(&settings::PROMPT_CACHE_KEYS) == "auto",
         cancel_grace: raw.get(&settings::CANCEL_GRACE_SECONDS),
         scratch: env.get(&OsString::from("TMPDIR")).map_or_else(|| "/tmp".into(), PathBuf::from),
         env,

@@ -328,6 +328,10 @@ settings! {
         env: "CODEX_FAST_TLS_ROOTS", flag: "fast-tls-roots", value: "0|1", default: "1",
         help: "Let the CLI read the trusted certificates by rustls instead of OpenSSL, which saves it 9 ms of CPU time per model call; without effect if CODEX_CA_CERTIFICATE or SSL_CERT_DIR is set",
     }
+    PROMPT_CACHE_KEYS: OneOf = OneOf(&["auto", "off"]) => {
+        env: "CODEX_PROMPT_CACHE_KEYS", flag: "prompt-cache-keys", value: "auto|off", default: "auto",
+        help: "Send one prompt_cache_key for all requests of a conversation in the profile chat without client tools (app-server): auto (if the CLI allows it) or off",
+    }
     CANCEL_GRACE_SECONDS: Seconds = Seconds { min: 0, max: 60 } => {
         env: "CODEX_CANCEL_GRACE_SECONDS", flag: "cancel-grace-seconds", value: "SECONDS", default: "2",
         help: "Time between the request to stop a cancelled turn and SIGKILL",

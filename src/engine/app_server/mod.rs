@@ -115,7 +115,7 @@ impl AppServer {
         let found = async {
             let factory = WorkerFactory::new(config, launcher, installed, &tasks).await?;
             let worker = factory.spawn_unprobed(&factory.spec()).await?;
-            let found = capabilities::probe_all(&worker.rpc, &config.codex, installed).await;
+            let found = capabilities::probe_all(worker.probe_subject()).await;
             worker.kill();
             found.map_err(StartError::from)
         };

@@ -2,13 +2,17 @@
 //! if a value of the wrong type is refused. Other capabilities are read from responses and from turns with the
 //! scripted upstream. A success proves nothing, because an app-server ignores unknown members.
 
+mod forks;
 mod probe_turns;
 
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use serde_json::{Value, json};
 
-use self::probe_turns::{ProbeTurns, release};
+use self::{
+    forks::ForkSupport,
+    probe_turns::{ProbeTurns, release},
+};
 use super::rpc::{
     client::RpcClient,
     dispatch::CallError,
@@ -57,6 +61,18 @@ pub(super) struct Capabilities {
     pub(super) output_schema: bool,
     /// `model/list` returns models.
     pub(super) models: bool,
+    /// Turns may start on forks of a seed.
+    pub(super) forks: ForkSupport,
+}
+
+/// The app-server that is probed.
+#[derive(Clone, Copy)]
+pub(super) struct ProbeSubject<'a> {
+    pub(super) client: &'a RpcClient,
+    pub(super) codex: &'a Codex,
+    pub(super) installed: &'a CliInfo,
+    /// The folder for seeds. `None` if no turn will start on a fork.
+    pub(super) seeds_dir: Option<&'a Path>,
 }
 
 /// The optional features of a worker. Each missing feature has its reason.
@@ -68,6 +84,8 @@ pub(super) struct WorkerFeatures {
     pub(super) no_models: Option<String>,
     /// A refusal of the upstream is reported like any failed turn.
     pub(super) no_typed_errors: Option<String>,
+    /// Turns start on forks of a seed.
+    pub(super) forks: bool,
 }
 
 impl WorkerFeatures {
@@ -112,23 +130,15 @@ impl CapabilityError {
 }
 
 /// Probes a started app-server and returns its features.
-pub(super) async fn probe(
-    client: &RpcClient,
-    codex: &Codex,
-    installed: &CliInfo,
-) -> Result<WorkerFeatures, CapabilityError> {
-    let found = probe_all(client, codex, installed).await?;
+pub(super) async fn probe(subject: ProbeSubject<'_>) -> Result<WorkerFeatures, CapabilityError> {
+    let found = probe_all(subject).await?;
     tracing::debug!(?found, "probed the app-server");
     found.required_or_error()
 }
 
 /// Probes all capabilities of a started app-server.
-pub(super) async fn probe_all(
-    client: &RpcClient,
-    codex: &Codex,
-    installed: &CliInfo,
-) -> Result<Capabilities, CapabilityError> {
-    let probing = tokio::time::timeout(PROBE_TIMEOUT, run(client, codex, installed));
+pub(super) async fn probe_all(subject: ProbeSubject<'_>) -> Result<Capabilities, CapabilityError> {
+    let probing = tokio::time::timeout(PROBE_TIMEOUT, run(subject));
     Ok(probing.await.map_err(|_| CapabilityError::TimedOut)??)
 }
 
@@ -149,7 +159,24 @@ impl Capabilities {
                 Check::warning(name, format!("the app-server {limitation}"), "install a newer Codex CLI")
             }
         });
-        required.into_iter().chain(optional).collect()
+        required.into_iter().chain(optional).chain(self.check_of_forks()).collect()
+    }
+
+    /// Returns the check of the forks, or `None` if they were not probed. Without forks every request works, but the upstream's
+    /// prompt cache is used less.
+    fn check_of_forks(&self) -> Option<Check> {
+        const NAME: &str = "engine: stable prompt-cache keys";
+        match self.forks {
+            ForkSupport::NotProbed => None,
+            ForkSupport::Supported => Some(Check::passed(NAME, String::new())),
+            ForkSupport::Missing(limitation) => Some(Check::warning(
+                NAME,
+                format!(
+                    "the app-server {limitation}, so each request of a conversation has a key of its own"
+                ),
+                "install a newer Codex CLI",
+            )),
+        }
     }
 
     /// Returns the capabilities without which the engine refuses the app-server. Each row has the name, the state, and
@@ -205,11 +232,13 @@ impl Capabilities {
             no_output_schema: schemas,
             no_models: models,
             no_typed_errors: errors,
+            forks: self.forks == ForkSupport::Supported,
         })
     }
 }
 
-async fn run(client: &RpcClient, codex: &Codex, installed: &CliInfo) -> Result<Capabilities, CallError> {
+async fn run(subject: ProbeSubject<'_>) -> Result<Capabilities, CallError> {
+    let ProbeSubject { client, codex, installed, .. } = subject;
     let methods = methods(client).await?;
     let has = |name: &str| methods.contains(name);
     let mut found = Capabilities {
@@ -221,7 +250,7 @@ async fn run(client: &RpcClient, codex: &Codex, installed: &CliInfo) -> Result<C
     };
     let types_environments = accepts_parameter(client, "environments", &codex.workspace).await?;
     let Ok(upstream) = Upstream::start().await else { return Ok(found) };
-    let turns = ProbeTurns { client, codex, installed, upstream: &upstream };
+    let turns = ProbeTurns { subject, upstream: &upstream };
     run_turns(&turns, types_environments, &mut found).await?;
     Ok(found)
 }
@@ -253,6 +282,9 @@ async fn run_turns(
             found.no_environment =
                 requests.iter().any(|request| !tool_names(request).is_disjoint(&env_tools()));
         }
+    }
+    if found.no_environment {
+        found.forks = forks::probe(turns, &offered).await?;
     }
     if found.empty_input {
         let refused = turns.refused().await?;

@@ -5,23 +5,20 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::{CALL_TIMEOUT, PROBE_TOOL, accepted};
+use super::{CALL_TIMEOUT, PROBE_TOOL, ProbeSubject, accepted};
 use crate::{
-    config::Codex,
-    demo::Upstream,
-    engine::{
-        app_server::{
-            launch::cli_config,
-            rpc::{
-                client::RpcClient,
-                dispatch::CallError,
-                protocol::{
-                    InjectItems, Notification, StartThread, StartTurn, Thread, Turn, UnsubscribeThread,
-                },
-                thread_queue::{self, ThreadMessage, ThreadReceiver},
+    demo::{Recorded, Upstream},
+    engine::app_server::{
+        launch::{cli_config, seed::Seed},
+        rpc::{
+            client::RpcClient,
+            dispatch::CallError,
+            protocol::{
+                ForkThread, InjectItems, Notification, ReadThread, StartThread, StartTurn, Thread, Turn,
+                UnsubscribeThread,
             },
+            thread_queue::{self, ThreadMessage, ThreadReceiver},
         },
-        cli::probe::CliInfo,
     },
 };
 
@@ -58,10 +55,15 @@ pub(super) const REFUSAL_STATUS: u16 = 403;
 
 /// Runs turns on one app-server.
 pub(super) struct ProbeTurns<'a> {
-    pub(super) client: &'a RpcClient,
-    pub(super) codex: &'a Codex,
-    pub(super) installed: &'a CliInfo,
+    pub(super) subject: ProbeSubject<'a>,
     pub(super) upstream: &'a Upstream,
+}
+
+/// How the thread of a turn begins.
+enum Origin {
+    New,
+    /// A fork of a seed, which is removed when the app-server has answered.
+    Fork(Seed),
 }
 
 /// The result of a turn.
@@ -72,6 +74,8 @@ pub(super) struct ProbeResult {
     pub(super) end: Option<Turn>,
     /// `rawResponse/completed` arrived.
     pub(super) raw_completed: bool,
+    /// The environments of a fork after its turn.
+    pub(super) environments_after: Option<Vec<Value>>,
 }
 
 impl ProbeTurns<'_> {
@@ -80,19 +84,33 @@ impl ProbeTurns<'_> {
     pub(super) async fn without_environment(&self, run_turn: bool) -> Result<ProbeResult, CallError> {
         let mut thread = self.thread_params();
         thread["environments"] = json!([]);
-        self.run(&thread, run_turn.then_some(CALL_COMMANDS)).await
+        self.run(Origin::New, &thread, run_turn.then_some(CALL_COMMANDS)).await
+    }
+
+    /// Runs a turn like [`ProbeTurns::without_environment`] on a fork. Only `turn/start` closes the environment of a fork.
+    pub(super) async fn on_fork(&self, seed: Seed) -> Result<ProbeResult, CallError> {
+        let mut thread = self.thread_params();
+        thread["environments"] = json!([]);
+        self.run(Origin::Fork(seed), &thread, Some(CALL_COMMANDS)).await
     }
 
     /// Runs a turn with an environment in which the model answers.
     pub(super) async fn with_environment(&self) -> Result<ProbeResult, CallError> {
-        self.run(&self.thread_params(), Some(ANSWER)).await
+        self.run(Origin::New, &self.thread_params(), Some(ANSWER)).await
     }
 
     /// Runs a turn whose request the upstream refuses.
     pub(super) async fn refused(&self) -> Result<ProbeResult, CallError> {
         let mut thread = self.thread_params();
         thread["environments"] = json!([]);
-        self.run(&thread, Some(REFUSE)).await
+        self.run(Origin::New, &thread, Some(REFUSE)).await
+    }
+
+    /// Returns the requests of a thread, in order.
+    pub(super) fn requests_of_thread(&self, thread_id: &str) -> Vec<Recorded> {
+        let of_thread =
+            |request: &Recorded| request.headers.get("thread-id").is_some_and(|id| id == thread_id);
+        self.upstream.requests().into_iter().filter(of_thread).collect()
     }
 
     /// Returns the requests that the upstream received for a directive, in order.
@@ -102,10 +120,22 @@ impl ProbeTurns<'_> {
         requests.map(|request| Value::clone(&request.body)).collect()
     }
 
-    async fn run(&self, thread: &Value, directive: Option<&str>) -> Result<ProbeResult, CallError> {
-        let client = self.client;
+    async fn run(
+        &self,
+        origin: Origin,
+        thread: &Value,
+        directive: Option<&str>,
+    ) -> Result<ProbeResult, CallError> {
+        let client = self.subject.client;
         let (sender, mut receiver) = thread_queue::pair();
-        let started = client.start_thread(&StartThread(thread), CALL_TIMEOUT, sender).await;
+        let is_fork = matches!(origin, Origin::Fork(_));
+        let started = match origin {
+            Origin::New => client.start_thread(&StartThread(thread), CALL_TIMEOUT, sender).await,
+            Origin::Fork(seed) => {
+                let fork = ForkThread { thread_id: seed.thread_id(), path: seed.path(), params: thread };
+                client.fork_thread(&fork, CALL_TIMEOUT, sender).await
+            }
+        };
         let Some(started) = accepted(started)? else { return Ok(ProbeResult::default()) };
         let mut result = ProbeResult { thread: started.thread, ..ProbeResult::default() };
         let id = result.thread.id.clone();
@@ -118,11 +148,23 @@ impl ProbeTurns<'_> {
             let output_schema = Some(
                 json!({"type": "object", "properties": {}, "required": [], "additionalProperties": false}),
             );
-            let start = StartTurn { thread_id: &id, input: [], effort: None, summary: None, output_schema };
+            let environments = is_fork.then_some([]);
+            let start = StartTurn {
+                thread_id: &id,
+                input: [],
+                environments,
+                effort: None,
+                summary: None,
+                output_schema,
+            };
             if accepted(client.call(&start, CALL_TIMEOUT).await)?.is_some() {
                 // A turn that times out counts as not completed.
                 drop(tokio::time::timeout(TURN_TIMEOUT, receive_until_end(&mut receiver, &mut result)).await);
             }
+        }
+        if is_fork {
+            let read = accepted(client.call(&ReadThread { thread_id: &id }, CALL_TIMEOUT).await)?;
+            result.environments_after = read.and_then(|read| read.thread.environments);
         }
         release(client, &id).await?;
         Ok(result)
@@ -130,11 +172,12 @@ impl ProbeTurns<'_> {
 
     fn thread_params(&self) -> Value {
         let provider = |name: &str| format!("model_providers.codex-api-gate.{name}");
-        let mut config: Map<String, Value> = cli_config::without_servers(self.codex);
+        let mut config: Map<String, Value> = cli_config::without_servers(self.subject.codex);
         // The probe must not run the user's notification command.
         config.insert("notify".into(), json!([]));
         config.insert("features.hooks".into(), false.into());
-        for feature in ENV_FEATURES.iter().filter(|name| self.installed.features.contains_key(**name)) {
+        for feature in ENV_FEATURES.iter().filter(|name| self.subject.installed.features.contains_key(**name))
+        {
             config.insert(format!("features.{feature}"), true.into());
         }
         config.insert(provider("name"), "gate".into());
@@ -145,7 +188,7 @@ impl ProbeTurns<'_> {
         let tool = json!({"type": "function", "name": PROBE_TOOL, "description": "none",
             "inputSchema": {"type": "object", "properties": {}}});
         json!({
-            "ephemeral": true, "cwd": self.codex.workspace, "sandbox": "read-only", "approvalPolicy": "never",
+            "ephemeral": true, "cwd": self.subject.codex.workspace, "sandbox": "read-only", "approvalPolicy": "never",
             "dynamicTools": [tool], "experimentalRawEvents": true,
             "modelProvider": "codex-api-gate", "config": config,
         })

@@ -30,12 +30,16 @@ fn all() -> Capabilities {
         dynamic_tools: true,
         output_schema: true,
         models: true,
+        forks: ForkSupport::Supported,
     }
 }
 
 #[test]
 fn required_or_error_with_all_capabilities_has_no_limits() {
-    assert_eq!(all().required_or_error().unwrap(), WorkerFeatures::default());
+    assert_eq!(
+        all().required_or_error().unwrap(),
+        WorkerFeatures { forks: true, ..WorkerFeatures::default() }
+    );
     assert!(all().checks().iter().all(|check| check.severity == Severity::Passed));
 }
 
@@ -153,6 +157,7 @@ async fn probe_installed(bin: &Path, profile: Profile) -> Capabilities {
         Err(_) => vec!["app-server".into()],
     };
     let home = WorkerHome::create(&codex, &installed).unwrap();
+    let seeds_dir = home.seeds_dir().to_owned();
     let spec = SpawnSpec {
         program: installed.program.clone(),
         arguments,
@@ -174,8 +179,10 @@ async fn probe_installed(bin: &Path, profile: Profile) -> Capabilities {
     };
     client.call(&initialize, CALL_TIMEOUT).await.unwrap();
     client.notify(INITIALIZED).await;
-    let found =
-        probe_all(&client, &codex, &installed).await.unwrap_or_else(|e| panic!("{e}: {}", process.stderr()));
+    let subject =
+        ProbeSubject { client: &client, codex: &codex, installed: &installed, seeds_dir: Some(&seeds_dir) };
+    let found = probe_all(subject).await.unwrap_or_else(|e| panic!("{e}: {}", process.stderr()));
+    assert_eq!(std::fs::read_dir(&seeds_dir).unwrap().count(), 0);
     client.close();
     drop(process);
     launcher.drain().await;

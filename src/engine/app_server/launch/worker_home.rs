@@ -7,7 +7,7 @@ use std::{
     fs::{self, OpenOptions},
     io::{self, Write},
     os::unix::fs::{OpenOptionsExt, symlink},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use crate::{
@@ -50,6 +50,7 @@ const LOG_DATABASE: &str = "logs_2.sqlite";
 pub(crate) struct WorkerHome {
     dir: PrivateDir,
     env: BTreeMap<OsString, OsString>,
+    seeds_dir: PathBuf,
 }
 
 impl WorkerHome {
@@ -82,7 +83,9 @@ impl WorkerHome {
         fs::create_dir(&temp_dir)?;
         env.insert("TMPDIR".into(), temp_dir.into());
         TlsRoots::find(codex, installed).install(dir.path(), &mut env)?;
-        Ok(Self { dir, env })
+        let seeds_dir = dir.path().join("own-seeds");
+        fs::create_dir(&seeds_dir)?;
+        Ok(Self { dir, env, seeds_dir })
     }
 
     /// Returns the `CODEX_HOME`.
@@ -94,6 +97,11 @@ impl WorkerHome {
     /// Returns the whole environment of the worker.
     pub(crate) fn env(&self) -> BTreeMap<OsString, OsString> {
         self.env.clone()
+    }
+
+    /// Returns the folder of the worker's seeds, which is removed with the home.
+    pub(crate) fn seeds_dir(&self) -> &Path {
+        &self.seeds_dir
     }
 
     /// Returns the folder, for the process that removes it at its exit.

@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use super::{
     dispatch::{CallError, CloseReason, Dispatcher, PendingCall},
     io,
-    protocol::{self, ListLoadedThreads, Method, RequestId, StartThread, ThreadStarted},
+    protocol::{self, ForkThread, ListLoadedThreads, Method, RequestId, StartThread, ThreadStarted},
     thread_queue::ThreadSender,
 };
 use crate::{
@@ -79,6 +79,16 @@ impl RpcClient {
     pub(crate) async fn start_thread(
         &self,
         params: &StartThread<'_>,
+        limit: Duration,
+        queue: ThreadSender,
+    ) -> Result<ThreadStarted, CallError> {
+        self.call_with_retries(params, limit, Some(queue)).await
+    }
+
+    /// Sends a `thread/fork`. Otherwise like [`RpcClient::start_thread`].
+    pub(crate) async fn fork_thread(
+        &self,
+        params: &ForkThread<'_>,
         limit: Duration,
         queue: ThreadSender,
     ) -> Result<ThreadStarted, CallError> {

@@ -4,7 +4,10 @@
 //! The parser is tolerant, because the protocol grows with every Codex release. Unknown fields are ignored, and unknown
 //! methods and variants become `Unknown`. A field that is missing or has another type gets its default.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -214,14 +217,44 @@ impl Method for StartThread<'_> {
     type Result = ThreadStarted;
 }
 
-/// The result of `thread/start`.
+/// `thread/fork`: starts a thread with the items of a stored thread. Codex 0.169 ignores the parameters of `thread/start`
+/// that a fork lacks: `dynamicTools`, `environments` and `experimentalRawEvents`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ForkThread<'a> {
+    pub(crate) thread_id: &'a str,
+    /// The file of the stored thread.
+    pub(crate) path: &'a Path,
+    /// The parameters of `thread/start`.
+    #[serde(flatten)]
+    pub(crate) params: &'a Value,
+}
+
+impl Method for ForkThread<'_> {
+    const NAME: &'static str = "thread/fork";
+    type Result = ThreadStarted;
+}
+
+/// `thread/read`: describes a thread, without its items.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ReadThread<'a> {
+    pub(crate) thread_id: &'a str,
+}
+
+impl Method for ReadThread<'_> {
+    const NAME: &'static str = "thread/read";
+    type Result = ThreadStarted;
+}
+
+/// The result of `thread/start`, `thread/fork` and `thread/read`.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub(crate) struct ThreadStarted {
     #[serde(default, deserialize_with = "tolerant")]
     pub(crate) thread: Thread,
 }
 
-/// A thread, as the result of `thread/start` describes it.
+/// A thread, as the result of `thread/start`, `thread/fork` or `thread/read` describes it.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub(crate) struct Thread {
     #[serde(default, deserialize_with = "tolerant")]
@@ -288,6 +321,9 @@ impl Method for ListLoadedThreads {
 pub(crate) struct StartTurn<'a> {
     pub(crate) thread_id: &'a str,
     pub(crate) input: [Value; 0],
+    /// The environments of this and all later turns of the thread. `None` keeps those of the thread.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) environments: Option<[Value; 0]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) effort: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]

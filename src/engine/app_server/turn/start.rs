@@ -102,6 +102,7 @@ impl TurnStart {
         StartTurn {
             thread_id,
             input: [],
+            environments: None,
             effort: Some(&self.turn.reasoning_effort),
             summary: Some(&self.turn.reasoning_summary),
             output_schema,

@@ -115,6 +115,7 @@ impl WorkerFactory {
             .map_err(directory_error("a home for a worker", scratch))?;
         let commands = worker_home::create_commands_dir(&self.codex)
             .map_err(directory_error("a directory for commands", scratch))?;
+        let seeds_dir = home.seeds_dir().to_owned();
         let commands_dir = commands.as_ref().map(|dir| dir.path().to_owned());
         let launch = SpawnSpec {
             program: spec.installed.program.clone(),
@@ -129,6 +130,7 @@ impl WorkerFactory {
         let limits = self.account_limits.of(login);
         let mut worker = Worker::start(launch, &self.launcher, spec, limits, &self.tasks).await?;
         worker.commands_dir = commands_dir;
+        worker.seeds_dir = Some(seeds_dir);
         worker.login = login;
         Ok(worker)
     }
@@ -167,7 +169,7 @@ impl WorkerFactory {
         let features = match is_probed {
             true => None,
             false => {
-                let found = capabilities::probe(&worker.rpc, &self.codex, &spec.installed).await;
+                let found = capabilities::probe(worker.probe_subject()).await;
                 Some(found.map_err(|error| failure(error.into()))?)
             }
         };

@@ -28,10 +28,14 @@ use self::{
     spec::WorkerSpec,
     state::{WorkerEvent, WorkerState},
 };
-use super::rpc::{
-    client::RpcClient,
-    dispatch::CallError,
-    protocol::{ClientCapabilities, ClientInfo, INITIALIZED, Initialize},
+use super::{
+    capabilities::ProbeSubject,
+    launch::seed::CLIENT_NAME,
+    rpc::{
+        client::RpcClient,
+        dispatch::CallError,
+        protocol::{ClientCapabilities, ClientInfo, INITIALIZED, Initialize},
+    },
 };
 use crate::engine::{
     RateLimits, TurnGuard,
@@ -72,6 +76,8 @@ pub(crate) struct Worker {
     pub(crate) spec: Arc<WorkerSpec>,
     /// The parent of the temporary directories of the worker's turns.
     pub(crate) commands_dir: Option<PathBuf>,
+    /// The folder of the worker's seeds. `None` for a worker without a home.
+    pub(crate) seeds_dir: Option<PathBuf>,
     /// The login that the process found at its start.
     login: Option<Identity>,
     /// The limits of its account.
@@ -122,6 +128,7 @@ impl Worker {
             rpc,
             spec,
             commands_dir: None,
+            seeds_dir: None,
             login: None,
             rate_limits: Arc::default(),
             started: Instant::now(),
@@ -130,6 +137,16 @@ impl Worker {
             process: Mutex::new(process),
             pid,
             stats: OnceLock::new(),
+        }
+    }
+
+    /// Returns the worker as the subject of a probe.
+    pub(crate) fn probe_subject(&self) -> ProbeSubject<'_> {
+        ProbeSubject {
+            client: &self.rpc,
+            codex: &self.spec.codex,
+            installed: &self.spec.installed,
+            seeds_dir: self.seeds_dir.as_deref().filter(|_| self.spec.codex.prompt_cache_keys),
         }
     }
 
@@ -238,7 +255,7 @@ impl Worker {
 async fn handshake(rpc: &RpcClient) -> Result<(), CallError> {
     let version = env!("CARGO_PKG_VERSION");
     let params = Initialize {
-        client_info: ClientInfo { name: "codex-api", title: "codex-api", version },
+        client_info: ClientInfo { name: CLIENT_NAME, title: CLIENT_NAME, version },
         capabilities: ClientCapabilities {
             experimental_api: true,
             opt_out_notification_methods: UNUSED_NOTIFICATIONS,

@@ -33,8 +33,16 @@ fn create_with_user_files_links_all_but_per_process_files() {
 
     let mut names: Vec<_> = fs::read_dir(home.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     names.sort();
-    let expected =
-        [".credentials.json", "AGENTS.md", "auth.json", "config.toml", LOG_DATABASE, "own-tmp", "skills"];
+    let expected = [
+        ".credentials.json",
+        "AGENTS.md",
+        "auth.json",
+        "config.toml",
+        LOG_DATABASE,
+        "own-seeds",
+        "own-tmp",
+        "skills",
+    ];
     assert_eq!(names, expected);
     assert_eq!(fs::metadata(home.path()).unwrap().permissions().mode() & 0o777, 0o700);
     assert_eq!(fs::read_link(home.path().join("skills")).unwrap(), users.join("skills"));

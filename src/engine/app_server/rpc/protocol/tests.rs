@@ -121,6 +121,13 @@ fn outgoing_lines_have_the_members_of_the_protocol() {
         line(call_line(7, &InterruptTurn { thread_id: "t", turn_id: "u" })),
         "{\"id\":7,\"method\":\"turn/interrupt\",\"params\":{\"threadId\":\"t\",\"turnId\":\"u\"}}\n"
     );
+    let params = json!({"ephemeral": true, "environments": []});
+    let fork = ForkThread { thread_id: "s", path: Path::new("/seeds/s"), params: &params };
+    assert_eq!(
+        line(call_line(8, &fork)),
+        "{\"id\":8,\"method\":\"thread/fork\",\"params\":{\"threadId\":\"s\",\"path\":\"/seeds/s\",\"ephemeral\":true,\
+         \"environments\":[]}}\n"
+    );
     assert_eq!(line(notification_line(INITIALIZED)), "{\"method\":\"initialized\"}\n");
     let result = ToolCallResult::failure("no".to_owned());
     assert_eq!(
