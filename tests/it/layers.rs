@@ -129,6 +129,7 @@ const RULES: &[(&str, &[&str])] = &[
         "engine::app_server::capabilities",
         &["config", "demo", "engine", "engine::app_server::launch", "engine::app_server::rpc", "engine::cli"],
     ),
+    ("engine::app_server::threads", &["config", "engine"]),
     (
         "engine::app_server::translate",
         &[
@@ -146,7 +147,6 @@ const RULES: &[(&str, &[&str])] = &[
         "engine::app_server::history",
         &["config", "engine", "engine::app_server::rpc", "engine::app_server::tools", "error", "pb"],
     ),
-    ("engine::app_server::threads", &["engine"]),
     ("engine::app_server::tools", &["engine", "error", "pb"]),
     ("engine::app_server::launch", &["config", "engine::cli", "engine::process"]),
     ("engine::app_server::rpc", &["engine", "engine::process", "task"]),

@@ -19,6 +19,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use self::{
     history::turn_cache::TurnCache,
     threads::{
+        cache_key,
         conversation::Conversation,
         index::{IndexLimits, ThreadIndex},
     },
@@ -176,10 +177,15 @@ impl Engine for AppServer {
         };
         let known = driver.conversation.as_ref().and_then(|conversation| conversation.known);
         let thread = known.and_then(|key| self.parts.threads.take(&key));
-        let origin = if thread.is_some() { ThreadOrigin::Continued } else { ThreadOrigin::Fresh };
+        let can_fork = || self.factory.spec().features().is_some_and(|features| features.forks);
+        let origin = match &thread {
+            Some(_) => ThreadOrigin::Continued,
+            None if cache_key::applies_to(&turn) && can_fork() => ThreadOrigin::Forked,
+            None => ThreadOrigin::Fresh,
+        };
         driver.continuation.set_origin(origin);
         let (out, events) = Events::channel(EVENT_CAPACITY);
-        let start = Box::new(TurnStart { turn, thread_params, history: None });
+        let start = Box::new(TurnStart { turn, thread_params, history: None, cache_key: None });
         let next = Box::new(NextTurn { driver, start, guard, events: out });
         let next = match thread {
             // Fails if the thread was lost in this moment.

@@ -103,12 +103,15 @@ async fn temporary_folder_is_private_and_removed_with_its_turn(engine: Engine) {
 #[tokio::test]
 #[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
 async fn command_without_a_sandbox_has_a_private_temporary_folder() {
-    with_app(released_at_once(AppConfig::real(Engine::AppServer)).sandbox("danger-full-access"), async |app| {
-        let output = command_output(app, "echo x > $(mktemp) && echo at $TMPDIR").await;
-        let folder = Path::new(output.split("at ").nth(1).unwrap().trim());
-        assert!(folder.starts_with(app.home.path().join("scratch")), "{output}");
-        eventually!("the folder is removed with its turn", !folder.exists());
-    })
+    with_app(
+        released_at_once(AppConfig::real(Engine::AppServer)).sandbox("danger-full-access"),
+        async |app| {
+            let output = command_output(app, "echo x > $(mktemp) && echo at $TMPDIR").await;
+            let folder = Path::new(output.split("at ").nth(1).unwrap().trim());
+            assert!(folder.starts_with(app.home.path().join("scratch")), "{output}");
+            eventually!("the folder is removed with its turn", !folder.exists());
+        },
+    )
     .await;
 }
 

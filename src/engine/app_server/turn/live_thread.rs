@@ -38,6 +38,8 @@ pub(super) struct LiveThread {
     pub(super) profile: Profile,
     pub(super) sandbox: Sandbox,
     pub(super) uses_websocket: bool,
+    /// The thread is a fork. A fork has an environment until `turn/start` closes it, and reports no raw items.
+    pub(super) is_fork: bool,
     pub(super) started_at: Instant,
     /// Approximate size of the thread's history.
     pub(super) history_bytes: usize,

@@ -5,6 +5,7 @@
 mod errors;
 mod kept_thread;
 mod live_thread;
+mod opening;
 pub(crate) mod params;
 pub(crate) mod start;
 mod stream;
@@ -25,6 +26,7 @@ use self::{
     errors::call_error,
     kept_thread::KeptThread,
     live_thread::{LiveThread, ParkedTurn, unsubscribe},
+    opening::ThreadOpening,
     start::TurnStart,
     stream::{TurnOutcome, TurnState, respond},
     temp_dir::TurnTempDir,
@@ -38,7 +40,7 @@ use super::{
     rpc::{
         client::RpcClient,
         dispatch::{CallError, CloseReason},
-        protocol::{InterruptTurn, Notification, StartThread},
+        protocol::{InterruptTurn, Notification},
         thread_queue,
         thread_queue::{ThreadMessage, ThreadReceiver},
     },
@@ -360,7 +362,11 @@ impl TurnDriver {
                 Err(error) => return ThreadEnd::Done(TurnState::Active, Err(error)),
             };
             if !is_injected {
-                let origin = if thread.is_continued { ThreadOrigin::Continued } else { ThreadOrigin::Fresh };
+                let origin = match thread {
+                    LiveThread { is_continued: true, .. } => ThreadOrigin::Continued,
+                    LiveThread { is_fork: true, .. } => ThreadOrigin::Forked,
+                    LiveThread { .. } => ThreadOrigin::Fresh,
+                };
                 self.continuation.set_origin(origin);
                 self.parts.threads.count(|counts| counts.record_turn(origin));
             }
@@ -453,22 +459,24 @@ impl TurnDriver {
             let temp_dir = TurnTempDir::create(&start.turn, lease.commands_dir.as_deref());
             let temp_dir = temp_dir.map_err(Error::internal)?;
             let path = temp_dir.as_ref().map(TurnTempDir::path);
-            let params = StartThread(start.thread_params.for_worker(&lease.spec, path));
+            let params = start.thread_params.for_worker(&lease.spec, path);
+            let opening = ThreadOpening { params, cache_key: start.cache_key };
             self.rate_limits = Arc::clone(&lease.rate_limits);
-            let started = tokio::select! {
-                started = lease.rpc.start_thread(&params, CALL_LIMIT, sender.clone()) => started,
+            let opened = tokio::select! {
+                opened = opening.open(&lease, &sender) => opened,
                 () = self.parts.stop.cancelled() => Err(CallError::Closed(CloseReason::NoAnswer)),
             };
-            let error = match started {
-                Ok(started) if !events.is_closed() => {
+            let error = match opened {
+                Ok(opened) if !events.is_closed() => {
                     let thread = LiveThread {
                         worker: Arc::clone(lease.worker()),
-                        id: started.thread.id,
+                        id: opened.id,
                         receiver,
                         temp_dir,
                         profile: self.profile,
                         sandbox: self.sandbox,
                         uses_websocket: start.thread_params.uses_websocket(),
+                        is_fork: opened.is_fork,
                         started_at: Instant::now(),
                         history_bytes: start.thread_params.heap_size(),
                         usage: pb::Usage::default(),
@@ -477,8 +485,8 @@ impl TurnDriver {
                     };
                     return Ok(Some((lease, thread)));
                 }
-                Ok(started) => {
-                    unsubscribe(&lease, &started.thread.id).await;
+                Ok(opened) => {
+                    unsubscribe(&lease, &opened.id).await;
                     None
                 }
                 Err(error) => Some(error),
@@ -541,7 +549,7 @@ impl TurnDriver {
         start: &TurnStart,
     ) -> Result<Begun, Error> {
         self.was_sent = true;
-        let started = lease.rpc.call(&start.start_turn(&thread.id), CALL_LIMIT).await;
+        let started = lease.rpc.call(&start.start_turn(&thread.id, thread.is_fork), CALL_LIMIT).await;
         let started = started.map_err(|error| call_error(error, lease, self.profile))?;
         let translator = self.translator(started.turn.id.clone(), thread);
         Ok(Begun::Running(Box::new(RunningTurn { id: started.turn.id, translator })))
@@ -595,7 +603,7 @@ impl TurnDriver {
         thread.history_bytes += items.iter().map(heap_size).sum::<usize>();
         let Some(parked) = thread.parked.take() else {
             self.was_sent = true;
-            return match lease.rpc.call(&start.start_turn(&thread.id), CALL_LIMIT).await {
+            return match lease.rpc.call(&start.start_turn(&thread.id, thread.is_fork), CALL_LIMIT).await {
                 Ok(started) => {
                     start.drop_large_parts();
                     let translator = self.translator(started.turn.id.clone(), thread);

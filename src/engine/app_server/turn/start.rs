@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
+use uuid::Uuid;
 
 use super::params::ThreadParams;
 use crate::{
@@ -12,6 +13,7 @@ use crate::{
         app_server::{
             history::{InitialHistory, MAX_INLINE_BYTES, NewItems, response_item, turn_cache::TurnCache},
             rpc::protocol::{InjectItems, RawItem, StartTurn},
+            threads::cache_key,
             tools::ToolSet,
         },
     },
@@ -34,6 +36,8 @@ pub(crate) struct TurnStart {
     pub(crate) thread_params: ThreadParams,
     /// The history of a fresh thread. `None` until it is needed.
     pub(crate) history: Option<InitialHistory>,
+    /// The stable prompt-cache key of a fresh thread, if the turn has one. Set with the history.
+    pub(crate) cache_key: Option<Uuid>,
 }
 
 impl TurnStart {
@@ -45,6 +49,7 @@ impl TurnStart {
     ) -> Result<(), Error> {
         if self.history.is_none() {
             cache.end_parked(&self.turn).await;
+            self.cache_key = cache_key::of_turn(&self.turn);
             let turn = std::mem::take(&mut self.turn);
             let (turn, history) = InitialHistory::build(turn, Arc::clone(tools), Arc::clone(cache)).await?;
             self.turn = turn;
@@ -94,7 +99,7 @@ impl TurnStart {
     }
 
     /// Returns the parameters of `turn/start`.
-    pub(crate) fn start_turn<'a>(&'a self, thread_id: &'a str) -> StartTurn<'a> {
+    pub(crate) fn start_turn<'a>(&'a self, thread_id: &'a str, is_fork: bool) -> StartTurn<'a> {
         let output_schema = match &self.turn.format {
             Format::JsonSchema(schema) => Some(schema.value.clone()),
             Format::Text | Format::JsonObject => None,
@@ -102,10 +107,11 @@ impl TurnStart {
         StartTurn {
             thread_id,
             input: [],
-            environments: None,
             effort: Some(&self.turn.reasoning_effort),
             summary: Some(&self.turn.reasoning_summary),
             output_schema,
+            // A fork has an environment until it is closed. Only turns without environment start on a fork.
+            environments: is_fork.then_some([]),
         }
     }
 }
@@ -152,8 +158,12 @@ mod tests {
             let content = vec![ContentPart::InputText("x".repeat(bytes))];
             let items = vec![RawItem::message("user", content)];
             let history = Some(InitialHistory { items });
-            let mut start =
-                TurnStart { turn: Turn::default(), thread_params: ThreadParams::default(), history };
+            let mut start = TurnStart {
+                turn: Turn::default(),
+                thread_params: ThreadParams::default(),
+                history,
+                cache_key: None,
+            };
             start.drop_large_parts();
             assert_eq!(start.can_start_thread(), kept, "{bytes} bytes");
         }
