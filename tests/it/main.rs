@@ -12,6 +12,7 @@
 
 mod answers;
 mod bodies;
+mod cache_keys;
 mod cancel;
 mod chat;
 mod clients;

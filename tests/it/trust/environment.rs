@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use codex_api::pb;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -26,14 +27,17 @@ fn codex_tool_calls() -> Vec<(&'static str, Value)> {
     ]
 }
 
-/// Calls all of these tools. Returns the created files, and whether the server refused the turns.
-async fn run_codex_tools(config: AppConfig, model: &str) -> (Vec<String>, bool) {
+/// Calls all of these tools. Returns the created files, and whether the server refused the turns. With a key, a turn of the
+/// profile `chat` starts on a fork, whose environment is open until it is closed.
+async fn run_codex_tools(config: AppConfig, model: &str, key: &str) -> (Vec<String>, bool) {
     with_app(config.sandbox("danger-full-access"), async |app| {
         let mut refused = Vec::new();
         for (name, mut call) in codex_tool_calls() {
             call["name"] = name.into();
             let prompt = format!("@@{}@@", json!([{"calls": [call]}, {"text": "done"}]));
-            let answer = app.grpc().await.chat(chat_request(model, &prompt)).await;
+            let request =
+                pb::ChatRequest { prompt_cache_key: key.to_owned(), ..chat_request(model, &prompt) };
+            let answer = app.grpc().await.chat(request).await;
             if let Err(status) = &answer {
                 // The CLI supports neither the request nor the setting.
                 let (_, reason) = code_and_reason(status);
@@ -56,11 +60,13 @@ async fn run_codex_tools(config: AppConfig, model: &str) -> (Vec<String>, bool) 
 async fn chat_model_calling_codex_tools_runs_nothing() {
     let auto = || AppConfig::real(Engine::AppServer).automatic_engine();
     for (profile, model) in [("chat", "gpt-5.5"), ("agent", "gpt-5.5:chat")] {
-        let (files, refused) = run_codex_tools(auto().profile(profile), model).await;
-        assert_eq!(files, Vec::<String>::new(), "{profile} {model}, refused: {refused}");
+        for key in ["", "k"] {
+            let (files, refused) = run_codex_tools(auto().profile(profile), model, key).await;
+            assert_eq!(files, Vec::<String>::new(), "{profile} {model} {key}, refused: {refused}");
+        }
     }
     // The control case: an agent runs commands.
-    let (files, refused) = run_codex_tools(auto(), "gpt-5.5").await;
+    let (files, refused) = run_codex_tools(auto(), "gpt-5.5", "k").await;
     assert!(!files.is_empty() && !refused, "an agent acts: {files:?}");
 }
 
