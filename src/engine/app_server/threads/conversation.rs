@@ -69,12 +69,17 @@ impl ConversationDigest {
             for part in &message.parts {
                 match part {
                     Part::Text(text) => answer.push_text(text),
-                    // The model's answers have no images, so no kept thread matches.
-                    Part::Image(image) => answer.push_text(&format!("{:x?}", Sha256::digest(&image.data))),
+                    // The model's answers have neither images nor a name, so no kept thread matches.
+                    Part::Image(image) => {
+                        update_with(&mut self.state, b"image");
+                        update_with(&mut self.state, &image.data);
+                    }
                 }
             }
-            // A name is none of the model's either.
-            answer.push_text(message.name.as_deref().unwrap_or_default());
+            if let Some(name) = &message.name {
+                update_with(&mut self.state, b"name");
+                update_with(&mut self.state, name.as_bytes());
+            }
             message.tool_calls.iter().for_each(|call| answer.push_call(call));
             return;
         }
