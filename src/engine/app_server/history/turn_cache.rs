@@ -155,7 +155,7 @@ impl TurnCache {
     /// Returns the position before the first message of a turn.
     pub(crate) fn start_of(&self, turn: &Turn) -> Position {
         let mut instructions = self.hasher.build_hasher();
-        (&turn.model, turn.profile.as_str()).hash(&mut instructions);
+        (&turn.caller, &turn.model, turn.profile.as_str()).hash(&mut instructions);
         Position { random: self.hasher.clone(), instructions, user: None }
     }
 

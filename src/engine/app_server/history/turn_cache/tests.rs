@@ -47,7 +47,7 @@ fn get_returns_a_turn_for_each_of_its_calls_and_its_key_only() {
 }
 
 #[test]
-fn get_with_another_model_profile_or_text_returns_none() {
+fn get_with_another_caller_model_profile_or_text_returns_none() {
     let cache = TurnCache::new(4, 10_000);
     let instructs = |role, text: &str| Message { role, ..user_message(text) };
     let messages =
@@ -58,10 +58,11 @@ fn get_with_another_model_profile_or_text_returns_none() {
     let mut longer = turn.clone();
     longer.messages.push(Message { role: Role::Assistant, ..user_message("calls") });
     assert!(cache.get(cache.key(&longer), "1").is_some());
-    let mut others = [turn.clone(), turn.clone(), turn.clone(), turn.clone(), turn];
+    let mut others = [turn.clone(), turn.clone(), turn.clone(), turn.clone(), turn.clone(), turn];
     others[0].model = "n".into();
     others[1].profile = Profile::Chat;
-    for (index, other) in others[2..].iter_mut().enumerate() {
+    others[2].caller = "another".into();
+    for (index, other) in others[3..].iter_mut().enumerate() {
         other.messages[index].parts = vec![Part::Text("something else".into())];
     }
     for other in others {
