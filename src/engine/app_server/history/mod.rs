@@ -66,7 +66,8 @@ impl InitialHistory {
             position.pass(message);
         }
         let inserted = HashMap::new();
-        let mut builder = ItemsBuilder { tools, cache, position, items: Vec::new(), inserted };
+        let mut builder =
+            ItemsBuilder { tools, cache, position, items: Vec::new(), inserted, text_from: None };
         for message in rest {
             builder.add(message);
             builder.position.pass(message);
@@ -158,10 +159,16 @@ struct ItemsBuilder<'a> {
     items: Vec<RawItem>,
     /// The cached turns whose items are in the list, by address.
     inserted: HashMap<*const CachedTurn, Arc<CachedTurn>>,
+    /// Index of the first item of the assistant's texts directly before. Some clients make a message of the text and one of
+    /// the calls.
+    text_from: Option<usize>,
 }
 
 impl ItemsBuilder<'_> {
     fn add(&mut self, message: &Message) {
+        if message.role != Role::Assistant {
+            self.text_from = None;
+        }
         match message.role {
             Role::System | Role::Developer | Role::User => self.items.extend(input_item(message)),
             Role::Assistant => self.add_assistant(message),
@@ -173,13 +180,25 @@ impl ItemsBuilder<'_> {
     }
 
     fn add_assistant(&mut self, message: &Message) {
+        let text_from = self.text_from.take();
+        if message.tool_calls.is_empty() {
+            self.text_from = text_from.or(Some(self.items.len()));
+        }
         if let Some(cached) = self.cached_turn(message) {
             self.inserted.insert(Arc::as_ptr(&cached), Arc::clone(&cached));
             let calls_unchanged = has_same_calls(message, &cached);
             if calls_unchanged && has_same_text(message, &cached) {
                 let calls = message.tool_calls.iter().map(|call| (call.id.as_str(), call)).collect();
                 let items = cached.items.iter().map(|item| self.with_alias(item, &calls));
-                let items: Vec<RawItem> = items.collect();
+                let mut items: Vec<RawItem> = items.collect();
+                if let Some(from) = text_from.filter(|_| joined_text(message).is_empty()) {
+                    let told = self.items.get(from..).unwrap_or_default();
+                    if message_text(told) == message_text(&items) {
+                        self.items.truncate(from);
+                    } else {
+                        items.retain(|item| item.kind() != "message");
+                    }
+                }
                 self.items.extend(items);
                 return;
             }
@@ -258,12 +277,13 @@ fn has_same_calls(message: &Message, cached: &CachedTurn) -> bool {
 /// because many clients omit the text beside calls.
 fn has_same_text(message: &Message, cached: &CachedTurn) -> bool {
     let sent: String = message.parts.iter().flat_map(|part| text_of(part).split_whitespace()).collect();
-    if sent.is_empty() {
-        return true;
-    }
-    let messages = cached.items.iter().filter(|item| item.kind() == "message");
-    let cached: String = messages.flat_map(RawItem::content_texts).flat_map(str::split_whitespace).collect();
-    sent == cached
+    sent.is_empty() || sent == message_text(&cached.items)
+}
+
+/// Returns the text of the messages among items, without whitespace.
+fn message_text(items: &[RawItem]) -> String {
+    let messages = items.iter().filter(|item| item.kind() == "message");
+    messages.flat_map(RawItem::content_texts).flat_map(str::split_whitespace).collect()
 }
 
 fn has_content(message: &Message) -> bool {

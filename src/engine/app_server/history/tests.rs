@@ -250,6 +250,23 @@ fn codex_calls_are_injected_once_for_a_message_per_call() {
     );
 }
 
+#[test]
+fn text_in_a_message_before_the_call_is_injected_once() {
+    let (cache, turn) = with_cached_turn();
+    let whole = history(&turn, &cache);
+    let apart = |text: &str| {
+        let mut turn = turn.clone();
+        turn.messages[1].parts.clear();
+        turn.messages.insert(1, message(Role::Assistant, text));
+        history(&turn, &cache)
+    };
+    assert_eq!(apart("Let me look."), whole);
+    let changed = apart("I never look.");
+    let with_text = ["message", "message", "FIRST", "function_call", "function_call_output", "SECOND"];
+    assert_eq!(kinds(&changed), [&with_text[..], &["function_call", "function_call_output"]].concat());
+    assert_eq!(changed.items[1].content_texts().collect::<Vec<_>>(), ["I never look."]);
+}
+
 #[tokio::test]
 async fn build_with_images_returns_the_turn_and_its_history() {
     for bytes in [1, MAX_INLINE_BYTES + 1] {
