@@ -130,3 +130,113 @@ fn config(turn: &Turn) -> Map<String, Value> {
     }
     config
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::Sandbox,
+        engine::{Format, Message, Part, ToolChoice, app_server::threads::conversation::Conversation},
+    };
+
+    fn message(role: Role, text: &str) -> Message {
+        let parts = vec![Part::Text(text.into())];
+        Message { role, name: None, parts, tool_calls: Vec::new(), tool_call_id: None }
+    }
+
+    fn turn() -> Turn {
+        let messages = vec![
+            message(Role::System, "Be brief."),
+            message(Role::User, "Hi"),
+            message(Role::Assistant, "Hello."),
+            message(Role::User, "More"),
+        ];
+        let tool = |name: &str| crate::engine::Tool {
+            name: name.into(),
+            description: "Does it.".into(),
+            ..crate::engine::Tool::default()
+        };
+        Turn {
+            caller: "one".into(),
+            model: "m".into(),
+            messages,
+            tools: [tool("f"), tool("g")].into(),
+            parallel_tool_calls: true,
+            ..Turn::default()
+        }
+    }
+
+    fn codex(env: &[(&str, &str)]) -> Codex {
+        let env = env.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let sources = crate::config::Sources { env, current_dir: "/work".into(), ..Default::default() };
+        crate::config::Config::load(sources).unwrap().codex
+    }
+
+    /// Returns what identifies the conversation of a turn.
+    fn key(turn: &Turn, codex: &Codex) -> impl PartialEq + std::fmt::Debug + use<> {
+        let tools = ToolSet::new(turn).unwrap();
+        let setup = ThreadParams::new(turn, codex, &tools).setup(turn);
+        Conversation::of(turn, &setup).known.unwrap()
+    }
+
+    /// Changes that need another thread, by name.
+    const CHANGES: &[(&str, fn(&mut Turn))] = &[
+        ("caller", |turn| turn.caller = "two".into()),
+        ("no caller", |turn| turn.caller = String::new()),
+        ("model", |turn| turn.model = "n".into()),
+        ("profile", |turn| turn.profile = Profile::Chat),
+        ("sandbox", |turn| turn.sandbox = Sandbox::DangerFullAccess),
+        ("search", |turn| turn.web_search = !turn.web_search),
+        ("verbosity", |turn| turn.verbosity = Some("low".into())),
+        ("service tier", |turn| turn.service_tier = Some("flex".into())),
+        ("cache key", |turn| turn.prompt_cache_key = Some("key".into())),
+        ("JSON", |turn| turn.format = Format::JsonObject),
+        ("choice", |turn| turn.tool_choice = ToolChoice::Required),
+        ("named choice", |turn| turn.tool_choice = ToolChoice::Named("f".into())),
+        ("parallel calls", |turn| turn.parallel_tool_calls = false),
+        ("no tools", |turn| turn.tools = [].into()),
+        ("tool", |turn| turn.tools = turn.tools.iter().take(1).cloned().collect()),
+        ("order of tools", |turn| turn.tools = turn.tools.iter().rev().cloned().collect()),
+        ("name of a tool", |turn| change_tool(turn, |tool| tool.name = "exec_command".into())),
+        ("description", |turn| change_tool(turn, |tool| tool.description = "Does more.".into())),
+        ("instructions", |turn| turn.messages[0] = message(Role::System, "Be rude.")),
+        ("role of instructions", |turn| turn.messages[0].role = Role::Developer),
+        ("message", |turn| turn.messages[1] = message(Role::User, "Hi!")),
+        ("name of the author", |turn| turn.messages[1].name = Some("Ann".into())),
+        ("answer", |turn| turn.messages[2] = message(Role::Assistant, "Hello!")),
+        ("name of the answer", |turn| turn.messages[2].name = Some("Ann".into())),
+        ("answer with a name at its end", |turn| {
+            turn.messages[2] = Message { name: Some("lo.".into()), ..message(Role::Assistant, "Hel") };
+        }),
+    ];
+
+    fn change_tool(turn: &mut Turn, change: impl Fn(&mut crate::engine::Tool)) {
+        let mut tools = turn.tools.to_vec();
+        change(&mut tools[0]);
+        turn.tools = tools.into();
+    }
+
+    #[test]
+    fn setup_of_another_caller_or_setting_is_another_conversation() {
+        let (turn, here) = (turn(), codex(&[]));
+        let own = key(&turn, &here);
+        assert_eq!(key(&turn.clone(), &here), own);
+        for (name, change) in CHANGES {
+            let mut other = turn.clone();
+            change(&mut other);
+            assert_ne!(key(&other, &here), own, "{name}");
+        }
+        let there = codex(&[("CODEX_WORKSPACE", "/elsewhere")]);
+        assert_ne!(key(&turn, &there), own, "workspace");
+    }
+
+    #[test]
+    fn setup_does_not_depend_on_what_each_turn_sets() {
+        let (turn, codex) = (turn(), codex(&[]));
+        let mut other = turn.clone();
+        other.reasoning_effort = "high".into();
+        other.reasoning_summary = "detailed".into();
+        other.id = "another".into();
+        assert_eq!(key(&other, &codex), key(&turn, &codex));
+    }
+}
