@@ -322,7 +322,7 @@ settings! {
     }
     UPSTREAM_TRANSPORT: OneOf = OneOf(&["https", "websocket", "auto"]) => {
         env: "CODEX_UPSTREAM_TRANSPORT", flag: "upstream-transport", value: "NAME", default: "https",
-        help: "Transport to OpenAI, unless config.toml names another provider: https, websocket, or auto (WebSocket for agent turns without client tools); a refused WebSocket falls back to https",
+        help: "Transport to OpenAI, unless config.toml names another provider: https, websocket, or auto (WebSocket where several model calls follow each other: agent turns without client tools, and tools of clients on kept threads); a refused WebSocket falls back to https",
     }
     FAST_TLS_ROOTS: Switch = Switch => {
         env: "CODEX_FAST_TLS_ROOTS", flag: "fast-tls-roots", value: "0|1", default: "1",

@@ -10,6 +10,7 @@ pub(crate) mod probe;
 pub(crate) mod provider;
 pub(crate) mod retries;
 pub(crate) mod scrub;
+pub(crate) mod thread_transport;
 pub(crate) mod tls_roots;
 pub(crate) mod transport;
 pub(crate) mod user_config;

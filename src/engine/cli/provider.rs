@@ -28,9 +28,10 @@ pub(crate) const APPS: &str = "apps";
 /// Time limit of a WebSocket's connect. Codex's default of 15 seconds, in each attempt, delays the fallback to HTTPS.
 const WEBSOCKET_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Maximum silence of a WebSocket. Codex ignores an `error` frame without a status and waits this long, by default five
-/// minutes.
-const WEBSOCKET_IDLE_TIMEOUT: Duration = Duration::from_secs(120);
+/// Maximum silence of a WebSocket within a response, the default of Codex. A model that reasons with a high effort may send
+/// nothing for minutes, and pings do not count (0.169), so a shorter limit repeats responses that are fine. A lost connection
+/// costs as much, see [`thread_transport`](super::thread_transport).
+pub(crate) const WEBSOCKET_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Former names of disabled features, with the names today. The CLI still accepts a former name in `config.toml`, whatever
 /// the value of the name today is.

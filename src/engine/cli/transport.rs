@@ -1,7 +1,7 @@
 //! Selects the transport to the upstream and remembers a network that refuses the WebSocket.
 //!
-//! Codex falls back to HTTPS by itself, but only for one thread, and each request is a thread. With a provider for each
-//! transport, the next threads start on HTTPS.
+//! Codex falls back to HTTPS by itself, but only for one thread. With a provider for each transport, the next threads start on
+//! HTTPS.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -10,10 +10,16 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::config::UpstreamTransport;
+use crate::{
+    config::{Profile, UpstreamTransport},
+    engine::{ToolChoice, Turn},
+};
 
 /// Time for which a refused WebSocket is not tried again. A network rarely changes, and a hanging connect costs seconds.
 const REFUSAL_TIME: Duration = Duration::from_secs(600);
+
+/// Number of rejected turns in a row after which a WebSocket that has worked before is the probable cause.
+const MAX_REJECTIONS: u32 = 3;
 
 /// Selects the transport of each thread.
 #[derive(Debug)]
@@ -27,16 +33,48 @@ struct State {
     refused_at: Option<Instant>,
     /// A turn over the WebSocket has completed since the last refusal.
     has_worked: bool,
+    /// Turns in a row that the upstream rejected or failed.
+    rejections: u32,
 }
 
-/// The work of a turn, as far as the transport depends on it.
+/// The work of a thread, as far as the transport depends on it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Workload {
-    /// One model call.
+    /// One model call, or several that a person paces.
     #[default]
     SingleCall,
-    /// Several model calls. A WebSocket sends only the new items of each call.
+    /// Several model calls in a row. A WebSocket sends only the new items of each call.
     SeveralCalls,
+}
+
+impl Workload {
+    /// Returns the probable workload of the thread of a turn. `keeps_threads` is `true` if the client's next request continues
+    /// the thread.
+    ///
+    /// The first call over a WebSocket takes two round trips more than a call over HTTPS, and each further call two less
+    /// (`docs/operations.md`), so the WebSocket pays from the second call on. Messages alone do not tell that a second call
+    /// follows in time: people pause for longer than a WebSocket can be kept.
+    pub(crate) fn of(turn: &Turn, keeps_threads: bool) -> Self {
+        match turn.profile {
+            // Codex calls the model again after each command of the agent.
+            Profile::Agent if turn.tools.is_empty() => Self::SeveralCalls,
+            // Programs return the results of their tools within seconds.
+            Profile::Agent | Profile::Chat
+                if keeps_threads && !turn.tools.is_empty() && !is_extraction(&turn.tool_choice) =>
+            {
+                Self::SeveralCalls
+            }
+            Profile::Agent | Profile::Chat => Self::SingleCall,
+        }
+    }
+}
+
+/// Returns `true` if the arguments of the call are usually the answer, so that no result follows.
+const fn is_extraction(choice: &ToolChoice) -> bool {
+    match choice {
+        ToolChoice::Named(_) => true,
+        ToolChoice::Auto | ToolChoice::Required => false,
+    }
 }
 
 impl TransportSelector {
@@ -57,7 +95,7 @@ impl TransportSelector {
     /// Records that Codex fell back to HTTPS.
     pub(crate) fn record_fallback(&self, now: Instant) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.has_worked = false;
+        (state.has_worked, state.rejections) = (false, 0);
         if state.refused_at.replace(now).is_none() {
             let minutes = REFUSAL_TIME.as_secs() / 60;
             tracing::warn!("the upstream's WebSocket failed; turns use HTTPS for {minutes} minutes");
@@ -66,13 +104,20 @@ impl TransportSelector {
 
     /// Records that a turn over the WebSocket has completed.
     pub(crate) fn record_success(&self) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).has_worked = true;
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        (state.has_worked, state.rejections) = (true, 0);
     }
 
     /// Records that the upstream rejected or failed a turn over the WebSocket. Codex does not fall back if a proxy answers
-    /// the upgrade with 400, so that every turn would fail. A WebSocket that has worked before is not the cause.
+    /// the upgrade with 400, so that every turn would fail. Codex reports a rejected request by the same text. A WebSocket that
+    /// has worked before is the cause only if several turns in a row fail.
     pub(crate) fn record_rejection(&self, now: Instant) {
-        if !self.state.lock().unwrap_or_else(PoisonError::into_inner).has_worked {
+        let is_refusal = {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.rejections += 1;
+            !state.has_worked || state.rejections >= MAX_REJECTIONS
+        };
+        if is_refusal {
             self.record_fallback(now);
         }
     }
@@ -90,6 +135,7 @@ impl TransportSelector {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::Tool;
 
     #[test]
     fn selects_websocket_depends_on_setting_and_workload() {
@@ -101,6 +147,30 @@ mod tests {
             let selector = TransportSelector::new(setting);
             assert_eq!(selector.selects_websocket(Workload::SingleCall, now), single, "{setting:?}");
             assert_eq!(selector.selects_websocket(Workload::SeveralCalls, now), several, "{setting:?}");
+        }
+    }
+
+    #[test]
+    fn workload_depends_on_profile_tools_and_kept_threads() {
+        use Profile::{Agent, Chat};
+        use ToolChoice::{Auto, Required};
+        use Workload::{SeveralCalls, SingleCall};
+        let named = || ToolChoice::Named("f".into());
+        // The profile, the choice of the client's tools if any, and the workload without and with kept threads.
+        for (profile, choice, fresh, kept) in [
+            (Agent, None, SeveralCalls, SeveralCalls),
+            (Agent, Some(Auto), SingleCall, SeveralCalls),
+            (Agent, Some(named()), SingleCall, SingleCall),
+            (Chat, None, SingleCall, SingleCall),
+            (Chat, Some(Auto), SingleCall, SeveralCalls),
+            (Chat, Some(Required), SingleCall, SeveralCalls),
+            (Chat, Some(named()), SingleCall, SingleCall),
+        ] {
+            let tools = choice.iter().map(|_| Tool::default()).collect();
+            let tool_choice = choice.clone().unwrap_or_default();
+            let turn = Turn { profile, tools, tool_choice, ..Turn::default() };
+            assert_eq!(Workload::of(&turn, false), fresh, "{profile:?} {choice:?}");
+            assert_eq!(Workload::of(&turn, true), kept, "{profile:?} {choice:?}");
         }
     }
 
@@ -125,6 +195,22 @@ mod tests {
         selector.record_rejection(now);
         assert!(selects());
         selector.record_fallback(now - REFUSAL_TIME);
+        assert!(selects());
+        selector.record_rejection(now);
+        assert!(!selects());
+    }
+
+    #[test]
+    fn rejections_in_a_row_select_https_although_the_websocket_has_worked() {
+        let selector = TransportSelector::new(UpstreamTransport::WebSocket);
+        let now = Instant::now();
+        let selects = || selector.selects_websocket(Workload::SingleCall, now);
+        for _ in 0..3 {
+            selector.record_success();
+            for _ in 1..MAX_REJECTIONS {
+                selector.record_rejection(now);
+            }
+        }
         assert!(selects());
         selector.record_rejection(now);
         assert!(!selects());

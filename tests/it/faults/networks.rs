@@ -223,7 +223,7 @@ pub(super) const SECTIONS: &[Section] = &[
             },
             Fault {
                 action: "an `error` frame without a status over a WebSocket",
-                result: "Codex ignores the frame; each attempt ends after 120 s of silence, at most at the deadline of the turn. A test would take minutes; with 3 s it answers over HTTPS after 10 s",
+                result: "Codex ignores the frame; each attempt ends after 300 s of silence, at most at the deadline of the turn. A test would take minutes; with 3 s it answers over HTTPS after 10 s",
                 tests: &[
                     "demo::websocket::tests::response_with_status_is_an_error_frame_and_the_connection_stays",
                 ],

@@ -56,7 +56,8 @@ impl KeptThread {
         let limits = &parts.kept_threads;
         let since = Instant::now();
         let idle = if self.thread.parked.is_some() { limits.parked } else { limits.idle };
-        let oldest = self.thread.started_at + parts.max_age(self.thread.uses_websocket);
+        let idle = self.thread.transport.limit_idle(idle);
+        let oldest = self.thread.started_at + self.thread.transport.limit_age(limits.max_age);
         let (expires, reason) = match since + idle {
             idle if idle <= oldest => (idle, Eviction::Idle),
             _ => (oldest, Eviction::Age),

@@ -11,18 +11,21 @@ use super::{
 };
 use crate::{
     config::{Profile, Sandbox},
-    engine::app_server::{
-        history::turn_cache::{ConversationKey, ParkingGuard, TurnCache},
-        rpc::{
-            dispatch::CallError,
-            protocol::{CleanBackgroundTerminals, Notification, UnsubscribeThread},
-            thread_queue::{ThreadMessage, ThreadReceiver},
+    engine::{
+        app_server::{
+            history::turn_cache::{ConversationKey, ParkingGuard, TurnCache},
+            rpc::{
+                dispatch::CallError,
+                protocol::{CleanBackgroundTerminals, Notification, UnsubscribeThread},
+                thread_queue::{ThreadMessage, ThreadReceiver},
+            },
+            translate::{
+                Input, Translator,
+                output::{Action, HandOver},
+            },
+            worker::{CALL_LIMIT, Worker, lease::WorkerLease},
         },
-        translate::{
-            Input, Translator,
-            output::{Action, HandOver},
-        },
-        worker::{CALL_LIMIT, Worker, lease::WorkerLease},
+        cli::thread_transport::ThreadTransport,
     },
     pb,
 };
@@ -37,7 +40,7 @@ pub(super) struct LiveThread {
     pub(super) temp_dir: Option<TurnTempDir>,
     pub(super) profile: Profile,
     pub(super) sandbox: Sandbox,
-    pub(super) uses_websocket: bool,
+    pub(super) transport: ThreadTransport,
     /// The thread is a fork. A fork has an environment until `turn/start` closes it, and reports no raw items.
     pub(super) is_fork: bool,
     pub(super) started_at: Instant,

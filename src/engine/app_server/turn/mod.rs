@@ -63,6 +63,7 @@ use crate::{
         cli::{
             error_messages,
             login::watch::{LoginMark, MAX_ATTEMPTS},
+            thread_transport::ThreadTransport,
             transport::TransportSelector,
         },
     },
@@ -70,9 +71,6 @@ use crate::{
     pb,
     task::catch_panic,
 };
-
-/// Maximum age of a thread with a WebSocket. The upstream closes a connection after 60 minutes.
-const MAX_WEBSOCKET_AGE: Duration = Duration::from_secs(55 * 60);
 
 /// Maximum number of workers on which the driver tries to start a thread.
 const MAX_THREAD_STARTS: usize = 3;
@@ -99,14 +97,6 @@ pub(super) struct TurnParts {
     pub(super) tasks: TaskTracker,
     /// Cancelled when all turns must end.
     pub(super) stop: CancellationToken,
-}
-
-impl TurnParts {
-    /// Returns the maximum age of a thread.
-    fn max_age(&self, uses_websocket: bool) -> Duration {
-        let max_age = self.kept_threads.max_age;
-        if uses_websocket { max_age.min(MAX_WEBSOCKET_AGE) } else { max_age }
-    }
 }
 
 /// A turn that is to run, on a kept thread or a fresh one.
@@ -267,7 +257,7 @@ impl TurnDriver {
     ) -> (Result<(), Error>, Option<KeptThread>) {
         let may_wait = match state {
             TurnState::Completed | TurnState::Parked => result.is_ok(),
-            TurnState::Active | TurnState::WorkerLost => false,
+            TurnState::Active | TurnState::Silent | TurnState::WorkerLost => false,
         };
         let Some((entry, next)) = self.next.take().filter(|_| may_wait) else {
             thread.end_commands(&lease, self.effects.have_begun()).await;
@@ -374,13 +364,20 @@ impl TurnDriver {
             let streamed = catch_panic("turn", self.stream(lease, thread, &mut running, start, events)).await;
             // The turn is interrupted, because nobody reads what its agent does.
             let outcome = streamed.unwrap_or_else(TurnOutcome::panicked);
-            if thread.uses_websocket {
+            if thread.transport == ThreadTransport::WebSocket {
                 record_transport(&lease.spec.transport, &outcome);
             }
             thread.usage = running.translator.usage_of_thread();
-            if outcome.state == TurnState::Active {
+            if matches!(outcome.state, TurnState::Active | TurnState::Silent) {
                 let ids = TurnIds { thread: &thread.id, turn: &running.id };
                 Box::pin(self.interrupt(lease, &mut thread.receiver, ids)).await;
+            }
+            if outcome.state == TurnState::Silent {
+                tracing::info!(
+                    "the WebSocket of a thread is silent; conversation goes on with a fresh thread"
+                );
+                self.parts.threads.count(|counts| counts.record_eviction(Eviction::Unfit));
+                return ThreadEnd::StartOver;
             }
             if outcome.state == TurnState::Parked {
                 let RunningTurn { id, translator } = *running;
@@ -475,7 +472,7 @@ impl TurnDriver {
                         temp_dir,
                         profile: self.profile,
                         sandbox: self.sandbox,
-                        uses_websocket: start.thread_params.uses_websocket(),
+                        transport: start.thread_params.transport(),
                         is_fork: opened.is_fork,
                         started_at: Instant::now(),
                         history_bytes: start.thread_params.heap_size(),

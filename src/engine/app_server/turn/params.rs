@@ -13,7 +13,10 @@ use crate::engine::app_server::{
 };
 use crate::{
     config::{Codex, Profile},
-    engine::{Role, Turn, cli::transport::Workload},
+    engine::{
+        Role, Turn,
+        cli::{thread_transport::ThreadTransport, transport::Workload},
+    },
 };
 
 /// The parameters of `thread/start` of one turn, for any worker.
@@ -24,7 +27,7 @@ pub(crate) struct ThreadParams {
     config: Map<String, Value>,
     profile: Profile,
     workload: Workload,
-    uses_websocket: bool,
+    transport: ThreadTransport,
 }
 
 impl ThreadParams {
@@ -55,12 +58,14 @@ impl ThreadParams {
                 params["baseInstructions"] = "".into();
             }
         }
-        let workload = match turn.profile {
-            Profile::Agent if turn.tools.is_empty() => Workload::SeveralCalls,
-            // A turn with client tools ends at their calls.
-            Profile::Agent | Profile::Chat => Workload::SingleCall,
-        };
-        Self { params, config: config(turn), profile: turn.profile, workload, uses_websocket: false }
+        let workload = Workload::of(turn, codex.kept_threads.max_per_worker > 0);
+        Self {
+            params,
+            config: config(turn),
+            profile: turn.profile,
+            workload,
+            transport: ThreadTransport::Https,
+        }
     }
 
     /// Returns the parameters for a worker of this specification. Workers may differ in their model catalog. Commands may
@@ -73,7 +78,7 @@ impl ThreadParams {
         config.extend(self.config.clone());
         self.params["config"] = config.into();
         let provider = spec.thread_provider(self.workload);
-        self.uses_websocket = provider.is_some();
+        self.transport = if provider.is_some() { ThreadTransport::WebSocket } else { ThreadTransport::Https };
         match provider {
             Some(provider) => self.params["modelProvider"] = provider.into(),
             // A former worker may have set the provider.
@@ -107,9 +112,9 @@ impl ThreadParams {
         response_item::heap_size_of_value(&self.params)
     }
 
-    /// Returns `true` if the last parameters of [`ThreadParams::for_worker`] select the WebSocket.
-    pub(crate) const fn uses_websocket(&self) -> bool {
-        self.uses_websocket
+    /// Returns the transport that the last parameters of [`ThreadParams::for_worker`] select.
+    pub(crate) const fn transport(&self) -> ThreadTransport {
+        self.transport
     }
 }
 

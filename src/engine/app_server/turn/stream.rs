@@ -37,7 +37,7 @@ use crate::{
             },
             worker::lease::WorkerLease,
         },
-        cli::error_messages,
+        cli::{error_messages, thread_transport::ThreadTransport},
     },
     error::Error,
     pb::{self, FinishReason},
@@ -49,6 +49,8 @@ pub(super) enum TurnState {
     Completed,
     /// The turn must be interrupted.
     Active,
+    /// The turn must be interrupted and should run on a fresh thread, because its connection is probably lost.
+    Silent,
     /// The client has calls, and the turn waits for their results.
     Parked,
     WorkerLost,
@@ -98,6 +100,7 @@ impl TurnDriver {
                 return TurnOutcome::new(TurnState::Active, result);
             }
         }
+        let mut first_event = self.first_event_deadline(thread, start.as_deref());
         loop {
             // Messages have precedence, but other tasks of the thread must run too.
             tokio::task::consume_budget().await;
@@ -106,11 +109,19 @@ impl TurnDriver {
                 message = thread.receiver.recv() => Some(message),
                 result = &mut cancelled => return TurnOutcome::new(TurnState::Active, result),
                 () = sleep_for(translator.idle_timeout()) => None,
+                () = expire(first_event) => return TurnOutcome::new(TurnState::Silent, Ok(())),
             };
+            if message.as_ref().is_some_and(shows_response) {
+                first_event = None;
+            }
             if let Some(ThreadMessage::Notification(Notification::Warning(warning))) = &message
                 && error_messages::is_transport_fallback(&warning.message)
             {
-                lease.spec.transport.record_fallback(Instant::now());
+                // Without retries Codex falls back as soon as a used connection is lost, which is no refusal.
+                if !thread.is_continued || self.parts.max_retries > 0 {
+                    lease.spec.transport.record_fallback(Instant::now());
+                }
+                thread.transport = ThreadTransport::Https;
             }
             let ends_response =
                 matches!(message, Some(ThreadMessage::Notification(Notification::RawResponseCompleted(_))));
@@ -188,6 +199,17 @@ impl TurnDriver {
                 Action::Complete => return TurnOutcome::new(state, Ok(())),
             }
         }
+    }
+
+    /// Returns the time at which the turn should start over if no response has begun. `None` if the turn cannot start over,
+    /// or has no connection that may have been lost since its thread's last turn.
+    fn first_event_deadline(&self, thread: &LiveThread, start: Option<&TurnStart>) -> Option<Instant> {
+        let start = start.filter(|start| start.can_start_thread())?;
+        if !thread.is_continued || self.effects.have_begun() {
+            return None;
+        }
+        let timeout = thread.transport.first_event_timeout(start.turn.service_tier.as_deref())?;
+        Some(Instant::now() + timeout)
     }
 }
 
@@ -279,6 +301,39 @@ async fn cancelled_or_expired(
 async fn sleep_until_deadline(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Returns `true` if the upstream has begun its response, or if Codex has noticed that it will not.
+const fn shows_response(message: &ThreadMessage) -> bool {
+    match message {
+        ThreadMessage::Notification(notification) => match notification {
+            Notification::ItemStarted(_)
+            | Notification::ReasoningSummaryPartAdded(_)
+            | Notification::PlanUpdated(_)
+            | Notification::Warning(_)
+            | Notification::Error(_)
+            | Notification::RawResponseCompleted(_)
+            | Notification::TurnCompleted(_) => true,
+            // Codex reports the items that the turn begins with, too.
+            Notification::ItemCompleted(_)
+            | Notification::RawResponseItemCompleted(_)
+            | Notification::ThreadUsageUpdated(_)
+            | Notification::Unknown => false,
+        },
+        ThreadMessage::Delta(_)
+        | ThreadMessage::ToolCall(_)
+        | ThreadMessage::Overflow
+        | ThreadMessage::TooLong { .. }
+        | ThreadMessage::Closed(_) => true,
+    }
+}
+
+/// Completes at `time`, or never if `time` is `None`. Boxes the timer, because few turns need one.
+async fn expire(time: Option<Instant>) {
+    match time {
+        Some(time) => Box::pin(sleep_until(time)).await,
         None => std::future::pending().await,
     }
 }
