@@ -34,7 +34,7 @@ use tokio::{
     task::JoinSet,
 };
 
-pub use self::record::{Recorded, Transport, Upgrade};
+pub use self::record::{Recorded, Transport, Upgrade, WebSocketEnd};
 use self::{connection::Connection, record::State};
 
 /// Maximum number of open connections. Further connections wait in the listen queue. Codex opens one per model call.
@@ -68,6 +68,11 @@ impl Upstream {
     /// Selects the answer to the next upgrades to a WebSocket. Open WebSockets stay open.
     pub fn set_upgrade(&self, upgrade: Upgrade) {
         self.state.set_upgrade(upgrade);
+    }
+
+    /// Ends the open WebSockets. Later ones are served as usual.
+    pub fn end_websockets(&self, end: WebSocketEnd) {
+        self.state.end_websockets(end);
     }
 
     /// Returns the number of attempts to upgrade.

@@ -11,6 +11,7 @@ use std::{
 
 use http::{HeaderMap, StatusCode};
 use serde_json::Value;
+use tokio::sync::watch;
 
 /// Maximum number of recorded requests.
 const MAX_REQUESTS: usize = 256;
@@ -62,6 +63,17 @@ pub enum Upgrade {
     Close(u16),
 }
 
+/// The end of the open WebSockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WebSocketEnd {
+    /// Send a close frame with this code.
+    Close(u16),
+    /// Reset the TCP connection.
+    Reset,
+    /// Keep the connection and send no more events.
+    Silence,
+}
+
 /// A request of Codex.
 #[derive(Debug, Clone)]
 pub struct Recorded {
@@ -110,6 +122,7 @@ pub(super) struct State {
     numbers: AtomicU64,
     open: AtomicUsize,
     upgrade: Mutex<Upgrade>,
+    websocket_end: watch::Sender<Option<WebSocketEnd>>,
     models: Mutex<Vec<Value>>,
 }
 
@@ -176,6 +189,16 @@ impl State {
 
     pub(super) fn upgrades(&self) -> usize {
         self.records().upgrades
+    }
+
+    /// Ends the WebSockets whose receiver of [`State::websocket_end`] exists.
+    pub(super) fn end_websockets(&self, end: WebSocketEnd) {
+        self.websocket_end.send_replace(Some(end));
+    }
+
+    /// Returns a receiver that changes when the WebSockets must end.
+    pub(super) fn websocket_end(&self) -> watch::Receiver<Option<WebSocketEnd>> {
+        self.websocket_end.subscribe()
     }
 
     pub(super) fn set_models(&self, models: Vec<Value>) {

@@ -24,7 +24,7 @@ use super::{
     answer::{self, Answer, Received, Refusal},
     connection::Connection,
     plan,
-    record::{Open, State, Transport, Upgrade},
+    record::{Open, State, Transport, Upgrade, WebSocketEnd},
     request, routes,
 };
 
@@ -62,6 +62,7 @@ pub(super) async fn upgrade(
     let upgrade = upgrade.max_message_size(routes::MAX_BODY_BYTES).max_frame_size(routes::MAX_BODY_BYTES);
     upgrade.on_upgrade(async move |mut socket| {
         let alive = connection.clone();
+        let mut ends = state.websocket_end();
         let served = async {
             match close {
                 Some(code) => self::close(&mut socket, code).await,
@@ -73,8 +74,25 @@ pub(super) async fn upgrade(
         tokio::select! {
             () = alive.closing() => {}
             () = served => {}
+            Ok(()) = ends.changed() => {
+                let end = *ends.borrow_and_update();
+                tokio::select! {
+                    () = alive.closing() => {}
+                    () = end_with(end, &mut socket, &alive) => {}
+                }
+            }
         }
     })
+}
+
+/// Ends a WebSocket in the middle of its work.
+async fn end_with(end: Option<WebSocketEnd>, socket: &mut WebSocket, connection: &Connection) {
+    match end {
+        Some(WebSocketEnd::Close(code)) => close(socket, code).await,
+        Some(WebSocketEnd::Reset) => connection.reset_on_close(),
+        Some(WebSocketEnd::Silence) => while let Some(Ok(_)) = socket.recv().await {},
+        None => {}
+    }
 }
 
 /// Sends a close frame and waits for the client's.

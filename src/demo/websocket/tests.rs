@@ -11,7 +11,7 @@ use tokio_tungstenite::{
     tungstenite::{Error, Message, error::ProtocolError},
 };
 
-use crate::demo::{Transport, Upgrade, Upstream};
+use crate::demo::{Transport, Upgrade, Upstream, WebSocketEnd};
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -393,4 +393,27 @@ async fn upstream_when_dropped_closes_its_websockets() {
         let end = client.next().await;
         assert!(matches!(end, Some(Err(_))), "{end:?}");
     }
+}
+
+#[tokio::test]
+async fn end_websockets_ends_the_open_ones_only() {
+    let upstream = start().await;
+    let mut closed = Client::open(&upstream).await;
+    closed.response(&create("hi")).await;
+    upstream.end_websockets(WebSocketEnd::Close(1001));
+    assert_closed(closed.next().await, 1001);
+
+    let mut reset = Client::open(&upstream).await;
+    reset.response(&create("hi")).await;
+    upstream.end_websockets(WebSocketEnd::Reset);
+    assert!(matches!(reset.next().await, Some(Err(Error::Io(_)))));
+
+    let mut silent = Client::open(&upstream).await;
+    silent.response(&create("hi")).await;
+    upstream.end_websockets(WebSocketEnd::Silence);
+    silent.send(&create("hi")).await;
+    let mut later = Client::open(&upstream).await;
+    later.response(&create("hi")).await;
+    assert_eq!(upstream.requests().len(), 4, "the silent one does not answer");
+    assert!(timeout(Duration::ZERO, silent.0.next()).await.is_err());
 }
