@@ -24,7 +24,7 @@ use crate::{
     engine::{Check, cli::probe::CliInfo},
 };
 
-/// Time limit of the whole probe, which takes about 200 ms.
+/// Time limit of the whole probe, which takes about 250 ms.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Time limit of one call.

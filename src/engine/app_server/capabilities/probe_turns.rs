@@ -170,7 +170,7 @@ impl ProbeTurns<'_> {
         Ok(result)
     }
 
-    fn thread_params(&self) -> Value {
+    pub(super) fn thread_params(&self) -> Value {
         let provider = |name: &str| format!("model_providers.codex-api-gate.{name}");
         let mut config: Map<String, Value> = cli_config::without_servers(self.subject.codex);
         // The probe must not run the user's notification command.
@@ -195,7 +195,7 @@ impl ProbeTurns<'_> {
     }
 }
 
-async fn receive_until_end(receiver: &mut ThreadReceiver, result: &mut ProbeResult) {
+pub(super) async fn receive_until_end(receiver: &mut ThreadReceiver, result: &mut ProbeResult) {
     loop {
         match receiver.recv().await {
             ThreadMessage::Notification(Notification::TurnCompleted(turn)) => {

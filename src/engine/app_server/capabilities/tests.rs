@@ -2,14 +2,24 @@ use std::time::Instant;
 
 use tokio_util::task::TaskTracker;
 
-use super::*;
+use super::{probe_turns::ProbeResult, *};
 use crate::{
     config::{Config, Profile, Sources},
     engine::{
         Severity,
         app_server::{
-            launch::{cli_config, model_catalog, worker_home::WorkerHome},
-            rpc::protocol::{ClientCapabilities, ClientInfo, INITIALIZED, Initialize},
+            launch::{
+                cli_config, model_catalog,
+                seed::{Seed, SeedMeta},
+                worker_home::WorkerHome,
+            },
+            rpc::{
+                protocol::{
+                    ClientCapabilities, ClientInfo, ContentPart, ForkThread, INITIALIZED, Initialize,
+                    InjectItems, RawItem, StartTurn,
+                },
+                thread_queue,
+            },
         },
         cli::probe::{self, major_minor},
         process::{Input, Launcher, SpawnSpec, Started},
@@ -131,6 +141,59 @@ async fn probe_all_of_real_versions_matches_their_capabilities() {
 }
 
 async fn probe_installed(bin: &Path, profile: Profile) -> Capabilities {
+    with_app_server(bin, profile, async |subject| {
+        let found = probe_all(subject).await.unwrap();
+        assert_eq!(std::fs::read_dir(subject.seeds_dir.unwrap()).unwrap().count(), 0);
+        found
+    })
+    .await
+}
+
+/// A fork has an environment by default. In this sandbox the commands of the first turn would run otherwise.
+#[tokio::test]
+#[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+async fn fork_runs_nothing_after_turn_start_has_closed_its_environment() {
+    let bin = std::env::var_os("CODEX_BIN").expect("CODEX_BIN is the path of the real CLI");
+    with_app_server(Path::new(&bin), Profile::Agent, async |subject| {
+        let ProbeSubject { client, codex, installed, seeds_dir } = subject;
+        let upstream = Upstream::start().await.unwrap();
+        let turns = ProbeTurns { subject, upstream: &upstream };
+        let mut params = turns.thread_params();
+        params["sandbox"] = "danger-full-access".into();
+        for (environments, runs_nothing) in [(Some([]), true), (None, false)] {
+            let (key, cwd) = (uuid::Uuid::now_v7(), &*codex.workspace);
+            let meta = SeedMeta { key, cwd, version: &installed.version };
+            let seed = Seed::create(seeds_dir.unwrap(), &meta).unwrap();
+            let fork = ForkThread { thread_id: seed.thread_id(), path: seed.path(), params: &params };
+            let (sender, mut receiver) = thread_queue::pair();
+            let id = client.fork_thread(&fork, CALL_TIMEOUT, sender).await.unwrap().thread.id;
+            let text = ContentPart::InputText(probe_turns::CALL_COMMANDS.to_owned());
+            let items = [RawItem::message("user", vec![text])];
+            client.call(&InjectItems { thread_id: &id, items: &items }, CALL_TIMEOUT).await.unwrap();
+            let start = StartTurn {
+                thread_id: &id,
+                input: [],
+                environments,
+                effort: None,
+                summary: None,
+                output_schema: None,
+            };
+            client.call(&start, CALL_TIMEOUT).await.unwrap();
+            probe_turns::receive_until_end(&mut receiver, &mut ProbeResult::default()).await;
+            let requests = turns.requests_of_thread(&id);
+            assert_eq!(probe_turns::ran_nothing(&requests.last().unwrap().body), runs_nothing);
+            release(client, &id).await.unwrap();
+        }
+    })
+    .await;
+}
+
+/// Runs a scenario with an app-server of this CLI.
+async fn with_app_server<T>(
+    bin: &Path,
+    profile: Profile,
+    scenario: impl AsyncFnOnce(ProbeSubject<'_>) -> T,
+) -> T {
     let root = tempfile::tempdir().unwrap();
     let (user, workspace) = (root.path().join("user"), root.path().join("workspace"));
     for folder in [&user, &workspace] {
@@ -181,12 +244,11 @@ async fn probe_installed(bin: &Path, profile: Profile) -> Capabilities {
     client.notify(INITIALIZED).await;
     let subject =
         ProbeSubject { client: &client, codex: &codex, installed: &installed, seeds_dir: Some(&seeds_dir) };
-    let found = probe_all(subject).await.unwrap_or_else(|e| panic!("{e}: {}", process.stderr()));
-    assert_eq!(std::fs::read_dir(&seeds_dir).unwrap().count(), 0);
+    let outcome = scenario(subject).await;
     client.close();
     drop(process);
     launcher.drain().await;
     tasks.close();
     tasks.wait().await;
-    found
+    outcome
 }

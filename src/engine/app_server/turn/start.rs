@@ -149,6 +149,8 @@ fn pieces(mut items: &[RawItem]) -> impl Iterator<Item = &[RawItem]> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::engine::app_server::rpc::protocol::ContentPart;
 
@@ -166,6 +168,17 @@ mod tests {
             };
             start.drop_large_parts();
             assert_eq!(start.can_start_thread(), kept, "{bytes} bytes");
+        }
+    }
+
+    #[test]
+    fn start_turn_on_a_fork_closes_the_environment() {
+        for (is_fork, expected) in [(true, Some(json!([]))), (false, None)] {
+            let history = InitialHistory { developer_instructions: None, items: Vec::new() };
+            let (turn, thread_params) = (Turn::default(), ThreadParams::default());
+            let start = TurnStart { turn, thread_params, history, cache_key: None, is_fork };
+            let params = serde_json::to_value(start.start_turn("t")).unwrap();
+            assert_eq!(params.get("environments"), expected.as_ref());
         }
     }
 
