@@ -41,6 +41,30 @@ pub(super) const SECTIONS: &[Section] = &[
                 tests: &["upstream::refused::upgrade_answered_with_426_leads_to_http"],
             },
             Fault {
+                action: "`websocket`; the WebSocket of a kept thread is closed or reset between two turns",
+                result: "the next turn connects again and sends the whole conversation, without an error; if the network refuses the new WebSocket, over HTTPS",
+                tests: &[
+                    "upstream::kept::websocket_that_is_lost_between_turns_is_replaced",
+                    "upstream::kept::websocket_that_cannot_be_replaced_leads_to_http",
+                ],
+            },
+            Fault {
+                action: "`websocket`; the network drops the WebSocket of a kept thread without a word",
+                result: "the next turn runs on a fresh thread after 30 s; threads with a WebSocket are let go after 3 minutes, before most networks drop it",
+                tests: &[
+                    "upstream::kept::websocket_that_is_silent_costs_thirty_seconds",
+                    "engine::cli::thread_transport::tests::a_websocket_limits_age_and_idle_time",
+                ],
+            },
+            Fault {
+                action: "`websocket`; the upgrade is answered with 400 after WebSockets have worked",
+                result: "three turns fail with 400, because Codex reports a rejected request by the same text; the next turns use HTTPS",
+                tests: &[
+                    "upstream::kept::websocket_that_is_refused_with_400_after_it_worked_fails_three_turns",
+                    "engine::cli::transport::tests::rejections_in_a_row_select_https_although_the_websocket_has_worked",
+                ],
+            },
+            Fault {
                 action: "`websocket`; the upgrade is answered with 400",
                 result: "the first turn fails with 400, because Codex does not fall back; the next turns use HTTPS",
                 tests: &[

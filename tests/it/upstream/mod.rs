@@ -1,6 +1,7 @@
 //! The real CLI with the login of its built-in provider, which reaches the upstream over a WebSocket or over HTTP.
 
 mod cuts;
+mod kept;
 mod refresh;
 mod refused;
 mod tls_roots;
