@@ -47,7 +47,8 @@ pub(crate) struct Bare {
 struct Worker {
     program: Program,
     inner: Arc<Inner>,
-    running: AtomicUsize,
+    /// The number of threads.
+    load: Arc<AtomicUsize>,
     home: PathBuf,
     _tasks: JoinSet<()>,
 }
@@ -74,18 +75,48 @@ struct Routes {
 /// The relevant fields of a response.
 #[derive(Debug, Default, Deserialize)]
 struct Answer {
-    thread: Option<ThreadId>,
+    thread: Option<Object>,
+    turn: Option<Object>,
 }
 
+/// A thread or a turn.
 #[derive(Debug, Deserialize)]
-struct ThreadId {
+struct Object {
     id: String,
 }
 
+/// An event of a turn.
 #[derive(Debug)]
-enum TurnUpdate {
+pub(crate) enum TurnUpdate {
+    /// Text, and the time of its arrival.
     Text(String, u64),
+    /// A request for the result of a client's tool.
+    ToolCall(ToolCall),
+    /// The end with its status.
     Completed(String),
+}
+
+/// The ids of a request for the result of a client's tool.
+#[derive(Debug)]
+pub(crate) struct ToolCall {
+    request: u64,
+    pub(crate) call: String,
+}
+
+/// A thread on one of the workers. It counts as load of the worker until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Thread {
+    inner: Arc<Inner>,
+    load: Arc<AtomicUsize>,
+    pub(crate) id: String,
+    updates: mpsc::Receiver<TurnUpdate>,
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        self.inner.routes().threads.remove(&self.id);
+        self.load.fetch_sub(1, Relaxed);
+    }
 }
 
 /// The relevant fields of a line. Other fields are not parsed.
@@ -103,6 +134,8 @@ struct Line<'a> {
 struct Params<'a> {
     #[serde(rename = "threadId")]
     thread: Option<&'a str>,
+    #[serde(rename = "callId")]
+    call: Option<&'a str>,
     delta: Option<String>,
     turn: Option<Turn>,
 }
@@ -142,37 +175,81 @@ impl Bare {
         self.host.end().await
     }
 
-    /// Runs one turn like the gateway, on the worker with the fewest turns.
+    /// Runs one turn like the gateway.
     pub(crate) async fn turn(&self, prompt: &Prompt, tally: &mut Tally) -> BenchResult<()> {
-        let worker =
-            self.workers.iter().min_by_key(|worker| worker.running.load(Relaxed)).ok_or("no worker")?;
-        worker.running.fetch_add(1, Relaxed);
-        let outcome = timeout(LIMIT, self.run_turn(&worker.inner, prompt, tally)).await;
-        worker.running.fetch_sub(1, Relaxed);
+        let outcome = timeout(LIMIT, self.run_turn(prompt, tally)).await;
         outcome.map_err(|_| "a bare turn took too long")?
     }
 
-    async fn run_turn(&self, inner: &Inner, prompt: &Prompt, tally: &mut Tally) -> BenchResult<()> {
+    async fn run_turn(&self, prompt: &Prompt, tally: &mut Tally) -> BenchResult<()> {
         let mut timer = TurnTimer::start();
-        let (sender, mut updates) = mpsc::channel(1024);
-        let started = inner.call_for("thread/start", self.recording.thread(prompt), Some(sender)).await?;
-        let thread = started.thread.ok_or("no thread")?.id;
-        inner.call("thread/inject_items", self.recording.items(&thread, prompt)).await?;
-        inner.call("turn/start", self.recording.turn(&thread)).await?;
+        let mut thread = self.start_thread(self.recording.thread(prompt)).await?;
+        thread.inject(self.recording.items(&thread.id, prompt)).await?;
+        thread.start_turn(self.recording.turn(&thread.id)).await?;
         let status = loop {
-            match updates.recv().await.ok_or("the worker has exited")? {
+            match thread.next().await? {
                 TurnUpdate::Text(text, now) => timer.text(text.as_bytes(), now, tally),
+                TurnUpdate::ToolCall(_) => return Err("no tool was offered".into()),
                 TurnUpdate::Completed(status) => break status,
             }
         };
-        inner.routes().threads.remove(&thread);
         if status != "completed" {
             return Err(format!("the bare turn is {status}").into());
         }
         timer.end(tally);
-        // Part of a turn's work, but its response is not awaited.
-        inner.send("thread/unsubscribe", &json!({"threadId": thread})).await?;
+        thread.unsubscribe().await
+    }
+
+    /// Starts a thread with these parameters on the worker with the fewest threads.
+    pub(crate) async fn start_thread(&self, params: Value) -> BenchResult<Thread> {
+        let worker = self.workers.iter().min_by_key(|worker| worker.load.load(Relaxed)).ok_or("no worker")?;
+        worker.load.fetch_add(1, Relaxed);
+        let (sender, updates) = mpsc::channel(1024);
+        let inner = Arc::clone(&worker.inner);
+        let mut thread = Thread { inner, load: Arc::clone(&worker.load), id: String::new(), updates };
+        let started = thread.inner.call_for("thread/start", params, Some(sender)).await?;
+        thread.id = started.thread.ok_or("no thread")?.id;
+        Ok(thread)
+    }
+
+    pub(crate) const fn recording(&self) -> &Recording {
+        &self.recording
+    }
+}
+
+impl Thread {
+    pub(crate) async fn inject(&self, params: Value) -> BenchResult<()> {
+        self.inner.call("thread/inject_items", params).await.map(drop)
+    }
+
+    /// Starts a turn and returns its id.
+    pub(crate) async fn start_turn(&self, params: Value) -> BenchResult<String> {
+        Ok(self.inner.call("turn/start", params).await?.turn.ok_or("no turn")?.id)
+    }
+
+    /// Waits for the next event of the turn.
+    pub(crate) async fn next(&mut self) -> BenchResult<TurnUpdate> {
+        let next = timeout(LIMIT, self.updates.recv()).await;
+        Ok(next.map_err(|_| "a bare turn took too long")?.ok_or("the worker has exited")?)
+    }
+
+    /// Sends the result of a call.
+    pub(crate) async fn answer(&self, call: &ToolCall, text: &str) -> BenchResult<()> {
+        let content = json!([{"type": "inputText", "text": text}]);
+        let result = json!({"contentItems": content, "success": true});
+        self.inner.write(&json!({"id": call.request, "result": result})).await
+    }
+
+    /// Interrupts a turn and waits for its end.
+    pub(crate) async fn interrupt(&mut self, turn: &str) -> BenchResult<()> {
+        self.inner.call("turn/interrupt", json!({"threadId": self.id, "turnId": turn})).await?;
+        while !matches!(self.next().await?, TurnUpdate::Completed(_)) {}
         Ok(())
+    }
+
+    /// Releases the thread. This is part of a turn's work, but its response is not awaited.
+    pub(crate) async fn unsubscribe(self) -> BenchResult<()> {
+        self.inner.send("thread/unsubscribe", &json!({"threadId": self.id})).await
     }
 }
 
@@ -190,7 +267,7 @@ impl Worker {
         tasks.spawn(read(stdout, Arc::clone(&inner)));
         timeout(LIMIT, inner.call("initialize", recording.initialize.clone())).await??;
         inner.lines.send(b"{\"method\":\"initialized\"}\n".to_vec()).await?;
-        Ok(Self { program, inner, running: AtomicUsize::new(0), home, _tasks: tasks })
+        Ok(Self { program, inner, load: Arc::default(), home, _tasks: tasks })
     }
 }
 
@@ -212,7 +289,7 @@ impl Inner {
         let (sender, answer) = oneshot::channel();
         let id = self.next_id.fetch_add(1, Relaxed);
         self.routes().answers.insert(id, sender);
-        self.write(id, method, &params).await?;
+        self.write(&json!({"id": id, "method": method, "params": params})).await?;
         let answer = answer.await?.map_err(|error| format!("{method}: {error}"))?;
         if let (Some(updates), Some(thread)) = (updates, &answer.thread) {
             self.routes().threads.insert(thread.id.clone(), updates);
@@ -222,11 +299,12 @@ impl Inner {
 
     /// Sends a call and ignores its response.
     async fn send(&self, method: &str, params: &Value) -> BenchResult<()> {
-        self.write(self.next_id.fetch_add(1, Relaxed), method, params).await
+        let id = self.next_id.fetch_add(1, Relaxed);
+        self.write(&json!({"id": id, "method": method, "params": params})).await
     }
 
-    async fn write(&self, id: u64, method: &str, params: &Value) -> BenchResult<()> {
-        let mut line = json!({"id": id, "method": method, "params": params}).to_string().into_bytes();
+    async fn write(&self, message: &Value) -> BenchResult<()> {
+        let mut line = message.to_string().into_bytes();
         line.push(b'\n');
         Ok(self.lines.send(line).await?)
     }
@@ -247,6 +325,10 @@ impl Inner {
         let updates = match (line.method, params.delta, params.turn) {
             (Some("item/agentMessage/delta"), Some(delta), _) => TurnUpdate::Text(delta, now_us()),
             (Some("turn/completed"), _, Some(turn)) => TurnUpdate::Completed(turn.status),
+            (Some("item/tool/call"), ..) => {
+                let (Some(request), Some(call)) = (line.id, params.call) else { return };
+                TurnUpdate::ToolCall(ToolCall { request, call: call.to_owned() })
+            }
             _ => return,
         };
         let thread = params.thread.and_then(|thread| self.routes().threads.get(thread).cloned());

@@ -4,7 +4,9 @@
 #[path = "../hazards/attacks.rs"]
 mod attacks;
 mod bare;
+mod cache;
 mod cancel;
+mod conversations;
 mod deltas;
 mod flood;
 mod gateway;
@@ -58,6 +60,7 @@ struct Results {
     supervisor_ms: f64,
     starts: Vec<start::Start>,
     turns: turns::Turns,
+    conversations: conversations::Conversations,
     cancels: Vec<cancel::Cancel>,
     deltas: Vec<deltas::Row>,
     idles: Vec<idle::Idle>,
@@ -99,6 +102,7 @@ async fn measure(options: &Options) -> BenchResult<()> {
         supervisor_ms: f64::NAN,
         starts: Vec::new(),
         turns: turns::Turns::default(),
+        conversations: conversations::Conversations::default(),
         cancels: Vec::new(),
         deltas: Vec::new(),
         idles: Vec::new(),
@@ -151,6 +155,18 @@ async fn all(options: &Options, folder: &TempDir, results: &mut Results) -> Benc
         }
         servers.app_server.end().await?;
         servers.exec.end().await?;
+        end(servers.bare).await?;
+        upstream = servers.upstream;
+    }
+    if options.is_selected("conversations") {
+        let setup = stage.chat();
+        let servers = conversations::Servers {
+            gateway: Gateway::start(&setup).await?,
+            bare: stage.recorded(&setup, Some(conversations::tools_request)).await?,
+            upstream,
+        };
+        results.conversations = conversations::measure(&servers, options).await?;
+        servers.gateway.end().await?;
         end(servers.bare).await?;
         upstream = servers.upstream;
     }
@@ -212,6 +228,14 @@ impl Stage<'_> {
         }
     }
 
+    /// Starts a server with the real CLI as a plain model, as chat clients use it.
+    fn chat(&self) -> Setup {
+        let mut setup = self.real("app-server");
+        setup.settings.insert(0, ("CODEX_PROFILE".to_owned(), "chat".to_owned()));
+        "conversations".clone_into(&mut setup.name);
+        setup
+    }
+
     fn fake(&self) -> Setup {
         const MANY: &str = "1200";
         let settings =
@@ -233,6 +257,11 @@ impl Stage<'_> {
 
     /// Starts the bare client with a fresh recording of this server.
     async fn bare(&self, setup: &Setup) -> BenchResult<Arc<Bare>> {
+        self.recorded(setup, None).await
+    }
+
+    /// Starts the bare client with a recording of a turn, whose request has this body or is that of the load generator.
+    async fn recorded(&self, setup: &Setup, body: Option<fn(&Prompt) -> String>) -> BenchResult<Arc<Bare>> {
         let folder = self.folder.join(format!("{}-recording", setup.name));
         std::fs::create_dir_all(&folder)?;
         let mut recorded = setup.clone();
@@ -243,7 +272,15 @@ impl Stage<'_> {
         if setup.base_url.is_none() {
             prompt.model = Prompt::fake("stream:1:1").model;
         }
-        load::closed_loop(&Door::Sse(gateway.address), 1, 1, &prompt, Duration::from_secs(30)).await?;
+        match body {
+            Some(body) => drop(
+                sse::Client::new(gateway.address).ask(&body(&prompt), &mut tally::Tally::default()).await?,
+            ),
+            None => drop(
+                load::closed_loop(&Door::Sse(gateway.address), 1, 1, &prompt, Duration::from_secs(30))
+                    .await?,
+            ),
+        }
         let recording = Recording::read(&folder, &setup.codex, &prompt)?;
         let workers = recording::workers(&folder)?;
         Ok(Arc::new(Bare::start(gateway, recording, workers, self.folder).await?))

@@ -1,7 +1,7 @@
 //! The goals and whether they are reached.
 
 use crate::{
-    Results,
+    Results, conversations,
     deltas::{Path, Sample},
     flood,
     hazards::Hazard,
@@ -38,6 +38,7 @@ pub(crate) fn all(results: &Results) -> Vec<Goal> {
     deltas(results, &mut goals);
     costs(results, &mut goals);
     hazards(results, &mut goals);
+    conversations(results, &mut goals);
     goals
 }
 
@@ -206,6 +207,82 @@ fn hazards(results: &Results, goals: &mut Vec<Goal>) {
             reached: at_most(measured, limit),
         });
     }
+}
+
+fn conversations(results: &Results, goals: &mut Vec<Goal>) {
+    use conversations::{Contender, Row, Sample};
+    let found = &results.conversations;
+    let rows = |contender: Contender, tools: bool, clients: usize| {
+        let is_wanted =
+            move |row: &&Row| (row.contender, row.shape.tools, row.clients) == (contender, tools, clients);
+        found.rows.iter().filter(is_wanted)
+    };
+    let first = |sample: &Sample| sample.first.p50;
+    let rate = |sample: &Sample| sample.per_second;
+    let ratios = |tools, clients, under, value: fn(&Sample) -> f64| {
+        rows(Contender::Http, tools, clients)
+            .map(move |row| found.ratio(row, under, value))
+            .collect::<Vec<_>>()
+    };
+    for (label, target, limit, under) in [
+        (
+            "first token of a conversation's turns over HTTP, one client, relative to the bare client's continued recipe \
+             (p50, the worst history)",
+            "at most 1.15 ×",
+            1.15,
+            Contender::Continued,
+        ),
+        ("the same relative to its fresh recipe", "at most 0.6 ×", 0.6, Contender::Fresh),
+    ] {
+        let measured = worst(ratios(false, 1, under, first));
+        let (reached, measured) = (at_most(measured, limit), format!("{} ×", number(measured)));
+        goals.push(Goal { number: 6, label, target, measured, reached });
+    }
+    for (label, target, limit, under) in [
+        (
+            "turns/s of conversations over HTTP with 16 clients, relative to the bare client's continued recipe (the worst \
+             history)",
+            "at least 0.9 ×",
+            0.9,
+            Contender::Continued,
+        ),
+        ("the same relative to its fresh recipe", "at least 1.7 ×", 1.7, Contender::Fresh),
+    ] {
+        let measured = least(ratios(false, 16, under, rate));
+        let (reached, measured) = (at_least(measured, limit), format!("{} ×", number(measured)));
+        goals.push(Goal { number: 6, label, target, measured, reached });
+    }
+    let measured = worst(ratios(true, 1, Contender::Fresh, first));
+    goals.push(Goal {
+        number: 7,
+        label: "result of a client's tool to the next token over HTTP, one client, relative to the bare client's fresh recipe \
+                (p50, the worst history)",
+        target: "at most 0.55 ×",
+        measured: format!("{} ×", number(measured)),
+        reached: at_most(measured, 0.55),
+    });
+    for (contender, label) in [
+        (
+            Contender::Http,
+            "share of the former request that a prompt cache would hit, HTTP, the worst history",
+        ),
+        (Contender::Grpc, "the same over gRPC"),
+    ] {
+        let shares = found.facts.iter().filter(|fact| fact.contender == contender).map(|fact| fact.of_former);
+        let measured = least(shares);
+        goals.push(Goal {
+            number: 8,
+            label,
+            target: "at least 0.95",
+            measured: number(measured),
+            reached: at_least(measured, 0.95),
+        });
+    }
+}
+
+/// Returns the smallest value.
+fn least(values: impl IntoIterator<Item = f64>) -> f64 {
+    values.into_iter().fold(f64::NAN, f64::min)
 }
 
 /// Returns the largest value.

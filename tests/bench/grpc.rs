@@ -8,7 +8,7 @@ use tonic::{Streaming, transport::Channel};
 use crate::{
     BenchResult,
     stats::now_us,
-    tally::{Prompt, Tally, TurnTimer},
+    tally::{Prompt, Reply, Tally, TurnTimer},
 };
 
 /// Opens a connection.
@@ -29,6 +29,14 @@ impl Client {
         Ok(())
     }
 
+    /// Sends a request and reads its answer to the end.
+    pub(crate) async fn ask(&mut self, request: pb::ChatRequest, tally: &mut Tally) -> BenchResult<Reply> {
+        let known = tally.lags.len();
+        let mut answer = self.send_request(request).await?;
+        while answer.read(tally).await? {}
+        Ok(Reply::new(answer.call, known, answer.timer, tally))
+    }
+
     /// Runs one turn to its first token. Dropping the stream resets it.
     pub(crate) async fn start_stream(
         &mut self,
@@ -45,13 +53,17 @@ impl Client {
     }
 
     async fn send(&mut self, prompt: &Prompt) -> BenchResult<StartedStream> {
-        let timer = TurnTimer::start();
         let part = pb::ContentPart { part: Some(pb::content_part::Part::Text(prompt.text.clone())) };
         let message = pb::Message { role: pb::Role::User.into(), parts: vec![part], ..Default::default() };
         let request =
             pb::ChatRequest { model: prompt.model.clone(), messages: vec![message], ..Default::default() };
+        self.send_request(request).await
+    }
+
+    async fn send_request(&mut self, request: pb::ChatRequest) -> BenchResult<StartedStream> {
+        let timer = TurnTimer::start();
         let events = CodexServiceClient::new(self.0.clone()).stream_chat(request).await?.into_inner();
-        Ok(StartedStream { events, timer })
+        Ok(StartedStream { events, timer, call: None })
     }
 }
 
@@ -60,15 +72,21 @@ impl Client {
 pub(crate) struct StartedStream {
     events: Streaming<pb::ChatEvent>,
     timer: TurnTimer,
+    /// The id of a tool call.
+    call: Option<String>,
 }
 
 impl StartedStream {
     /// Reads one event. Returns `false` at the end.
     async fn read(&mut self, tally: &mut Tally) -> BenchResult<bool> {
         let Some(event) = self.events.message().await? else { return Ok(false) };
-        if let Some(Event::TextDelta(delta)) = event.event {
-            tally.frames += 1;
-            self.timer.text(delta.text.as_bytes(), now_us(), tally);
+        match event.event {
+            Some(Event::TextDelta(delta)) => {
+                tally.frames += 1;
+                self.timer.text(delta.text.as_bytes(), now_us(), tally);
+            }
+            Some(Event::ToolCall(call)) => self.call = Some(call.id),
+            _ => {}
         }
         Ok(true)
     }

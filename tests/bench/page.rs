@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, fs};
 
 use crate::{
-    BenchResult, Results, deltas,
+    BenchResult, Results, conversations, deltas,
     flood::{self, Flood},
     goals,
     options::Options,
@@ -22,6 +22,9 @@ pub(crate) fn write(results: &Results, options: &Options) -> BenchResult<()> {
     }
     if !results.turns.0.is_empty() {
         turns(&mut page, results, options)?;
+    }
+    if !results.conversations.rows.is_empty() {
+        conversations::table::write(&mut page, &results.conversations)?;
     }
     if !results.deltas.is_empty() {
         delta_table(&mut page, results, options)?;

@@ -112,6 +112,15 @@ impl Recording {
         thread
     }
 
+    /// Returns the parameters of a thread of a conversation. The recorded turn had tools.
+    pub(crate) fn conversation(&self, tools: bool) -> Value {
+        let mut thread = self.thread.clone();
+        if !tools && let Some(members) = thread.as_object_mut() {
+            members.remove("dynamicTools");
+        }
+        thread
+    }
+
     pub(crate) fn items(&self, thread: &str, prompt: &Prompt) -> Value {
         let mut items = self.items.clone();
         replace(&mut items, &self.prompt, &prompt.text);

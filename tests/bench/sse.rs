@@ -12,7 +12,7 @@ use tokio::{
 use crate::{
     BenchResult,
     stats::now_us,
-    tally::{Prompt, Tally, TurnTimer},
+    tally::{Prompt, Reply, Tally, TurnTimer},
 };
 
 /// A client.
@@ -38,6 +38,17 @@ impl Client {
         Ok(())
     }
 
+    /// Sends the body of a request and reads its answer to the end.
+    pub(crate) async fn ask(&mut self, body: &str, tally: &mut Tally) -> BenchResult<Reply> {
+        let known = tally.lags.len();
+        let mut answer = self.send_body(body).await?;
+        while !answer.reader.is_over() {
+            answer.read(tally).await?;
+        }
+        self.stream = Some(answer.stream);
+        Ok(Reply::new(answer.reader.call, known, answer.timer, tally))
+    }
+
     /// Runs one turn to its first token. Dropping the answer closes the connection.
     pub(crate) async fn start_stream(
         &mut self,
@@ -55,6 +66,11 @@ impl Client {
     }
 
     async fn send(&mut self, prompt: &Prompt, _tally: &mut Tally) -> BenchResult<StartedStream> {
+        let body = json!({"model": prompt.model, "stream": true, "messages": [{"role": "user", "content": prompt.text}]});
+        self.send_body(&body.to_string()).await
+    }
+
+    async fn send_body(&mut self, body: &str) -> BenchResult<StartedStream> {
         let timer = TurnTimer::start();
         let mut stream = match self.stream.take() {
             Some(stream) => stream,
@@ -64,8 +80,6 @@ impl Client {
                 stream
             }
         };
-        let body = json!({"model": prompt.model, "stream": true, "messages": [{"role": "user", "content": prompt.text}]});
-        let body = body.to_string();
         let request = format!(
             "POST /v1/chat/completions HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\n\
              authorization: Bearer bench\r\ncontent-length: {}\r\n\r\n{body}",
@@ -110,6 +124,8 @@ struct Reader {
     chunk_has_text: bool,
     /// The last data was `[DONE]`.
     done: bool,
+    /// The id of a tool call.
+    call: Option<String>,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -151,6 +167,8 @@ impl Reader {
                     tally.frames += 1;
                 }
                 timer.text(text, now, tally);
+            } else if let Some(id) = call_id(data) {
+                self.call = Some(id);
             }
         } else if line == b"0" && self.done {
             self.stage = Stage::LastChunk;
@@ -159,6 +177,14 @@ impl Reader {
         }
         Ok(())
     }
+}
+
+/// Returns the id of a tool call in a chunk.
+fn call_id(data: &[u8]) -> Option<String> {
+    const MARK: &[u8] = b"\"tool_calls\":[";
+    data.windows(MARK.len()).find(|window| *window == MARK)?;
+    let chunk: serde_json::Value = serde_json::from_slice(data).ok()?;
+    chunk["choices"][0]["delta"]["tool_calls"][0]["id"].as_str().map(str::to_owned)
 }
 
 /// Returns the text after `"content":"`.

@@ -29,6 +29,33 @@ pub(crate) const MODEL: &str = "gpt-5.5";
 /// Prefix of a prompt for the bench's upstream: prefix, tokens, a space, milliseconds, a full stop.
 pub(crate) const ANSWER: &str = "bench-answer ";
 
+/// Prefix of a prompt that asks for a call of a client's tool before the answer.
+pub(crate) const CALL: &str = "bench-call ";
+
+/// Name and arguments of that call.
+pub(crate) const TOOL: &str = "lookup";
+pub(crate) const ARGUMENTS: &str = r#"{"key":"k"}"#;
+
+/// The end of a response.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    /// The id of a tool call that ended the response.
+    pub(crate) call: Option<String>,
+    /// The text. The upstream's tokens are their times, so that the observations contain it.
+    pub(crate) text: String,
+}
+
+impl Reply {
+    /// Creates a reply of the deltas behind the first `known` ones. A response with a call is no end of a turn.
+    pub(crate) fn new(call: Option<String>, known: usize, timer: TurnTimer, tally: &mut Tally) -> Self {
+        let text = tally.lags[known..].iter().map(|(sent, _)| format!("t={sent};")).collect();
+        if call.is_none() {
+            timer.end(tally);
+        }
+        Self { call, text }
+    }
+}
+
 /// Observations so far.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {

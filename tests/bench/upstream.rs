@@ -8,7 +8,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     path::Path,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -20,7 +20,12 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::{BenchResult, http, process::Program, stats::now_us, tally::ANSWER};
+use crate::{
+    BenchResult, cache, http,
+    process::Program,
+    stats::now_us,
+    tally::{ANSWER, ARGUMENTS, CALL, TOOL},
+};
 
 /// Handle of the process.
 #[derive(Debug)]
@@ -36,6 +41,9 @@ pub(crate) struct State {
     pub(crate) open: u64,
     /// Time of the last disconnect from an unfinished answer, in microseconds.
     pub(crate) disconnected_at: u64,
+    /// Bytes of all requests.
+    pub(crate) received: u64,
+    pub(crate) cache: cache::Totals,
 }
 
 impl Upstream {
@@ -59,7 +67,17 @@ impl Upstream {
         let answer = http::get(self.address, "/state").await?;
         let mut numbers = answer.body.split_ascii_whitespace().map(str::parse::<u64>);
         let mut next = || numbers.next().ok_or("a number is missing");
-        Ok(State { open: next()??, disconnected_at: next()?? })
+        Ok(State {
+            open: next()??,
+            disconnected_at: next()??,
+            received: next()??,
+            cache: cache::Totals { hit: next()??, former: next()??, whole: next()?? },
+        })
+    }
+
+    /// Begins to compare the requests of one conversation, or ends it.
+    pub(crate) async fn record(&self, on: bool) -> BenchResult<()> {
+        http::get(self.address, if on { "/record/on" } else { "/record/off" }).await.map(drop)
     }
 }
 
@@ -68,6 +86,41 @@ struct Counters {
     open: AtomicU64,
     disconnected_at: AtomicU64,
     number: AtomicU64,
+    received: AtomicU64,
+    cache: Mutex<Option<cache::Comparison>>,
+    totals: Mutex<cache::Totals>,
+}
+
+impl Counters {
+    fn state(&self) -> String {
+        let totals = *lock(&self.totals);
+        let numbers = [
+            self.open.load(Relaxed),
+            self.disconnected_at.load(Relaxed),
+            self.received.load(Relaxed),
+            totals.hit,
+            totals.former,
+            totals.whole,
+        ];
+        numbers.map(|number| number.to_string()).join(" ")
+    }
+
+    fn record(&self, on: bool) {
+        if on {
+            *lock(&self.totals) = cache::Totals::default();
+        }
+        *lock(&self.cache) = on.then(cache::Comparison::default);
+    }
+
+    fn compare(&self, body: &[u8]) {
+        if let Some(comparison) = lock(&self.cache).as_mut() {
+            lock(&self.totals).add(comparison.push(body));
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Serves until its parent closes its stdin.
@@ -103,12 +156,18 @@ async fn handle_connection(mut stream: TcpStream, counters: &Counters) -> BenchR
         let line = String::from_utf8_lossy(&buffer[..head]);
         let line = line.lines().next().unwrap_or_default();
         if line.starts_with("POST ") {
-            let (tokens, pause) = requested_answer(body).unwrap_or((1, Duration::ZERO));
             let number = counters.number.fetch_add(1, Relaxed);
+            counters.received.fetch_add(u64::try_from(head + length)?, Relaxed);
+            counters.compare(body);
             let format: &dyn ResponseFormat =
                 if line.contains("/responses") { &Responses } else { &Completions };
             counters.open.fetch_add(1, Relaxed);
-            let answered = answer(&mut stream, format, number, tokens, pause).await;
+            let answered = if wants_call(body) {
+                call(&mut stream, number).await
+            } else {
+                let (tokens, pause) = requested_answer(body).unwrap_or((1, Duration::ZERO));
+                answer(&mut stream, format, number, tokens, pause).await
+            };
             counters.open.fetch_sub(1, Relaxed);
             if answered.is_err() {
                 counters.disconnected_at.store(now_us(), Relaxed);
@@ -117,7 +176,10 @@ async fn handle_connection(mut stream: TcpStream, counters: &Counters) -> BenchR
             return answered;
         }
         let body = if line.starts_with("GET /state") {
-            format!("{} {}", counters.open.load(Relaxed), counters.disconnected_at.load(Relaxed))
+            counters.state()
+        } else if line.starts_with("GET /record/") {
+            counters.record(line.starts_with("GET /record/on"));
+            String::new()
         } else {
             r#"{"object":"list","data":[]}"#.to_owned()
         };
@@ -138,6 +200,25 @@ fn requested_answer(body: &[u8]) -> Option<(usize, Duration)> {
     let end = rest.iter().position(|&byte| byte == b'.')?;
     let (tokens, pause) = str::from_utf8(&rest[..end]).ok()?.split_once(' ')?;
     Some((tokens.parse().ok()?, Duration::from_millis(pause.parse().ok()?)))
+}
+
+/// Returns whether a request asks for a call of a client's tool that it does not contain yet.
+fn wants_call(body: &[u8]) -> bool {
+    const OUTPUT: &[u8] = b"function_call_output";
+    let Some(at) = body.windows(ANSWER.len()).rposition(|window| window == ANSWER.as_bytes()) else {
+        return false;
+    };
+    body[..at].ends_with(CALL.as_bytes()) && !body[at..].windows(OUTPUT.len()).any(|window| window == OUTPUT)
+}
+
+/// Sends a call of the client's tool.
+async fn call(stream: &mut TcpStream, number: u64) -> BenchResult<()> {
+    let mut text =
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n".to_owned();
+    Responses.call(number, &mut text);
+    stream.write_all(text.as_bytes()).await?;
+    stream.shutdown().await?;
+    Ok(())
 }
 
 /// Streams an answer. Fails if the client disconnects before the end.
@@ -187,6 +268,39 @@ trait ResponseFormat: Send + Sync {
 
 struct Responses;
 
+impl Responses {
+    fn call(&self, n: u64, out: &mut String) {
+        let arguments = serde_json::Value::from(ARGUMENTS).to_string();
+        let item = |status: &str, arguments: &str| {
+            format!(
+                r#"{{"id":"fc_{n}","type":"function_call","status":"{status}","call_id":"call_{n}","name":"{TOOL}","arguments":{arguments}}}"#
+            )
+        };
+        event(
+            out,
+            "response.created",
+            format_args!(
+                r#""response":{{"id":"resp_{n}","object":"response","status":"in_progress","output":[]}}"#
+            ),
+        );
+        let (added, done) = (item("in_progress", "\"\""), item("completed", &arguments));
+        event(out, "response.output_item.added", format_args!(r#""output_index":0,"item":{added}"#));
+        event(out, "response.output_item.done", format_args!(r#""output_index":0,"item":{done}"#));
+        completed(n, 10, out);
+    }
+}
+
+fn completed(n: u64, tokens: usize, out: &mut String) {
+    event(
+        out,
+        "response.completed",
+        format_args!(
+            r#""response":{{"id":"resp_{n}","object":"response","status":"completed","output":[],"usage":{{"input_tokens":100,"input_tokens_details":{{"cached_tokens":0}},"output_tokens":{tokens},"output_tokens_details":{{"reasoning_tokens":0}},"total_tokens":{}}}}}"#,
+            tokens + 100
+        ),
+    );
+}
+
 impl ResponseFormat for Responses {
     fn begin(&self, n: u64, out: &mut String) {
         event(
@@ -221,14 +335,7 @@ impl ResponseFormat for Responses {
                 r#""output_index":0,"item":{{"id":"msg_{n}","type":"message","role":"assistant","status":"completed","content":[{{"type":"output_text","text":"{whole}","annotations":[]}}]}}"#
             ),
         );
-        event(
-            out,
-            "response.completed",
-            format_args!(
-                r#""response":{{"id":"resp_{n}","object":"response","status":"completed","output":[],"usage":{{"input_tokens":100,"input_tokens_details":{{"cached_tokens":0}},"output_tokens":{tokens},"output_tokens_details":{{"reasoning_tokens":0}},"total_tokens":{}}}}}"#,
-                tokens + 100
-            ),
-        );
+        completed(n, tokens, out);
     }
 }
 
