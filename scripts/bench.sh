@@ -14,7 +14,7 @@ usage: scripts/bench.sh [--quick] [--litellm] [--only PART,…] [--set NAME=VALU
 
   --quick    one short round of everything, below four minutes; writes to target/bench/
   --litellm  install LiteLLM's proxy into .tools/ for comparison (743 MB); an installed proxy is always measured
-  --only     some parts: start, turns, conversations, cancel, deltas, idle, flood, hazards; writes to target/bench/
+  --only     some parts: start, turns, conversations, network, cancel, deltas, idle, flood, hazards; writes to target/bench/
   --set      NAME=VALUE: a setting of the app-server servers, for experiments; writes to target/bench/
   --out      folder for benchmarks.md and its plots (default docs/)
 

@@ -17,6 +17,7 @@ mod http;
 mod idle;
 mod load;
 mod machine;
+mod network;
 #[path = "../hazards/observer.rs"]
 mod observer;
 mod options;
@@ -24,12 +25,14 @@ mod page;
 mod plot;
 mod process;
 mod recording;
+mod relay;
 mod sse;
 mod start;
 mod stats;
 mod tally;
 mod turns;
 mod upstream;
+mod websocket;
 
 use std::{
     io::{self, Write},
@@ -61,6 +64,7 @@ struct Results {
     starts: Vec<start::Start>,
     turns: turns::Turns,
     conversations: conversations::Conversations,
+    network: network::Network,
     cancels: Vec<cancel::Cancel>,
     deltas: Vec<deltas::Row>,
     idles: Vec<idle::Idle>,
@@ -103,6 +107,7 @@ async fn measure(options: &Options) -> BenchResult<()> {
         starts: Vec::new(),
         turns: turns::Turns::default(),
         conversations: conversations::Conversations::default(),
+        network: network::Network::default(),
         cancels: Vec::new(),
         deltas: Vec::new(),
         idles: Vec::new(),
@@ -170,6 +175,9 @@ async fn all(options: &Options, folder: &TempDir, results: &mut Results) -> Benc
         end(servers.bare).await?;
         upstream = servers.upstream;
     }
+    if options.is_selected("network") {
+        results.network = network::measure(&stage, &upstream).await?;
+    }
     if options.is_selected("deltas") || options.is_selected("flood") {
         let servers = deltas::Servers {
             gateway: Gateway::start(&stage.fake()).await?,
@@ -221,6 +229,7 @@ impl Stage<'_> {
             codex: self.options.codex.clone(),
             engine,
             base_url: Some(self.base_url.clone()),
+            builtin: false,
             settings: self
                 .settings(engine, &[("CODEX_MAX_CONCURRENCY", running), ("CODEX_MAX_QUEUE", "256")]),
             folder: self.folder.to_owned(),

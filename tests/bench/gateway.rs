@@ -26,6 +26,8 @@ pub(crate) struct Setup {
     pub(crate) engine: &'static str,
     /// The provider of the CLI. Without one, only the fake codex can answer.
     pub(crate) base_url: Option<String>,
+    /// The base URL is that of the built-in provider, which can use a WebSocket.
+    pub(crate) builtin: bool,
     pub(crate) settings: Vec<(String, String)>,
     /// Folder for homes and logs.
     pub(crate) folder: PathBuf,
@@ -47,7 +49,7 @@ impl Gateway {
         for folder in ["codex-home", "work", "tmp"] {
             fs::create_dir_all(home.join(folder))?;
         }
-        fs::write(home.join("codex-home/config.toml"), config(setup.base_url.as_deref()))?;
+        fs::write(home.join("codex-home/config.toml"), config(setup))?;
         fs::write(
             home.join("codex-home/auth.json"),
             r#"{"auth_mode": "apikey", "OPENAI_API_KEY": "sk-bench"}"#,
@@ -106,8 +108,11 @@ impl Gateway {
     }
 }
 
-fn config(base_url: Option<&str>) -> String {
-    let Some(base_url) = base_url else { return String::new() };
+fn config(setup: &Setup) -> String {
+    let Some(base_url) = &setup.base_url else { return String::new() };
+    if setup.builtin {
+        return format!("model = \"{MODEL}\"\nopenai_base_url = \"{base_url}\"\n");
+    }
     format!(
         "model = \"{MODEL}\"\nmodel_provider = \"bench\"\n[model_providers.bench]\nname = \"bench\"\n\
          base_url = \"{base_url}\"\nwire_api = \"responses\"\nexperimental_bearer_token = \"bench\"\n"

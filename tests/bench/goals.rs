@@ -39,6 +39,7 @@ pub(crate) fn all(results: &Results) -> Vec<Goal> {
     costs(results, &mut goals);
     hazards(results, &mut goals);
     conversations(results, &mut goals);
+    network(results, &mut goals);
     goals
 }
 
@@ -226,7 +227,7 @@ fn conversations(results: &Results, goals: &mut Vec<Goal>) {
     };
     for (label, target, limit, under) in [
         (
-            "first token of a conversation's turns over HTTP, one client, relative to the bare client's continued recipe \
+            "first token of a conversation's later turns over HTTP, one client, relative to the bare client's continued recipe \
              (p50, the worst history)",
             "at most 1.15 ×",
             1.15,
@@ -278,6 +279,39 @@ fn conversations(results: &Results, goals: &mut Vec<Goal>) {
             reached: at_least(measured, 0.95),
         });
     }
+}
+
+fn network(results: &Results, goals: &mut Vec<Goal>) {
+    let found = &results.network;
+    for (conversations, label, target, limit) in [
+        (
+            false,
+            "turns/s of single turns with 16 clients, relative to a CLI that reads the system's whole certificate store",
+            "at least 1.5 ×",
+            1.5,
+        ),
+        (true, "the same in conversations, relative to single turns with that CLI", "at least 3 ×", 3.0),
+    ] {
+        let gain = found.gain(conversations);
+        let (measured, reached) = (format!("{} ×", number(gain)), at_least(gain, limit));
+        goals.push(Goal { number: 9, label, target, measured, reached });
+    }
+    let later = worst([1, 100].map(|size| found.websocket(size).map_or(f64::NAN, |row| row.first.1.p50)));
+    goals.push(Goal {
+        number: 10,
+        label: "first token of a conversation's later turns over a WebSocket with a round trip of 50 ms (p50, the worst history)",
+        target: "at most 70 ms",
+        measured: format!("{} ms", number(later)),
+        reached: at_most(later, 70.0),
+    });
+    let sent = found.websocket(100).map_or(f64::NAN, |row| row.sent_kb);
+    goals.push(Goal {
+        number: 10,
+        label: "bytes of a short question to the upstream over a WebSocket, after 100 kB",
+        target: "at most 3 kB",
+        measured: format!("{} kB", number(sent)),
+        reached: at_most(sent, 3.0),
+    });
 }
 
 /// Returns the smallest value.

@@ -18,7 +18,7 @@ usage: bench --gateway PATH --codex PATH --fake PATH [--litellm PATH] [--quick] 
   --fake     the fake codex (tests/fake_codex)
   --litellm  the litellm program, for the comparison
   --quick    one short round of everything, less than four minutes
-  --only     the parts to measure: start, turns, conversations, cancel, deltas, idle, flood, hazards
+  --only     the parts to measure: start, turns, conversations, network, cancel, deltas, idle, flood, hazards
   --set      a setting of the servers with the app-server engine, NAME=VALUE; may be repeated
   --out      the folder for benchmarks.md and its plots
 ";

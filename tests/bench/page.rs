@@ -5,7 +5,7 @@ use std::{fmt::Write as _, fs};
 use crate::{
     BenchResult, Results, conversations, deltas,
     flood::{self, Flood},
-    goals,
+    goals, network,
     options::Options,
     plot::{Bar, Frame, Series, bars, lines, number},
     turns::{Contender, Pace, Row, Sample},
@@ -25,6 +25,9 @@ pub(crate) fn write(results: &Results, options: &Options) -> BenchResult<()> {
     }
     if !results.conversations.rows.is_empty() {
         conversations::table::write(&mut page, &results.conversations)?;
+    }
+    if !results.network.roots.is_empty() {
+        network::write(&mut page, &results.network)?;
     }
     if !results.deltas.is_empty() {
         delta_table(&mut page, results, options)?;

@@ -88,6 +88,17 @@ impl Tally {
         Spread::from_micros(self.first.clone())
     }
 
+    /// Time to the first token in the first turn of each conversation, and in the others. Each client completes its
+    /// conversations one after the other.
+    pub(crate) fn first_tokens(&self, turns: usize) -> (Spread, Spread) {
+        let (mut first, mut later) = (Vec::new(), Vec::new());
+        for conversation in self.first.chunks(turns) {
+            first.extend(conversation.first());
+            later.extend(conversation.iter().skip(1));
+        }
+        (Spread::from_micros(first), Spread::from_micros(later))
+    }
+
     /// Latency of the deltas that were sent within a window.
     pub(crate) fn lag_within(&self, window: std::ops::Range<u64>) -> Spread {
         Spread::from_micros(

@@ -25,6 +25,7 @@ use crate::{
     process::Program,
     stats::now_us,
     tally::{ANSWER, ARGUMENTS, CALL, TOOL},
+    websocket,
 };
 
 /// Handle of the process.
@@ -81,8 +82,9 @@ impl Upstream {
     }
 }
 
+/// The counters of the process.
 #[derive(Debug, Default)]
-struct Counters {
+pub(crate) struct Counters {
     open: AtomicU64,
     disconnected_at: AtomicU64,
     number: AtomicU64,
@@ -92,6 +94,12 @@ struct Counters {
 }
 
 impl Counters {
+    /// Counts a model call and its bytes, and returns its number.
+    pub(crate) fn on_call(&self, bytes: usize) -> BenchResult<u64> {
+        self.received.fetch_add(u64::try_from(bytes)?, Relaxed);
+        Ok(self.number.fetch_add(1, Relaxed))
+    }
+
     fn state(&self) -> String {
         let totals = *lock(&self.totals);
         let numbers = [
@@ -156,8 +164,7 @@ async fn handle_connection(mut stream: TcpStream, counters: &Counters) -> BenchR
         let line = String::from_utf8_lossy(&buffer[..head]);
         let line = line.lines().next().unwrap_or_default();
         if line.starts_with("POST ") {
-            let number = counters.number.fetch_add(1, Relaxed);
-            counters.received.fetch_add(u64::try_from(head + length)?, Relaxed);
+            let number = counters.on_call(head + length)?;
             counters.compare(body);
             let format: &dyn ResponseFormat =
                 if line.contains("/responses") { &Responses } else { &Completions };
@@ -175,6 +182,9 @@ async fn handle_connection(mut stream: TcpStream, counters: &Counters) -> BenchR
             // Each model call of the CLI has a connection of its own.
             return answered;
         }
+        if let Some(accept) = websocket::accept(&String::from_utf8_lossy(&buffer[..head])) {
+            return websocket::serve(stream, &accept, counters).await;
+        }
         let body = if line.starts_with("GET /state") {
             counters.state()
         } else if line.starts_with("GET /record/") {
@@ -191,6 +201,26 @@ async fn handle_connection(mut stream: TcpStream, counters: &Counters) -> BenchR
         buffer.clear();
     }
     Ok(())
+}
+
+/// Returns the events of an instant answer, one JSON text each. A warm-up has no items.
+pub(crate) fn events(body: &[u8], number: u64, is_warm_up: bool) -> Vec<String> {
+    let mut text = String::new();
+    if is_warm_up {
+        created(number, &mut text);
+        completed(number, 0, &mut text);
+    } else {
+        let (tokens, _) = requested_answer(body).unwrap_or((1, Duration::ZERO));
+        let mut whole = String::new();
+        Responses.begin(number, &mut text);
+        for _ in 0..tokens {
+            let token = format!("t={};", now_us());
+            Responses.token(number, &token, &mut text);
+            whole.push_str(&token);
+        }
+        Responses.end(number, &whole, tokens, &mut text);
+    }
+    text.lines().filter_map(|line| line.strip_prefix("data: ").map(str::to_owned)).collect()
 }
 
 /// Parses length and pace of the requested answer in the last prompt of a request.
@@ -276,18 +306,22 @@ impl Responses {
                 r#"{{"id":"fc_{n}","type":"function_call","status":"{status}","call_id":"call_{n}","name":"{TOOL}","arguments":{arguments}}}"#
             )
         };
-        event(
-            out,
-            "response.created",
-            format_args!(
-                r#""response":{{"id":"resp_{n}","object":"response","status":"in_progress","output":[]}}"#
-            ),
-        );
+        created(n, out);
         let (added, done) = (item("in_progress", "\"\""), item("completed", &arguments));
         event(out, "response.output_item.added", format_args!(r#""output_index":0,"item":{added}"#));
         event(out, "response.output_item.done", format_args!(r#""output_index":0,"item":{done}"#));
         completed(n, 10, out);
     }
+}
+
+fn created(n: u64, out: &mut String) {
+    event(
+        out,
+        "response.created",
+        format_args!(
+            r#""response":{{"id":"resp_{n}","object":"response","status":"in_progress","output":[]}}"#
+        ),
+    );
 }
 
 fn completed(n: u64, tokens: usize, out: &mut String) {
@@ -303,13 +337,7 @@ fn completed(n: u64, tokens: usize, out: &mut String) {
 
 impl ResponseFormat for Responses {
     fn begin(&self, n: u64, out: &mut String) {
-        event(
-            out,
-            "response.created",
-            format_args!(
-                r#""response":{{"id":"resp_{n}","object":"response","status":"in_progress","output":[]}}"#
-            ),
-        );
+        created(n, out);
         event(
             out,
             "response.output_item.added",

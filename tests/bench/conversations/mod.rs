@@ -81,7 +81,7 @@ impl Shape {
 /// One measurement.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Sample {
-    /// With tools: from the result of the call to the next token.
+    /// First token of the turns behind the first one. With tools: from the result of the call.
     pub(crate) first: Spread,
     pub(crate) per_second: f64,
     /// Milliseconds of processor time per turn.
@@ -187,21 +187,38 @@ pub(crate) async fn measure(servers: &Servers, options: &Options) -> BenchResult
 
 /// A number of conversations.
 #[derive(Debug, Clone, Copy)]
-struct Plan {
-    contender: Contender,
-    shape: Shape,
-    clients: usize,
-    conversations: usize,
-    turns: usize,
+pub(crate) struct Plan {
+    pub(crate) contender: Contender,
+    pub(crate) shape: Shape,
+    pub(crate) clients: usize,
+    pub(crate) conversations: usize,
+    pub(crate) turns: usize,
 }
 
 /// The outcome of a plan.
 #[derive(Debug, Default)]
-struct Outcome {
-    wall: Duration,
-    tally: Tally,
+pub(crate) struct Outcome {
+    pub(crate) wall: Duration,
+    pub(crate) tally: Tally,
     /// The threads of the bare client, still loaded.
     held: Vec<Thread>,
+}
+
+impl Outcome {
+    /// Releases the threads of the bare client.
+    pub(crate) async fn release(self) -> BenchResult<()> {
+        release(self.held).await
+    }
+}
+
+impl Servers {
+    fn door(&self, contender: Contender) -> Door {
+        match contender {
+            Contender::Fresh | Contender::Continued => Door::Bare(Arc::clone(&self.bare)),
+            Contender::Http => Door::Sse(self.gateway.address),
+            Contender::Grpc => Door::Grpc(self.gateway.address),
+        }
+    }
 }
 
 async fn sample(servers: &Servers, row: &Row, options: &Options) -> BenchResult<Sample> {
@@ -214,13 +231,13 @@ async fn sample(servers: &Servers, row: &Row, options: &Options) -> BenchResult<
     let load = || process_time(std::process::id()) + process_time(servers.upstream.program.pid);
     let plan = Plan { contender, shape, clients, conversations, turns: TURNS };
     let (before, load_before, sent) = (cost(), load(), servers.upstream.state().await?.received);
-    let Outcome { wall, tally, held } = run(servers, plan).await?;
+    let Outcome { wall, tally, held } = run(&servers.door(contender), plan).await?;
     let (spent, load_spent) = (cost().since(before), load() - load_before);
     let sent = servers.upstream.state().await?.received - sent;
     release(held).await?;
     let done = float(tally.turns());
     Ok(Sample {
-        first: tally.first_token(),
+        first: tally.first_tokens(TURNS).1,
         per_second: done / wall.as_secs_f64(),
         gateway_ms: spent.gateway * 1000.0 / done,
         cli_ms: spent.cli * 1000.0 / done,
@@ -244,14 +261,14 @@ async fn facts(servers: &Servers, shapes: &[Shape], options: &Options) -> BenchR
     // The first turns of a worker use memory of their own.
     for contender in Contender::ALL {
         let warm = Plan { contender, shape: shapes[0], clients: 4, conversations: 8, turns: 1 };
-        release(run(servers, warm).await?.held).await?;
+        run(&servers.door(contender), warm).await?.release().await?;
     }
     for &shape in shapes {
         for contender in Contender::ALL {
             options.log_progress(&format!("conversations, facts: {}, {}", contender.label(), shape.label()));
             let one = Plan { contender, shape, clients: 1, conversations: 1, turns: TURNS };
             servers.upstream.record(true).await?;
-            release(run(servers, one).await?.held).await?;
+            run(&servers.door(contender), one).await?.release().await?;
             let cache = servers.upstream.state().await?.cache;
             servers.upstream.record(false).await?;
             let memory = || match contender {
@@ -263,7 +280,7 @@ async fn facts(servers: &Servers, shapes: &[Shape], options: &Options) -> BenchR
             };
             let before = memory();
             let plan = Plan { contender, shape, clients: 4, conversations: HELD, turns: HELD_TURNS };
-            kept.extend(run(servers, plan).await?.held);
+            kept.extend(run(&servers.door(contender), plan).await?.held);
             let after = memory();
             let each = |before: f64, after: f64| (after - before) / float(HELD);
             facts.push(Facts {
@@ -285,12 +302,7 @@ fn memory_of(pids: impl Iterator<Item = u32>) -> f64 {
 }
 
 /// Runs the conversations of a plan, with one client for each conversation at a time.
-async fn run(servers: &Servers, plan: Plan) -> BenchResult<Outcome> {
-    let door = match plan.contender {
-        Contender::Fresh | Contender::Continued => Door::Bare(Arc::clone(&servers.bare)),
-        Contender::Http => Door::Sse(servers.gateway.address),
-        Contender::Grpc => Door::Grpc(servers.gateway.address),
-    };
+pub(crate) async fn run(door: &Door, plan: Plan) -> BenchResult<Outcome> {
     let left = Arc::new(AtomicUsize::new(plan.conversations));
     let clients = door.clients(plan.clients).await?;
     let started = Instant::now();
