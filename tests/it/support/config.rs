@@ -54,7 +54,9 @@ impl AppConfig {
             env: Vec::new(),
         };
         match (codex, upstream::selected()) {
-            (Codex::Fake, _) | (Codex::Real, (_, None)) => config,
+            // The fake has no forks, so a probe of them would only take time.
+            (Codex::Fake, _) => config.env("CODEX_PROMPT_CACHE_KEYS", "off"),
+            (Codex::Real, (_, None)) => config,
             (Codex::Real, (upstream_as, Some(transport))) => Self {
                 expected_transport: Some(transport),
                 ..config.upstream_as(upstream_as).upstream_transport(transport)

@@ -57,7 +57,9 @@ impl Program {
             ("CODEX_BIN", executable(codex).display().to_string()),
             ("CODEX_ENGINE", engine.name().into()),
         ];
-        let env = env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        // The fake has no forks, which the doctor would report.
+        let no_forks = (codex == Codex::Fake).then(|| ("CODEX_PROMPT_CACHE_KEYS", "off".to_owned()));
+        let env = env.into_iter().chain(no_forks).map(|(name, value)| (name.to_owned(), value)).collect();
         Self { home, marker, env, ignores_hangup: false, mount: None }
     }
 

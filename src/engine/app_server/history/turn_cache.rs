@@ -33,9 +33,9 @@ pub(crate) struct TurnCache {
     index: Mutex<LruIndex>,
 }
 
-/// Identifies a position in a conversation: model, profile, instructions and the last text of the user. Some upstreams
+/// Identifies a position in a conversation: caller, model, profile, instructions and the last text of the user. Some upstreams
 /// number their call ids from zero in every conversation, so an id alone could return the reasoning of another
-/// conversation or model. Does not distinguish callers.
+/// conversation or model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct ConversationKey(u64);
 

@@ -174,10 +174,9 @@ mod tests {
     #[test]
     fn start_turn_on_a_fork_closes_the_environment() {
         for (is_fork, expected) in [(true, Some(json!([]))), (false, None)] {
-            let history = InitialHistory { developer_instructions: None, items: Vec::new() };
             let (turn, thread_params) = (Turn::default(), ThreadParams::default());
-            let start = TurnStart { turn, thread_params, history, cache_key: None, is_fork };
-            let params = serde_json::to_value(start.start_turn("t")).unwrap();
+            let start = TurnStart { turn, thread_params, history: None, cache_key: None };
+            let params = serde_json::to_value(start.start_turn("t", is_fork)).unwrap();
             assert_eq!(params.get("environments"), expected.as_ref());
         }
     }
