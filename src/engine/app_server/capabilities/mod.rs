@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use self::{
     forks::ForkSupport,
-    probe_turns::{ProbeTurns, release},
+    probe_turns::{ProbeResult, ProbeTurns, release},
 };
 use super::rpc::{
     client::RpcClient,
@@ -283,15 +283,24 @@ async fn run_turns(
                 requests.iter().any(|request| !tool_names(request).is_disjoint(&env_tools()));
         }
     }
-    if found.no_environment {
-        found.forks = forks::probe(turns, &offered).await?;
-    }
-    if found.empty_input {
-        let refused = turns.refused().await?;
-        let status = Some(probe_turns::REFUSAL_STATUS);
-        let expected = CodexErrorInfo::HttpConnectionFailed(UpstreamStatus { http_status_code: status });
-        found.typed_errors = refused.end.is_some_and(|turn| turn.error.codex_error_info == expected);
-    }
+    let forks = async {
+        match found.no_environment {
+            true => forks::probe(turns, &offered).await,
+            false => Ok(ForkSupport::default()),
+        }
+    };
+    let refused = async {
+        match found.empty_input {
+            true => turns.refused().await,
+            false => Ok(ProbeResult::default()),
+        }
+    };
+    // The two turns have threads of their own, and the server waits for the probe.
+    let (forks, refused) = tokio::join!(forks, refused);
+    let status = Some(probe_turns::REFUSAL_STATUS);
+    let expected = CodexErrorInfo::HttpConnectionFailed(UpstreamStatus { http_status_code: status });
+    found.typed_errors = refused?.end.is_some_and(|turn| turn.error.codex_error_info == expected);
+    found.forks = forks?;
     Ok(())
 }
 
