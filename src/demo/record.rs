@@ -35,6 +35,7 @@ const HEADERS: &[&str] = &[
     "user-agent",
     "version",
     "x-codex-turn-metadata",
+    "x-codex-turn-state",
     "x-openai-internal-codex-responses-lite",
 ];
 
