@@ -226,7 +226,7 @@ fn sorted(outputs: &mut Vec<(usize, String)>) -> Vec<String> {
 }
 
 /// Returns the line of a message. Codex adds some messages to a thread itself, and a client may omit an empty answer or
-/// change white space at its end.
+/// change white space at the end of a message.
 fn message_line(item: &Value) -> Option<String> {
     let role = item["role"].as_str().unwrap_or_default();
     let text = parts(&item["content"]).concat();
@@ -234,7 +234,7 @@ fn message_line(item: &Value) -> Option<String> {
     if ["<environment_context>", "<permissions instructions>"].into_iter().any(is_added) {
         return None;
     }
-    let text = if role == "assistant" { text.trim_end() } else { &text };
+    let text = text.trim_end();
     (role != "assistant" || !text.is_empty()).then(|| format!("{role}: {text}"))
 }
 
