@@ -17,6 +17,7 @@ mod cancel;
 mod chat;
 mod clients;
 mod commands;
+mod conversations;
 mod documents;
 mod door;
 mod errors;

@@ -85,6 +85,11 @@ pub fn executable(codex: Codex) -> PathBuf {
     }
 }
 
+/// Returns the number of cases of a random test: `CODEX_TEST_CASES`, or a default for the whole suite.
+pub fn cases(default: u32) -> u32 {
+    std::env::var("CODEX_TEST_CASES").map_or(default, |cases| cases.parse().expect("a number"))
+}
+
 /// Returns the path of a program that `Cargo.toml` lists as an example.
 pub fn example(name: &str) -> PathBuf {
     // Cargo puts examples beside the folder of the test binaries.

@@ -13,9 +13,16 @@ pub fn contract(body: &Value) -> pb::ChatRequest {
         tools: list(&body["tools"]).map(tool).collect(),
         tool_choice: choice(&body["tool_choice"]),
         parallel_tool_calls: body["parallel_tool_calls"].as_bool(),
-        response_format: (body["response_format"]["type"] == "json_object").then_some(pb::ResponseFormat {
-            format: Some(response_format::Format::JsonObject(pb::JsonObjectFormat {})),
-        }),
+        response_format: response_format(&body["response_format"]),
+        stop: match &body["stop"] {
+            Value::String(stop) => vec![stop.clone()],
+            stops => list(stops).map(string).collect(),
+        },
+        max_output_tokens: body["max_completion_tokens"].as_u64().map(|tokens| tokens.try_into().unwrap()),
+        reasoning_effort: string(&body["reasoning_effort"]),
+        verbosity: string(&body["verbosity"]),
+        service_tier: string(&body["service_tier"]),
+        prompt_cache_key: string(&body["prompt_cache_key"]),
         ..pb::ChatRequest::default()
     }
 }
@@ -68,6 +75,20 @@ fn tool(tool: &Value) -> pb::Tool {
         },
         ..pb::Tool::default()
     }
+}
+
+fn response_format(format: &Value) -> Option<pb::ResponseFormat> {
+    let format = match format["type"].as_str()? {
+        "json_object" => response_format::Format::JsonObject(pb::JsonObjectFormat {}),
+        "json_schema" => response_format::Format::JsonSchema(pb::JsonSchemaFormat {
+            name: string(&format["json_schema"]["name"]),
+            schema: format["json_schema"]["schema"].to_string(),
+            strict: format["json_schema"]["strict"].as_bool(),
+            ..Default::default()
+        }),
+        _ => return None,
+    };
+    Some(pb::ResponseFormat { format: Some(format) })
 }
 
 fn choice(choice: &Value) -> Option<pb::ToolChoice> {

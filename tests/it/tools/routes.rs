@@ -30,11 +30,11 @@ pub struct Call {
 }
 
 impl Call {
-    fn from_proto(call: &pb::ToolCall) -> Self {
+    pub fn from_proto(call: &pb::ToolCall) -> Self {
         Self { id: call.id.clone(), name: call.name.clone(), arguments: call.arguments.clone() }
     }
 
-    fn from_json(call: &Value) -> Self {
+    pub fn from_json(call: &Value) -> Self {
         assert_eq!(call["type"], "function", "{call}");
         let text = |value: &Value| value.as_str().unwrap_or_else(|| panic!("{call}")).to_owned();
         Self {
@@ -95,7 +95,7 @@ impl TestApp {
     }
 }
 
-fn outcome_of_response(response: &pb::ChatResponse) -> Outcome {
+pub fn outcome_of_response(response: &pb::ChatResponse) -> Outcome {
     let choice = &response.choices[0];
     Outcome {
         text: choice.text.clone(),
@@ -105,7 +105,7 @@ fn outcome_of_response(response: &pb::ChatResponse) -> Outcome {
     }
 }
 
-fn outcome_of_events(events: &[pb::ChatEvent]) -> Outcome {
+pub fn outcome_of_events(events: &[pb::ChatEvent]) -> Outcome {
     let mut outcome =
         Outcome { text: String::new(), calls: Vec::new(), finish_reason: String::new(), usage: [0; 4] };
     for event in events {
@@ -124,7 +124,7 @@ fn outcome_of_events(events: &[pb::ChatEvent]) -> Outcome {
     outcome
 }
 
-fn outcome_of_completion(completion: &Value) -> Outcome {
+pub fn outcome_of_completion(completion: &Value) -> Outcome {
     let answer = answer_of_completion(completion);
     let message = &completion["choices"][0]["message"];
     let calls: Vec<Call> =
@@ -135,7 +135,7 @@ fn outcome_of_completion(completion: &Value) -> Outcome {
 }
 
 /// Joins the deltas by their indexes, like a client.
-fn outcome_of_chunks(chunks: &[Value]) -> Outcome {
+pub fn outcome_of_chunks(chunks: &[Value]) -> Outcome {
     let answer = answer_of_chunks(chunks);
     let begins_with_call =
         chunks.get(1).is_some_and(|chunk| !chunk["choices"][0]["delta"]["tool_calls"].is_null());
