@@ -33,8 +33,8 @@ pub(crate) struct TurnCache {
     index: Mutex<LruIndex>,
 }
 
-/// Identifies a position in a conversation: caller, model, profile, instructions and the last text of the user. Some upstreams
-/// number their call ids from zero in every conversation, so an id alone could return the reasoning of another
+/// Identifies a position in a conversation: caller, model, profile, instructions and the last text of the user. Some
+/// upstreams number their call ids from zero in every conversation, so an id alone could return the reasoning of another
 /// conversation or model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct ConversationKey(u64);
@@ -279,9 +279,11 @@ impl LruIndex {
     }
 }
 
-/// Returns the texts of a message and the sizes of its images.
+/// Returns the texts of a message and the sizes of its images. A client may leave out white space at the end later.
 fn fingerprint(message: &Message) -> Vec<(&str, usize)> {
-    let parts = message.parts.iter().map(|part| match part {
+    let last = message.parts.len().saturating_sub(1);
+    let parts = message.parts.iter().enumerate().map(|(index, part)| match part {
+        Part::Text(text) if index == last => (text.trim_end(), 0),
         Part::Text(text) => (text.as_str(), 0),
         Part::Image(image) => ("", image.data.len()),
     });

@@ -42,6 +42,7 @@ fn get_returns_a_turn_for_each_of_its_calls_and_its_key_only() {
     }
     assert!(cache.get(position, "3").is_none());
     assert!(cache.get(key(&cache, &[user_message("b"), user_message("a")]), "1").is_none());
+    assert!(cache.get(key(&cache, &[user_message("a"), user_message("b \n")]), "1").is_some());
     // A client may have dropped the oldest messages.
     assert!(cache.get(key(&cache, &[user_message("b")]), "1").is_some());
 }
