@@ -150,12 +150,13 @@ impl Client {
         let text = response.text().await.unwrap();
         if !status.is_success() {
             let body: Value = serde_json::from_str(&text).unwrap();
-            return Reply { outcome: Err(format!("{} {}", status.as_u16(), body["error"]["code"])), thread };
+            return Reply { outcome: Err(body["error"]["code"].to_string()), thread };
         }
         let (chunks, is_done) = chunks(&text);
         let error = chunks.iter().find(|chunk| chunk["error"].is_object());
         let outcome = match error {
-            Some(chunk) => Err(format!("in the stream: {}", chunk["error"]["code"])),
+            // Whether the head was sent before the failure is a matter of time.
+            Some(chunk) => Err(chunk["error"]["code"].to_string()),
             None => {
                 assert!(is_done, "the stream ends with [DONE]: {text}");
                 Ok(outcome_of_chunks(&chunks))
