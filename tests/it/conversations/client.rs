@@ -22,7 +22,6 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Client {
     url: String,
-    token: Option<String>,
     http: reqwest::Client,
     grpc: CodexServiceClient<Channel>,
 }
@@ -50,17 +49,7 @@ impl Reply {
 
 impl Client {
     pub async fn new(app: &TestApp) -> Self {
-        Self {
-            url: app.url("/v1/chat/completions"),
-            token: None,
-            http: reqwest::Client::new(),
-            grpc: app.grpc().await,
-        }
-    }
-
-    /// Returns the client with a token.
-    pub fn with_token(&self, token: &str) -> Self {
-        Self { token: Some(token.to_owned()), ..self.clone() }
+        Self { url: app.url("/v1/chat/completions"), http: reqwest::Client::new(), grpc: app.grpc().await }
     }
 
     /// Sends a request.
@@ -86,23 +75,11 @@ impl Client {
 
     /// Posts a request.
     pub async fn post(&self, body: &Value) -> reqwest::Response {
-        let mut request = self.http.post(&self.url).json(body);
-        if let Some(token) = &self.token {
-            request = request.bearer_auth(token);
-        }
-        request.send().await.unwrap()
-    }
-
-    fn request(&self, body: &Value) -> tonic::Request<pb::ChatRequest> {
-        let mut request = tonic::Request::new(contract(body));
-        if let Some(token) = &self.token {
-            request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
-        }
-        request
+        self.http.post(&self.url).json(body).send().await.unwrap()
     }
 
     async fn unary(&self, body: &Value) -> Reply {
-        match self.grpc.clone().chat(self.request(body)).await {
+        match self.grpc.clone().chat(contract(body)).await {
             Ok(response) => {
                 let response = response.into_inner();
                 let thread = name_of(response.thread());
@@ -113,7 +90,7 @@ impl Client {
     }
 
     async fn stream(&self, body: &Value) -> Reply {
-        let mut stream = match self.grpc.clone().stream_chat(self.request(body)).await {
+        let mut stream = match self.grpc.clone().stream_chat(contract(body)).await {
             Ok(stream) => stream.into_inner(),
             Err(status) => return failed(&status),
         };
