@@ -3,6 +3,7 @@
 
 mod answers;
 mod bodies;
+mod conversations;
 mod formats;
 mod host;
 mod limits;
@@ -48,6 +49,7 @@ fn sections() -> impl Iterator<Item = &'static Section> {
         host::SECTIONS,
         runtime::SECTIONS,
         networks::SECTIONS,
+        conversations::SECTIONS,
     ];
     files.into_iter().flatten().filter(|section| !section.faults.is_empty())
 }
