@@ -73,8 +73,7 @@ impl Client {
         drop(response.chunk().await);
     }
 
-    /// Posts a request.
-    pub async fn post(&self, body: &Value) -> reqwest::Response {
+    async fn post(&self, body: &Value) -> reqwest::Response {
         self.http.post(&self.url).json(body).send().await.unwrap()
     }
 

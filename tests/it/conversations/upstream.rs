@@ -110,7 +110,6 @@ fn settings(request: &UpstreamRequest) -> Value {
 fn items(request: &UpstreamRequest, is_chat: bool) -> Vec<Value> {
     let mut numbers: BTreeMap<String, usize> = BTreeMap::new();
     let (mut items, mut outputs): (Vec<Value>, Vec<(usize, Value)>) = (Vec::new(), Vec::new());
-    let is_of_codex = |item: &Value| !is_chat && texts(item).all(|text| text.starts_with('<'));
     for item in &request.items {
         let mut item = item.clone();
         if item["type"] == "function_call_output" {
@@ -133,7 +132,12 @@ fn items(request: &UpstreamRequest, is_chat: bool) -> Vec<Value> {
                 }
             }
             "message" if item["role"] == "user" || item["role"] == "developer" => {
-                if is_of_codex(&item) {
+                let content = item["content"].as_array_mut().unwrap();
+                // Those of Codex name the home of the worker.
+                content.retain(|part| {
+                    is_chat || !part["text"].as_str().is_some_and(|text| text.starts_with('<'))
+                });
+                if content.is_empty() {
                     continue;
                 }
                 if let Some(text) =
