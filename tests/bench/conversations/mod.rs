@@ -90,6 +90,8 @@ pub(crate) struct Sample {
     pub(crate) load_ms: f64,
     /// Bytes to the upstream per turn, in kB.
     pub(crate) sent_kb: f64,
+    /// Conversations that a failed turn ended. Their turns do not count.
+    pub(crate) failures: usize,
 }
 
 /// One row of the table with its rounds.
@@ -243,6 +245,7 @@ async fn sample(servers: &Servers, row: &Row, options: &Options) -> BenchResult<
         cli_ms: spent.cli * 1000.0 / done,
         load_ms: load_spent * 1000.0 / done,
         sent_kb: float(sent) / 1000.0 / done,
+        failures: tally.failures.len(),
     })
 }
 
@@ -312,12 +315,13 @@ pub(crate) async fn run(door: &Door, plan: Plan) -> BenchResult<Outcome> {
         tasks.spawn(async move {
             let (mut tally, mut held) = (Tally::default(), Vec::new());
             while left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok() {
-                match converse(&mut client, plan, &mut tally).await {
-                    Ok(thread) => held.extend(thread),
-                    Err(error) => {
-                        tally.failures.push(error.to_string());
-                        break;
+                let mut one = Tally::default();
+                match converse(&mut client, plan, &mut one).await {
+                    Ok(thread) => {
+                        held.extend(thread);
+                        tally.add(one);
                     }
+                    Err(error) => tally.failures.push(error.to_string()),
                 }
             }
             (tally, held)
@@ -334,9 +338,12 @@ pub(crate) async fn run(door: &Door, plan: Plan) -> BenchResult<Outcome> {
     };
     tokio::time::timeout(LIMIT, all).await.map_err(|_| "the conversations take too long")??;
     outcome.wall = started.elapsed();
-    match outcome.tally.failures.first() {
+    let failures = &outcome.tally.failures;
+    match failures.first().filter(|_| failures.len() * 20 > plan.conversations) {
         Some(failure) => {
-            Err(format!("a conversation of {} failed: {failure}", plan.contender.label()).into())
+            let (failed, label) = (failures.len(), plan.contender.label());
+            Err(format!("{failed} of {} conversations of {label} failed: {failure}", plan.conversations)
+                .into())
         }
         None => Ok(outcome),
     }

@@ -28,8 +28,8 @@ pub(crate) fn write(page: &mut String, conversations: &Conversations) -> BenchRe
             page,
             "### Histories of {}\n\n| clients | | first token p50, p95 (ms) | relative to continued, fresh | turns/s | relative to \
              continued, fresh | CPU per turn: gateway, CLI, load (ms) | to the upstream per turn (kB) | cacheable: of the former \
-             request, of the input | memory each: gateway, CLI (KiB) |\n\
-             | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+             request, of the input | memory each: gateway, CLI (KiB) | failed |\n\
+             | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
             shape.label()
         )?;
         for row in conversations.rows.iter().filter(|row| row.shape == shape) {
@@ -58,7 +58,7 @@ fn line(page: &mut String, conversations: &Conversations, row: &Row) -> BenchRes
     }
     writeln!(
         page,
-        "| {} | {} | {}, {} | {} | {} | {} | {}, {}, {} | {} | {cache} | {memory} |",
+        "| {} | {} | {}, {} | {} | {} | {} | {}, {}, {} | {} | {cache} | {memory} | {} |",
         row.clients,
         row.contender.label(),
         value(|sample| sample.first.p50),
@@ -70,6 +70,7 @@ fn line(page: &mut String, conversations: &Conversations, row: &Row) -> BenchRes
         value(|sample| sample.cli_ms),
         value(|sample| sample.load_ms),
         value(|sample| sample.sent_kb),
+        row.rounds.iter().map(|sample| sample.failures).sum::<usize>(),
     )?;
     Ok(())
 }
