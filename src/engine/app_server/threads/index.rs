@@ -41,7 +41,7 @@ pub(crate) struct Entry<N> {
     pub(crate) worker: usize,
     /// Size of the thread's history.
     pub(crate) history_bytes: usize,
-    /// Maximum number of threads of the same worker, if lower than the limit of the index.
+    /// Maximum number of threads with the same limit on the same worker, if lower than the limit of the index.
     pub(crate) max_threads: usize,
     /// The thread waits for the results of a client's calls.
     pub(crate) is_parked: bool,
@@ -108,26 +108,24 @@ impl<N> ThreadIndex<N> {
                 state.evict(other, Eviction::Duplicate);
             }
         }
-        let max_threads = self.limits.threads.min(entry.max_threads);
-        let worker = entry.worker;
+        let (worker, max_of_kind) = (entry.worker, entry.max_threads);
         for key in &entry.keys {
             state.by_key.insert(*key, id);
         }
         state.entries.insert(id, entry);
-        loop {
-            let of_worker = state.entries.iter().filter(|(_, entry)| entry.worker == worker);
-            let (count, bytes) = of_worker
-                .clone()
-                .fold((0, 0), |(count, bytes), (_, entry)| (count + 1, bytes + entry.memory()));
-            let reason = if count > max_threads {
-                Eviction::Number
-            } else if bytes > self.limits.bytes {
-                Eviction::Size
-            } else {
-                return;
-            };
-            let Some(oldest) = of_worker.map(|(id, _)| *id).min() else { return };
-            state.evict(oldest, reason);
+        // Threads with a limit of their own are counted among themselves, so that they do not displace the others.
+        while state.of_worker(worker).filter(|(_, entry)| entry.max_threads == max_of_kind).count()
+            > max_of_kind
+        {
+            state.evict_oldest(Eviction::Number, |entry| {
+                entry.worker == worker && entry.max_threads == max_of_kind
+            });
+        }
+        while state.of_worker(worker).count() > self.limits.threads {
+            state.evict_oldest(Eviction::Number, |entry| entry.worker == worker);
+        }
+        while state.of_worker(worker).map(|(_, entry)| entry.memory()).sum::<usize>() > self.limits.bytes {
+            state.evict_oldest(Eviction::Size, |entry| entry.worker == worker);
         }
     }
 
@@ -175,6 +173,18 @@ impl<N> State<N> {
             }
         }
         Some(entry)
+    }
+
+    fn of_worker(&self, worker: usize) -> impl Iterator<Item = (&EntryId, &Entry<N>)> {
+        self.entries.iter().filter(move |(_, entry)| entry.worker == worker)
+    }
+
+    /// Evicts the entry whose last turn is the longest ago.
+    fn evict_oldest(&mut self, reason: Eviction, is_candidate: impl Fn(&Entry<N>) -> bool) {
+        let oldest = self.entries.iter().find(|(_, entry)| is_candidate(entry)).map(|(id, _)| *id);
+        if let Some(id) = oldest {
+            self.evict(id, reason);
+        }
     }
 
     fn evict(&mut self, id: EntryId, reason: Eviction) {
@@ -284,21 +294,22 @@ mod tests {
     }
 
     #[test]
-    fn thread_with_a_limit_of_its_own_evicts_down_to_it() {
+    fn threads_with_a_limit_of_their_own_evict_each_other_only() {
         let index = index(64, usize::MAX);
-        let mut tasks: Vec<_> = ["a", "b", "c"].iter().map(|text| insert(&index, text, 0, 0).1).collect();
-        let (next, mut task) = oneshot::channel();
-        let entry = Entry {
-            keys: vec![key("d")],
-            worker: 0,
-            history_bytes: 0,
-            max_threads: 2,
-            is_parked: true,
-            next,
-        };
-        index.insert(index.new_id(), entry);
-        let evicted: Vec<bool> = tasks.iter_mut().map(is_evicted).collect();
-        assert_eq!((evicted, is_evicted(&mut task)), (vec![true, true, false], false));
-        assert_eq!((index.counts().kept, index.counts().parked), (1, 1));
+        let (_, mut other) = insert(&index, "other", 0, 0);
+        let mut limited: Vec<_> = ["a", "b", "c"]
+            .iter()
+            .map(|text| {
+                let (next, task) = oneshot::channel();
+                let keys = vec![key(text)];
+                let entry =
+                    Entry { keys, worker: 0, history_bytes: 0, max_threads: 2, is_parked: true, next };
+                index.insert(index.new_id(), entry);
+                task
+            })
+            .collect();
+        let evicted: Vec<bool> = limited.iter_mut().map(is_evicted).collect();
+        assert_eq!((evicted, is_evicted(&mut other)), (vec![true, false, false], false));
+        assert_eq!((index.counts().kept, index.counts().parked), (1, 2));
     }
 }
