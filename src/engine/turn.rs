@@ -24,7 +24,7 @@ pub const MAX_CALL_ID_BYTES: usize = 256;
 pub struct Turn {
     /// Identifies the turn in logs and temporary files.
     pub id: String,
-    /// Identifies the caller. Nothing of one caller's conversations is used for another caller's.
+    /// Identifies the caller and the end user. Nothing of one caller's conversations is used for another caller's.
     pub caller: String,
     /// Name of the model, with aliases resolved.
     pub model: String,

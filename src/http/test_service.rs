@@ -109,7 +109,7 @@ pub(in crate::http) fn finished(reason: pb::FinishReason) -> Result<Event, Statu
 }
 
 pub(in crate::http) fn completed(usage: Option<pb::Usage>) -> Result<Event, Status> {
-    Ok(Event::Completed(pb::Completed { usage }))
+    Ok(Event::Completed(pb::Completed { usage, ..pb::Completed::default() }))
 }
 
 pub(in crate::http) const USAGE: pb::Usage = pb::Usage {

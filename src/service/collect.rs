@@ -80,7 +80,12 @@ fn add(response: &mut ChatResponse, event: ChatEvent) {
         Event::Item(item) => response.items.push(*item),
         Event::Notice(notice) => response.notices.push(notice),
         Event::ChoiceFinished(finished) => choice(response, index).finish_reason = finished.finish_reason,
-        Event::Completed(completed) => response.usage = completed.usage,
+        Event::Completed(completed) => {
+            if completed.thread() != pb::ThreadOrigin::Unspecified {
+                response.thread = completed.thread;
+            }
+            response.usage = completed.usage;
+        }
         Event::Heartbeat(_) => {}
     }
 }
@@ -121,7 +126,7 @@ mod tests {
             event(0, text("a")),
             event(1, text("c")),
             event(1, Event::ChoiceFinished(done)),
-            event(0, Event::Completed(pb::Completed { usage })),
+            event(0, Event::Completed(pb::Completed { usage, thread: 1 })),
         ];
         let response = collect(stream::iter(events)).await.unwrap();
         let texts: Vec<_> = response.choices.iter().map(|c| (c.index, c.text.as_str())).collect();

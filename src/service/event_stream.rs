@@ -91,6 +91,8 @@ struct StreamState {
     awaits_call: bool,
     open_choices: usize,
     usage: pb::Usage,
+    /// The thread of the first choice, once it has ended.
+    thread: pb::ThreadOrigin,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,6 +123,7 @@ impl AdmittedRequest {
             awaits_call,
             open_choices: choices.len(),
             usage: pb::Usage::default(),
+            thread: pb::ThreadOrigin::Unspecified,
         };
         EventStream {
             choices,
@@ -249,9 +252,9 @@ impl EventStream {
             }
             Progress::Restarted => self.state.restart_choice(choice),
             Progress::Ended(usage) => {
-                if choice == 0 {
-                    self.state.log.thread =
-                        self.choices.first().and_then(|choice| choice.thread_origin().as_str());
+                if let Some(first) = self.choices.first().filter(|_| choice == 0) {
+                    self.state.log.thread = first.thread_origin().as_str();
+                    self.state.thread = thread_origin(first.thread_origin());
                 }
                 self.state.end_choice(usage);
             }
@@ -284,7 +287,8 @@ impl EventStream {
         let usage = self.state.usage;
         self.state.log.complete(usage);
         self.end();
-        self.state.number(0, Event::Completed(pb::Completed { usage: Some(usage) }))
+        let thread = self.state.thread.into();
+        self.state.number(0, Event::Completed(pb::Completed { usage: Some(usage), thread }))
     }
 
     /// Ends the stream and returns its last item, a status. Drops the queued events. This is the only place that decides

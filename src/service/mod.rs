@@ -185,7 +185,8 @@ impl Service {
         if let Some(permit) = extensions.remove::<HeldBody>().and_then(|held| held.take()) {
             request.turn.content = ContentGuard::new(permit);
         }
-        context.caller.as_str().clone_into(&mut request.turn.caller);
+        let user = std::mem::take(&mut request.turn.caller);
+        request.turn.caller = format!("{}\n{user}", context.caller.as_str());
         self.engine.check(&request.turn)?;
         let mut log = TurnLog::new(chat_id(), request.turn.model.clone(), context, request.n);
         log.max_cause_chars = self.max_cause_chars;

@@ -24,7 +24,9 @@ use self::{
         index::{IndexLimits, ThreadIndex},
     },
     tools::schema_compiler::SchemaCompiler,
-    turn::{NextTurn, TurnDriver, TurnParts, params::ThreadParams, start::TurnStart},
+    turn::{
+        NextTurn, TurnDriver, TurnParts, live_thread::TurnOptions, params::ThreadParams, start::TurnStart,
+    },
     worker::{
         error::StartError,
         factory::WorkerFactory,
@@ -169,6 +171,7 @@ impl Engine for AppServer {
             deadline: turn.deadline,
             effects: turn.effects.clone(),
             continuation: turn.continuation.clone(),
+            options: TurnOptions::of(&turn),
             was_sent: false,
             rate_limits: self.factory.rate_limits(),
             next: None,

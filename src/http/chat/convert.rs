@@ -101,6 +101,7 @@ impl TryFrom<ChatCompletionRequest> for ConvertedRequest {
             reasoning_summary: summary.unwrap_or_default(),
             service_tier: wire.service_tier.unwrap_or_default(),
             prompt_cache_key: wire.prompt_cache_key.unwrap_or_default(),
+            user: wire.extra.user(),
         };
         Ok(Self { request, stream, field_names, ignored_params })
     }

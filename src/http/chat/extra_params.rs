@@ -118,6 +118,22 @@ impl ExtraParams {
         Ok(names)
     }
 
+    /// Returns the names of the end user, which separate what the server keeps between requests. They have no other effect.
+    pub(super) fn user(&self) -> String {
+        let names = ["user", "safety_identifier"].map(|name| match self.with_rule.get(name) {
+            Some(Outline::Text(text)) => text.as_str(),
+            Some(
+                Outline::Null
+                | Outline::Bool(_)
+                | Outline::Number(_)
+                | Outline::List { .. }
+                | Outline::Object { .. },
+            )
+            | None => "",
+        });
+        names.join("\n").trim().to_owned()
+    }
+
     /// Returns `true` if a parameter with a rule has a value.
     pub(super) fn has(&self, name: &str) -> bool {
         self.with_rule.get(name).is_some_and(|value| *value != Outline::Null)
@@ -198,8 +214,8 @@ impl<'de> Deserialize<'de> for Outline {
     }
 }
 
-/// Maximum length of a text in an [`Outline`] in characters. No rule has a longer word.
-const MAX_TEXT: usize = 16;
+/// Maximum length of a text in an [`Outline`] in characters. Names of users are longer than the words of the rules.
+const MAX_TEXT: usize = 512;
 
 struct OutlineVisitor;
 

@@ -55,7 +55,7 @@ impl RequestPolicy {
         let stop = stop(request.stop)?;
         let turn = Turn {
             id: String::new(),
-            caller: String::new(),
+            caller: user(request.user)?,
             model: model.to_owned(),
             profile,
             messages: message::validate_all(request.messages, &self.limits)?,
@@ -293,6 +293,12 @@ fn service_tier(requested: String, model: Option<&pb::Model>) -> Result<Option<S
             Err(Error::invalid("service_tier", format!("service_tier: expected one of {}", known.join(", "))))
         }
     }
+}
+
+/// Returns the end user, to whose name the service adds the caller.
+fn user(requested: String) -> Result<String, Error> {
+    check_length("user", &requested, 2048)?;
+    Ok(requested)
 }
 
 fn prompt_cache_key(requested: String) -> Result<Option<String>, Error> {

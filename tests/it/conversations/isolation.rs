@@ -66,6 +66,7 @@ const CHANGES: &[Change] = &[
     ("verbosity", |request| request.verbosity = "low".into()),
     ("service tier", |request| request.service_tier = "flex".into()),
     ("cache key", |request| request.prompt_cache_key = "another".into()),
+    ("user", |request| request.user = "another".into()),
     ("instructions", |request| {
         request.messages[0].parts[0].part = Some(pb::content_part::Part::Text("Be rude.".into()));
     }),

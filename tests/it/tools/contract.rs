@@ -23,6 +23,7 @@ pub fn contract(body: &Value) -> pb::ChatRequest {
         verbosity: string(&body["verbosity"]),
         service_tier: string(&body["service_tier"]),
         prompt_cache_key: string(&body["prompt_cache_key"]),
+        user: string(&body["user"]),
         ..pb::ChatRequest::default()
     }
 }

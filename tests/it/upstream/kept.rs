@@ -104,7 +104,7 @@ async fn first_turn_continues_the_warm_up_unless_it_has_a_schema() {
     with_app(over_websocket(), async |app| {
         let parameters = json!({"type": "object", "properties": {}, "additionalProperties": false});
         let tools = json!([{"type": "function", "function": {"name": "f", "parameters": parameters}}]);
-        let schema = json!({"type": "json_schema", "json_schema": {"name": "x", "schema": parameters}});
+        let schema = json!({"type": "json_schema", "json_schema": {"name": "x", "strict": true, "schema": parameters}});
         for model in ["gpt-5.5:chat", "gpt-5.5:agent"] {
             for (field, value, expected) in [
                 ("tools", &tools, true),

@@ -12,7 +12,7 @@ use super::{
     live_thread::{LiveThread, ParkedTurn},
 };
 use crate::engine::{
-    Eviction, TurnEvent, TurnGuard,
+    Eviction, TurnEvent,
     app_server::{
         rpc::{protocol::Notification, thread_queue::ThreadMessage},
         threads::index::EntryId,
@@ -25,6 +25,10 @@ use crate::engine::{
 /// answered.
 const CALL_START_TIME: Duration = Duration::from_secs(2);
 
+/// Maximum time that a command beside the client's calls runs without the results of these calls. Codex does not tell the
+/// end of a command that has returned to the model and goes on.
+const MAX_COMMAND_TIME: Duration = Duration::from_secs(60);
+
 /// Maximum number of events of a parked turn that wait for the next request.
 const MAX_PENDING_EVENTS: usize = 256;
 
@@ -34,8 +38,8 @@ pub(super) struct KeptThread {
     pub(super) thread: LiveThread,
     pub(super) entry: EntryId,
     pub(super) next: oneshot::Receiver<Box<NextTurn>>,
-    /// The slot and the worker of the former turn, while a parked turn still runs commands.
-    pub(super) working: Option<(WorkerLease, TurnGuard)>,
+    /// The claim on the worker, while a parked turn still runs commands.
+    pub(super) working: Option<WorkerLease>,
     /// What Codex's own calls did while the turn was parked, for the client's next request.
     pub(super) pending_events: Vec<TurnEvent>,
 }
@@ -46,6 +50,8 @@ enum Wake {
     Message(ThreadMessage),
     /// The commands beside the client's calls have had their time to start.
     CallsStarted,
+    /// The commands beside the client's calls have had their time.
+    CommandsExpired,
     Expired(Eviction),
     Stopped,
 }
@@ -63,6 +69,7 @@ impl KeptThread {
             _ => (oldest, Eviction::Age),
         };
         let mut calls_start = Some(since + CALL_START_TIME).filter(|_| self.working.is_some());
+        let commands_expire = since + MAX_COMMAND_TIME;
         let next = loop {
             let wake = tokio::select! {
                 biased;
@@ -72,11 +79,13 @@ impl KeptThread {
                 () = sleep_until(calls_start.unwrap_or(expires)) => {
                     if calls_start.take().is_some() { Wake::CallsStarted } else { Wake::Expired(reason) }
                 }
+                () = sleep_until(commands_expire), if self.working.is_some() => Wake::CommandsExpired,
                 () = parts.stop.cancelled() => Wake::Stopped,
             };
             match wake {
                 Wake::Next(next) => break next,
                 Wake::CallsStarted => self.end_work_if_idle(false).await,
+                Wake::CommandsExpired => self.end_work().await,
                 Wake::Message(message) => {
                     if self.on_message(message) {
                         self.end_work_if_idle(calls_start.is_some()).await;
@@ -137,16 +146,20 @@ impl KeptThread {
         true
     }
 
-    /// Frees the slot when no command of a parked turn runs. `may_start` tells that a call may still start.
+    /// Gives up the claim when no command of a parked turn runs. `may_start` tells that a call may still start.
     async fn end_work_if_idle(&mut self, may_start: bool) {
         let Some(parked) = &self.thread.parked else { return };
         let calls = parked.translator.codex_calls();
         if calls.any_running() || (may_start && !calls.all_finished()) {
             return;
         }
-        if let Some((lease, guard)) = self.working.take() {
+        self.end_work().await;
+    }
+
+    /// Ends the commands and gives up the claim.
+    async fn end_work(&mut self) {
+        if let Some(lease) = self.working.take() {
             self.thread.end_commands(&lease, true).await;
-            drop((lease, guard));
         }
     }
 }

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     config::{Profile, Sandbox},
     engine::{
+        Format, Turn,
         app_server::{
             history::turn_cache::{ConversationKey, ParkingGuard, TurnCache},
             rpc::{
@@ -65,6 +66,26 @@ pub(super) struct ParkedTurn {
     pub(super) cache_key: ConversationKey,
     /// Dropped when the turn goes on or has ended.
     pub(super) parking: ParkingGuard,
+    /// What `turn/start` has set. No later request can change it.
+    pub(super) options: TurnOptions,
+}
+
+/// The options of a turn that Codex takes with `turn/start` only.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct TurnOptions {
+    format: Format,
+    effort: String,
+    summary: String,
+}
+
+impl TurnOptions {
+    pub(crate) fn of(turn: &Turn) -> Self {
+        Self {
+            format: turn.format.clone(),
+            effort: turn.reasoning_effort.clone(),
+            summary: turn.reasoning_summary.clone(),
+        }
+    }
 }
 
 impl LiveThread {
@@ -107,7 +128,7 @@ impl LiveThread {
 
     /// Interrupts a parked turn. Adds what Codex's own calls did meanwhile to the turn cache.
     async fn interrupt_parked(&mut self, lease: &WorkerLease, parked: ParkedTurn, cache: &TurnCache) {
-        let ParkedTurn { id, mut translator, calls, cache_key, parking } = parked;
+        let ParkedTurn { id, mut translator, calls, cache_key, parking, .. } = parked;
         translator.abandon();
         let ids = TurnIds { thread: &self.id, turn: &id };
         let receiver = &mut self.receiver;

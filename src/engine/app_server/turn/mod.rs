@@ -4,7 +4,7 @@
 
 mod errors;
 mod kept_thread;
-mod live_thread;
+pub(crate) mod live_thread;
 mod opening;
 pub(crate) mod params;
 pub(crate) mod start;
@@ -25,7 +25,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use self::{
     errors::call_error,
     kept_thread::KeptThread,
-    live_thread::{LiveThread, ParkedTurn, unsubscribe},
+    live_thread::{LiveThread, ParkedTurn, TurnOptions, unsubscribe},
     opening::ThreadOpening,
     start::TurnStart,
     stream::{TurnOutcome, TurnState, respond},
@@ -162,6 +162,7 @@ pub(super) struct TurnDriver {
     pub(super) deadline: Option<Instant>,
     pub(super) effects: Effects,
     pub(super) continuation: Continuation,
+    pub(super) options: TurnOptions,
     /// A worker has got the turn, so that the model may have answered.
     pub(super) was_sent: bool,
     /// The limits of the account of the turn's worker, for the error of a reached limit.
@@ -271,12 +272,13 @@ impl TurnDriver {
         let has_running_calls =
             thread.parked.as_ref().is_some_and(|parked| !parked.translator.codex_calls().all_finished());
         let working = if has_running_calls {
-            Some((lease, guard))
+            Some(lease)
         } else {
             thread.end_commands(&lease, self.effects.have_begun()).await;
-            drop((lease, guard));
             None
         };
+        // The request that answers the calls needs a slot, also while commands run beside them.
+        drop(guard);
         (result, Some(KeptThread { thread, entry, next, working, pending_events: Vec::new() }))
     }
 
@@ -382,8 +384,9 @@ impl TurnDriver {
             if outcome.state == TurnState::Parked {
                 let RunningTurn { id, translator } = *running;
                 if let Some((calls, parking)) = outcome.parked {
-                    let cache_key = self.cache_key;
-                    thread.parked = Some(Box::new(ParkedTurn { id, translator, calls, cache_key, parking }));
+                    let (cache_key, options) = (self.cache_key, self.options.clone());
+                    let parked = ParkedTurn { id, translator, calls, cache_key, parking, options };
+                    thread.parked = Some(Box::new(parked));
                 }
             }
             let Some(error) = outcome.error else {
@@ -575,6 +578,10 @@ impl TurnDriver {
         let Some(NewItems { results, items }) = start.new_items(new_messages).await? else {
             return Ok(Begun::Unfit("a result follows another message"));
         };
+        let options = TurnOptions::of(&start.turn);
+        if thread.parked.as_ref().is_some_and(|parked| parked.options != options) {
+            return Ok(Begun::Unfit("the request has other options than the turn"));
+        }
         let fits = match &thread.parked {
             Some(parked) => parked.translator.is_answered_by(&results),
             None => results.is_empty() && !items.is_empty(),

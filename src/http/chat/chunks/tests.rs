@@ -20,7 +20,10 @@ fn finished() -> Event {
 }
 
 fn completed() -> Event {
-    Event::Completed(pb::Completed { usage: Some(pb::Usage { input_tokens: 1, ..pb::Usage::default() }) })
+    Event::Completed(pb::Completed {
+        usage: Some(pb::Usage { input_tokens: 1, ..pb::Usage::default() }),
+        ..pb::Completed::default()
+    })
 }
 
 /// Returns the JSON of the frames that `write` writes. A comment is returned as text.

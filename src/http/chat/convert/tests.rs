@@ -85,6 +85,7 @@ fn convert_full_request_reaches_the_contract_whole() {
         reasoning_summary: String::new(),
         service_tier: String::new(),
         prompt_cache_key: String::new(),
+        user: String::new(),
     };
     assert_eq!(converted.request, expected);
     assert_eq!(converted.stream, Some(Streaming { include_usage: true }));
@@ -405,4 +406,11 @@ fn convert_words_for_codex_are_passed_on() {
     let converted = convert(with(json!({"service_tier": "priority", "prompt_cache_key": "k"}))).unwrap();
     assert_eq!((&*converted.request.service_tier, &*converted.request.prompt_cache_key), ("priority", "k"));
     assert!(converted.ignored_params.is_empty());
+    for (body, expected) in [
+        (json!({"user": "ann"}), "ann"),
+        (json!({"safety_identifier": "x"}), "x"),
+        (json!({"user": "ann", "safety_identifier": "x"}), "ann\nx"),
+    ] {
+        assert_eq!(convert(with(body)).unwrap().request.user, expected);
+    }
 }
