@@ -311,3 +311,58 @@ async fn format_and_effort_of_a_turn_do_not_stick() {
     })
     .await;
 }
+
+#[tokio::test]
+#[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+async fn results_with_other_options_run_on_a_fresh_thread() {
+    with_app(config(), async |app| {
+        let client = Client::new(app).await;
+        for (model, route) in MODELS.into_iter().zip([Route::Unary, Route::Http]) {
+            let schema = json!({"type": "object", "properties": {"a": {"type": "string"}},
+                "required": ["a"], "additionalProperties": false});
+            let format =
+                json!({"type": "json_schema", "json_schema": {"name": "s", "strict": true, "schema": schema}});
+            for (name, value) in [("response_format", &format), ("reasoning_effort", &json!("high"))] {
+                let body = request(model, &json!([{"calls": [client_call("1")]}, {"schema_answer": true}]));
+                let (first, _) = calls(app, &client, route, &body).await;
+                let mut next = followed_by(&body, &answered(&first, &[json!("a result")]));
+                next[name] = value.clone();
+                let reply = client.send(route, &next).await;
+                assert_eq!(reply.thread, "fresh", "{name}");
+                let sent = app.last_upstream_request();
+                sent.assert_ends_with_items(&[
+                    user(body["messages"][0]["content"].as_str().unwrap()),
+                    call("f", r#"{"a":"1"}"#, &first.calls[0].id),
+                    output(&first.calls[0].id, "a result"),
+                ]);
+                let is_schema = sent.body["text"]["format"]["type"] == "json_schema";
+                assert_eq!(is_schema, name == "response_format");
+                assert_eq!(sent.body["reasoning"]["effort"] == "high", name == "reasoning_effort");
+                assert_eq!(parked(app).await, 0);
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+async fn command_that_goes_on_beside_a_call_takes_no_slot() {
+    with_app(config().sandbox("danger-full-access").max_concurrency(1).max_queue(0), async |app| {
+        let client = Client::new(app).await;
+        let command = json!({"name": "exec_command",
+            "arguments": {"cmd": "sleep 300", "yield_time_ms": 500, "login": false}});
+        let body = request(MODEL, &json!([{"calls": [client_call("1"), command]}, {"text": "done"}]));
+        let (first, _) = calls(app, &client, Route::Http, &body).await;
+        eventually!("the slot is free", app.status().await.running_turns == 0);
+        let other =
+            json!({"model": MODEL, "messages": [{"role": "user", "content": "@@{\"text\":\"hi\"}@@"}]});
+        assert_eq!(client.send(Route::Http, &other).await.answer().text, "hi");
+        eventually!("the slot is free", app.status().await.running_turns == 0);
+        let reply =
+            client.send(Route::Http, &followed_by(&body, &answered(&first, &[json!("a result")]))).await;
+        assert!(reply.is_continued() && reply.answer().text == "done", "{reply:?}");
+        eventually!("the command ends with its turn", app.turn_processes().is_empty());
+    })
+    .await;
+}
