@@ -65,8 +65,8 @@ async fn background_commands_end_with_their_turn_although_the_thread_is_kept() {
             let mut waiting = command(&format!("sleep {terminal}"));
             waiting["arguments"]["yield_time_ms"] = 250.into();
             let mut body = request(&[command(&detached), waiting.clone()]);
-            for round in 0..2 {
-                let reply = client.send(ROUTES[round], &body).await;
+            for (round, route) in ROUTES.into_iter().enumerate().take(2) {
+                let reply = client.send(route, &body).await;
                 assert_eq!(reply.answer().text, "done", "{sandbox}");
                 assert_eq!(reply.is_continued(), round > 0, "{sandbox}");
                 assert!(outputs(app).contains("started"), "{sandbox}: {}", outputs(app));

@@ -322,7 +322,7 @@ async fn results_with_other_options_run_on_a_fresh_thread() {
                 "required": ["a"], "additionalProperties": false});
             let format =
                 json!({"type": "json_schema", "json_schema": {"name": "s", "strict": true, "schema": schema}});
-            for (name, value) in [("response_format", &format), ("reasoning_effort", &json!("high"))] {
+            for (name, value) in [("response_format", &format), ("reasoning_effort", &json!("low"))] {
                 let body = request(model, &json!([{"calls": [client_call("1")]}, {"schema_answer": true}]));
                 let (first, _) = calls(app, &client, route, &body).await;
                 let mut next = followed_by(&body, &answered(&first, &[json!("a result")]));
@@ -337,7 +337,7 @@ async fn results_with_other_options_run_on_a_fresh_thread() {
                 ]);
                 let is_schema = sent.body["text"]["format"]["type"] == "json_schema";
                 assert_eq!(is_schema, name == "response_format");
-                assert_eq!(sent.body["reasoning"]["effort"] == "high", name == "reasoning_effort");
+                assert_eq!(sent.body["reasoning"]["effort"] == "low", name == "reasoning_effort", "{}", sent.body["reasoning"]);
                 assert_eq!(parked(app).await, 0);
             }
         }

@@ -36,7 +36,7 @@ async fn assert_recycling_loses_no_turn(codex: Codex, clients: usize, at_least: 
                 }
             }
         }));
-        within(TIMEOUT, "turns during the replacements", async { tokio::join!(long, many) }).await;
+        within(TIMEOUT, "turns during the replacements", Box::pin(async { tokio::join!(long, many) })).await;
         eventually!("the retired workers have exited", workers(app).len() == 2);
     })
     .await;

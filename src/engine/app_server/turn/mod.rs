@@ -215,10 +215,7 @@ impl TurnDriver {
         // Dropped at the first output.
         let mut start = Some(start);
         let mut attempts = 0;
-        let mut taken = match kept {
-            Some(kept) => Box::pin(self.take_up(kept)).await,
-            None => None,
-        };
+        let mut taken = kept.and_then(|kept| self.take_up(kept));
         loop {
             let mark = self.parts.pool.login_mark();
             let Some(parameters) = start.as_mut() else { return (Ok(()), None) };
@@ -283,7 +280,7 @@ impl TurnDriver {
     }
 
     /// Takes a kept thread for this turn. Returns `None` if the turn must run on a fresh thread.
-    async fn take_up(&mut self, kept: KeptThread) -> Option<(WorkerLease, LiveThread)> {
+    fn take_up(&mut self, kept: KeptThread) -> Option<(WorkerLease, LiveThread)> {
         let KeptThread { thread, working, pending_events, .. } = kept;
         let Some(lease) = self.parts.pool.lease_of(&thread.worker) else {
             self.record_unfit(Eviction::Worker, "the worker gets no more turns");

@@ -184,8 +184,10 @@ mod tests {
         Conversation::of(turn, &setup).known.unwrap()
     }
 
+    type Change = (&'static str, fn(&mut Turn));
+
     /// Changes that need another thread, by name.
-    const CHANGES: &[(&str, fn(&mut Turn))] = &[
+    const CHANGES: &[Change] = &[
         ("caller", |turn| turn.caller = "two".into()),
         ("no caller", |turn| turn.caller = String::new()),
         ("model", |turn| turn.model = "n".into()),
