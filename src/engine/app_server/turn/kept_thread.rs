@@ -96,14 +96,14 @@ impl KeptThread {
                     if parts.threads.remove(self.entry, Eviction::Worker) {
                         break None;
                     }
-                    break (&mut self.next).await.ok();
+                    break self.taken(parts).await;
                 }
                 Wake::Expired(reason) => {
                     if parts.threads.remove(self.entry, reason) {
                         break None;
                     }
                     // A request has taken the thread, or the answer was not accepted.
-                    break (&mut self.next).await.ok();
+                    break self.taken(parts).await;
                 }
                 Wake::Stopped => {
                     // The worker ends with all its threads.
@@ -120,6 +120,14 @@ impl KeptThread {
                 drop(working);
                 None
             }
+        }
+    }
+
+    /// Waits for the turn of the request that has taken the thread, or for the end of a request that may still accept it.
+    async fn taken(&mut self, parts: &TurnParts) -> Option<Box<NextTurn>> {
+        tokio::select! {
+            next = &mut self.next => next.ok(),
+            () = parts.stop.cancelled() => None,
         }
     }
 
