@@ -85,7 +85,7 @@ fn convert_full_request_reaches_the_contract_whole() {
         reasoning_summary: String::new(),
         service_tier: String::new(),
         prompt_cache_key: String::new(),
-        user: String::new(),
+        user: "ann".into(),
     };
     assert_eq!(converted.request, expected);
     assert_eq!(converted.stream, Some(Streaming { include_usage: true }));
