@@ -307,6 +307,8 @@ async fn seen(app: &TestApp, request: pb::ChatRequest) -> Value {
             Event::Started(_) | Event::Heartbeat(_) => {}
             // Ids of items are those of the scripted upstream's requests.
             Event::Item(item) => others.push(format!("{:?} {:?}", item.status(), item.kind)),
+            // The thread differs by intent.
+            Event::Completed(completed) => others.push(format!("{:?}", completed.usage)),
             other => others.push(format!("{other:?}")),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use codex_api::pb::chat_event::Event;
 use futures_util::{StreamExt, future::join_all};
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -184,15 +185,17 @@ async fn slot_of_a_cancelled_turn_is_held_until_its_last_process_exits() {
     with_app(AppConfig::fake(Engine::Exec).max_concurrency(1).cancel_grace_seconds(1.0), async |app| {
         let mut grpc = app.grpc().await;
         let call = tokio::spawn(async move { grpc.chat(chat_request("fake:stubborn", "hi")).await });
-        eventually!("the turn runs", !app.processes().is_empty());
+        let is_first = |line: &String| line.contains("stubborn");
+        eventually!("the turn runs", app.processes().iter().any(is_first));
         call.abort();
         drop(call.await);
-        // The next turn waits for the slot, so the first turn has no process left when it answers.
+        // The next turn waits for the slot, so the first turn has no process left when it starts. A heartbeat may come before.
         let mut grpc = app.grpc().await;
-        let next = grpc.stream_chat(chat_request("fake:slow:20", "hi")).await.unwrap();
+        let mut next = grpc.stream_chat(chat_request("fake:slow:20", "hi")).await.unwrap().into_inner();
+        while !matches!(next.message().await.unwrap().unwrap().event, Some(Event::Started(_))) {}
         let running = app.processes();
-        assert!(!running.iter().any(|line| line.contains("stubborn")), "{running:?}");
-        let events: Vec<_> = next.into_inner().collect().await;
+        assert!(!running.iter().any(|line| is_first(line)), "{running:?}");
+        let events: Vec<_> = next.collect().await;
         assert!(events.iter().all(Result::is_ok));
     })
     .await;

@@ -322,8 +322,11 @@ async fn results_with_other_options_run_on_a_fresh_thread() {
                 "required": ["a"], "additionalProperties": false});
             let format =
                 json!({"type": "json_schema", "json_schema": {"name": "s", "strict": true, "schema": schema}});
-            for (name, value) in [("response_format", &format), ("reasoning_effort", &json!("low"))] {
-                let body = request(model, &json!([{"calls": [client_call("1")]}, {"schema_answer": true}]));
+            for (name, value, end) in [
+                ("response_format", &format, json!({"schema_answer": true})),
+                ("reasoning_effort", &json!("low"), json!({"text": "done"})),
+            ] {
+                let body = request(model, &json!([{"calls": [client_call("1")]}, end]));
                 let (first, _) = calls(app, &client, route, &body).await;
                 let mut next = followed_by(&body, &answered(&first, &[json!("a result")]));
                 next[name] = value.clone();
