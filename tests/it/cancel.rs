@@ -194,7 +194,7 @@ async fn slot_of_a_cancelled_turn_is_held_until_its_last_process_exits() {
         let mut next = grpc.stream_chat(chat_request("fake:slow:20", "hi")).await.unwrap().into_inner();
         while !matches!(next.message().await.unwrap().unwrap().event, Some(Event::Started(_))) {}
         let running = app.processes();
-        assert!(!running.iter().any(|line| is_first(line)), "{running:?}");
+        assert!(!running.iter().any(is_first), "{running:?}");
         let events: Vec<_> = next.collect().await;
         assert!(events.iter().all(Result::is_ok));
     })
