@@ -4,18 +4,9 @@ use super::{Act, TurnInput, acts, digest, transcript};
 use crate::app_server::version::Release;
 
 fn turn_input(items: &[Value]) -> TurnInput {
-    TurnInput {
-        release: Release::V169,
-        items: items.to_vec(),
-        thread_start: json!({"developerInstructions": "be kind", "dynamicTools": [{"name": "f", "inputSchema": {}}]}),
-        turn_start: json!({}),
-        cwd: "/".to_owned(),
-        threads: 1,
-        effort: "low".to_owned(),
-        turns: 0,
-        cleans: 0,
-        thread: String::new(),
-    }
+    let mut turn_input = TurnInput::of_items(items);
+    turn_input.thread_start["developerInstructions"] = json!("be kind");
+    turn_input
 }
 
 fn user(text: &str) -> Value {

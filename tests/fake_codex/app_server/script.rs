@@ -39,6 +39,25 @@ pub(crate) struct TurnInput {
     pub(crate) thread: String,
 }
 
+#[cfg(test)]
+impl TurnInput {
+    /// Returns the input of a turn with the client tool `f`.
+    pub(crate) fn of_items(items: &[Value]) -> Self {
+        Self {
+            release: Release::V169,
+            items: items.to_vec(),
+            thread_start: json!({"dynamicTools": [{"name": "f", "inputSchema": {}}]}),
+            turn_start: json!({}),
+            cwd: "/".to_owned(),
+            threads: 1,
+            effort: "low".to_owned(),
+            turns: 0,
+            cleans: 0,
+            thread: String::new(),
+        }
+    }
+}
+
 /// The usage of most turns, equal to that of `exec`.
 const DEFAULT_USAGE: Usage = Usage::new(100, 40, 5);
 

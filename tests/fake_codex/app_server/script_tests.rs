@@ -3,24 +3,9 @@ use serde_json::{Value, json};
 use super::{Act, Release, TurnInput, acts};
 use crate::app_server::scenario;
 
-fn turn_input(items: &[Value]) -> TurnInput {
-    TurnInput {
-        release: Release::V169,
-        items: items.to_vec(),
-        thread_start: json!({"dynamicTools": [{"name": "f", "inputSchema": {}}]}),
-        turn_start: json!({}),
-        cwd: "/".to_owned(),
-        threads: 1,
-        effort: "low".to_owned(),
-        turns: 0,
-        cleans: 0,
-        thread: String::new(),
-    }
-}
-
 fn text(name: &str, items: &[Value]) -> String {
     let scenario = scenario::parse_model(name).expect(name);
-    let acts = acts(&scenario, &turn_input(items));
+    let acts = acts(&scenario, &TurnInput::of_items(items));
     acts.into_iter().filter_map(|act| if let Act::Delta(text) = act { Some(text) } else { None }).collect()
 }
 
@@ -41,9 +26,11 @@ fn text_has_the_requested_length() {
 fn usage_adds_up_to_that_of_exec() {
     let scenario = scenario::parse_model("fake:usage").expect("a scenario");
     let sum =
-        acts(&scenario, &turn_input(&[])).into_iter().fold(super::Usage::default(), |sum, act| match act {
-            Act::Response(usage) => sum.plus(usage),
-            _ => sum,
+        acts(&scenario, &TurnInput::of_items(&[])).into_iter().fold(super::Usage::default(), |sum, act| {
+            match act {
+                Act::Response(usage) => sum.plus(usage),
+                _ => sum,
+            }
         });
     assert_eq!((sum.input, sum.cached, sum.cache_write, sum.output, sum.reasoning), (1200, 1000, 30, 50, 20));
 }
@@ -89,7 +76,7 @@ fn turn_ends_unless_its_scenario_hangs() {
         "grandchild",
     ] {
         let scenario = scenario::parse_name(name).expect(name);
-        let last = acts(&scenario, &turn_input(&[])).pop();
+        let last = acts(&scenario, &TurnInput::of_items(&[])).pop();
         let ends = matches!(last, Some(Act::Finish | Act::Fail(_)));
         assert_eq!(ends, !endless.contains(&name), "{name}");
     }
