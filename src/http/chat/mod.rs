@@ -98,24 +98,22 @@ async fn stream<S: CodexService>(
         }
     };
     let thread = match &first.event {
-        Some(Event::Started(started)) => thread_name(started.thread()),
-        _ => None,
+        Some(Event::Started(started)) => started.thread(),
+        _ => ThreadOrigin::Unspecified,
     };
     let encoder = ChunkEncoder::new(first, choices, options);
     let encoder = encoder.map_err(|status| ApiError::from_status(&status, &field_names))?;
-    let mut response = sse::response(SseBody::new(encoder, events, field_names, keep_alive));
-    if let Some(thread) = thread {
-        response.headers_mut().insert(THREAD, HeaderValue::from_static(thread));
-    }
-    Ok(response)
+    Ok(with_thread(sse::response(SseBody::new(encoder, events, field_names, keep_alive)), thread))
 }
 
-/// Returns the value of the header with the thread of a turn.
-fn thread_name(thread: ThreadOrigin) -> Option<&'static str> {
-    match thread {
-        ThreadOrigin::Unspecified => None,
-        ThreadOrigin::Fresh => Some("fresh"),
-        ThreadOrigin::Forked => Some("forked"),
-        ThreadOrigin::Continued => Some("continued"),
-    }
+/// Adds the header with the thread of the turn, if it is known.
+fn with_thread(mut response: Response, thread: ThreadOrigin) -> Response {
+    let name = match thread {
+        ThreadOrigin::Unspecified => return response,
+        ThreadOrigin::Fresh => "fresh",
+        ThreadOrigin::Forked => "forked",
+        ThreadOrigin::Continued => "continued",
+    };
+    response.headers_mut().insert(THREAD, HeaderValue::from_static(name));
+    response
 }

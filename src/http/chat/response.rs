@@ -4,11 +4,10 @@ use axum::{
     Json,
     response::{IntoResponse, Response},
 };
-use http::HeaderValue;
 use serde::Serialize;
 
-use super::thread_name;
-use crate::{http::THREAD, pb};
+use super::with_thread;
+use crate::pb::{self, ThreadOrigin};
 
 /// The body of a response that is not streamed.
 #[derive(Debug, Serialize)]
@@ -25,7 +24,7 @@ pub(super) struct ChatCompletion {
     codex: Option<CodexExtension>,
     /// For the header of the response.
     #[serde(skip)]
-    thread: Option<&'static str>,
+    thread: ThreadOrigin,
 }
 
 /// An extension for notices, because OpenAI's object has no field for them. Omitted without notices.
@@ -108,7 +107,7 @@ struct CompletionTokensDetails {
 impl From<pb::ChatResponse> for ChatCompletion {
     fn from(response: pb::ChatResponse) -> Self {
         Self {
-            thread: thread_name(response.thread()),
+            thread: response.thread(),
             id: response.id,
             object: "chat.completion",
             created: response.created_unix_seconds,
@@ -124,11 +123,7 @@ impl From<pb::ChatResponse> for ChatCompletion {
 impl IntoResponse for ChatCompletion {
     fn into_response(self) -> Response {
         let thread = self.thread;
-        let mut response = Json(self).into_response();
-        if let Some(thread) = thread {
-            response.headers_mut().insert(THREAD, HeaderValue::from_static(thread));
-        }
-        response
+        with_thread(Json(self).into_response(), thread)
     }
 }
 
