@@ -40,12 +40,6 @@ impl Continuation {
         }
     }
 
-    /// Refuses the offer, if there is one.
-    pub fn refuse(&self) {
-        let offer = self.state().offer.take();
-        drop(offer);
-    }
-
     /// Sets the thread that the turn runs on.
     pub fn set_origin(&self, origin: ThreadOrigin) {
         self.state().origin = origin;

@@ -13,7 +13,7 @@ mod worker;
 
 use std::sync::Arc;
 
-use tokio::{task::spawn_blocking, time::timeout};
+use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
@@ -142,12 +142,12 @@ impl AppServer {
 /// Digests the conversation of a turn, a large one on a blocking thread. `setup` is `None` if no thread is kept.
 async fn digest(turn: Turn, setup: Option<Vec<u8>>) -> Result<(Turn, Option<Conversation>), Error> {
     let Some(setup) = setup else { return Ok((turn, None)) };
-    let is_large = history::is_large(&turn);
+    let is_large = history::is_large(&turn.messages);
     let digest = move || {
         let conversation = Conversation::of(&turn, &setup);
         (turn, Some(conversation))
     };
-    if is_large { spawn_blocking(digest).await.map_err(Error::internal) } else { Ok(digest()) }
+    history::inline_or_blocking(is_large, digest).await
 }
 
 #[tonic::async_trait]

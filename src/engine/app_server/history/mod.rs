@@ -31,7 +31,7 @@ use crate::{
 const MAX_UPSTREAM_CALL_ID_BYTES: usize = 64;
 
 /// Maximum size of a conversation that is converted on the runtime's thread: bytes of texts and images, and messages.
-pub(super) const MAX_INLINE_BYTES: usize = 256 << 10;
+const MAX_INLINE_BYTES: usize = 256 << 10;
 const MAX_INLINE_MESSAGES: usize = 256;
 
 /// The initial history of a thread.
@@ -51,12 +51,12 @@ impl InitialHistory {
         tools: Arc<ToolSet>,
         cache: Arc<TurnCache>,
     ) -> Result<(Turn, Self), Error> {
-        let is_large = is_large(&turn);
+        let is_large = is_large(&turn.messages);
         let build = move || {
             let history = Self::new(&turn, &tools, &cache);
             (turn, history)
         };
-        if is_large { spawn_blocking(build).await.map_err(Error::internal) } else { Ok(build()) }
+        inline_or_blocking(is_large, build).await
     }
 
     fn new(turn: &Turn, tools: &ToolSet, cache: &TurnCache) -> Self {
@@ -83,14 +83,29 @@ impl InitialHistory {
     }
 }
 
-/// Returns `true` if work that is linear in the conversation must run on a blocking thread.
-pub(super) fn is_large(turn: &Turn) -> bool {
-    let parts = turn.messages.iter().flat_map(|message| &message.parts);
-    let bytes = parts.map(|part| match part {
+/// Runs work that is linear in a conversation, on a blocking thread if the conversation is large.
+///
+/// Cancel safe. Work that has begun runs to its end, and the result is dropped.
+pub(super) async fn inline_or_blocking<T: Send + 'static>(
+    is_large: bool,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Error> {
+    if is_large { spawn_blocking(work).await.map_err(Error::internal) } else { Ok(work()) }
+}
+
+/// Returns `true` if work that is linear in these messages must run on a blocking thread.
+pub(super) fn is_large(messages: &[Message]) -> bool {
+    let bytes = || messages.iter().map(content_bytes).sum::<usize>();
+    messages.len() > MAX_INLINE_MESSAGES || bytes() > MAX_INLINE_BYTES
+}
+
+/// Returns the size of the texts and images of a message.
+pub(super) fn content_bytes(message: &Message) -> usize {
+    let parts = message.parts.iter().map(|part| match part {
         Part::Text(text) => text.len(),
         Part::Image(image) => image.data.len(),
     });
-    turn.messages.len() > MAX_INLINE_MESSAGES || bytes.sum::<usize>() > MAX_INLINE_BYTES
+    parts.sum()
 }
 
 /// Returns the text for `thread/start.developerInstructions`.
@@ -343,21 +358,12 @@ fn function_output(parts: &[Part]) -> FunctionOutput {
     }
 }
 
-/// Returns the result of a call as Codex takes it: the same content as [`function_output`].
+/// Returns the output of a function as Codex takes the result of a call.
 fn tool_content(parts: &[Part]) -> Vec<ToolCallContent> {
-    let has_one_part = parts.len() == 1;
-    let mut content: Vec<ToolCallContent> = parts
-        .iter()
-        .filter_map(|part| match part {
-            Part::Text(text) if text.is_empty() && !has_one_part => None,
-            Part::Text(text) => Some(ToolCallContent::InputText { text: text.clone() }),
-            Part::Image(image) => Some(ToolCallContent::InputImage { image_url: data_url(image) }),
-        })
-        .collect();
-    if content.is_empty() {
-        content.push(ToolCallContent::InputText { text: String::new() });
+    match function_output(parts) {
+        FunctionOutput::Text(text) => vec![ToolCallContent::InputText { text }],
+        FunctionOutput::Content(content) => content.into_iter().map(ToolCallContent::from).collect(),
     }
-    content
 }
 
 fn input_message(role: &str, text: String) -> RawItem {

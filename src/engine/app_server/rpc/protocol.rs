@@ -516,6 +516,15 @@ pub(crate) enum ToolCallContent {
     },
 }
 
+impl From<ContentPart> for ToolCallContent {
+    fn from(part: ContentPart) -> Self {
+        match part {
+            ContentPart::InputText(text) | ContentPart::OutputText(text) => Self::InputText { text },
+            ContentPart::InputImage(image_url) => Self::InputImage { image_url },
+        }
+    }
+}
+
 impl ToolCallResult {
     /// Creates the result of a call that failed.
     pub(crate) fn failure(text: String) -> Self {

@@ -12,9 +12,9 @@ use tokio::sync::oneshot;
 use super::conversation::ConversationKey;
 use crate::engine::{Eviction, ThreadCounts};
 
-/// Bytes that a thread of the app-server occupies beside its history, and per byte of it (0.169, `docs/app-server-engine.md`).
+/// Bytes that a thread of the app-server occupies beside its history, and per ten bytes of it (0.169, `docs/app-server-engine.md`).
 const THREAD_BYTES: usize = 1 << 20;
-const BYTES_PER_HISTORY_BYTE: f64 = 2.3;
+const BYTES_PER_TEN_HISTORY_BYTES: usize = 23;
 
 /// The bounds of the threads of one worker.
 #[derive(Debug, Clone, Copy)]
@@ -64,14 +64,7 @@ struct State<N> {
 
 impl<N> Entry<N> {
     fn memory(&self) -> usize {
-        #[expect(
-            clippy::cast_precision_loss,
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "an estimate"
-        )]
-        let history = (self.history_bytes as f64 * BYTES_PER_HISTORY_BYTE) as usize;
-        THREAD_BYTES + history
+        THREAD_BYTES + self.history_bytes.saturating_mul(BYTES_PER_TEN_HISTORY_BYTES) / 10
     }
 }
 

@@ -94,17 +94,19 @@ impl ThreadParams {
         for per_turn in ["model_reasoning_effort", "model_reasoning_summary"] {
             config.remove(per_turn);
         }
-        let choice = format!("{:?} {}", turn.tool_choice, turn.parallel_tool_calls);
-        let setup = json!([
+        let names: Vec<&str> = turn.tools.iter().map(|tool| tool.name.as_str()).collect();
+        // The texts are quoted, so that no two setups have the same form. The parameters may be large and are not copied.
+        let setup = format!(
+            "{:?} {:?} {} {:?} {} {names:?} {} {}",
             turn.caller,
             turn.prompt_cache_key,
             self.profile.as_str(),
-            choice,
-            turn.tools.iter().map(|tool| &tool.name).collect::<Vec<_>>(),
+            turn.tool_choice,
+            turn.parallel_tool_calls,
             self.params,
-            config
-        ]);
-        setup.to_string().into_bytes()
+            Value::from(config),
+        );
+        setup.into_bytes()
     }
 
     /// Returns the approximate size in bytes.

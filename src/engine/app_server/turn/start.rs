@@ -3,15 +3,14 @@
 
 use std::sync::Arc;
 
-use tokio::task::spawn_blocking;
 use uuid::Uuid;
 
 use super::params::ThreadParams;
 use crate::{
     engine::{
-        ContentGuard, Format, Message, Part, Turn,
+        ContentGuard, Format, Message, Turn,
         app_server::{
-            history::{InitialHistory, MAX_INLINE_BYTES, NewItems, response_item, turn_cache::TurnCache},
+            history::{self, InitialHistory, NewItems, response_item, turn_cache::TurnCache},
             rpc::protocol::{InjectItems, RawItem, StartTurn},
             threads::cache_key,
             tools::ToolSet,
@@ -63,15 +62,14 @@ impl TurnStart {
     /// Returns the last messages of the conversation as items. Returns `None` if their order does not allow it. Converts
     /// large messages on a blocking thread.
     pub(crate) async fn new_items(&mut self, new_messages: usize) -> Result<Option<NewItems>, Error> {
-        let is_large = self.turn.messages.iter().map(size_of_message).sum::<usize>() > MAX_INLINE_BYTES;
         let messages = std::mem::take(&mut self.turn.messages);
         let first = messages.len().saturating_sub(new_messages);
+        let is_large = history::is_large(messages.get(first..).unwrap_or_default());
         let new = move || {
             let items = NewItems::of(messages.get(first..).unwrap_or_default());
             (messages, items)
         };
-        let (messages, items) =
-            if is_large { spawn_blocking(new).await.map_err(Error::internal)? } else { new() };
+        let (messages, items) = history::inline_or_blocking(is_large, new).await?;
         self.turn.messages = messages;
         Ok(items)
     }
@@ -125,11 +123,8 @@ pub(crate) fn inject_items<'a>(
 }
 
 fn size_of_message(message: &Message) -> usize {
-    let parts = message.parts.iter().map(|part| match part {
-        Part::Text(text) => text.len(),
-        Part::Image(image) => image.data.len(),
-    });
-    parts.chain(message.tool_calls.iter().map(response_item::heap_size_of_call)).sum()
+    let calls = message.tool_calls.iter().map(response_item::heap_size_of_call);
+    history::content_bytes(message) + calls.sum::<usize>()
 }
 
 /// Divides items into pieces within the limits.

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::{
     sync::mpsc::error::TrySendError,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -108,7 +108,7 @@ impl TurnDriver {
                 biased;
                 message = thread.receiver.recv() => Some(message),
                 result = &mut cancelled => return TurnOutcome::new(TurnState::Active, result),
-                () = sleep_for(translator.idle_timeout()) => None,
+                () = expire(after(translator.idle_timeout())) => None,
                 () = expire(first_event) => return TurnOutcome::new(TurnState::Silent, Ok(())),
             };
             if message.as_ref().is_some_and(shows_response) {
@@ -338,10 +338,7 @@ async fn expire(time: Option<Instant>) {
     }
 }
 
-/// Completes after `duration`, or never if `duration` is `None`. Boxes the timer, because few turns need one.
-async fn sleep_for(duration: Option<Duration>) {
-    match duration {
-        Some(duration) => Box::pin(sleep(duration)).await,
-        None => std::future::pending().await,
-    }
+/// Returns the time after `duration`.
+fn after(duration: Option<Duration>) -> Option<Instant> {
+    duration.map(|duration| Instant::now() + duration)
 }
