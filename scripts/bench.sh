@@ -72,7 +72,24 @@ say "building"
 cargo build --release --locked --bin codex-api --example fake-codex --example bench \
     --manifest-path "$root/Cargo.toml" --target-dir "$target"
 
+# The folder of certificates as the distribution makes it, without certificates of this machine: in a mount namespace, for
+# which root is needed. The bench adds an authority of its own to the bundle.
+isolated=()
+bundle=
+for file in /usr/lib/ssl/cert.pem /etc/pki/tls/cert.pem /etc/ssl/cert.pem; do
+    [[ -f $file ]] && bundle=$(readlink -f "$file") && break
+done
+if [[ -n $bundle ]] && unshare -m true 2>/dev/null; then
+    store=$(mktemp -d)
+    trap 'rm -rf "$store"' EXIT
+    cp "$bundle" "$store/"
+    isolated=(unshare -m /bin/sh -c 'mount --bind "$0" "$1" && shift && exec "$@"' "$store" "$(dirname "$bundle")")
+    options+=(--bundle "$bundle")
+else
+    say "the rows over TLS are left out: they need the right to mount (root) and a bundle of certificates"
+fi
+
 # A thousand streams need a thousand sockets on both sides.
 ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
-exec "$target/release/examples/bench" --gateway "$target/release/codex-api" --fake "$target/release/examples/fake-codex" \
-    --codex "$codex" --out "${out:-$default_out}" ${options[@]+"${options[@]}"}
+${isolated[@]+"${isolated[@]}"} "$target/release/examples/bench" --gateway "$target/release/codex-api" \
+    --fake "$target/release/examples/fake-codex" --codex "$codex" --out "${out:-$default_out}" ${options[@]+"${options[@]}"}

@@ -30,6 +30,7 @@ mod sse;
 mod start;
 mod stats;
 mod tally;
+mod tls;
 mod turns;
 mod upstream;
 mod websocket;
@@ -138,6 +139,9 @@ async fn measure(options: &Options) -> BenchResult<()> {
 async fn all(options: &Options, folder: &TempDir, results: &mut Results) -> BenchResult<()> {
     let folder = folder.path();
     let mut upstream = Upstream::start(folder).await?;
+    if let Some(bundle) = &options.bundle {
+        tls::trust(bundle, &upstream.authority)?;
+    }
     let supervisor_seconds = start::supervisor_seconds(&options.gateway, folder).await?;
     results.supervisor_ms = supervisor_seconds * 1000.0;
     let stage = Stage { options, folder, base_url: upstream.base_url() };
@@ -167,11 +171,13 @@ async fn all(options: &Options, folder: &TempDir, results: &mut Results) -> Benc
         let setup = stage.chat();
         let servers = conversations::Servers {
             gateway: Gateway::start(&setup).await?,
+            replica: Gateway::start(&Setup { name: "replica".to_owned(), ..setup.clone() }).await?,
             bare: stage.recorded(&setup, Some(conversations::tools_request)).await?,
             upstream,
         };
         results.conversations = conversations::measure(&servers, options).await?;
         servers.gateway.end().await?;
+        servers.replica.end().await?;
         end(servers.bare).await?;
         upstream = servers.upstream;
     }

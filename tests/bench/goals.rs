@@ -279,6 +279,15 @@ fn conversations(results: &Results, goals: &mut Vec<Goal>) {
             reached: at_least(measured, 0.95),
         });
     }
+    for (tools, label) in [
+        (false, "the same if two servers without shared state get the requests in turn, without tools"),
+        (true, "the same with tools"),
+    ] {
+        let facts = found.facts.iter().filter(|fact| fact.shape.tools == tools);
+        let measured = least(facts.filter_map(|fact| fact.of_former_replicas));
+        let (reached, measured) = (at_least(measured, 0.95), number(measured));
+        goals.push(Goal { number: 8, label, target: "at least 0.95", measured, reached });
+    }
 }
 
 fn network(results: &Results, goals: &mut Vec<Goal>) {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 
@@ -33,7 +33,7 @@ pub(crate) async fn get(address: SocketAddr, path: &str) -> BenchResult<Answer> 
 
 /// Reads a message. Returns the offset and length of its body in the buffer, or `None` at the end of the stream.
 pub(crate) async fn read_message(
-    stream: &mut TcpStream,
+    stream: &mut (impl AsyncRead + Unpin),
     buffer: &mut Vec<u8>,
 ) -> BenchResult<Option<(usize, usize)>> {
     let mut searched = 0;

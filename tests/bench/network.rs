@@ -72,14 +72,18 @@ impl Network {
 }
 
 pub(crate) async fn measure(stage: &Stage<'_>, upstream: &Upstream) -> BenchResult<Network> {
-    Ok(Network { roots: roots(stage).await?, distant: distant(stage, upstream).await? })
+    Ok(Network { roots: roots(stage, upstream).await?, distant: distant(stage, upstream).await? })
 }
 
-async fn roots(stage: &Stage<'_>) -> BenchResult<Vec<Roots>> {
-    let mut slow = stage.chat();
+/// Measures turns over TLS. Without a bundle that trusts the upstream there are none.
+async fn roots(stage: &Stage<'_>, upstream: &Upstream) -> BenchResult<Vec<Roots>> {
+    if stage.options.bundle.is_none() {
+        return Ok(Vec::new());
+    }
+    let fast = Setup { base_url: Some(upstream.tls_base_url()), name: "tls".to_owned(), ..stage.chat() };
+    let mut slow = Setup { name: "slow-tls".to_owned(), ..fast.clone() };
     slow.settings.push((FAST_ROOTS.to_owned(), "0".to_owned()));
-    "slow-roots".clone_into(&mut slow.name);
-    let gateways = [(false, Gateway::start(&slow).await?), (true, Gateway::start(&stage.chat()).await?)];
+    let gateways = [(false, Gateway::start(&slow).await?), (true, Gateway::start(&fast).await?)];
     let mut rows = Vec::new();
     for (fast, _) in &gateways {
         for conversations in [false, true] {
@@ -180,8 +184,9 @@ async fn distant(stage: &Stage<'_>, upstream: &Upstream) -> BenchResult<Vec<Dist
 pub(crate) fn write(page: &mut String, network: &Network) -> BenchResult<()> {
     writeln!(
         page,
-        "## Certificates\n\nTurns over HTTP with {CLIENTS} clients, `CODEX_PROFILE=chat`, instant upstream without TLS. The CLI \
-         reads certificates for each model call all the same: the whole store of the system with `{FAST_ROOTS}=0`.\n\n\
+        "## Certificates\n\nTurns over HTTP with {CLIENTS} clients, `CODEX_PROFILE=chat`, instant upstream over TLS, whose authority \
+         is in the system's store. The CLI reads certificates for each model call, and makes a new connection: it reads the \
+         whole store with `{FAST_ROOTS}=0`.\n\n\
          | certificates | turns | turns/s | relative to the first row | CPU of the CLI per turn (ms) |\n\
          | --- | --- | ---: | ---: | ---: |"
     )?;

@@ -11,7 +11,8 @@ use crate::BenchResult;
 
 /// The text of `bench --help`.
 pub(crate) const HELP: &str = "\
-usage: bench --gateway PATH --codex PATH --fake PATH [--litellm PATH] [--quick] [--only PART,…] [--set NAME=VALUE]… --out FOLDER
+usage: bench --gateway PATH --codex PATH --fake PATH [--litellm PATH] [--quick] [--only PART,…] [--set NAME=VALUE]… \
+[--bundle FILE] --out FOLDER
 
   --gateway  the codex-api program
   --codex    the native codex program
@@ -20,6 +21,7 @@ usage: bench --gateway PATH --codex PATH --fake PATH [--litellm PATH] [--quick] 
   --quick    one short round of everything, less than four minutes
   --only     the parts to measure: start, turns, conversations, network, cancel, deltas, idle, flood, hazards
   --set      a setting of the servers with the app-server engine, NAME=VALUE; may be repeated
+  --bundle   the bundle of the system's certificates, a copy that may be changed: needed for the rows over TLS
   --out      the folder for benchmarks.md and its plots
 ";
 
@@ -34,13 +36,16 @@ pub(crate) struct Options {
     pub(crate) out: PathBuf,
     /// Settings of all servers.
     pub(crate) set: Vec<(String, String)>,
+    /// The bundle of the system's certificates in the mount namespace of the bench. It may be changed.
+    pub(crate) bundle: Option<PathBuf>,
     only: Vec<String>,
     started: Instant,
 }
 
 impl Options {
     pub(crate) fn read(arguments: impl IntoIterator<Item = OsString>) -> BenchResult<Self> {
-        let (mut gateway, mut codex, mut fake, mut litellm, mut out) = (None, None, None, None, None);
+        let (mut gateway, mut codex, mut fake, mut litellm) = (None, None, None, None);
+        let (mut bundle, mut out) = (None, None);
         let (mut quick, mut only, mut set) = (false, Vec::new(), Vec::new());
         let mut arguments = arguments.into_iter();
         while let Some(argument) = arguments.next() {
@@ -53,6 +58,7 @@ impl Options {
                 Some("--codex") => path(&mut codex)?,
                 Some("--fake") => path(&mut fake)?,
                 Some("--litellm") => path(&mut litellm)?,
+                Some("--bundle") => path(&mut bundle)?,
                 Some("--out") => path(&mut out)?,
                 Some("--quick") => quick = true,
                 Some("--only") => {
@@ -77,6 +83,7 @@ impl Options {
             out: out.ok_or(HELP)?,
             quick,
             set,
+            bundle,
             only,
             started: Instant::now(),
         })

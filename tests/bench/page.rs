@@ -26,7 +26,7 @@ pub(crate) fn write(results: &Results, options: &Options) -> BenchResult<()> {
     if !results.conversations.rows.is_empty() {
         conversations::table::write(&mut page, &results.conversations)?;
     }
-    if !results.network.roots.is_empty() {
+    if !results.network.distant.is_empty() {
         network::write(&mut page, &results.network)?;
     }
     if !results.deltas.is_empty() {

@@ -1,6 +1,6 @@
 //! The upstreams, with minimal cost, in a process of their own (`bench upstream`): the Responses API for the CLI and
 //! chat completions for LiteLLM. The prompt sets length and pace of the answer; each token is its time of sending. The
-//! server also reports the number of open answers and the time of the last disconnect.
+//! server also reports the number of open answers and the time of the last disconnect. A second port has TLS.
 
 use std::{
     collections::BTreeMap,
@@ -15,8 +15,8 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::{TcpListener, TcpStream},
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
+    net::TcpListener,
     task::JoinSet,
 };
 
@@ -25,7 +25,7 @@ use crate::{
     process::Program,
     stats::now_us,
     tally::{ANSWER, ARGUMENTS, CALL, TOOL},
-    websocket,
+    tls, websocket,
 };
 
 /// Handle of the process.
@@ -33,6 +33,9 @@ use crate::{
 pub(crate) struct Upstream {
     pub(crate) program: Program,
     pub(crate) address: SocketAddr,
+    tls_address: SocketAddr,
+    /// The certificate of the authority behind the port with TLS, as PEM.
+    pub(crate) authority: String,
 }
 
 /// State that the process reports.
@@ -56,12 +59,20 @@ impl Upstream {
         let stdout = program.child.stdout.take().ok_or("no stdout")?;
         let mut line = String::new();
         tokio::time::timeout(Duration::from_secs(10), BufReader::new(stdout).read_line(&mut line)).await??;
-        let address = line.trim().parse().map_err(|_| format!("the upstream printed {line:?}"))?;
-        Ok(Self { program, address })
+        let mut addresses = line.split_ascii_whitespace().map(str::parse);
+        let (Some(Ok(address)), Some(Ok(tls_address))) = (addresses.next(), addresses.next()) else {
+            return Err(format!("the upstream printed {line:?}").into());
+        };
+        let authority = std::fs::read_to_string(folder.join(tls::AUTHORITY))?;
+        Ok(Self { program, address, tls_address, authority })
     }
 
     pub(crate) fn base_url(&self) -> String {
         format!("http://{}/v1", self.address)
+    }
+
+    pub(crate) fn tls_base_url(&self) -> String {
+        format!("https://{}/v1", self.tls_address)
     }
 
     pub(crate) async fn state(&self) -> BenchResult<State> {
@@ -76,9 +87,16 @@ impl Upstream {
         })
     }
 
-    /// Begins to compare the requests of one conversation, or ends it.
-    pub(crate) async fn record(&self, on: bool) -> BenchResult<()> {
-        http::get(self.address, if on { "/record/on" } else { "/record/off" }).await.map(drop)
+    /// Begins to compare the requests of one conversation.
+    pub(crate) async fn record(&self) -> BenchResult<()> {
+        http::get(self.address, "/record/on").await.map(drop)
+    }
+
+    /// Ends the comparison of the requests and returns its result.
+    pub(crate) async fn end_record(&self) -> BenchResult<cache::Totals> {
+        let cache = self.state().await?.cache;
+        http::get(self.address, "/record/off").await?;
+        Ok(cache)
     }
 }
 
@@ -131,11 +149,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Serves until its parent closes its stdin.
+/// Serves until its parent closes its stdin. Writes the authority of its certificate to the working folder.
 pub(crate) async fn serve() -> BenchResult<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let tls_listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let acceptor = tls::acceptor()?;
     let mut stdout = tokio::io::stdout();
-    stdout.write_all(format!("{}\n", listener.local_addr()?).as_bytes()).await?;
+    let addresses = format!("{} {}\n", listener.local_addr()?, tls_listener.local_addr()?);
+    stdout.write_all(addresses.as_bytes()).await?;
     stdout.flush().await?;
 
     let counters = Arc::new(Counters::default());
@@ -146,9 +167,19 @@ pub(crate) async fn serve() -> BenchResult<()> {
         tokio::select! {
             accepted = listener.accept() => {
                 let (stream, _) = accepted?;
+                stream.set_nodelay(true)?;
                 let counters = Arc::clone(&counters);
                 // Errors of a connection affect only that connection.
                 connections.spawn(async move { drop(handle_connection(stream, &counters).await) });
+            }
+            accepted = tls_listener.accept() => {
+                let (stream, _) = accepted?;
+                stream.set_nodelay(true)?;
+                let (acceptor, counters) = (acceptor.clone(), Arc::clone(&counters));
+                connections.spawn(async move {
+                    let Ok(stream) = acceptor.accept(stream).await else { return };
+                    drop(handle_connection(stream, &counters).await);
+                });
             }
             Some(_) = connections.join_next() => {}
             read = stdin.read(&mut nothing) => if read? == 0 { return Ok(()) },
@@ -156,8 +187,10 @@ pub(crate) async fn serve() -> BenchResult<()> {
     }
 }
 
-async fn handle_connection(mut stream: TcpStream, counters: &Counters) -> BenchResult<()> {
-    stream.set_nodelay(true)?;
+async fn handle_connection(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    counters: &Counters,
+) -> BenchResult<()> {
     let mut buffer = Vec::with_capacity(64 << 10);
     while let Some((head, length)) = http::read_message(&mut stream, &mut buffer).await? {
         let body = &buffer[head..head + length];
@@ -242,7 +275,7 @@ fn wants_call(body: &[u8]) -> bool {
 }
 
 /// Sends a call of the client's tool.
-async fn call(stream: &mut TcpStream, number: u64) -> BenchResult<()> {
+async fn call(stream: &mut (impl AsyncWrite + Unpin), number: u64) -> BenchResult<()> {
     let mut text =
         "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n".to_owned();
     Responses.call(number, &mut text);
@@ -253,13 +286,13 @@ async fn call(stream: &mut TcpStream, number: u64) -> BenchResult<()> {
 
 /// Streams an answer. Fails if the client disconnects before the end.
 async fn answer(
-    stream: &mut TcpStream,
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     format: &dyn ResponseFormat,
     number: u64,
     tokens: usize,
     pause: Duration,
 ) -> BenchResult<()> {
-    let (mut input, mut output) = stream.split();
+    let (mut input, mut output) = tokio::io::split(stream);
     let mut text =
         "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n".to_owned();
     format.begin(number, &mut text);

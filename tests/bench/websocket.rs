@@ -2,7 +2,7 @@
 
 use futures_util::{SinkExt, StreamExt};
 use serde::Deserialize;
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{Message, handshake::derive_accept_key, protocol::Role},
@@ -28,7 +28,7 @@ pub(crate) fn accept(head: &str) -> Option<String> {
 
 /// Answers each frame of a connection.
 pub(crate) async fn serve(
-    mut stream: TcpStream,
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
     accept: &str,
     counters: &upstream::Counters,
 ) -> BenchResult<()> {

@@ -17,10 +17,12 @@ use tokio::task::JoinSet;
 use crate::{
     BenchResult,
     bare::{Bare, Thread},
+    cache::Totals,
     gateway::Gateway,
     load::{Client, Door},
     options::Options,
     process::{Cost, Memory, process_time},
+    sse,
     stats::{Spread, float, median},
     tally::Tally,
     upstream::Upstream,
@@ -30,6 +32,9 @@ pub(crate) use talk::tools_request;
 
 /// The turns of a conversation.
 pub(crate) const TURNS: usize = 8;
+
+/// The turns of a conversation that shows what a cache would hit.
+const CACHED_TURNS: usize = 10;
 
 /// The turns and conversations that show what a kept thread costs.
 const HELD_TURNS: usize = 2;
@@ -118,6 +123,8 @@ pub(crate) struct Facts {
     pub(crate) of_former: f64,
     /// The same as a share of all input.
     pub(crate) of_input: f64,
+    /// The share of the former request if two servers get the requests in turn. Only over HTTP.
+    pub(crate) of_former_replicas: Option<f64>,
     /// Growth of the memory per conversation: gateway and CLI, in KiB.
     pub(crate) kept: (f64, f64),
 }
@@ -150,6 +157,8 @@ impl Conversations {
 pub(crate) struct Servers {
     pub(crate) upstream: Upstream,
     pub(crate) gateway: Gateway,
+    /// Shares no state with the other one.
+    pub(crate) replica: Gateway,
     pub(crate) bare: Arc<Bare>,
 }
 
@@ -225,7 +234,8 @@ impl Servers {
 
 async fn sample(servers: &Servers, row: &Row, options: &Options) -> BenchResult<Sample> {
     let Row { contender, shape, clients, .. } = *row;
-    let conversations = options.pick(clients.max(3), (clients * 2).max(6));
+    // With 64 clients once is enough.
+    let conversations = options.pick(clients.max(3), (clients * 2).clamp(6, clients.max(32)));
     let cost = || match contender {
         Contender::Fresh | Contender::Continued => Cost::read_clis(servers.bare.pids()),
         Contender::Http | Contender::Grpc => servers.gateway.cost(),
@@ -269,11 +279,14 @@ async fn facts(servers: &Servers, shapes: &[Shape], options: &Options) -> BenchR
     for &shape in shapes {
         for contender in Contender::ALL {
             options.log_progress(&format!("conversations, facts: {}, {}", contender.label(), shape.label()));
-            let one = Plan { contender, shape, clients: 1, conversations: 1, turns: TURNS };
-            servers.upstream.record(true).await?;
+            let one = Plan { contender, shape, clients: 1, conversations: 1, turns: CACHED_TURNS };
+            servers.upstream.record().await?;
             run(&servers.door(contender), one).await?.release().await?;
-            let cache = servers.upstream.state().await?.cache;
-            servers.upstream.record(false).await?;
+            let cache = servers.upstream.end_record().await?;
+            let of_former_replicas = match contender {
+                Contender::Http => Some(of_former(alternate(servers, shape).await?)),
+                Contender::Fresh | Contender::Continued | Contender::Grpc => None,
+            };
             let memory = || match contender {
                 Contender::Fresh | Contender::Continued => (0.0, memory_of(servers.bare.pids())),
                 Contender::Http | Contender::Grpc => {
@@ -289,14 +302,29 @@ async fn facts(servers: &Servers, shapes: &[Shape], options: &Options) -> BenchR
             facts.push(Facts {
                 contender,
                 shape,
-                of_former: float(cache.hit) / float(cache.former),
+                of_former: of_former(cache),
                 of_input: float(cache.hit) / float(cache.whole),
+                of_former_replicas,
                 kept: (each(before.0, after.0), each(before.1, after.1)),
             });
         }
     }
     release(kept).await?;
     Ok(facts)
+}
+
+fn of_former(totals: Totals) -> f64 {
+    float(totals.hit) / float(totals.former)
+}
+
+/// Returns what a cache would hit in a conversation whose requests two servers get in turn.
+async fn alternate(servers: &Servers, shape: Shape) -> BenchResult<Totals> {
+    let [mut one, mut other] =
+        [&servers.gateway, &servers.replica].map(|gateway| sse::Client::new(gateway.address));
+    servers.upstream.record().await?;
+    let mut ask = talk::Replicas::new([&mut one, &mut other], shape.tools);
+    talk::talk(&mut ask, shape, CACHED_TURNS, &mut Tally::default()).await?;
+    servers.upstream.end_record().await
 }
 
 fn memory_of(pids: impl Iterator<Item = u32>) -> f64 {

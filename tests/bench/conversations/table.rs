@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Contender, Conversations, HELD, HELD_TURNS, Row, Sample, Shape, TURNS};
+use super::{CACHED_TURNS, Contender, Conversations, HELD, HELD_TURNS, Row, Sample, Shape, TURNS};
 use crate::{BenchResult, plot::number};
 
 /// Writes the section.
@@ -14,7 +14,8 @@ pub(crate) fn write(page: &mut String, conversations: &Conversations) -> BenchRe
          bare client sends the whole history to a new thread for each request; the *continued* one sends the new items to the \
          thread of the conversation and answers a call in its turn. The first token is that of the turns behind the \
          first one; with tools, it is measured from the result of the call, and a turn is two requests. The last columns are measured once: the bytes that begin a request \
-         like the former one with the same `prompt_cache_key`, as a share of the former request and of all input, and the \
+         like the former one with the same `prompt_cache_key` in {CACHED_TURNS} turns, as a share of the former request (also if two servers without \
+         shared state get the requests in turn) and of all input, and the \
          growth of the memory by each of {HELD} conversations of {HELD_TURNS} turns.\n"
     )?;
     let mut shapes: Vec<Shape> = Vec::new();
@@ -28,7 +29,7 @@ pub(crate) fn write(page: &mut String, conversations: &Conversations) -> BenchRe
             page,
             "### Histories of {}\n\n| clients | | first token p50, p95 (ms) | relative to continued, fresh | turns/s | relative to \
              continued, fresh | CPU per turn: gateway, CLI, load (ms) | to the upstream per turn (kB) | cacheable: of the former \
-             request, of the input | memory each: gateway, CLI (KiB) | failed |\n\
+             request, with two servers, of the input | memory each: gateway, CLI (KiB) | failed |\n\
              | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
             shape.label()
         )?;
@@ -48,7 +49,8 @@ fn line(page: &mut String, conversations: &Conversations, row: &Row) -> BenchRes
     };
     let (mut cache, mut memory) = ("–".to_owned(), "–".to_owned());
     if let Some(fact) = conversations.fact(row.contender, row.shape) {
-        cache = format!("{}, {}", number(fact.of_former), number(fact.of_input));
+        let replicas = fact.of_former_replicas.map_or("–".to_owned(), number);
+        cache = format!("{}, {replicas}, {}", number(fact.of_former), number(fact.of_input));
         memory = match row.contender {
             Contender::Fresh | Contender::Continued => format!("–, {}", number(fact.kept.1)),
             Contender::Http | Contender::Grpc => {

@@ -130,6 +130,33 @@ impl Ask for Http<'_> {
     }
 }
 
+/// A client of the HTTP doors of two servers, which get the requests in turn.
+#[derive(Debug)]
+pub(super) struct Replicas<'a> {
+    next: Http<'a>,
+    other: Http<'a>,
+}
+
+impl<'a> Replicas<'a> {
+    pub(super) fn new(clients: [&'a mut sse::Client; 2], tools: bool) -> Self {
+        let [next, other] = clients.map(|client| Http::new(client, tools));
+        Self { next, other }
+    }
+}
+
+impl Ask for Replicas<'_> {
+    fn push(&mut self, message: Message) {
+        self.next.push(message);
+    }
+
+    async fn ask(&mut self, tally: &mut Tally) -> BenchResult<Reply> {
+        let reply = self.next.ask(tally).await;
+        self.other.messages.clone_from(&self.next.messages);
+        std::mem::swap(&mut self.next, &mut self.other);
+        reply
+    }
+}
+
 /// A client of the gRPC door.
 #[derive(Debug)]
 pub(super) struct Grpc<'a> {
