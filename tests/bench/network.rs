@@ -126,7 +126,7 @@ async fn roots(stage: &Stage<'_>, upstream: &Upstream) -> BenchResult<Vec<Roots>
 }
 
 fn plan(contender: Contender, shape: Shape, clients: usize, turns: usize) -> Plan {
-    Plan { contender, shape, clients, conversations: clients, turns }
+    Plan { contender, shape, clients, conversations: clients, turns, resumed: false, hold: false }
 }
 
 async fn distant(stage: &Stage<'_>, upstream: &Upstream) -> BenchResult<Vec<Distant>> {
@@ -156,7 +156,7 @@ async fn distant(stage: &Stage<'_>, upstream: &Upstream) -> BenchResult<Vec<Dist
                 };
                 let shape = Shape { kilobytes, tools: false };
                 let first = upstream.state().await?.received;
-                run(&door, plan(contender, shape, 1, 1)).await?.release().await?;
+                run(&door, plan(contender, shape, 1, 1)).await?;
                 let between = upstream.state().await?.received;
                 let conversations = stage.options.pick(2, 5);
                 let plan = Plan { conversations, ..plan(contender, shape, 1, TURNS) };
@@ -171,7 +171,6 @@ async fn distant(stage: &Stage<'_>, upstream: &Upstream) -> BenchResult<Vec<Dist
                     first: outcome.tally.first_tokens(TURNS),
                     sent_kb: later / 1000.0 / float(conversations * (TURNS - 1)),
                 });
-                outcome.release().await?;
             }
         }
         gateway.end().await?;

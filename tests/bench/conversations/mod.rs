@@ -204,6 +204,11 @@ pub(crate) struct Plan {
     pub(crate) clients: usize,
     pub(crate) conversations: usize,
     pub(crate) turns: usize,
+    /// The first request has an answer in its history, which another server gave.
+    pub(crate) resumed: bool,
+    /// The bare client holds the threads of its continued recipe. Otherwise it releases each at the end of its conversation,
+    /// as the gateway releases one for each that it keeps beyond its bound.
+    pub(crate) hold: bool,
 }
 
 /// The outcome of a plan.
@@ -211,15 +216,8 @@ pub(crate) struct Plan {
 pub(crate) struct Outcome {
     pub(crate) wall: Duration,
     pub(crate) tally: Tally,
-    /// The threads of the bare client, still loaded.
+    /// The threads that the bare client holds.
     held: Vec<Thread>,
-}
-
-impl Outcome {
-    /// Releases the threads of the bare client.
-    pub(crate) async fn release(self) -> BenchResult<()> {
-        release(self.held).await
-    }
 }
 
 impl Servers {
@@ -234,19 +232,17 @@ impl Servers {
 
 async fn sample(servers: &Servers, row: &Row, options: &Options) -> BenchResult<Sample> {
     let Row { contender, shape, clients, .. } = *row;
-    // With 64 clients once is enough.
-    let conversations = options.pick(clients.max(3), (clients * 2).clamp(6, clients.max(32)));
+    let conversations = options.pick((clients * 2).max(8), (clients * 4).clamp(16, 64));
     let cost = || match contender {
         Contender::Fresh | Contender::Continued => Cost::read_clis(servers.bare.pids()),
         Contender::Http | Contender::Grpc => servers.gateway.cost(),
     };
     let load = || process_time(std::process::id()) + process_time(servers.upstream.program.pid);
-    let plan = Plan { contender, shape, clients, conversations, turns: TURNS };
+    let plan = Plan { contender, shape, clients, conversations, turns: TURNS, resumed: false, hold: false };
     let (before, load_before, sent) = (cost(), load(), servers.upstream.state().await?.received);
-    let Outcome { wall, tally, held } = run(&servers.door(contender), plan).await?;
+    let Outcome { wall, tally, .. } = run(&servers.door(contender), plan).await?;
     let (spent, load_spent) = (cost().since(before), load() - load_before);
     let sent = servers.upstream.state().await?.received - sent;
-    release(held).await?;
     let done = float(tally.turns());
     Ok(Sample {
         first: tally.first_tokens(TURNS).1,
@@ -259,13 +255,6 @@ async fn sample(servers: &Servers, row: &Row, options: &Options) -> BenchResult<
     })
 }
 
-async fn release(threads: Vec<Thread>) -> BenchResult<()> {
-    for thread in threads {
-        thread.unsubscribe().await?;
-    }
-    Ok(())
-}
-
 /// Measures the cacheable share and the memory of kept threads, on servers that have kept none.
 async fn facts(servers: &Servers, shapes: &[Shape], options: &Options) -> BenchResult<Vec<Facts>> {
     let mut facts = Vec::new();
@@ -273,18 +262,34 @@ async fn facts(servers: &Servers, shapes: &[Shape], options: &Options) -> BenchR
     let mut kept = Vec::new();
     // The first turns of a worker use memory of their own.
     for contender in Contender::ALL {
-        let warm = Plan { contender, shape: shapes[0], clients: 4, conversations: 8, turns: 1 };
-        run(&servers.door(contender), warm).await?.release().await?;
+        let warm = Plan {
+            contender,
+            shape: shapes[0],
+            clients: 4,
+            conversations: 8,
+            turns: 1,
+            resumed: true,
+            hold: false,
+        };
+        run(&servers.door(contender), warm).await?;
     }
     for &shape in shapes {
         for contender in Contender::ALL {
             options.log_progress(&format!("conversations, facts: {}, {}", contender.label(), shape.label()));
-            let one = Plan { contender, shape, clients: 1, conversations: 1, turns: CACHED_TURNS };
+            let one = Plan {
+                contender,
+                shape,
+                clients: 1,
+                conversations: 1,
+                turns: CACHED_TURNS,
+                resumed: true,
+                hold: false,
+            };
             servers.upstream.record().await?;
-            run(&servers.door(contender), one).await?.release().await?;
+            run(&servers.door(contender), one).await?;
             let cache = servers.upstream.end_record().await?;
             let of_former_replicas = match contender {
-                Contender::Http => Some(of_former(alternate(servers, shape).await?)),
+                Contender::Http => Some(of_former(alternate(servers, one).await?)),
                 Contender::Fresh | Contender::Continued | Contender::Grpc => None,
             };
             let memory = || match contender {
@@ -295,7 +300,15 @@ async fn facts(servers: &Servers, shapes: &[Shape], options: &Options) -> BenchR
                 }
             };
             let before = memory();
-            let plan = Plan { contender, shape, clients: 4, conversations: HELD, turns: HELD_TURNS };
+            let plan = Plan {
+                contender,
+                shape,
+                clients: 4,
+                conversations: HELD,
+                turns: HELD_TURNS,
+                resumed: false,
+                hold: true,
+            };
             kept.extend(run(&servers.door(contender), plan).await?.held);
             let after = memory();
             let each = |before: f64, after: f64| (after - before) / float(HELD);
@@ -309,7 +322,9 @@ async fn facts(servers: &Servers, shapes: &[Shape], options: &Options) -> BenchR
             });
         }
     }
-    release(kept).await?;
+    for thread in kept {
+        thread.unsubscribe().await?;
+    }
     Ok(facts)
 }
 
@@ -318,12 +333,12 @@ fn of_former(totals: Totals) -> f64 {
 }
 
 /// Returns what a cache would hit in a conversation whose requests two servers get in turn.
-async fn alternate(servers: &Servers, shape: Shape) -> BenchResult<Totals> {
+async fn alternate(servers: &Servers, plan: Plan) -> BenchResult<Totals> {
     let [mut one, mut other] =
         [&servers.gateway, &servers.replica].map(|gateway| sse::Client::new(gateway.address));
     servers.upstream.record().await?;
-    let mut ask = talk::Replicas::new([&mut one, &mut other], shape.tools);
-    talk::talk(&mut ask, shape, CACHED_TURNS, &mut Tally::default()).await?;
+    let mut ask = talk::Replicas::new([&mut one, &mut other], plan.shape.tools);
+    talk::talk(&mut ask, plan, &mut Tally::default()).await?;
     servers.upstream.end_record().await
 }
 
@@ -377,23 +392,26 @@ pub(crate) async fn run(door: &Door, plan: Plan) -> BenchResult<Outcome> {
     }
 }
 
-/// Runs one conversation. Returns the thread of the bare client's continued recipe.
+/// Runs one conversation. Returns the thread that the bare client holds.
 async fn converse(client: &mut Client, plan: Plan, tally: &mut Tally) -> BenchResult<Option<Thread>> {
-    let Plan { shape, turns, .. } = plan;
+    let tools = plan.shape.tools;
     match client {
         Client::Sse(client) => {
-            talk::talk(&mut talk::Http::new(client, shape.tools), shape, turns, tally).await?;
+            talk::talk(&mut talk::Http::new(client, tools), plan, tally).await?;
         }
         Client::Grpc(client) => {
-            talk::talk(&mut talk::Grpc::new(client, shape.tools), shape, turns, tally).await?;
+            talk::talk(&mut talk::Grpc::new(client, tools), plan, tally).await?;
         }
         Client::Bare(bare) if plan.contender == Contender::Fresh => {
-            talk::talk(&mut talk::Fresh::new(bare, shape.tools), shape, turns, tally).await?;
+            talk::talk(&mut talk::Fresh::new(bare, tools), plan, tally).await?;
         }
         Client::Bare(bare) => {
-            let mut asker = talk::Continued::new(bare, shape.tools);
-            talk::talk(&mut asker, shape, turns, tally).await?;
-            return Ok(asker.into_thread());
+            let mut asker = talk::Continued::new(bare, tools);
+            talk::talk(&mut asker, plan, tally).await?;
+            match asker.into_thread() {
+                Some(thread) if !plan.hold => thread.unsubscribe().await?,
+                held => return Ok(held),
+            }
         }
     }
     Ok(None)

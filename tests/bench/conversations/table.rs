@@ -9,13 +9,13 @@ use crate::{BenchResult, plot::number};
 pub(crate) fn write(page: &mut String, conversations: &Conversations) -> BenchResult<()> {
     writeln!(
         page,
-        "## Conversations\n\n{TURNS} turns each, `CODEX_PROFILE=chat`, instant upstream, answers of 20 tokens. The history before \
-         the first turn has the size in the title. Both doors get the whole history with each request. The *fresh* recipe of the \
+        "## Conversations\n\n{TURNS} turns each, `CODEX_PROFILE=chat`, instant upstream, answers of 20 tokens. The first question \
+         has the size in the title. Both doors get the whole history with each request. The *fresh* recipe of the \
          bare client sends the whole history to a new thread for each request; the *continued* one sends the new items to the \
          thread of the conversation and answers a call in its turn. The first token is that of the turns behind the \
          first one; with tools, it is measured from the result of the call, and a turn is two requests. The last columns are measured once: the bytes that begin a request \
-         like the former one with the same `prompt_cache_key` in {CACHED_TURNS} turns, as a share of the former request (also if two servers without \
-         shared state get the requests in turn) and of all input, and the \
+         like the former one with the same `prompt_cache_key` in {CACHED_TURNS} turns of a conversation that another server began, as a share of the former \
+         request (also if two servers without shared state get the requests in turn) and of all input, and the \
          growth of the memory by each of {HELD} conversations of {HELD_TURNS} turns.\n"
     )?;
     let mut shapes: Vec<Shape> = Vec::new();

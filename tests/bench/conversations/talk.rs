@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use codex_api::pb;
 use serde_json::{Value, json};
 
-use super::Shape;
+use super::Plan;
 use crate::{
     BenchResult,
     bare::{Bare, Thread, ToolCall, TurnUpdate},
@@ -39,23 +39,23 @@ pub(super) trait Ask {
 }
 
 /// Runs the turns of a conversation. Its beginning is unique, so that no conversation continues another one.
-pub(super) async fn talk(
-    ask: &mut impl Ask,
-    shape: Shape,
-    turns: usize,
-    tally: &mut Tally,
-) -> BenchResult<()> {
+pub(super) async fn talk(ask: &mut impl Ask, plan: Plan, tally: &mut Tally) -> BenchResult<()> {
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    let Plan { shape, turns, .. } = plan;
     let number = NUMBER.fetch_add(1, Relaxed);
     let mut beginning = format!("Conversation {number} of {}.", std::process::id());
     while beginning.len() < shape.kilobytes * 1000 {
         beginning.push_str(" These words are context for the questions that follow.");
     }
-    ask.push(Message::User(beginning));
-    ask.push(Message::Answer("Noted.".to_owned()));
+    beginning.push(' ');
+    if plan.resumed {
+        ask.push(Message::User(std::mem::take(&mut beginning)));
+        ask.push(Message::Answer("Noted.".to_owned()));
+    }
     let call = if shape.tools { CALL } else { "" };
     for turn in 0..turns {
-        ask.push(Message::User(format!("Question {turn}. {call}{ANSWER}{TOKENS} 0.")));
+        let beginning = std::mem::take(&mut beginning);
+        ask.push(Message::User(format!("{beginning}Question {turn}. {call}{ANSWER}{TOKENS} 0.")));
         let mut reply = ask.ask(tally).await?;
         if shape.tools {
             let id = reply.call.ok_or("the model called no tool")?;
