@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs 2,000 turns of 16 clients through the real Codex CLI; no turn may fail, memory and disk must stay flat. Takes minutes;
-# not part of the suite.
+# Runs thousands of turns of 16 clients in conversations through the real Codex CLI; no turn may fail, memory and disk must stay
+# flat. Takes minutes; not part of the suite.
 set -euo pipefail
 
 # shellcheck source=scripts/setup.sh

@@ -166,9 +166,11 @@ impl RpcClient {
         self.0.closed.cancel();
     }
 
-    /// Completes when the connection is closed.
-    pub(crate) async fn closed(&self) {
+    /// Completes when the connection is closed. Returns the reason.
+    pub(crate) async fn closed(&self) -> CloseReason {
         self.0.closed.cancelled().await;
+        // Without a reason, `close` was called, and the task of the pipes has not noticed yet.
+        self.0.state().close_reason.clone().unwrap_or(CloseReason::NoAnswer)
     }
 
     /// Returns whether the connection is closed.

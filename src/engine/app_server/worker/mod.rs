@@ -13,6 +13,7 @@ pub(crate) mod spec;
 mod state;
 
 use std::{
+    borrow::Cow,
     path::PathBuf,
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
@@ -33,7 +34,7 @@ use super::{
     launch::seed::CLIENT_NAME,
     rpc::{
         client::RpcClient,
-        dispatch::CallError,
+        dispatch::{CallError, CloseReason},
         protocol::{ClientCapabilities, ClientInfo, INITIALIZED, Initialize},
     },
 };
@@ -175,12 +176,13 @@ impl Worker {
         *state = state.after(event);
     }
 
-    /// Completes when the worker exited, was stopped by a signal, or no longer answers. Returns the reason.
-    async fn watch(&self) -> &'static str {
+    /// Completes when the connection closed, or when the process was stopped by a signal or no longer answers. Returns the
+    /// reason, which follows the name of the process.
+    async fn watch(&self) -> Cow<'static, str> {
         tokio::select! {
-            () = self.rpc.closed() => "the process exited",
-            () = self.stopped() => "a signal stopped the process",
-            () = self.unresponsive() => "the process does not answer",
+            reason = self.rpc.closed() => reason.to_string().into(),
+            () = self.stopped() => "a signal stopped it".into(),
+            () = self.unresponsive() => CloseReason::NoAnswer.to_string().into(),
         }
     }
 

@@ -328,7 +328,7 @@ impl Pool {
         let watched = catch_panic("worker slot", async {
             tokio::select! {
                 reason = worker.watch() => {
-                    tracing::warn!(reason, turns = worker.leases.running(), "worker was lost");
+                    tracing::warn!(%reason, turns = worker.leases.running(), "worker was lost");
                     None
                 }
                 () = self.stop.cancelled() => None,

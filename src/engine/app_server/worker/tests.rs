@@ -18,7 +18,7 @@ fn worker() -> (Worker, DuplexStream) {
     (Worker::new(client, Arc::new(WorkerSpec::for_test()), None, None), theirs)
 }
 
-async fn wait_until_lost(worker: &Worker) -> (&'static str, Duration) {
+async fn wait_until_lost(worker: &Worker) -> (Cow<'static, str>, Duration) {
     let began = Instant::now();
     let reason = timeout(Duration::from_secs(60), worker.watch()).await.expect("the worker is lost");
     (reason, began.elapsed())
@@ -28,7 +28,7 @@ async fn wait_until_lost(worker: &Worker) -> (&'static str, Duration) {
 async fn watch_of_a_silent_worker_completes() {
     let (worker, _silent) = worker();
     let (reason, after) = wait_until_lost(&worker).await;
-    assert_eq!(reason, "the process does not answer");
+    assert_eq!(reason, "it did not answer");
     assert_eq!(after, IDLE_INTERVAL + PING_INTERVAL + TICK * MAX_SILENT_TICKS);
     assert_eq!(*worker.state.lock().unwrap(), WorkerState::Slow);
 }
@@ -48,7 +48,7 @@ async fn watch_of_a_worker_that_prints_without_answering_completes_later() {
         lost = wait_until_lost(&worker) => lost,
         () = printing => unreachable!("the printing never completes"),
     };
-    assert_eq!((reason, after), ("the process does not answer", PING_INTERVAL + TICK * MAX_UNANSWERED_TICKS));
+    assert_eq!((reason.as_ref(), after), ("it did not answer", PING_INTERVAL + TICK * MAX_UNANSWERED_TICKS));
 }
 
 #[tokio::test(start_paused = true)]
@@ -69,7 +69,7 @@ async fn watch_after_a_late_answer_continues() {
         () = sleep(Duration::from_secs(40)) => {}
     }
     drop(theirs);
-    assert_eq!(wait_until_lost(&worker).await.0, "the process exited");
+    assert_eq!(wait_until_lost(&worker).await.0, "it exited");
 }
 
 #[tokio::test(start_paused = true)]
