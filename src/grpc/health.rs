@@ -11,10 +11,13 @@ use tonic_health::pb::{
     health_server::{Health as HealthApi, HealthServer},
 };
 
-use crate::{context::peer::HealthWatches, pb::codex_service_server::SERVICE_NAME};
+use crate::{
+    context::peer::HealthWatches,
+    pb::{codex_service_server, responses_service_server},
+};
 
-/// Service names with a status: the whole server and the contract.
-const NAMES: [&str; 2] = ["", SERVICE_NAME];
+/// Service names with a status: the whole server and the services of the contract.
+const NAMES: [&str; 3] = ["", codex_service_server::SERVICE_NAME, responses_service_server::SERVICE_NAME];
 
 /// Handle of the health service.
 #[derive(Debug, Clone)]

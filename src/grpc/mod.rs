@@ -33,6 +33,7 @@ use super::{
     pb::{
         self,
         codex_service_server::{CodexService, CodexServiceServer},
+        responses_service_server::{ResponsesService, ResponsesServiceServer},
     },
 };
 
@@ -40,17 +41,21 @@ use super::{
 const HEALTH_PATH: &str = "/grpc.health.v1.Health/";
 
 /// Returns the routes and the handle of the health service.
-pub fn routes<S: CodexService>(
+pub fn routes<S: CodexService + ResponsesService>(
     service: Arc<S>,
     config: &ServerConfig,
     authenticator: Arc<Authenticator>,
     budget: &BodyBudget,
 ) -> Result<(Router, Health), Error> {
-    let mut contract = CodexServiceServer::from_arc(service).max_decoding_message_size(config.max_body_bytes);
+    let mut contract =
+        CodexServiceServer::from_arc(Arc::clone(&service)).max_decoding_message_size(config.max_body_bytes);
+    let mut responses =
+        ResponsesServiceServer::from_arc(service).max_decoding_message_size(config.max_body_bytes);
     // `request_body` decompresses the messages; tonic refuses other encodings and names these. A response is compressed if
     // the client accepts it.
     for encoding in [CompressionEncoding::Gzip, CompressionEncoding::Deflate, CompressionEncoding::Zstd] {
         contract = contract.accept_compressed(encoding).send_compressed(encoding);
+        responses = responses.accept_compressed(encoding).send_compressed(encoding);
     }
     let (handle, health) = Health::new();
     let reflection = || {
@@ -63,6 +68,7 @@ pub fn routes<S: CodexService>(
     let mut routes = Routes::builder();
     routes
         .add_service(contract)
+        .add_service(responses)
         .add_service(health)
         .add_service(reflection().build_v1().map_err(Error::internal)?)
         // Older clients (grpcurl before 1.8.9, Python's reflection package) support only this version.

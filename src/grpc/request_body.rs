@@ -12,12 +12,15 @@ use http_body_util::BodyExt;
 use tokio::task::spawn_blocking;
 use tonic::Status;
 
-use super::{compression::Encoding, wire_counts};
+use super::{
+    compression::Encoding,
+    wire_counts::{self, MessageKind},
+};
 use crate::{
     config::ListLimits,
     context::body_budget::{BodyBudget, BodyPermit, HeldBody},
     error::Error,
-    pb::codex_service_server::SERVICE_NAME,
+    pb::{codex_service_server, responses_service_server},
 };
 
 /// Length of a frame's head: the compression and the size of the message.
@@ -40,19 +43,24 @@ pub(super) struct MessageLimits {
 /// Reads the message of a call of the contract, and passes the call on with the message in one piece, decompressed. What
 /// the decoder refuses is passed on unread.
 pub(super) async fn read(State(limits): State<MessageLimits>, request: Request, next: Next) -> Response {
-    let mut path = request.uri().path().trim_start_matches('/').split('/');
-    if path.next() != Some(SERVICE_NAME) {
-        return next.run(request).await;
-    }
-    let max_bytes = match path.next() {
-        Some("Chat" | "StreamChat") => limits.max_bytes,
-        _ => limits.max_bytes.min(MAX_EMPTY_REQUEST),
+    let path = request.uri().path().trim_start_matches('/');
+    let (kind, max_bytes) = match path.split_once('/') {
+        Some((codex_service_server::SERVICE_NAME, "Chat" | "StreamChat")) => {
+            (MessageKind::Chat, limits.max_bytes)
+        }
+        Some((responses_service_server::SERVICE_NAME, "CreateResponse" | "StreamResponse")) => {
+            (MessageKind::CreateResponse, limits.max_bytes)
+        }
+        Some((codex_service_server::SERVICE_NAME | responses_service_server::SERVICE_NAME, _)) => {
+            (MessageKind::Chat, limits.max_bytes.min(MAX_EMPTY_REQUEST))
+        }
+        _ => return next.run(request).await,
     };
     let limits = MessageLimits { max_bytes, ..limits };
     let (mut parts, body) = request.into_parts();
     let encoding = Encoding::of(&parts.headers);
     let mut reader = Reader { body, read: BytesMut::new(), failed: None };
-    let body = match reader.message(encoding, &limits).await {
+    let body = match reader.message(kind, encoding, &limits).await {
         Ok(Some((message, permit))) => {
             parts.extensions.insert(HeldBody::new(permit));
             reader.skip_rest(message).await
@@ -74,6 +82,7 @@ impl Reader {
     /// will refuse it.
     async fn message(
         &mut self,
+        kind: MessageKind,
         encoding: Option<Encoding>,
         limits: &MessageLimits,
     ) -> Result<Option<(Bytes, BodyPermit)>, Error> {
@@ -103,7 +112,7 @@ impl Reader {
                 Some(encoding) => decompressed(&frame, encoding, max_bytes, &mut permit)?,
                 None => frame,
             };
-            wire_counts::check(frame.get(HEAD..).unwrap_or_default(), lists)?;
+            wire_counts::check(kind, frame.get(HEAD..).unwrap_or_default(), lists)?;
             Ok((frame, permit))
         };
         // The size of a compressed message says nothing about the work.

@@ -1,4 +1,4 @@
-//! Counts the entries of a `ChatRequest`'s lists in its encoded form. An entry of two bytes becomes a structure of a hundred,
+//! Counts the entries of the lists of a request in its encoded form. An entry of two bytes becomes a structure of a hundred,
 //! so a count after decoding is too late. Pure.
 
 use crate::{config::ListLimits, error::Error};
@@ -23,9 +23,20 @@ enum List {
     Stops,
     Metadata,
     SchemaValues,
+    Items,
+    AllowedTools,
 }
 
-const LISTS: usize = 7;
+const LISTS: usize = 9;
+
+/// A message with lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum MessageKind {
+    /// `ChatRequest`.
+    Chat,
+    /// `CreateResponseRequest`.
+    CreateResponse,
+}
 
 /// A field of a message whose occurrences count, or that contains such fields.
 #[derive(Debug)]
@@ -51,6 +62,22 @@ static REQUEST: &[Field] = &[
     Field::new(12, None, PLAIN),
     Field::new(14, None, PLAIN),
 ];
+static RESPONSE_REQUEST: &[Field] = &[
+    Field::new(1, None, SETTINGS),
+    Field::new(2, Some(List::Items), ITEM),
+    Field::new(3, None, PLAIN),
+    Field::new(4, None, PLAIN),
+];
+const SETTINGS: &[Field] = &[
+    Field::new(3, Some(List::Tools), TOOL),
+    Field::new(4, None, PLAIN),
+    Field::new(5, Some(List::AllowedTools), &[]),
+    Field::new(7, None, FORMAT),
+    Field::new(12, Some(List::Metadata), PLAIN),
+];
+const ITEM: &[Field] =
+    &[Field::new(1, None, CONTENT), Field::new(2, None, PLAIN), Field::new(3, None, CONTENT)];
+const CONTENT: &[Field] = &[Field::new(2, Some(List::Parts), PART)];
 /// A message whose fields count only together. No field has the number 0.
 const PLAIN: &[Field] = &[Field::new(0, None, &[])];
 const MESSAGE: &[Field] = &[Field::new(2, Some(List::Parts), PART), Field::new(4, Some(List::Calls), PLAIN)];
@@ -65,13 +92,18 @@ static VALUE: [Field; 2] =
     [Field { number: 5, list: None, inner: &STRUCT }, Field { number: 6, list: None, inner: &LIST }];
 static LIST: [Field; 1] = [Field { number: 1, list: Some(List::SchemaValues), inner: &VALUE }];
 
-/// Checks the lists of an encoded `ChatRequest`. Accepts what is not protobuf, which the decoder refuses.
-pub(super) fn check(message: &[u8], limits: ListLimits) -> Result<(), Error> {
-    let mut counter = Counter { limits, counts: [0; LISTS], fields: 0 };
-    counter.walk(message, REQUEST, 0)
+/// Checks the lists of an encoded message. Accepts what is not protobuf, which the decoder refuses.
+pub(super) fn check(kind: MessageKind, message: &[u8], limits: ListLimits) -> Result<(), Error> {
+    let mut counter = Counter { kind, limits, counts: [0; LISTS], fields: 0 };
+    let fields = match kind {
+        MessageKind::Chat => REQUEST,
+        MessageKind::CreateResponse => RESPONSE_REQUEST,
+    };
+    counter.walk(message, fields, 0)
 }
 
 struct Counter {
+    kind: MessageKind,
     limits: ListLimits,
     counts: [usize; LISTS],
     fields: usize,
@@ -106,6 +138,13 @@ impl Counter {
             List::Stops => (4, "stop", "texts", ""),
             List::Metadata => (16, "metadata", "pairs", ""),
             List::SchemaValues => (MAX_SCHEMA_VALUES, "tools", "values in `parameters`", ""),
+            List::Items => (messages, "messages", "items", " (CODEX_MAX_MESSAGES)"),
+            List::AllowedTools => (tools, "allowed_tools", "names of tools", " (CODEX_MAX_TOOLS)"),
+        };
+        let field = match self.kind {
+            MessageKind::Chat => field.to_owned(),
+            MessageKind::CreateResponse if field == "messages" => "input".to_owned(),
+            MessageKind::CreateResponse => format!("settings.{field}"),
         };
         if let Some(count) = self.counts.get_mut(list as usize) {
             *count += 1;
@@ -163,7 +202,7 @@ mod tests {
 
     fn checked(request: &pb::ChatRequest) -> Result<(), String> {
         let limits = ListLimits { messages: 3, tools: 2 };
-        check(&request.encode_to_vec(), limits).map_err(|error| {
+        check(MessageKind::Chat, &request.encode_to_vec(), limits).map_err(|error| {
             let Error::InvalidArgument { field, message } = error else { panic!("{error:?}") };
             format!("{field}: {message}")
         })
@@ -204,10 +243,47 @@ mod tests {
     }
 
     #[test]
+    fn check_counts_each_list_of_a_request_for_a_response() {
+        let limits = ListLimits { messages: 3, tools: 2 };
+        let refused = |request: pb::CreateResponseRequest| {
+            let checked = check(MessageKind::CreateResponse, &request.encode_to_vec(), limits);
+            match checked {
+                Ok(()) => None,
+                Err(Error::InvalidArgument { field, .. }) => Some(field),
+                Err(error) => panic!("{error:?}"),
+            }
+        };
+        let with = |settings| pb::CreateResponseRequest { settings: Some(settings), ..Default::default() };
+        let output = |count| {
+            let parts = vec![pb::ContentPart::default(); count];
+            let output = pb::FunctionCallOutput { parts, ..Default::default() };
+            pb::InputItem { item: Some(pb::input_item::Item::FunctionCallOutput(output)) }
+        };
+        for (count, is_refused) in [(0, false), (1, true)] {
+            let field = |field: &str| is_refused.then(|| field.to_owned());
+            let input = vec![pb::InputItem::default(); 3 + count];
+            assert_eq!(refused(pb::CreateResponseRequest { input, ..Default::default() }), field("input"));
+            let input = vec![output(2), output(1 + count)];
+            assert_eq!(refused(pb::CreateResponseRequest { input, ..Default::default() }), field("input"));
+            let tools = vec![pb::Tool { strict: true, ..Default::default() }; 2 + count];
+            let settings = pb::ResponseSettings { tools, ..Default::default() };
+            assert_eq!(refused(with(settings)), field("settings.tools"));
+            let allowed_tools = vec!["x".to_owned(); 2 + count];
+            let settings = pb::ResponseSettings { allowed_tools, ..Default::default() };
+            assert_eq!(refused(with(settings)), field("settings.allowed_tools"));
+            let metadata = (0..16 + count).map(|n| (n.to_string(), String::new())).collect();
+            let settings = pb::ResponseSettings { metadata, ..Default::default() };
+            assert_eq!(refused(with(settings)), field("settings.metadata"));
+        }
+    }
+
+    #[test]
     fn check_limits_the_fields_of_every_message() {
         let limits = ListLimits { messages: 3, tools: 2 };
         let refused = |message: &[u8]| {
-            let Err(Error::InvalidArgument { field, .. }) = check(message, limits) else { return false };
+            let Err(Error::InvalidArgument { field, .. }) = check(MessageKind::Chat, message, limits) else {
+                return false;
+            };
             field == "request"
         };
         let nested = |key: &[u8], inner: &[u8]| {
@@ -250,8 +326,11 @@ mod tests {
         for bytes in
             [&b"\xff"[..], b"\x12\x05", b"\x0f", &[0xff; 20], b"\x12\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"]
         {
-            assert!(check(bytes, limits).is_ok(), "{bytes:?}");
+            assert!(check(MessageKind::Chat, bytes, limits).is_ok(), "{bytes:?}");
         }
-        assert!(check(b"\x13\x14\x12\x00\x12\x00", limits).is_err(), "lists behind a group count");
+        assert!(
+            check(MessageKind::Chat, b"\x13\x14\x12\x00\x12\x00", limits).is_err(),
+            "lists behind a group count"
+        );
     }
 }

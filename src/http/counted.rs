@@ -41,7 +41,7 @@ fn count(list: List) -> Result<(), String> {
     let Some((limits, mut counts)) = COUNTS.get() else { return Ok(()) };
     let (max, what, setting) = match list {
         List::Messages => (limits.messages, "messages", "CODEX_MAX_MESSAGES"),
-        List::Parts => (limits.messages, "entries of `content` and `stop`", "CODEX_MAX_MESSAGES"),
+        List::Parts => (limits.messages, "entries of `content`, `stop` and `include`", "CODEX_MAX_MESSAGES"),
         List::Calls => (limits.messages, "tool calls", "CODEX_MAX_MESSAGES"),
         List::Tools => (limits.tools, "tools", "CODEX_MAX_TOOLS"),
     };
@@ -104,6 +104,13 @@ pub(super) fn calls<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     d: D,
 ) -> Result<Option<Vec<T>>, D::Error> {
     optional(List::Calls, d)
+}
+
+/// Reads the names of what a response is to contain besides.
+pub(super) fn includes<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    d: D,
+) -> Result<Option<Vec<T>>, D::Error> {
+    optional(List::Parts, d)
 }
 
 /// Reads the tools.

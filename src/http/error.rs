@@ -132,12 +132,17 @@ fn row_of_code(code: Code) -> Row {
 impl ApiError {
     /// Translates a status. `names` are the client's names of the contract's fields.
     pub(super) fn from_status(status: &Status, names: &FieldNames) -> Self {
+        Self::from_status_of(status, |field| names.param(field))
+    }
+
+    /// Translates a status. `param` returns the client's name of a field of the contract.
+    pub(super) fn from_status_of(status: &Status, param: impl Fn(&str) -> String) -> Self {
         let details = status.get_error_details();
         let by_reason = details.error_info().and_then(|info| row_of_reason(&info.reason));
         let row = by_reason.unwrap_or_else(|| row_of_code(status.code()));
         let violation = details.bad_request().and_then(|bad| bad.field_violations.first());
         let field = violation.map(|v| v.field.as_str()).filter(|field| !field.is_empty());
-        let param = field.map(|field| names.param(field));
+        let param = field.map(param);
         let message = match (field, &param) {
             // A library's text about an internal error is not for clients.
             _ if row.http == StatusCode::INTERNAL_SERVER_ERROR => INTERNAL_TEXT.to_owned(),
@@ -200,6 +205,40 @@ impl ApiError {
         Self::plain(Row::new(StatusCode::METHOD_NOT_ALLOWED, INVALID_REQUEST, "method_not_allowed"), message)
     }
 
+    /// Returns the error of a reference to an item that this server does not have.
+    pub(super) fn item_not_found(param: impl Into<String>, message: impl Into<String>) -> Self {
+        let row = Row::new(StatusCode::NOT_FOUND, INVALID_REQUEST, "not_found");
+        Self::plain(row, message).with_param(param)
+    }
+
+    /// Replaces the beginning of the parameter's name, also in the message.
+    pub(super) fn renamed(mut self, from: &str, to: &str) -> Self {
+        if let Some(rest) = self.param.as_deref().and_then(|param| param.strip_prefix(from)) {
+            self.param = Some(format!("{to}{rest}"));
+            self.message = self.message.replace(from, to);
+        }
+        self
+    }
+
+    /// Returns the code of the error in the closed list that a failed response has.
+    pub(super) fn response_code(&self) -> &'static str {
+        match self.row.kind {
+            RATE_LIMIT | "insufficient_quota" => "rate_limit_exceeded",
+            INVALID_REQUEST => "invalid_prompt",
+            _ => "server_error",
+        }
+    }
+
+    /// Returns the error as the members of an event.
+    pub(super) fn object(&self) -> ErrorObject<'_> {
+        ErrorObject {
+            message: &self.message,
+            kind: self.row.kind,
+            param: self.param.as_deref(),
+            code: self.row.code,
+        }
+    }
+
     /// Returns the error of an unknown model.
     pub(super) fn model_not_found(message: impl Into<String>) -> Self {
         let row = Row::new(StatusCode::NOT_FOUND, INVALID_REQUEST, "model_not_found");
@@ -217,14 +256,7 @@ impl ApiError {
 
     /// Returns the error object, for a body or an SSE frame.
     pub(super) fn body(&self) -> impl Serialize + '_ {
-        ErrorBody {
-            error: ErrorObject {
-                message: &self.message,
-                kind: self.row.kind,
-                param: self.param.as_deref(),
-                code: self.row.code,
-            },
-        }
+        ErrorBody { error: self.object() }
     }
 }
 
@@ -233,13 +265,14 @@ struct ErrorBody<'a> {
     error: ErrorObject<'a>,
 }
 
-#[derive(Debug, Serialize)]
-struct ErrorObject<'a> {
-    message: &'a str,
+/// The members of an error.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct ErrorObject<'a> {
+    pub(super) message: &'a str,
     #[serde(rename = "type")]
-    kind: &'static str,
-    param: Option<&'a str>,
-    code: &'static str,
+    pub(super) kind: &'static str,
+    pub(super) param: Option<&'a str>,
+    pub(super) code: &'static str,
 }
 
 /// Header with which a response overrides the official SDKs' own rule for retries.

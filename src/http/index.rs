@@ -4,8 +4,9 @@ use axum::Json;
 use serde_json::{Value, json};
 
 /// Every route of the facade, with its method.
-const ENDPOINTS: [&str; 5] = [
+const ENDPOINTS: [&str; 6] = [
     "POST /v1/chat/completions",
+    "POST /v1/responses",
     "GET /v1/models",
     "GET /v1/models/{id}",
     "GET /v1/codex/status",
@@ -17,7 +18,7 @@ pub(super) async fn show() -> Json<Value> {
     Json(json!({
         "name": "codex-api",
         "version": env!("CARGO_PKG_VERSION"),
-        "description": "the OpenAI Codex CLI as OpenAI HTTP API and gRPC service codex.v1.CodexService",
+        "description": "the OpenAI Codex CLI as OpenAI HTTP API and gRPC services codex.v1.CodexService and codex.v1.ResponsesService",
         "base_url": "/v1",
         "endpoints": ENDPOINTS,
     }))

@@ -10,6 +10,7 @@ mod health;
 mod index;
 mod models;
 mod paths;
+mod responses;
 mod sse;
 mod status;
 
@@ -37,7 +38,7 @@ use super::{
     auth::Authenticator,
     config::{KeepAliveForm, ServerConfig},
     context::{REQUEST_ID, RequestContext, body_budget::BodyBudget, peer::peer_of},
-    pb::codex_service_server::CodexService,
+    pb::{codex_service_server::CodexService, responses_service_server::ResponsesService},
 };
 
 /// Header with the parameters of a request that had no effect.
@@ -49,7 +50,7 @@ const THREAD: HeaderName = HeaderName::from_static("x-codex-thread");
 /// Returns every route of the facade over `service`, with its layers.
 ///
 /// Other paths are left to the caller, which merges the gRPC routes and falls back to [`not_found`].
-pub fn router<S: CodexService>(
+pub fn router<S: CodexService + ResponsesService>(
     service: Arc<S>,
     config: &ServerConfig,
     authenticator: Arc<Authenticator>,
@@ -70,6 +71,7 @@ pub fn router<S: CodexService>(
     };
     let authenticated = Router::new()
         .route("/v1/chat/completions", post(chat::complete::<S>))
+        .route("/v1/responses", post(responses::create::<S>))
         .route("/v1/models", get(models::list::<S>))
         .route("/v1/models/{*id}", get(models::retrieve::<S>))
         .route("/v1/codex/status", get(status::show::<S>))

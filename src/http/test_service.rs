@@ -12,16 +12,23 @@ use crate::{
     auth::Authenticator,
     config::{Config, ServerConfig, Sources},
     context::{Caller, RequestContext, body_budget::BodyBudget},
-    pb::{self, chat_event::Event, codex_service_server::CodexService},
+    pb::{
+        self, chat_event::Event, codex_service_server::CodexService,
+        responses_service_server::ResponsesService,
+    },
 };
 
 type Events = BoxStream<'static, Result<pb::ChatEvent, Status>>;
+type ResponseEvents = BoxStream<'static, Result<pb::ResponseEvent, Status>>;
 
 /// The scripted service.
 #[derive(Default)]
 pub(in crate::http) struct TestService {
     answer: Mutex<Option<Result<pb::ChatResponse, Status>>>,
     events: Mutex<Option<Result<Events, Status>>>,
+    response: Mutex<Option<Result<pb::Response, Status>>>,
+    response_events: Mutex<Option<Result<ResponseEvents, Status>>>,
+    response_requests: Mutex<Vec<pb::CreateResponseRequest>>,
     models: Vec<pb::Model>,
     status: pb::GetStatusResponse,
     requests: Mutex<Vec<RecordedRequest>>,
@@ -54,6 +61,19 @@ impl TestService {
     pub(in crate::http) fn refusing(status: Status) -> Arc<Self> {
         let events = Mutex::new(Some(Err(status.clone())));
         Arc::new(Self { answer: Mutex::new(Some(Err(status))), events, ..Self::default() })
+    }
+
+    /// Returns a service that answers with a response, or streams its events.
+    pub(in crate::http) fn responding(
+        response: Result<pb::Response, Status>,
+        events: Vec<Result<pb::ResponseEvent, Status>>,
+    ) -> Arc<Self> {
+        let events = Mutex::new(Some(Ok(stream::iter(events).boxed())));
+        Arc::new(Self { response: Mutex::new(Some(response)), response_events: events, ..Self::default() })
+    }
+
+    pub(in crate::http) fn response_requests(&self) -> Vec<pb::CreateResponseRequest> {
+        self.response_requests.lock().unwrap().clone()
     }
 
     pub(in crate::http) fn listing(models: &[&str]) -> Arc<Self> {
@@ -157,6 +177,27 @@ impl CodexService for TestService {
     }
 }
 
+#[tonic::async_trait]
+impl ResponsesService for TestService {
+    type StreamResponseStream = ResponseEvents;
+
+    async fn create_response(
+        &self,
+        request: tonic::Request<pb::CreateResponseRequest>,
+    ) -> Result<tonic::Response<pb::Response>, Status> {
+        self.response_requests.lock().unwrap().push(request.into_inner());
+        self.response.lock().unwrap().take().unwrap().map(tonic::Response::new)
+    }
+
+    async fn stream_response(
+        &self,
+        request: tonic::Request<pb::CreateResponseRequest>,
+    ) -> Result<tonic::Response<ResponseEvents>, Status> {
+        self.response_requests.lock().unwrap().push(request.into_inner());
+        self.response_events.lock().unwrap().take().unwrap().map(tonic::Response::new)
+    }
+}
+
 /// Returns the default configuration.
 pub(in crate::http) fn config() -> ServerConfig {
     let sources = Sources { current_dir: "/here".into(), ..Sources::default() };
@@ -177,6 +218,15 @@ pub(in crate::http) async fn send(
 /// Returns a chat request from loopback.
 pub(in crate::http) fn chat(body: impl Into<Body>) -> Request<Body> {
     Request::post("/v1/chat/completions")
+        .header(header::HOST, "localhost:8000")
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(body.into())
+        .unwrap()
+}
+
+/// Returns a request for a response from loopback.
+pub(in crate::http) fn response_request(body: impl Into<Body>) -> Request<Body> {
+    Request::post("/v1/responses")
         .header(header::HOST, "localhost:8000")
         .header(header::CONTENT_TYPE, "application/json")
         .body(body.into())

@@ -1,5 +1,6 @@
-//! Builds one answer: translates the engine's events into the contract's. Joins messages, buffers a JSON answer until
-//! its last message is known, buffers text until a demanded call arrives, and filters the text. Pure.
+//! Builds one answer: translates the engine's events into the contract's. Joins messages unless the caller wants them apart,
+//! buffers a JSON answer until its last message is known, buffers text until a demanded call arrives, and filters the text.
+//! Pure.
 
 use super::{
     json_answer::{AnswerPlan, AnswerValidator},
@@ -30,6 +31,8 @@ pub(super) struct ChoiceBuilder {
     /// already has.
     pre_call_buffer: Option<String>,
     any_text: bool,
+    /// The caller gets each message of a text answer by itself.
+    separates_messages: bool,
     /// The next text begins a paragraph.
     pending_break: bool,
     messages: u32,
@@ -97,11 +100,18 @@ impl ChoiceBuilder {
             has_called: false,
             pre_call_buffer,
             any_text: false,
+            separates_messages: false,
             pending_break: false,
             messages: 0,
             finish_reason: None,
             is_cut: false,
         }
+    }
+
+    /// Tells the messages of a text answer apart, instead of joining them by empty lines.
+    pub(super) fn separating_messages(mut self, separates: bool) -> Self {
+        self.separates_messages = separates && matches!(self.plan, AnswerPlan::Text);
+        self
     }
 
     /// Returns `true` if a demanded call has not arrived yet.
@@ -167,7 +177,7 @@ impl ChoiceBuilder {
             return self.push_truncated(&event, emit);
         }
         match event {
-            TurnEvent::MessageStarted { is_final } => self.start_message(is_final, emit),
+            TurnEvent::MessageStarted { is_final } => return self.start_message(is_final, emit),
             TurnEvent::Text(text) if self.is_buffered() || self.role == MessageRole::Addition => {
                 self.json_buffer.get_or_insert_default().push_str(&text);
             }
@@ -228,10 +238,20 @@ impl ChoiceBuilder {
     }
 
     /// Begins a message. Emits a buffered JSON message as an item, because it was not the answer. Otherwise the next text
-    /// begins a paragraph if text was emitted before.
-    fn start_message(&mut self, is_final: bool, emit: &mut impl FnMut(Event)) {
+    /// begins a paragraph if text was emitted before, unless the messages are told apart.
+    fn start_message(&mut self, is_final: bool, emit: &mut impl FnMut(Event)) -> ChoiceState {
         self.emit_buffered_item(emit);
         self.messages += 1;
+        if self.separates_messages && self.pre_call_buffer.is_none() {
+            let rest = self.filter.flush();
+            let state = self.emit(rest, emit);
+            if state == ChoiceState::Open {
+                let phase =
+                    if is_final { pb::MessagePhase::FinalAnswer } else { pb::MessagePhase::Unspecified };
+                emit(Event::MessageStarted(pb::MessageStarted { phase: phase.into() }));
+            }
+            return state;
+        }
         self.pending_break = self.any_text && matches!(self.plan, AnswerPlan::Text);
         let has_begun = match &self.plan {
             AnswerPlan::Translated(stream) => stream.has_begun(),
@@ -241,13 +261,14 @@ impl ChoiceBuilder {
         if has_begun {
             // Only a message that is not buffered has begun.
             self.role = MessageRole::Addition;
-            return;
+            return ChoiceState::Open;
         }
         if let AnswerPlan::Translated(stream) = &mut self.plan {
             *stream = stream.restarted();
         }
         let is_validated = matches!(self.plan, AnswerPlan::Validated(..));
         self.role = if is_final && !is_validated { MessageRole::Answer } else { MessageRole::Candidate };
+        ChoiceState::Open
     }
 
     /// Emits the text of a message that is not the answer.
@@ -331,7 +352,7 @@ impl ChoiceBuilder {
         let mut end = last.end;
         emit_text(last.text, emit);
         if end.is_none() {
-            let rest = self.filter.finish();
+            let rest = self.filter.flush();
             emit_text(rest.text, emit);
             end = rest.end;
         }
@@ -444,6 +465,30 @@ mod tests {
         assert_eq!(text, "look\n\ndone");
         assert_eq!(others, [finished(FinishReason::Stop)]);
         assert_eq!(state, Some(ChoiceState::Ended(Some(pb::Usage::default()))));
+    }
+
+    #[test]
+    fn separate_messages_are_told_apart_and_lose_no_text() {
+        let first =
+            |text: &str| vec![TurnEvent::MessageStarted { is_final: true }, TurnEvent::Text(text.into())];
+        let events = [message("").to_vec(), message("look <").to_vec(), first("done"), vec![end()]].concat();
+        let filter = TextFilter::new(true, &[], None);
+        let separating =
+            ChoiceBuilder::new(&Turn::default(), AnswerPlan::Text, filter).separating_messages(true);
+        let (text, others, _) = run(separating, events);
+        assert_eq!(text, "look <done");
+        let phases = others.iter().filter_map(|event| match event {
+            Event::MessageStarted(started) => Some(started.phase()),
+            _ => None,
+        });
+        let (unknown, last) = (pb::MessagePhase::Unspecified, pb::MessagePhase::FinalAnswer);
+        assert_eq!(phases.collect::<Vec<_>>(), [unknown, unknown, last]);
+        // Only text is told apart.
+        let separating = builder(&Format::JsonObject, &[]).separating_messages(true);
+        let (text, others, _) =
+            run(separating, [message("look").to_vec(), message("{}").to_vec(), vec![end()]].concat());
+        assert_eq!(text, "{}");
+        assert!(matches!(&others[..], [Event::Item(_), Event::ChoiceFinished(_)]), "{others:?}");
     }
 
     #[test]

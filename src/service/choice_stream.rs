@@ -402,6 +402,7 @@ fn record_told(told: &mut AnswerDigest, event: &Event) {
         | Event::Notice(_)
         | Event::ChoiceFinished(_)
         | Event::Completed(_)
-        | Event::Heartbeat(_) => {}
+        | Event::Heartbeat(_)
+        | Event::MessageStarted(_) => {}
     }
 }

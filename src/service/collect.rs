@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Maximum size of the text and items of a response. A stream has no such limit, because it is not buffered.
-const MAX_RESPONSE_BYTES: usize = 64 << 20;
+pub(super) const MAX_RESPONSE_BYTES: usize = 64 << 20;
 
 /// Reads the stream to its end. Fails with its error, or if the response is too large.
 pub(super) async fn collect<S>(mut events: S) -> Result<ChatResponse, Status>
@@ -56,7 +56,8 @@ fn text_bytes(event: &ChatEvent) -> usize {
             | Event::Notice(_)
             | Event::ChoiceFinished(_)
             | Event::Completed(_)
-            | Event::Heartbeat(_),
+            | Event::Heartbeat(_)
+            | Event::MessageStarted(_),
         )
         | None => 0,
     }
@@ -86,7 +87,7 @@ fn add(response: &mut ChatResponse, event: ChatEvent) {
             }
             response.usage = completed.usage;
         }
-        Event::Heartbeat(_) => {}
+        Event::Heartbeat(_) | Event::MessageStarted(_) => {}
     }
 }
 

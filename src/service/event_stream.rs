@@ -360,7 +360,7 @@ fn thread_origin(origin: ThreadOrigin) -> pb::ThreadOrigin {
 /// items count as early, because the turn fails without the call.
 fn is_early(event: &Event, awaits_call: bool) -> bool {
     match event {
-        Event::Notice(_) | Event::Heartbeat(_) => true,
+        Event::Notice(_) | Event::Heartbeat(_) | Event::MessageStarted(_) => true,
         Event::ReasoningDelta(_) | Event::Item(_) => awaits_call,
         Event::Started(_)
         | Event::TextDelta(_)

@@ -9,6 +9,7 @@ mod event_stream;
 mod json_answer;
 mod models;
 mod output_filter;
+mod responses;
 mod turn_log;
 mod upstream_health;
 mod usage_estimate;
@@ -157,11 +158,12 @@ impl Service {
         self.engine.drain().await;
     }
 
-    /// Validates and admits a request. Returns an error if no turn can run. The turns start while the stream is polled, so
+    /// Validates and admits a request, whose response has this id. Returns an error if no turn can run. The turns start while the stream is polled, so
     /// that a request that waits for a slot already has its stream.
     async fn admit(
         &self,
         request: Request<pb::ChatRequest>,
+        id: String,
         delivery: Delivery,
     ) -> Result<EventStream, Error> {
         let (metadata, mut extensions, request) = request.into_parts();
@@ -188,7 +190,7 @@ impl Service {
         let user = std::mem::take(&mut request.turn.caller);
         request.turn.caller = format!("{}\n{user}", context.caller.as_str());
         self.engine.check(&request.turn)?;
-        let mut log = TurnLog::new(chat_id(), request.turn.model.clone(), context, request.n);
+        let mut log = TurnLog::new(id, request.turn.model.clone(), context, request.n);
         log.max_cause_chars = self.max_cause_chars;
         log.upstream = Arc::clone(&self.upstream);
         log.metadata = request.metadata;
@@ -197,6 +199,7 @@ impl Service {
             turn: request.turn,
             stop: request.stop,
             max_output_tokens: request.max_output_tokens,
+            separate_messages: request.separate_messages,
             deadline,
             restarts: match delivery {
                 Delivery::Stream => 0,
@@ -266,7 +269,15 @@ impl Service {
         request: ChoiceRequest,
         tickets: Vec<QueueTicket>,
     ) -> Result<Vec<ChoiceStream>, Error> {
-        let ChoiceRequest { mut turn, stop, max_output_tokens, deadline, restarts, is_whole } = request;
+        let ChoiceRequest {
+            mut turn,
+            stop,
+            max_output_tokens,
+            separate_messages,
+            deadline,
+            restarts,
+            is_whole,
+        } = request;
         turn.deadline = Some(deadline.at());
         let mut plan =
             timeout_at(deadline.at(), AnswerPlan::of(&mut turn)).await.map_err(|_| deadline.exceeded())??;
@@ -280,7 +291,8 @@ impl Service {
             let (strip, stop, plan) = (self.strip_answer_tags, stop.clone(), plan.clone());
             let repeats = if plan.may_refuse() { MAX_REPEATS } else { 0 };
             let builder = Box::new(move |turn: &Turn| {
-                ChoiceBuilder::new(turn, plan.clone(), TextFilter::new(strip, &stop, max_output_tokens))
+                let filter = TextFilter::new(strip, &stop, max_output_tokens);
+                ChoiceBuilder::new(turn, plan.clone(), filter).separating_messages(separate_messages)
             });
             let is_last = index + 1 == count;
             let mut turn = if is_last { std::mem::take(&mut turn) } else { turn.clone() };
@@ -313,6 +325,7 @@ struct ChoiceRequest {
     turn: Turn,
     stop: Vec<String>,
     max_output_tokens: Option<u32>,
+    separate_messages: bool,
     deadline: Deadline,
     /// How often a turn may start again.
     restarts: u32,
@@ -373,13 +386,17 @@ fn account_limits(limits: &AccountLimits) -> pb::AccountLimits {
 impl CodexService for Service {
     type StreamChatStream = EventStream;
 
-    async fn chat(&self, request: Request<pb::ChatRequest>) -> Result<Response<pb::ChatResponse>, Status> {
-        let events = self.admit(request, Delivery::Whole).await?;
+    async fn chat(
+        &self,
+        mut request: Request<pb::ChatRequest>,
+    ) -> Result<Response<pb::ChatResponse>, Status> {
+        request.get_mut().separate_messages = false;
+        let events = self.admit(request, chat_id(), Delivery::Whole).await?;
         Ok(Response::new(collect::collect(events).await?))
     }
 
     async fn stream_chat(&self, request: Request<pb::ChatRequest>) -> Result<Response<EventStream>, Status> {
-        Ok(Response::new(self.admit(request, Delivery::Stream).await?))
+        Ok(Response::new(self.admit(request, chat_id(), Delivery::Stream).await?))
     }
 
     async fn list_models(

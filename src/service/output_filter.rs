@@ -41,8 +41,8 @@ impl TextFilter {
         self.strip_and_limit(text, stopped, stopped)
     }
 
-    /// Returns the buffered rest after the last delta.
-    pub(super) fn finish(&mut self) -> Filtered {
+    /// Returns the buffered rest: after the last delta, or at the end of a message.
+    pub(super) fn flush(&mut self) -> Filtered {
         let text = self.stop.as_mut().map(Matcher::take_buffer).unwrap_or_default();
         self.strip_and_limit(text, false, true)
     }
@@ -210,7 +210,7 @@ mod tests {
                 return (out, end);
             }
         }
-        let Filtered { text, end } = filter.finish();
+        let Filtered { text, end } = filter.flush();
         (out + &text, end)
     }
 

@@ -70,6 +70,7 @@ impl UsageEstimate {
                 self.answer.push(&call.arguments);
             }
             Event::Started(_)
+            | Event::MessageStarted(_)
             | Event::Item(_)
             | Event::Notice(_)
             | Event::Heartbeat(_)

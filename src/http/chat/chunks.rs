@@ -168,7 +168,7 @@ impl ChunkEncoder {
             Event::Notice(notice) if self.options.notices => sse::write_notice(out, &Notice::from(notice)),
             Event::Notice(_) => {}
             // OpenAI's stream has no frame for the agent's own work. A silent body has keep-alives of its own.
-            Event::Item(_) | Event::Heartbeat(_) => {}
+            Event::Item(_) | Event::Heartbeat(_) | Event::MessageStarted(_) => {}
         }
         Ok(())
     }

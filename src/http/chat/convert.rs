@@ -102,6 +102,7 @@ impl TryFrom<ChatCompletionRequest> for ConvertedRequest {
             service_tier: wire.service_tier.unwrap_or_default(),
             prompt_cache_key: wire.prompt_cache_key.unwrap_or_default(),
             user: wire.extra.user(),
+            separate_messages: false,
         };
         Ok(Self { request, stream, field_names, ignored_params })
     }
@@ -142,7 +143,7 @@ fn streaming(stream: Option<bool>, options: Option<&StreamOptions>) -> Result<Op
     }
 }
 
-fn convert_format(wire: ResponseFormat) -> Result<pb::ResponseFormat, ApiError> {
+pub(in crate::http) fn convert_format(wire: ResponseFormat) -> Result<pb::ResponseFormat, ApiError> {
     let format = match (wire.kind.as_str(), wire.json_schema) {
         ("text", _) => Format::Text(pb::TextFormat {}),
         ("json_object", _) => Format::JsonObject(pb::JsonObjectFormat {}),

@@ -15,18 +15,18 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 
 /// The parts of a `data:` URL.
 #[derive(Debug, PartialEq)]
-pub(super) struct DataUrl<'a> {
+pub(in crate::http) struct DataUrl<'a> {
     /// The media type in lower case, without parameters. May be empty.
-    pub(super) media_type: String,
+    pub(in crate::http) media_type: String,
     /// Whether `data` is base64. Otherwise it is percent-encoded.
-    pub(super) is_base64: bool,
+    pub(in crate::http) is_base64: bool,
     /// The data, encoded.
-    pub(super) data: &'a str,
+    pub(in crate::http) data: &'a str,
 }
 
 impl<'a> DataUrl<'a> {
     /// Parses the part of the URL behind `data:`. Returns `None` if it lacks a comma.
-    pub(super) fn parse(rest: &'a str) -> Option<Self> {
+    pub(in crate::http) fn parse(rest: &'a str) -> Option<Self> {
         let (head, data) = rest.split_once(',')?;
         let head = head.to_ascii_lowercase();
         let mut words = head.split(';').map(str::trim);
@@ -35,13 +35,13 @@ impl<'a> DataUrl<'a> {
     }
 
     /// Decodes the data.
-    pub(super) fn decode(&self) -> Result<Vec<u8>, base64::DecodeError> {
+    pub(in crate::http) fn decode(&self) -> Result<Vec<u8>, base64::DecodeError> {
         if self.is_base64 { decode_base64(self.data) } else { Ok(decode_percent(self.data)) }
     }
 }
 
 /// Decodes base64, also with line breaks and in a percent-encoded form.
-pub(super) fn decode_base64(text: &str) -> Result<Vec<u8>, base64::DecodeError> {
+pub(in crate::http) fn decode_base64(text: &str) -> Result<Vec<u8>, base64::DecodeError> {
     let text = match text.contains('%') {
         true => Cow::Owned(String::from_utf8_lossy(&decode_percent(text)).into_owned()),
         false => Cow::Borrowed(text),

@@ -20,7 +20,8 @@ const MAX_HEADER_NAMES: usize = 32;
 /// The parameters of a request without a field in the contract. Their size is bounded: a body of many megabytes may consist
 /// of them.
 #[derive(Debug, Default)]
-pub(super) struct ExtraParams {
+pub(in crate::http) struct ExtraParams {
+    rules: &'static [(&'static str, Rule)],
     /// What is known about the values of the parameters with a rule.
     with_rule: BTreeMap<&'static str, Outline>,
     /// The first names of parameters without a rule, as far as a header can list them.
@@ -47,7 +48,7 @@ enum Outline {
 
 /// How the server treats a parameter.
 #[derive(Debug, Clone, Copy)]
-enum Rule {
+pub(in crate::http) enum Rule {
     /// Has no effect. A number within bounds.
     Number(f64, f64),
     /// Has no effect. A whole number.
@@ -68,7 +69,8 @@ enum Rule {
     RefusedObject(&'static str),
 }
 
-const RULES: &[(&str, Rule)] = &[
+/// The rules of chat completions.
+pub(in crate::http) const RULES: &[(&str, Rule)] = &[
     ("temperature", Rule::Number(0.0, 2.0)),
     ("top_p", Rule::Number(0.0, 1.0)),
     ("presence_penalty", Rule::Number(-2.0, 2.0)),
@@ -102,10 +104,15 @@ const RULES: &[(&str, Rule)] = &[
 ];
 
 impl ExtraParams {
+    /// Begins a request whose route has these rules.
+    pub(in crate::http) fn new(rules: &'static [(&'static str, Rule)]) -> Self {
+        Self { rules, ..Self::default() }
+    }
+
     /// Returns the names of the ignored parameters for a header, or an error for the first parameter that is refused.
-    pub(super) fn ignored(&self) -> Result<Vec<String>, ApiError> {
+    pub(in crate::http) fn ignored(&self) -> Result<Vec<String>, ApiError> {
         let mut names = Vec::new();
-        for (name, rule) in RULES {
+        for (name, rule) in self.rules {
             if let Some(value) = self.with_rule.get(name)
                 && rule.is_ignored(name, value)?
             {
@@ -119,7 +126,7 @@ impl ExtraParams {
     }
 
     /// Returns the names of the end user, which separate what the server keeps between requests. They have no other effect.
-    pub(super) fn user(&self) -> String {
+    pub(in crate::http) fn user(&self) -> String {
         let names = ["user", "safety_identifier"].map(|name| match self.with_rule.get(name) {
             Some(Outline::Text(text)) => text.as_str(),
             Some(
@@ -135,14 +142,14 @@ impl ExtraParams {
     }
 
     /// Returns `true` if a parameter with a rule has a value.
-    pub(super) fn has(&self, name: &str) -> bool {
+    pub(in crate::http) fn has(&self, name: &str) -> bool {
         self.with_rule.get(name).is_some_and(|value| *value != Outline::Null)
     }
 }
 
 impl TakeMember for ExtraParams {
     fn take<'de, A: MapAccess<'de>>(&mut self, name: String, map: &mut A) -> Result<(), A::Error> {
-        if let Some((name, _)) = RULES.iter().find(|(known, _)| *known == name) {
+        if let Some((name, _)) = self.rules.iter().find(|(known, _)| *known == name) {
             self.with_rule.insert(name, map.next_value()?);
             return Ok(());
         }
@@ -303,7 +310,7 @@ mod tests {
                         f.write_str("an object")
                     }
                     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Body, A::Error> {
-                        let mut extra = ExtraParams::default();
+                        let mut extra = ExtraParams::new(RULES);
                         while let Some(name) = map.next_key::<String>()? {
                             extra.take(name, &mut map)?;
                         }

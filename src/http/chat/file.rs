@@ -7,7 +7,7 @@ use super::{
 use crate::{http::error::ApiError, pb};
 
 /// Decodes a file; `param` is its place in the request.
-pub(super) fn decode_file(file: File, param: &str) -> Result<pb::File, ApiError> {
+pub(in crate::http) fn decode_file(file: File, param: &str) -> Result<pb::File, ApiError> {
     let File { filename, file_data, file_id, file_url } = file;
     let data_param = format!("{param}.file_data");
     let Some(text) = file_data else {

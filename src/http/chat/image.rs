@@ -5,7 +5,7 @@ use super::{data_url::DataUrl, request::ImageUrl};
 use crate::{http::error::ApiError, pb};
 
 /// Decodes an image; `param` is its place in the request.
-pub(super) fn decode_image(image_url: ImageUrl, param: &str) -> Result<pb::Image, ApiError> {
+pub(in crate::http) fn decode_image(image_url: ImageUrl, param: &str) -> Result<pb::Image, ApiError> {
     let ImageUrl { url, detail } = image_url;
     let invalid = |error: &str| ApiError::invalid(param, format!("{param}: {error}"));
     let (scheme, rest) =

@@ -19,7 +19,7 @@ const KEEP_ALIVE: &[u8] = b"\n";
 
 /// Returns the response of `answer`. If the answer takes longer than `interval`, the head is sent with status 200, and an
 /// error is an error object in the body. Dropping the body cancels the turn.
-pub(super) async fn respond<T: Serialize + IntoResponse + Send + 'static>(
+pub(in crate::http) async fn respond<T: Serialize + IntoResponse + Send + 'static>(
     answer: impl Future<Output = Result<T, ApiError>> + Send + 'static,
     interval: Duration,
 ) -> Result<Response, ApiError> {

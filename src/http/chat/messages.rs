@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Converts one message; `at` is its place in the request.
-pub(super) fn convert_message(message: Message, at: &str) -> Result<pb::Message, ApiError> {
+pub(in crate::http) fn convert_message(message: Message, at: &str) -> Result<pb::Message, ApiError> {
     let role = role(&message.role, at)?;
     if message.function_call.is_some() {
         let error = format!("{at}.function_call is deprecated and not supported; send `tool_calls`");
@@ -68,7 +68,11 @@ fn role(name: &str, at: &str) -> Result<pb::Role, ApiError> {
 }
 
 /// Converts a part, also with its name in the Responses API.
-fn content_part(part: Part, role: pb::Role, at: &str) -> Result<pb::ContentPart, ApiError> {
+pub(in crate::http) fn content_part(
+    part: Part,
+    role: pb::Role,
+    at: &str,
+) -> Result<pb::ContentPart, ApiError> {
     let missing =
         |field: &str| ApiError::invalid(format!("{at}.{field}"), format!("{at}.{field} is missing"));
     match part.kind.as_str() {
@@ -117,6 +121,6 @@ fn file_part(file: File, at: &str) -> Result<pb::ContentPart, ApiError> {
     Ok(pb::ContentPart { part: Some(content_part::Part::File(decode_file(file, at)?)) })
 }
 
-fn text_part(text: String) -> pb::ContentPart {
+pub(in crate::http) fn text_part(text: String) -> pb::ContentPart {
     pb::ContentPart { part: Some(content_part::Part::Text(text)) }
 }

@@ -1,19 +1,19 @@
 //! `POST /v1/chat/completions`: converts JSON, calls the generated trait, returns JSON or server-sent events.
 
 mod chunks;
-mod convert;
+pub(super) mod convert;
 mod data_url;
-mod extra_params;
+pub(super) mod extra_params;
 mod file;
 mod image;
-mod json_body;
-mod messages;
-mod objects;
-mod request;
-mod response;
+pub(super) mod json_body;
+pub(super) mod messages;
+pub(super) mod objects;
+pub(super) mod request;
+pub(super) mod response;
 mod sse_body;
-mod stream_headers;
-mod tools;
+pub(super) mod stream_headers;
+pub(super) mod tools;
 
 use std::sync::Arc;
 
@@ -107,7 +107,7 @@ async fn stream<S: CodexService>(
 }
 
 /// Adds the header with the thread of the turn, if it is known.
-fn with_thread(mut response: Response, thread: ThreadOrigin) -> Response {
+pub(super) fn with_thread(mut response: Response, thread: ThreadOrigin) -> Response {
     let name = match thread {
         ThreadOrigin::Unspecified => return response,
         ThreadOrigin::Fresh => "fresh",

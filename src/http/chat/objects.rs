@@ -17,10 +17,10 @@ macro_rules! objects {
         }
     )*};
 }
-pub(super) use objects;
+pub(in crate::http) use objects;
 
 /// Requests a map where a struct is expected.
-pub(super) struct ObjectOnly<D>(pub(super) D);
+pub(in crate::http) struct ObjectOnly<D>(pub(in crate::http) D);
 
 impl<'de, D: Deserializer<'de>> Deserializer<'de> for ObjectOnly<D> {
     type Error = D::Error;
@@ -36,15 +36,15 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for ObjectOnly<D> {
 }
 
 /// Takes the members of an object that the struct lacks.
-pub(super) trait TakeMember {
+pub(in crate::http) trait TakeMember {
     /// Reads the value of a member.
     fn take<'de, A: MapAccess<'de>>(&mut self, name: String, map: &mut A) -> Result<(), A::Error>;
 }
 
 /// Like [`ObjectOnly`], and passes the unknown members to `others`.
-pub(super) struct WithOthers<'a, D, T> {
-    pub(super) deserializer: D,
-    pub(super) others: &'a mut T,
+pub(in crate::http) struct WithOthers<'a, D, T> {
+    pub(in crate::http) deserializer: D,
+    pub(in crate::http) others: &'a mut T,
 }
 
 impl<'de, D: Deserializer<'de>, T: TakeMember> Deserializer<'de> for WithOthers<'_, D, T> {

@@ -10,7 +10,7 @@ use serde::{
 use serde_json::value::RawValue;
 
 use super::{
-    extra_params::ExtraParams,
+    extra_params::{ExtraParams, RULES},
     objects::{WithOthers, objects},
 };
 
@@ -19,39 +19,39 @@ use crate::http::counted;
 /// The whole body. `null` is the same as an absent field everywhere.
 #[derive(Debug, Deserialize)]
 #[serde(remote = "Self", expecting = "a JSON object")]
-pub(super) struct ChatCompletionRequest {
-    pub(super) model: Option<String>,
+pub(in crate::http) struct ChatCompletionRequest {
+    pub(in crate::http) model: Option<String>,
     #[serde(default, deserialize_with = "counted::messages")]
-    pub(super) messages: Option<Vec<Message>>,
-    pub(super) stream: Option<bool>,
-    pub(super) stream_options: Option<StreamOptions>,
+    pub(in crate::http) messages: Option<Vec<Message>>,
+    pub(in crate::http) stream: Option<bool>,
+    pub(in crate::http) stream_options: Option<StreamOptions>,
     #[serde(default, deserialize_with = "integer_u32")]
-    pub(super) n: Option<u32>,
+    pub(in crate::http) n: Option<u32>,
     #[serde(default, deserialize_with = "limit_u32")]
-    pub(super) max_tokens: Option<u32>,
+    pub(in crate::http) max_tokens: Option<u32>,
     #[serde(default, deserialize_with = "limit_u32")]
-    pub(super) max_completion_tokens: Option<u32>,
-    pub(super) stop: Option<TextOr<String>>,
-    pub(super) reasoning_effort: Option<String>,
-    pub(super) reasoning: Option<Reasoning>,
-    pub(super) verbosity: Option<String>,
-    pub(super) response_format: Option<ResponseFormat>,
+    pub(in crate::http) max_completion_tokens: Option<u32>,
+    pub(in crate::http) stop: Option<TextOr<String>>,
+    pub(in crate::http) reasoning_effort: Option<String>,
+    pub(in crate::http) reasoning: Option<Reasoning>,
+    pub(in crate::http) verbosity: Option<String>,
+    pub(in crate::http) response_format: Option<ResponseFormat>,
     #[serde(default, deserialize_with = "counted::tools")]
-    pub(super) tools: Option<Vec<Tool>>,
-    pub(super) tool_choice: Option<ToolChoice>,
-    pub(super) parallel_tool_calls: Option<bool>,
+    pub(in crate::http) tools: Option<Vec<Tool>>,
+    pub(in crate::http) tool_choice: Option<ToolChoice>,
+    pub(in crate::http) parallel_tool_calls: Option<bool>,
     #[serde(default, deserialize_with = "counted::metadata")]
-    pub(super) metadata: Option<HashMap<String, String>>,
-    pub(super) service_tier: Option<String>,
-    pub(super) prompt_cache_key: Option<String>,
+    pub(in crate::http) metadata: Option<HashMap<String, String>>,
+    pub(in crate::http) service_tier: Option<String>,
+    pub(in crate::http) prompt_cache_key: Option<String>,
     /// All other fields.
     #[serde(skip)]
-    pub(super) extra: ExtraParams,
+    pub(in crate::http) extra: ExtraParams,
 }
 
 impl<'de> Deserialize<'de> for ChatCompletionRequest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut extra = ExtraParams::default();
+        let mut extra = ExtraParams::new(RULES);
         let request = Self::deserialize(WithOthers { deserializer, others: &mut extra })?;
         Ok(Self { extra, ..request })
     }
@@ -59,33 +59,33 @@ impl<'de> Deserialize<'de> for ChatCompletionRequest {
 
 #[derive(Debug, Deserialize)]
 #[serde(remote = "Self", expecting = "an object")]
-pub(super) struct StreamOptions {
-    pub(super) include_usage: Option<bool>,
+pub(in crate::http) struct StreamOptions {
+    pub(in crate::http) include_usage: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(remote = "Self", expecting = "an object")]
-pub(super) struct Reasoning {
-    pub(super) effort: Option<String>,
-    pub(super) summary: Option<String>,
+pub(in crate::http) struct Reasoning {
+    pub(in crate::http) effort: Option<String>,
+    pub(in crate::http) summary: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(remote = "Self", expecting = "an object with a `type`")]
-pub(super) struct ResponseFormat {
+pub(in crate::http) struct ResponseFormat {
     #[serde(rename = "type")]
-    pub(super) kind: String,
-    pub(super) json_schema: Option<JsonSchema>,
+    pub(in crate::http) kind: String,
+    pub(in crate::http) json_schema: Option<JsonSchema>,
     /// The form of the Responses API, which has the schema beside the type.
-    pub(super) name: Option<String>,
-    pub(super) description: Option<String>,
-    pub(super) schema: Option<Box<RawValue>>,
-    pub(super) strict: Option<bool>,
+    pub(in crate::http) name: Option<String>,
+    pub(in crate::http) description: Option<String>,
+    pub(in crate::http) schema: Option<Box<RawValue>>,
+    pub(in crate::http) strict: Option<bool>,
 }
 
 impl ResponseFormat {
     /// Returns the schema of either form.
-    pub(super) fn into_nested(self) -> Self {
+    pub(in crate::http) fn into_nested(self) -> Self {
         let Self { kind, json_schema, name, description, schema, strict } = self;
         let flat = schema.is_some().then_some(JsonSchema { name, description, schema, strict });
         let json_schema = json_schema.or(flat);
@@ -95,125 +95,129 @@ impl ResponseFormat {
 
 #[derive(Debug, Deserialize)]
 #[serde(remote = "Self", expecting = "an object with a `name` and a `schema`")]
-pub(super) struct JsonSchema {
-    pub(super) name: Option<String>,
-    pub(super) description: Option<String>,
+pub(in crate::http) struct JsonSchema {
+    pub(in crate::http) name: Option<String>,
+    pub(in crate::http) description: Option<String>,
     /// Kept as text, because the order of properties determines the order of the answer.
-    pub(super) schema: Option<Box<RawValue>>,
-    pub(super) strict: Option<bool>,
+    pub(in crate::http) schema: Option<Box<RawValue>>,
+    pub(in crate::http) strict: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(remote = "Self", expecting = "an object with a `role`")]
-pub(super) struct Message {
-    pub(super) role: String,
-    pub(super) content: Option<TextOr<Part>>,
-    pub(super) refusal: Option<String>,
-    pub(super) name: Option<String>,
+pub(in crate::http) struct Message {
+    pub(in crate::http) role: String,
+    pub(in crate::http) content: Option<TextOr<Part>>,
+    pub(in crate::http) refusal: Option<String>,
+    pub(in crate::http) name: Option<String>,
     #[serde(default, deserialize_with = "counted::calls")]
-    pub(super) tool_calls: Option<Vec<ToolCall>>,
-    pub(super) tool_call_id: Option<String>,
-    pub(super) function_call: Option<IgnoredAny>,
-    pub(super) audio: Option<IgnoredAny>,
+    pub(in crate::http) tool_calls: Option<Vec<ToolCall>>,
+    pub(in crate::http) tool_call_id: Option<String>,
+    pub(in crate::http) function_call: Option<IgnoredAny>,
+    pub(in crate::http) audio: Option<IgnoredAny>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(remote = "Self", expecting = "an object with a `type`")]
-pub(super) struct Part {
+pub(in crate::http) struct Part {
     #[serde(rename = "type")]
-    pub(super) kind: String,
-    pub(super) text: Option<String>,
-    pub(super) refusal: Option<String>,
-    pub(super) image_url: Option<ImageUrl>,
-    pub(super) file: Option<File>,
+    pub(in crate::http) kind: String,
+    pub(in crate::http) text: Option<String>,
+    pub(in crate::http) refusal: Option<String>,
+    pub(in crate::http) image_url: Option<ImageUrl>,
+    pub(in crate::http) file: Option<File>,
     /// The resolution of an `input_image`.
-    pub(super) detail: Option<String>,
+    pub(in crate::http) detail: Option<String>,
     /// The fields of an `input_file`.
-    pub(super) filename: Option<String>,
-    pub(super) file_data: Option<String>,
-    pub(super) file_id: Option<IgnoredAny>,
-    pub(super) file_url: Option<IgnoredAny>,
+    pub(in crate::http) filename: Option<String>,
+    pub(in crate::http) file_data: Option<String>,
+    pub(in crate::http) file_id: Option<IgnoredAny>,
+    pub(in crate::http) file_url: Option<IgnoredAny>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(remote = "Self", expecting = "an object with a `filename` and `file_data`")]
-pub(super) struct File {
-    pub(super) filename: Option<String>,
-    pub(super) file_data: Option<String>,
-    pub(super) file_id: Option<IgnoredAny>,
-    pub(super) file_url: Option<IgnoredAny>,
+pub(in crate::http) struct File {
+    pub(in crate::http) filename: Option<String>,
+    pub(in crate::http) file_data: Option<String>,
+    pub(in crate::http) file_id: Option<IgnoredAny>,
+    pub(in crate::http) file_url: Option<IgnoredAny>,
 }
 
 /// `{"url": …}`, or only the URL, which some clients send.
 #[derive(Debug)]
-pub(super) struct ImageUrl {
-    pub(super) url: String,
-    pub(super) detail: Option<String>,
+pub(in crate::http) struct ImageUrl {
+    pub(in crate::http) url: String,
+    pub(in crate::http) detail: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(remote = "Self", expecting = "an object with a `type`")]
-pub(super) struct Tool {
+pub(in crate::http) struct Tool {
     #[serde(rename = "type")]
-    pub(super) kind: Option<String>,
-    pub(super) function: Option<Function>,
+    pub(in crate::http) kind: Option<String>,
+    pub(in crate::http) function: Option<Function>,
     /// The fields of a function without the nested object, as in the Responses API.
-    pub(super) name: Option<String>,
-    pub(super) description: Option<String>,
+    pub(in crate::http) name: Option<String>,
+    pub(in crate::http) description: Option<String>,
     #[serde(default, deserialize_with = "raw_object")]
     #[serde(alias = "input_schema")]
-    pub(super) parameters: Option<Box<RawValue>>,
-    pub(super) strict: Option<bool>,
+    pub(in crate::http) parameters: Option<Box<RawValue>>,
+    pub(in crate::http) strict: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(remote = "Self", expecting = "an object with a `name`")]
-pub(super) struct Function {
-    pub(super) name: String,
-    pub(super) description: Option<String>,
+pub(in crate::http) struct Function {
+    pub(in crate::http) name: String,
+    pub(in crate::http) description: Option<String>,
     /// Kept as text, so that Codex gets the keys in their order and large integers exactly.
     #[serde(default, deserialize_with = "raw_object")]
     #[serde(alias = "input_schema")]
-    pub(super) parameters: Option<Box<RawValue>>,
-    pub(super) strict: Option<bool>,
+    pub(in crate::http) parameters: Option<Box<RawValue>>,
+    pub(in crate::http) strict: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(remote = "Self", expecting = "an object with an `id` and a `function`")]
-pub(super) struct ToolCall {
-    pub(super) id: String,
+pub(in crate::http) struct ToolCall {
+    pub(in crate::http) id: String,
     #[serde(rename = "type")]
-    pub(super) kind: Option<String>,
-    pub(super) function: Option<CalledFunction>,
+    pub(in crate::http) kind: Option<String>,
+    pub(in crate::http) function: Option<CalledFunction>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(remote = "Self", expecting = "an object with a `name` and `arguments`")]
-pub(super) struct CalledFunction {
-    pub(super) name: String,
-    pub(super) arguments: Option<String>,
+pub(in crate::http) struct CalledFunction {
+    pub(in crate::http) name: String,
+    pub(in crate::http) arguments: Option<String>,
 }
 
 /// A word, or an object.
 #[derive(Debug)]
-pub(super) enum ToolChoice {
+pub(in crate::http) enum ToolChoice {
     Word(String),
     Object(ToolChoiceObject),
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(remote = "Self", expecting = "an object with a `type`")]
-pub(super) struct ToolChoiceObject {
+pub(in crate::http) struct ToolChoiceObject {
     #[serde(rename = "type")]
-    pub(super) kind: Option<String>,
-    pub(super) function: Option<ChosenFunction>,
-    pub(super) name: Option<String>,
+    pub(in crate::http) kind: Option<String>,
+    pub(in crate::http) function: Option<ChosenFunction>,
+    pub(in crate::http) name: Option<String>,
+    /// The members of the type `allowed_tools`, in the form of the Responses API.
+    pub(in crate::http) mode: Option<String>,
+    #[serde(default, deserialize_with = "counted::tools")]
+    pub(in crate::http) tools: Option<Vec<ChosenFunction>>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(remote = "Self", expecting = "an object with a `name`")]
-pub(super) struct ChosenFunction {
-    pub(super) name: Option<String>,
+pub(in crate::http) struct ChosenFunction {
+    pub(in crate::http) name: Option<String>,
 }
 
 objects!(
@@ -234,7 +238,7 @@ objects!(
 
 /// A string, or a list.
 #[derive(Debug)]
-pub(super) enum TextOr<T> {
+pub(in crate::http) enum TextOr<T> {
     Text(String),
     List(Vec<T>),
 }
@@ -339,7 +343,9 @@ fn integer_u32<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>
 }
 
 /// Deserializes a limit. A negative number means no limit, as 0 does, and so does a number that no answer reaches.
-fn limit_u32<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+pub(in crate::http) fn limit_u32<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<u32>, D::Error> {
     deserializer.deserialize_any(IntegerVisitor { is_limit: true })
 }
 

@@ -11,7 +11,7 @@ use crate::pb::{self, ThreadOrigin};
 
 /// The body of a response that is not streamed.
 #[derive(Debug, Serialize)]
-pub(super) struct ChatCompletion {
+pub(in crate::http) struct ChatCompletion {
     id: String,
     object: &'static str,
     created: i64,
@@ -35,7 +35,7 @@ struct CodexExtension {
 
 /// A warning or a retry.
 #[derive(Debug, PartialEq, Serialize)]
-pub(super) struct Notice {
+pub(in crate::http) struct Notice {
     kind: &'static str,
     message: String,
 }
@@ -64,7 +64,7 @@ struct Message {
 
 /// A call of a client's function.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub(super) struct ToolCall {
+pub(in crate::http) struct ToolCall {
     id: String,
     #[serde(rename = "type")]
     kind: &'static str,
@@ -79,7 +79,7 @@ struct Function {
 
 /// Token counts of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub(super) struct Usage {
+pub(in crate::http) struct Usage {
     prompt_tokens: u64,
     completion_tokens: u64,
     total_tokens: u64,
@@ -190,7 +190,7 @@ impl From<pb::Usage> for Usage {
 }
 
 /// Returns OpenAI's name of a finish reason.
-pub(super) fn finish_reason(reason: pb::FinishReason) -> &'static str {
+pub(in crate::http) fn finish_reason(reason: pb::FinishReason) -> &'static str {
     match reason {
         // The contract never sends the zero value; clients need a value in any case.
         pb::FinishReason::Unspecified | pb::FinishReason::Stop => "stop",
@@ -201,6 +201,6 @@ pub(super) fn finish_reason(reason: pb::FinishReason) -> &'static str {
 }
 
 /// Returns `None` for an empty text, which the contract sends for an absent one.
-pub(super) fn non_empty(text: String) -> Option<String> {
+pub(in crate::http) fn non_empty(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }

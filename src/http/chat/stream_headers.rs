@@ -14,7 +14,7 @@ const NOTICES: HeaderName = HeaderName::from_static("x-codex-notices");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("x-codex-keepalive");
 
 /// Returns `true` if the client asks for notices.
-pub(super) fn notices(headers: &HeaderMap) -> Result<bool, ApiError> {
+pub(in crate::http) fn notices(headers: &HeaderMap) -> Result<bool, ApiError> {
     match word(headers, &NOTICES).as_deref() {
         None | Some("0") => Ok(false),
         Some("1") => Ok(true),
@@ -23,7 +23,10 @@ pub(super) fn notices(headers: &HeaderMap) -> Result<bool, ApiError> {
 }
 
 /// Returns the keep-alives of a stream that begins now, `None` without any.
-pub(super) fn keep_alive<S>(facade: &Facade<S>, headers: &HeaderMap) -> Result<Option<KeepAlive>, ApiError> {
+pub(in crate::http) fn keep_alive<S>(
+    facade: &Facade<S>,
+    headers: &HeaderMap,
+) -> Result<Option<KeepAlive>, ApiError> {
     let form = match word(headers, &KEEP_ALIVE).as_deref() {
         None => facade.keep_alive_form,
         Some("off") => return Ok(None),

@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// Converts the functions that the client offers.
-pub(super) fn convert_tools(tools: Vec<Tool>) -> Result<Vec<pb::Tool>, ApiError> {
+pub(in crate::http) fn convert_tools(tools: Vec<Tool>) -> Result<Vec<pb::Tool>, ApiError> {
     tools
         .into_iter()
         .enumerate()
@@ -37,10 +37,10 @@ fn convert_tool(tool: Tool, at: &str) -> Result<pb::Tool, ApiError> {
 }
 
 /// Converts the tool choice. Besides OpenAI's forms, takes those of its Responses API and of Anthropic's API.
-pub(super) fn convert_tool_choice(choice: ToolChoice) -> Result<pb::ToolChoice, ApiError> {
+pub(in crate::http) fn convert_tool_choice(choice: ToolChoice) -> Result<pb::ToolChoice, ApiError> {
     let (word, is_object) = match choice {
         ToolChoice::Word(word) => (word, false),
-        ToolChoice::Object(ToolChoiceObject { kind, function, name }) => {
+        ToolChoice::Object(ToolChoiceObject { kind, function, name, .. }) => {
             let name = function.and_then(|function| function.name).or(name);
             match kind.as_deref() {
                 None | Some("function" | "tool") => return named(name),
@@ -78,7 +78,7 @@ fn named(name: Option<String>) -> Result<pb::ToolChoice, ApiError> {
 }
 
 /// Converts the calls in an earlier message of the assistant.
-pub(super) fn convert_calls(calls: Vec<ToolCall>, at: &str) -> Result<Vec<pb::ToolCall>, ApiError> {
+pub(in crate::http) fn convert_calls(calls: Vec<ToolCall>, at: &str) -> Result<Vec<pb::ToolCall>, ApiError> {
     calls
         .into_iter()
         .enumerate()
@@ -101,6 +101,6 @@ pub(super) fn convert_calls(calls: Vec<ToolCall>, at: &str) -> Result<Vec<pb::To
 }
 
 /// Truncates a value of the client's to 64 characters for an error text.
-pub(super) fn truncate_for_error(value: &str) -> String {
+pub(in crate::http) fn truncate_for_error(value: &str) -> String {
     value.chars().take(64).collect()
 }

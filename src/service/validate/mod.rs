@@ -35,6 +35,8 @@ pub(super) struct ValidatedRequest {
     pub(super) n: u32,
     pub(super) stop: Vec<String>,
     pub(super) max_output_tokens: Option<u32>,
+    /// The caller gets each message of the agent by itself.
+    pub(super) separate_messages: bool,
     pub(super) metadata: Vec<(String, String)>,
 }
 
@@ -84,6 +86,7 @@ impl RequestPolicy {
             stop,
             // Clients say 0 for "no limit".
             max_output_tokens: request.max_output_tokens.filter(|limit| *limit != 0),
+            separate_messages: request.separate_messages,
             metadata: metadata(request.metadata)?,
         })
     }

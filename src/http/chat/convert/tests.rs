@@ -86,6 +86,7 @@ fn convert_full_request_reaches_the_contract_whole() {
         service_tier: String::new(),
         prompt_cache_key: String::new(),
         user: "ann".into(),
+        separate_messages: false,
     };
     assert_eq!(converted.request, expected);
     assert_eq!(converted.stream, Some(Streaming { include_usage: true }));
