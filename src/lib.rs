@@ -1,7 +1,7 @@
 //! The OpenAI Codex CLI behind two doors: a typed gRPC contract and the OpenAI HTTP API.
 //!
 //! # The parts, in reading order
-//! - [`pb`]: the contract, generated from `proto/codex/v1/codex.proto`.
+//! - [`pb`]: the contract, generated from `proto/codex/v1/`.
 //! - [`service`]: the core, which implements the contract with validation, admission, deadline,
 //!   cancellation and turn log.
 //! - [`engine`]: executes turns; `app_server` has warm workers, [`engine::exec`] runs one process per turn.
@@ -15,7 +15,8 @@
 //! `http::chat` JSON → [`pb::ChatRequest`] → the generated trait → `service::validate` → `service::admission` →
 //! [`engine::Engine::run`] → `service::event_stream` (deadline, turn log, exactly one end) →
 //! [`pb::ChatEvent`] → `http::chat::chunks` (pure) → a frame of the response. A gRPC request enters as a
-//! [`pb::ChatRequest`] and leaves as [`pb::ChatEvent`]s. A unary request collects the same stream.
+//! [`pb::ChatRequest`] and leaves as [`pb::ChatEvent`]s. A unary request collects the same stream. `service::responses`
+//! projects the same stream to the items of the Responses API, for both doors.
 //!
 //! # Invariants
 //! - The doors do not import the engines, and the engines do not import the doors.

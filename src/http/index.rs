@@ -4,9 +4,10 @@ use axum::Json;
 use serde_json::{Value, json};
 
 /// Every route of the facade, with its method.
-const ENDPOINTS: [&str; 6] = [
+const ENDPOINTS: [&str; 7] = [
     "POST /v1/chat/completions",
     "POST /v1/responses",
+    "POST /v1/completions",
     "GET /v1/models",
     "GET /v1/models/{id}",
     "GET /v1/codex/status",

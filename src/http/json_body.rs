@@ -12,14 +12,14 @@ use http::header;
 use serde::Serialize;
 use tokio::time::{Instant, interval_at, timeout};
 
-use crate::http::error::ApiError;
+use super::error::ApiError;
 
 /// White space before the object.
 const KEEP_ALIVE: &[u8] = b"\n";
 
 /// Returns the response of `answer`. If the answer takes longer than `interval`, the head is sent with status 200, and an
 /// error is an error object in the body. Dropping the body cancels the turn.
-pub(in crate::http) async fn respond<T: Serialize + IntoResponse + Send + 'static>(
+pub(super) async fn respond<T: Serialize + IntoResponse + Send + 'static>(
     answer: impl Future<Output = Result<T, ApiError>> + Send + 'static,
     interval: Duration,
 ) -> Result<Response, ApiError> {

@@ -2,17 +2,22 @@
 //! Validation, admission and deadlines are behind the trait.
 
 mod chat;
+mod completions;
 mod counted;
 mod error;
 mod extract;
 mod field_names;
+mod forms;
 mod health;
 mod index;
+mod json_body;
 mod models;
 mod paths;
 mod responses;
 mod sse;
+mod sse_stream;
 mod status;
+mod stream_headers;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -38,7 +43,7 @@ use super::{
     auth::Authenticator,
     config::{KeepAliveForm, ServerConfig},
     context::{REQUEST_ID, RequestContext, body_budget::BodyBudget, peer::peer_of},
-    pb::{codex_service_server::CodexService, responses_service_server::ResponsesService},
+    pb::{ThreadOrigin, codex_service_server::CodexService, responses_service_server::ResponsesService},
 };
 
 /// Header with the parameters of a request that had no effect.
@@ -71,6 +76,7 @@ pub fn router<S: CodexService + ResponsesService>(
     };
     let authenticated = Router::new()
         .route("/v1/chat/completions", post(chat::complete::<S>))
+        .route("/v1/completions", post(completions::complete::<S>))
         .route("/v1/responses", post(responses::create::<S>))
         .route("/v1/models", get(models::list::<S>))
         .route("/v1/models/{*id}", get(models::retrieve::<S>))
@@ -157,6 +163,18 @@ async fn authenticate(
 async fn method_not_allowed(method: Method, uri: Uri) -> Response {
     let path: String = uri.path().chars().take(200).collect();
     ApiError::method_not_allowed(format!("{path} does not support {method}")).into_response()
+}
+
+/// Adds the header with the thread of the turn, if it is known.
+fn with_thread(mut response: Response, thread: ThreadOrigin) -> Response {
+    let name = match thread {
+        ThreadOrigin::Unspecified => return response,
+        ThreadOrigin::Fresh => "fresh",
+        ThreadOrigin::Forked => "forked",
+        ThreadOrigin::Continued => "continued",
+    };
+    response.headers_mut().insert(THREAD, HeaderValue::from_static(name));
+    response
 }
 
 /// Returns the CORS layer for the configured origins, `None` without origins.

@@ -2,10 +2,8 @@
 
 use http::{HeaderMap, HeaderName};
 
-use crate::{
-    config::KeepAliveForm,
-    http::{Facade, error::ApiError, sse::KeepAlive},
-};
+use super::{Facade, error::ApiError, sse::KeepAlive};
+use crate::config::KeepAliveForm;
 
 /// `1` asks for notices, which are comments. Without it a stream has none.
 const NOTICES: HeaderName = HeaderName::from_static("x-codex-notices");
@@ -14,7 +12,7 @@ const NOTICES: HeaderName = HeaderName::from_static("x-codex-notices");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("x-codex-keepalive");
 
 /// Returns `true` if the client asks for notices.
-pub(in crate::http) fn notices(headers: &HeaderMap) -> Result<bool, ApiError> {
+pub(super) fn notices(headers: &HeaderMap) -> Result<bool, ApiError> {
     match word(headers, &NOTICES).as_deref() {
         None | Some("0") => Ok(false),
         Some("1") => Ok(true),
@@ -23,10 +21,7 @@ pub(in crate::http) fn notices(headers: &HeaderMap) -> Result<bool, ApiError> {
 }
 
 /// Returns the keep-alives of a stream that begins now, `None` without any.
-pub(in crate::http) fn keep_alive<S>(
-    facade: &Facade<S>,
-    headers: &HeaderMap,
-) -> Result<Option<KeepAlive>, ApiError> {
+pub(super) fn keep_alive<S>(facade: &Facade<S>, headers: &HeaderMap) -> Result<Option<KeepAlive>, ApiError> {
     let form = match word(headers, &KEEP_ALIVE).as_deref() {
         None => facade.keep_alive_form,
         Some("off") => return Ok(None),

@@ -36,19 +36,20 @@ def stubs():
     out = checks.env("STUBS_DIR", tempfile.gettempdir() + "/codex-api-stubs")
     pathlib.Path(out).mkdir(parents=True, exist_ok=True)
     options = [f"-I{proto}", f"-I{well_known}", f"--python_out={out}", f"--grpc_python_out={out}"]
-    code = protoc.main(["protoc", *options, str(proto / "codex/v1/codex.proto")])
+    code = protoc.main(["protoc", *options, *(str(path) for path in proto.glob("codex/v1/*.proto"))])
     if code != 0:
         sys.exit(f"protoc exited with {code}")
     sys.path.insert(0, out)
-    from codex.v1 import codex_pb2, codex_pb2_grpc
+    from codex.v1 import codex_pb2, codex_pb2_grpc, responses_pb2, responses_pb2_grpc
 
-    return codex_pb2, codex_pb2_grpc
+    return codex_pb2, codex_pb2_grpc, responses_pb2, responses_pb2_grpc
 
 
-pb, pb_grpc = stubs()
+pb, pb_grpc, items, items_grpc = stubs()
 BEARER = (("authorization", f"Bearer {API_KEY}"),)
 CHANNEL = grpc.insecure_channel(ADDRESS)
 STUB = pb_grpc.CodexServiceStub(CHANNEL)
+RESPONSES = items_grpc.ResponsesServiceStub(CHANNEL)
 HELLO = {"text": "hello world", "usage": checks.USAGE}
 
 
@@ -149,6 +150,24 @@ def unary_is_the_fold_of_the_stream():
     same(whole.choices[0].text, "first part\n\nsecond part", "unary text")
     same(text_of(got), whole.choices[0].text, "streamed text")
     same(got[-1].completed.usage, whole.usage, "usage")
+
+
+@check
+def response_is_the_fold_of_its_events():
+    step = {"messages": [{"text": "first part"}, {"text": "second part"}], "usage": checks.USAGE}
+    message = items.InputMessage(role=pb.ROLE_USER, parts=[pb.ContentPart(text=directive(step))])
+    wanted = items.CreateResponseRequest(
+        settings=items.ResponseSettings(model=MODEL), input=[items.InputItem(message=message)]
+    )
+    whole = RESPONSES.CreateResponse(wanted, timeout=SECONDS, metadata=BEARER)
+    got = list(RESPONSES.StreamResponse(wanted, timeout=SECONDS, metadata=BEARER))
+    numbered = [e for e in got if e.WhichOneof("event") not in ("activity", "notice", "heartbeat")]
+    same([e.sequence_number for e in numbered], list(range(len(numbered))), "sequence numbers")
+    same(kinds(numbered)[:2], ["created", "in_progress"], "first events")
+    last = got[-1].completed
+    same([item.message.text for item in whole.output], ["first part", "second part"], "messages")
+    same([item.message.text for item in last.output], ["first part", "second part"], "streamed messages")
+    same((whole.status, last.usage), (items.RESPONSE_STATUS_COMPLETED, whole.usage))
 
 
 @check

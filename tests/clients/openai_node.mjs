@@ -350,6 +350,28 @@ const checks = {
     await raises(OpenAI.APIUserAbortError, () => call);
     await waitUntilIdle();
   },
+
+  async response() {
+    const got = await client.responses.create({ model: MODEL, input: directive(HELLO) });
+    assert.deepEqual([got.output_text, got.status, got.object], ["hello world", "completed", "response"]);
+    assert.deepEqual([got.usage.input_tokens, got.usage.output_tokens], [USAGE.input, USAGE.output]);
+  },
+
+  async responseStreamedByTheStrictAccumulator() {
+    const step = { messages: [{ text: "first part" }, { text: "second part" }], usage: USAGE };
+    const stream = client.responses.stream({ model: MODEL, input: user(step) });
+    const kinds = [];
+    for await (const event of stream) kinds.push(event.type);
+    const final = await stream.finalResponse();
+    assert.deepEqual(kinds.slice(0, 2), ["response.created", "response.in_progress"]);
+    assert.equal(kinds.at(-1), "response.completed");
+    assert.deepEqual(final.output.map((item) => item.content[0].text), ["first part", "second part"]);
+  },
+
+  async responseThatBreaksOff() {
+    const stream = await client.responses.create({ model: MODEL, input: user(BREAKS_OFF), stream: true });
+    await raises(OpenAI.APIError, () => all(stream));
+  },
 };
 
 const filters = process.argv.slice(2);

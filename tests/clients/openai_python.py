@@ -442,5 +442,88 @@ def many_at_once():
     same(asyncio.run(gather_all()), [f"answer {i}" for i in range(6)], "answers")
 
 
+def respond(*steps, **more):
+    return CLIENT.responses.create(model=MODEL, input=user(*steps), **more)
+
+
+def same_response_usage(usage):
+    same((usage.input_tokens, usage.output_tokens), (checks.USAGE["input"], checks.USAGE["output"]), "usage")
+    same(usage.input_tokens_details.cached_tokens, checks.USAGE["cached"], "cached_tokens")
+    same(usage.output_tokens_details.reasoning_tokens, checks.USAGE["reasoning"], "reasoning_tokens")
+
+
+@check
+def legacy_completion():
+    prompt = "A text. " + directive(HELLO)
+    got = CLIENT.completions.create(model=MODEL, prompt=prompt)
+    same((got.choices[0].text, got.choices[0].finish_reason, got.object), ("hello world", "stop", "text_completion"))
+    chunks = list(CLIENT.completions.create(model=MODEL, prompt=prompt, stream=True))
+    same("".join(chunk.choices[0].text for chunk in chunks), "hello world", "streamed text")
+
+
+@check
+def response():
+    got = respond(HELLO, instructions="Be brief.", metadata={"k": "v"})
+    same((got.output_text, got.status, got.object, got.error), ("hello world", "completed", "response", None))
+    assert got.id.startswith("resp_"), got.id
+    same((got.instructions, got.metadata, got.store), ("Be brief.", {"k": "v"}, False))
+    same_response_usage(got.usage)
+    type(got).model_validate(got.model_dump(), strict=False)
+
+
+@check
+def response_streamed_by_the_strict_accumulator():
+    step = {"messages": [{"text": "first part"}, {"text": "second part"}], "usage": checks.USAGE}
+    with CLIENT.responses.stream(model=MODEL, input=user(step)) as events:
+        kinds = [event.type for event in events]
+        final = events.get_final_response()
+    same(kinds[:2], ["response.created", "response.in_progress"], "first events")
+    same(kinds[-1], "response.completed", "last event")
+    texts = [item.content[0].text for item in final.output]
+    same(texts, ["first part", "second part"], "messages")
+    same_response_usage(final.usage)
+
+
+@check
+def response_parsed():
+    entry = {"text": json.dumps({"name": "a", "day": 2, "tags": ["b"]})}
+    got = CLIENT.responses.parse(model=MODEL, input=user(entry), text_format=Entry)
+    same(got.output_parsed, Entry(name="a", day=2, tags=["b"]), "parsed")
+
+
+@check
+def response_of_a_conversation():
+    first = respond({"text": "one"})
+    items = [*user({"text": "one"}), *[item.model_dump() for item in first.output], *user({"text": "two"})]
+    same(CLIENT.responses.create(model=MODEL, input=items).output_text, "two", "text")
+
+
+@check
+def response_that_fails():
+    raises(openai.BadRequestError, respond, checks.REFUSED)
+    error = raises(openai.BadRequestError, respond, HELLO, previous_response_id="resp_1")
+    same(error.param, "previous_response_id", "param")
+    error = raises(openai.BadRequestError, respond, HELLO, max_output_tokens="x")
+    same(error.param, "max_output_tokens", "param")
+    events = respond(checks.BREAKS_OFF, stream=True)
+    raises(openai.APIError, list, events)
+
+
+@check
+def response_that_is_cut():
+    got = respond({"tokens": 200}, max_output_tokens=3)
+    same((got.status, got.incomplete_details.reason), ("incomplete", "max_output_tokens"))
+
+
+@check
+def response_whose_client_leaves():
+    events = respond(checks.ENDLESS, stream=True)
+    for event in events:
+        if event.type == "response.output_text.delta":
+            break
+    events.close()
+    wait_until_idle()
+
+
 if __name__ == "__main__":
     checks.main()

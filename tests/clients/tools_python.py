@@ -277,4 +277,57 @@ def results_without_a_call_are_refused():
         same(error.param, param)
 
 
+RESPONSE_TOOLS = [{"type": "function", **tool["function"]} for tool in TOOLS]
+
+
+def outputs(response):
+    """Runs the calls of a response and returns their outputs as items."""
+    found = []
+    for item in response.output:
+        if item.type != "function_call":
+            continue
+        arguments = json.loads(item.arguments)
+        text = f"{arguments['city']}: 25 C" if item.name == "GetWeather" else f"{arguments['zone']}: noon"
+        found.append({"type": "function_call_output", "call_id": item.call_id, "output": text})
+    return found
+
+
+@check
+def responses_loop():
+    for stream in (False, True):
+        items = user(calling(ROME, TIME, text="Let me look."), calling(OSLO), {"echo": True})
+        for wanted in (["message", "function_call", "function_call"], ["function_call"], ["message"]):
+            if stream:
+                with CLIENT.responses.stream(model=MODEL, input=items, tools=RESPONSE_TOOLS) as events:
+                    list(events)
+                    got = events.get_final_response()
+            else:
+                got = CLIENT.responses.create(model=MODEL, input=items, tools=RESPONSE_TOOLS)
+            same([item.type for item in got.output], wanted, "items")
+            # As the Agents SDK does it: the items of the response, as they are.
+            items = [*items, *[item.model_dump(exclude_unset=True) for item in got.output], *outputs(got)]
+        sent = json.loads(got.output_text)
+        assert sent["items"][-3:] == ["function_call_output", "function_call", "function_call_output"], sent["items"]
+
+
+@check
+def responses_outputs_after_a_restart():
+    restarted = checks.env("BASE_URL_RESTARTED", "none")
+    if restarted == "none":
+        raise Skip("BASE_URL_RESTARTED is not set")
+    items = user(calling(ROME, TIME), {"echo": True})
+    first = CLIENT.responses.create(model=MODEL, input=items, tools=RESPONSE_TOOLS)
+    items = [*items, *[item.model_dump(exclude_unset=True) for item in first.output], *outputs(first)]
+    client = OpenAI(**OPTIONS | {"base_url": restarted})
+    sent = json.loads(client.responses.create(model=MODEL, input=items, tools=RESPONSE_TOOLS).output_text)
+    same(sent["items"][-4:], [*["function_call"] * 2, *["function_call_output"] * 2], "items")
+
+
+@check
+def responses_outputs_without_a_call_are_refused():
+    output = {"type": "function_call_output", "call_id": "call_1", "output": "x"}
+    error = raises(openai.BadRequestError, CLIENT.responses.create, model=MODEL, input=[*user(DONE), output])
+    same(error.param, "input[1].call_id", "param")
+
+
 checks.main()

@@ -304,7 +304,7 @@ async fn seen(app: &TestApp, request: pb::ChatRequest) -> Value {
         match event.event.unwrap() {
             Event::TextDelta(delta) => text.push_str(&delta.text),
             Event::ReasoningDelta(delta) => reasoning.push_str(&delta.text),
-            Event::Started(_) | Event::Heartbeat(_) => {}
+            Event::Started(_) | Event::Heartbeat(_) | Event::MessageStarted(_) => {}
             // Ids of items are those of the scripted upstream's requests.
             Event::Item(item) => others.push(format!("{:?} {:?}", item.status(), item.kind)),
             // The thread differs by intent.

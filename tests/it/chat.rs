@@ -38,6 +38,7 @@ fn answer_of_events(events: &[pb::ChatEvent]) -> Answer {
             | Event::ToolCall(_)
             | Event::Item(_)
             | Event::Heartbeat(_)
+            | Event::MessageStarted(_)
             | Event::Notice(_) => {}
         }
     }

@@ -2,14 +2,21 @@
 //! model names.
 
 use super::{
-    extra_params::ExtraParams,
     messages::convert_message,
-    request::{ChatCompletionRequest, Message, ResponseFormat, StreamOptions, TextOr},
-    tools::{convert_tool_choice, convert_tools, truncate_for_error},
+    request::{ChatCompletionRequest, Message, StreamOptions},
 };
 use crate::{
-    http::{error::ApiError, field_names::FieldNames},
-    pb::{self, response_format::Format, tool_choice::Mode},
+    http::{
+        error::ApiError,
+        field_names::FieldNames,
+        forms::{
+            extra_params::ExtraParams,
+            format::convert_format,
+            tools::{convert_tool_choice, convert_tools},
+            types::{ResponseFormat, TextOr},
+        },
+    },
+    pb::{self, tool_choice::Mode},
 };
 
 /// A chat completion request in the contract's terms, with the parameters that only this door needs.
@@ -110,13 +117,12 @@ impl TryFrom<ChatCompletionRequest> for ConvertedRequest {
 
 /// Returns the error of a body without messages, which may be meant for another route.
 fn without_messages(extra: &ExtraParams) -> ApiError {
-    let other = [("input", "the Responses API"), ("prompt", "the Completions API")];
-    let text = match other.into_iter().find(|(name, _)| extra.has(name)) {
-        Some((name, api)) => format!(
-            "messages: this is a body of {api}, which this server does not have: instead of `{name}`, send `messages` to \
-             /v1/chat/completions"
-        ),
-        None => "messages must be a list of at least one message".to_owned(),
+    let text = if extra.has("input") {
+        "messages: this is a body of the Responses API: send it to /v1/responses, or send `messages` instead of `input`"
+    } else if extra.has("prompt") {
+        "messages: this is a body of the Completions API: send it to /v1/completions, or send `messages` instead of `prompt`"
+    } else {
+        "messages must be a list of at least one message"
     };
     ApiError::invalid("messages", text)
 }
@@ -141,37 +147,6 @@ fn streaming(stream: Option<bool>, options: Option<&StreamOptions>) -> Result<Op
         )),
         false => Ok(None),
     }
-}
-
-pub(in crate::http) fn convert_format(wire: ResponseFormat) -> Result<pb::ResponseFormat, ApiError> {
-    let format = match (wire.kind.as_str(), wire.json_schema) {
-        ("text", _) => Format::Text(pb::TextFormat {}),
-        ("json_object", _) => Format::JsonObject(pb::JsonObjectFormat {}),
-        ("json_schema", Some(wire)) => {
-            let Some(schema) = wire.schema else {
-                let param = "response_format.json_schema.schema";
-                return Err(ApiError::invalid(param, format!("{param} is missing")));
-            };
-            Format::JsonSchema(pb::JsonSchemaFormat {
-                name: wire.name.unwrap_or_default(),
-                description: wire.description.unwrap_or_default(),
-                schema: Box::<str>::from(schema).into(),
-                strict: wire.strict,
-            })
-        }
-        ("json_schema", None) => {
-            let param = "response_format.json_schema";
-            return Err(ApiError::invalid(param, format!("{param} is missing")));
-        }
-        (other, _) => {
-            let message = format!(
-                "response_format.type: `{}` is not one of text, json_object, json_schema",
-                truncate_for_error(other)
-            );
-            return Err(ApiError::invalid("response_format.type", message));
-        }
-    };
-    Ok(pb::ResponseFormat { format: Some(format) })
 }
 
 #[cfg(test)]

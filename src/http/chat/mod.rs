@@ -1,19 +1,11 @@
 //! `POST /v1/chat/completions`: converts JSON, calls the generated trait, returns JSON or server-sent events.
 
 mod chunks;
-pub(super) mod convert;
-mod data_url;
-pub(super) mod extra_params;
-mod file;
-mod image;
-pub(super) mod json_body;
-pub(super) mod messages;
-pub(super) mod objects;
-pub(super) mod request;
-pub(super) mod response;
+mod convert;
+mod messages;
+mod request;
+mod response;
 mod sse_body;
-pub(super) mod stream_headers;
-pub(super) mod tools;
 
 use std::sync::Arc;
 
@@ -26,11 +18,13 @@ use http::HeaderValue;
 use http::request::Parts;
 use tonic::Status;
 
+pub(super) use self::response::Usage;
+
 use self::chunks::{ChunkEncoder, ChunkOptions};
 use self::convert::ConvertedRequest;
 use self::request::ChatCompletionRequest;
 use self::sse_body::SseBody;
-use super::{Facade, IGNORED_PARAMS, THREAD, error::ApiError, extract, sse};
+use super::{Facade, IGNORED_PARAMS, error::ApiError, extract, json_body, sse, stream_headers, with_thread};
 use crate::{
     error::Error,
     pb::{ThreadOrigin, chat_event::Event, codex_service_server::CodexService},
@@ -104,16 +98,4 @@ async fn stream<S: CodexService>(
     let encoder = ChunkEncoder::new(first, choices, options);
     let encoder = encoder.map_err(|status| ApiError::from_status(&status, &field_names))?;
     Ok(with_thread(sse::response(SseBody::new(encoder, events, field_names, keep_alive)), thread))
-}
-
-/// Adds the header with the thread of the turn, if it is known.
-pub(super) fn with_thread(mut response: Response, thread: ThreadOrigin) -> Response {
-    let name = match thread {
-        ThreadOrigin::Unspecified => return response,
-        ThreadOrigin::Fresh => "fresh",
-        ThreadOrigin::Forked => "forked",
-        ThreadOrigin::Continued => "continued",
-    };
-    response.headers_mut().insert(THREAD, HeaderValue::from_static(name));
-    response
 }

@@ -6,12 +6,14 @@ use axum::{
 };
 use serde::Serialize;
 
-use super::with_thread;
-use crate::pb::{self, ThreadOrigin};
+use crate::{
+    http::with_thread,
+    pb::{self, ThreadOrigin},
+};
 
 /// The body of a response that is not streamed.
 #[derive(Debug, Serialize)]
-pub(in crate::http) struct ChatCompletion {
+pub(super) struct ChatCompletion {
     id: String,
     object: &'static str,
     created: i64,
@@ -35,7 +37,7 @@ struct CodexExtension {
 
 /// A warning or a retry.
 #[derive(Debug, PartialEq, Serialize)]
-pub(in crate::http) struct Notice {
+pub(super) struct Notice {
     kind: &'static str,
     message: String,
 }
@@ -64,7 +66,7 @@ struct Message {
 
 /// A call of a client's function.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub(in crate::http) struct ToolCall {
+pub(super) struct ToolCall {
     id: String,
     #[serde(rename = "type")]
     kind: &'static str,
@@ -190,7 +192,7 @@ impl From<pb::Usage> for Usage {
 }
 
 /// Returns OpenAI's name of a finish reason.
-pub(in crate::http) fn finish_reason(reason: pb::FinishReason) -> &'static str {
+pub(super) fn finish_reason(reason: pb::FinishReason) -> &'static str {
     match reason {
         // The contract never sends the zero value; clients need a value in any case.
         pb::FinishReason::Unspecified | pb::FinishReason::Stop => "stop",
@@ -201,6 +203,6 @@ pub(in crate::http) fn finish_reason(reason: pb::FinishReason) -> &'static str {
 }
 
 /// Returns `None` for an empty text, which the contract sends for an absent one.
-pub(in crate::http) fn non_empty(text: String) -> Option<String> {
+pub(super) fn non_empty(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }

@@ -3,13 +3,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
+    fmt::{self, Write as _},
 };
 
 use serde::{
     Deserialize, Deserializer,
     de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
+use sha2::{Digest, Sha256};
 
 use super::objects::TakeMember;
 use crate::http::error::ApiError;
@@ -34,7 +35,7 @@ enum Outline {
     Null,
     Bool(bool),
     Number(f64),
-    /// A text, without its end if it is long.
+    /// A text. A long one is its beginning and a digest.
     Text(String),
     List {
         is_empty: bool,
@@ -125,9 +126,9 @@ impl ExtraParams {
         Ok(names)
     }
 
-    /// Returns the names of the end user, which separate what the server keeps between requests. They have no other effect.
+    /// Returns the name of the end user, which separates what the server keeps between requests. It has no other effect.
     pub(in crate::http) fn user(&self) -> String {
-        let names = ["user", "safety_identifier"].map(|name| match self.with_rule.get(name) {
+        let [user, identifier] = ["user", "safety_identifier"].map(|name| match self.with_rule.get(name) {
             Some(Outline::Text(text)) => text.as_str(),
             Some(
                 Outline::Null
@@ -138,7 +139,11 @@ impl ExtraParams {
             )
             | None => "",
         });
-        names.join("\n").trim().to_owned()
+        match (user, identifier) {
+            (user, "") => user.to_owned(),
+            ("", identifier) => identifier.to_owned(),
+            both => serde_json::json!(both).to_string(),
+        }
     }
 
     /// Returns `true` if a parameter with a rule has a value.
@@ -221,8 +226,11 @@ impl<'de> Deserialize<'de> for Outline {
     }
 }
 
-/// Maximum length of a text in an [`Outline`] in characters. Names of users are longer than the words of the rules.
+/// Maximum length of a text in an [`Outline`] in bytes. Names of users are longer than the words of the rules.
 const MAX_TEXT: usize = 512;
+
+/// Length of the beginning of a longer text, in characters.
+const LONG_TEXT_HEAD: usize = 100;
 
 struct OutlineVisitor;
 
@@ -256,7 +264,16 @@ impl<'de> Visitor<'de> for OutlineVisitor {
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Outline, E> {
-        Ok(Outline::Text(text.chars().take(MAX_TEXT).collect()))
+        if text.len() <= MAX_TEXT {
+            return Ok(Outline::Text(text.to_owned()));
+        }
+        // Two users whose long names begin alike are two users.
+        let head: String = text.chars().take(LONG_TEXT_HEAD).collect();
+        let mut outline = format!("{head} ");
+        for byte in Sha256::digest(text) {
+            let _infallible = write!(outline, "{byte:02x}");
+        }
+        Ok(Outline::Text(outline))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Outline, A::Error> {
@@ -349,6 +366,25 @@ mod tests {
         ] {
             assert_eq!(ignored_of(&body).unwrap(), names, "{body}");
         }
+    }
+
+    #[test]
+    fn user_is_another_one_if_either_name_differs() {
+        let long = "x".repeat(3000);
+        let bodies = [
+            json!({}),
+            json!({"user": "a"}),
+            json!({"user": "b"}),
+            json!({"user": "a", "safety_identifier": "b"}),
+            json!({"user": "a\nb"}),
+            json!({"user": "b", "safety_identifier": "a"}),
+            json!({"user": long}),
+            json!({"user": format!("{long}y")}),
+        ];
+        let users: BTreeSet<String> = bodies.iter().map(|body| read(body).user()).collect();
+        assert_eq!(users.len(), bodies.len(), "{users:?}");
+        assert!(users.iter().all(|user| user.len() <= 2048));
+        assert_eq!(read(&json!({"safety_identifier": "a"})).user(), "a");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::{
     data_url::{DataUrl, decode_base64},
-    request::File,
+    types::File,
 };
 use crate::{http::error::ApiError, pb};
 

@@ -1,7 +1,7 @@
 //! Decodes an `image_url`. Accepts only `data:` URLs, because this server fetches nothing. The core checks the format of
 //! the bytes.
 
-use super::{data_url::DataUrl, request::ImageUrl};
+use super::{data_url::DataUrl, types::ImageUrl};
 use crate::{http::error::ApiError, pb};
 
 /// Decodes an image; `param` is its place in the request.

@@ -12,7 +12,7 @@ macro_rules! objects {
     ($($name:ident),* $(,)?) => {$(
         impl<'de> serde::Deserialize<'de> for $name {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                Self::deserialize($crate::http::chat::objects::ObjectOnly(deserializer))
+                Self::deserialize($crate::http::forms::objects::ObjectOnly(deserializer))
             }
         }
     )*};

@@ -1,7 +1,7 @@
-//! Converts tools, the tool choice and earlier tool calls to the contract's. The core refuses tools where the engine
+//! Converts tools and the tool choice to the contract's. The core refuses tools where the engine
 //! cannot call them.
 
-use super::request::{Function, Tool, ToolCall, ToolChoice, ToolChoiceObject};
+use super::types::{Function, Tool, ToolChoice, ToolChoiceObject};
 use crate::{
     http::error::ApiError,
     pb::{self, tool_choice::Mode},
@@ -75,29 +75,6 @@ fn named(name: Option<String>) -> Result<pb::ToolChoice, ApiError> {
             "tool_choice.function.name must be the name of one of `tools`",
         )),
     }
-}
-
-/// Converts the calls in an earlier message of the assistant.
-pub(in crate::http) fn convert_calls(calls: Vec<ToolCall>, at: &str) -> Result<Vec<pb::ToolCall>, ApiError> {
-    calls
-        .into_iter()
-        .enumerate()
-        .map(|(index, call)| {
-            let at = format!("{at}.tool_calls[{index}]");
-            if let Some(kind) = call.kind.filter(|kind| kind != "function") {
-                let error = format!(
-                    "{at}: calls of type `{}` are not supported; use `function`",
-                    truncate_for_error(&kind)
-                );
-                return Err(ApiError::unsupported(format!("{at}.type"), error));
-            }
-            let Some(function) = call.function else {
-                return Err(ApiError::invalid(format!("{at}.function"), format!("{at}.function is missing")));
-            };
-            let arguments = function.arguments.unwrap_or_default();
-            Ok(pb::ToolCall { id: call.id, name: function.name, arguments })
-        })
-        .collect()
 }
 
 /// Truncates a value of the client's to 64 characters for an error text.

@@ -4,13 +4,15 @@
 use super::request::{Input, InputItem, ResponseRequest, TextOptions};
 use crate::{
     http::{
-        chat::{
-            convert::convert_format,
-            messages::{content_part, text_part},
-            request::{Part, ResponseFormat, TextOr, ToolChoice, ToolChoiceObject},
-            tools::{convert_tool_choice, convert_tools, truncate_for_error},
-        },
         error::ApiError,
+        field_names::TIMEOUT_HEADER,
+        forms::{
+            content::{content_part, text_part},
+            extra_params::ExtraParams,
+            format::convert_format,
+            tools::{convert_tool_choice, convert_tools, truncate_for_error},
+            types::{Part, ResponseFormat, TextOr, ToolChoice, ToolChoiceObject},
+        },
     },
     pb::{self, input_item::Item, tool_choice::Mode},
 };
@@ -86,7 +88,7 @@ impl TryFrom<ResponseRequest> for ConvertedRequest {
 }
 
 /// Returns the error of a body without input, which may be meant for another route.
-fn without_input(extra: &crate::http::chat::extra_params::ExtraParams) -> ApiError {
+fn without_input(extra: &ExtraParams) -> ApiError {
     let text = if extra.has("messages") {
         "input: this is a body of chat completions: send `input` instead of `messages`, or send it to /v1/chat/completions"
     } else {
@@ -255,7 +257,7 @@ pub(super) fn param(field: &str, items: &[usize]) -> String {
         "verbosity" => "text.verbosity".to_owned(),
         "tool_choice.mode" => "tool_choice".to_owned(),
         "user" => "safety_identifier".to_owned(),
-        "timeout" => crate::http::field_names::TIMEOUT_HEADER.to_owned(),
+        "timeout" => TIMEOUT_HEADER.to_owned(),
         other => match other.strip_prefix("response_format") {
             Some(rest) => format!("text.format{}", rest.replace(".json_schema", "")),
             None => other.to_owned(),

@@ -14,6 +14,7 @@ use crate::{
     http::{
         error::{ApiError, ErrorObject},
         sse,
+        sse_stream::Encode,
     },
     pb::{self, response_event::Event},
 };
@@ -100,41 +101,23 @@ impl FrameEncoder {
         Self { items, response: pb::Response::default(), next_sequence_number: 0, is_ended: false }
     }
 
-    /// Returns whether the last frame was written.
-    pub(super) fn is_ended(&self) -> bool {
-        self.is_ended
-    }
-
-    /// Writes the frames of an event, or of the failure that ends the stream.
-    pub(super) fn push(&mut self, event: Result<pb::ResponseEvent, Status>, now: i64, out: &mut BytesMut) {
-        match event {
-            Ok(event) => self.event(event, now, out),
-            Err(status) => self.fail(&status, out),
-        }
-    }
-
-    /// Ends a stream that lacks its last event.
-    pub(super) fn cut(&mut self, out: &mut BytesMut) {
-        self.fail(&Error::internal("the events of a response ended without the last one").into(), out);
-    }
-
-    fn event(&mut self, event: pb::ResponseEvent, now: i64, out: &mut BytesMut) {
+    fn event(&mut self, event: pb::ResponseEvent, out: &mut BytesMut) {
         let number = event.sequence_number;
         let Some(event) = event.event else { return };
         let mut write = Writer { number, out };
         match event {
             Event::Created(response) => {
-                write.response("response.created", &response, None);
+                write.response("response.created", &response);
                 self.response = *response;
             }
-            Event::InProgress(response) => write.response("response.in_progress", &response, None),
+            Event::InProgress(response) => write.response("response.in_progress", &response),
             Event::Completed(response) => {
                 self.is_ended = true;
-                write.response("response.completed", &response, Some(now));
+                write.response("response.completed", &response);
             }
             Event::Incomplete(response) => {
                 self.is_ended = true;
-                write.response("response.incomplete", &response, None);
+                write.response("response.incomplete", &response);
             }
             Event::OutputItemAdded(added) => write.item("response.output_item.added", &added),
             Event::OutputItemDone(done) => {
@@ -199,8 +182,27 @@ impl FrameEncoder {
             return;
         }
         let error = ResponseError { code: error.response_code(), message, kind, param };
-        let response = ResponseObject::new(&self.response, None).with_error(error);
+        let response = ResponseObject::new(&self.response).with_error(error);
         Writer { number: number + 1, out }.frame("response.failed", WithResponse { response });
+    }
+}
+
+impl Encode for FrameEncoder {
+    type Event = pb::ResponseEvent;
+
+    fn push(&mut self, event: Result<pb::ResponseEvent, Status>, out: &mut BytesMut) {
+        match event {
+            Ok(event) => self.event(event, out),
+            Err(status) => self.fail(&status, out),
+        }
+    }
+
+    fn cut(&mut self, out: &mut BytesMut) {
+        self.fail(&Error::internal("the events of a response ended without the last one").into(), out);
+    }
+
+    fn is_ended(&self) -> bool {
+        self.is_ended
     }
 }
 
@@ -219,8 +221,8 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    fn response(&mut self, kind: &str, response: &pb::Response, completed_at: Option<i64>) {
-        self.frame(kind, WithResponse { response: ResponseObject::new(response, completed_at) });
+    fn response(&mut self, kind: &str, response: &pb::Response) {
+        self.frame(kind, WithResponse { response: ResponseObject::new(response) });
     }
 
     fn item(&mut self, kind: &str, event: &pb::ResponseItemEvent) {

@@ -5,23 +5,15 @@ mod frames;
 mod objects;
 mod request;
 
-use std::{
-    convert::Infallible,
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::sync::Arc;
 
-use async_stream::stream;
 use axum::{
     Json,
     extract::{Request, State},
     response::{IntoResponse, Response},
 };
-use bytes::{Bytes, BytesMut};
-use futures_util::{Stream, StreamExt};
+use futures_util::StreamExt;
 use http::{HeaderValue, request::Parts};
-use http_body::Frame;
-use http_body_util::StreamBody;
 use serde::{Serialize, Serializer};
 use tonic::Status;
 
@@ -29,18 +21,12 @@ use self::{
     convert::ConvertedRequest, frames::FrameEncoder, objects::ResponseObject, request::ResponseRequest,
 };
 use super::{
-    Facade, IGNORED_PARAMS,
-    chat::{json_body, stream_headers, with_thread},
-    error::ApiError,
-    extract, sse,
+    Facade, IGNORED_PARAMS, error::ApiError, extract, json_body, sse, sse_stream, stream_headers, with_thread,
 };
 use crate::{
     error::Error,
     pb::{self, ThreadOrigin, response_event::Event, responses_service_server::ResponsesService},
 };
-
-/// Maximum number of events in one piece of the body.
-const MAX_READY_EVENTS: usize = 64;
 
 /// Handles one request for a response, streamed or not.
 pub(super) async fn create<S: ResponsesService>(
@@ -74,7 +60,7 @@ async fn unary<S: ResponsesService>(
         let response = service.create_response(call).await;
         let response = response
             .map_err(|status| ApiError::from_status_of(&status, |field| convert::param(field, &items)))?;
-        Ok(WholeResponse { response: response.into_inner(), completed_at: unix_seconds() })
+        Ok(WholeResponse(response.into_inner()))
     };
     match facade.json_keep_alive {
         Some(interval) => json_body::respond(response, interval).await,
@@ -104,73 +90,25 @@ async fn stream_events<S: ResponsesService>(
         _ => ThreadOrigin::Unspecified,
     };
     let events = futures_util::stream::once(async move { Ok(first) }).chain(events);
-    let frames = frames(FrameEncoder::new(items), events, keep_alive);
-    let body = StreamBody::new(frames.map(|frame| frame.map(Frame::data)));
+    let body = sse_stream::body(FrameEncoder::new(items), events, keep_alive);
     Ok(with_thread(sse::response(body), thread))
-}
-
-/// Returns the pieces of the body: the frames of ready events, and keep-alives while the stream is silent. Owns the events:
-/// dropping it cancels the turn.
-fn frames(
-    mut encoder: FrameEncoder,
-    events: impl Stream<Item = Result<pb::ResponseEvent, Status>> + Send,
-    mut keep_alive: Option<sse::KeepAlive>,
-) -> impl Stream<Item = Result<Bytes, Infallible>> + Send {
-    stream! {
-        let mut events = Box::pin(events.ready_chunks(MAX_READY_EVENTS));
-        let mut out = BytesMut::new();
-        while !encoder.is_ended() {
-            let due = async {
-                match &mut keep_alive {
-                    Some(keep_alive) => drop(std::future::poll_fn(|cx| keep_alive.poll_due(cx)).await),
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                biased;
-                ready = events.next() => match ready {
-                    Some(ready) => ready.into_iter().for_each(|event| {
-                        if !encoder.is_ended() {
-                            encoder.push(event, unix_seconds(), &mut out);
-                        }
-                    }),
-                    None => encoder.cut(&mut out),
-                },
-                () = due => out.extend_from_slice(sse::KEEP_ALIVE),
-            }
-            if !out.is_empty() {
-                if let Some(keep_alive) = &mut keep_alive {
-                    keep_alive.reset();
-                }
-                yield Ok(out.split().freeze());
-            }
-        }
-    }
 }
 
 /// A response that is not streamed.
 #[derive(Debug)]
-struct WholeResponse {
-    response: pb::Response,
-    completed_at: i64,
-}
+struct WholeResponse(pb::Response);
 
 impl Serialize for WholeResponse {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        ResponseObject::new(&self.response, Some(self.completed_at)).serialize(serializer)
+        ResponseObject::new(&self.0).serialize(serializer)
     }
 }
 
 impl IntoResponse for WholeResponse {
     fn into_response(self) -> Response {
-        let thread = self.response.thread();
+        let thread = self.0.thread();
         with_thread(Json(self).into_response(), thread)
     }
-}
-
-fn unix_seconds() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -163,8 +163,8 @@ struct Tool<'a> {
 }
 
 impl<'a> ResponseObject<'a> {
-    /// Returns the object of a response that has not failed. `completed_at` is the time of its end.
-    pub(super) fn new(response: &'a pb::Response, completed_at: Option<i64>) -> Self {
+    /// Returns the object of a response that has not failed.
+    pub(super) fn new(response: &'a pb::Response) -> Self {
         static NO_SETTINGS: std::sync::LazyLock<pb::ResponseSettings> =
             std::sync::LazyLock::new(Default::default);
         let settings = response.settings.as_ref().unwrap_or(&NO_SETTINGS);
@@ -173,7 +173,7 @@ impl<'a> ResponseObject<'a> {
             id: &response.id,
             object: "response",
             created_at: response.created_unix_seconds,
-            completed_at: completed_at.filter(|_| is_complete),
+            completed_at: is_complete.then_some(response.completed_unix_seconds),
             status: status(response.status()),
             error: None,
             incomplete_details: incomplete_reason(response.incomplete_reason())

@@ -9,12 +9,12 @@ use serde::{
 };
 
 use crate::http::{
-    chat::{
+    counted,
+    forms::{
         extra_params::{ExtraParams, Rule},
         objects::{WithOthers, objects},
-        request::{Part, Reasoning, ResponseFormat, TextOr, Tool, ToolChoice, limit_u32},
+        types::{Part, Reasoning, ResponseFormat, TextOr, Tool, ToolChoice, limit_u32},
     },
-    counted,
 };
 
 /// The parameters without a field in the contract.

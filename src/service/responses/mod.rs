@@ -14,7 +14,7 @@ use futures_util::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
 use self::{convert::ConvertedRequest, projection::Projection};
-use super::{Delivery, Service, event_stream::EventStream};
+use super::{Delivery, Service, event_stream::EventStream, unix_seconds};
 use crate::{
     error::Error,
     pb::{self, response_event::Event, responses_service_server::ResponsesService},
@@ -76,7 +76,7 @@ impl Service {
         let events = self.admit(request, id, delivery).await.map_err(|error| places.rename(error))?;
         Ok(ResponseStream {
             events,
-            projection: Projection::new(settings),
+            projection: Projection::new(settings, unix_seconds),
             ready: VecDeque::new(),
             ended: false,
         })

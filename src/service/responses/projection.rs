@@ -13,6 +13,8 @@ use crate::{
 pub(super) struct Projection {
     /// The response so far: all items that are complete.
     response: pb::Response,
+    /// Returns the time in seconds since 1970.
+    clock: fn() -> i64,
     open: Option<OpenItem>,
     /// What the next message is.
     phase: pb::MessagePhase,
@@ -37,9 +39,10 @@ enum OpenKind {
 
 impl Projection {
     /// Begins a response with the parameters of its request.
-    pub(super) fn new(settings: pb::ResponseSettings) -> Self {
+    pub(super) fn new(settings: pb::ResponseSettings, clock: fn() -> i64) -> Self {
         Self {
             response: pb::Response { settings: Some(settings), ..pb::Response::default() },
+            clock,
             open: None,
             phase: pb::MessagePhase::Unspecified,
             next_sequence_number: 0,
@@ -217,6 +220,9 @@ impl Projection {
         }
         self.response.usage = completed.usage;
         let is_incomplete = self.response.status() == pb::ResponseStatus::Incomplete;
+        if !is_incomplete {
+            self.response.completed_unix_seconds = (self.clock)();
+        }
         let response = Box::new(std::mem::take(&mut self.response));
         let event = if is_incomplete { Event::Incomplete(response) } else { Event::Completed(response) };
         self.number(event, emit);

@@ -260,6 +260,9 @@ fn is_name(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
+/// Maximum length of the name of an end user.
+const MAX_USER_BYTES: usize = 2048;
+
 const NAME_RULE: &str = "expected 1 to 64 letters, digits, `_` or `-`";
 
 fn stop(stop: Vec<String>) -> Result<Vec<String>, Error> {
@@ -298,9 +301,12 @@ fn service_tier(requested: String, model: Option<&pb::Model>) -> Result<Option<S
     }
 }
 
-/// Returns the end user, to whose name the service adds the caller.
+/// Returns the end user, to whose name the service adds the caller. The name is only compared, so it may have any characters.
 fn user(requested: String) -> Result<String, Error> {
-    check_length("user", &requested, 2048)?;
+    if requested.len() > MAX_USER_BYTES {
+        let message = format!("at most {MAX_USER_BYTES} bytes are allowed, got {}", requested.len());
+        return Err(Error::invalid("user", message));
+    }
     Ok(requested)
 }
 

@@ -54,6 +54,18 @@ fn validate_prompt_cache_key_is_kept_and_an_empty_one_is_none() {
 }
 
 #[test]
+fn validate_user_may_have_any_characters_within_the_limit() {
+    for user in ["", "[\"a\",\"b\"]", "a\nb\u{7f}"] {
+        let request = pb::ChatRequest { user: user.into(), ..request() };
+        assert_eq!(policy(&[]).validate(request, CAPACITY, None).unwrap().turn.caller, user);
+    }
+    for (length, is_valid) in [(2048, true), (2049, false)] {
+        let request = pb::ChatRequest { user: "x".repeat(length), ..request() };
+        assert_eq!(policy(&[]).validate(request, CAPACITY, None).is_ok(), is_valid, "{length}");
+    }
+}
+
+#[test]
 fn validate_alias_is_resolved_and_kept() {
     let policy = policy(&[("CODEX_MODEL_ALIASES", r#"{"gpt-4o":"gpt-5.5"}"#)]);
     let parsed =

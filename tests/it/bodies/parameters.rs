@@ -202,7 +202,7 @@ async fn body_of_another_route_is_refused_with_the_right_one() {
         let (status, error) = app.http_error(&request).await;
         assert_eq!((status, &error["param"]), (400, &json!("messages")));
         let message = error["message"].as_str().unwrap();
-        assert!(message.contains("Responses API") && message.contains("/v1/chat/completions"), "{message}");
+        assert!(message.contains("Responses API") && message.contains("/v1/responses"), "{message}");
     })
     .await;
 }

@@ -47,7 +47,7 @@ pub(super) const SECTIONS: &[Section] = &[Section {
         },
         Fault {
             action: "a body of the Responses API (`input`) or of the Completions API (`prompt`) on the chat route",
-            result: "400 that says so and names `messages` and `/v1/chat/completions`",
+            result: "400 that says so and names the route",
             tests: &[
                 "bodies::parameters::body_of_another_route_is_refused_with_the_right_one",
                 "http::chat::convert::tests::convert_body_of_another_route_is_refused_with_the_right_one",
@@ -68,7 +68,7 @@ pub(super) const SECTIONS: &[Section] = &[Section {
             result: "passed over, without a name in the header",
             tests: &[
                 "bodies::parameters::values_that_mean_nothing_pass",
-                "http::chat::extra_params::tests::ignored_values_that_mean_off_pass",
+                "http::forms::extra_params::tests::ignored_values_that_mean_off_pass",
                 "http::chat::convert::tests::convert_values_that_mean_nothing_pass",
             ],
         },
@@ -85,7 +85,7 @@ pub(super) const SECTIONS: &[Section] = &[Section {
             result: "400 with the parameter's name",
             tests: &[
                 "bodies::parameters::wrong_values_of_ignored_parameters_are_refused_by_name",
-                "http::chat::extra_params::tests::ignored_unsupported_and_wrong_values_are_refused_by_name",
+                "http::forms::extra_params::tests::ignored_unsupported_and_wrong_values_are_refused_by_name",
             ],
         },
         Fault {
@@ -131,7 +131,7 @@ pub(super) const SECTIONS: &[Section] = &[Section {
             tests: &[
                 "bodies::files::files_that_are_no_text_are_refused_by_name_at_both_doors",
                 "service::validate::file::tests::text_of_files_of_other_kinds_is_refused_by_name",
-                "http::chat::file::tests::decode_file_without_readable_data_is_refused_by_place",
+                "http::forms::file::tests::decode_file_without_readable_data_is_refused_by_place",
             ],
         },
         Fault {

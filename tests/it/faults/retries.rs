@@ -75,7 +75,7 @@ pub(super) const SECTIONS: &[Section] = &[Section {
             result: "with `CODEX_JSON_KEEPALIVE_SECONDS`: status 200 and a line break for each interval, then the JSON; an error is then an error object. Errors before the first interval keep their status",
             tests: &[
                 "retries::silence::slow_answer_is_preceded_by_white_space_if_enabled",
-                "http::chat::json_body::tests::respond_after_intervals_has_one_space_each_and_then_the_object",
+                "http::json_body::tests::respond_after_intervals_has_one_space_each_and_then_the_object",
             ],
         },
     ],

@@ -118,6 +118,7 @@ pub fn outcome_of_events(events: &[pb::ChatEvent]) -> Outcome {
             | Event::ReasoningDelta(_)
             | Event::Item(_)
             | Event::Heartbeat(_)
+            | Event::MessageStarted(_)
             | Event::Notice(_) => {}
         }
     }

@@ -58,7 +58,11 @@ impl Received {
             Event::ToolCall(call) => self.calls.push((call.name, call.arguments)),
             Event::Item(item) => self.push_item(&item),
             Event::ChoiceFinished(finished) => self.finish_reason = reason(finished.finish_reason()),
-            Event::Started(_) | Event::Notice(_) | Event::Heartbeat(_) | Event::Completed(_) => {}
+            Event::Started(_)
+            | Event::MessageStarted(_)
+            | Event::Notice(_)
+            | Event::Heartbeat(_)
+            | Event::Completed(_) => {}
         }
     }
 

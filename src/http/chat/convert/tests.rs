@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::pb::content_part::Part;
+use crate::pb::{content_part::Part, response_format::Format};
 
 fn convert(body: Value) -> Result<ConvertedRequest, Value> {
     let wire: ChatCompletionRequest = serde_json::from_value(body).expect("the body fits");
@@ -397,9 +397,9 @@ fn convert_body_of_another_route_is_refused_with_the_right_one() {
         [json!({"model": "m", "input": [], "instructions": "i"}), json!({"input": "x", "messages": null})]
     {
         let message = message(body);
-        assert!(message.contains("Responses API") && message.contains("/v1/chat/completions"), "{message}");
+        assert!(message.contains("Responses API") && message.contains("/v1/responses"), "{message}");
     }
-    assert!(message(json!({"prompt": "x"})).contains("Completions API"));
+    assert!(message(json!({"prompt": "x"})).contains("/v1/completions"));
 }
 
 #[test]
@@ -410,7 +410,7 @@ fn convert_words_for_codex_are_passed_on() {
     for (body, expected) in [
         (json!({"user": "ann"}), "ann"),
         (json!({"safety_identifier": "x"}), "x"),
-        (json!({"user": "ann", "safety_identifier": "x"}), "ann\nx"),
+        (json!({"user": "ann", "safety_identifier": "x"}), r#"["ann","x"]"#),
     ] {
         assert_eq!(convert(with(body)).unwrap().request.user, expected);
     }

@@ -2,7 +2,7 @@ use super::*;
 
 /// Runs a whole turn. Returns the events in short form, and the last response.
 fn run(inputs: Vec<Input>) -> (Vec<String>, pb::Response) {
-    let mut projection = Projection::new(pb::ResponseSettings::default());
+    let mut projection = Projection::new(pb::ResponseSettings::default(), || 9);
     let (mut outline, mut last, mut numbers) = (Vec::new(), pb::Response::default(), Vec::new());
     let started = Input::Started(pb::Started { created_unix_seconds: 7, ..pb::Started::default() });
     let completed = Input::Completed(pb::Completed { usage: Some(pb::Usage::default()), thread: 3 });
@@ -123,7 +123,7 @@ fn reasoning_messages_and_calls_are_items_of_their_own() {
     let ids: Vec<&str> = response.output.iter().map(|item| item.id.as_str()).collect();
     assert_eq!(ids, ["rs_ab_0", "msg_ab_1", "msg_ab_2", "fc_ab_3"]);
     assert_eq!((response.id.as_str(), response.created_unix_seconds, response.thread), ("resp_ab", 7, 3));
-    assert_eq!(response.status(), pb::ResponseStatus::Completed);
+    assert_eq!((response.status(), response.completed_unix_seconds), (pb::ResponseStatus::Completed, 9));
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn cut_response_and_its_last_item_are_incomplete() {
         assert_eq!(response.status(), pb::ResponseStatus::Incomplete);
         assert_eq!(response.incomplete_reason(), incomplete);
         assert_eq!(response.output[0].status(), pb::ResponseStatus::Incomplete);
-        assert!(response.usage.is_some());
+        assert!(response.usage.is_some() && response.completed_unix_seconds == 0);
     }
 }
 
@@ -158,7 +158,7 @@ fn actions_are_activity_and_remarks_are_messages() {
 
 #[test]
 fn restart_removes_what_was_before() {
-    let mut projection = Projection::new(pb::ResponseSettings::default());
+    let mut projection = Projection::new(pb::ResponseSettings::default(), || 9);
     let mut last = None;
     let event = |event| pb::ChatEvent { event, ..pb::ChatEvent::default() };
     let inputs = [
@@ -180,7 +180,7 @@ fn restart_removes_what_was_before() {
 
 #[test]
 fn response_beyond_the_limit_fails() {
-    let mut projection = Projection::new(pb::ResponseSettings::default());
+    let mut projection = Projection::new(pb::ResponseSettings::default(), || 9);
     let half = "x".repeat(MAX_RESPONSE_BYTES / 2);
     let event = |text: &str| pb::ChatEvent {
         event: Some(Input::TextDelta(pb::TextDelta { text: text.to_owned() })),
