@@ -66,8 +66,8 @@ impl std::fmt::Debug for Continuation {
 #[derive(Debug, Clone, Default)]
 pub struct AnswerDigest {
     text: TrimmedText,
-    calls: Sha256,
-    has_calls: bool,
+    /// Boxed, because most answers have no calls, and each running turn has a digest.
+    calls: Option<Box<Sha256>>,
 }
 
 impl AnswerDigest {
@@ -78,27 +78,27 @@ impl AnswerDigest {
 
     /// Appends a call. Arguments that differ only in white space or the order of members are equal.
     pub fn push_call(&mut self, call: &pb::ToolCall) {
-        self.has_calls = true;
+        let calls = self.calls.get_or_insert_default();
         for field in [&call.id, &call.name, &canonical_json(&call.arguments)] {
-            update_with(&mut self.calls, field.as_bytes());
+            update_with(calls, field.as_bytes());
         }
     }
 
     /// Returns `true` if the answer has neither text nor calls.
     pub fn is_empty(&self) -> bool {
-        !self.has_calls && self.text.is_empty()
+        self.calls.is_none() && self.text.is_empty()
     }
 
     /// Returns the digest without the text, if the answer has text and calls: many clients omit the text beside calls.
     pub fn without_text(&self) -> Option<Self> {
-        let is_droppable = self.has_calls && !self.text.is_empty();
+        let is_droppable = self.calls.is_some() && !self.text.is_empty();
         is_droppable.then(|| Self { text: TrimmedText::default(), ..self.clone() })
     }
 
     /// Returns the digest as bytes.
     pub fn finish(&self) -> [u8; 32] {
         let mut whole = self.text.hasher.clone().finalize().to_vec();
-        whole.extend(self.calls.clone().finalize());
+        whole.extend(self.calls.as_deref().cloned().unwrap_or_default().finalize());
         Sha256::digest(whole).into()
     }
 }

@@ -40,7 +40,7 @@ impl Conversation {
     pub(crate) fn keys_with(&self, answer: &AnswerDigest) -> Vec<ConversationKey> {
         let with = |answer: &AnswerDigest| ConversationDigest {
             state: self.digest.closed(),
-            answer: Some(answer.clone()),
+            answer: Some(Box::new(answer.clone())),
         };
         let without_text = answer.without_text();
         [answer].into_iter().chain(&without_text).map(|answer| with(answer).key()).collect()
@@ -52,8 +52,9 @@ impl Conversation {
 #[derive(Debug, Clone)]
 struct ConversationDigest {
     state: Sha256,
-    /// The assistant's messages at the end.
-    answer: Option<AnswerDigest>,
+    /// The assistant's messages at the end. Boxed, because a running turn keeps the digest of a request, which rarely ends with
+    /// one.
+    answer: Option<Box<AnswerDigest>>,
 }
 
 impl ConversationDigest {

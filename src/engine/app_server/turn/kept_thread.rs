@@ -58,7 +58,10 @@ enum Wake {
 
 impl KeptThread {
     /// Waits for the next turn. Returns `None` after the thread was evicted or lost; the thread is released then.
-    pub(super) async fn wait(mut self, parts: &Arc<TurnParts>) -> Option<(Box<NextTurn>, Self)> {
+    pub(super) async fn wait(
+        mut self: Box<Self>,
+        parts: &Arc<TurnParts>,
+    ) -> Option<(Box<NextTurn>, Box<Self>)> {
         let limits = &parts.kept_threads;
         let since = Instant::now();
         let idle = if self.thread.parked.is_some() { limits.parked } else { limits.idle };
@@ -115,7 +118,7 @@ impl KeptThread {
         match next {
             Some(next) => Some((next, self)),
             None => {
-                let Self { thread, working, .. } = self;
+                let Self { thread, working, .. } = *self;
                 thread.release(&parts.cache).await;
                 drop(working);
                 None

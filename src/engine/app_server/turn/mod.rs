@@ -123,8 +123,8 @@ impl NextTurn {
 
     /// Runs the turn to its end. Returns its thread if the thread is kept. Drops the guard when no work of the turn is left
     /// on the worker.
-    async fn run(self: Box<Self>, kept: Option<KeptThread>) -> Option<KeptThread> {
-        let Self { mut driver, start, guard, events } = *self;
+    async fn run(self: Box<Self>, kept: Option<Box<KeptThread>>) -> Option<Box<KeptThread>> {
+        let Self { mut driver, start, guard, events } = unbox(self);
         let ended = catch_panic("turn", driver.run_turn(start, kept, &events, guard)).await;
         let panicked = || (Err(Error::internal("the task of the turn panicked")), None);
         let (result, kept) = ended.unwrap_or_else(panicked);
@@ -146,6 +146,12 @@ impl NextTurn {
         }
         kept
     }
+}
+
+/// Moves a value out of its box. The allocation of a box that is moved out of in place is freed with the variable, which lives
+/// as long as the turn.
+fn unbox<T>(boxed: Box<T>) -> T {
+    *boxed
 }
 
 /// Drives one turn.
@@ -208,10 +214,10 @@ impl TurnDriver {
     async fn run_turn(
         &mut self,
         start: Box<TurnStart>,
-        kept: Option<KeptThread>,
+        kept: Option<Box<KeptThread>>,
         events: &EventSender,
         guard: TurnGuard,
-    ) -> (Result<(), Error>, Option<KeptThread>) {
+    ) -> (Result<(), Error>, Option<Box<KeptThread>>) {
         // Dropped at the first output.
         let mut start = Some(start);
         let mut attempts = 0;
@@ -252,7 +258,7 @@ impl TurnDriver {
         result: Result<(), Error>,
         mut thread: LiveThread,
         (lease, guard): (WorkerLease, TurnGuard),
-    ) -> (Result<(), Error>, Option<KeptThread>) {
+    ) -> (Result<(), Error>, Option<Box<KeptThread>>) {
         let may_wait = match state {
             TurnState::Completed | TurnState::Parked => result.is_ok(),
             TurnState::Active | TurnState::Silent | TurnState::WorkerLost => false,
@@ -276,12 +282,14 @@ impl TurnDriver {
         };
         // The request that answers the calls needs a slot, also while commands run beside them.
         drop(guard);
-        (result, Some(KeptThread { thread, entry, next, working, pending_events: Vec::new() }))
+        let kept = KeptThread { thread, entry, next, working, pending_events: Vec::new() };
+        // Boxed, because the futures of a running turn hold several places for it.
+        (result, Some(Box::new(kept)))
     }
 
     /// Takes a kept thread for this turn. Returns `None` if the turn must run on a fresh thread.
-    fn take_up(&mut self, kept: KeptThread) -> Option<(WorkerLease, LiveThread)> {
-        let KeptThread { thread, working, pending_events, .. } = kept;
+    fn take_up(&mut self, kept: Box<KeptThread>) -> Option<(WorkerLease, LiveThread)> {
+        let KeptThread { thread, working, pending_events, .. } = *kept;
         let Some(lease) = self.parts.pool.lease_of(&thread.worker) else {
             self.record_unfit(Eviction::Worker, "the worker gets no more turns");
             // A worker that does not answer must not hold up the turn.
