@@ -477,9 +477,9 @@ mod tests {
             ChoiceBuilder::new(&Turn::default(), AnswerPlan::Text, filter).separating_messages(true);
         let (text, others, _) = run(separating, events);
         assert_eq!(text, "look <done");
-        let phases = others.iter().filter_map(|event| match event {
-            Event::MessageStarted(started) => Some(started.phase()),
-            _ => None,
+        let phases = others.iter().filter_map(|event| {
+            let Event::MessageStarted(started) = event else { return None };
+            Some(started.phase())
         });
         let (unknown, last) = (pb::MessagePhase::Unspecified, pb::MessagePhase::FinalAnswer);
         assert_eq!(phases.collect::<Vec<_>>(), [unknown, unknown, last]);

@@ -234,7 +234,9 @@ fn tool_choice(choice: ToolChoice) -> Result<(Option<pb::ToolChoice>, Vec<String
             };
             Ok((Some(pb::ToolChoice { mode: mode.into(), name: String::new() }), names))
         }
-        choice => Ok((Some(convert_tool_choice(choice)?), Vec::new())),
+        choice @ (ToolChoice::Word(_) | ToolChoice::Object(_)) => {
+            Ok((Some(convert_tool_choice(choice)?), Vec::new()))
+        }
     }
 }
 

@@ -82,7 +82,7 @@ struct WithText<'a> {
 #[serde(untagged)]
 enum Text<'a> {
     Delta { delta: &'a str },
-    Text { text: &'a str },
+    Whole { text: &'a str },
     Arguments { arguments: &'a str },
 }
 
@@ -141,7 +141,7 @@ impl FrameEncoder {
                 write.text("response.output_text.delta", &text, Some(content), delta);
             }
             Event::OutputTextDone(text) => {
-                let whole = Text::Text { text: &text.text };
+                let whole = Text::Whole { text: &text.text };
                 write.text("response.output_text.done", &text, Some(content), whole);
             }
             Event::ReasoningSummaryTextDelta(text) => {
@@ -149,7 +149,7 @@ impl FrameEncoder {
                 write.text("response.reasoning_summary_text.delta", &text, Some(summary), delta);
             }
             Event::ReasoningSummaryTextDone(text) => {
-                let whole = Text::Text { text: &text.text };
+                let whole = Text::Whole { text: &text.text };
                 write.text("response.reasoning_summary_text.done", &text, Some(summary), whole);
             }
             Event::FunctionCallArgumentsDelta(text) => {

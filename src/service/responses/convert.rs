@@ -178,18 +178,16 @@ fn text_part(text: String) -> pb::ContentPart {
 
 impl Places {
     /// Renames the field of an error of the core.
-    pub(super) fn rename(&self, error: Error) -> Error {
-        let (field, message, is_unsupported) = match error {
-            Error::InvalidArgument { field, message } => (field, message, false),
-            Error::Unsupported { field, message } => (field, message, true),
-            other => return other,
-        };
-        let renamed = self.field(&field);
-        let message = if field.is_empty() { message } else { message.replace(&field, &renamed) };
-        match is_unsupported {
-            false => Error::invalid(renamed, message),
-            true => Error::unsupported(renamed, message),
+    pub(super) fn rename(&self, mut error: Error) -> Error {
+        if let Error::InvalidArgument { field, message } | Error::Unsupported { field, message } = &mut error
+        {
+            let place = self.field(field);
+            if !field.is_empty() {
+                *message = message.replace(&*field, &place);
+            }
+            *field = place;
         }
+        error
     }
 
     /// Returns the place of a field of the chat request.

@@ -150,6 +150,7 @@ impl NextTurn {
 
 /// Moves a value out of its box. The allocation of a box that is moved out of in place is freed with the variable, which lives
 /// as long as the turn.
+#[expect(clippy::boxed_local, reason = "the caller has a box, which is to be freed")]
 fn unbox<T>(boxed: Box<T>) -> T {
     *boxed
 }
@@ -289,7 +290,7 @@ impl TurnDriver {
 
     /// Takes a kept thread for this turn. Returns `None` if the turn must run on a fresh thread.
     fn take_up(&mut self, kept: Box<KeptThread>) -> Option<(WorkerLease, LiveThread)> {
-        let KeptThread { thread, working, pending_events, .. } = *kept;
+        let KeptThread { thread, working, pending_events, .. } = unbox(kept);
         let Some(lease) = self.parts.pool.lease_of(&thread.worker) else {
             self.record_unfit(Eviction::Worker, "the worker gets no more turns");
             // A worker that does not answer must not hold up the turn.
