@@ -142,6 +142,7 @@ impl ApiError {
         let row = by_reason.unwrap_or_else(|| row_of_code(status.code()));
         let violation = details.bad_request().and_then(|bad| bad.field_violations.first());
         let field = violation.map(|v| v.field.as_str()).filter(|field| !field.is_empty());
+        let row_param = row.param.map(&param);
         let param = field.map(param);
         let message = match (field, &param) {
             // A library's text about an internal error is not for clients.
@@ -152,7 +153,7 @@ impl ApiError {
         Self {
             row,
             message,
-            param: param.or_else(|| row.param.map(str::to_owned)),
+            param: param.or(row_param),
             retry_after: details.retry_info().and_then(|retry| retry.retry_delay),
         }
     }

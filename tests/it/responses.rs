@@ -422,6 +422,25 @@ async fn wrong_requests_are_refused_with_the_field_at_both_doors(engine: Engine)
     .await;
 }
 
+#[tokio::test]
+#[ignore = "needs the real Codex CLI: run ./scripts/test.sh"]
+async fn conversation_that_is_too_long_names_the_input() {
+    with_app(AppConfig::real(Engine::AppServer).env("CODEX_MAX_PROMPT_CHARS", "4000"), async |app| {
+        let too_long = r#"@@{"failed": {"code": "context_length_exceeded", "message": "too long"}}@@"#;
+        for text in [too_long.to_owned(), "x".repeat(5000)] {
+            let body = request("gpt-5.5:chat", &text);
+            let error = post(app, &body).await.json::<Value>().await.unwrap()["error"].take();
+            assert_eq!(
+                (&error["param"], &error["code"]),
+                (&json!("input"), &json!("context_length_exceeded"))
+            );
+        }
+        let status = client(app).await.create_response(grpc_request("gpt-5.5:chat", &"x".repeat(5000))).await;
+        assert_eq!(violated_field(&status.unwrap_err()), "input");
+    })
+    .await;
+}
+
 both_engines!(client_that_leaves_cancels_the_turn);
 async fn client_that_leaves_cancels_the_turn(engine: Engine) {
     with_app(AppConfig::fake(engine), async |app| {

@@ -11,7 +11,7 @@ use crate::{
             extra_params::ExtraParams,
             format::convert_format,
             tools::{convert_tool_choice, convert_tools, truncate_for_error},
-            types::{Part, ResponseFormat, TextOr, ToolChoice, ToolChoiceObject},
+            types::{Part, ResponseFormat, TextOr, Tool, ToolChoice, ToolChoiceObject},
         },
     },
     pb::{self, input_item::Item, tool_choice::Mode},
@@ -58,7 +58,14 @@ impl TryFrom<ResponseRequest> for ConvertedRequest {
         })?;
         let (effort, summary) =
             wire.reasoning.map_or((None, None), |reasoning| (reasoning.effort, reasoning.summary));
-        let tools = convert_tools(wire.tools.unwrap_or_default())?;
+        let tools = wire.tools.unwrap_or_default();
+        let is_function = |tool: &Tool| tool.kind.as_deref().is_none_or(|kind| kind == "function");
+        let is_nameless = |tool: &Tool| is_function(tool) && tool.function.is_none() && tool.name.is_none();
+        if let Some(index) = tools.iter().position(is_nameless) {
+            let param = format!("tools[{index}].name");
+            return Err(ApiError::invalid(&*param, format!("{param} is missing")));
+        }
+        let tools = convert_tools(tools)?;
         let (choice, allowed_tools) = match wire.tool_choice {
             None => (None, Vec::new()),
             Some(choice) => tool_choice(choice)?,
@@ -254,6 +261,8 @@ pub(super) fn param(field: &str, items: &[usize]) -> String {
         return settings.replace("parameters_json", "parameters");
     }
     match settings {
+        // The core's name in errors about the whole conversation.
+        "messages" => "input".to_owned(),
         "reasoning_effort" => "reasoning.effort".to_owned(),
         "reasoning_summary" => "reasoning.summary".to_owned(),
         "verbosity" => "text.verbosity".to_owned(),

@@ -179,6 +179,13 @@ fn text_part(text: String) -> pb::ContentPart {
 impl Places {
     /// Renames the field of an error of the core.
     pub(super) fn rename(&self, mut error: Error) -> Error {
+        if let Error::PromptTooLarge { field, .. } = &mut error {
+            *field = match *field {
+                "messages" => "input",
+                "tools" => "settings.tools",
+                _ => "settings.response_format.json_schema.schema",
+            };
+        }
         if let Error::InvalidArgument { field, message } | Error::Unsupported { field, message } = &mut error
         {
             let place = self.field(field);

@@ -21,10 +21,7 @@ pub(super) fn check(messages: &[Message]) -> Result<(), Error> {
             if open.remove(id).is_none() {
                 return Err(Error::invalid(
                     format!("messages[{place}].tool_call_id"),
-                    format!(
-                        "messages[{place}] answers the call {id:?}, which is not an open call of the assistant \
-                         message before it"
-                    ),
+                    format!("{id:?} is not an open call of the assistant's message before it"),
                 ));
             }
             continue;
@@ -35,7 +32,7 @@ pub(super) fn check(messages: &[Message]) -> Result<(), Error> {
             if open.insert(&call.id, (place, index)).is_some() {
                 return Err(Error::invalid(
                     format!("messages[{place}].tool_calls[{index}].id"),
-                    format!("another call of messages[{place}] has the id {:?}", call.id),
+                    format!("another call of the same message has the id {:?}", call.id),
                 ));
             }
         }
@@ -47,9 +44,7 @@ fn check_all_answered(open: &HashMap<&str, (usize, usize)>) -> Result<(), Error>
     let Some((id, (place, index))) = open.iter().min_by_key(|(_, place)| **place) else { return Ok(()) };
     Err(Error::invalid(
         format!("messages[{place}].tool_calls[{index}]"),
-        format!(
-            "the call {id:?} has no result: a message of the role `tool` must follow before any other role"
-        ),
+        format!("the call {id:?} has no result: its result must follow before any other message"),
     ))
 }
 

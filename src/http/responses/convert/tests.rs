@@ -150,6 +150,7 @@ fn convert_refuses_by_name_what_it_cannot_do() {
         (json!({"input": "x", "top_logprobs": 3}), "top_logprobs", unsupported),
         (json!({"input": "x", "truncation": "some"}), "truncation", invalid),
         (json!({"input": "x", "tools": [{"type": "web_search"}]}), "tools[0].type", unsupported),
+        (json!({"input": "x", "tools": [{"type": "function"}]}), "tools[0].name", invalid),
         (json!({"input": "x", "text": {"format": {"type": "xml"}}}), "text.format.type", invalid),
         (
             json!({"input": "x", "text": {"format": {"type": "json_schema", "name": "n"}}}),
@@ -179,6 +180,7 @@ fn param_is_the_name_of_the_client() {
     for (field, name) in [
         ("input", "input"),
         ("input[1]", "input[2]"),
+        ("messages", "input"),
         ("input[1].message.role", "input[2].role"),
         ("input[1].message.parts", "input[2].content"),
         ("input[2].message.parts[3].image.data", "input[5].content[3].image_url"),

@@ -132,4 +132,8 @@ fn errors_of_the_core_get_the_place_in_field_and_text() {
     let error = places.rename(Error::unsupported("tools", "no tools here"));
     assert!(matches!(&error, Error::Unsupported { field, .. } if field == "settings.tools"), "{error:?}");
     assert!(matches!(places.rename(Error::Draining), Error::Draining));
+    for (field, place) in [("messages", "input"), ("tools", "settings.tools")] {
+        let error = places.rename(Error::PromptTooLarge { field, message: String::new() });
+        assert!(matches!(&error, Error::PromptTooLarge { field, .. } if *field == place), "{error:?}");
+    }
 }
