@@ -83,6 +83,7 @@ if [[ -n $bundle ]] && unshare -m true 2>/dev/null; then
     store=$(mktemp -d)
     trap 'rm -rf "$store"' EXIT
     cp "$bundle" "$store/"
+    # shellcheck disable=SC2016 # The inner shell expands its arguments.
     isolated=(unshare -m /bin/sh -c 'mount --bind "$0" "$1" && shift && exec "$@"' "$store" "$(dirname "$bundle")")
     options+=(--bundle "$bundle")
 else
