@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
+    task::JoinHandle,
     time::timeout,
 };
 
@@ -133,14 +134,14 @@ impl Program {
         let log = Arc::new(Mutex::new(Vec::new()));
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let collected = Arc::clone(&log);
-        tokio::spawn(async move {
+        let collecting = tokio::spawn(async move {
             while let Ok(Some(line)) = lines.next_line().await {
                 collected.lock().unwrap().push(line);
             }
         });
         let address = ([127, 0, 0, 1], 0).into();
         let turn_folders = processes::TurnFolders::default();
-        let mut running = RunningProgram { child, program: self, log, turn_folders, address };
+        let mut running = RunningProgram { child, program: self, log, collecting, turn_folders, address };
         eventually!("the program listens", {
             if let Some(status) = running.child.try_wait().unwrap() {
                 panic!("{status}: {:?}", running.log());
@@ -167,11 +168,16 @@ impl ExitedProgram {
     }
 }
 
+/// Maximum time that the log of a server that has exited is read.
+const LOG_LIMIT: Duration = Duration::from_secs(2);
+
 /// A running server.
 pub struct RunningProgram {
     child: Child,
     program: Program,
     log: Arc<Mutex<Vec<String>>>,
+    /// Reads stderr to its end.
+    collecting: JoinHandle<()>,
     turn_folders: processes::TurnFolders,
     pub address: SocketAddr,
 }
@@ -243,7 +249,12 @@ impl RunningProgram {
 
     /// Waits for the exit; returns the exit code, or `None` after a signal.
     pub async fn exit_code(&mut self, within: Duration) -> Option<i32> {
-        timeout(within, self.child.wait()).await.expect("the server exits in time").unwrap().code()
+        let status = timeout(within, self.child.wait()).await.expect("the server exits in time").unwrap();
+        // The log is complete then. A process that outlives a killed server may hold the pipe open for a while.
+        if !self.collecting.is_finished() {
+            drop(timeout(LOG_LIMIT, &mut self.collecting).await);
+        }
+        status.code()
     }
 
     /// Asserts that no process and no file is left.
