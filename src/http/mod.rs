@@ -29,6 +29,7 @@ use axum::{
     routing::{get, post},
 };
 use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, StreamExt};
 use http::{HeaderName, HeaderValue, Method, Uri, header};
 use tokio::time::Instant;
 use tonic::Status;
@@ -43,6 +44,7 @@ use super::{
     auth::Authenticator,
     config::{KeepAliveForm, ServerConfig},
     context::{REQUEST_ID, RequestContext, body_budget::BodyBudget, peer::peer_of},
+    error::Error,
     pb::{ThreadOrigin, codex_service_server::CodexService, responses_service_server::ResponsesService},
 };
 
@@ -163,6 +165,21 @@ async fn authenticate(
 async fn method_not_allowed(method: Method, uri: Uri) -> Response {
     let path: String = uri.path().chars().take(200).collect();
     ApiError::method_not_allowed(format!("{path} does not support {method}")).into_response()
+}
+
+/// Adds the header with the names of the parameters without effect, if there are any.
+fn with_ignored(mut response: Response, names: &[String]) -> Response {
+    let names = names.join(", ");
+    if let Some(value) = HeaderValue::from_str(&names).ok().filter(|_| !names.is_empty()) {
+        response.headers_mut().insert(IGNORED_PARAMS, value);
+    }
+    response
+}
+
+/// Returns the first event of a stream. The head of a response waits for it, so that an earlier failure is an HTTP status.
+async fn first_event<T>(events: &mut (impl Stream<Item = Result<T, Status>> + Unpin)) -> Result<T, Status> {
+    let ended = || Err(Error::internal("the stream of events ended without an event").into());
+    events.next().await.unwrap_or_else(ended)
 }
 
 /// Adds the header with the thread of the turn, if it is known.

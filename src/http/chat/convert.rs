@@ -3,7 +3,7 @@
 
 use super::{
     messages::convert_message,
-    request::{ChatCompletionRequest, Message, StreamOptions},
+    request::{ChatCompletionRequest, Message},
 };
 use crate::{
     http::{
@@ -13,7 +13,7 @@ use crate::{
             extra_params::ExtraParams,
             format::convert_format,
             tools::{convert_tool_choice, convert_tools},
-            types::{ResponseFormat, TextOr},
+            types::{ResponseFormat, StreamOptions, TextOr},
         },
     },
     pb::{self, tool_choice::Mode},
@@ -93,12 +93,7 @@ impl TryFrom<ChatCompletionRequest> for ConvertedRequest {
             tools,
             response_format: wire.response_format.map(convert_format).transpose()?,
             reasoning_effort: effort,
-            stop: match wire.stop {
-                None => Vec::new(),
-                Some(TextOr::Text(text)) if text.is_empty() => Vec::new(),
-                Some(TextOr::Text(text)) => vec![text],
-                Some(TextOr::List(list)) => list,
-            },
+            stop: wire.stop.map(TextOr::into_texts).unwrap_or_default(),
             max_output_tokens,
             n: wire.n,
             metadata: wire.metadata.unwrap_or_default(),

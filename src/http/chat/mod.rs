@@ -13,10 +13,7 @@ use axum::{
     extract::{Request, State},
     response::{IntoResponse, Response},
 };
-use futures_util::StreamExt;
-use http::HeaderValue;
 use http::request::Parts;
-use tonic::Status;
 
 pub(super) use self::response::Usage;
 
@@ -24,11 +21,10 @@ use self::chunks::{ChunkEncoder, ChunkOptions};
 use self::convert::ConvertedRequest;
 use self::request::ChatCompletionRequest;
 use self::sse_body::SseBody;
-use super::{Facade, IGNORED_PARAMS, error::ApiError, extract, json_body, sse, stream_headers, with_thread};
-use crate::{
-    error::Error,
-    pb::{ThreadOrigin, chat_event::Event, codex_service_server::CodexService},
+use super::{
+    Facade, error::ApiError, extract, first_event, json_body, sse, stream_headers, with_ignored, with_thread,
 };
+use crate::pb::{ThreadOrigin, chat_event::Event, codex_service_server::CodexService};
 
 /// Handles one chat request, streamed or not.
 pub(super) async fn complete<S: CodexService>(
@@ -40,15 +36,12 @@ pub(super) async fn complete<S: CodexService>(
     let mut converted = extract::json(&mut parts, body, &facade.body_limits, convert).await?;
     converted.request.timeout = extract::timeout(&parts.headers)?;
 
-    let ignored = std::mem::take(&mut converted.ignored_params).join(", ");
-    let mut response = match converted.stream {
+    let ignored = std::mem::take(&mut converted.ignored_params);
+    let response = match converted.stream {
         Some(options) => stream(&facade, &parts, converted, options.include_usage).await?,
         None => unary(&facade, &parts, converted).await?,
     };
-    if let Some(value) = HeaderValue::from_str(&ignored).ok().filter(|_| !ignored.is_empty()) {
-        response.headers_mut().insert(IGNORED_PARAMS, value);
-    }
-    Ok(response)
+    Ok(with_ignored(response, &ignored))
 }
 
 async fn unary<S: CodexService>(
@@ -83,14 +76,8 @@ async fn stream<S: CodexService>(
     let events = facade.service.stream_chat(extract::call(parts, request)).await;
     let events = events.map_err(|status| ApiError::from_status(&status, &field_names))?.into_inner();
     let mut events = Box::pin(events);
-    let first = match events.next().await {
-        Some(Ok(event)) => event,
-        Some(Err(status)) => return Err(ApiError::from_status(&status, &field_names)),
-        None => {
-            let status = Status::from(Error::internal("the stream of events ended without an event"));
-            return Err(ApiError::from_status(&status, &field_names));
-        }
-    };
+    let first =
+        first_event(&mut events).await.map_err(|status| ApiError::from_status(&status, &field_names))?;
     let thread = match &first.event {
         Some(Event::Started(started)) => started.thread(),
         _ => ThreadOrigin::Unspecified,

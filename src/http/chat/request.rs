@@ -10,7 +10,9 @@ use crate::http::{
     forms::{
         extra_params::{ExtraParams, RULES},
         objects::{WithOthers, objects},
-        types::{Part, Reasoning, ResponseFormat, TextOr, Tool, ToolChoice, integer_u32, limit_u32},
+        types::{
+            Part, Reasoning, ResponseFormat, StreamOptions, TextOr, Tool, ToolChoice, integer_u32, limit_u32,
+        },
     },
 };
 
@@ -56,12 +58,6 @@ impl<'de> Deserialize<'de> for ChatCompletionRequest {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(remote = "Self", expecting = "an object")]
-pub(super) struct StreamOptions {
-    pub(super) include_usage: Option<bool>,
-}
-
-#[derive(Debug, Deserialize)]
 #[serde(remote = "Self", expecting = "an object with a `role`")]
 pub(super) struct Message {
     pub(super) role: String,
@@ -91,7 +87,7 @@ pub(super) struct CalledFunction {
     pub(super) arguments: Option<String>,
 }
 
-objects!(StreamOptions, Message, ToolCall, CalledFunction);
+objects!(Message, ToolCall, CalledFunction);
 
 #[cfg(test)]
 mod tests;

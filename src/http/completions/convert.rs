@@ -55,12 +55,7 @@ impl TryFrom<CompletionRequest> for ConvertedRequest {
         let request = pb::ChatRequest {
             model: wire.model.unwrap_or_default(),
             messages: vec![message(pb::Role::Developer, task.to_owned()), message(pb::Role::User, text)],
-            stop: match wire.stop {
-                None => Vec::new(),
-                Some(TextOr::Text(text)) if text.is_empty() => Vec::new(),
-                Some(TextOr::Text(text)) => vec![text],
-                Some(TextOr::List(list)) => list,
-            },
+            stop: wire.stop.map(TextOr::into_texts).unwrap_or_default(),
             max_output_tokens: wire.max_tokens.filter(|limit| *limit != 0),
             n: wire.n,
             user: wire.extra.user(),

@@ -13,7 +13,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::StreamExt;
-use http::{HeaderValue, request::Parts};
+use http::request::Parts;
 use serde::Serialize;
 use tonic::Status;
 
@@ -23,13 +23,10 @@ use self::{
     request::CompletionRequest,
 };
 use super::{
-    Facade, IGNORED_PARAMS, chat::Usage, error::ApiError, extract, field_names::FieldNames, json_body, sse,
-    sse_stream, stream_headers, with_thread,
+    Facade, chat::Usage, error::ApiError, extract, field_names::FieldNames, first_event, json_body, sse,
+    sse_stream, stream_headers, with_ignored, with_thread,
 };
-use crate::{
-    error::Error,
-    pb::{self, ThreadOrigin, chat_event::Event, codex_service_server::CodexService},
-};
+use crate::pb::{self, ThreadOrigin, chat_event::Event, codex_service_server::CodexService};
 
 /// Handles one completion, streamed or not.
 pub(super) async fn complete<S: CodexService>(
@@ -41,15 +38,12 @@ pub(super) async fn complete<S: CodexService>(
     let mut converted = extract::json(&mut parts, body, &facade.body_limits, convert).await?;
     converted.request.timeout = extract::timeout(&parts.headers)?;
 
-    let ignored = std::mem::take(&mut converted.ignored_params).join(", ");
-    let mut response = match converted.stream {
+    let ignored = std::mem::take(&mut converted.ignored_params);
+    let response = match converted.stream {
         Some(include_usage) => stream(&facade, &parts, converted.request, include_usage).await?,
         None => unary(&facade, &parts, converted.request).await?,
     };
-    if let Some(value) = HeaderValue::from_str(&ignored).ok().filter(|_| !ignored.is_empty()) {
-        response.headers_mut().insert(IGNORED_PARAMS, value);
-    }
-    Ok(response)
+    Ok(with_ignored(response, &ignored))
 }
 
 async fn unary<S: CodexService>(
@@ -78,10 +72,7 @@ async fn stream<S: CodexService>(
     let keep_alive = stream_headers::keep_alive(facade, &parts.headers)?;
     let events = facade.service.stream_chat(extract::call(parts, request)).await;
     let mut events = Box::pin(events.map_err(|status| error(&status))?.into_inner());
-    let first = match events.next().await {
-        Some(first) => first.map_err(|status| error(&status))?,
-        None => return Err(error(&Error::internal("the stream of events ended without an event").into())),
-    };
+    let first = first_event(&mut events).await.map_err(|status| error(&status))?;
     let thread = match &first.event {
         Some(Event::Started(started)) => started.thread(),
         _ => ThreadOrigin::Unspecified,

@@ -5,8 +5,8 @@ use serde::{Deserialize, Deserializer, de::IgnoredAny};
 
 use crate::http::forms::{
     extra_params::{ExtraParams, Rule},
-    objects::{WithOthers, objects},
-    types::{TextOr, integer_u32, limit_u32},
+    objects::WithOthers,
+    types::{StreamOptions, TextOr, integer_u32, limit_u32},
 };
 
 /// The parameters without a field in the contract.
@@ -63,11 +63,3 @@ pub(super) enum Prompt {
     Text(String),
     Tokens(IgnoredAny),
 }
-
-#[derive(Debug, Deserialize)]
-#[serde(remote = "Self", expecting = "an object")]
-pub(super) struct StreamOptions {
-    pub(super) include_usage: Option<bool>,
-}
-
-objects!(StreamOptions);

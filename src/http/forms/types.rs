@@ -139,13 +139,41 @@ pub(in crate::http) struct ChosenFunction {
     pub(in crate::http) name: Option<String>,
 }
 
-objects!(Reasoning, ResponseFormat, JsonSchema, Part, File, Tool, Function, ToolChoiceObject, ChosenFunction,);
+objects!(
+    StreamOptions,
+    Reasoning,
+    ResponseFormat,
+    JsonSchema,
+    Part,
+    File,
+    Tool,
+    Function,
+    ToolChoiceObject,
+    ChosenFunction,
+);
+
+#[derive(Debug, Deserialize)]
+#[serde(remote = "Self", expecting = "an object")]
+pub(in crate::http) struct StreamOptions {
+    pub(in crate::http) include_usage: Option<bool>,
+}
 
 /// A string, or a list.
 #[derive(Debug)]
 pub(in crate::http) enum TextOr<T> {
     Text(String),
     List(Vec<T>),
+}
+
+impl TextOr<String> {
+    /// Returns the texts. An empty string, in contrast to a list with one, is none.
+    pub(in crate::http) fn into_texts(self) -> Vec<String> {
+        match self {
+            Self::Text(text) if text.is_empty() => Vec::new(),
+            Self::Text(text) => vec![text],
+            Self::List(list) => list,
+        }
+    }
 }
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for TextOr<T> {

@@ -13,7 +13,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::StreamExt;
-use http::{HeaderValue, request::Parts};
+use http::request::Parts;
 use serde::{Serialize, Serializer};
 use tonic::Status;
 
@@ -21,12 +21,10 @@ use self::{
     convert::ConvertedRequest, frames::FrameEncoder, objects::ResponseObject, request::ResponseRequest,
 };
 use super::{
-    Facade, IGNORED_PARAMS, error::ApiError, extract, json_body, sse, sse_stream, stream_headers, with_thread,
+    Facade, error::ApiError, extract, first_event, json_body, sse, sse_stream, stream_headers, with_ignored,
+    with_thread,
 };
-use crate::{
-    error::Error,
-    pb::{self, ThreadOrigin, response_event::Event, responses_service_server::ResponsesService},
-};
+use crate::pb::{self, ThreadOrigin, response_event::Event, responses_service_server::ResponsesService};
 
 /// Handles one request for a response, streamed or not.
 pub(super) async fn create<S: ResponsesService>(
@@ -38,15 +36,12 @@ pub(super) async fn create<S: ResponsesService>(
     let mut converted = extract::json(&mut parts, body, &facade.body_limits, convert).await?;
     converted.request.timeout = extract::timeout(&parts.headers)?;
 
-    let ignored = std::mem::take(&mut converted.ignored_params).join(", ");
-    let mut response = match converted.is_streamed {
+    let ignored = std::mem::take(&mut converted.ignored_params);
+    let response = match converted.is_streamed {
         true => stream_events(&facade, &parts, converted).await?,
         false => unary(&facade, &parts, converted).await?,
     };
-    if let Some(value) = HeaderValue::from_str(&ignored).ok().filter(|_| !ignored.is_empty()) {
-        response.headers_mut().insert(IGNORED_PARAMS, value);
-    }
-    Ok(response)
+    Ok(with_ignored(response, &ignored))
 }
 
 async fn unary<S: ResponsesService>(
@@ -79,12 +74,7 @@ async fn stream_events<S: ResponsesService>(
     let to_error = |status: Status| ApiError::from_status_of(&status, |field| convert::param(field, &items));
     let events = facade.service.stream_response(extract::call(parts, request)).await;
     let mut events = Box::pin(events.map_err(to_error)?.into_inner());
-    let first = match events.next().await {
-        Some(event) => event.map_err(to_error)?,
-        None => {
-            return Err(to_error(Error::internal("the stream of events ended without an event").into()));
-        }
-    };
+    let first = first_event(&mut events).await.map_err(to_error)?;
     let thread = match &first.event {
         Some(Event::Created(response)) => response.thread(),
         _ => ThreadOrigin::Unspecified,

@@ -41,6 +41,16 @@ enum Source {
     Output(usize),
 }
 
+impl Source {
+    /// Returns the index of the item. Instructions have none.
+    fn item(self) -> usize {
+        match self {
+            Self::Instructions => 0,
+            Self::Message(item) | Self::Output(item) => item,
+        }
+    }
+}
+
 impl TryFrom<pb::CreateResponseRequest> for ConvertedRequest {
     type Error = Error;
 
@@ -106,10 +116,7 @@ struct Messages {
 
 impl Messages {
     fn push(&mut self, source: Source, message: pb::Message) {
-        let item = match source {
-            Source::Instructions => 0,
-            Source::Message(item) | Source::Output(item) => item,
-        };
+        let item = source.item();
         let parts = (0..message.parts.len()).map(|part| (item, part)).collect();
         let calls = message.tool_calls.iter().map(|_| item).collect();
         self.places.push(MessagePlace { source, parts, calls });
@@ -239,10 +246,7 @@ impl MessagePlace {
             let rest = if rest == ".id" { ".call_id" } else { rest };
             return format!("input[{item}].function_call{rest}");
         }
-        let item = match self.source {
-            Source::Instructions => 0,
-            Source::Message(item) | Source::Output(item) => item,
-        };
+        let item = self.source.item();
         match rest {
             "" => format!("input[{item}]"),
             "tool_call_id" => format!("input[{item}].{kind}.call_id"),
